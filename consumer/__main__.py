@@ -1,0 +1,5 @@
+"""``python -m consumer`` is ``rexstream``."""
+
+from consumer.cli import main
+
+main()

@@ -1,0 +1,54 @@
+"""The ``rexstream`` command. Each subcommand lives in a module of its own, imported only when it runs."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from consumer import __version__
+
+COMMANDS = {
+    "demo": "Watch the whole pipeline run on this machine.",
+    "run": "Run a worker.",
+    "serve": "Serve exported models over TensorFlow Serving's gRPC API.",
+    "broker": "Run an embedded, in-memory Kafka broker.",
+    "export": "Turn a checkpoint into a SavedModel with its client bundle.",
+    "extract": "Extract from JSON lines, without Kafka.",
+    "evaluate": "Score a model against annotated data.",
+    "send": "Send reviews to a topic.",
+    "tail": "Print the results on a topic as they arrive.",
+    "check": "Validate the configuration; with --connect, try every dependency.",
+    "config": "Print the configuration that a worker would run with.",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"consumer.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        # From the table above, so that --help does not import every command.
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="rexstream")
+def cli() -> None:
+    """Turn streams of shop reviews into structured facts.
+
+    Exit codes: 0 success, 1 failed work, 2 bad usage or configuration, 3 a dependency is unreachable, 130 interrupted.
+    """
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Entry point of the console script."""
+    return cli.main(args=argv, prog_name="rexstream")
