@@ -1,0 +1,128 @@
+"""When to send a batch, and which windows share it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from consumer.batching.shapes import PADDED_LENGTHS, padded_length
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from consumer.batching.queue import LengthQueue, Pending
+
+ReleaseReason = Literal["idle", "full", "linger"]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What a policy may know of one model server address."""
+
+    index: int
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Windows to send together, padded to ``padded_length`` tokens."""
+
+    endpoint: int
+    windows: tuple[Pending, ...]
+    padded_length: int
+    reason: ReleaseReason
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Batches to send now, and the clock time at which to ask again when nothing else happens (None: never)."""
+
+    batches: tuple[Batch, ...]
+    wake_at: float | None
+
+
+class Policy(Protocol):
+    """Takes windows out of the queue. Synchronous, without a clock of its own, and it never drops a window."""
+
+    max_tokens: int
+    max_in_flight: int
+
+    def decide(self, now: float, queue: LengthQueue, endpoints: Sequence[Endpoint]) -> Decision:
+        """Choose what to send at ``now`` (seconds of the injected clock)."""
+        ...
+
+
+class LengthCut:
+    """Batches of similar length under a token budget.
+
+    An idle endpoint gets whatever waits at once. A busy one, below its cap of calls in flight, gets a batch only when
+    the budget is full or the most urgent window has lingered: waiting then costs nothing, since the server is busy.
+    """
+
+    LINGER_SECONDS = 0.02
+    # A batch may hold up to this share of padding. Above it a second, tighter call costs less than the padding.
+    MAX_PADDING = 0.25
+
+    def __init__(self, max_tokens: int, max_in_flight: int) -> None:
+        """``max_tokens`` bounds rows x padded length of one call, ``max_in_flight`` the calls per endpoint."""
+        self.max_tokens = max_tokens
+        self.max_in_flight = max_in_flight
+
+    def decide(self, now: float, queue: LengthQueue, endpoints: Sequence[Endpoint]) -> Decision:
+        """See Policy. The least busy endpoint is served first."""
+        batches: list[Batch] = []
+        in_flight = {endpoint.index: endpoint.in_flight for endpoint in endpoints}
+        while in_flight:
+            index = min(in_flight, key=in_flight.__getitem__)
+            urgent = queue.most_urgent()
+            if urgent is None or in_flight[index] >= self.max_in_flight:
+                break
+            low, high, rows = self._span(queue, urgent)
+            reason: ReleaseReason = "idle"
+            if in_flight[index]:
+                due = urgent.enqueued + self.LINGER_SECONDS
+                if (rows + 1) * high > self.max_tokens:
+                    reason = "full"
+                elif now >= due:
+                    reason = "linger"
+                else:
+                    return Decision(tuple(batches), due)
+            batches.append(Batch(index, self._cut(queue, urgent, low, high, rows), high, reason))
+            in_flight[index] += 1
+        return Decision(tuple(batches), None)
+
+    def _span(self, queue: LengthQueue, urgent: Pending) -> tuple[int, int, int]:
+        """Padded lengths (lowest, highest) around the most urgent window, and the rows that fit in the budget."""
+        at = PADDED_LENGTHS.index(padded_length(urgent.length))
+        low = high = at
+        rows = min(queue.count(PADDED_LENGTHS[at]), max(1, self.max_tokens // PADDED_LENGTHS[at]))
+        useful = rows * PADDED_LENGTHS[at]
+        while True:
+            best: tuple[float, int, int, int, int] | None = None
+            for new_low, new_high in ((low - 1, high), (low, high + 1)):
+                if new_low < 0 or new_high >= len(PADDED_LENGTHS):
+                    continue
+                added = PADDED_LENGTHS[new_low if new_low < low else new_high]
+                room = self.max_tokens // PADDED_LENGTHS[new_high] - rows
+                if room <= 0:
+                    continue
+                more = min(queue.count(added), room)
+                padding = 1 - (useful + more * added) / ((rows + more) * PADDED_LENGTHS[new_high])
+                if padding <= self.MAX_PADDING and (best is None or padding < best[0]):
+                    best = (padding, new_low, new_high, rows + more, useful + more * added)
+            if best is None:
+                # Empty lengths at the rim were only stepping stones: the batch is as long as its longest row.
+                while high > at and not queue.count(PADDED_LENGTHS[high]):
+                    high -= 1
+                return PADDED_LENGTHS[low], PADDED_LENGTHS[high], rows
+            _, low, high, rows, useful = best
+
+    @staticmethod
+    def _cut(queue: LengthQueue, urgent: Pending, low: int, high: int, rows: int) -> tuple[Pending, ...]:
+        """Take the urgent window's own length first, then its neighbours from the longest down."""
+        own = padded_length(urgent.length)
+        taken = queue.take(own, rows)
+        for length in reversed(PADDED_LENGTHS):
+            if low <= length <= high and length != own:
+                taken += queue.take(length, rows - len(taken))
+        return tuple(taken)

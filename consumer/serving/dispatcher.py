@@ -1,0 +1,351 @@
+"""From single windows to model calls and back: asks the policy, sends batches, bisects, retries, and waits out outages.
+
+Runs on one event loop; nothing here is thread-safe. A window that was handed in is answered, refused with the reason,
+or still waiting: it is never dropped, and an unreachable model server refuses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from consumer.batching.caps import Caps
+from consumer.batching.deadlines import CallTimeout
+from consumer.batching.policy import Endpoint
+from consumer.batching.queue import LengthQueue, Pending
+from consumer.batching.shapes import padded_length
+from consumer.serving.protocol import Failure, Relief, ServingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from consumer.batching.policy import Policy
+    from consumer.extraction.window import Cells, Window
+    from consumer.serving.protocol import Answer, ModelClient
+
+
+class State(Enum):
+    """Whether windows are being sent."""
+
+    OK = "ok"
+    OUTAGE = "outage"
+    DEPLOYMENT_FAULT = "deployment_fault"
+
+
+class WindowRefused(Exception):  # noqa: N818 - an outcome, not a fault of the program
+    """The model server cannot answer this one window, although it answers others.
+
+    ``reason`` is ``BatchFault`` (an operation refused it) or ``Poison`` (alone in its call it failed five times, a
+    known-good window before and after each try did not).
+    """
+
+    def __init__(self, reason: str, error: ServingError, attempts: int) -> None:
+        super().__init__(f"{reason}: {error}")
+        self.reason = reason
+        self.error = error
+        self.attempts = attempts
+
+
+class WindowAnswer(NamedTuple):
+    """What one window got."""
+
+    cells: Cells
+    answer: Answer
+    overflowed: bool
+
+
+class DispatchObserver(Protocol):
+    """Metric hooks. Called on the event loop; must be quick."""
+
+    def batch_sent(self, rows: int, tokens: int, padding_ratio: float, reason: str) -> None:
+        """A batch of ``rows`` windows left; ``tokens`` = rows x padded length."""
+
+    def call_finished(self, model: str, version: str, code: str, seconds: float) -> None:
+        """A model call ended. ``code`` is OK or the gRPC status name."""
+
+    def retried(self, failure: str) -> None:
+        """Windows will be sent again after a failure of this class."""
+
+    def windows_waiting(self, waiting: int, in_flight: int) -> None:
+        """How many windows wait for a batch and how many are at the model server."""
+
+    def overflowed(self, windows: int) -> None:
+        """So many windows found more cells than the compact signature returns."""
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    window: Window
+    pending: Pending
+    future: asyncio.Future[WindowAnswer]
+
+
+@dataclass(eq=False, slots=True)
+class _Retry:
+    """Windows that failed together and are sent again on their own, so that they cannot harm others twice."""
+
+    entries: list[_Entry]
+    attempts: int = 0
+    last_error: ServingError | None = field(default=None)
+
+
+class Dispatcher:
+    """Owns the queue of windows and every call to the model server."""
+
+    POISON_ATTEMPTS = 5
+    BACKOFF_FIRST = 0.1
+    BACKOFF_LIMIT = 10.0
+
+    def __init__(
+        self,
+        client: ModelClient,
+        policy: Policy,
+        known_good: Window,
+        observer: DispatchObserver,
+        on_state: Callable[[State, ServingError | None], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``known_good`` is a window that any healthy model answers; it tells a bad window from a bad server.
+
+        ``on_state`` is called when sending stops for an outage or a deployment fault, and when it goes on.
+        """
+        self._client = client
+        self._policy = policy
+        self._known_good = known_good
+        self._observer = observer
+        self._on_state = on_state
+        self._clock = clock
+        self._caps = Caps(policy.max_tokens, policy.max_in_flight)
+        self._timeout = CallTimeout()
+        self._queue = LengthQueue()
+        self._entries: dict[int, _Entry] = {}
+        self._retries: deque[_Retry] = deque()
+        self._suspects: list[_Retry] = []
+        self._calls: set[asyncio.Task[None]] = set()
+        self._windows_in_flight = 0
+        self._not_before = 0.0
+        self._fault: ServingError | None = None
+        self._faults_in_a_row = 0
+        self._last_id = 0
+        self._wake = asyncio.Event()
+        self.state = State.OK
+
+    # -- windows in ---------------------------------------------------------------------------------------------
+
+    def submit(self, window: Window, deadline: float, level: int) -> asyncio.Future[WindowAnswer]:
+        """Queue one window; the future is answered however long that takes, or raises WindowRefused.
+
+        ``deadline`` (seconds of the clock) only orders the work. Cancelling the future withdraws the window.
+        """
+        self._last_id += 1
+        pending = Pending(self._last_id, window.length, deadline, level, self._clock())
+        future: asyncio.Future[WindowAnswer] = asyncio.get_running_loop().create_future()
+        self._entries[pending.id] = _Entry(window, pending, future)
+        self._queue.add(pending)
+        self._wake.set()
+        return future
+
+    @property
+    def waiting(self) -> int:
+        """Windows that wait for a batch."""
+        return len(self._queue) + sum(len(r.entries) for r in (*self._retries, *self._suspects))
+
+    @property
+    def in_flight(self) -> int:
+        """Windows at the model server."""
+        return self._windows_in_flight
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    async def pump(self) -> None:
+        """Send batches until cancelled. Exactly one task runs this."""
+        try:
+            while True:
+                self._wake.clear()
+                if self._fault is not None:
+                    await self._recover(self._fault)
+                    continue
+                wake_at = self._send_due()
+                self._observer.windows_waiting(self.waiting, self._windows_in_flight)
+                timeout = None if wake_at is None else max(0.0, wake_at - self._clock())
+                try:
+                    async with asyncio.timeout(timeout):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            for call in self._calls:
+                call.cancel()
+
+    def _send_due(self) -> float | None:
+        """Send what the policy releases now; when to look again."""
+        now = self._clock()
+        if now < self._not_before:
+            return self._not_before
+        while self._retries and len(self._calls) < self._caps.max_in_flight:
+            retry = self._retries.popleft()
+            retry.entries = [entry for entry in retry.entries if not entry.future.done()]
+            if retry.entries:
+                self._send(retry, padded_length(max(e.window.length for e in retry.entries)), "retry")
+        self._policy.max_tokens = self._caps.max_tokens
+        self._policy.max_in_flight = self._caps.max_in_flight
+        decision = self._policy.decide(now, self._queue, (Endpoint(0, len(self._calls)),))
+        for batch in decision.batches:
+            entries = [self._entries.pop(pending.id) for pending in batch.windows]
+            entries = [entry for entry in entries if not entry.future.done()]
+            if entries:
+                self._send(_Retry(entries), batch.padded_length, batch.reason)
+        if decision.batches:
+            # Withdrawn windows may have left an endpoint idle.
+            self._wake.set()
+        return decision.wake_at
+
+    def _send(self, group: _Retry, length: int, reason: str) -> None:
+        rows = len(group.entries)
+        useful = sum(entry.window.length for entry in group.entries)
+        self._observer.batch_sent(rows, rows * length, 1 - useful / (rows * length), reason)
+        self._windows_in_flight += rows
+        call = asyncio.create_task(self._call(group, length))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    async def _call(self, group: _Retry, length: int) -> None:
+        windows = [entry.window for entry in group.entries]
+        try:
+            answer = await self._timed_predict(windows, length)
+        except ServingError as error:
+            group.last_error = error
+            await self._failed(group, error)
+        except Exception as bug:  # a defect of ours: the callers must see it, or they would wait for ever
+            for entry in group.entries:
+                if not entry.future.done():
+                    entry.future.set_exception(bug)
+        else:
+            self._faults_in_a_row = 0
+            self._caps.recover(self._clock())
+            if answer.overflowed:
+                self._observer.overflowed(len(answer.overflowed))
+            overflowed = frozenset(answer.overflowed)
+            for index, (entry, cells) in enumerate(zip(group.entries, answer.cells, strict=True)):
+                if not entry.future.done():
+                    entry.future.set_result(WindowAnswer(cells, answer, index in overflowed))
+        finally:
+            self._windows_in_flight -= len(windows)
+            # The task leaves the set only after this returns; the pump must see the free place.
+            asyncio.get_running_loop().call_soon(self._wake.set)
+
+    async def _timed_predict(self, windows: Sequence[Window], length: int) -> Answer:
+        tokens = len(windows) * length
+        started = self._clock()
+        try:
+            answer = await self._client.predict(windows, length, self._timeout.seconds(tokens))
+        except ServingError as error:
+            self._observer.call_finished("", "", error.code, self._clock() - started)
+            raise
+        self._timeout.observe(tokens, answer.seconds)
+        self._observer.call_finished(answer.model_name, answer.model_version, "OK", answer.seconds)
+        return answer
+
+    # -- failures -----------------------------------------------------------------------------------------------
+
+    async def _failed(self, group: _Retry, error: ServingError) -> None:
+        self._observer.retried(error.failure.value)
+        now = self._clock()
+        match error.failure, error.relief:
+            case Failure.BATCH_FAULT, _:
+                await self._bisect(group, error)
+            case Failure.TRANSIENT, Relief.FEWER_IN_FLIGHT if len(self._calls) > 1:
+                self._caps.fewer_in_flight(now)
+                self._again(group, now)
+            case Failure.TRANSIENT, Relief.SMALLER_MEMORY | Relief.FEWER_BYTES if len(group.entries) > 1:
+                self._caps.fewer_tokens(now)
+                self._again(group, now)
+            case _:
+                self._suspects.append(group)
+                if self._fault is None or error.failure is Failure.DEPLOYMENT:
+                    self._fault = error
+
+    def _again(self, group: _Retry, now: float) -> None:
+        """Put the windows back to be batched anew under the lowered caps, after a short pause."""
+        for entry in group.entries:
+            self._entries[entry.pending.id] = entry
+            self._queue.add(entry.pending)
+        self._not_before = now + random.uniform(0.05, 0.2)  # noqa: S311 - jitter, not cryptography
+
+    async def _bisect(self, group: _Retry, error: ServingError) -> None:
+        """Halve the batch until the guilty windows are alone, each half in a call of its own."""
+        if len(group.entries) > 1:
+            self._halve(group)
+            return
+        try:
+            await self._timed_predict([self._known_good], padded_length(self._known_good.length))
+        except ServingError as probe:
+            # The server refuses what it must accept, so the window is not to blame.
+            self._suspects.append(group)
+            self._fault = (
+                probe
+                if probe.failure is Failure.TRANSIENT
+                else ServingError(Failure.DEPLOYMENT, probe.code, f"a known-good window is refused: {probe.message}")
+            )
+        else:
+            self._refuse(group, WindowRefused("BatchFault", error, group.attempts + 1))
+
+    def _halve(self, group: _Retry) -> None:
+        middle = (len(group.entries) + 1) // 2
+        for half in (group.entries[:middle], group.entries[middle:]):
+            if half:
+                self._retries.append(_Retry(half, group.attempts, group.last_error))
+
+    @staticmethod
+    def _refuse(group: _Retry, refused: WindowRefused) -> None:
+        for entry in group.entries:
+            if not entry.future.done():
+                entry.future.set_exception(refused)
+
+    async def _recover(self, fault: ServingError) -> None:
+        """Send nothing but a known-good window, with growing pauses, until it is answered."""
+        failures = 0
+        if fault.failure is Failure.DEPLOYMENT:
+            # Said by a real batch: whoever is on call should know now, not after the known-good window failed too.
+            self._set_state(fault)
+        while True:
+            # Faults in a row count too: a server that answers only the known-good window is not asked in a hot loop.
+            pause = min(self.BACKOFF_LIMIT, self.BACKOFF_FIRST * 2 ** min(failures + self._faults_in_a_row, 10))
+            await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not cryptography
+            try:
+                await self._timed_predict([self._known_good], padded_length(self._known_good.length))
+            except ServingError as error:
+                # An outage of the server: nothing is known about the windows that were in it.
+                failures += 1
+                fault = error
+                for suspect in self._suspects:
+                    suspect.attempts = 0
+                self._set_state(error)
+            else:
+                break
+        self._fault = None
+        self._faults_in_a_row += 1
+        suspects, self._suspects = self._suspects, []
+        for suspect in suspects:
+            if not failures and suspect.last_error and suspect.last_error.failure is Failure.TRANSIENT:
+                suspect.attempts += 1
+            if len(suspect.entries) > 1:
+                self._halve(suspect)
+            elif suspect.attempts >= self.POISON_ATTEMPTS:
+                self._refuse(suspect, WindowRefused("Poison", suspect.last_error or fault, suspect.attempts))
+            else:
+                self._retries.append(suspect)
+        if self.state is not State.OK:
+            self.state = State.OK
+            self._on_state(State.OK, None)
+
+    def _set_state(self, error: ServingError) -> None:
+        state = State.OUTAGE if error.failure is Failure.TRANSIENT else State.DEPLOYMENT_FAULT
+        if state is not self.state:
+            self.state = state
+            self._on_state(state, error)

@@ -1,0 +1,59 @@
+"""Deadlines of events, timeouts of calls, and the caps that complaints lower."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumer.batching.caps import Caps
+from consumer.batching.deadlines import CallTimeout, event_deadline
+from consumer.batching.shapes import padded_length
+
+
+@pytest.mark.parametrize(
+    ("timestamp_ms", "deadline"),
+    [
+        pytest.param(999_600, 50.6, id="fresh: counts from the broker's timestamp"),
+        pytest.param(1_000_000, 51.0, id="just now"),
+        pytest.param(400_000, 51.0, id="older than the objective: counts from the fetch"),
+        pytest.param(2_000_000, 51.0, id="from the future: counts from the fetch"),
+        pytest.param(None, 51.0, id="no timestamp"),
+    ],
+)
+def test_the_deadline_of_an_event(timestamp_ms: int | None, deadline: float) -> None:
+    """A backlog's own deadlines would all be in the past and would order nothing."""
+    at = event_deadline(timestamp_ms, fetched_wall=1000.0, fetched_at=50.0, objective=1.0)
+    assert at == pytest.approx(deadline)
+
+
+def test_a_call_may_take_five_times_the_slowest_rate_seen() -> None:
+    """The timeout follows the tokens of the call and what such calls took."""
+    timeout = CallTimeout()
+    assert timeout.seconds(1000) == CallTimeout.CEILING
+    timeout.observe(1000, 4.0)
+    assert timeout.seconds(1000) == pytest.approx(20.0)
+    assert timeout.seconds(10) == CallTimeout.FLOOR
+    assert timeout.seconds(1_000_000) == CallTimeout.CEILING
+
+
+def test_complaints_lower_the_caps_and_clean_minutes_raise_them() -> None:
+    """Memory takes tokens, threads take a call in flight, and both come back up to what was configured."""
+    caps = Caps(10_000, 2)
+    caps.fewer_tokens(0.0)
+    caps.fewer_in_flight(0.0)
+    caps.fewer_in_flight(0.0)
+    assert (caps.max_tokens, caps.max_in_flight) == (7_000, 1)
+    caps.recover(59.0)
+    assert caps.max_tokens == 7_000
+    for minute in range(1, 20):
+        caps.recover(60.0 * minute)
+    assert (caps.max_tokens, caps.max_in_flight) == (10_000, 2)
+    for _ in range(50):
+        caps.fewer_tokens(0.0)
+    assert caps.max_tokens == Caps.MIN_TOKENS
+
+
+@pytest.mark.parametrize("length", [0, 513])
+def test_a_length_that_no_window_has_is_refused(length: int) -> None:
+    """A window outside 1..512 tokens is a defect, not a shape."""
+    with pytest.raises(ValueError, match=str(length)):
+        padded_length(length)
