@@ -60,21 +60,21 @@ class WindowAnswer(NamedTuple):
 
 
 class DispatchObserver(Protocol):
-    """Metric hooks. Called on the event loop; must be quick."""
+    """Metric hooks; ``Metrics`` of the telemetry package has them. Called on the event loop; must be quick."""
 
-    def batch_sent(self, rows: int, tokens: int, padding_ratio: float, reason: str) -> None:
-        """A batch of ``rows`` windows left; ``tokens`` = rows x padded length."""
+    def batch_sent(self, rows: int, useful_tokens: int, padded_tokens: int, reason: str) -> None:
+        """A batch of ``rows`` windows left; ``padded_tokens`` = rows x padded length."""
 
-    def call_finished(self, model: str, version: str, code: str, seconds: float) -> None:
+    def model_called(self, model: str, version: str, code: str, seconds: float) -> None:
         """A model call ended. ``code`` is OK or the gRPC status name."""
 
-    def retried(self, failure: str) -> None:
-        """Windows will be sent again after a failure of this class."""
+    def model_retried(self) -> None:
+        """The windows of a failed call will be sent again."""
 
-    def windows_waiting(self, waiting: int, in_flight: int) -> None:
-        """How many windows wait for a batch and how many are at the model server."""
+    def in_flight_windows(self, windows: int) -> None:
+        """How many windows wait for a batch or are at the model server."""
 
-    def overflowed(self, windows: int) -> None:
+    def windows_overflowed(self, windows: int) -> None:
         """So many windows found more cells than the compact signature returns."""
 
 
@@ -171,7 +171,7 @@ class Dispatcher:
                     await self._recover(self._fault)
                     continue
                 wake_at = self._send_due()
-                self._observer.windows_waiting(self.waiting, self._windows_in_flight)
+                self._observer.in_flight_windows(self.waiting + self._windows_in_flight)
                 timeout = None if wake_at is None else max(0.0, wake_at - self._clock())
                 try:
                     async with asyncio.timeout(timeout):
@@ -208,7 +208,7 @@ class Dispatcher:
     def _send(self, group: _Retry, length: int, reason: str) -> None:
         rows = len(group.entries)
         useful = sum(entry.window.length for entry in group.entries)
-        self._observer.batch_sent(rows, rows * length, 1 - useful / (rows * length), reason)
+        self._observer.batch_sent(rows, useful, rows * length, reason)
         self._windows_in_flight += rows
         call = asyncio.create_task(self._call(group, length))
         self._calls.add(call)
@@ -229,7 +229,7 @@ class Dispatcher:
             self._faults_in_a_row = 0
             self._caps.recover(self._clock())
             if answer.overflowed:
-                self._observer.overflowed(len(answer.overflowed))
+                self._observer.windows_overflowed(len(answer.overflowed))
             overflowed = frozenset(answer.overflowed)
             for index, (entry, cells) in enumerate(zip(group.entries, answer.cells, strict=True)):
                 if not entry.future.done():
@@ -245,16 +245,16 @@ class Dispatcher:
         try:
             answer = await self._client.predict(windows, length, self._timeout.seconds(tokens))
         except ServingError as error:
-            self._observer.call_finished("", "", error.code, self._clock() - started)
+            self._observer.model_called("", "", error.code, self._clock() - started)
             raise
         self._timeout.observe(tokens, answer.seconds)
-        self._observer.call_finished(answer.model_name, answer.model_version, "OK", answer.seconds)
+        self._observer.model_called(answer.model_name, answer.model_version, "OK", answer.seconds)
         return answer
 
     # -- failures -----------------------------------------------------------------------------------------------
 
     async def _failed(self, group: _Retry, error: ServingError) -> None:
-        self._observer.retried(error.failure.value)
+        self._observer.model_retried()
         now = self._clock()
         match error.failure, error.relief:
             case Failure.BATCH_FAULT, _:

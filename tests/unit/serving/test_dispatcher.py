@@ -60,22 +60,20 @@ class Observer:
     def __init__(self) -> None:
         self.codes: list[str] = []
 
-    def batch_sent(self, rows: int, tokens: int, padding_ratio: float, reason: str) -> None:
-        assert 0 <= padding_ratio < 1
-        assert tokens >= rows
+    def batch_sent(self, rows: int, useful_tokens: int, padded_tokens: int, reason: str) -> None:
+        assert 0 < rows <= useful_tokens <= padded_tokens
         assert reason
 
-    def call_finished(self, model: str, version: str, code: str, seconds: float) -> None:  # noqa: ARG002
+    def model_called(self, model: str, version: str, code: str, seconds: float) -> None:  # noqa: ARG002
         self.codes.append(code)
 
-    def retried(self, failure: str) -> None:
-        assert failure
+    def model_retried(self) -> None:
+        self.codes.append("again")
 
-    def windows_waiting(self, waiting: int, in_flight: int) -> None:
-        assert waiting >= 0
-        assert in_flight >= 0
+    def in_flight_windows(self, windows: int) -> None:
+        assert windows >= 0
 
-    def overflowed(self, windows: int) -> None:
+    def windows_overflowed(self, windows: int) -> None:
         assert windows
 
 
