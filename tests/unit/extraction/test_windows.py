@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.extraction.windows import pieces, window_count
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        (1, [(0, 1)]),
+        (10, [(0, 10)]),
+        (11, [(0, 10), (7, 11)]),
+        (17, [(0, 10), (7, 17)]),
+        (18, [(0, 10), (7, 17), (14, 18)]),
+    ],
+)
+def test_overlapping_pieces(tokens: int, expected: list[tuple[int, int]]) -> None:
+    """Windows of 10 tokens with 3 in common; the last is the first that reaches the end."""
+    assert list(pieces(tokens, 10, 7)) == expected
+
+
+def test_a_text_without_tokens_is_one_window() -> None:
+    """White space is asked about once, as in the reference."""
+    assert list(pieces(0, 10, 7)) == [(0, 0)]
+
+
+@given(tokens=st.integers(1, 3000), room=st.integers(33, 500), overlap=st.integers(0, 32))
+def test_pieces_cover_the_text(tokens: int, room: int, overlap: int) -> None:
+    """From the first token to the last, no gap, none longer than a window, and as many as were counted."""
+    found = list(pieces(tokens, room, room - overlap))
+    assert len(found) == window_count(tokens, room, room - overlap)
+    assert found[0][0] == 0
+    assert found[-1][1] == tokens
+    assert all(0 < end - start <= room for start, end in found)
+    for (_, end), (start, _) in pairwise(found):
+        assert end - start == overlap
+    assert all(end < tokens for _, end in found[:-1])
