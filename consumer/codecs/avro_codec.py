@@ -1,0 +1,117 @@
+"""Avro: review events in, results out."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import fastavro
+from fastavro.read import SchemaResolutionError
+
+from consumer.codecs.fields import event_from_fields
+from consumer.codecs.framing import framed, schema_id, unframed
+from consumer.events import BadInput, ReviewEvent
+from consumer.resources import shipped
+
+ParsedSchema = dict[str, Any] | list[Any] | str
+"""A writer schema as ``parse_writer_schema`` returns it: as a rule a record, but unions and plain types are legal."""
+
+SchemaFor = Callable[[int], ParsedSchema]
+"""Writer schema by id. Raises LookupError for an id that the registry does not know."""
+
+
+def decode_avro(value: bytes, default_event_id: str, schema_for: SchemaFor) -> ReviewEvent:
+    """Decode a value in Confluent's wire format, resolved against the shipped event schema.
+
+    Raises BadInput: InvalidFraming, UnknownSchemaId, InvalidAvro or IncompatibleSchema (stage ``decode``), and those of
+    ``event_from_fields``. What ``schema_for`` raises besides LookupError passes through.
+    """
+    number = schema_id(value)
+    try:
+        writer = schema_for(number)
+    except LookupError:
+        what = f"the registry has no schema {number}; register the producer's schema or ask it for its registry"
+        raise BadInput("decode", "UnknownSchemaId", what) from None
+    return event_from_fields(_read(unframed(value), writer), default_event_id)
+
+
+def decode_bare_avro(value: bytes, default_event_id: str) -> ReviewEvent:
+    """Decode a bare datum that was written with the shipped event schema. Raises BadInput as ``decode_avro``."""
+    return event_from_fields(_read(value, event_schema()), default_event_id)
+
+
+def encode_avro(fields: Mapping[str, Any], number: int | None) -> bytes:
+    """Encode a result's fields with the shipped result schema.
+
+    With the id that a registry gave the schema, in Confluent's wire format; with None, as a bare datum.
+    """
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, result_schema(), dict(fields))
+    return out.getvalue() if number is None else framed(out.getvalue(), number)
+
+
+def decode_result(value: bytes, is_framed: bool) -> dict[str, Any]:
+    """Fields of a result that ``encode_avro`` wrote. Raises BadInput InvalidFraming or InvalidAvro."""
+    if is_framed:
+        schema_id(value)
+    return _read(unframed(value) if is_framed else value, result_schema(), result_schema())
+
+
+@cache
+def event_schema() -> ParsedSchema:
+    """The shipped schema of events, the reader's side of every decoding."""
+    return parse_writer_schema(shipped("schemas/avro/review_event.avsc").read_text(encoding="utf-8"))
+
+
+@cache
+def result_schema() -> ParsedSchema:
+    """The shipped schema of results."""
+    return parse_writer_schema(shipped("schemas/avro/extraction_result.avsc").read_text(encoding="utf-8"))
+
+
+def parse_writer_schema(text: str, named: dict[str, Any] | None = None) -> ParsedSchema:
+    """Parse a schema's JSON text; ``named`` collects the types it defines, for the schemas that refer to them.
+
+    Logical types are dropped: fields arrive as the numbers that were sent, and a timestamp outside the years 1 to 9999
+    is no reason to fail. Raises ValueError for what is not an Avro schema.
+    """
+    try:
+        parsed = fastavro.parse_schema(_physical(json.loads(text)), named_schemas={} if named is None else named)
+    except Exception as error:
+        # fastavro looks fields up as it goes and lets KeyError, TypeError and others out.
+        raise ValueError(f"not an Avro schema ({type(error).__name__})") from None
+    if not parsed:
+        raise ValueError("not an Avro schema (an empty union)")
+    return parsed
+
+
+def _physical(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        # The default is data, and may hold any key.
+        return {
+            key: item if key == "default" else _physical(item) for key, item in schema.items() if key != "logicalType"
+        }
+    return [_physical(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def _read(datum: bytes, writer: ParsedSchema, reader: ParsedSchema | None = None) -> dict[str, Any]:
+    stream = io.BytesIO(datum)
+    try:
+        # Never anything but a record: the reader's schema is one.
+        fields: Any = fastavro.schemaless_reader(stream, writer, reader or event_schema())
+    except SchemaResolutionError:
+        what = "the producer's schema, or a null that it allows, does not fit schemas/avro/review_event.avsc"
+        raise BadInput("decode", "IncompatibleSchema", f"{what}; compare the two") from None
+    except Exception as error:
+        # fastavro documents no set of errors: whatever it raises on these bytes is the bytes' doing.
+        what = f"not Avro of its schema: {type(error).__name__} at byte {stream.tell()} of {len(datum)}"
+        raise BadInput("decode", "InvalidAvro", f"{what}; check which schema the producer writes") from None
+    rest = len(datum) - stream.tell()
+    if rest:
+        what = f"{rest} bytes of {len(datum)} are left behind the datum; check which schema the producer writes"
+        raise BadInput("decode", "InvalidAvro", what)
+    decoded: dict[str, Any] = fields
+    return decoded

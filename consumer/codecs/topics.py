@@ -1,0 +1,30 @@
+"""Which topic a result goes to."""
+
+from __future__ import annotations
+
+import re
+
+from consumer.extraction.task import INLINE
+
+PLACEHOLDER = "{task}"
+
+
+def output_topic(template: str, task: str) -> str:
+    """The topic for a task's results: ``reviews.extracted.{task}`` gives ``reviews.extracted.sentiment``.
+
+    ``task`` must be a configured name: an event's own words never become part of a topic. Inline schemas go to the
+    plain topic.
+    """
+    return plain_topic(template) if task == INLINE else template.replace(PLACEHOLDER, task)
+
+
+def plain_topic(template: str) -> str:
+    """The template without its placeholder and the separators that this leaves without a neighbour.
+
+    ``reviews.{task}.out`` gives ``reviews.out``, ``reviews.extracted.{task}`` gives ``reviews.extracted``. Empty when
+    nothing but the placeholder stands there.
+    """
+    if PLACEHOLDER not in template:
+        return template
+    joined = re.sub(r"[._-]?\{task\}", "", template)
+    return joined.strip("._-") if template.startswith(PLACEHOLDER) else joined

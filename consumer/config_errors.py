@@ -1,0 +1,69 @@
+"""What is wrong with a configuration or a task file, said in a way that leads to the fix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+KeyPath = tuple[str | int, ...]
+"""Keys and list indexes from the root. A key of ``kafka.client`` is one element, dots and all."""
+
+
+def dotted(path: KeyPath) -> str:
+    """``("routes", 0, "input")`` as ``routes.0.input``, the form that ``--set`` takes."""
+    return ".".join(map(str, path))
+
+
+def kind_of(value: object) -> str:
+    """Name the kind of a value in words, without the value: it may be a secret."""
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return "true/false"
+    if isinstance(value, int):
+        return "a whole number"
+    if isinstance(value, float):
+        return "a number"
+    if isinstance(value, str):
+        return "text" if value else "empty text"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    return f"a {type(value).__name__}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that ``name`` is most likely a slip of, or None."""
+    matches = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing to mend: which key, where it was set (file and line, variable, flag), what is wrong, what to do."""
+
+    key: str
+    origin: str | None
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        place = f" ({self.origin})" if self.origin else ""
+        return f"{self.key}{place}: {self.what}; {self.fix}"
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be run. ``problems`` holds all that was found, not only the first."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        head = f"configuration: {count} problem{'s' if count != 1 else ''}"
+        super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems)]))

@@ -1,0 +1,186 @@
+"""JSON review events."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from consumer.codecs.json_codec import decode_json
+from consumer.events import BadInput, ReviewEvent
+
+REVIEW = "壶嘴设计得好，倒水不洒。"
+
+
+def encoded(**fields: object) -> bytes:
+    return json.dumps({"text": REVIEW, **fields}).encode()
+
+
+def refused(value: bytes) -> BadInput:
+    with pytest.raises(BadInput) as caught:
+        decode_json(value, "t-0-1")
+    return caught.value
+
+
+def test_every_field_arrives() -> None:
+    """An event with all fields keeps all of them."""
+    event = decode_json(
+        encoded(
+            event_id="e-7",
+            tasks=["sentiment", "ner"],
+            schema={"品牌": None, "尺寸": {"单位": None}},
+            kind="classify",
+            product_id="p1",
+            source="shop",
+            language="zh",
+            created_at=1_690_000_000_123,
+            attributes={"store": "north"},
+        ),
+        "t-0-1",
+    )
+    assert event == ReviewEvent(
+        event_id="e-7",
+        text=REVIEW,
+        tasks=("sentiment", "ner"),
+        schema={"品牌": None, "尺寸": {"单位": None}},
+        kind="classify",
+        product_id="p1",
+        source="shop",
+        language="zh",
+        created_at=1_690_000_000_123,
+        attributes={"store": "north"},
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        encoded(),
+        encoded(event_id=None, tasks=None, schema=None, kind=None, product_id=None, created_at=None, attributes=None),
+        encoded(event_id="", tasks=[]),
+        encoded(rating=5, nested={"deep": [1, 2, {"x": None}]}),
+        b"\xef\xbb\xbf" + encoded(),
+    ],
+    ids=["missing", "null", "empty", "unknown fields", "byte order mark"],
+)
+def test_optional_fields_default(value: bytes) -> None:
+    """Missing, null and empty optional fields take their defaults, and unknown fields are ignored."""
+    assert decode_json(value, "t-0-1") == ReviewEvent(event_id="t-0-1", text=REVIEW)
+
+
+def test_of_a_key_given_twice_the_last_wins() -> None:
+    """A duplicate key is not bad input: its last value counts."""
+    event = decode_json(b'{"text": "first", "text": "second"}', "t-0-1")
+    assert event.text == "second"
+
+
+def test_a_task_named_twice_runs_once() -> None:
+    """Repeated task names collapse, in the order of their first mention."""
+    event = decode_json(encoded(tasks=["ner", "sentiment", "ner"]), "t-0-1")
+    assert event.tasks == ("ner", "sentiment")
+
+
+def test_a_schema_may_come_as_json_text() -> None:
+    """The reference's clients send the schema as text within the JSON."""
+    assert decode_json(encoded(schema='{"品牌": null}'), "t-0-1").schema == {"品牌": None}
+
+
+def test_half_of_a_surrogate_pair_is_replaced_without_moving_offsets() -> None:
+    """Text cut inside an emoji stays usable, writable as UTF-8, and as long as it was."""
+    value = b'{"text": "ok \\ud83d yes", "attributes": {"a\\udc00": "\\ud800"}, "schema": {"t\\ud83d": {"u": null}}}'
+    event = decode_json(value, "t-0-1")
+    assert event.text == "ok \ufffd yes"
+    assert event.attributes == {"a\ufffd": "\ufffd"}
+    assert event.schema == {"t\ufffd": {"u": None}}
+
+
+def test_a_whole_surrogate_pair_is_one_character() -> None:
+    """Escaped emoji decode to themselves."""
+    assert decode_json(b'{"text": "\\ud83d\\ude00"}', "t-0-1").text == "\N{GRINNING FACE}"
+
+
+@pytest.mark.parametrize(
+    ("value", "stage", "reason"),
+    [
+        (b"\xff\xfe{}", "decode", "InvalidUtf8"),
+        (b"", "decode", "InvalidJson"),
+        (b'{"text": "x"', "decode", "InvalidJson"),
+        (b'{"text": "x"} {}', "decode", "InvalidJson"),
+        (b'{"text": "x", "a": NaN}', "decode", "InvalidJson"),
+        (b'{"text": "x", "a": -Infinity}', "decode", "InvalidJson"),
+        (b'{"text": "x", "a": ' + b"9" * 5000 + b"}", "decode", "InvalidJson"),
+        (b"[" * 100_000, "decode", "JsonTooDeep"),
+        (b'{"text": "x", "a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "decode", "JsonTooDeep"),
+        (b"[]", "validate", "InvalidEvent"),
+        (b'"just text"', "validate", "InvalidEvent"),
+        (b"null", "validate", "InvalidEvent"),
+        (b"{}", "validate", "MissingText"),
+        (b'{"text": null}', "validate", "MissingText"),
+        (b'{"text": ""}', "validate", "EmptyText"),
+        (b'{"text": " \\n\\t\\u3000"}', "validate", "EmptyText"),
+    ],
+)
+def test_what_is_no_event_is_refused(value: bytes, stage: str, reason: str) -> None:
+    """Each way to be no event has its own stage and reason."""
+    error = refused(value)
+    assert (error.stage, error.reason) == (stage, reason)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("text", 5),
+        ("text", ["x"]),
+        ("event_id", 12),
+        ("tasks", "ner"),
+        ("tasks", ["ner", 5]),
+        ("tasks", [f"t{n}" for n in range(65)]),
+        ("schema", ["品牌"]),
+        ("schema", 1),
+        ("kind", "guess"),
+        ("kind", True),
+        ("product_id", 5),
+        ("source", {}),
+        ("language", False),
+        ("created_at", "2023-01-01"),
+        ("created_at", True),
+        ("created_at", 1.5),
+        ("created_at", 2**63),
+        ("attributes", ["a"]),
+        ("attributes", {"a": 1}),
+    ],
+)
+def test_a_field_of_the_wrong_type_is_named(field: str, value: object) -> None:
+    """The message names the field."""
+    error = refused(encoded(**{field: value}))
+    assert (error.stage, error.reason) == ("validate", "InvalidEvent")
+    assert f"field {field}" in error.message
+
+
+def test_a_schema_text_that_is_no_json_is_refused() -> None:
+    """A broken schema is told from a broken event."""
+    assert refused(encoded(schema='{"品牌": ')).reason == "InvalidSchema"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"text": "SECRETWORD", "kind": "SECRETWORD"}',
+        b'{"text": "SECRETWORD", "tasks": {"SECRETWORD": 1}}',
+        b'{"text": "SECRETWORD", "attributes": {"SECRETWORD": 1}}',
+        b'{"text": "SECRETWORD\\q"}',
+        b'{"text": "SECRETWORD" oops}',
+        b'{"text": SECRETWORD}',
+        b'{"text": "SECRETWORD", "schema": "SECRETWORD"}',
+        b'{"text": "SECRETWORD\xff"}',
+    ],
+)
+def test_messages_never_quote_the_value(value: bytes) -> None:
+    """What the event says stays out of the message."""
+    assert "SECRETWORD" not in refused(value).message
+
+
+def test_messages_give_the_position() -> None:
+    """The message tells where the JSON breaks."""
+    assert "character 11" in refused(b'{"text": 1 2}').message
+    assert "byte 2 of 3" in refused(b"{ \xff").message

@@ -1,0 +1,207 @@
+"""Results: fields, bytes, headers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.codecs.avro_codec import decode_result, encode_avro
+from consumer.codecs.results import ModelUsed, Timing, encode_json, result_fields, result_headers, result_id
+from consumer.codecs.traceparent import Trace
+from consumer.events import BadInput, ReviewEvent, SourceRecord
+from consumer.extraction.facts import Extracted, Fact
+from consumer.extraction.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    MakeRecord = Callable[..., SourceRecord]
+
+TASK = Task("sentiment", "classify", {"正向情感": None, "负向情感": None})
+EVENT = ReviewEvent("e-1", "杯盖密封好。", product_id="p", created_at=5, attributes={"shop": "南"})
+MODEL = ModelUsed("rexuninlu", "3", "serving_default")
+TIMING = Timing(1.5, 20.25, 30.0, 2)
+FOUND = Extracted(
+    paths=((Fact("属性词", "杯盖", 0, 2, 0.9871), Fact("正向情感(情感词)", None, None, None, 0.75)),),
+    warnings=("a type was skipped",),
+    model_calls=2,
+)
+
+
+def test_the_fields_of_a_result(make_record: MakeRecord) -> None:
+    """A result says what was found, by which model, in which record, of which event, and how long it took."""
+    fields = result_fields(EVENT, TASK, FOUND, MODEL, TIMING, 1_700_000_000_500, make_record())
+    assert fields == {
+        "result_id": result_id("e-1", TASK),
+        "event_id": "e-1",
+        "task": "sentiment",
+        "extractions": [
+            [
+                {"type": "属性词", "span": "杯盖", "start": 0, "end": 2, "score": 0.9871},
+                {"type": "正向情感(情感词)", "span": None, "start": None, "end": None, "score": 0.75},
+            ]
+        ],
+        "model": {"name": "rexuninlu", "version": "3", "signature": "serving_default"},
+        "record": {"topic": "reviews.raw", "partition": 3, "offset": 41, "timestamp": 1_700_000_000_000},
+        "product_id": "p",
+        "source": None,
+        "language": None,
+        "created_at": 5,
+        "attributes": {"shop": "南"},
+        "timing": {"queued_ms": 1.5, "model_ms": 20.25, "total_ms": 30.0, "model_calls": 2},
+        "warnings": ["a type was skipped"],
+        "processed_at": 1_700_000_000_500,
+    }
+
+
+def test_outside_kafka_there_is_no_record_and_no_queue() -> None:
+    """The extract command's results lack what only a stream has."""
+    fields = result_fields(EVENT, TASK, FOUND, MODEL, Timing(None, 1.0, 1.0, 1), 0, None)
+    assert "record" not in fields
+    assert "queued_ms" not in fields["timing"]
+
+
+def test_json_is_one_readable_line(make_record: MakeRecord) -> None:
+    """Chinese stays readable, and a line is a result."""
+    fields = result_fields(EVENT, TASK, FOUND, MODEL, TIMING, 7, make_record())
+    value = encode_json(fields)
+    assert json.loads(value) == fields
+    assert "杯盖".encode() in value
+    assert b"\n" not in value
+
+
+def test_json_cannot_hold_a_score_that_is_no_number() -> None:
+    """A NaN must not reach a topic as something that is not JSON."""
+    with pytest.raises(ValueError, match="JSON"):
+        encode_json({"score": float("nan")})
+
+
+def test_the_id_depends_on_event_task_and_schema_only() -> None:
+    """Redelivery gives the same id; another event, name or schema gives another."""
+    base = result_id("e-1", TASK)
+    assert result_id("e-1", Task("sentiment", "classify", {"负向情感": None, "正向情感": None})) == base
+    others = [
+        result_id("e-2", TASK),
+        result_id("e-1", replace(TASK, name="mood")),
+        result_id("e-1", replace(TASK, schema={"好": None})),
+        result_id("e-1", replace(TASK, threshold=0.5)),
+    ]
+    assert len({base, *others}) == 5
+    assert len(base) == 64
+
+
+def test_headers_are_carried_over_in_order() -> None:
+    """Names may repeat, values may be null or no UTF-8; what described the review's format does not survive."""
+    carried = (
+        ("shop", b"1"),
+        ("Content-Type", b"application/json"),
+        ("shop", None),
+        ("__value_schema_id", b"\x01"),
+        ("raw", b"\xff"),
+        ("rexstream-task", b"stale"),
+        ("rexstream-result-id", b"stale"),
+        ("traceparent", b"old"),
+        ("tracestate", b"v=1"),
+    )
+    trace = Trace("a" * 32, "b" * 16, "01", continued=True)
+    assert result_headers(carried, "ner", "id-1", trace) == (
+        ("shop", b"1"),
+        ("shop", None),
+        ("raw", b"\xff"),
+        ("tracestate", b"v=1"),
+        ("rexstream-task", b"ner"),
+        ("rexstream-result-id", b"id-1"),
+        ("traceparent", f"00-{'a' * 32}-{'b' * 16}-01".encode()),
+    )
+
+
+def test_the_state_of_a_broken_trace_is_dropped() -> None:
+    """tracestate belongs to its traceparent."""
+    trace = Trace("a" * 32, "b" * 16, "00", continued=False)
+    kept = result_headers((("tracestate", b"v=1"),), "ner", "id-1", trace)
+    assert "tracestate" not in dict(kept)
+
+
+words = st.text(st.characters(codec="utf-8"), max_size=8)
+optional_words = st.none() | words
+millis = st.integers(0, 2**48)
+durations = st.floats(0, 1e9)
+facts = st.builds(
+    Fact,
+    type=words,
+    span=optional_words,
+    start=st.none() | st.integers(0, 50_000),
+    end=st.none() | st.integers(0, 50_000),
+    score=st.floats(0, 1).map(lambda score: round(score, 4)),
+)
+extracted = st.builds(
+    Extracted,
+    paths=st.lists(st.lists(facts, max_size=3).map(tuple), max_size=3).map(tuple),
+    warnings=st.lists(words, max_size=2).map(tuple),
+    model_calls=st.integers(0, 4096),
+)
+events = st.builds(
+    ReviewEvent,
+    event_id=words,
+    text=words,
+    product_id=optional_words,
+    source=optional_words,
+    language=optional_words,
+    created_at=st.none() | st.integers(-(2**63), 2**63 - 1),
+    attributes=st.dictionaries(words, words, max_size=2),
+)
+timings = st.builds(Timing, st.none() | durations, durations, durations, st.integers(0, 2**31 - 1))
+records = st.none() | st.builds(
+    SourceRecord,
+    topic=words,
+    partition=st.integers(0, 2**31 - 1),
+    offset=st.integers(0, 2**63 - 1),
+    epoch=st.just(0),
+    key=st.none(),
+    value=st.none(),
+    headers=st.just(()),
+    timestamp_ms=st.none() | millis,
+    fetched_at=st.just(0.0),
+)
+
+
+def full(fields: dict[str, Any]) -> dict[str, Any]:
+    """Avro has no missing fields, only null ones."""
+    return {"record": None, **fields, "timing": {"queued_ms": None, **fields["timing"]}}
+
+
+@given(
+    event=events,
+    found=extracted,
+    timing=timings,
+    processed_at=millis,
+    record=records,
+    number=st.none() | st.integers(0, 2**32 - 1),
+)
+def test_avro_round_trip(
+    event: ReviewEvent,
+    found: Extracted,
+    timing: Timing,
+    processed_at: int,
+    record: SourceRecord | None,
+    number: int | None,
+) -> None:
+    """Avro gives back every field of every result, framed or bare, and JSON the same."""
+    fields = result_fields(event, TASK, found, MODEL, timing, processed_at, record)
+    value = encode_avro(fields, number)
+    assert decode_result(value, number is not None) == full(fields)
+    assert json.loads(encode_json(fields)) == fields
+
+
+def test_a_damaged_result_is_told() -> None:
+    """A reader of results learns of damage as a worker does."""
+    fields = result_fields(EVENT, TASK, FOUND, MODEL, TIMING, 7, None)
+    with pytest.raises(BadInput):
+        decode_result(encode_avro(fields, None)[:-1], is_framed=False)
+    with pytest.raises(BadInput):
+        decode_result(b"\x01" + encode_avro(fields, 3)[1:], is_framed=True)

@@ -1,0 +1,141 @@
+"""Which tasks an event runs, and where results go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from consumer.codecs.routing import Chosen, Routes
+from consumer.codecs.topics import output_topic, plain_topic
+from consumer.config import RouteConfig
+from consumer.events import BadInput, ReviewEvent
+from consumer.extraction.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from consumer.events import SourceRecord
+
+    MakeRecord = Callable[..., SourceRecord]
+
+TASKS = {name: Task(name, "extract", {name: None}) for name in ("ner", "sentiment", "event")}
+
+
+@pytest.fixture
+def routes() -> Routes:
+    return Routes(
+        [
+            RouteConfig(input="reviews.raw", tasks=("ner", "sentiment"), output="out.{task}"),
+            RouteConfig(input="free", format="avro", output="all"),
+        ],
+        TASKS,
+    )
+
+
+def names(chosen: Chosen) -> list[str]:
+    return [task.name for task in chosen.tasks]
+
+
+def test_an_event_without_a_choice_runs_the_routes_tasks(routes: Routes, make_record: MakeRecord) -> None:
+    """The route decides, in its order."""
+    assert names(routes.choose(make_record(), ReviewEvent("e", "x"))) == ["ner", "sentiment"]
+
+
+def test_an_events_tasks_replace_the_routes(routes: Routes, make_record: MakeRecord) -> None:
+    """An event may ask for any configured task, also one that its route does not list."""
+    assert names(routes.choose(make_record(), ReviewEvent("e", "x", tasks=("event",)))) == ["event"]
+
+
+def test_an_events_schema_is_the_inline_task(routes: Routes, make_record: MakeRecord) -> None:
+    """A schema alone is the event's whole choice; with tasks both run."""
+    event = ReviewEvent("e", "x", schema={"品牌": None}, kind="classify")
+    (task,) = routes.choose(make_record(), event).tasks
+    assert (task.name, task.kind, task.schema) == ("inline", "classify", {"品牌": None})
+    both = ReviewEvent("e", "x", tasks=("ner",), schema={"品牌": None})
+    assert names(routes.choose(make_record(), both)) == ["ner", "inline"]
+
+
+def test_an_unknown_task_does_not_stop_its_siblings(routes: Routes, make_record: MakeRecord) -> None:
+    """Each unknown task is refused on its own, and its name stays out of the message."""
+    chosen = routes.choose(make_record(), ReviewEvent("e", "x", tasks=("ner", "我的电话", "event")))
+    assert names(chosen) == ["ner", "event"]
+    ((name, error),) = chosen.refused
+    assert name == "我的电话"
+    assert (error.stage, error.reason) == ("validate", "UnknownTask")
+    assert "我的电话" not in error.message
+    assert "sentiment" in error.message
+
+
+def test_an_event_may_not_take_the_name_of_inline(routes: Routes, make_record: MakeRecord) -> None:
+    """inline is no task that can be asked for by name."""
+    assert [name for name, _ in routes.choose(make_record(), ReviewEvent("e", "x", tasks=("inline",))).refused] == [
+        "inline"
+    ]
+
+
+def test_an_event_with_nothing_to_do_is_bad_input(routes: Routes, make_record: MakeRecord) -> None:
+    """No tasks anywhere means no result, and the producer must hear of it."""
+    with pytest.raises(BadInput, match="free") as caught:
+        routes.choose(make_record(topic="free"), ReviewEvent("e", "x"))
+    assert (caught.value.stage, caught.value.reason) == ("validate", "NoTasks")
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b"sentiment", ["sentiment"]),
+        (b" sentiment , ner", ["ner", "sentiment"]),
+        (b"inline", ["inline"]),
+        (b"", ["ner", "sentiment", "inline"]),
+        (None, ["ner", "sentiment", "inline"]),
+    ],
+)
+def test_a_replay_runs_only_what_failed(
+    routes: Routes, make_record: MakeRecord, header: bytes | None, expected: list[str]
+) -> None:
+    """The header narrows the choice; it never widens it."""
+    event = ReviewEvent("e", "x", tasks=("ner", "sentiment"), schema={"品牌": None})
+    assert names(routes.choose(make_record(b"", ("rexstream-only-tasks", header)), event)) == expected
+
+
+def test_a_replay_of_unknown_tasks_refuses_only_those_named(routes: Routes, make_record: MakeRecord) -> None:
+    """A second unknown task that was not replayed makes no second dead letter."""
+    event = ReviewEvent("e", "x", tasks=("a", "b"))
+    chosen = routes.choose(make_record(b"", ("rexstream-only-tasks", b"b")), event)
+    assert [name for name, _ in chosen.refused] == ["b"]
+
+
+def test_a_replay_that_leaves_nothing_is_bad_input(routes: Routes, make_record: MakeRecord) -> None:
+    """A task that the route no longer runs is said to be the reason."""
+    with pytest.raises(BadInput, match="rexstream-only-tasks"):
+        routes.choose(make_record(b"", ("rexstream-only-tasks", b"event")), ReviewEvent("e", "x"))
+
+
+def test_routes_tell_their_inputs_formats_and_topics(routes: Routes) -> None:
+    """The worker asks the routes for all that depends on the topic."""
+    assert routes.inputs == ("reviews.raw", "free")
+    assert routes.value_format("free") == "avro"
+    assert routes.route("free").output_format == "json"
+    assert routes.output_topic("reviews.raw", "ner") == "out.ner"
+    assert routes.output_topic("reviews.raw", "inline") == "out"
+    assert routes.output_topic("free", "ner") == "all"
+    with pytest.raises(KeyError):
+        routes.route("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("template", "named", "plain"),
+    [
+        ("reviews.extracted", "reviews.extracted", "reviews.extracted"),
+        ("reviews.extracted.{task}", "reviews.extracted.ner", "reviews.extracted"),
+        ("reviews-{task}", "reviews-ner", "reviews"),
+        ("reviews.{task}.out", "reviews.ner.out", "reviews.out"),
+        ("{task}.reviews", "ner.reviews", "reviews"),
+        ("{task}", "ner", ""),
+    ],
+)
+def test_topic_templates(template: str, named: str, plain: str) -> None:
+    """The plain topic is the template without the placeholder and its separator."""
+    assert output_topic(template, "ner") == named
+    assert plain_topic(template) == output_topic(template, "inline") == plain
