@@ -150,6 +150,10 @@ class Dispatcher:
         self._wake.set()
         return future
 
+    async def known_good_answer(self) -> None:
+        """Return once the known-good window was answered: the model is there and fits this worker."""
+        await self.submit(self._known_good, self._clock(), 0)
+
     @property
     def waiting(self) -> int:
         """Windows that wait for a batch."""

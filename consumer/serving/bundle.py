@@ -1,0 +1,92 @@
+"""The client's half of an exported model: its tokenizer and the limits that the graph was built for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from consumer.extraction.contract import PromptLimits, contract_hash
+from consumer.extraction.tokenizer import PromptTokenizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORMAT = 1
+TOKENIZER_FILE = "tokenizer.json"
+BUNDLE_FILE = "bundle.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """What a worker needs beside the served model. ``contract`` is what the graph returns with every answer."""
+
+    tokenizer: PromptTokenizer
+    limits: PromptLimits
+    cells_per_window: int
+    contract: int
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read the ``bundle`` folder of an exported version.
+
+    Raises ValueError, naming the file, the value and the way out, for a folder that is not a bundle, was changed or
+    was written in another format.
+    """
+    settings = _settings(folder)
+    tokenizer_json = _read(folder, TOKENIZER_FILE)
+    file = folder / BUNDLE_FILE
+    try:
+        recorded_sha = str(settings["tokenizer_sha256"])
+        recorded_contract = int(settings["contract"])
+        cells_per_window = int(settings["cells_per_window"])
+        limits = _limits(settings["limits"])
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{file}: {reason}; {_AGAIN}") from error
+    sha = hashlib.sha256(tokenizer_json).hexdigest()
+    if sha != recorded_sha:
+        raise ValueError(
+            f"{folder / TOKENIZER_FILE} has SHA-256 {sha[:12]}…, {file} records {recorded_sha[:12]}…: "
+            f"the tokenizer is not the one that was exported; {_AGAIN}"
+        )
+    contract = contract_hash(tokenizer_json, limits, cells_per_window)
+    if contract != recorded_contract:
+        raise ValueError(
+            f"{file}: contract is {recorded_contract}, tokenizer, limits and cells_per_window give {contract}: "
+            f"the file was edited or another version of Rexstream wrote it; {_AGAIN}"
+        )
+    return Bundle(PromptTokenizer(tokenizer_json), limits, cells_per_window, contract)
+
+
+_AGAIN = "copy the bundle folder again from beside the served version, or export the model anew"
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    file = folder / BUNDLE_FILE
+    try:
+        settings = json.loads(_read(folder, BUNDLE_FILE))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is not JSON ({error}); {_AGAIN}") from error
+    found = settings.get("format") if isinstance(settings, dict) else None
+    if not isinstance(settings, dict) or found != FORMAT:
+        raise ValueError(f"{file}: format is {found!r}, this version of Rexstream reads {FORMAT}; {_AGAIN}")
+    return settings
+
+
+def _limits(recorded: Any) -> PromptLimits:
+    names = {field.name for field in fields(PromptLimits)}
+    if not isinstance(recorded, dict) or set(recorded) != names:
+        raise ValueError(f"limits must have exactly {', '.join(sorted(names))}")
+    return PromptLimits(**{name: int(value) for name, value in recorded.items()})
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"{folder / name} cannot be read ({error.strerror}); "
+            "model.bundle must be the folder <model>/<version>/bundle that 'rexstream export' wrote"
+        ) from error

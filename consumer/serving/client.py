@@ -1,0 +1,146 @@
+"""The client of TensorFlow Serving: batches of windows in, cells out, over grpc.aio."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from consumer.batching.shapes import padded_length as round_up
+from consumer.serving import descriptors
+from consumer.serving.answers import GraphContract, compact_cells, dense_cells
+from consumer.serving.batches import pad
+from consumer.serving.failures import classify
+from consumer.serving.protocol import Answer, Failure, ServingError
+from consumer.serving.tensors import bad_answer, write_content
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from consumer.config import ModelConfig
+    from consumer.extraction.window import Window
+    from consumer.serving.bundle import Bundle
+
+COMPACT = "serving_default"
+DENSE = "dense"
+
+MESSAGE_BYTES = 64 * 1024 * 1024
+"""Largest message either way. gRPC's own 4 MB for answers is less than four dense windows of 512 tokens; what is above
+this limit is refused before it is read into memory."""
+
+READY_SECONDS = 5.0
+"""Time a readiness question may take."""
+
+_CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    # A peer that vanished without a FIN is noticed within 40 s. Servers end connections that ping more often than
+    # they allow; two pings without data between them stay below the strikes that any gRPC server counts.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 2),
+    # The default waits up to two minutes before it looks for a server that has come back.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # The model server is a neighbour: HTTP proxies of the environment are for the outside.
+    ("grpc.enable_http_proxy", 0),
+)
+
+_AVAILABLE = descriptors.ModelVersionStatus.State.Value("AVAILABLE")
+
+
+class TfServingClient:
+    """Implements ModelClient. Create it and use it on one event loop.
+
+    The channel connects when first used and again by itself. TLS would replace ``insecure_channel`` below.
+    """
+
+    def __init__(self, config: ModelConfig, bundle: Bundle) -> None:
+        self._config = config
+        self._graph = GraphContract.of(bundle)
+        self._channel = grpc.aio.insecure_channel(config.target, options=_CHANNEL_OPTIONS)
+        self._predict = self._channel.unary_unary(descriptors.PREDICT.path)
+        self._status = self._channel.unary_unary(descriptors.GET_MODEL_STATUS.path)
+        self._was_ready = False
+
+    async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
+        """Run one batch, padded to ``padded_length`` tokens, within ``timeout`` seconds.
+
+        A window with more cells than the compact signature returns is asked again on the dense one, alone. Raises
+        ServingError; ValueError for an empty batch or a window longer than ``padded_length``.
+        """
+        request = self._request(COMPACT, windows, padded_length)
+        started = time.monotonic()
+        response = await self._call(request, timeout)
+        cells, overflowed = compact_cells(response.outputs, windows, self._graph)
+        seconds = time.monotonic() - started
+        version = response.model_spec.version.value
+        for index in overflowed:
+            left = timeout - (time.monotonic() - started)
+            length = round_up(windows[index].length)
+            repeated = await self._call(self._request(DENSE, [windows[index]], length), left)
+            if repeated.model_spec.version.value != version:
+                # One answer never mixes two versions.
+                raise ServingError(
+                    Failure.TRANSIENT,
+                    "ABORTED",
+                    f"model {self._config.name} changed from version {version} to {repeated.model_spec.version.value} "
+                    "between a batch and the repeat of a window that overflowed; the batch is to be sent again",
+                )
+            cells[index] = dense_cells(repeated.outputs, windows[index], length, self._graph)
+        return Answer(tuple(cells), self._config.name, str(version), COMPACT, seconds, tuple(overflowed))
+
+    async def ready(self) -> bool:
+        """Whether the configured version (any version, if none or a label is configured) is AVAILABLE.
+
+        A server that is too busy to say leaves the last answer standing. Never raises for an unreachable server.
+        """
+        request = descriptors.GET_MODEL_STATUS.request()
+        request.model_spec.name = self._config.name
+        if self._config.version is not None:
+            request.model_spec.version.value = self._config.version
+        try:
+            raw = await self._status(request.SerializeToString(), timeout=READY_SECONDS)
+            response = descriptors.GET_MODEL_STATUS.response.FromString(raw)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                self._was_ready = False
+        except DecodeError:
+            self._was_ready = False
+        else:
+            self._was_ready = any(entry.state == _AVAILABLE for entry in response.model_version_status)
+        return self._was_ready
+
+    async def close(self) -> None:
+        """Close the channel; calls in flight are cancelled."""
+        await self._channel.close()
+
+    def _request(self, signature: str, windows: Sequence[Window], padded_length: int) -> bytes:
+        request = descriptors.PREDICT.request()
+        spec = request.model_spec
+        spec.name = self._config.name
+        spec.signature_name = signature
+        if self._config.version is not None:
+            spec.version.value = self._config.version
+        elif self._config.label is not None:
+            spec.version_label = self._config.label
+        for name, array in pad(windows, padded_length, self._graph.pad).items():
+            write_content(request.inputs[name], array)
+        content: bytes = request.SerializeToString()
+        return content
+
+    async def _call(self, request: bytes, timeout: float) -> Any:
+        try:
+            # A deadline that has passed is the server's to report: gRPC refuses it without sending anything.
+            raw = await self._predict(request, timeout=max(timeout, 0.0))
+        except grpc.aio.AioRpcError as error:
+            code, message = error.code().name, error.details() or ""
+            failure, relief = classify(code, message)
+            raise ServingError(failure, code, message, relief) from error
+        try:
+            return descriptors.PREDICT.response.FromString(raw)
+        except DecodeError as error:
+            raise bad_answer("the answer is no PredictResponse") from error
