@@ -1,0 +1,152 @@
+"""A checkpoint on disk: its configuration, and weights that match it name by name and shape by shape."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import safetensors
+
+from consumer.extraction.tokenizer import MARKERS
+from consumer.model.encoder_config import CheckpointError, EncoderConfig, read_config
+from consumer.model.torch_zip import read_torch_zip, to_array
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_SAFETENSORS: Final = "model.safetensors"
+_TORCH: Final = "pytorch_model.bin"
+_SAFETENSORS_TYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16", "I64": "<i8"}
+
+_POSITION_COUNT: Final = "plm.embeddings.position_ids"
+"""A buffer 0, 1, 2, ... that older Hugging Face releases saved with the weights. It holds nothing that was learned, so
+it is the one name that may be there without being used, and only with that content."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A loaded checkpoint. ``weights`` are float32, whatever they were stored in; names as in section 13."""
+
+    folder: Path
+    config: EncoderConfig
+    weights: Mapping[str, NDArray[np.float32]]
+    sha256: str
+    """Of the weights file."""
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the weights hold."""
+        return sum(weight.size for weight in self.weights.values())
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint folder: ``config.json`` and ``model.safetensors`` or ``pytorch_model.bin``.
+
+    Raises CheckpointError when a name is missing, not needed or of another shape; the message lists them all.
+    """
+    config = read_config(folder)
+    path = next((folder / name for name in (_SAFETENSORS, _TORCH) if (folder / name).is_file()), None)
+    if path is None:
+        raise CheckpointError(f"{folder} has no weights; expected {_SAFETENSORS} or {_TORCH} in it")
+    expected = expected_shapes(config)
+    weights: dict[str, NDArray[np.float32]] = {}
+    unused: list[str] = []
+    misshaped: list[str] = []
+    for name, array in _read_safetensors(path) if path.name == _SAFETENSORS else read_torch_zip(path):
+        if name == _POSITION_COUNT and np.array_equal(array.ravel(), np.arange(array.size)):
+            continue
+        if name not in expected:
+            unused.append(name)
+        elif array.shape != expected[name]:
+            misshaped.append(f"{name} {list(array.shape)} instead of {list(expected[name])}")
+        elif array.dtype.kind != "f":
+            misshaped.append(f"{name} of type {array.dtype} instead of a floating point type")
+        else:
+            weights[name] = array.astype(np.float32)
+            if not np.isfinite(weights[name]).all():
+                misshaped.append(f"{name} with values that are not finite")
+    bad_names = {entry.split(" ", 1)[0] for entry in misshaped}
+    missing = [name for name in expected if name not in weights and name not in bad_names]
+    problems = [
+        f"{what}: {', '.join(names)}"
+        for what, names in (("missing", missing), ("not used by this configuration", unused), ("wrong", misshaped))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(f"{path} does not fit {folder / 'config.json'}; " + "; ".join(problems))
+    return Checkpoint(folder, config, weights, _sha256(path))
+
+
+def expected_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that this configuration needs (specification section 13)."""
+    h, e = config.hidden_size, config.embedding_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "plm.embeddings.word_embeddings.weight": (config.vocab_size + len(MARKERS), e)
+    }
+
+    def linear(name: str, rows: int, columns: int) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (rows, columns), (rows,)
+
+    def norm(name: str) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (h,), (h,)
+
+    if config.position_biased_input:
+        shapes["plm.embeddings.position_embeddings.weight"] = (config.max_position_embeddings, e)
+    if config.type_vocab_size:
+        shapes["plm.embeddings.token_type_embeddings.weight"] = (config.type_vocab_size, e)
+    if e != h:
+        shapes["plm.embeddings.embed_proj.weight"] = (h, e)
+    norm("plm.embeddings.LayerNorm")
+    for layer in (f"plm.encoder.layer.{i}" for i in range(config.layers)):
+        for projection in _projections(config):
+            linear(f"{layer}.attention.self.{projection}", h, h)
+        linear(f"{layer}.attention.output.dense", h, h)
+        norm(f"{layer}.attention.output.LayerNorm")
+        linear(f"{layer}.intermediate.dense", config.intermediate_size, h)
+        linear(f"{layer}.output.dense", h, config.intermediate_size)
+        norm(f"{layer}.output.LayerNorm")
+    shapes["plm.encoder.rel_embeddings.weight"] = (2 * config.span, h)
+    if config.normalize_positions:
+        norm("plm.encoder.LayerNorm")
+    if config.conv_kernel_size:
+        shapes["plm.encoder.conv.conv.weight"] = (h, h // config.conv_groups, config.conv_kernel_size)
+        shapes["plm.encoder.conv.conv.bias"] = (h,)
+        norm("plm.encoder.conv.LayerNorm")
+    linear("ffnq", h, h)
+    linear("ffnk", h, h)
+    shapes["rotary_emb.freqs"] = (h // 2,)
+    return shapes
+
+
+def _projections(config: EncoderConfig) -> Iterator[str]:
+    yield from ("query_proj", "key_proj", "value_proj")
+    if not config.share_att_key:
+        if config.content_to_position:
+            yield "pos_key_proj"
+        if config.position_to_content:
+            yield "pos_query_proj"
+
+
+def _read_safetensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
+    # safe_open(framework="np") has no bfloat16; deserialize gives the checked bytes of every tensor.
+    try:
+        entries = safetensors.deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}") from None
+    while entries:
+        name, entry = entries.pop()
+        dtype = _SAFETENSORS_TYPES.get(entry["dtype"])
+        if dtype is None:
+            supported = ", ".join(_SAFETENSORS_TYPES)
+            raise CheckpointError(f"{path}: {name} is stored as {entry['dtype']}; supported: {supported}")
+        yield name, to_array(entry["data"], dtype).reshape(entry["shape"])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

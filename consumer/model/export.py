@@ -1,0 +1,185 @@
+"""Turns a checkpoint into a version folder that TensorFlow Serving loads, with the client's bundle beside the graph."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+from consumer import __version__
+from consumer.model.checkpoint import load_checkpoint
+from consumer.model.graph import DENSE, SERVING, RexUniNLU
+from consumer.model.samples import sample_windows
+from consumer.model.self_check import SelfCheck, self_check
+from consumer.model.tokenizer import read_bundle
+from consumer.model.warmup import WARMUP_FILE, write_warmup
+from consumer.serving.answers import GraphContract
+from consumer.serving.bundle import BUNDLE_FILE, FORMAT, TOKENIZER_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from consumer.model.checkpoint import Checkpoint
+    from consumer.model.encoder import Precision
+    from consumer.model.encoder_config import EncoderConfig
+
+
+class ExportError(Exception):
+    """The output cannot be written where it was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What was written. ``files`` are (path relative to ``folder``, bytes)."""
+
+    folder: Path
+    version: int
+    files: tuple[tuple[str, int], ...]
+    signatures: tuple[str, ...]
+    parameters: int
+    precision: Precision
+    contract: int
+    checkpoint_sha256: str
+    warmup_requests: int
+    self_check: SelfCheck
+    seconds: float
+
+
+def export(
+    checkpoint_folder: Path,
+    output: Path,
+    *,
+    version: int | None = None,
+    precision: Precision = "float32",
+    max_tokens: int = 16_384,
+    announce: Callable[[str], None] = lambda _: None,
+) -> ExportReport:
+    """Write ``output/<version>/``; by default the highest version that exists, plus 1.
+
+    ``max_tokens`` sizes the largest batch of the warm-up. All is written to a hidden folder beside it and renamed after
+    the self-check, so a server that polls ``output`` never sees half a version. Raises CheckpointError for a bad
+    checkpoint, ExportError for a taken version, SelfCheckError for a model that computes something else; nothing is
+    left behind then. ``announce`` is told each step.
+    """
+    started = time.monotonic()
+    announce("reading the checkpoint")
+    checkpoint = load_checkpoint(checkpoint_folder)
+    bundle = read_bundle(checkpoint_folder, checkpoint.config)
+    agreed = GraphContract.of(bundle)
+    windows = sample_windows(bundle)
+    stamp = {
+        "contract": bundle.contract,
+        "limits": asdict(bundle.limits),
+        "cells_per_window": bundle.cells_per_window,
+        "tokenizer_sha256": hashlib.sha256(bundle.tokenizer.json).hexdigest(),
+        "checkpoint_sha256": checkpoint.sha256,
+        "precision": precision,
+        "model": _sizes(checkpoint),
+        "rexstream": __version__,
+    }
+    with _version_folder(output, version) as (draft, number):
+        announce("writing the graph")
+        module = RexUniNLU(checkpoint, agreed, precision)
+        _save(module, draft, stamp)
+        _write_bundle(draft / "bundle", bundle.tokenizer.json, stamp)
+        requests = write_warmup(draft / WARMUP_FILE, output.name, windows, max_tokens, agreed.pad)
+        announce("checking the written model")
+        found = self_check(draft, checkpoint, windows, agreed=agreed, precision=precision)
+    folder = output / str(number)
+    return ExportReport(
+        folder=folder,
+        version=number,
+        files=tuple(sorted((str(p.relative_to(folder)), p.stat().st_size) for p in folder.rglob("*") if p.is_file())),
+        signatures=(SERVING, DENSE),
+        parameters=checkpoint.parameters,
+        precision=precision,
+        contract=bundle.contract,
+        checkpoint_sha256=checkpoint.sha256,
+        warmup_requests=requests,
+        self_check=found,
+        seconds=time.monotonic() - started,
+    )
+
+
+def next_version(output: Path) -> int:
+    """One more than the highest version in ``output``, 1 when there is none. ``007`` counts as 7, as on the server."""
+    names = [path.name for path in output.iterdir() if path.is_dir()] if output.is_dir() else []
+    return max((int(name) for name in names if name.isascii() and name.isdigit()), default=0) + 1
+
+
+def _sizes(checkpoint: Checkpoint) -> dict[str, Any]:
+    config: EncoderConfig = checkpoint.config
+    return {
+        "layers": config.layers,
+        "heads": config.heads,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "vocab_size": config.vocab_size,
+        "relative_span": config.span,
+        "parameters": checkpoint.parameters,
+    }
+
+
+def _save(module: RexUniNLU, folder: Path, stamp: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "rexstream.json"
+        file.write_text(json.dumps(stamp, indent=2) + "\n")
+        saved = tf.Module()
+        # Only what the signatures use: saving the module itself would store both functions a second time.
+        saved.encoder = module.encoder
+        # An asset travels with the SavedModel even where the bundle is not copied along.
+        saved.stamp = tf.saved_model.Asset(str(file))
+        signatures = {
+            SERVING: module.serving_default.get_concrete_function(),
+            DENSE: module.dense.get_concrete_function(),
+        }
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(saved, str(folder), signatures, options)
+
+
+def _write_bundle(folder: Path, tokenizer_json: bytes, stamp: dict[str, Any]) -> None:
+    folder.mkdir()
+    (folder / TOKENIZER_FILE).write_bytes(tokenizer_json)
+    (folder / BUNDLE_FILE).write_text(json.dumps({"format": FORMAT, **stamp}, indent=2) + "\n")
+
+
+@contextmanager
+def _version_folder(output: Path, version: int | None) -> Iterator[tuple[Path, int]]:
+    """A hidden draft folder: becomes ``output/<version>`` when the block ends well, and vanishes when it does not."""
+    if output.exists() and not output.is_dir():
+        raise ExportError(f"{output} is a file; --output takes the model's folder, which holds its versions")
+    number = next_version(output) if version is None else version
+    target = output / str(number)
+    if target.exists():
+        raise ExportError(f"{target} exists; servers do not reload a version that they know: leave --version out")
+    created = next((path for path in (*reversed(output.parents), output) if not path.exists()), None)
+    draft = output / f".exporting-{number}-{os.getpid()}"
+    try:
+        draft.mkdir(parents=True)
+        yield draft, number
+        draft.rename(target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        if created is not None:
+            _remove_empty(output, created)
+        raise
+
+
+def _remove_empty(folder: Path, topmost: Path) -> None:
+    """Remove ``folder`` and its parents up to ``topmost``, as far as they are empty."""
+    for path in (folder, *folder.parents):
+        try:
+            path.rmdir()
+        except OSError:  # somebody else has put something there
+            return
+        if path == topmost:
+            return
