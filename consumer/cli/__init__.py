@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import sys
+from typing import NoReturn
 
 import click
 
 from consumer import __version__
+
+INTERRUPTED = 130
 
 COMMANDS = {
     "demo": "Watch the whole pipeline run on this machine.",
@@ -49,6 +52,16 @@ def cli() -> None:
     """
 
 
-def main(argv: list[str] | None = None) -> Any:
+def main(argv: list[str] | None = None) -> NoReturn:
     """Entry point of the console script."""
-    return cli.main(args=argv, prog_name="rexstream")
+    try:
+        code = cli.main(args=argv, prog_name="rexstream", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        # click's own answer to Ctrl-C is exit code 1, which here means that work failed.
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    # The code of ctx.exit(), or what the command returned: nothing.
+    sys.exit(code or 0)

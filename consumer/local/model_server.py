@@ -1,0 +1,155 @@
+"""TensorFlow Serving's gRPC interface on this machine, over the same SavedModels.
+
+For development, demos and tests: it answers calls, refuses them and swaps versions as the real server does (r2.17), and
+queues calls where that one refuses more than four a core with RESOURCE_EXHAUSTED. No REST, no server-side batching.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import structlog
+
+from consumer.local.predict import predict
+from consumer.local.refusal import Refusal
+from consumer.local.reload import read_config
+from consumer.serving import descriptors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from consumer.local.catalog import Catalog
+    from consumer.serving.descriptors import Method
+
+log = structlog.stdlib.get_logger(__name__)
+
+CALLS_PER_CPU = 4
+"""Calls that run side by side, as in the real server; more wait for their turn."""
+
+
+class ModelServer:
+    """A catalog behind a gRPC port."""
+
+    def __init__(self, catalog: Catalog, *, cpus: int, tensor_content: bool = False) -> None:
+        """``tensor_content``: answer with raw bytes, as r2.19 can, instead of typed fields."""
+        self._catalog = catalog
+        self._tensor_content = tensor_content
+        self._stopping = threading.Event()
+        self._poller: threading.Thread | None = None
+        self._server = grpc.server(
+            ThreadPoolExecutor(CALLS_PER_CPU * cpus, thread_name_prefix="call"),
+            options=(
+                ("grpc.max_receive_message_length", -1),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share its calls
+            ),
+        )
+        prediction = {descriptors.PREDICT: self._predict, descriptors.GET_MODEL_METADATA: self._metadata}
+        model = {descriptors.GET_MODEL_STATUS: self._status, descriptors.HANDLE_RELOAD_CONFIG: self._reload}
+        for method, answer in {**prediction, **model}.items():
+            service, name = method.path.strip("/").split("/")
+            handler = {name: _handler(method, answer)}
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handler),))
+
+    def start(self, host: str, port: int, poll_seconds: float) -> str:
+        """Load all models, then open the port and follow the disk. Returns ``host:port`` with the port taken.
+
+        Raises Refusal when a model has no version that loads, OSError when the address cannot be bound.
+        """
+        self._catalog.poll()
+        self._catalog.require_available(list(self._catalog.available()))
+        try:
+            taken = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {host}:{port}") from error
+        self._server.start()
+        self._poller = threading.Thread(target=self._follow, args=(poll_seconds,), name="model-poll", daemon=True)
+        self._poller.start()
+        return f"{host}:{taken}"
+
+    def stop(self) -> None:
+        """Close the port at once, as the real server does: calls in flight fail and are to be repeated elsewhere."""
+        self._stopping.set()
+        self._server.stop(grace=None).wait()
+        if self._poller is not None:
+            self._poller.join()
+        self._catalog.close()
+
+    def _follow(self, poll_seconds: float) -> None:
+        while not self._stopping.wait(poll_seconds):
+            self._catalog.poll()
+
+    def _predict(self, request: Any) -> Any:
+        with self._catalog.use(_spec(request)) as (version, model):
+            return predict(model, version, request, as_content=self._tensor_content)
+
+    def _metadata(self, request: Any) -> Any:
+        spec = _spec(request)
+        if not request.metadata_field:
+            raise Refusal(
+                grpc.StatusCode.INVALID_ARGUMENT, "GetModelMetadataRequest must specify at least one metadata_field"
+            )
+        for field in request.metadata_field:
+            if field != "signature_def":
+                raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
+        response = descriptors.GET_MODEL_METADATA.response()
+        with self._catalog.use(spec) as (version, model):
+            response.model_spec.name = spec.name
+            response.model_spec.version.value = version
+            signatures = descriptors.SignatureDefMap()
+            for key, signature in model.signatures.items():
+                signatures.signature_def[key].CopyFrom(signature)
+            response.metadata["signature_def"].Pack(signatures)
+        return response
+
+    def _status(self, request: Any) -> Any:
+        spec = _spec(request)
+        states = self._catalog.states(spec.name)
+        if spec.HasField("version"):
+            states = [entry for entry in states if entry[0] == spec.version.value]
+            missing = f"Could not find version {spec.version.value} of model {spec.name}"
+        else:
+            missing = f"Could not find any versions of model {spec.name}"
+        if not states:
+            raise Refusal(grpc.StatusCode.NOT_FOUND, missing)
+        response = descriptors.GET_MODEL_STATUS.response()
+        for number, state, error in states:
+            entry = response.model_version_status.add(version=number, state=int(state))
+            entry.status.SetInParent()
+            if error is not None:
+                entry.status.error_code = error.code.value[0]
+                entry.status.error_message = error.message
+        return response
+
+    def _reload(self, request: Any) -> Any:
+        sources, labels = read_config(request.config)
+        log.info("new list of models", models=[source.name for source in sources])
+        self._catalog.replace(sources, labels)
+        response = descriptors.HANDLE_RELOAD_CONFIG.response()
+        response.status.SetInParent()
+        return response
+
+
+def _spec(request: Any) -> Any:
+    if not request.HasField("model_spec"):
+        raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "Missing ModelSpec")
+    return request.model_spec
+
+
+def _handler(method: Method, answer: Callable[[Any], Any]) -> Any:
+    def handle(request: Any, context: Any) -> Any:
+        if not context.is_active():
+            return method.response()  # its deadline passed while it waited for its turn: nobody reads this
+        try:
+            return answer(request)
+        except Refusal as refusal:
+            context.abort(refusal.code, refusal.message)
+
+    return grpc.unary_unary_rpc_method_handler(
+        handle,
+        request_deserializer=method.request.FromString,
+        response_serializer=method.response.SerializeToString,
+    )

@@ -1,0 +1,61 @@
+"""Configuration messages to lists of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from consumer.local.refusal import Refusal
+from consumer.local.reload import read_config
+from consumer.local.versions import ModelSource, VersionPolicy
+from consumer.serving.descriptors import HANDLE_RELOAD_CONFIG
+
+
+def config(**entry: Any) -> Any:
+    """A ModelServerConfig with one model."""
+    request = HANDLE_RELOAD_CONFIG.request()
+    settings = {"name": "demo", "base_path": "/models/demo", "model_platform": "tensorflow", **entry}
+    request.config.model_config_list.config.add(**settings)
+    return request.config
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ({}, VersionPolicy()),
+        ({"latest": {}}, VersionPolicy()),
+        ({"latest": {"num_versions": 2}}, VersionPolicy(latest=2)),
+        ({"all": {}}, VersionPolicy(latest=None)),
+        ({"specific": {"versions": [3, 5]}}, VersionPolicy(specific=frozenset((3, 5)))),
+    ],
+)
+def test_the_version_policy_is_read(policy: dict[str, Any], expected: VersionPolicy) -> None:
+    """Latest one by default, latest so many, all, or exactly these."""
+    sources, labels = read_config(config(model_version_policy=policy, version_labels={"canary": 3}))
+    assert sources == [ModelSource("demo", Path("/models/demo"), expected)]
+    assert labels == {"demo": {"canary": 3}}
+
+
+def twice() -> Any:
+    message = config()
+    message.model_config_list.config.add().CopyFrom(message.model_config_list.config[0])
+    return message
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "text"),
+    [
+        (HANDLE_RELOAD_CONFIG.request().config, "INVALID_ARGUMENT", "Only ModelConfigList is currently supported"),
+        (twice(), "INVALID_ARGUMENT", "Illegal to list model demo multiple times"),
+        (config(base_path="models/demo"), "INVALID_ARGUMENT", r"absolute path or URI; got base_path\(\)=models/demo"),
+        (config(model_platform="onnx"), "FAILED_PRECONDITION", "no entry for platform onnx"),
+    ],
+)
+def test_what_the_real_server_refuses_is_refused(message: Any, code: str, text: str) -> None:
+    """A list that cannot be meant is refused as a whole."""
+    with pytest.raises(Refusal, match=text) as caught:
+        read_config(message)
+    assert caught.value.code is grpc.StatusCode[code]
