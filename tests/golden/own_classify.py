@@ -191,6 +191,23 @@ def votes(book: Book) -> None:
         ],
         [[["喜欢", 0.7311]]],
     )
+    book.votes(
+        "long text, multi-label: every type has the scores of the first window that found it",
+        FILLER * 80,
+        topics,
+        [
+            Level(
+                hint,
+                ballots=[
+                    Ballot("", "质量", (1.0, 1.0, 1.0), windows=(2,)),
+                    Ballot("", "物流", strong, windows=(1,)),
+                    Ballot("", "物流", (1.0, 1.0, 1.0), windows=(2,)),
+                ],
+            )
+        ],
+        [[["物流", 0.982]]],
+        kind="multi_classify",
+    )
     chunked = [f"第{number:02d}类话题" for number in range(60)]
     split = 41
     assert [cost(book, chunked[:split]), cost(book, chunked[: split + 1])] == [252, 259]

@@ -278,6 +278,20 @@ def test_the_fallback_asks_nothing_twice(engine: Engine) -> None:
     assert extraction.result().paths == ((Fact("喜欢", None, None, None, 0.0474),),)
 
 
+def test_a_path_that_several_parents_elect_is_reported_once(engine: Engine) -> None:
+    """Each window's parent asks for itself, in a chunk of its own where they do not fit one; the first one counts."""
+    children = [letter + "字" * 60 for letter in "甲乙丙"]
+    extraction = engine.start("长" * 700, Task("t", "multi_classify", {"商品": dict.fromkeys(children)}))
+    extraction.advance([everything(window) for window in extraction.windows])
+    assert len(extraction.windows) == 2 * 3
+    weaker = everything(extraction.windows[0])
+    weaker = weaker._replace(logits=weaker.logits - 1)
+    extraction.advance([weaker, *(everything(window) for window in extraction.windows[1:])])
+    found = [[fact.type for fact in path] for path in extraction.result().paths]
+    assert found == [["商品", child] for child in sorted(children)]
+    assert [[fact.score for fact in path] for path in extraction.result().paths] == [[0.9933, 0.982]] * 3
+
+
 def test_legal_paths_replace_the_leaves(engine: Engine) -> None:
     """A parent may be reported and a leaf may not, in classification as well; names are stripped like the schema's."""
     legal = frozenset({(" 商品 ",), ("商品", "质量")})

@@ -1,0 +1,220 @@
+"""Many texts through one model without Kafka: what ``extract`` and ``evaluate`` share.
+
+All windows of a chunk of texts are batched by length, level by level: windows of like length cost little padding, and
+nobody waits for one text, so there is no deadline to weigh against it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from consumer.batching.shapes import padded_length
+from consumer.codecs.results import ModelUsed
+from consumer.events import BadInput
+from consumer.extraction.crash import ReferenceCrash
+from consumer.serving.protocol import Failure, Relief, ServingError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from consumer.extraction.extraction import Extraction
+    from consumer.extraction.window import Cells, Window
+    from consumer.serving.protocol import Answer, ModelClient
+
+MAX_TOKENS: Final = 8192
+"""Padded tokens of a batch: half a second or two of a base-sized model on two CPU cores, and past the point where
+larger batches are any faster."""
+
+CALL_TOKENS: Final = 1024
+"""Padded tokens that take about as long as the fixed part of a call."""
+
+CALL_SECONDS: Final = 120.0
+ATTEMPTS: Final = 5
+FIRST_PAUSE: Final = 0.2
+"""Seconds before the second attempt, doubled each time: a server that restarts has about three seconds."""
+
+MAX_RESTARTS: Final = 5
+
+
+class Unanswered(Exception):  # noqa: N818 - the state of the server, not a fault of the program
+    """The model server cannot be used. ``error`` is what it said last."""
+
+    def __init__(self, error: ServingError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Extracting:
+    """A finished extraction, or why there is none.
+
+    ``model`` is None when no window had to be answered. Seconds: ``model_seconds`` is the sum over the calls that
+    carried a window of this text, ``total_seconds`` from the start to the last answer.
+    """
+
+    extraction: Extraction | None
+    failure: BadInput | ReferenceCrash | None
+    model: ModelUsed | None
+    model_seconds: float
+    total_seconds: float
+
+
+class _Row(NamedTuple):
+    """What one window got: cells, or why the model refuses this very window. ``call`` numbers the calls."""
+
+    cells: Cells | ServingError
+    model: ModelUsed | None
+    call: int
+    seconds: float
+
+
+class Driver:
+    """Runs extractions through a model client. Lives on one event loop."""
+
+    def __init__(
+        self, client: ModelClient, concurrency: int = 1, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        """``concurrency`` calls at most are at the model at a time."""
+        self._client = client
+        self._free = asyncio.Semaphore(concurrency)
+        self._sleep = sleep
+        self._calls = 0
+
+    async def run(self, starts: Sequence[Callable[[], Extraction]]) -> list[Extracting]:
+        """Run one extraction for every start, in order. BadInput or ReferenceCrash is one text's failure.
+
+        Raises Unanswered when the model server cannot be reached or does not fit.
+        """
+        runs = [_Run(start) for start in starts]
+        while active := [run for run in runs if run.windows]:
+            rows = iter(await self._answer([window for run in active for window in run.windows]))
+            for run in active:
+                run.answer(list(itertools.islice(rows, len(run.windows))))
+        return [run.result() for run in runs]
+
+    async def _answer(self, windows: list[Window]) -> list[_Row]:
+        rows: dict[int, _Row] = {}
+
+        async def call(batch: list[int]) -> None:
+            async with self._free:
+                rows.update(zip(batch, await self._rows([windows[index] for index in batch]), strict=True))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for batch in batches([window.length for window in windows]):
+                    group.create_task(call(batch))
+        except* Unanswered as failed:
+            raise failed.exceptions[0] from None
+        return [rows[index] for index in range(len(windows))]
+
+    async def _rows(self, windows: list[Window]) -> list[_Row]:
+        """Answer one batch; halve it where it is too large for the server, or until a guilty window is alone."""
+        try:
+            answer = await self._predict(windows)
+        except ServingError as error:
+            if len(windows) == 1:
+                return [_Row(error, None, self._calls, 0.0)]
+            middle = len(windows) // 2
+            return await self._rows(windows[:middle]) + await self._rows(windows[middle:])
+        used = ModelUsed(answer.model_name, answer.model_version, answer.signature)
+        self._calls += 1
+        return [_Row(cells, used, self._calls, answer.seconds) for cells in answer.cells]
+
+    async def _predict(self, windows: list[Window]) -> Answer:
+        """One call. Raises ServingError where smaller batches may help, Unanswered where nothing here does."""
+        length = padded_length(max(window.length for window in windows))
+        pause = FIRST_PAUSE
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await self._client.predict(windows, length, CALL_SECONDS)
+            except ServingError as error:
+                too_large = error.relief in (Relief.SMALLER_MEMORY, Relief.FEWER_BYTES) and len(windows) > 1
+                if error.failure is Failure.BATCH_FAULT or too_large:
+                    raise
+                if error.failure is Failure.DEPLOYMENT or attempt == ATTEMPTS:
+                    raise Unanswered(error) from error
+            await self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not cryptography
+            pause *= 2
+        raise AssertionError("the last attempt returns or raises")
+
+
+def batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Split windows of these lengths (tokens) into batches of indexes, the longest first.
+
+    A batch holds at most ``MAX_TOKENS`` padded tokens (or one window), and no more padding than a call of its own for
+    the shorter windows would cost.
+    """
+    made: list[list[int]] = []
+    longest = rows_left = padding_left = 0
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        length = padded_length(lengths[index])
+        padding_left -= longest - length
+        if not rows_left or padding_left < 0:
+            made.append([])
+            longest, rows_left, padding_left = length, max(1, MAX_TOKENS // length), CALL_TOKENS
+        made[-1].append(index)
+        rows_left -= 1
+    return made
+
+
+class _Run:
+    """One text on its way."""
+
+    def __init__(self, start: Callable[[], Extraction]) -> None:
+        self._start = start
+        self._began = time.monotonic()
+        self._model: ModelUsed | None = None
+        self._model_seconds = 0.0
+        self._restarts = -1
+        self._extraction: Extraction | None = None
+        self._failure: BadInput | ReferenceCrash | None = None
+        self._restart()
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """Windows to be answered now; none when it is over."""
+        return () if self._extraction is None or self._failure is not None else self._extraction.windows
+
+    def answer(self, rows: Sequence[_Row]) -> None:
+        """Take the rows of all current windows and move on."""
+        self._model_seconds += sum({row.call: row.seconds for row in rows}.values())
+        cells: list[Cells] = []
+        models = {self._model} if self._model is not None else set()
+        for row in rows:
+            if isinstance(row.cells, ServingError):
+                what = f"the model refuses a window of this text, alone in its batch: {row.cells}"
+                self._failure = BadInput("extract", "BatchFault", what)
+                return
+            cells.append(row.cells)
+            if row.model is not None:
+                models.add(row.model)
+        if len(models) > 1:
+            self._restart()  # the server changed its version on the way: a result never mixes two
+        elif self._extraction is not None:
+            (self._model,) = models
+            try:
+                self._extraction.advance(cells)
+            except (BadInput, ReferenceCrash) as failure:
+                self._failure = failure
+
+    def result(self) -> Extracting:
+        """What became of it."""
+        seconds = time.monotonic() - self._began
+        extraction = self._extraction if self._failure is None else None
+        return Extracting(extraction, self._failure, self._model, self._model_seconds, seconds)
+
+    def _restart(self) -> None:
+        self._model = None
+        self._restarts += 1
+        if self._restarts > MAX_RESTARTS:
+            what = f"the answers came from different versions of the model, {self._restarts} times over"
+            raise Unanswered(ServingError(Failure.TRANSIENT, "ABORTED", what))
+        try:
+            self._extraction = self._start()
+        except (BadInput, ReferenceCrash) as failure:
+            self._failure = failure
