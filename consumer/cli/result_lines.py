@@ -1,0 +1,119 @@
+"""Records of the result and dead-letter topics as lines: for a reader, or as JSON for a machine."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from consumer.delivery.dead_letters import KIP_1191, PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from consumer.events import SourceRecord
+
+_ID_WIDTH = 20
+_TASK_WIDTH = 18
+
+
+def readable_line(record: SourceRecord) -> str:
+    """One line: a result's event, task and facts; a dead letter's place and reason; of anything else only its size.
+
+    A dead letter's value and the value of a record that is no result are never shown.
+    """
+    headers = header_texts(record)
+    if PREFIX + "class" in headers:
+        return _dead_letter_line(headers)
+    result = _result(record.value)
+    if result is None:
+        size = "null value" if record.value is None else f"{len(record.value)} bytes"
+        return printable(f"{record.topic}-{record.partition}@{record.offset}  not a JSON result, {size} (see --json)")
+    facts = "; ".join(_path(path) for path in result["extractions"]) or click.style("nothing found", dim=True)
+    event_id, task = printable(str(result.get("event_id", "?"))), printable(str(result.get("task", "?")))
+    warnings = result.get("warnings")
+    noted = click.style(f"  {printable(str(warnings))}", fg="yellow") if warnings else ""
+    return f"{event_id:<{_ID_WIDTH}}  {task:<{_TASK_WIDTH}}  {facts}{noted}"
+
+
+def json_line(record: SourceRecord) -> str:
+    """A result's own JSON; any other record as an object with its place, key, headers and value.
+
+    Bytes that are not UTF-8 stand under ``key_base64``, ``value_base64``, and in headers as ``{"base64": ...}``.
+    """
+    if record.value is not None and _result(record.value) is not None:
+        text = record.value.decode()
+        return json.dumps(json.loads(text), ensure_ascii=False) if "\n" in text or "\r" in text else text
+    described: dict[str, Any] = {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "timestamp": record.timestamp_ms,
+        **_text_or_base64("key", record.key),
+        "headers": [[name, _header_value(value)] for name, value in record.headers],
+        **_text_or_base64("value", record.value),
+    }
+    return json.dumps(described, ensure_ascii=False)
+
+
+def header_texts(record: SourceRecord) -> dict[str, str]:
+    """Headers as text, the last of a repeated name."""
+    return {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
+
+
+def printable(text: str) -> str:
+    """Text without what would move a terminal's cursor or change its colours: reviews are anybody's text."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def _dead_letter_line(headers: Mapping[str, str]) -> str:
+    place = "{}-{}@{}".format(*(headers.get(KIP_1191 + part, "?") for part in ("topic", "partition", "offset")))
+    stage, reason = headers.get(PREFIX + "stage", "?"), headers[PREFIX + "class"]
+    task = f" task {headers[PREFIX + 'task']}" if headers.get(PREFIX + "task") else ""
+    attempts = f" (attempts: {headers[PREFIX + 'attempts']})" if PREFIX + "attempts" in headers else ""
+    message = headers.get(KIP_1191 + "message") or headers.get(PREFIX + "exception", "")
+    label = click.style("dead letter", fg="red")
+    return f"{label}  {printable(place)}  {printable(f'{stage}/{reason}{task}: {message}{attempts}')}"
+
+
+def _result(value: bytes | None) -> dict[str, Any] | None:
+    """The value as an extraction result, or None when it is something else."""
+    try:
+        content = json.loads(value or b"")
+    except (ValueError, RecursionError):
+        return None
+    paths = content.get("extractions") if isinstance(content, dict) else None
+    if not isinstance(paths, list):
+        return None
+    if not all(isinstance(path, list) and all(isinstance(fact, dict) for fact in path) for path in paths):
+        return None
+    return cast("dict[str, Any]", content)
+
+
+def _path(path: Sequence[Mapping[str, Any]]) -> str:
+    return " > ".join(_fact(fact) for fact in path)
+
+
+def _fact(fact: Mapping[str, Any]) -> str:
+    span = fact.get("span")
+    return printable(str(fact.get("type", "?")) if span is None else f"{fact.get('type', '?')}={span}")
+
+
+def _text_or_base64(name: str, value: bytes | None) -> dict[str, str | None]:
+    if value is None:
+        return {name: None}
+    try:
+        return {name: value.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(value).decode()}
+
+
+def _header_value(value: bytes | None) -> str | dict[str, str] | None:
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}

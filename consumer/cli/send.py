@@ -1,0 +1,253 @@
+"""``rexstream send``: a file of reviews to a topic."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+import zlib
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from consumer.cli.kafka_client import INTERRUPTED, Unreachable, cluster, cluster_options, exit_codes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from consumer.events import Header
+    from consumer.kafka.producing import Delivery, NewRecord
+    from consumer.local.partition_budget import PartitionBudget
+
+_PROGRESS_SECONDS = 5.0
+_REPORTED_LINES = 20
+
+
+def _rate(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """``200`` or ``200/s``."""
+    if value is None:
+        return None
+    try:
+        rate = float(value.removesuffix("/s"))
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise click.BadParameter(f"{value!r} is not a number of records a second above 0, such as 200")
+    return rate
+
+
+def _headers(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[Header, ...]:
+    """``name=value`` of every --header."""
+    headers: list[Header] = []
+    for value in values:
+        name, equals, content = value.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE, such as source=test")
+        headers.append((name, content.encode()))
+    return tuple(headers)
+
+
+@click.command(name="send", short_help="Send reviews to a topic.")
+@cluster_options
+@click.option("--topic", default="reviews.raw", show_default=True, help="Topic to send to.")
+@click.option(
+    "--input",
+    "-i",
+    "path",
+    metavar="FILE|-",
+    help="Reviews, a line each, .gz too; - is standard input. Default: the 400 reviews that ship with rexstream.",
+)
+@click.option(
+    "--format",
+    "line_format",
+    type=click.Choice(["json", "text"]),
+    default="json",
+    show_default=True,
+    help="json: an event a line. text: every line is sent as it is.",
+)
+@click.option(
+    "--key-field", default="product_id", show_default=True, help="JSON field to use as key; '' sends without keys."
+)
+@click.option("--id-field", help="JSON field to copy to event_id, such as review_id.")
+@click.option(
+    "--header", "headers", metavar="NAME=VALUE", multiple=True, callback=_headers, help="Header of every record."
+)
+@click.option("--rate", metavar="N/s", callback=_rate, help="Records a second. Default: as fast as Kafka takes them.")
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after this many records.")
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Send the file this many times; from the second time on ~2, ~3, ... is appended to event_id.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as a JSON object.")
+def command(
+    bootstrap_servers: str | None,
+    timeout: float,
+    config_file: str | None,
+    overrides: tuple[str, ...],
+    topic: str,
+    path: str | None,
+    line_format: Literal["json", "text"],
+    key_field: str,
+    id_field: str | None,
+    headers: tuple[Header, ...],
+    rate: float | None,
+    limit: int | None,
+    repeat: int,
+    as_json: bool,
+) -> None:
+    """Send reviews to a topic and wait until each is acknowledged.
+
+    Lines that are not JSON objects are reported and not sent; --format text sends any line as it is. On the embedded
+    broker ('rexstream broker') a file that would bring a partition over 2 MB is refused before anything is sent,
+    because that broker drops what it has no room for. Exit code 1 when a line was bad or a record not acknowledged.
+
+    \b
+    Example:
+      rexstream send
+      rexstream send --input reviews.jsonl.gz --id-field review_id --rate 200
+    """  # noqa: D301 - click's own mark for a block that is not wrapped
+    from consumer.kafka.cluster import look_up
+    from consumer.kafka.producing import Sender
+    from consumer.local.partition_budget import PartitionBudget
+    from consumer.local.review_lines import STDIN, LineOptions, ReviewLines
+
+    path = path or _shipped_reviews()
+    if path == STDIN and repeat > 1:
+        raise click.UsageError("--repeat needs a file: standard input can be read only once")
+    lines = ReviewLines(path, LineOptions(line_format, key_field or None, id_field, headers), repeat, limit)
+    with exit_codes():
+        servers, client = cluster(config_file, overrides, bootstrap_servers)
+        found = look_up(servers, topic, client=client, timeout=timeout)
+        records: Iterable[NewRecord] = lines
+        total = limit
+        if found.embedded:
+            held = _held_bytes(servers, topic, client, timeout)
+            if path != STDIN:
+                with _input_errors(path):
+                    total = sum(1 for _ in _placed(lines, PartitionBudget(found.partitions, held)))
+            records = _placed(lines, PartitionBudget(found.partitions, held))
+        sender = Sender(servers, topic, client=client, timeout=timeout, rate=rate)
+    started = time.monotonic()
+    code = 0
+    with _progress(topic, total) as progress:
+        try:
+            with _input_errors(path):
+                sender.send(records, progress)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except click.UsageError as error:
+            error.show()
+            code = error.exit_code
+        delivery = sender.finish(progress)
+    _report(lines.bad_lines, delivery)
+    _summary(topic, delivery, len(lines.bad_lines), time.monotonic() - started, as_json)
+    if delivery.timed_out and not code:
+        raise Unreachable(f"{servers} left {delivery.timed_out} records unanswered for {timeout:g} s; is it still up?")
+    sys.exit(code or int(bool(delivery.failed or lines.bad_lines)))
+
+
+def _shipped_reviews() -> str:
+    from consumer.resources import shipped
+
+    try:
+        return str(shipped("schemas/samples/reviews.jsonl"))
+    except FileNotFoundError as error:
+        raise click.UsageError(f"{error}, or name a file with --input") from None
+
+
+def _held_bytes(servers: str, topic: str, client: dict[str, Any], timeout: float) -> Counter[int]:
+    """Bytes that each partition holds already. The embedded broker holds so little that reading it all is quick."""
+    from consumer.kafka.tailing import headers_of, read_to_end
+    from consumer.local.partition_budget import record_size
+
+    held: Counter[int] = Counter()
+    for message in read_to_end(servers, topic, client=client, timeout=timeout):
+        held[message.partition() or 0] += record_size(message.key(), message.value(), headers_of(message))
+    return held
+
+
+def _placed(records: Iterable[NewRecord], budget: PartitionBudget) -> Iterator[NewRecord]:
+    """Each record with its partition, for as long as there is room in it. Raises PartitionFull."""
+    for record in records:
+        yield replace(record, partition=budget.admit(record.key, record.value, record.headers))
+
+
+@contextlib.contextmanager
+def _input_errors(path: str) -> Iterator[None]:
+    """Turn what reading the input may raise into bad usage."""
+    from consumer.local.partition_budget import PartitionFull
+
+    try:
+        yield
+    except PartitionFull as error:
+        raise click.UsageError(
+            f"{error}. Send less with --limit, make more partitions ('rexstream broker --topic NAME:PARTITIONS'), or "
+            "use Apache Kafka"
+        ) from None
+    except (OSError, EOFError, zlib.error) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise click.UsageError(f"--input {path} cannot be read: {reason}") from None
+
+
+@contextlib.contextmanager
+def _progress(topic: str, total: int | None) -> Iterator[Callable[[Delivery], None]]:
+    """A bar on a terminal, elsewhere a line every few seconds; both on standard error."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        started = time.monotonic()
+        due = started + _PROGRESS_SECONDS
+
+        def line(delivery: Delivery) -> None:
+            nonlocal due
+            if (now := time.monotonic()) >= due:
+                of_total = "" if total is None else f" of {total}"
+                click.echo(f"{topic}: {delivery.acknowledged}{of_total} acknowledged, {now - started:.0f} s", err=True)
+                due = now + _PROGRESS_SECONDS
+
+        yield line
+        return
+    columns = (TextColumn(f"[bold]{escape(topic)}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("send", total=total)
+        yield lambda delivery: bar.update(task, completed=delivery.acknowledged)
+
+
+def _report(bad_lines: dict[int, str], delivery: Delivery) -> None:
+    """What was not sent or not acknowledged, the first few by name."""
+    for number, reason in list(bad_lines.items())[:_REPORTED_LINES]:
+        click.echo(f"line {number}: {reason}; not sent (--format text sends any line as it is)", err=True)
+    for failure in delivery.failures:
+        click.echo(f"{failure}; not acknowledged", err=True)
+    hidden = max(0, len(bad_lines) - _REPORTED_LINES) + delivery.failed - len(delivery.failures)
+    if hidden:
+        click.echo(f"... and {hidden} more", err=True)
+
+
+def _summary(topic: str, delivery: Delivery, bad_lines: int, seconds: float, as_json: bool) -> None:
+    rate = delivery.acknowledged / seconds if seconds > 0 else 0.0
+    if as_json:
+        summary = {
+            "topic": topic,
+            "acknowledged": delivery.acknowledged,
+            "failed": delivery.failed,
+            "bad_lines": bad_lines,
+            "partitions": {str(partition): count for partition, count in sorted(delivery.partitions.items())},
+            "seconds": round(seconds, 3),
+            "records_per_second": round(rate, 1),
+        }
+        click.echo(json.dumps(summary))
+        return
+    click.echo(
+        f"{topic}: {delivery.acknowledged} records acknowledged in {seconds:.1f} s ({rate:.0f}/s), "
+        f"{delivery.failed} failed, {bad_lines} bad lines"
+    )

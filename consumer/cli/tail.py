@@ -1,0 +1,117 @@
+"""``rexstream tail``: what arrives on the result and dead-letter topics."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from consumer.cli.kafka_client import cluster, cluster_options, exit_codes
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+
+    from consumer.events import SourceRecord
+    from consumer.kafka.tailing import Tail
+
+_POLL_SECONDS = 0.2
+
+
+@click.command(name="tail", short_help="Print the results on a topic as they arrive.")
+@cluster_options
+@click.option(
+    "--topic", "topics", multiple=True, help="Topic to follow; may be given many times. Default: reviews.extracted."
+)
+@click.option(
+    "--from",
+    "start",
+    type=click.Choice(["beginning", "end"]),
+    default="end",
+    show_default=True,
+    help="Where to start in partitions that exist already.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after this many records.")
+@click.option(
+    "--idle-timeout", type=click.FloatRange(min=0.1), metavar="S", help="Stop after S seconds without a record."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines: results as they are, other records described.")
+def command(
+    bootstrap_servers: str | None,
+    timeout: float,
+    config_file: str | None,
+    overrides: tuple[str, ...],
+    topics: tuple[str, ...],
+    start: Literal["beginning", "end"],
+    limit: int | None,
+    idle_timeout: float | None,
+    as_json: bool,
+) -> None:
+    """Print results as they arrive: event, task, facts. Of a dead letter its place and reason, never its value.
+
+    Joins no consumer group and commits nothing. A topic that does not exist yet is waited for. Ends with exit code 0
+    after --limit records, or when --idle-timeout has passed and no --limit was given; with 1 when it passed before
+    --limit was reached; with 130 on Ctrl-C.
+
+    \b
+    Example:
+      rexstream tail --from beginning
+      rexstream tail --topic reviews.extracted --topic reviews.dead --json --limit 100 --idle-timeout 30
+    """  # noqa: D301 - click's own mark for a block that is not wrapped
+    from consumer.cli.result_lines import json_line, readable_line
+    from consumer.kafka.tailing import Tail
+
+    line = json_line if as_json else readable_line
+    with exit_codes():
+        servers, client = cluster(config_file, overrides, bootstrap_servers)
+        with Tail(
+            servers,
+            topics or ("reviews.extracted",),
+            start,
+            client=client,
+            timeout=timeout,
+            on_trouble=lambda trouble: click.echo(trouble, err=True),
+        ) as tail:
+            for topic in tail.waiting_for:
+                click.echo(f"topic {topic} does not exist yet; waiting for it", err=True)
+            printed = 0
+            while limit is None or printed < limit:
+                message = _next(tail, idle_timeout)
+                if message is None:
+                    break
+                click.echo(line(_record(message)))
+                printed += 1
+    if limit is not None and printed < limit:
+        click.echo(f"{printed} of {limit} records came, then none for {idle_timeout:g} s", err=True)
+        sys.exit(1)
+
+
+def _next(tail: Tail, idle_timeout: float | None) -> Message | None:
+    """The next record, or None when none came for ``idle_timeout`` seconds (None: wait for ever)."""
+    started = time.monotonic()
+    while True:
+        left = _POLL_SECONDS if idle_timeout is None else started + idle_timeout - time.monotonic()
+        if left <= 0:
+            return None
+        message = tail.poll(min(left, _POLL_SECONDS))
+        if message is not None:
+            return message
+
+
+def _record(message: Message) -> SourceRecord:
+    from consumer.events import SourceRecord
+    from consumer.kafka.tailing import headers_of
+
+    kind, timestamp = message.timestamp()
+    return SourceRecord(
+        topic=message.topic() or "",
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        epoch=0,
+        key=message.key(),
+        value=message.value(),
+        headers=headers_of(message),
+        timestamp_ms=timestamp if kind else None,
+        fetched_at=time.monotonic(),
+    )

@@ -1,0 +1,115 @@
+"""Files of reviews, a line each, as records to produce: JSON objects (JSONL) or plain text, gzipped or not."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal, cast
+
+from consumer.kafka.producing import NewRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from consumer.events import Header
+
+LineFormat = Literal["json", "text"]
+
+STDIN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class LineOptions:
+    """How a line becomes a record."""
+
+    format: LineFormat = "json"
+    key_field: str | None = None
+    """JSON field whose value is the record's key; a line without it has no key."""
+    id_field: str | None = None
+    """JSON field whose value is written to ``event_id`` too."""
+    headers: tuple[Header, ...] = ()
+
+
+@dataclass(slots=True)
+class ReviewLines:
+    """The records of a file, or of standard input (``-``), which can be read only once.
+
+    Iterating reads the file anew ``repeat`` times and stops after ``limit`` records. From the second time on ``~2``,
+    ``~3``, … is appended to each ``event_id``, so that every event stays one of its own. Empty lines are passed over;
+    lines that are not JSON objects are counted in ``bad_lines`` with the reason and yield nothing.
+    """
+
+    path: str
+    options: LineOptions = field(default_factory=LineOptions)
+    repeat: int = 1
+    limit: int | None = None
+    bad_lines: dict[int, str] = field(default_factory=dict)
+    """Line number (from 1) -> what is wrong with it."""
+
+    def __iter__(self) -> Iterator[NewRecord]:
+        """Raises OSError when the file cannot be read, EOFError or zlib.error when a gzip file is damaged."""
+        count = 0
+        for cycle in range(1, self.repeat + 1):
+            with _open(self.path) as lines:
+                for number, line in enumerate(lines, 1):
+                    if self.limit is not None and count >= self.limit:
+                        return
+                    content = line.rstrip(b"\r\n")
+                    if not content.strip():
+                        continue
+                    record = self._record(number, cycle, content)
+                    if record is not None:
+                        count += 1
+                        yield record
+
+    def _record(self, number: int, cycle: int, content: bytes) -> NewRecord | None:
+        label = f"line {number}" if cycle == 1 else f"line {number} (time {cycle})"
+        options = self.options
+        if options.format == "text":
+            return NewRecord(label, None, content, options.headers)
+        try:
+            review = json.loads(content)
+        except (ValueError, RecursionError):
+            self.bad_lines[number] = "not JSON"
+            return None
+        if not isinstance(review, dict):
+            self.bad_lines[number] = "not a JSON object"
+            return None
+        value = content
+        if (changed := self._with_event_id(review, cycle)) is not None:
+            value = _encoded(changed)
+        key = review.get(options.key_field) if options.key_field else None
+        return NewRecord(
+            label, None if key is None else _as_text(key).encode("utf-8", "replace"), value, options.headers
+        )
+
+    def _with_event_id(self, review: dict[str, object], cycle: int) -> dict[str, object] | None:
+        """``review`` with the event id that it is to have, or None when it has it already."""
+        event_id = review.get(self.options.id_field or "event_id")
+        if event_id is None or (cycle == 1 and self.options.id_field is None):
+            return None
+        suffix = "" if cycle == 1 else f"~{cycle}"
+        return {**review, "event_id": _as_text(event_id) + suffix}
+
+
+def _encoded(review: dict[str, object]) -> bytes:
+    try:
+        return json.dumps(review, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, which JSON can only hold as an escape.
+        return json.dumps(review, separators=(",", ":")).encode()
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _open(path: str) -> BinaryIO:
+    if path == STDIN:
+        return sys.stdin.buffer
+    if path.endswith(".gz"):
+        return cast("BinaryIO", gzip.open(path, "rb"))
+    return Path(path).open("rb")

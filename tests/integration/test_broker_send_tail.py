@@ -1,0 +1,131 @@
+"""``broker``, ``send`` and ``tail`` together, as the processes that a user would start."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.broker
+
+REXSTREAM = (sys.executable, "-m", "consumer")
+WAIT_SECONDS = 30.0
+PARENT = """
+import subprocess, sys
+subprocess.Popen([*sys.argv[1:], "broker", "--port", "0", "--exit-with-parent"]).wait()
+"""
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A command as a child that does not outlive the block."""
+    process = subprocess.Popen(
+        [*REXSTREAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().rstrip("\n")
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_reviews_go_in_and_results_come_out() -> None:
+    """A file sent by one process is read back by another, and a waiting tail shows results as they come."""
+    with started("broker", "--port", "0") as broker:
+        address = line_of(broker)
+        sent = subprocess.run(
+            [*REXSTREAM, "send", "-b", address, "--limit", "100", "--json"],
+            capture_output=True,
+            timeout=WAIT_SECONDS,
+            check=True,
+        )
+        assert json.loads(sent.stdout)["acknowledged"] == 100
+        read = subprocess.run(
+            [
+                *REXSTREAM,
+                "tail",
+                "-b",
+                address,
+                "--topic",
+                "reviews.raw",
+                "--from",
+                "beginning",
+                "--limit",
+                "100",
+                "--json",
+            ],
+            capture_output=True,
+            timeout=WAIT_SECONDS,
+            check=True,
+        )
+        sample = Path(__file__).resolve().parents[2] / "schemas/samples/reviews.jsonl"
+        expected = [json.loads(line) for line in sample.read_text("utf-8").splitlines()[:100]]
+        values = [json.loads(json.loads(line)["value"]) for line in read.stdout.decode().splitlines()]
+        assert sorted(values, key=str) == sorted(expected, key=str)
+
+        producer = Producer({"bootstrap.servers": address})
+        with started("tail", "-b", address, "--from", "beginning", "--idle-timeout", "30") as tail:
+            for event_id in ("first", "second"):
+                producer.produce(
+                    "reviews.extracted", json.dumps({"event_id": event_id, "task": "t", "extractions": []}), b"key"
+                )
+                assert producer.flush(10) == 0
+                # Shown now, not when a buffer is full or the tail ends.
+                assert line_of(tail).startswith(event_id)
+
+
+def test_the_fixed_port_is_an_address_for_everyone(free_port: int) -> None:
+    """Clients that know only the port reach the cluster, and again after the broker was started anew."""
+    for _ in range(2):
+        with started("broker", "--port", str(free_port), "--topic", "t:2") as broker:
+            assert line_of(broker) == f"127.0.0.1:{free_port}"
+            metadata = AdminClient({"bootstrap.servers": f"localhost:{free_port}"}).list_topics(timeout=10)
+            assert len(metadata.topics["t"].partitions) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")
+def test_the_broker_ends_with_the_process_that_started_it() -> None:
+    """A parent that is killed hard leaves no broker behind."""
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            PARENT,
+            *REXSTREAM,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert parent.stdout is not None
+    try:
+        assert parent.stdout.readline().startswith("127.0.0.1:")
+    finally:
+        parent.kill()
+        parent.wait()
+    # The broker holds the other end of this pipe: it reaches its end when the broker is gone.
+    assert parent.stdout.read() == ""
+    parent.stdout.close()

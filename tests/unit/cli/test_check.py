@@ -1,0 +1,258 @@
+"""``rexstream check``."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from click.testing import CliRunner
+from confluent_kafka import Consumer, KafkaError, KafkaException
+
+from consumer.cli import cli
+from consumer.cli.dependencies import DEAD_LETTER_RETENTION_MS, topic_setting_findings
+from consumer.config import Config
+from consumer.local.broker import EmbeddedBroker
+from consumer.serving.descriptors import GET_MODEL_STATUS, ModelVersionStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from click.testing import Result
+
+TOPICS = {"reviews.raw": 4, "reviews.extracted": 4, "reviews.dead": 4}
+NOBODY = "127.0.0.1:1"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("REXSTREAM_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[str]:
+    with EmbeddedBroker(topics=TOPICS) as running:
+        yield running.bootstrap_servers
+
+
+@pytest.fixture
+def model_server() -> Iterator[str]:
+    """Knows version 3 of ``rexuninlu``, and a model ``loading``."""
+
+    def status(request: Any, context: grpc.ServicerContext) -> Any:
+        spec = request.model_spec
+        if spec.name not in ("rexuninlu", "loading") or spec.version.value not in (0, 3):
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {spec.name}")
+        state = "LOADING" if spec.name == "loading" else "AVAILABLE"
+        response = GET_MODEL_STATUS.response()
+        response.model_version_status.add(version=3, state=ModelVersionStatus.State.Value(state))
+        return response
+
+    service, _, name = GET_MODEL_STATUS.path[1:].rpartition("/")
+    handler = grpc.unary_unary_rpc_method_handler(
+        status,
+        request_deserializer=GET_MODEL_STATUS.request.FromString,
+        response_serializer=GET_MODEL_STATUS.response.SerializeToString,
+    )
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+def check(*settings: str, options: tuple[str, ...] = ()) -> Result:
+    flags = [argument for setting in settings for argument in ("--set", setting)]
+    return CliRunner().invoke(cli, ["check", *options, *flags])
+
+
+def findings(result: Result) -> dict[str, str]:
+    return {row["subject"]: row["status"] for row in json.loads(result.stdout)["findings"]}
+
+
+CONNECT = ("--connect", "--json")
+
+
+def test_a_valid_configuration_needs_no_network() -> None:
+    """Without --connect nothing is tried: all addresses may be dead."""
+    result = check(f"kafka.bootstrap_servers={NOBODY}", f"model.target={NOBODY}")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("ok    configuration")
+
+
+def test_a_bad_configuration_ends_with_exit_code_2() -> None:
+    """As for every command."""
+    assert check("model.nme=x").exit_code == 2
+
+
+def test_a_setting_that_librdkafka_does_not_know_is_a_bad_configuration() -> None:
+    """A mistyped pass-through key is found before a worker starts, and its value is not shown."""
+    result = check("kafka.client.sasl.pasword=hunter2", options=("--json",))
+    assert result.exit_code == 2
+    assert findings(result)["kafka.client"] == "fail"
+    assert "sasl.pasword" in result.output
+    assert "hunter2" not in result.output
+
+
+def test_a_value_that_librdkafka_refuses_is_a_bad_configuration() -> None:
+    """The bounds of the client's own settings hold too."""
+    assert check("kafka.client.fetch.wait.max.ms=-5").exit_code == 2
+
+
+def test_a_missing_bundle_is_a_bad_configuration(tmp_path: object) -> None:
+    """A bundle that cannot be read is named; none at all is a warning."""
+    result = check(f"model.bundle={tmp_path}", options=("--json",))
+    assert result.exit_code == 2
+    assert findings(result)["model.bundle"] == "fail"
+    assert findings(check(options=("--json",)))["model.bundle"] == "warn"
+
+
+def test_warnings_do_not_fail() -> None:
+    """A route without tasks can be meant."""
+    result = check("routes.0.tasks=[]", options=("--json",))
+    assert result.exit_code == 0
+    assert findings(result)["routes.0.tasks"] == "warn"
+
+
+@pytest.mark.broker
+def test_everything_answers(broker: str, model_server: str) -> None:
+    """With all dependencies there the exit code is 0, and what the broker does not tell is a warning."""
+    result = check(f"kafka.bootstrap_servers={broker}", f"model.target={model_server}", options=CONNECT)
+    assert result.exit_code == 0
+    rows = json.loads(result.stdout)
+    assert rows["ok"] is True
+    assert findings(result) | {"model.bundle": "ok"} == {
+        "configuration": "ok",
+        "kafka.client": "ok",
+        "model.bundle": "ok",
+        "kafka": "ok",
+        "topic reviews.raw": "ok",
+        "topic reviews.extracted": "ok",
+        "topic reviews.dead": "warn",
+        "model rexuninlu": "ok",
+    }
+    assert any("unknown retention" in row["detail"] for row in rows["findings"])
+
+
+@pytest.mark.broker
+def test_a_check_joins_no_group_and_creates_no_topic(broker: str, model_server: str) -> None:
+    """Looking changes nothing: a missing topic is missing afterwards, and is what fails."""
+    settings = (f"kafka.bootstrap_servers={broker}", f"model.target={model_server}", "routes.0.input=not.there")
+    for _ in range(2):
+        result = check(*settings, options=CONNECT)
+        assert result.exit_code == 3
+        assert findings(result)["topic not.there"] == "fail"
+    probe = Consumer({"bootstrap.servers": broker, "group.id": "probe"})
+    assert "not.there" not in probe.list_topics(timeout=5).topics
+    probe.close()
+
+
+@pytest.mark.broker
+def test_topics_of_templates_are_looked_for(broker: str, model_server: str) -> None:
+    """Every task's topic must be there; that of inline schemas is only missed when one comes."""
+    result = check(
+        f"kafka.bootstrap_servers={broker}",
+        f"model.target={model_server}",
+        "routes.0.output=out.{task}",
+        "routes.0.tasks=[ner]",
+        options=CONNECT,
+    )
+    assert findings(result)["topic out.ner"] == "fail"
+    assert findings(result)["topic out"] == "warn"
+
+
+@pytest.mark.broker
+def test_other_partition_counts_are_a_warning(model_server: str) -> None:
+    """Results can then not lie beside their input."""
+    with EmbeddedBroker(topics={**TOPICS, "reviews.extracted": 2}) as other:
+        result = check(
+            f"kafka.bootstrap_servers={other.bootstrap_servers}", f"model.target={model_server}", options=CONNECT
+        )
+    assert result.exit_code == 0
+    assert findings(result)["topic reviews.extracted"] == "warn"
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("setting", ["model.name=other", "model.version=4", "model.name=loading"])
+def test_a_model_that_is_not_available_fails(broker: str, model_server: str, setting: str) -> None:
+    """Another name, another version or a model still loading is not what a worker needs."""
+    result = check(f"kafka.bootstrap_servers={broker}", f"model.target={model_server}", setting, options=CONNECT)
+    assert result.exit_code == 3
+    assert any(subject.startswith("model ") and status == "fail" for subject, status in findings(result).items())
+
+
+def test_a_label_cannot_be_confirmed(model_server: str) -> None:
+    """A model server's status ignores labels, which is said rather than passed over."""
+    from consumer.cli.dependencies import model_findings
+    from consumer.config_loading import load_config
+
+    config = load_config(None, {}, [f"model.target={model_server}", "model.label=stable"])
+    (finding,) = model_findings(config)
+    assert finding.status == "warn"
+    assert "stable" in finding.detail
+
+
+def test_nothing_answers() -> None:
+    """All dependencies are tried and reported in one run, with the reason of each, and the exit code is 3."""
+    result = check(
+        f"kafka.bootstrap_servers={NOBODY}",
+        f"model.target={NOBODY}",
+        f"kafka.registry.url=http://{NOBODY}",
+        options=CONNECT,
+    )
+    assert result.exit_code == 3
+    found = findings(result)
+    assert [found["kafka"], found["model rexuninlu"], found["schema registry"]] == ["fail"] * 3
+    assert "Connection refused" in result.stdout
+
+
+class Admin:
+    """Tells topic settings as a cluster would; None for a topic that it keeps to itself."""
+
+    def __init__(self, **topics: dict[str, str] | None) -> None:
+        self.topics = {name.replace("_", "."): settings for name, settings in topics.items()}
+
+    def describe_configs(self, resources: list[Any], **_: object) -> dict[Any, Future[Any]]:
+        futures: dict[Any, Future[Any]] = {}
+        for resource in resources:
+            future: Future[Any] = Future()
+            settings = self.topics[resource.name]
+            if settings is None:
+                future.set_exception(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
+            else:
+                future.set_result({name: SimpleNamespace(value=value) for name, value in settings.items()})
+            futures[resource] = future
+        return futures
+
+
+GOOD = {"retention.ms": str(DEAD_LETTER_RETENTION_MS), "cleanup.policy": "delete", "max.message.bytes": "1048588"}
+
+
+@pytest.mark.parametrize(
+    ("letters", "of_input", "words"),
+    [
+        (GOOD, GOOD, []),
+        ({**GOOD, "retention.ms": "-1"}, GOOD, []),
+        ({**GOOD, "retention.ms": "604800000"}, GOOD, ["7.0 days"]),
+        ({**GOOD, "cleanup.policy": "compact"}, GOOD, ["compacted"]),
+        (GOOD, {**GOOD, "max.message.bytes": "2000000"}, ["2000000"]),
+        (GOOD, None, []),
+        (None, GOOD, ["unknown retention"]),
+    ],
+)
+def test_settings_of_the_dead_letter_topic(
+    letters: dict[str, str], of_input: dict[str, str] | None, words: list[str]
+) -> None:
+    """Letters that would go before they can be replayed, or not fit, are warned of."""
+    admin: Any = Admin(reviews_dead=letters, reviews_raw=of_input)
+    found = list(topic_setting_findings(Config(), admin, set(TOPICS)))
+    assert [finding.status for finding in found] == ["warn"] * len(words)
+    for finding, word in zip(found, words, strict=True):
+        assert word in finding.detail
