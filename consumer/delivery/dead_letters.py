@@ -1,0 +1,150 @@
+"""Dead letters: the original record as it was, and in its headers why it could not be processed.
+
+Besides the project's own ``rexstream-dlq-*`` headers every dead letter carries the set of KIP-1191
+(``__dlq.errors.*``). Header values are UTF-8 text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from consumer.delivery.outcome import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from consumer.events import Header, SourceRecord, Stage
+
+PREFIX = "rexstream-dlq-"
+KIP_1191 = "__dlq.errors."
+ORIGINAL_TIMESTAMP = "rexstream-original-timestamp"
+REPLAY_COUNT = PREFIX + "replay-count"
+VALUE_OMITTED = PREFIX + "value-omitted"
+
+MESSAGE_BYTES = 2048
+"""Longest message in a header: what fails because it is large must not fail again because of what is said about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one record, or one task of it, could not be processed. Times are milliseconds since 1970."""
+
+    stage: Stage
+    reason: str
+    """A slug such as ``InvalidJson``: header ``class``, metric label."""
+    message: str
+    """Names the thing and the way out; never holds review text."""
+    first_failed_at_ms: int
+    exception: str | None = None
+    """Qualified name of the exception's class."""
+    attempts: int = 1
+    task: str | None = None
+    """None for an event that failed before its tasks were known."""
+    model: str | None = None
+    model_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetters:
+    """Builds the dead letters of one worker."""
+
+    topic: str
+    group: str
+    service_version: str
+
+    def of(self, record: SourceRecord, failure: Failure, now_ms: int) -> Output:
+        """The dead letter of ``record``.
+
+        The record's timestamp is kept; when it is missing, not positive or after ``now_ms`` (brokers refuse records
+        from the future), ``now_ms`` takes its place and the original, if any, goes into a header.
+        """
+        timestamp = record.timestamp_ms
+        clamped = timestamp is None or not 0 < timestamp <= now_ms
+        said = {
+            **self._kip_1191(record, failure),
+            **self._own(record, failure, now_ms),
+        }
+        if clamped and timestamp is not None:
+            said[ORIGINAL_TIMESTAMP] = str(timestamp)
+        return Output(
+            topic=self.topic,
+            key=record.key,
+            value=record.value,
+            headers=(*_kept(record.headers, said), *((name, value.encode()) for name, value in said.items())),
+            partition=record.partition,
+            timestamp_ms=now_ms if clamped else timestamp,
+        )
+
+    def _kip_1191(self, record: SourceRecord, failure: Failure) -> dict[str, str]:
+        return {
+            KIP_1191 + "topic": record.topic,
+            KIP_1191 + "partition": str(record.partition),
+            KIP_1191 + "offset": str(record.offset),
+            KIP_1191 + "group": self.group,
+            KIP_1191 + "delivery.count": str(failure.attempts),
+            KIP_1191 + "message": _cut(failure.message),
+        }
+
+    def _own(self, record: SourceRecord, failure: Failure, now_ms: int) -> dict[str, str]:
+        said = {
+            "id": dead_letter_id(record, failure.task),
+            "stage": failure.stage,
+            "class": failure.reason,
+            "exception": failure.exception,
+            "attempts": str(failure.attempts),
+            "first-failed-at": _iso(failure.first_failed_at_ms),
+            "failed-at": _iso(now_ms),
+            "task": failure.task,
+            "model": failure.model,
+            "model-version": failure.model_version,
+            "service-version": self.service_version,
+            "replay-count": str(replay_count(record.headers)),
+        }
+        return {PREFIX + name: value for name, value in said.items() if value is not None}
+
+
+def dead_letter_id(record: SourceRecord, task: str | None) -> str:
+    """``topic-partition-offset``, with ``-task`` when one task failed: equal for every copy of one dead letter."""
+    base = f"{record.topic}-{record.partition}-{record.offset}"
+    return base if task is None else f"{base}-{task}"
+
+
+def replay_count(headers: Sequence[Header]) -> int:
+    """How often this record was replayed: the last readable count in its headers, else 0."""
+    for name, value in reversed(headers):
+        if name == REPLAY_COUNT and value is not None and value.isdigit():
+            return int(value)
+    return 0
+
+
+def without_value(dead_letter: Output) -> Output | None:
+    """The dead letter for a topic that refuses its size; None when it has no value left to omit."""
+    if dead_letter.value is None:
+        return None
+    note = (VALUE_OMITTED, str(len(dead_letter.value)).encode())
+    return replace(dead_letter, value=None, headers=(*dead_letter.headers, note))
+
+
+def _kept(headers: Sequence[Header], said: Mapping[str, str]) -> tuple[Header, ...]:
+    """The record's own headers: without what an earlier round wrote, which would contradict what is said now.
+
+    KIP-1191 headers of a record that was not replayed are someone else's and stay.
+    """
+    replayed = any(name == REPLAY_COUNT for name, _ in headers)
+    return tuple(
+        (name, value)
+        for name, value in headers
+        if not name.startswith(PREFIX)
+        and not (replayed and name.startswith(KIP_1191))
+        and not (name == ORIGINAL_TIMESTAMP and ORIGINAL_TIMESTAMP in said)
+    )
+
+
+def _cut(text: str) -> str:
+    return text.encode()[:MESSAGE_BYTES].decode(errors="ignore")
+
+
+def _iso(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")

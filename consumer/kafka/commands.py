@@ -1,0 +1,83 @@
+"""What the other threads tell the release thread: one queue, in order, no locks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from queue import SimpleQueue
+
+    from consumer.delivery.outcome import Outcome
+    from consumer.delivery.partition import Partition
+    from consumer.events import SourceRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """An epoch of a partition begins; ``position`` is its first offset where that is known."""
+
+    partition: Partition
+    epoch: int
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Records were polled. Always queued before anyone can finish them."""
+
+    records: tuple[SourceRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One record's processing ended."""
+
+    record: SourceRecord
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class EndReached:
+    """The partition has nothing more to read at ``position``."""
+
+    partition: Partition
+    epoch: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """These assignments end: finish what is possible until ``deadline`` (monotonic seconds), forget the rest.
+
+    ``reply`` then receives the offsets to commit: those that moved and were not handed out before.
+    """
+
+    epochs: Mapping[Partition, int]
+    deadline: float
+    reply: SimpleQueue[dict[Partition, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """These assignments are someone else's already: forget them, commit nothing."""
+
+    epochs: Mapping[Partition, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Put True into ``reply`` once nothing is in flight and the offsets of everything are handed out."""
+
+    reply: SimpleQueue[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Leave; wait at most ``flush_seconds`` for outputs that the producer still holds."""
+
+    flush_seconds: float
+
+
+Command = Assigned | Delivered | Finished | EndReached | Revoke | Lost | Drain | Stop

@@ -1,0 +1,101 @@
+"""Commits offsets through the consumer, and learns what became of them. The poll thread's, apart from ``ask``."""
+
+from __future__ import annotations
+
+import logging
+import time
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Protocol
+
+from confluent_kafka import KafkaException, TopicPartition
+
+from consumer.kafka.commits import Commits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from confluent_kafka import KafkaError
+
+    from consumer.delivery.partition import Partition
+    from consumer.kafka.observer import EdgeObserver
+
+logger = logging.getLogger(__name__)
+
+
+class Committing(Protocol):
+    """What is needed of ``confluent_kafka.Consumer``."""
+
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: Any) -> Any:
+        """Commit these positions; raises KafkaException."""
+
+
+class Committer:
+    """One asynchronous commit at a time, filtered by assignment and epoch; a last synchronous one when it ends."""
+
+    def __init__(self, observer: EdgeObserver, clock: Callable[[], float] = time.monotonic) -> None:
+        self._observer = observer
+        self._clock = clock
+        self._asked: SimpleQueue[Mapping[Partition, tuple[int, int]]] = SimpleQueue()
+        self._commits = Commits()
+
+    def ask(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
+        """Commit (epoch, offset) of each partition as long as its epoch is the current one. From any thread."""
+        self._asked.put(offsets)
+
+    def send(self, consumer: Committing, epochs: Mapping[Partition, int]) -> None:
+        """Start a commit of what was asked for, unless one is under way."""
+        self._collect()
+        offsets = self._commits.take(epochs, self._clock())
+        if not offsets:
+            return
+        try:
+            consumer.commit(offsets=_positions(offsets), asynchronous=True)
+        except KafkaException as error:
+            self._failed(error.args[0])
+
+    def answered(self, error: KafkaError | None, positions: list[TopicPartition]) -> None:
+        """The client's ``on_commit``: called inside its poll."""
+        errors = [error] if error is not None else [p.error for p in positions if p.error is not None]
+        if errors:
+            self._failed(errors[0])
+        else:
+            self._commits.answered(failed=False, now=self._clock())
+            self._observer.committed(len(positions))
+
+    def finish(self, consumer: Committing, leaving: Mapping[Partition, int], last: Mapping[Partition, int]) -> None:
+        """Assignments end: commit ``last``, and what was asked for and not yet answered, and wait for the answer."""
+        self._collect()
+        offsets = {**self._commits.leave(leaving), **last}
+        if not offsets:
+            return
+        try:
+            consumer.commit(offsets=_positions(offsets), asynchronous=False)
+        except KafkaException as error:
+            # The new owner starts at the commit before: records are repeated, none is lost.
+            self._observer.commit_failed(error.args[0].name())
+            logger.warning("The last commit of revoked partitions failed: %s", error)
+        else:
+            self._observer.committed(len(offsets))
+
+    def forget(self, lost: Mapping[Partition, int]) -> None:
+        """Assignments were lost: commit nothing of them."""
+        self._collect()
+        self._commits.leave(lost)
+
+    def _collect(self) -> None:
+        while True:
+            try:
+                offsets = self._asked.get_nowait()
+            except Empty:
+                return
+            for partition, (epoch, offset) in offsets.items():
+                self._commits.want(partition, epoch, offset)
+
+    def _failed(self, error: KafkaError) -> None:
+        self._commits.answered(failed=True, now=self._clock())
+        self._observer.commit_failed(error.name())
+        logger.warning("A commit failed (%s); it is tried again while the partitions are ours", error.name())
+
+
+def _positions(offsets: Mapping[Partition, int]) -> list[TopicPartition]:
+    return [TopicPartition(p.topic, p.number, offset) for p, offset in offsets.items()]

@@ -1,0 +1,216 @@
+"""The Kafka edge: a poll thread, a release thread and a lag thread, tied together. The worker's only way to Kafka.
+
+Records arrive by ``on_records``; each is answered once by ``finish``. What the edge guarantees in return: an offset is
+committed only when every output of every record before it is acknowledged, results leave in the configured order, and
+what is in flight stays within the configured bounds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from confluent_kafka import Producer
+
+from consumer.delivery.admission import Admission
+from consumer.kafka.client_settings import consumer_settings, metadata_settings, producer_settings
+from consumer.kafka.commands import Command, Drain, Finished, Stop
+from consumer.kafka.lag import INTERVAL_SECONDS, LagWatch
+from consumer.kafka.librdkafka_log import error_callback, librdkafka_logger
+from consumer.kafka.outbox import Outbox
+from consumer.kafka.partition_counts import PartitionCounts
+from consumer.kafka.release import ReleaseThread
+from consumer.kafka.source import JOIN_SECONDS, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from consumer.config import Config
+    from consumer.delivery.ledger import Release
+    from consumer.delivery.outcome import Outcome, Output
+    from consumer.delivery.partition import Partition
+    from consumer.events import SourceRecord
+    from consumer.kafka.observer import EdgeObserver
+
+logger = logging.getLogger(__name__)
+
+REVOKE_SECONDS = 10.0
+"""How long a rebalance may wait for records in flight. The whole group waits with us, for at most
+max.poll.interval.ms (300 s); what is cut off is processed twice."""
+
+CLOSE_SECONDS = 5.0
+"""Floor for leaving the group and flushing, also when the grace period is used up: a last commit and a leave are
+two round trips."""
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeStatus:
+    """A moment of the edge. Ages are seconds since the thread's loop last came round."""
+
+    joined: bool
+    assignment: Mapping[Partition, int]
+    """Partitions with their epochs."""
+    paused: tuple[str, ...]
+    in_flight_events: int
+    in_flight_bytes: int
+    poll_age: float
+    release_age: float
+    lag: Mapping[Partition, int]
+    blocked_outputs: tuple[str, ...]
+    """Topics that take no output now."""
+
+
+class KafkaEdge:
+    """One consumer, one producer.
+
+    Callbacks run on the edge's threads and must be quick. ``on_records`` receives polled records; ``on_revoked`` the
+    epochs that ended, whose records need no ``finish`` any more (it would be ignored). ``too_large`` makes the dead
+    letter of a result that its topic refuses for its size. ``on_fatal`` is called, once, with what ended the edge: the
+    process should then exit; its successor reads again what was not committed.
+
+    Raises ValueError for settings that cannot be, KafkaException for those that librdkafka refuses.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        input_topics: Sequence[str],
+        on_records: Callable[[list[SourceRecord]], None],
+        on_revoked: Callable[[Mapping[Partition, int]], None],
+        too_large: Callable[[SourceRecord, Output], Output],
+        on_fatal: Callable[[BaseException], None],
+        observer: EdgeObserver,
+        revoke_seconds: float = REVOKE_SECONDS,
+        join_seconds: float = JOIN_SECONDS,
+        lag_seconds: float = INTERVAL_SECONDS,
+    ) -> None:
+        self._on_fatal = on_fatal
+        self._failed = threading.Event()
+        self._commands: SimpleQueue[Command] = SimpleQueue()
+        # Built first: both check the configuration, and a consumer that is not closed would keep its membership.
+        producer = Producer(
+            {**producer_settings(config), "error_cb": error_callback("producer", observer, self._fatal)},
+            logger=librdkafka_logger("producer"),
+        )
+        counts = PartitionCounts(lambda topic, seconds: _partitions_of(producer, topic, seconds))
+        self._source = Source(
+            consumer_settings(config),
+            input_topics,
+            Admission(config.limits.in_flight_events, config.limits.in_flight_bytes),
+            self._commands,
+            on_records,
+            on_revoked,
+            observer,
+            self._fatal,
+            revoke_seconds,
+            join_seconds,
+        )
+
+        def outbox(current: Callable[[Release[Finished]], bool]) -> Outbox:
+            topic = config.delivery.dead_letter_topic
+            return Outbox(producer, counts, topic, too_large, current, observer, self._fatal)
+
+        self._release = ReleaseThread(
+            config.delivery.order,
+            self._commands,
+            outbox,
+            self._source,
+            observer,
+            self._fatal,
+            config.delivery.commit_interval_ms / 1000,
+        )
+        self._lag = LagWatch(
+            metadata_settings(config), config.kafka.group_id, lambda: self._source.epochs, observer, lag_seconds
+        )
+
+    def start(self) -> None:
+        """Join the group and begin."""
+        self._release.thread.start()
+        self._source.thread.start()
+        self._lag.thread.start()
+
+    def finish(self, record: SourceRecord, outcome: Outcome) -> None:
+        """Hand back what ``record`` turned into. From any thread, in any order, once a record."""
+        self._commands.put(Finished(record, outcome))
+
+    def pause(self, reason: str) -> None:
+        """Stop consuming for ``reason``; what is in flight goes on. From any thread."""
+        self._source.pause(reason)
+
+    def resume(self, reason: str) -> None:
+        """Withdraw ``reason``. From any thread."""
+        self._source.resume(reason)
+
+    def drain(self, grace_seconds: float) -> bool:
+        """Take no more records, finish those in flight within ``grace_seconds``, commit, leave the group, end.
+
+        True when nothing was left in flight and all threads ended. It returns at the latest ``CLOSE_SECONDS`` (twice
+        over) after the grace period, also when a client hangs: its threads are daemons and do not keep the process.
+        With 0 seconds what is durable is committed and the rest abandoned.
+        """
+        deadline = time.monotonic() + grace_seconds
+        emptied = self._await_empty(deadline)
+        events, _ = self._source.in_flight
+        if events:
+            logger.warning("%d records did not finish within %.1f s; they are read again", events, grace_seconds)
+        self._lag.end()
+        end = max(deadline, time.monotonic() + CLOSE_SECONDS)
+        self._source.close(deadline)
+        left = _join(self._source.thread, end)
+        # Only now: leaving the group needed the release thread's answer about the last offsets.
+        end = max(end, time.monotonic() + CLOSE_SECONDS)
+        self._commands.put(Stop(max(0.0, min(CLOSE_SECONDS, end - time.monotonic() - 1.0))))
+        ended = _join(self._release.thread, end)
+        return emptied and left and ended and not self._failed.is_set()
+
+    def status(self) -> EdgeStatus:
+        """How things stand. From any thread."""
+        now = time.monotonic()
+        events, size = self._source.in_flight
+        return EdgeStatus(
+            joined=self._source.joined,
+            assignment=self._source.epochs,
+            paused=self._source.paused,
+            in_flight_events=events,
+            in_flight_bytes=size,
+            poll_age=now - self._source.turned_at,
+            release_age=now - self._release.turned_at,
+            lag=self._lag.lags,
+            blocked_outputs=self._release.blocked,
+        )
+
+    def _await_empty(self, deadline: float) -> bool:
+        reply: SimpleQueue[bool] = SimpleQueue()
+        self._source.drain(Drain(reply))
+        while not self._failed.is_set():
+            try:
+                return reply.get(timeout=max(0.0, min(0.2, deadline - time.monotonic())))
+            except Empty:
+                if time.monotonic() >= deadline:
+                    break
+        return False
+
+    def _fatal(self, error: BaseException) -> None:
+        if not self._failed.is_set():
+            self._failed.set()
+            logger.critical("The Kafka edge ends: %s", error)
+            self._on_fatal(error)
+
+
+def _partitions_of(producer: Producer, topic: str, seconds: float) -> int:
+    """Partitions of ``topic``, 0 when it does not exist (asking may create it, where the brokers create topics)."""
+    found = producer.list_topics(topic, timeout=seconds).topics.get(topic)
+    return 0 if found is None or found.error is not None else len(found.partitions)
+
+
+def _join(thread: threading.Thread, deadline: float) -> bool:
+    if thread.ident is None:
+        return True
+    thread.join(max(0.0, deadline - time.monotonic()))
+    if thread.is_alive():
+        logger.error("Thread %s hangs; the process must end without it", thread.name)
+    return not thread.is_alive()

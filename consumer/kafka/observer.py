@@ -1,0 +1,49 @@
+"""What the Kafka edge tells those who count. Every hook may be called from any of its threads, and must be quick."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from consumer.delivery.outcome import Outcome
+    from consumer.delivery.partition import Partition
+    from consumer.events import SourceRecord
+
+
+class EdgeObserver(Protocol):
+    """Hooks for metrics and traces."""
+
+    def delivered(self, records: int) -> None:
+        """So many records were handed over."""
+
+    def durable(self, record: SourceRecord, outcome: Outcome) -> None:
+        """Every output of ``record`` is acknowledged by the brokers."""
+
+    def stale(self, completions: int) -> None:
+        """Completions of revoked partitions or past epochs arrived and were ignored."""
+
+    def stalled(self, seconds: float) -> None:
+        """Intake waited because the in-flight bounds were reached."""
+
+    def paused(self, reasons: Collection[str]) -> None:
+        """All the reasons for which consumption is paused now; none when it goes on."""
+
+    def rebalanced(self, kind: Literal["assigned", "revoked", "lost", "rewound"], partitions: int) -> None:
+        """Assignments began or ended; ``rewound``: a partition's position went back, which starts a new epoch."""
+
+    def committed(self, partitions: int) -> None:
+        """The offsets of so many partitions were committed."""
+
+    def commit_failed(self, code: str) -> None:
+        """A commit failed and is tried again while the partitions are ours."""
+
+    def produce_refused(self, topic: str, code: str) -> None:
+        """An output was refused; it is held and produced again, or becomes a dead letter when it is too large."""
+
+    def client_error(self, client: str, code: str) -> None:
+        """The ``consumer`` or the ``producer`` client reported an error."""
+
+    def lag(self, lags: Mapping[Partition, int]) -> None:
+        """Records between the committed offset and the end, for every assigned partition that could be asked."""

@@ -1,0 +1,133 @@
+"""The Kafka edge on a real broker: what librdkafka's mock cluster cannot show."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import Producer
+from edge_harness import Cluster, Worker, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SESSION = {"session.timeout.ms": 6000}
+KIP_848 = {"group.protocol": "consumer"}
+
+
+@pytest.fixture
+def start(apache_kafka: str) -> Iterator[Callable[..., Worker]]:
+    """Starts workers; whatever the test leaves running is closed without a drain."""
+    running: list[Worker] = []
+
+    def start_worker(topic: str, output: str, group: str, client: dict[str, Any], **kwargs: Any) -> Worker:
+        worker = Worker(apache_kafka, topic, output, group, client=client, **kwargs)
+        running.append(worker)
+        worker.edge.start()
+        return worker
+
+    yield start_worker
+    for worker in running:
+        worker.edge.drain(0.0)
+
+
+@pytest.fixture
+def cluster(apache_kafka: str) -> Cluster:
+    return Cluster(apache_kafka)
+
+
+@pytest.fixture
+def group() -> str:
+    return f"edge-{uuid.uuid4().hex[:8]}"
+
+
+def test_lag_reaches_zero_behind_transaction_markers_and_aborted_records(
+    apache_kafka: str, cluster: Cluster, new_topic: Callable[..., str], start: Callable[..., Worker], group: str
+) -> None:
+    """Only committed records arrive; the end is committed although no record stands there, also when idle."""
+    topic, output = new_topic("in", 1), new_topic("out", 1)
+    producer = Producer({"bootstrap.servers": apache_kafka, "transactional.id": group})
+    producer.init_transactions()
+
+    def transaction(commit: bool) -> None:
+        producer.begin_transaction()
+        for number in range(5):
+            producer.produce(topic, b"%d" % number, key=b"k")
+        producer.flush()
+        if commit:
+            producer.commit_transaction()
+        else:
+            producer.abort_transaction()
+
+    for commit in (True, False, True):
+        transaction(commit)
+    worker = start(topic, output, group, SESSION, echo=True, lag_seconds=0.2)
+    eventually(lambda: cluster.committed(group, topic, 1) == [18])  # 15 records and 3 markers
+    eventually(lambda: list(worker.edge.status().lag.values()) == [0])
+    transaction(False)
+    eventually(lambda: cluster.committed(group, topic, 1) == [24])
+    assert worker.edge.drain(10.0)
+    assert [int(value) for value in cluster.values(output, 1)] == [*range(5), *range(5)]
+
+
+def test_of_batches_that_the_broker_refuses_only_the_large_records_become_dead_letters(
+    cluster: Cluster, new_topic: Callable[..., str], start: Callable[..., Worker], group: str
+) -> None:
+    """The topic's max.message.bytes is far below the client's batches; a dead letter too large loses its value."""
+    topic, output = new_topic("in", 1), new_topic("out", 1, max_message_bytes="3000")
+    dead = new_topic("dead", 1, max_message_bytes="3000")
+    cluster.send(topic, 300, 1, value=b"x" * 100)
+    cluster.send(topic, 1, 1, value=b"z" * 6000)
+    worker = start(topic, output, group, {**SESSION, "compression.type": "none"}, dead=dead)
+    large = (0, 150, 151, 299)
+    for record in worker.wait(301):
+        worker.finish(record, b"y" * 5000 if record.offset in large else None)
+    assert worker.edge.drain(40.0)
+    assert sorted(int(value.split()[0]) for value in cluster.values(output, 1)) == sorted({*range(300)} - {*large})
+    found = cluster.read(dead, 1)[0]
+    ids = sorted(dict(headers)["rexstream-dlq-id"].decode() for _, _, headers in found)
+    assert ids == sorted(f"{topic}-0-{offset}" for offset in (*large, 300))
+    assert [value for _, value, headers in found if "rexstream-dlq-value-omitted" in dict(headers)] == [None]
+    assert cluster.committed(group, topic, 1) == [301]
+
+
+def test_kip_848_hands_partitions_over_without_a_loss_or_a_double(
+    cluster: Cluster,
+    new_topic: Callable[..., str],
+    start: Callable[..., Worker],
+    group: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The first member finishes what it holds while the revocation waits; the second reads only what came later."""
+    caplog.set_level("INFO")
+    topic, output = new_topic("in"), new_topic("out")
+    first = start(topic, output, group, KIP_848)
+    eventually(lambda: len(first.edge.status().assignment) == 4)
+    cluster.send(topic, 400, 4, keys=40)
+    held = first.wait(400)
+    second = start(topic, output, group, KIP_848, echo=True)
+    eventually(lambda: "revoking" in caplog.text)
+    for record in held:
+        first.finish(record)
+    eventually(lambda: len(second.edge.status().assignment) == 2)
+    first.echo = True
+    cluster.send(topic, 400, 4, keys=40)
+    eventually(lambda: sum(cluster.committed(group, topic, 4)) == 800)
+    assert first.edge.drain(20.0)
+    assert second.edge.drain(20.0)
+    assert sorted(int(value) for value in cluster.values(output, 4)) == sorted([*range(400)] * 2)
+    assert {record.offset >= 100 for record in second.records} == {True}
+
+
+def test_a_kip_848_member_without_partitions_has_joined(
+    new_topic: Callable[..., str], start: Callable[..., Worker], group: str
+) -> None:
+    """It sees no callback, and is neither unready nor taken for one that no broker answers."""
+    topic = new_topic("in", 1)
+    first = start(topic, "out", group, KIP_848)
+    eventually(lambda: len(first.edge.status().assignment) == 1)
+    second = start(topic, "out", group, KIP_848, join_seconds=3.0)
+    eventually(lambda: second.edge.status().joined or second.fatal)
+    assert not second.fatal
+    assert not second.edge.status().assignment

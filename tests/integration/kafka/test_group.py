@@ -1,0 +1,173 @@
+"""Members come and go: rebalances, deaths, ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import edge_harness
+import pytest
+from edge_harness import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.broker
+
+CLIENTS = [
+    pytest.param({}, id="cooperative-sticky"),
+    pytest.param({"group.protocol": "consumer"}, id="kip-848"),
+]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_rebalance_loses_and_doubles_nothing(
+    mock_broker: Any,
+    cluster: Any,
+    start: Callable[..., Any],
+    client: dict[str, Any],
+    request: pytest.FixtureRequest,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A second member takes partitions over while records are in flight; the first finishes what it holds before."""
+    caplog.set_level("INFO")
+    group = f"rebalance-{request.node.callspec.id}"
+    topic, output = mock_broker.topic(4, "in"), mock_broker.topic(4, "out")
+    first = start(mock_broker.bootstrap, topic, output, group, client=client)
+    eventually(lambda: len(first.edge.status().assignment) == 4)
+    cluster.send(topic, 400, 4, keys=40)
+    held = first.wait(400)
+    second = start(mock_broker.bootstrap, topic, output, group, client=client, echo=True)
+    for record in held[:200]:
+        first.finish(record)
+    # The revocation waits for what is in flight, so the other half finishes during it.
+    eventually(lambda: "revoking" in caplog.text)
+    for record in held[200:]:
+        first.finish(record)
+    eventually(lambda: len(second.edge.status().assignment) == 2)
+    first.echo = True
+    cluster.send(topic, 400, 4, keys=40)
+    eventually(lambda: sum(cluster.committed(group, topic, 4)) == 800)
+    assert second.edge.drain(20.0)
+    assert first.edge.drain(20.0)
+    assert sorted(int(value) for value in cluster.values(output, 4)) == sorted([*range(400)] * 2)
+    # What the first member held, it finished: the second read none of it.
+    assert {record.offset >= 100 for record in second.records} == {True}
+    (revoked,) = [epochs for epochs in first.revoked if epochs][:1]
+    assert len(revoked) == 2
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_member_without_partitions_has_joined(
+    mock_broker: Any,
+    start: Callable[..., Any],
+    client: dict[str, Any],
+    request: pytest.FixtureRequest,
+) -> None:
+    """More workers than partitions: the spare one is a member, ready, and not taken for one that nobody answers."""
+    group = f"spare-{request.node.callspec.id}"
+    topic = mock_broker.topic(1, "in")
+    first = start(mock_broker.bootstrap, topic, "out", group, client=client)
+    eventually(lambda: len(first.edge.status().assignment) == 1)
+    second = start(mock_broker.bootstrap, topic, "out", group, client=client, join_seconds=0.5)
+    eventually(lambda: second.edge.status().joined or second.fatal)
+    assert not second.fatal
+    assert not second.edge.status().assignment
+
+
+def test_unfinished_work_of_a_revoked_partition_is_left_to_its_new_owner(
+    mock_broker: Any,
+    cluster: Any,
+    start: Callable[..., Any],
+) -> None:
+    """After the budget nothing of it is published or committed any more, also when it finishes late."""
+    topic, output = mock_broker.topic(2, "in"), mock_broker.topic(2, "out")
+    cluster.send(topic, 40, 2)
+    first = start(mock_broker.bootstrap, topic, output, "budget", revoke_seconds=0.3)
+    held = first.wait(40)
+    second = start(mock_broker.bootstrap, topic, output, "budget", echo=True)
+    eventually(lambda: any(first.revoked))
+    (gone,) = first.revoked[0]
+    for record in held:
+        first.finish(record)
+    eventually(lambda: cluster.committed("budget", topic, 2) == [20, 20])
+    assert first.observed.counts["stale"] == 20
+    assert first.observed.counts["durable"] == 20
+    assert {record.partition for record in second.records} == {gone.number}
+    assert sorted(int(value) for value in cluster.values(output, 2)) == list(range(40))
+
+
+def test_the_end_of_a_short_grace_period_leaves_the_rest_to_be_read_again(
+    mock_broker: Any, cluster: Any, start: Callable[..., Any]
+) -> None:
+    """Drain says that it did not finish; only the finished prefix is committed and the successor reads the rest."""
+    topic, output = mock_broker.topic(1, "in"), mock_broker.topic(1, "out")
+    cluster.send(topic, 20, 1)
+    worker = start(mock_broker.bootstrap, topic, output, "grace", order="none")
+    for record in worker.wait(20):
+        if record.offset != 7:
+            worker.finish(record)
+    assert not worker.edge.drain(0.5)
+    assert cluster.committed("grace", topic, 1) == [7]
+    successor = start(mock_broker.bootstrap, topic, output, "grace", echo=True)
+    assert [record.offset for record in successor.wait(13)] == list(range(7, 20))
+    assert successor.edge.drain(20.0)
+    assert set(map(int, cluster.values(output, 1))) == set(range(20))
+
+
+WORKER = """
+    import sys
+    sys.path.insert(0, sys.argv[1])
+    from edge_harness import Worker
+    worker = Worker(*sys.argv[2:6], echo=False, order="none")
+    worker.edge.start()
+    done = 0
+    while True:
+        records = worker.wait(done + 1, 60)
+        for record in records[done:]:
+            if record.offset % 10 != 9:  # some never finish: what comes after them is published and not committed
+                worker.finish(record)
+        done = len(records)
+        print(done, flush=True)
+"""
+
+
+def test_a_killed_worker_loses_nothing(mock_broker: Any, cluster: Any, start: Callable[..., Any]) -> None:
+    """SIGKILL with work in flight: the successor repeats what was not committed, and every record is published."""
+    topic, output = mock_broker.topic(4, "in"), mock_broker.topic(4, "out")
+    cluster.send(topic, 400, 4)
+    arguments = [str(Path(edge_harness.__file__).parent), mock_broker.bootstrap, topic, output, "killed"]
+    victim = subprocess.Popen([sys.executable, "-c", textwrap.dedent(WORKER), *arguments], stdout=subprocess.PIPE)
+    assert victim.stdout is not None
+    while int(victim.stdout.readline()) < 200:
+        pass
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.communicate()
+    committed = [max(0, offset) for offset in cluster.committed("killed", topic, 4)]
+    assert all(offset <= 9 for offset in committed)
+    published = len(cluster.values(output, 4))
+    successor = start(mock_broker.bootstrap, topic, output, "killed", echo=True)
+    successor.wait(400 - sum(committed))
+    assert successor.edge.drain(20.0)
+    values = [int(value) for value in cluster.values(output, 4)]
+    assert set(values) == set(range(400))
+    assert len(values) == published + 400 - sum(committed)
+
+
+def test_a_broker_without_kip_848_is_named(
+    own_broker: Any,
+    start: Callable[..., Any],
+) -> None:
+    """Such a broker gives no assignment and no error; the edge ends with a message instead of waiting for ever."""
+    topic = own_broker.topic(1, "in")
+    own_broker.order("no-api 68")
+    worker = start(
+        own_broker.bootstrap, topic, "out", "silent", client={"group.protocol": "consumer"}, join_seconds=1.0
+    )
+    eventually(lambda: worker.fatal)
+    assert "KIP-848" in str(worker.fatal[0])

@@ -1,0 +1,79 @@
+"""librdkafka's mock cluster in a process of its own, with orders on standard input. Ends when that closes.
+
+Prints the bootstrap address, then one line for each order: ``topic NAME PARTITIONS``, ``fail API_KEY CODE...`` (the
+next requests of that kind are refused), ``forget API_KEY`` (no more of it), ``down``, ``up``, ``no-api API_KEY`` (the
+broker does not know this request).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import os
+import sys
+
+import confluent_kafka
+
+PACKAGE = os.path.dirname(confluent_kafka.__file__)
+PATTERNS = ("../confluent_kafka.libs/librdkafka*", ".dylibs/librdkafka*")
+
+
+def main() -> None:
+    found = [path for pattern in PATTERNS for path in glob.glob(os.path.join(PACKAGE, pattern))]
+    if not found:
+        sys.exit("no librdkafka beside confluent_kafka")
+    library = ctypes.CDLL(found[0])
+    pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
+    library.rd_kafka_conf_new.restype = pointer
+    library.rd_kafka_conf_set.argtypes = [pointer, text, text, text, ctypes.c_size_t]
+    library.rd_kafka_new.restype = pointer
+    library.rd_kafka_new.argtypes = [number, pointer, text, ctypes.c_size_t]
+    library.rd_kafka_mock_cluster_new.restype = pointer
+    library.rd_kafka_mock_cluster_new.argtypes = [pointer, number]
+    library.rd_kafka_mock_cluster_bootstraps.restype = text
+    library.rd_kafka_mock_cluster_bootstraps.argtypes = [pointer]
+    library.rd_kafka_mock_topic_create.argtypes = [pointer, text, number, number]
+    library.rd_kafka_mock_push_request_errors_array.argtypes = [
+        pointer,
+        ctypes.c_int16,
+        ctypes.c_size_t,
+        ctypes.POINTER(number),
+    ]
+    library.rd_kafka_mock_clear_request_errors.argtypes = [pointer, ctypes.c_int16]
+    library.rd_kafka_mock_broker_set_down.argtypes = [pointer, ctypes.c_int32]
+    library.rd_kafka_mock_broker_set_up.argtypes = [pointer, ctypes.c_int32]
+    library.rd_kafka_mock_group_initial_rebalance_delay_ms.argtypes = [pointer, ctypes.c_int32]
+    library.rd_kafka_mock_set_group_consumer_heartbeat_interval_ms.argtypes = [pointer, number]
+    library.rd_kafka_mock_set_apiversion.argtypes = [pointer, ctypes.c_int16, ctypes.c_int16, ctypes.c_int16]
+
+    error = ctypes.create_string_buffer(512)
+    settings = library.rd_kafka_conf_new()
+    library.rd_kafka_conf_set(settings, b"log_level", b"0", error, 512)
+    client = library.rd_kafka_new(0, settings, error, 512)
+    cluster = library.rd_kafka_mock_cluster_new(client, 1)
+    library.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 300)
+    library.rd_kafka_mock_set_group_consumer_heartbeat_interval_ms(cluster, 200)
+    print(library.rd_kafka_mock_cluster_bootstraps(cluster).decode(), flush=True)
+    for line in sys.stdin:
+        order, *words = line.split()
+        if order == "topic":
+            library.rd_kafka_mock_topic_create(cluster, words[0].encode(), int(words[1]), 1)
+        elif order == "fail":
+            codes = [int(word) for word in words[1:]]
+            library.rd_kafka_mock_push_request_errors_array(
+                cluster, int(words[0]), len(codes), (number * len(codes))(*codes)
+            )
+        elif order == "forget":
+            library.rd_kafka_mock_clear_request_errors(cluster, int(words[0]))
+        elif order == "down":
+            library.rd_kafka_mock_broker_set_down(cluster, 1)
+        elif order == "up":
+            library.rd_kafka_mock_broker_set_up(cluster, 1)
+        elif order == "no-api":
+            library.rd_kafka_mock_set_apiversion(cluster, int(words[0]), -1, -1)
+        print("done", flush=True)
+    os._exit(0)  # the library's threads need no farewell
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.delivery.dead_letters import DeadLetters, Failure, dead_letter_id, replay_count, without_value
+from consumer.delivery.outcome import Outcome, Output
+from consumer.events import Header, SourceRecord
+
+NOW = 1_760_000_000_000
+RECORD = SourceRecord(
+    topic="reviews.raw",
+    partition=3,
+    offset=42,
+    epoch=1,
+    key=b"\xff\x00",
+    value=b"not json \xfe",
+    headers=(("trace", b"1"), ("trace", b"2"), ("empty", None), ("bytes", b"\xff\xfe")),
+    timestamp_ms=NOW - 5000,
+    fetched_at=1.0,
+)
+FAILURE = Failure("decode", "InvalidJson", "The value is no JSON at byte 0.", NOW - 100)
+LETTERS = DeadLetters("reviews.dead", "group-1", "0.1.0")
+
+
+def added(output: Output, record: SourceRecord = RECORD) -> dict[str, str]:
+    """Headers behind the record's own."""
+    return {name: (value or b"").decode() for name, value in output.headers[len(record.headers) :]}
+
+
+def test_the_original_is_untouched_and_the_reason_is_added() -> None:
+    """Key, value, headers, timestamp and partition as they came; every contract header that has a value."""
+    failure = replace(
+        FAILURE, exception="json.JSONDecodeError", attempts=3, task="sentiment", model="rex", model_version="7"
+    )
+    letter = LETTERS.of(RECORD, failure, NOW)
+    assert (letter.topic, letter.key, letter.value) == ("reviews.dead", RECORD.key, RECORD.value)
+    assert (letter.partition, letter.timestamp_ms) == (3, RECORD.timestamp_ms)
+    assert letter.headers[:4] == RECORD.headers
+    assert added(letter) == {
+        "__dlq.errors.topic": "reviews.raw",
+        "__dlq.errors.partition": "3",
+        "__dlq.errors.offset": "42",
+        "__dlq.errors.group": "group-1",
+        "__dlq.errors.delivery.count": "3",
+        "__dlq.errors.message": "The value is no JSON at byte 0.",
+        "rexstream-dlq-id": "reviews.raw-3-42-sentiment",
+        "rexstream-dlq-stage": "decode",
+        "rexstream-dlq-class": "InvalidJson",
+        "rexstream-dlq-exception": "json.JSONDecodeError",
+        "rexstream-dlq-attempts": "3",
+        "rexstream-dlq-first-failed-at": "2025-10-09T08:53:19.900+00:00",
+        "rexstream-dlq-failed-at": "2025-10-09T08:53:20.000+00:00",
+        "rexstream-dlq-task": "sentiment",
+        "rexstream-dlq-model": "rex",
+        "rexstream-dlq-model-version": "7",
+        "rexstream-dlq-service-version": "0.1.0",
+        "rexstream-dlq-replay-count": "0",
+    }
+
+
+def test_what_is_unknown_has_no_header() -> None:
+    """An event that failed before its tasks were known names no task and no model, also in its id."""
+    said = added(LETTERS.of(RECORD, FAILURE, NOW))
+    assert said["rexstream-dlq-id"] == dead_letter_id(RECORD, None) == "reviews.raw-3-42"
+    assert not {"rexstream-dlq-task", "rexstream-dlq-model", "rexstream-dlq-exception"} & said.keys()
+
+
+@pytest.mark.parametrize(("timestamp", "original"), [(None, None), (NOW + 1, str(NOW + 1)), (-1, "-1"), (0, "0")])
+def test_an_impossible_timestamp_becomes_now(timestamp: int | None, original: str | None) -> None:
+    """Brokers refuse records from the future; what the record said stays readable."""
+    letter = LETTERS.of(replace(RECORD, timestamp_ms=timestamp), FAILURE, NOW)
+    assert letter.timestamp_ms == NOW
+    assert added(letter).get("rexstream-original-timestamp") == original
+
+
+def test_a_replayed_record_says_what_happened_this_time() -> None:
+    """Headers of an earlier round are replaced, its replay count and everyone else's headers are kept."""
+    replayed: tuple[Header, ...] = (
+        ("trace", b"1"),
+        ("rexstream-event-id", b"e"),
+        ("rexstream-dlq-replay-count", b"2"),
+        ("rexstream-dlq-class", b"TooLong"),
+        ("__dlq.errors.offset", b"7"),
+    )
+    letter = LETTERS.of(replace(RECORD, headers=replayed), FAILURE, NOW)
+    names = [name for name, _ in letter.headers]
+    assert names[:2] == ["trace", "rexstream-event-id"]
+    assert len(names) == len(set(names))
+    assert dict(letter.headers)["rexstream-dlq-replay-count"] == b"2"
+    assert dict(letter.headers)["rexstream-dlq-class"] == b"InvalidJson"
+    assert dict(letter.headers)["__dlq.errors.offset"] == b"42"
+
+
+def test_the_dead_letter_headers_of_another_system_stay() -> None:
+    """A record that comes from someone else's dead-letter topic keeps what that one said, before what we say."""
+    foreign = replace(RECORD, headers=(("__dlq.errors.offset", b"7"),))
+    offsets = [value for name, value in LETTERS.of(foreign, FAILURE, NOW).headers if name == "__dlq.errors.offset"]
+    assert offsets == [b"7", b"42"]
+
+
+@pytest.mark.parametrize("count", [None, b"", b"x", b"-1", b"\xff"])
+def test_an_unreadable_replay_count_is_zero(count: bytes | None) -> None:
+    """Headers are anyone's to write."""
+    assert replay_count((("rexstream-dlq-replay-count", count),)) == 0
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=3000))
+def test_a_long_message_is_cut_between_characters(message: str) -> None:
+    """Headers stay below 2 KiB each and are UTF-8."""
+    said = added(LETTERS.of(RECORD, replace(FAILURE, message=message), NOW))["__dlq.errors.message"]
+    assert message.startswith(said)
+    assert len(said.encode()) <= 2048
+    assert said == message or len(said.encode()) > 2044
+
+
+def test_without_its_value_it_says_how_much_is_missing() -> None:
+    """Only a value can be left out, and only once."""
+    letter = LETTERS.of(RECORD, FAILURE, NOW)
+    bare = without_value(letter)
+    assert bare is not None
+    assert bare.value is None
+    assert bare.headers == (*letter.headers, ("rexstream-dlq-value-omitted", b"10"))
+    assert without_value(bare) is None
+
+
+@pytest.mark.parametrize(("kind", "outputs"), [("done", ()), ("dropped", (Output("t", None, b""),))])
+def test_an_outcome_that_would_lose_a_record_cannot_be_made(kind: str, outputs: tuple[Output, ...]) -> None:
+    """Done publishes something; dropped publishes nothing."""
+    with pytest.raises(ValueError, match=f"An outcome '{kind}'"):
+        Outcome(kind, outputs)  # type: ignore[arg-type]

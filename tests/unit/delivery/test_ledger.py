@@ -1,0 +1,267 @@
+"""The ledger against a model that keeps every record it ever saw and looks at all of them at every question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from consumer.delivery.ledger import Ledger, Order, Release
+from consumer.delivery.partition import Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+P, Q = Partition("reviews", 0), Partition("reviews", 1)
+PARTITIONS = (P, Q)
+KEYS: tuple[bytes | None, ...] = (None, b"a", b"b")
+SELDOM = st.sampled_from((False,) * 7 + (True,))  # or hardly anything would ever be in flight
+
+
+@dataclass
+class Seen:
+    """One record of the model."""
+
+    offset: int
+    key: bytes | None
+    state: Literal["open", "finished", "released", "durable"] = "open"
+
+
+@dataclass
+class Epoch:
+    """One assignment of the model."""
+
+    number: int
+    records: list[Seen] = field(default_factory=list)
+    floor: int | None = None
+    end: int | None = None
+    committed: int | None = None
+    high: int | None = None
+    """The furthest that was ever safe: safe once is safe for the rest of the epoch."""
+
+    def safe(self) -> int | None:
+        """What may be committed: found by looking at every record."""
+        safe = self.floor
+        for record in self.records:
+            if record.state != "durable":
+                return safe
+            safe = record.offset + 1
+        return self.end if self.end is not None and (safe is None or self.end > safe) else safe
+
+    def releasable(self, order: Order) -> list[Seen]:
+        """What may be produced now, oldest first."""
+        found: list[Seen] = []
+        for index, record in enumerate(self.records):
+            before = self.records[:index]
+            if order == "key":
+                before = [r for r in before if record.key is not None and r.key == record.key]
+            elif order == "none":
+                before = []
+            if record.state == "finished" and all(r.state in ("released", "durable") or r in found for r in before):
+                found.append(record)
+        return found
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Deliveries, completions, seeks, revocations and re-assignments in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+        self.epochs: dict[Partition, Epoch] = {}
+        self.past: list[tuple[Partition, int, int]] = []
+
+    @initialize(order=st.sampled_from(("partition", "key", "none")))
+    def choose(self, order: Order) -> None:
+        self.order = order
+        self.ledger: Ledger[str] = Ledger(order)
+        self.assign(P, None)
+        self.assign(Q, 10)
+
+    def records(self, state: str) -> list[tuple[Partition, Epoch, Seen]]:
+        return [(p, e, r) for p, e in self.epochs.items() for r in e.records if r.state == state]
+
+    @rule(partition=st.sampled_from(PARTITIONS), position=st.none() | st.integers(0, 50), seldom=SELDOM)
+    def reassign(self, partition: Partition, position: int | None, seldom: bool) -> None:
+        """After a revocation, or a seek."""
+        if seldom or partition not in self.epochs:
+            self.assign(partition, position)
+
+    def assign(self, partition: Partition, position: int | None) -> None:
+        self.forget([partition])
+        self.numbers += 1
+        self.epochs[partition] = Epoch(self.numbers, floor=position, committed=position)
+        self.ledger.assign(partition, self.numbers, position)
+
+    @precondition(lambda self: self.epochs)
+    @rule(
+        data=st.data(),
+        records=st.lists(st.tuples(st.sampled_from((0, 0, 0, 1, 7)), st.sampled_from(KEYS)), min_size=1, max_size=5),
+    )
+    def deliver(self, data: st.DataObject, records: list[tuple[int, bytes | None]]) -> None:
+        partition = data.draw(st.sampled_from(sorted(self.epochs)))
+        epoch = self.epochs[partition]
+        for gap, key in records:
+            start = epoch.records[-1].offset + 1 if epoch.records else epoch.floor or 0
+            offset = max(start, epoch.end or 0) + gap
+            epoch.records.append(Seen(offset, key))
+            epoch.end = None
+            assert self.ledger.deliver(partition, epoch.number, offset, key)
+
+    @precondition(lambda self: self.records("open"))
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        partition, epoch, record = data.draw(st.sampled_from(self.records("open")))
+        record.state = "finished"
+        released = self.ledger.finish(partition, epoch.number, record.offset, f"{record.offset}")
+        expected = epoch.releasable(self.order)
+        assert released == tuple(Release(partition, epoch.number, r.offset, f"{r.offset}") for r in expected)
+        for waiting in expected:
+            waiting.state = "released"
+
+    @precondition(lambda self: self.records("released"))
+    @rule(data=st.data())
+    def durable(self, data: st.DataObject) -> None:
+        partition, epoch, record = data.draw(st.sampled_from(self.records("released")))
+        record.state = "durable"
+        self.ledger.durable(partition, epoch.number, record.offset)
+
+    @precondition(lambda self: self.epochs)
+    @rule(data=st.data(), beyond=st.integers(-3, 3))
+    def reach_end(self, data: st.DataObject, beyond: int) -> None:
+        partition = data.draw(st.sampled_from(sorted(self.epochs)))
+        epoch = self.epochs[partition]
+        last = epoch.records[-1].offset + 1 if epoch.records else epoch.floor or 0
+        position = max(0, last + beyond, epoch.end or 0)
+        if position >= last:
+            epoch.end = position
+        self.ledger.reached_end(partition, epoch.number, position)
+
+    @precondition(lambda self: self.epochs)
+    @rule(data=st.data(), seldom=SELDOM)
+    def revoke(self, data: st.DataObject, seldom: bool) -> None:
+        if not seldom:
+            return
+        partitions = data.draw(st.lists(st.sampled_from(PARTITIONS), min_size=1, max_size=2, unique=True))
+        in_flight = sum(r.state != "durable" for p in partitions if p in self.epochs for r in self.epochs[p].records)
+        self.forget(partitions)
+        assert self.ledger.revoke(partitions) == in_flight
+
+    @precondition(lambda self: self.past)
+    @rule(data=st.data())
+    def come_late(self, data: st.DataObject) -> None:
+        """A completion of an epoch that is gone changes nothing."""
+        stale = self.ledger.stale
+        partition, epoch, offset = data.draw(st.sampled_from(self.past))
+        assert self.ledger.finish(partition, epoch, offset, "late") == ()
+        self.ledger.durable(partition, epoch, offset)
+        assert self.ledger.stale == stale + 2
+        assert not self.ledger.deliver(partition, epoch, offset + 1000, None)
+        self.ledger.reached_end(partition, epoch, offset + 1000)
+
+    @rule()
+    def commit(self) -> None:
+        """Exactly what moved, exactly as far as is safe; never backwards."""
+        expected = {}
+        for partition, epoch in self.epochs.items():
+            if epoch.high is not None and (epoch.committed is None or epoch.high > epoch.committed):
+                expected[partition] = epoch.committed = epoch.high
+        assert self.ledger.committable() == expected
+        assert self.ledger.committable() == {}
+
+    @invariant()
+    def counts(self) -> None:
+        if not hasattr(self, "ledger"):
+            return
+        for assigned in self.epochs.values():
+            safe = [offset for offset in (assigned.high, assigned.safe()) if offset is not None]
+            assigned.high = max(safe, default=None)
+        for partition in PARTITIONS:
+            epoch = self.epochs.get(partition)
+            open_records = [r for r in epoch.records if r.state != "durable"] if epoch else []
+            assert self.ledger.in_flight_of(partition) == len(open_records)
+            assert self.ledger.epoch(partition) == (epoch.number if epoch else None)
+        assert self.ledger.in_flight == sum(self.ledger.in_flight_of(p) for p in PARTITIONS)
+
+    def forget(self, partitions: Iterable[Partition]) -> None:
+        for partition in partitions:
+            epoch = self.epochs.pop(partition, None)
+            if epoch is not None:
+                self.past += [(partition, epoch.number, record.offset) for record in epoch.records]
+
+
+TestLedger = LedgerMachine.TestCase
+TestLedger.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+@given(
+    gaps=st.lists(st.sampled_from((1, 1, 1, 2, 9)), min_size=1, max_size=12),
+    order=st.sampled_from(("partition", "key", "none")),
+    data=st.data(),
+)
+def test_after_every_step_of_any_order_the_commit_is_the_durable_prefix(
+    gaps: list[int], order: Order, data: st.DataObject
+) -> None:
+    """Records of one key finish in one order and become durable in another."""
+    ledger: Ledger[int] = Ledger(order)
+    ledger.assign(P, 1)
+    offsets = [sum(gaps[: n + 1]) for n in range(len(gaps))]
+    for offset in offsets:
+        ledger.deliver(P, 1, offset, b"k")
+    released: list[int] = []
+    for offset in data.draw(st.permutations(offsets)):
+        released += [release.offset for release in ledger.finish(P, 1, offset, offset)]
+    assert sorted(released) == offsets
+    assert order == "none" or released == offsets
+    committed = None
+    durable: set[int] = set()
+    for offset in data.draw(st.permutations(offsets)):
+        ledger.durable(P, 1, offset)
+        durable.add(offset)
+        prefix = [o for n, o in enumerate(offsets) if durable.issuperset(offsets[: n + 1])]
+        before, committed = committed, prefix[-1] + 1 if prefix else None
+        assert ledger.committable() == ({} if committed == before else {P: committed})
+    assert committed == offsets[-1] + 1
+    assert ledger.in_flight == 0
+
+
+def test_an_offset_that_goes_back_needs_a_new_epoch() -> None:
+    """A position that moved back within an epoch is refused: what was committed could no longer be trusted."""
+    ledger: Ledger[str] = Ledger("key")
+    ledger.assign(P, 1)
+    ledger.deliver(P, 1, 5, None)
+    with pytest.raises(ValueError, match="Offset 5 of reviews-0 follows 5"):
+        ledger.deliver(P, 1, 5, None)
+
+
+def test_an_epoch_is_never_used_twice() -> None:
+    """Late completions could not be told from current ones."""
+    ledger: Ledger[str] = Ledger("key")
+    ledger.assign(P, 3)
+    with pytest.raises(ValueError, match="Epoch 3 of reviews-0 is not newer than 3"):
+        ledger.assign(P, 3)
+
+
+def test_what_was_not_released_cannot_be_durable() -> None:
+    """Committing before producing is a fault that shows at once."""
+    ledger: Ledger[str] = Ledger("partition")
+    ledger.assign(P, 1)
+    ledger.deliver(P, 1, 0, None)
+    ledger.deliver(P, 1, 1, None)
+    ledger.finish(P, 1, 1, "held behind 0")
+    with pytest.raises(ValueError, match=r"Offset 1 of reviews-0 .* was not released"):
+        ledger.durable(P, 1, 1)
+
+
+def test_a_second_completion_of_a_record_is_ignored() -> None:
+    """Finished twice is published once."""
+    ledger: Ledger[str] = Ledger("none")
+    ledger.assign(P, 1)
+    ledger.deliver(P, 1, 0, None)
+    assert len(ledger.finish(P, 1, 0, "once")) == 1
+    assert ledger.finish(P, 1, 0, "twice") == ()
+    assert ledger.stale == 1

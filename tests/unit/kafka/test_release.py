@@ -1,0 +1,202 @@
+"""The release thread, turned by hand, with a publisher that a test acknowledges."""
+
+from __future__ import annotations
+
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from consumer.delivery.outcome import Outcome, Output
+from consumer.delivery.partition import Partition
+from consumer.events import SourceRecord
+from consumer.kafka.commands import Assigned, Command, Delivered, Drain, EndReached, Finished, Lost, Revoke
+from consumer.kafka.release import ReleaseThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from consumer.delivery.ledger import Release
+
+P, Q = Partition("in", 0), Partition("in", 1)
+
+
+class Publisher:
+    """Publishes at once what it is sent while it is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[Release[Finished]] = []
+        self.working = True
+        self.blocked: tuple[str, ...] = ()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.sent)
+
+    def send(self, release: Release[Finished]) -> None:
+        self.sent.append(release)
+
+    def turn(self, timeout: float) -> list[Release[Finished]]:  # noqa: ARG002
+        durable = self.sent if self.working else []
+        self.sent = [] if self.working else self.sent
+        return durable
+
+    def flush(self, seconds: float) -> int:  # noqa: ARG002
+        return len(self.sent)
+
+
+class Bench:
+    """A release thread and what it tells the poll thread."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.commands: SimpleQueue[Command] = SimpleQueue()
+        self.publisher = Publisher()
+        self.commits: list[dict[Partition, tuple[int, int]]] = []
+        self.room: list[tuple[Partition, int, int]] = []
+        self.pauses: list[str] = []
+        self.counted: list[tuple[Any, ...]] = []
+        self.stands: Callable[[Release[Finished]], bool] = lambda _: True
+        self.fatal: list[BaseException] = []
+
+        def publisher(stands: Callable[[Release[Finished]], bool]) -> Publisher:
+            self.stands = stands
+            return self.publisher
+
+        self.thread = ReleaseThread(
+            "key", self.commands, publisher, self, self, self.fatal.append, 1.0, lambda: self.now
+        )
+
+    def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
+        self.commits.append(dict(offsets))
+
+    def finished(self, records: list[tuple[Partition, int, int]]) -> None:
+        self.room += records
+
+    def pause(self, reason: str) -> None:
+        self.pauses.append(f"+{reason}")
+
+    def resume(self, reason: str) -> None:
+        self.pauses.append(f"-{reason}")
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *values: self.counted.append((name, *values))
+
+    def put(self, *commands: Command) -> None:
+        for command in commands:
+            self.commands.put(command)
+        self.thread.turn()
+
+    def later(self, seconds: float = 1.0) -> None:
+        self.now += seconds
+        self.commands.put(Lost({}))  # nothing, so that the turn need not wait for a command
+        self.thread.turn()
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def record(offset: int, partition: Partition = P, epoch: int = 1, key: bytes | None = None) -> SourceRecord:
+    return SourceRecord(partition.topic, partition.number, offset, epoch, key, b"four", (), None, 0.0)
+
+
+def done(which: SourceRecord) -> Finished:
+    return Finished(which, Outcome("done", (Output("out", None, b""),)))
+
+
+def test_an_offset_is_committed_only_when_its_results_are_durable(bench: Bench) -> None:
+    """Finished is not enough; room is made at the same moment."""
+    bench.publisher.working = False
+    bench.put(Assigned(P, 1, None), Delivered((record(0), record(1))), done(record(0)))
+    bench.later()
+    assert bench.commits == []
+    assert bench.room == []
+    bench.publisher.working = True
+    bench.later()
+    assert bench.commits == [{P: (1, 1)}]
+    assert bench.room == [(P, 1, 4)]
+
+
+def test_offsets_are_handed_out_at_intervals(bench: Bench) -> None:
+    """Many completions make one commit."""
+    bench.put(Assigned(P, 1, None), Delivered(tuple(record(n) for n in range(10))))
+    for offset in range(10):
+        bench.put(done(record(offset)))
+    assert bench.commits == []
+    bench.later()
+    assert bench.commits == [{P: (1, 10)}]
+
+
+def test_a_revocation_waits_for_what_is_in_flight(bench: Bench) -> None:
+    """It is answered when its last record is durable; offsets of other partitions go their usual way."""
+    reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    bench.put(Assigned(P, 1, None), Assigned(Q, 2, None), Delivered((record(0), record(1), record(5, Q, 2))))
+    bench.put(done(record(0)), done(record(5, Q, 2)), Revoke({P: 1}, 10.0, reply))
+    assert reply.empty()
+    bench.put(done(record(1)))
+    assert reply.get_nowait() == {P: 2}
+    assert bench.commits == [{Q: (2, 6)}]
+
+
+def test_a_revocation_ends_at_its_deadline(bench: Bench) -> None:
+    """What is durable is committed, the rest abandoned: released or finished later, it no longer counts."""
+    reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    bench.put(Assigned(P, 1, None), Delivered((record(0), record(1), record(2))))
+    bench.put(done(record(0)))
+    bench.publisher.working = False
+    bench.put(done(record(1)), Revoke({P: 1}, 10.0, reply))
+    (waiting,) = bench.publisher.sent
+    assert bench.stands(waiting)
+    bench.later(10.0)
+    assert reply.get_nowait() == {P: 1}
+    assert not bench.stands(waiting)
+    bench.publisher.working = True
+    bench.put(done(record(2)))
+    bench.later()
+    assert bench.commits == []
+    assert ("stale", 2) in bench.counted
+
+
+def test_lost_partitions_are_never_committed(bench: Bench) -> None:
+    """Not even what was durable before."""
+    bench.put(Assigned(P, 1, None), Delivered((record(0),)), done(record(0)))
+    bench.put(Lost({P: 1}))
+    bench.later()
+    assert bench.commits == []
+
+
+def test_the_loss_of_an_older_epoch_does_not_touch_the_current_one(bench: Bench) -> None:
+    """The partition came back before the loss was told."""
+    bench.put(Assigned(P, 1, None), Assigned(P, 2, None), Delivered((record(0, epoch=2),)), Lost({P: 1}))
+    bench.put(done(record(0, epoch=2)))
+    bench.later()
+    assert bench.commits == [{P: (2, 1)}]
+
+
+def test_a_drain_is_answered_when_nothing_is_in_flight_and_offsets_are_out(bench: Bench) -> None:
+    """In this order: whoever is told may commit and leave."""
+    reply: SimpleQueue[bool] = SimpleQueue()
+    bench.put(Assigned(P, 1, None), Delivered((record(0),)), Drain(reply))
+    assert reply.empty()
+    bench.put(done(record(0)))
+    assert bench.commits == [{P: (1, 1)}]
+    assert reply.get_nowait()
+
+
+def test_the_end_of_an_idle_partition_is_committed(bench: Bench) -> None:
+    """Behind transaction markers no record will ever stand."""
+    bench.put(Assigned(P, 1, None), EndReached(P, 1, 12))
+    bench.later()
+    assert bench.commits == [{P: (1, 12)}]
+
+
+def test_outputs_that_are_refused_pause_consumption_until_they_are_taken(bench: Bench) -> None:
+    """Once each way."""
+    bench.publisher.blocked = ("out",)
+    bench.later()
+    bench.later()
+    bench.publisher.blocked = ()
+    bench.later()
+    assert bench.pauses == ["+output", "-output"]

@@ -1,0 +1,121 @@
+"""Waiting for writer schemas: an outage of the registry is not the event's fault."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from consumer.codecs.framing import framed
+from consumer.config import RegistryConfig
+from consumer.events import BadInput
+from consumer.kafka.registry import SchemaResolver
+from consumer.kafka.schema_waiting import AwaitedSchemas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SCHEMA = '{"type": "record", "name": "E", "fields": [{"name": "text", "type": "string"}]}'
+
+
+class Client:
+    """A registry that does what ``answer`` says, call after call."""
+
+    def __init__(self, answer: Callable[[int], Any]) -> None:
+        self.calls = 0
+        self._answer = answer
+
+    def get_schema(self, schema_id: int) -> Any:
+        assert schema_id == 4
+        self.calls += 1
+        return self._answer(self.calls)
+
+    def get_version(self, subject_name: str, version: int) -> Any:
+        raise AssertionError((subject_name, version))
+
+    def register_schema(self, subject_name: str, schema: Any) -> int:
+        assert subject_name == "out-value"
+        assert schema.schema_str == SCHEMA
+        self.calls += 1
+        return int(self._answer(self.calls))
+
+    def get_subjects(self) -> list[str]:
+        return []
+
+
+class Found:
+    schema_str = SCHEMA
+    schema_type = "AVRO"
+    references = ()
+
+
+def registry_error(http: int, code: int) -> Exception:
+    from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+    return SchemaRegistryError(http, code, "no")
+
+
+def schemas(client: Client, states: list[str | None]) -> AwaitedSchemas:
+    resolver = SchemaResolver(RegistryConfig(url="http://registry.invalid"), client=client)
+    waiting = AwaitedSchemas(resolver, states.append)
+    waiting.BACKOFF_FIRST = waiting.BACKOFF_LIMIT = 0.001
+    return waiting
+
+
+def test_an_outage_of_the_registry_is_waited_out_and_said_once() -> None:
+    """The event waits; the worker hears that it does and that it no longer does."""
+
+    def answer(call: int) -> Any:
+        if call < 5:
+            raise registry_error(503, 50301)
+        return Found()
+
+    states: list[str | None] = []
+    waiting = schemas(Client(answer), states)
+    asyncio.run(waiting.ensure(framed(b"", 4)))
+    assert waiting.schema_for(4)
+    assert len(states) == 2
+    assert states[0]
+    assert states[1] is None
+
+
+def test_an_unknown_id_is_bad_input_also_right_after_an_outage() -> None:
+    """A healthy registry that does not know the id has answered: nothing keeps waiting."""
+
+    def answer(call: int) -> Any:
+        raise registry_error(503, 50301) if call < 3 else registry_error(404, 40403)
+
+    states: list[str | None] = []
+    with pytest.raises(BadInput, match="no schema 4"):
+        asyncio.run(schemas(Client(answer), states).ensure(framed(b"", 4)))
+    assert states[-1] is None
+
+
+def test_many_events_with_one_new_id_are_one_question() -> None:
+    """A burst of records does not become a burst of requests."""
+    client = Client(lambda _: Found())
+
+    async def burst() -> None:
+        waiting = schemas(client, [])
+        await asyncio.gather(*(waiting.ensure(framed(b"", 4)) for _ in range(50)))
+
+    asyncio.run(burst())
+    assert client.calls == 1
+
+
+def test_a_result_schema_is_registered_through_refusals() -> None:
+    """Credentials that are mended while the worker waits are enough; it need not be started again."""
+
+    def answer(call: int) -> Any:
+        if call < 3:
+            raise registry_error(401, 40101)
+        return 12
+
+    states: list[str | None] = []
+
+    async def register() -> int:
+        return await schemas(Client(answer), states).register("out", SCHEMA)
+
+    assert asyncio.run(register()) == 12
+    assert states[-1] is None
