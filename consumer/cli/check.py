@@ -1,0 +1,69 @@
+"""``rexstream check``: is the configuration valid and, if asked, does everything that it names answer?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from consumer.cli.configured import config_options, loaded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from consumer.cli.dependencies import Finding
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+_INVALID = 2
+_UNREACHABLE = 3
+
+
+@click.command(name="check")
+@config_options
+@click.option("--connect", is_flag=True, help="Also try Kafka, the topics, the model server and the schema registry.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, as_json: bool) -> None:
+    """Validate the configuration; with --connect, try every dependency.
+
+    Never joins the consumer group and changes nothing. Exit code 0 when a worker could start (warnings do not count), 2
+    for a bad configuration, 3 when a dependency is missing.
+
+    \b
+    Example:
+      rexstream check --config rexstream.yaml --connect
+    """  # noqa: D301 - click's own mark for a block that is not wrapped
+    from consumer.cli import dependencies
+
+    found = loaded(config_file, overrides)
+    config = found.config
+    findings = [dependencies.Finding("configuration", "ok", f"{len(config.routes)} route(s), {len(found.tasks)} tasks")]
+    findings += [dependencies.Finding(p.key, "warn", f"{p.what}; {p.fix}") for p in found.warnings]
+    findings += [*dependencies.client_findings(config), *dependencies.bundle_findings(config)]
+    code = _INVALID if _failed(findings) else 0
+    if connect and not code:
+        tried = [
+            *dependencies.kafka_findings(config),
+            *dependencies.model_findings(config),
+            *dependencies.registry_findings(config),
+        ]
+        code = _UNREACHABLE if _failed(tried) else 0
+        findings += tried
+    _print(findings, as_json)
+    sys.exit(code)
+
+
+def _failed(findings: Sequence[Finding]) -> bool:
+    return any(finding.status == "fail" for finding in findings)
+
+
+def _print(findings: Sequence[Finding], as_json: bool) -> None:
+    if as_json:
+        rows = [{"subject": f.subject, "status": f.status, "detail": f.detail} for f in findings]
+        click.echo(json.dumps({"ok": not _failed(findings), "findings": rows}, ensure_ascii=False))
+        return
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        status = click.style(f"{finding.status:<4}", fg=_COLOURS[finding.status])
+        click.echo(f"{status}  {finding.subject:<{width}}  {finding.detail}")

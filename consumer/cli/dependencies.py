@@ -1,0 +1,224 @@
+"""What ``rexstream check`` finds out about the configuration's dependencies, one finding a line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from consumer.codecs.topics import PLACEHOLDER, output_topic, plain_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.admin._metadata import TopicMetadata
+
+    from consumer.config import Config
+
+DEAD_LETTER_RETENTION_MS = 30 * 24 * 3600 * 1000
+"""How long dead letters should stay, so that a cause can be found and mended before they are replayed."""
+
+ANSWER_SECONDS = 5.0
+"""Time a dependency has to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at, how it is, and, unless it is well, the way out."""
+
+    subject: str
+    status: Literal["ok", "warn", "fail"]
+    detail: str
+
+
+def client_findings(config: Config) -> Iterator[Finding]:
+    """Whether librdkafka takes the settings. Nothing is connected to: the clients are told of no broker."""
+    from confluent_kafka import Consumer, KafkaException, Producer
+
+    from consumer.kafka.client_settings import consumer_settings, producer_settings
+
+    try:
+        for make, settings in ((Consumer, consumer_settings(config)), (Producer, producer_settings(config))):
+            del settings["bootstrap.servers"]
+            client = make({**settings, "log_level": 0})
+            if isinstance(client, Consumer):
+                client.close()
+    except (KafkaException, ValueError, TypeError) as error:
+        # librdkafka's text names the property, and of a refused value says only what may stand there.
+        reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+        yield Finding("kafka.client", "fail", f"{reason}; see librdkafka's CONFIGURATION.md")
+    else:
+        yield Finding("kafka.client", "ok", "librdkafka takes the settings")
+
+
+def bundle_findings(config: Config) -> Iterator[Finding]:
+    """Whether the tokenizer and limits that belong to the model can be read."""
+    if config.model.bundle is None:
+        detail = "is not set, and a worker needs it; name the folder <model>/<version>/bundle that the export wrote"
+        yield Finding("model.bundle", "warn", detail)
+        return
+    from pathlib import Path
+
+    from consumer.serving.bundle import load_bundle
+
+    try:
+        bundle = load_bundle(Path(config.model.bundle))
+    except (OSError, ValueError) as error:
+        yield Finding("model.bundle", "fail", str(error))
+    else:
+        yield Finding("model.bundle", "ok", f"{config.model.bundle}, contract {bundle.contract}")
+
+
+def kafka_findings(config: Config) -> Iterator[Finding]:
+    """Whether the brokers answer and the topics are as they should be. Joins no group, creates no topic."""
+    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    from consumer.kafka.client_settings import metadata_settings
+    from consumer.kafka.cluster import EMBEDDED_CLUSTER_ID
+
+    servers = config.kafka.bootstrap_servers
+    reasons: list[str] = []
+
+    def note(error: KafkaError) -> None:
+        # "All brokers are down" follows every single reason and says less.
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            reasons.append(error.str())
+
+    settings: dict[str, Any] = {**metadata_settings(config), "log_level": 0, "error_cb": note}
+    admin = AdminClient(settings)
+    try:
+        metadata = admin.list_topics(timeout=ANSWER_SECONDS)
+    except KafkaException as error:
+        admin.poll(0)
+        reason = reasons[-1] if reasons else error.args[0].str()
+        detail = f"{servers}: {reason}; check kafka.bootstrap_servers and the security settings in kafka.client"
+        yield Finding("kafka", "fail", detail)
+        return
+    yield Finding("kafka", "ok", f"{servers}: {len(metadata.brokers)} broker(s), cluster {metadata.cluster_id}")
+    yield from _topic_findings(config, metadata.topics)
+    if (metadata.cluster_id or "").startswith(EMBEDDED_CLUSTER_ID):
+        # It does not refuse the question, it never answers.
+        detail = "unknown retention: the embedded broker is in memory and keeps about 4 MB a partition"
+        yield Finding(f"topic {config.delivery.dead_letter_topic}", "warn", detail)
+    else:
+        yield from topic_setting_findings(config, admin, set(metadata.topics))
+
+
+def _topic_findings(config: Config, topics: Mapping[str, TopicMetadata]) -> Iterator[Finding]:
+    inputs = [route.input for route in config.routes]
+    outputs: dict[str, str] = {}
+    for route in config.routes:
+        named = {output_topic(route.output, task) for task in route.tasks} | {plain_topic(route.output)}
+        outputs.update(dict.fromkeys(sorted(named), route.input))
+    outputs[config.delivery.dead_letter_topic] = inputs[0]
+    for topic in [*dict.fromkeys(inputs), *outputs]:
+        found = topics.get(topic)
+        subject = f"topic {topic}"
+        if found is None:
+            hint = " (the topic of inline schemas)" if _is_only_plain(config, topic) else ""
+            detail = f"does not exist{hint}; create it, or grant this client DESCRIBE on it"
+            yield Finding(subject, "warn" if hint else "fail", detail)
+        elif found.error is not None:
+            yield Finding(subject, "fail", f"{found.error.str()}; grant this client DESCRIBE on it")
+        else:
+            count = len(found.partitions)
+            source = topics.get(outputs.get(topic, ""))
+            if source is not None and source.error is None and len(source.partitions) != count:
+                detail = f"{count} partitions, but {outputs[topic]} has {len(source.partitions)}"
+                yield Finding(subject, "warn", f"{detail}; records are placed by their key, not beside their input")
+            else:
+                yield Finding(subject, "ok", f"{count} partition(s)")
+
+
+def _is_only_plain(config: Config, topic: str) -> bool:
+    """Whether results go to ``topic`` only for events that bring a schema."""
+    wanted = {output_topic(route.output, task) for route in config.routes for task in route.tasks}
+    is_plain = any(PLACEHOLDER in route.output and plain_topic(route.output) == topic for route in config.routes)
+    return is_plain and topic not in wanted
+
+
+def topic_setting_findings(config: Config, admin: AdminClient, existing: set[str]) -> Iterator[Finding]:
+    """Whether dead letters stay long enough and fit. ``existing`` are the topics that are there."""
+    letters = config.delivery.dead_letter_topic
+    if letters not in existing:
+        return
+    settings = _topic_settings(admin, [letters, *(route.input for route in config.routes if route.input in existing)])
+    subject = f"topic {letters}"
+    of_letters = settings.get(letters)
+    if of_letters is None:
+        yield Finding(subject, "warn", "unknown retention: the cluster does not tell topic settings to this client")
+        return
+    if "compact" in of_letters.get("cleanup.policy", ""):
+        yield Finding(subject, "warn", "is compacted, so of dead letters with one key only the last stays; use delete")
+    retention = int(of_letters.get("retention.ms", -1))
+    if 0 <= retention < DEAD_LETTER_RETENTION_MS:
+        detail = f"keeps dead letters for {retention / 86_400_000:.1f} days; set retention.ms to 30 days or more"
+        yield Finding(subject, "warn", detail)
+    for topic, of_input in settings.items():
+        largest, room = int(of_input.get("max.message.bytes", 0)), int(of_letters.get("max.message.bytes", 0))
+        if largest > room:
+            detail = f"takes {room} bytes a record, but {topic} takes {largest}; such dead letters lose their value"
+            yield Finding(subject, "warn", f"{detail}; raise its max.message.bytes")
+
+
+def _topic_settings(admin: AdminClient, topics: list[str]) -> dict[str, dict[str, str]]:
+    """Settings by topic, of those topics that the cluster tells about."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]
+
+    resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in dict.fromkeys(topics)]
+    found: dict[str, dict[str, str]] = {}
+    for resource, future in admin.describe_configs(resources, request_timeout=ANSWER_SECONDS).items():
+        try:
+            entries: dict[str, Any] = future.result()
+        except KafkaException:
+            continue
+        found[resource.name] = {name: entry.value for name, entry in entries.items() if entry.value is not None}
+    return found
+
+
+def model_findings(config: Config) -> Iterator[Finding]:
+    """Whether the model server answers and has the configured version."""
+    import grpc
+
+    from consumer.serving.descriptors import GET_MODEL_STATUS, ModelVersionStatus
+
+    model = config.model
+    subject = f"model {model.name}"
+    request = GET_MODEL_STATUS.request()
+    request.model_spec.name = model.name
+    if model.version is not None:
+        request.model_spec.version.value = model.version
+    with grpc.insecure_channel(model.target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        call = channel.unary_unary(GET_MODEL_STATUS.path)
+        try:
+            raw = call(request.SerializeToString(), timeout=ANSWER_SECONDS, wait_for_ready=False)
+        except grpc.RpcError as error:
+            detail = f"{model.target}: {error.code().name} {error.details()}"
+            yield Finding(subject, "fail", f"{detail}; check model.target, model.name and model.version")
+            return
+    versions = GET_MODEL_STATUS.response.FromString(raw).model_version_status
+    states = {entry.version: ModelVersionStatus.State.Name(entry.state) for entry in versions}
+    told = ", ".join(f"version {version} {state}" for version, state in sorted(states.items())) or "no version"
+    if "AVAILABLE" not in states.values():
+        yield Finding(subject, "fail", f"{model.target}: {told}; load the model, or wait until it is loaded")
+    elif model.label is not None:
+        detail = f"{model.target}: {told}; whether label {model.label} exists shows only when it is used"
+        yield Finding(subject, "warn", detail)
+    else:
+        yield Finding(subject, "ok", f"{model.target}: {told}")
+
+
+def registry_findings(config: Config) -> Iterator[Finding]:
+    """Whether the Schema Registry, if one is configured, lets this client in."""
+    if config.kafka.registry.url is None:
+        return
+    from consumer.kafka.registry import RegistryRefused, RegistryUnavailable, SchemaResolver
+
+    try:
+        subjects = SchemaResolver(config.kafka.registry).probe()
+    except (RegistryUnavailable, RegistryRefused) as error:
+        yield Finding("schema registry", "fail", str(error))
+    else:
+        yield Finding("schema registry", "ok", f"{subjects} subject(s)")

@@ -1,0 +1,55 @@
+"""``rexstream run``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+
+import click
+
+from consumer.cli.configured import ConfigFailure, config_options, loaded
+
+
+@click.command(name="run", short_help="Run a worker.")
+@config_options
+def command(config_file: str | None, overrides: tuple[str, ...]) -> None:
+    """Run one worker: consume reviews, extract, publish results and dead letters.
+
+    SIGTERM drains: no new records, what is in flight is finished and committed within delivery.grace_seconds, exit
+    code 0; 1 when something was left, which the successor reads again. Logs are JSON lines on standard error.
+
+    \b
+    Examples:
+      rexstream run --config worker.yaml
+      REXSTREAM_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 rexstream run --set model.target=serving:8500
+    """  # noqa: D301 - click wants the backspace character itself
+    configuration = loaded(config_file, overrides)
+    # Before gRPC is imported: its core chooses its verbosity then.
+    from consumer.telemetry.logs import configure_logging
+    from consumer.worker_name import worker_name
+
+    name = worker_name()
+    configure_logging(configuration.config.observability.log_level, name)
+
+    import structlog
+
+    from consumer.worker import EXIT_FAILED, Worker
+
+    log = structlog.stdlib.get_logger("consumer.cli.run")
+    for warning in configuration.warnings:
+        log.warning("configuration", problem=str(warning))
+    try:
+        worker = Worker(configuration.config, configuration.tasks, name)
+    except ValueError as error:
+        raise ConfigFailure(str(error)) from None
+    try:
+        code = asyncio.run(worker.run())
+    except OSError as error:
+        raise ConfigFailure(f"observability.http {configuration.config.observability.http}: {error.strerror}") from None
+    if code == EXIT_FAILED:
+        # A client that hangs in C would hold the interpreter's own way out, and its logs are what explains it.
+        logging.shutdown()
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,253 @@
+"""One record, from its bytes to its outcome: decode, choose tasks, extract, and say what is to be published."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from consumer.batching.deadlines import event_deadline
+from consumer.codecs.decoding import decode
+from consumer.codecs.results import TASK, Timing, encode_json, result_fields, result_headers, result_id
+from consumer.codecs.traceparent import continue_trace
+from consumer.delivery.dead_letters import Failure
+from consumer.delivery.outcome import Outcome, Output
+from consumer.events import BadInput
+from consumer.inference import VERSION_CHANGED
+from consumer.serving.dispatcher import WindowRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from typing import Any
+
+    from consumer.codecs.avro_codec import ParsedSchema
+    from consumer.codecs.routing import Routes
+    from consumer.codecs.traceparent import Trace
+    from consumer.delivery.dead_letters import DeadLetters
+    from consumer.events import ReviewEvent, SourceRecord, Stage
+    from consumer.extraction.task import Task
+    from consumer.inference import Inference
+    from consumer.telemetry.metrics import EventOutcome, LatencyPoint
+    from consumer.telemetry.metrics import Stage as MetricStage
+
+NAME_CHARS = 200
+"""What is kept of a task name that nobody configured: it goes into headers, which brokers limit."""
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class PipelineObserver(Protocol):
+    """Metric hooks; ``Metrics`` of the telemetry package has them."""
+
+    def event_finished(self, topic: str, outcome: EventOutcome) -> None:
+        """A record of the input ``topic`` has its outcome."""
+
+    def event_latency(self, point: LatencyPoint, seconds: float) -> None:
+        """Seconds from the record's broker timestamp to ``point``."""
+
+    def event_windows(self, windows: int) -> None:
+        """Model rows that the event needed."""
+
+    def stage(self, stage: MetricStage, seconds: float) -> None:
+        """Seconds spent in a stage."""
+
+    def dead_letter(self, stage: Stage, reason: str) -> None:
+        """A dead letter was made."""
+
+
+class Schemas(Protocol):
+    """Writer schemas for Avro values in Confluent's wire format."""
+
+    async def ensure(self, value: bytes) -> None:
+        """Wait until the schema of ``value`` is known. Raises BadInput for a value without a known one."""
+        ...
+
+    def schema_for(self, number: int) -> ParsedSchema:
+        """The schema of an id that ``ensure`` made known."""
+        ...
+
+
+class Infer(Protocol):
+    """``Inferrer.infer``."""
+
+    def __call__(self, text: str, task: Task, deadline: float) -> Awaitable[Inference]:
+        """Extract a task from a text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    output: Output
+    windows: int
+    is_result: bool
+
+
+class Pipeline:
+    """Turns records into outcomes. Knows nothing of Kafka's client, nor of gRPC."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        infer: Infer,
+        dead_letters: DeadLetters,
+        observer: PipelineObserver,
+        *,
+        max_value_bytes: int,
+        latency_objective: float,
+        schemas: Schemas | None = None,
+        result_schema_ids: Mapping[str, int] | None = None,
+        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``latency_objective`` in seconds; ``schemas`` is None without a registry: Avro values are bare data then.
+
+        ``result_schema_ids``: output topic -> id of the result schema there, for Avro results with a registry.
+        """
+        self._routes = routes
+        self._infer = infer
+        self._dead_letters = dead_letters
+        self._observer = observer
+        self._max_value_bytes = max_value_bytes
+        self._objective = latency_objective
+        self._schemas = schemas
+        self._result_schema_ids = result_schema_ids or {}
+        self._wall = wall_clock
+        self._clock = clock
+
+    async def process(self, record: SourceRecord) -> Outcome:
+        """The outcome of one record: a result or a dead letter per task, or ``dropped`` for a null value.
+
+        Bad input never raises; what does raise is a defect of ours. Cancelling withdraws its windows.
+        """
+        if record.value is None:
+            self._observer.event_finished(record.topic, "dropped")
+            return Outcome("dropped")
+        try:
+            event, tasks, refused = await self._decode(record)
+        except BadInput as bad:
+            self._observer.event_finished(record.topic, "dead_letter")
+            return Outcome("done", (self._dead_letter(record, bad, None),))
+        published = [
+            _Published(self._dead_letter(record, bad, name[:NAME_CHARS]), 0, is_result=False) for name, bad in refused
+        ]
+        if tasks:
+            trace = continue_trace(record.headers, secrets.token_bytes)
+            published += await asyncio.gather(*(self._run_task(record, event, task, trace) for task in tasks))
+        self._finished(record, published)
+        return Outcome("done", tuple(each.output for each in published))
+
+    def too_large(self, record: SourceRecord, refused: Output) -> Output:
+        """The dead letter of a result that its topic refuses for its size."""
+        task = next((value.decode() for name, value in reversed(refused.headers) if name == TASK and value), None)
+        what = (
+            f"the result has {len(refused.value or b'')} bytes, more than topic {refused.topic} takes; raise its"
+            " max.message.bytes, or lower limits.facts"
+        )
+        return self._dead_letter(record, BadInput("produce", "ResultTooLarge", what), task)
+
+    async def _decode(
+        self, record: SourceRecord
+    ) -> tuple[ReviewEvent, tuple[Task, ...], tuple[tuple[str, BadInput], ...]]:
+        value_format = self._routes.value_format(record.topic)
+        schemas = self._schemas if value_format == "avro" else None
+        if schemas is not None and len(record.value or b"") <= self._max_value_bytes:
+            await schemas.ensure(record.value or b"")
+        started = self._clock()
+        event = decode(record, value_format, self._max_value_bytes, schemas.schema_for if schemas else None)
+        chosen = self._routes.choose(record, event)
+        self._observer.stage("decode", self._clock() - started)
+        return event, chosen.tasks, chosen.refused
+
+    async def _run_task(self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace) -> _Published:
+        deadline = event_deadline(
+            record.timestamp_ms,
+            fetched_wall=self._wall() - (self._clock() - record.fetched_at),
+            fetched_at=record.fetched_at,
+            objective=self._objective,
+        )
+        try:
+            inference = await self._infer(event.text, task, deadline)
+        except BadInput as bad:
+            return _Published(self._dead_letter(record, bad, task.name), 0, is_result=False)
+        except WindowRefused as refused:
+            unanswerable = BadInput("extract", refused.reason, str(refused.error))
+            letter = self._dead_letter(record, unanswerable, task.name, attempts=refused.attempts)
+            return _Published(letter, 0, is_result=False)
+        self._observer.stage("queue", inference.queued)
+        self._observer.stage("model", inference.in_model)
+        output = self._result(record, event, task, trace, inference)
+        return _Published(output, inference.extracted.model_calls, is_result=True)
+
+    def _result(
+        self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, inference: Inference
+    ) -> Output:
+        warnings = list(inference.extracted.warnings)
+        if inference.overflowed:
+            warnings.append(f"cells_overflowed: {inference.overflowed} windows repeated on the dense signature")
+        if inference.restarts:
+            warnings.append(VERSION_CHANGED)
+        timing = Timing(
+            queued_ms=round(inference.queued * 1000, 3),
+            model_ms=round(inference.in_model * 1000, 3),
+            total_ms=round((self._clock() - record.fetched_at) * 1000, 3),
+            model_calls=inference.extracted.model_calls,
+        )
+        fields = result_fields(
+            event,
+            task,
+            replace(inference.extracted, warnings=tuple(warnings)),
+            inference.model,
+            timing,
+            int(self._wall() * 1000),
+            record,
+        )
+        topic = self._routes.output_topic(record.topic, task.name)
+        return Output(
+            topic=topic,
+            key=record.key,
+            value=self._encode(record.topic, topic, fields),
+            headers=result_headers(record.headers, task.name, result_id(event.event_id, task), trace),
+            partition=record.partition,
+        )
+
+    def _encode(self, input_topic: str, output_topic: str, fields: dict[str, Any]) -> bytes:
+        if self._routes.route(input_topic).output_format == "json":
+            return encode_json(fields)
+        # Not at the top: a worker without Avro topics should not load the Avro library.
+        from consumer.codecs.avro_codec import encode_avro
+
+        return encode_avro(fields, self._result_schema_ids.get(output_topic))
+
+    def _dead_letter(self, record: SourceRecord, bad: BadInput, task: str | None, attempts: int = 1) -> Output:
+        now_ms = int(self._wall() * 1000)
+        self._observer.dead_letter(bad.stage, bad.reason)
+        _log.warning(
+            "dead letter",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            stage=bad.stage,
+            reason=bad.reason,
+        )
+        failure = Failure(
+            stage=bad.stage,
+            reason=bad.reason,
+            message=bad.message,
+            first_failed_at_ms=now_ms,
+            exception=f"{type(bad).__module__}.{type(bad).__qualname__}",
+            attempts=attempts,
+            task=task,
+        )
+        return self._dead_letters.of(record, failure, now_ms)
+
+    def _finished(self, record: SourceRecord, published: list[_Published]) -> None:
+        results = sum(each.is_result for each in published)
+        outcome: EventOutcome = "done" if results == len(published) else "partial" if results else "dead_letter"
+        self._observer.event_finished(record.topic, outcome)
+        self._observer.event_windows(sum(each.windows for each in published))
+        if record.timestamp_ms is not None:
+            self._observer.event_latency("extracted", self._wall() - record.timestamp_ms / 1000)

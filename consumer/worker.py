@@ -1,0 +1,339 @@
+"""A worker: wires the parts together and is the only place that knows them all.
+
+Three threads and a loop: the Kafka edge's poll and release threads, the HTTP thread, and the event loop of ``run``, on
+which records are decoded, windows are made and models are called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from confluent_kafka import KafkaException
+
+from consumer import __version__
+from consumer.batching.policy import LengthCut
+from consumer.codecs.routing import Routes
+from consumer.codecs.topics import output_topic
+from consumer.delivery.dead_letters import DeadLetters
+from consumer.delivery.partition import Partition
+from consumer.extraction.engine import Engine
+from consumer.extraction.limits import ExtractionLimits
+from consumer.extraction.task import INLINE, Task
+from consumer.inference import Inferrer
+from consumer.kafka.edge import KafkaEdge
+from consumer.observing import EdgeMetrics
+from consumer.pipeline import Pipeline
+from consumer.serving.bundle import load_bundle
+from consumer.serving.client import TfServingClient
+from consumer.serving.dispatcher import Dispatcher, State
+from consumer.telemetry.http import HttpServer
+from consumer.telemetry.metrics import Metrics
+from consumer.worker_status import Health
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
+    from consumer.config import Config
+    from consumer.events import SourceRecord
+    from consumer.kafka.schema_waiting import AwaitedSchemas
+    from consumer.serving.protocol import ServingError
+
+_log = structlog.stdlib.get_logger(__name__)
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+# Why consumption is paused while the dispatcher does not send.
+_PAUSE = {State.OUTAGE: "outage", State.DEPLOYMENT_FAULT: "deployment_fault"}
+
+
+class Worker:
+    """One member of the consumer group. ``run`` once."""
+
+    READY_POLL_SECONDS = 5.0
+    WAIT_FOR_MODEL_SECONDS = 1.0
+
+    def __init__(self, config: Config, tasks: Mapping[str, Task], name: str) -> None:
+        """Reads the bundle: raises ValueError when model.bundle is missing or not one that the export wrote."""
+        if config.model.bundle is None:
+            raise ValueError("model.bundle is not set: name the folder <model>/<version>/bundle that the export wrote")
+        bundle = load_bundle(Path(config.model.bundle))
+        limits = config.limits
+        self._config = config
+        self._routes = Routes(config.routes, tasks)
+        self._engine = Engine(
+            bundle.tokenizer,
+            bundle.limits,
+            ExtractionLimits(
+                text_chars=limits.text_chars,
+                types_per_level=limits.types_per_level,
+                schema_depth=limits.schema_depth,
+                facts=limits.facts,
+                model_calls=limits.model_calls,
+            ),
+        )
+        self._bundle = bundle
+        self._metrics = Metrics()
+        self._health = Health(config, name, self._metrics)
+        self._stopping = asyncio.Event()
+        self._exit = EXIT_OK
+        self._schemas: AwaitedSchemas | None = None
+        self._result_schema_ids: dict[str, int] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._events: dict[tuple[Partition, int], set[asyncio.Task[None]]] = {}
+        self._ended: set[tuple[Partition, int]] = set()
+
+    async def run(self) -> int:
+        """Consume until SIGTERM, SIGINT or a fatal error; the exit code. Raises OSError for a taken HTTP port."""
+        loop = self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, number)
+        client = TfServingClient(self._config.model, self._bundle)
+        self._dispatcher = Dispatcher(
+            client,
+            LengthCut(self._config.batching.max_tokens, self._config.batching.max_in_flight),
+            # Any healthy model answers this, and it is answered in milliseconds.
+            self._engine.start("好", Task("known-good", "classify", {"好": None, "不好": None})).windows[0],
+            self._metrics,
+            self._dispatcher_state,
+        )
+        http = self._open_http()
+        try:
+            self._in_background(self._heartbeat())
+            if await self._before_stop(self._prepare(client)):
+                await self._consume(client)
+        except Exception:
+            _log.exception("the worker ends")
+            self._exit = EXIT_FAILED
+        finally:
+            for task in self._background:
+                task.cancel()
+            await client.close()
+            if http is not None:
+                http.close()
+        _log.info("worker ended", exit_code=self._exit)
+        return self._exit
+
+    # -- the three phases ---------------------------------------------------------------------------------------
+
+    async def _prepare(self, client: TfServingClient) -> None:
+        """Join the group only when the model can be used: a member that cannot work would hold partitions."""
+        said = False
+        while not await client.ready():
+            if not said:
+                _log.warning("waiting for the model", target=self._config.model.target, model=self._config.model.name)
+                said = True
+            await asyncio.sleep(self.WAIT_FOR_MODEL_SECONDS)
+        self._health.model_available = True
+        self._in_background(self._dispatcher.pump())
+        # One call before the first event: a model that does not fit the bundle is a fault of the deployment, and the
+        # dispatcher waits it out here as it does later.
+        await self._dispatcher.known_good_answer()
+        _log.info("model ready", target=self._config.model.target, model=self._config.model.name)
+        await self._open_registry()
+
+    async def _consume(self, client: TfServingClient) -> None:
+        pipeline = Pipeline(
+            self._routes,
+            Inferrer(self._engine, self._dispatcher).infer,
+            DeadLetters(self._config.delivery.dead_letter_topic, self._config.kafka.group_id, __version__),
+            self._metrics,
+            max_value_bytes=self._config.limits.value_bytes,
+            latency_objective=self._config.batching.latency_objective_ms / 1000,
+            schemas=self._schemas,
+            result_schema_ids=self._result_schema_ids,
+        )
+        intake: asyncio.Queue[SourceRecord] = asyncio.Queue()
+
+        def on_records(records: list[SourceRecord]) -> None:
+            def put() -> None:
+                for record in records:
+                    intake.put_nowait(record)
+
+            self._loop.call_soon_threadsafe(put)
+
+        try:
+            edge = KafkaEdge(
+                self._config,
+                self._routes.inputs,
+                on_records,
+                lambda epochs: self._from_thread(self._drop, epochs),
+                pipeline.too_large,
+                lambda error: self._from_thread(self._fatal, error),
+                EdgeMetrics(self._metrics),
+            )
+        except (ValueError, KafkaException) as error:
+            _log.error("kafka.client has settings that cannot be", reason=str(error))
+            self._exit = EXIT_USAGE
+            return
+        self._health.edge = edge
+        if (reason := _PAUSE.get(self._dispatcher.state)) is not None:
+            edge.pause(reason)
+        edge.start()
+        self._in_background(self._admit(intake, pipeline, edge))
+        self._in_background(self._watch_model(client))
+        _log.info("consuming", topics=list(self._routes.inputs), group=self._config.kafka.group_id)
+        await self._stopping.wait()
+        self._health.draining = True
+        grace = self._config.delivery.grace_seconds if self._exit != EXIT_FAILED else 0.0
+        drained = await asyncio.to_thread(edge.drain, grace)
+        self._health.edge = None
+        if not drained and self._exit == EXIT_OK:
+            self._exit = EXIT_FAILED
+
+    async def _admit(self, intake: asyncio.Queue[SourceRecord], pipeline: Pipeline, edge: KafkaEdge) -> None:
+        """Start one task per record, and let answers in between: decoding a handful in one go would delay them."""
+        while True:
+            record = await intake.get()
+            key = (Partition.of(record), record.epoch)
+            if key in self._ended:
+                continue
+            task = asyncio.create_task(self._process(record, pipeline, edge))
+            running = self._events.setdefault(key, set())
+            running.add(task)
+            task.add_done_callback(running.discard)
+            await asyncio.sleep(0)
+
+    async def _process(self, record: SourceRecord, pipeline: Pipeline, edge: KafkaEdge) -> None:
+        try:
+            outcome = await pipeline.process(record)
+        except Exception as error:
+            _log.exception(
+                "a defect: this record has no outcome, so nothing from it on is committed",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+            )
+            self._fatal(error)
+            return
+        edge.finish(record, outcome)
+
+    async def _open_registry(self) -> None:
+        """With a registry: its client, and the ids of the result schema on every Avro output topic."""
+        config = self._config
+        if config.kafka.registry.url is None:
+            return
+        # Not at the top: a worker without a registry should not load its client.
+        from consumer.kafka.registry import SchemaResolver
+        from consumer.kafka.schema_waiting import AwaitedSchemas
+        from consumer.resources import shipped
+
+        self._schemas = AwaitedSchemas(SchemaResolver(config.kafka.registry), self._registry_state)
+        text = shipped("schemas/avro/extraction_result.avsc").read_text("utf-8")
+        topics = {
+            output_topic(route.output, task)
+            for route in config.routes
+            if route.output_format == "avro"
+            for task in (*route.tasks, INLINE)
+        }
+        for topic in sorted(topics):
+            self._result_schema_ids[topic] = await self._schemas.register(topic, text)
+
+    # -- what changes while it runs -------------------------------------------------------------------------------
+
+    def _dispatcher_state(self, state: State, error: ServingError | None) -> None:
+        self._health.serving = state
+        self._metrics.breaker("closed" if state is State.OK else "open")
+        if error is not None:
+            _log.error("the model server cannot be used", state=state.value, code=error.code, reason=error.message)
+        else:
+            _log.info("the model server can be used again")
+        edge = self._health.edge
+        if edge is not None:
+            for paused_state, reason in _PAUSE.items():
+                (edge.pause if state is paused_state else edge.resume)(reason)
+
+    def _registry_state(self, reason: str | None) -> None:
+        self._health.registry = reason
+        if (edge := self._health.edge) is not None:
+            if reason is None:
+                edge.resume("registry")
+            else:
+                edge.pause("registry")
+
+    def _drop(self, epochs: Mapping[Partition, int]) -> None:
+        """Partitions were revoked: their unfinished events are someone else's now."""
+        self._ended.update(epochs.items())
+        for key in epochs.items():
+            for task in self._events.pop(key, set()):
+                task.cancel()
+
+    def _fatal(self, error: BaseException) -> None:
+        _log.critical("the worker must end", reason=str(error), kind=type(error).__name__)
+        self._exit = EXIT_FAILED
+        self._stopping.set()
+
+    def _signalled(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self._stopping.is_set():
+            _log.warning("second signal: ending at once; what is in flight is read again", signal=name)
+            os._exit(EXIT_INTERRUPTED)
+        _log.info("draining", signal=name, grace_seconds=self._config.delivery.grace_seconds)
+        if number == signal.SIGINT:
+            self._exit = EXIT_INTERRUPTED
+        self._stopping.set()
+
+    async def _watch_model(self, client: TfServingClient) -> None:
+        while True:
+            self._health.model_available = await client.ready()
+            await asyncio.sleep(self.READY_POLL_SECONDS)
+
+    async def _heartbeat(self) -> None:
+        """Shows /livez that the loop turns."""
+        while True:
+            self._health.loop_turned_at = time.monotonic()
+            self._health.windows_in_flight = self._dispatcher.waiting + self._dispatcher.in_flight
+            await asyncio.sleep(0.5)
+
+    # -- small things ---------------------------------------------------------------------------------------------
+
+    def _open_http(self) -> HttpServer | None:
+        if not self._config.observability.http:
+            return None
+        health = self._health
+        server = HttpServer(
+            self._config.observability.http,
+            live=health.live,
+            ready=health.ready,
+            status=health.status,
+            metrics=self._metrics.exposition,
+        )
+        _log.info("http", address=f"{self._config.observability.http.rpartition(':')[0]}:{server.port}")
+        return server
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run beside the rest; whatever ends it early ends the worker."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._background.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                _log.error("a background task failed", exc_info=error)
+                self._fatal(error)
+
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(ended)
+
+    async def _before_stop(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether ``work`` finished before the worker was told to stop."""
+        task = asyncio.create_task(work)
+        stop = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if task.done():
+            task.result()
+            return not self._stopping.is_set()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        return False
+
+    def _from_thread(self, call: Any, argument: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: there is nobody left to tell
+            self._loop.call_soon_threadsafe(call, argument)

@@ -1,0 +1,117 @@
+"""TensorFlow Serving's Predict and GetModelStatus over the stub model, as a gRPC server in the test's own process."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import numpy as np
+from stub_model import TOKENIZER_JSON, stub_cells
+
+from consumer.extraction.contract import MAX_CELLS_PER_WINDOW, PromptLimits, contract_hash
+from consumer.extraction.window import Window
+from consumer.serving.descriptors import GET_MODEL_STATUS, PREDICT
+from consumer.serving.tensors import Expected, read_output, write_content
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CONTRACT = contract_hash(TOKENIZER_JSON, PromptLimits())
+
+
+def write_bundle(folder: Path) -> Path:
+    """The bundle that belongs to this server."""
+    import hashlib
+    import json
+    from dataclasses import asdict
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_bytes(TOKENIZER_JSON)
+    settings = {
+        "format": 1,
+        "limits": asdict(PromptLimits()),
+        "cells_per_window": MAX_CELLS_PER_WINDOW,
+        "contract": CONTRACT,
+        "tokenizer_sha256": hashlib.sha256(TOKENIZER_JSON).hexdigest(),
+    }
+    (folder / "bundle.json").write_text(json.dumps(settings))
+    return folder
+
+
+class StubServer:
+    """Starts on a free port; ``stop`` and ``start`` again keep the port. ``gate`` cleared makes calls hang."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.calls = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.before: Callable[[Any, grpc.ServicerContext], None] = lambda *_: None
+        self._server: grpc.Server | None = None
+        self.start()
+
+    @property
+    def target(self) -> str:
+        """host:port."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Serve."""
+        server = grpc.server(ThreadPoolExecutor(8), options=(("grpc.so_reuseport", 0),))
+        for service, method, handle in (
+            ("PredictionService", PREDICT, self._predict),
+            ("ModelService", GET_MODEL_STATUS, self._status),
+        ):
+            name = method.path.rsplit("/", 1)[1]
+            handler = grpc.unary_unary_rpc_method_handler(
+                handle, method.request.FromString, lambda m: m.SerializeToString()
+            )
+            server.add_generic_rpc_handlers(
+                (grpc.method_handlers_generic_handler(f"tensorflow.serving.{service}", {name: handler}),)
+            )
+        self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
+        server.start()
+        self._server = server
+
+    def stop(self) -> None:
+        """As SIGKILL would: calls in flight get UNAVAILABLE."""
+        if self._server is not None:
+            self._server.stop(0).wait()
+            self._server = None
+
+    def _status(self, request: Any, _: grpc.ServicerContext) -> Any:
+        response = GET_MODEL_STATUS.response()
+        response.model_version_status.add(version=request.model_spec.version.value or 1, state=30)
+        return response
+
+    def _predict(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.calls += 1
+        self.gate.wait(60)
+        self.before(request, context)
+        rows, length = (dim.size for dim in request.inputs["input_ids"].tensor_shape.dim)
+        full = Expected(np.int32, (rows, length))
+        ids, segment, positions = (
+            read_output(request.inputs, name, full) for name in ("input_ids", "segment", "position_ids")
+        )
+        lengths, starts = (
+            read_output(request.inputs, name, Expected(np.int32, (rows, 1)))[:, 0] for name in ("length", "text_start")
+        )
+        cells = np.zeros((rows, MAX_CELLS_PER_WINDOW), np.int32)
+        scores = np.zeros((rows, MAX_CELLS_PER_WINDOW), np.float32)
+        count = np.zeros((rows, 1), np.int32)
+        for row in range(rows):
+            n = int(lengths[row])
+            found = stub_cells(Window(ids[row, :n], positions[row, :n], segment[row, :n], int(starts[row])))
+            count[row] = len(found.rows)
+            cells[row, : len(found.rows)] = found.rows << 16 | found.columns
+            scores[row, : len(found.rows)] = found.logits
+        response = PREDICT.response()
+        response.model_spec.name = request.model_spec.name
+        response.model_spec.version.value = 1
+        contract = np.full((rows, 1), CONTRACT, np.int32)
+        for name, array in (("cells", cells), ("scores", scores), ("count", count), ("contract", contract)):
+            write_content(response.outputs[name], array)
+        return response

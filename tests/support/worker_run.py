@@ -1,0 +1,147 @@
+"""``rexstream run`` as a process on topics of its own, and what there is to see of it from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from stub_server import StubServer, write_bundle
+
+from consumer.kafka.tailing import read_to_end
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+TEXTS = ["外壳结实，颜色正", "声音小了点", "发货慢，包装破了", "第二次买，依然满意", "尺码偏大，料子软"]
+
+
+class Run:
+    """A worker process on topics of its own."""
+
+    def __init__(self, bootstrap: str, topics: Sequence[str], server: StubServer, folder: Path) -> None:
+        self.bootstrap, (self.input, self.output, self.dead) = bootstrap, topics
+        self.group = f"group-{self.input}"
+        self._log = folder / "worker.log"
+        self._config = folder / "config.yaml"
+        self._config.write_text(
+            yaml.safe_dump(
+                {
+                    "kafka": {
+                        "bootstrap_servers": bootstrap,
+                        "group_id": self.group,
+                        "client": {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500},
+                    },
+                    "routes": [
+                        {"input": self.input, "tasks": ["sentiment", "product_features"], "output": self.output}
+                    ],
+                    "model": {"target": server.target, "name": "stub", "bundle": str(write_bundle(folder / "bundle"))},
+                    "delivery": {"dead_letter_topic": self.dead, "commit_interval_ms": 100, "grace_seconds": 20.0},
+                    "observability": {"http": "127.0.0.1:0"},
+                }
+            )
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        before = len(self.lines())
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "consumer", "run", "--config", str(self._config)],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "REXSTREAM_TEST_RUN": "1"},
+            )
+        self.wait(lambda: any(line["event"] == "http" for line in self.lines()[before:]))
+        address = next(line["address"] for line in reversed(self.lines()) if line["event"] == "http")
+        self.http = f"http://{address}"
+
+    def signal(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self._process.wait(40)
+
+    def kill(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def wait(self, until: Callable[[], bool], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not until():
+            assert self._process is not None
+            assert self._process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline, self._log.read_text()[-4000:]
+            time.sleep(0.05)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Every line of the log, which must all be JSON."""
+        if not self._log.exists():
+            return []
+        complete = self._log.read_text().rpartition("\n")[0]
+        return [json.loads(line) for line in complete.splitlines()]
+
+    def get(self, path: str) -> tuple[int, Any]:
+        try:
+            with urllib.request.urlopen(self.http + path, timeout=5) as response:
+                status, body = response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            status, body = error.code, error.read().decode()
+        return status, body if path == "/metrics" else json.loads(body)
+
+    def send(self, values: Sequence[tuple[str, bytes | None]]) -> None:
+        producer = Producer({"bootstrap.servers": self.bootstrap, "partitioner": "murmur2_random"})
+        failed: list[object] = []
+        for key, value in values:
+            producer.produce(self.input, value, key, on_delivery=lambda e, _: failed.append(e) if e else None)
+        assert producer.flush(30) == 0
+        assert failed == []
+
+    def results(self) -> list[dict[str, Any]]:
+        return [json.loads(message.value() or b"") for message in read_to_end(self.bootstrap, self.output)]
+
+    def dead_letters(self) -> list[Message]:
+        return list(read_to_end(self.bootstrap, self.dead))
+
+    def wait_for_results(self, count: int) -> None:
+        self.wait(lambda: len({(r["event_id"], r["task"]) for r in self.results()}) >= count)
+
+    def lag(self) -> int:
+        """Records of the input topic behind the group's committed offsets."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": self.group})
+        try:
+            partitions = [
+                TopicPartition(self.input, number)
+                for number in consumer.list_topics(self.input, timeout=10).topics[self.input].partitions
+            ]
+            total = 0
+            for committed in consumer.committed(partitions, timeout=10):
+                low, high = consumer.get_watermark_offsets(committed, timeout=10)
+                total += high - max(committed.offset, low)
+            return total
+        finally:
+            consumer.close()
+
+
+def reviews(count: int, start: int = 0) -> list[tuple[str, bytes]]:
+    return [
+        (f"k{i % 7}", json.dumps({"event_id": f"e{i}", "text": f"{TEXTS[i % len(TEXTS)]}{i}"}).encode())
+        for i in range(start, start + count)
+    ]
+
+
+def ids(results: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    return sorted((result["event_id"], result["task"]) for result in results)
+
+
+def expected(count: int) -> list[tuple[str, str]]:
+    return sorted((f"e{i}", task) for i in range(count) for task in ("product_features", "sentiment"))
