@@ -1,0 +1,126 @@
+"""``rexstream demo``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+import consumer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@click.command(name="demo", short_help="Watch the whole pipeline run on this machine.")
+@click.option("--rows", default=14, show_default=True, help="Reviews to show in the closing table.")
+def command(rows: int) -> None:
+    """Run every part on this machine and show what comes out.
+
+    Starts an in-memory Kafka broker, a model server with the demo model and one worker, sends a few hundred reviews
+    and a handful of broken events, waits for every outcome, and audits that none is missing.
+
+    \b
+    Example:
+      rexstream demo
+    """  # noqa: D301 - click wants the backspace character itself
+    from consumer.local.demo import Demo
+    from consumer.local.demo_events import broken_events, sample_events
+    from consumer.local.demo_summary import TASKS, missing, summary
+    from consumer.local.processes import ChildError
+
+    console = Console()
+    samples, broken = sample_events(), broken_events()
+    texts = {event.key: json.loads(event.value or b"{}").get("text", "") for event in samples}
+    expected = len(samples) * len(TASKS) + sum(event.value is not None for event in broken)
+    try:
+        with _folder() as folder, Demo(folder) as demo:
+            with _step(console, "demo model as a SavedModel") as done:
+                models, exported = demo.export_model()
+                done("exported and checked against its reference" if exported else "as exported before")
+            with _step(console, "broker and model server") as done:
+                broker, model_server = demo.start_servers(models)
+                done(f"Kafka protocol on {broker} (in memory), TensorFlow Serving's API on {model_server}")
+            with _step(console, "worker") as done:
+                addresses = demo.start_worker(broker, model_server, models)
+                done(f"ready; watch it on http://{addresses.http}/")
+            started = time.monotonic()
+            with _step(console, "producer") as done:
+                demo.send(broker, [*broken[:6], *samples, *broken[6:]])
+                done(f"{len(samples)} reviews and {len(broken)} broken events sent to reviews.raw")
+            with _progress(console, expected) as advance:
+                seen = demo.collect(broker, expected, advance)
+            seconds = time.monotonic() - started
+            numbers = demo.worker_numbers(addresses.http)
+            with _step(console, "worker") as done:
+                demo.stop_worker()
+                done("drained, committed, left the group")
+    except ChildError as error:
+        click.echo(f"the demo failed: {error}", err=True)
+        sys.exit(1)
+    console.print()
+    console.print(summary(samples, broken, texts, seconds, seen, numbers, rows))
+    lost = missing(samples, broken, seen, numbers.dropped)
+    for line in lost[:20]:
+        console.print(f"[red]audit: {line}")
+    if lost or seen.doubled:
+        console.print(
+            f"[red]audit: {len(lost)} outcomes are not what they should be, {seen.doubled} results came twice"
+        )
+        sys.exit(1)
+    console.print(
+        f"[green]✓[/] audit: {len(seen.results)} results, {len(seen.dead_letters)} dead letters, {numbers.dropped} "
+        "dropped; every event has exactly its outcomes"
+    )
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """The checkout's own cache folder, or a temporary one for an installed package."""
+    checkout = Path(consumer.__file__).resolve().parent.parent
+    if (checkout / "pyproject.toml").exists():
+        folder = checkout / ".cache" / "demo"
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="rexstream-demo-") as temporary:
+        yield Path(temporary)
+
+
+@contextlib.contextmanager
+def _step(console: Console, title: str) -> Iterator[Callable[[str], None]]:
+    """One line a step: a spinner on a terminal while it runs, then what was done and how long it took."""
+    started = time.monotonic()
+    said: list[str] = []
+    status = console.status(f"{title} ...") if console.is_terminal else contextlib.nullcontext()
+    with status:
+        yield said.append
+    console.print(f"[green]✓[/] [bold]{title}[/]: {' '.join(said)} [dim]({time.monotonic() - started:.1f} s)[/]")
+
+
+@contextlib.contextmanager
+def _progress(console: Console, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal; a line every fifth of the way elsewhere."""
+    if not console.is_terminal:
+        shown = 0
+
+        def advance(count: int) -> None:
+            nonlocal shown
+            if count * 5 // total > shown:
+                shown = count * 5 // total
+                console.print(f"  {count} of {total} outcomes")
+
+        yield advance
+        return
+    columns = (TextColumn("  outcomes"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("outcomes", total=total)
+        yield lambda count: progress.update(task, completed=count)

@@ -1,0 +1,251 @@
+"""The demo: every part of the pipeline as a process of its own, on this machine, and an audit of what came out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import confluent_kafka as ck
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+import consumer
+from consumer.local.demo_summary import Seen, WorkerNumbers
+from consumer.local.processes import Child, ChildError
+from consumer.resources import shipped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from consumer.local.demo_events import DemoEvent
+
+INPUT, OUTPUT, DEAD = "reviews.raw", "reviews.extracted", "reviews.dead"
+MODEL = "rexuninlu"
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the parts of the running demo listen."""
+
+    broker: str
+    model_server: str
+    http: str
+
+
+class Demo:
+    """The parts of the demo in the order in which they are needed. A context manager that stops what it started."""
+
+    START_SECONDS = 120.0
+    STALL_SECONDS = 60.0
+
+    def __init__(self, folder: Path) -> None:
+        """``folder`` takes the exported model, kept for the next time, and this run's logs and configuration."""
+        self._folder = folder
+        self._logs = folder / "logs"
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._children = ExitStack()
+        self._worker: Child | None = None
+
+    def __enter__(self) -> Demo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._children.close()
+
+    def _start(self, *arguments: str) -> Child:
+        return self._children.enter_context(Child(arguments, self._logs / f"{arguments[0]}.log"))
+
+    def export_model(self) -> tuple[Path, bool]:
+        """The demo model as a SavedModel: the folder that the server polls, and whether it was exported just now."""
+        checkpoint = shipped("deploy/demo-model")
+        models = self._folder / "models" / _fingerprint(checkpoint)
+        if (models / MODEL / "1" / "saved_model.pb").exists():
+            return models, False
+        log = self._logs / "export.log"
+        with Child(
+            ["export", "--checkpoint", str(checkpoint), "--output", str(models / MODEL), "--version", "1"], log
+        ) as export:
+            export.wait_until(lambda: (models / MODEL / "1" / "saved_model.pb").exists(), 300)
+        return models, True
+
+    def start_servers(self, models: Path) -> tuple[str, str]:
+        """Embedded broker and local model server; their addresses."""
+        addresses = self._folder / "broker.address"
+        addresses.unlink(missing_ok=True)
+        broker = self._start("broker", "--port", "0", "--address-file", str(addresses), "--exit-with-parent")
+        server = self._start("serve", "--models", str(models), "--port", "0", "--json", "--exit-with-parent")
+        broker.wait_until(lambda: addresses.exists() and bool(addresses.read_text().strip()), self.START_SECONDS)
+        server.wait_until(lambda: _address_in(server.output()) is not None, self.START_SECONDS)
+        return addresses.read_text().strip(), _address_in(server.output()) or ""
+
+    def start_worker(self, broker: str, model_server: str, models: Path) -> Addresses:
+        """``rexstream run`` on a configuration file that is written for this run; returns when it is ready."""
+        http = f"127.0.0.1:{_free_port()}"
+        path = self._folder / "config.yaml"
+        path.write_text(yaml.safe_dump(_configuration(broker, model_server, models, http), allow_unicode=True))
+        _create_topics(broker)
+        self._worker = self._start("run", "--config", str(path))
+        self._worker.wait_until(lambda: _status_code(f"http://{http}/readyz") == 200, self.START_SECONDS)
+        return Addresses(broker, model_server, http)
+
+    def send(self, broker: str, events: Sequence[DemoEvent]) -> None:
+        """Produce all events; returns when the broker has acknowledged every one."""
+        producer = ck.Producer(
+            {"bootstrap.servers": broker, "enable.idempotence": True, "partitioner": "murmur2_random", "linger.ms": 5}
+        )
+        refused: list[str] = []
+
+        def delivered(error: ck.KafkaError | None, message: ck.Message) -> None:
+            if error is not None:
+                refused.append(f"{message.key()!r}: {error}")
+
+        for event in events:
+            producer.produce(
+                INPUT,
+                value=event.value,
+                key=event.key,
+                on_delivery=delivered,
+            )
+            producer.poll(0)
+        if left := producer.flush(30):
+            refused.append(f"{left} events were not acknowledged within 30 s")
+        if refused:
+            raise ChildError(f"the broker did not take every event: {'; '.join(refused[:3])}")
+
+    def collect(self, broker: str, expected: int, progress: Callable[[int], None]) -> Seen:
+        """Read results and dead letters until ``expected`` came; raises ChildError when none comes for a minute."""
+        reader = ck.Consumer(
+            {"bootstrap.servers": broker, "group.id": "rexstream-demo", "auto.offset.reset": "earliest"}
+        )
+        seen = Seen()
+        try:
+            partitions = [
+                ck.TopicPartition(topic, partition, ck.OFFSET_BEGINNING)
+                for topic in (OUTPUT, DEAD)
+                for partition in reader.list_topics(topic, timeout=10).topics[topic].partitions
+            ]
+            reader.assign(partitions)
+            last = time.monotonic()
+            while (count := len(seen.results) + len(seen.dead_letters)) < expected:
+                message = reader.poll(0.1)
+                if message is not None and not message.error():
+                    _note(seen, message)
+                    last = time.monotonic()
+                    progress(len(seen.results) + len(seen.dead_letters))
+                elif self._worker is not None:
+                    self._worker.require_running()
+                if time.monotonic() - last > self.STALL_SECONDS:
+                    tail = self._worker.last_lines() if self._worker else ""
+                    raise ChildError(f"{count} of {expected} outcomes came, then none for a minute{tail}")
+        finally:
+            reader.close()
+        return seen
+
+    def worker_numbers(self, http: str) -> WorkerNumbers:
+        """What the worker says of itself on /metrics and /status."""
+        samples = {
+            (sample.name, sample.labels.get("outcome", "")): sample.value
+            for family in text_string_to_metric_families(_get(f"http://{http}/metrics"))
+            for sample in family.samples
+        }
+        batches = json.loads(_get(f"http://{http}/status"))["batches"]
+        return WorkerNumbers(
+            batches=int(samples["rexstream_batch_rows_count", ""]),
+            windows=int(samples["rexstream_batch_rows_sum", ""]),
+            batch_rows_p50=batches["rows_p50"],
+            padding_ratio=batches["padding_ratio"],
+            rss_bytes=samples.get(("process_resident_memory_bytes", ""), 0.0),
+            dropped=int(samples.get(("rexstream_events_total", "dropped"), 0)),
+        )
+
+    def stop_worker(self) -> None:
+        """Drain. Raises ChildError when the worker does not end cleanly."""
+        if self._worker is not None and (code := self._worker.stop()) != 0:
+            raise ChildError(f"the worker ended with exit code {code}{self._worker.last_lines()}")
+
+
+def _configuration(broker: str, model_server: str, models: Path, http: str) -> dict[str, Any]:
+    return {
+        "kafka": {"bootstrap_servers": broker, "group_id": "rexstream-demo-worker"},
+        "routes": [{"input": INPUT, "tasks": ["product_features", "sentiment", "category"], "output": OUTPUT}],
+        "model": {"target": model_server, "name": MODEL, "bundle": str(models / MODEL / "1" / "bundle")},
+        # Small batches: on two cores a batch of many thousand tokens takes seconds.
+        "batching": {"max_tokens": 4096, "max_in_flight": 1},
+        "delivery": {"dead_letter_topic": DEAD},
+        "observability": {"http": http},
+    }
+
+
+def _note(seen: Seen, message: ck.Message) -> None:
+    if message.topic() == DEAD:
+        headers = {name: bytes(value or b"").decode("utf-8", "replace") for name, value in _headers(message)}
+        seen.dead_letters[(message.key() or b"").decode()] = headers
+        return
+    result = json.loads(message.value() or b"")
+    key = (result["event_id"], result["task"])
+    seen.doubled += key in seen.results
+    seen.results[key] = result
+    seen.latencies_ms.append(message.timestamp()[1] - result["record"]["timestamp"])
+
+
+def _headers(message: ck.Message) -> list[tuple[str, bytes | None]]:
+    # The library's annotation also allows what it only accepts on the way in.
+    return cast("list[tuple[str, bytes | None]]", message.headers() or [])
+
+
+def _create_topics(broker: str) -> None:
+    """The embedded broker makes a topic when it is first asked about it."""
+    producer = ck.Producer({"bootstrap.servers": broker})
+    for topic in (INPUT, OUTPUT, DEAD):
+        producer.list_topics(topic, timeout=10)
+
+
+def _fingerprint(checkpoint: Path) -> str:
+    """Changes with the checkpoint and with the code that exports it."""
+    digest = hashlib.sha256()
+    code = Path(consumer.__file__).parent
+    for path in (
+        *sorted(checkpoint.iterdir()),
+        *sorted((code / "model").glob("*.py")),
+        code / "extraction/contract.py",
+    ):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _address_in(output: str) -> str | None:
+    """The address in the model server's ready line, once it has printed it."""
+    for line in output.splitlines():
+        if line.startswith('{"address"') or '"ready"' in line:
+            return str(json.loads(line)["address"])
+    return None
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - our own worker on loopback
+        return str(response.read().decode())
+
+
+def _status_code(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - our own worker on loopback
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0

@@ -1,0 +1,85 @@
+"""The demo's child processes: the same commands that anyone can type, each with its output in a log file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from typing import Self
+
+
+class ChildError(Exception):
+    """A child process ended or stayed silent when it should have become ready. The message ends with its last lines."""
+
+
+class Child:
+    """One ``rexstream`` command as a child process. A context manager: it never outlives its block."""
+
+    STOP_SECONDS = 30.0
+
+    def __init__(self, arguments: Sequence[str], log: Path, environ: dict[str, str] | None = None) -> None:
+        """Start ``rexstream ARGUMENTS`` with standard output and error going to ``log``."""
+        self.name = arguments[0]
+        self.log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own command
+                [sys.executable, "-m", "consumer", *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **(environ or {})},
+                # A Ctrl-C at the terminal is the parent's to handle: it stops the children in order.
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
+        """Return when ``ready()``; raise ChildError when the process ends first or ``timeout`` seconds pass."""
+        deadline = time.monotonic() + timeout
+        while not ready():
+            if self._process.poll() is not None:
+                raise ChildError(f"{self.name} ended with exit code {self._process.returncode}{self.last_lines()}")
+            if time.monotonic() > deadline:
+                raise ChildError(f"{self.name} was not ready within {timeout:.0f} s{self.last_lines()}")
+            time.sleep(0.05)
+
+    def require_running(self) -> None:
+        """Raise ChildError when the process has ended."""
+        if self._process.poll() is not None:
+            raise ChildError(f"{self.name} ended with exit code {self._process.returncode}{self.last_lines()}")
+
+    def stop(self) -> int:
+        """SIGTERM, and SIGKILL for one that does not listen within STOP_SECONDS. Returns the exit code."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(self.STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        return self._process.wait()
+
+    def output(self) -> str:
+        """All that the process has printed so far."""
+        return self.log.read_text("utf-8", errors="replace") if self.log.exists() else ""
+
+    def last_lines(self, count: int = 15) -> str:
+        """The end of the log, indented, to follow an error message."""
+        lines = self.output().splitlines()[-count:]
+        return "".join(f"\n    {line}" for line in lines)
