@@ -1,0 +1,32 @@
+# The worker: Kafka in, TensorFlow Serving over gRPC, Kafka out. Without TensorFlow, which only export and serve need.
+#
+#   docker build -t rexstream .
+#   docker run --read-only -v ./config.yaml:/etc/rexstream/config.yaml:ro -v ./models:/models:ro -p 9464:9464 rexstream
+#
+# Port 9464 serves /metrics, /livez, /readyz and /status when observability.http is 0.0.0.0:9464; the default address is
+# loopback, which nothing outside the container reaches. Nothing is written to disk.
+
+FROM python:3.12-slim AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+COPY constraints.txt ./
+# The build backend comes from the constraints too, so no isolated build environment fetches another one.
+RUN pip install --constraint constraints.txt hatchling && python -m venv --without-pip /opt/rexstream
+COPY pyproject.toml README.md ./
+COPY consumer consumer
+COPY schemas schemas
+COPY deploy/demo-model deploy/demo-model
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && pip --python /opt/rexstream/bin/python install --constraint constraints.txt /wheels/*.whl
+
+FROM python:3.12-slim
+COPY --from=build /opt/rexstream /opt/rexstream
+# Bytecode was compiled at install time; at run time the root file system may be read-only.
+ENV PATH=/opt/rexstream/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# A number, so that Kubernetes can see that it is not root (runAsNonRoot).
+USER 10001:10001
+EXPOSE 9464
+# The worker drains on SIGTERM: give it longer than delivery.grace_seconds before SIGKILL.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["rexstream"]
+CMD ["run", "--config", "/etc/rexstream/config.yaml"]

@@ -1,0 +1,255 @@
+"""The container files agree with each other and with the configuration that they carry."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click import Context
+from google.protobuf import text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+
+from consumer.cli import cli
+from consumer.config_loading import Loaded, load
+from consumer.serving.descriptors import message_class
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = ROOT / "deploy" / "compose"
+TF_SERVING = ROOT / "deploy" / "tf-serving"
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    services: dict[str, Any] = yaml.safe_load((COMPOSE / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    return services
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    return load(str(COMPOSE / "config.yaml"), {})
+
+
+@pytest.fixture(scope="module")
+def served() -> Any:
+    text = (TF_SERVING / "models.config").read_text(encoding="utf-8")
+    config = text_format.Parse(text, message_class("tensorflow.serving.ModelServerConfig")())
+    (model,) = config.model_config_list.config
+    return model
+
+
+def _dockerfile() -> list[list[str]]:
+    """Instructions as words, comments dropped, continuation lines joined."""
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    return [line.split() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _mounts(service: dict[str, Any]) -> dict[str, str]:
+    """Container path -> path beside compose.yaml, of the bind mounts."""
+    mounts = (volume.split(":") for volume in service["volumes"])
+    return {parts[1]: parts[0] for parts in mounts if parts[0].startswith(".")}
+
+
+def test_the_workers_configuration_is_valid_and_needs_no_warning(loaded: Loaded) -> None:
+    """The file loads through the worker's own loader."""
+    assert loaded.warnings == ()
+
+
+def test_images_are_pinned(services: dict[str, Any]) -> None:
+    """Every image names a version, so the same file starts the same software next year."""
+    images = [service["image"] for service in services.values() if "image" in service]
+    images += [words[1] for words in _dockerfile() if words[0] == "FROM"]
+    assert images
+    for image in images:
+        assert re.fullmatch(r"[a-z/]+:\d+\.\d+(\.\d+)?(-[a-z]+)?", image), image
+
+
+def test_the_worker_finds_kafka_at_an_advertised_address(services: dict[str, Any], loaded: Loaded) -> None:
+    """The bootstrap address is one that the broker listens on and names to its clients inside the network."""
+    environment = services["kafka"]["environment"]
+    host, port = loaded.config.kafka.bootstrap_servers.split(":")
+    assert host in services
+    advertised = dict(item.split("://") for item in environment["KAFKA_ADVERTISED_LISTENERS"].split(","))
+    listening = dict(item.split("://") for item in environment["KAFKA_LISTENERS"].split(","))
+    names = [name for name, address in advertised.items() if address == f"{host}:{port}"]
+    assert [listening[name] for name in names] == [f":{port}"]
+    assert services["topics"]["environment"]["BOOTSTRAP"] == loaded.config.kafka.bootstrap_servers
+
+
+def test_the_port_for_the_host_is_the_one_that_kafka_advertises_to_it(services: dict[str, Any]) -> None:
+    """A client on the host is sent back to an address that it can reach."""
+    (published,) = services["kafka"]["ports"]
+    _, host_port, container_port = published.split(":")
+    environment = services["kafka"]["environment"]
+    assert f"HOST://localhost:{host_port}" in environment["KAFKA_ADVERTISED_LISTENERS"].split(",")
+    assert f"HOST://:{container_port}" in environment["KAFKA_LISTENERS"].split(",")
+
+
+def test_nothing_is_published_beyond_this_machine(services: dict[str, Any]) -> None:
+    """Kafka, the model server and the worker have no password here, so their ports bind to loopback."""
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_worker_and_the_server_agree_on_the_model(services: dict[str, Any], loaded: Loaded, served: Any) -> None:
+    """Name, address and folder: what the worker asks for is what the server has, and its bundle is of that model."""
+    model = loaded.config.model
+    host, port = model.target.split(":")
+    assert host == "tf-serving"
+    assert any(published.endswith(f":{port}") for published in services[host]["ports"])
+    assert served.name == model.name
+    assert model.bundle is not None
+    bundle = Path(model.bundle)
+    assert (bundle.parents[1], bundle.parent.name.isdigit(), bundle.name) == (Path(served.base_path), True, "bundle")
+    folders = [_mounts(services[name])["/models"] for name in (host, "worker")]
+    assert folders[0] == folders[1]
+
+
+def test_tf_serving_gets_the_files_that_its_flags_name(services: dict[str, Any]) -> None:
+    """Both configuration files are mounted where the flags say, and exist."""
+    service = services["tf-serving"]
+    mounts = _mounts(service)
+    named = [flag.split("=")[1] for flag in service["command"] if "_config_file=" in flag]
+    assert len(named) == 2
+    for path in named:
+        assert (COMPOSE / mounts[path]).is_file()
+
+
+def test_the_servers_own_batching_is_off(services: dict[str, Any]) -> None:
+    """The server's queue would let one client's bad row fail another client's batch."""
+    assert not [flag for flag in services["tf-serving"]["command"] if "batching" in flag]
+
+
+def test_monitoring_config_turns_the_metrics_on() -> None:
+    """The file parses as the server's message, and names an absolute path."""
+    text = (TF_SERVING / "monitoring.config").read_text(encoding="utf-8")
+    config = text_format.Parse(text, _monitoring_config())
+    assert config.prometheus_config.enable
+    assert config.prometheus_config.path.startswith("/")
+
+
+def _monitoring_config() -> Any:
+    """An empty MonitoringConfig. The official Python package leaves this message out, so it is written down here."""
+    file = FileDescriptorProto(name="monitoring_config.proto", package="tensorflow.serving", syntax="proto3")
+    prometheus = file.message_type.add(name="PrometheusConfig")
+    prometheus.field.add(name="enable", number=1, type="TYPE_BOOL", label="LABEL_OPTIONAL")
+    prometheus.field.add(name="path", number=2, type="TYPE_STRING", label="LABEL_OPTIONAL")
+    monitoring = file.message_type.add(name="MonitoringConfig")
+    monitoring.field.add(
+        name="prometheus_config",
+        number=1,
+        type="TYPE_MESSAGE",
+        type_name=".tensorflow.serving.PrometheusConfig",
+        label="LABEL_OPTIONAL",
+    )
+    pool = DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return GetMessageClass(pool.FindMessageTypeByName("tensorflow.serving.MonitoringConfig"))()
+
+
+@pytest.fixture(scope="module")
+def created(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """Topic -> its partitions and settings, as topics.sh asks for them from a kafka-topics.sh that only takes notes."""
+    if shutil.which("sh") is None:
+        pytest.skip("needs a POSIX shell on the PATH to run topics.sh")
+    folder = tmp_path_factory.mktemp("bin")
+    tool = folder / "kafka-topics.sh"
+    tool.write_text('#!/bin/sh\nprintf "%s\\n" "$*" >> "$NOTES"\n', encoding="utf-8")
+    tool.chmod(0o755)
+    notes = folder / "notes"
+    environment = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "NOTES": str(notes), "BOOTSTRAP": "kafka:1"}
+    subprocess.run(["sh", str(COMPOSE / "topics.sh")], env=environment, check=True, timeout=60)
+    topics = {}
+    for line in notes.read_text(encoding="utf-8").splitlines():
+        assert "--bootstrap-server kafka:1 --create --if-not-exists" in line
+        found = dict(re.findall(r"--config (\S+?)=(\S+)", line))
+        found["partitions"] = re.findall(r"--partitions (\d+)", line)[0]
+        topics[re.findall(r"--topic (\S+)", line)[0]] = found
+    return topics
+
+
+def test_the_topics_are_those_of_the_configuration(created: dict[str, dict[str, str]], loaded: Loaded) -> None:
+    """Nothing that the worker reads or writes is missing, nothing else is created; partition counts are equal."""
+    routes = loaded.config.routes
+    wanted = {topic for route in routes for topic in (route.input, route.output)}
+    assert set(created) == wanted | {loaded.config.delivery.dead_letter_topic}
+    assert len({settings["partitions"] for settings in created.values()}) == 1
+
+
+def test_dead_letters_stay_thirty_days_and_fit(created: dict[str, dict[str, str]], loaded: Loaded) -> None:
+    """The largest input value, with its dead-letter headers, passes the topic's limit and the producer's."""
+    dead = created[loaded.config.delivery.dead_letter_topic]
+    assert int(dead["retention.ms"]) == 30 * 24 * 3600 * 1000
+    headers = 64 * 1024
+    room = min(int(dead["max.message.bytes"]), loaded.config.kafka.client["message.max.bytes"])
+    assert room >= loaded.config.limits.value_bytes + headers
+    assert int(created[loaded.config.routes[0].input]["max.message.bytes"]) >= loaded.config.limits.value_bytes
+
+
+def test_a_stopping_worker_is_given_its_grace(services: dict[str, Any], loaded: Loaded) -> None:
+    """Docker waits longer before SIGKILL than the worker may take to drain."""
+    seconds = float(services["worker"]["stop_grace_period"].removesuffix("s"))
+    assert seconds >= loaded.config.delivery.grace_seconds + 5
+
+
+def test_the_image_runs_the_worker_on_the_mounted_configuration(services: dict[str, Any], loaded: Loaded) -> None:
+    """The command's configuration file is the mounted one, and its port the one that is exposed and published."""
+    instructions = {words[0]: words[1:] for words in _dockerfile()}
+    arguments = yaml.safe_load(" ".join(instructions["CMD"]))
+    assert yaml.safe_load(" ".join(instructions["ENTRYPOINT"])) == ["rexstream"]
+    assert arguments[:2] == ["run", "--config"]
+    assert (COMPOSE / _mounts(services["worker"])[arguments[2]]).is_file()
+    host, port = loaded.config.observability.http.split(":")
+    assert (host, instructions["EXPOSE"]) == ("0.0.0.0", [port])
+    assert services["worker"]["ports"][0].endswith(f":{port}")
+    assert (COMPOSE / services["worker"]["build"]).resolve() == ROOT
+
+
+def test_the_image_is_not_root_and_has_no_tensorflow() -> None:
+    """The last stage has a numeric user besides 0, and nothing installs the model extra."""
+    instructions = _dockerfile()
+    last = max(index for index, words in enumerate(instructions) if words[0] == "FROM")
+    (user,) = [words[1] for words in instructions[last:] if words[0] == "USER"]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
+    assert not re.search(r"tensorflow|\[model", " ".join(" ".join(words) for words in instructions), re.IGNORECASE)
+
+
+def test_everything_that_the_image_copies_exists_and_reaches_the_build() -> None:
+    """Each source is in the tree and let through .dockerignore, which lets nothing else through."""
+    copied = {
+        source
+        for words in _dockerfile()
+        if words[0] == "COPY" and not words[1].startswith("--from")
+        for source in words[1:-1]
+    }
+    assert all((ROOT / source).exists() for source in copied)
+    rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in rules
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == copied
+
+
+def test_the_readmes_configuration_is_valid(tmp_path: Path) -> None:
+    """Whoever starts from the example for a real cluster starts from a file that loads without a warning."""
+    (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "worker.yaml").write_text(example, encoding="utf-8")
+    password = {"REXSTREAM_KAFKA__CLIENT__SASL_PASSWORD": "not-a-real-one"}
+    example_loaded = load(str(tmp_path / "worker.yaml"), password)
+    assert example_loaded.config.kafka.client["sasl.password"] == "not-a-real-one"
+    assert example_loaded.warnings == ()
+
+
+def test_the_readmes_commands_exist() -> None:
+    """Every command that the table names can be called."""
+    table = (ROOT / "README.md").read_text(encoding="utf-8").split("## Commands")[1].split("##")[0]
+    named = re.findall(r"`rexstream ([a-z-]+)", table)
+    assert named
+    for name in named:
+        assert cli.get_command(Context(cli), name) is not None, name
