@@ -96,6 +96,7 @@ class Pipeline:
         dead_letters: DeadLetters,
         observer: PipelineObserver,
         *,
+        model: str,
         max_value_bytes: int,
         latency_objective: float,
         schemas: Schemas | None = None,
@@ -103,14 +104,16 @@ class Pipeline:
         wall_clock: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``latency_objective`` in seconds; ``schemas`` is None without a registry: Avro values are bare data then.
+        """``model`` is the name that dead letters give; ``latency_objective`` is in seconds.
 
-        ``result_schema_ids``: output topic -> id of the result schema there, for Avro results with a registry.
+        ``schemas`` is None without a registry: Avro values are bare data then. ``result_schema_ids``: output topic ->
+        id of the result schema there, for Avro results with a registry.
         """
         self._routes = routes
         self._infer = infer
         self._dead_letters = dead_letters
         self._observer = observer
+        self._model = model
         self._max_value_bytes = max_value_bytes
         self._objective = latency_objective
         self._schemas = schemas
@@ -126,6 +129,11 @@ class Pipeline:
         if record.value is None:
             self._observer.event_finished(record.topic, "dropped")
             return Outcome("dropped")
+        trace = continue_trace(record.headers, secrets.token_bytes)
+        # For every log line of this record; each record is processed in a task, and so in a context, of its own.
+        structlog.contextvars.bind_contextvars(
+            topic=record.topic, partition=record.partition, offset=record.offset, trace_id=trace.trace_id
+        )
         try:
             event, tasks, refused = await self._decode(record)
         except BadInput as bad:
@@ -134,8 +142,8 @@ class Pipeline:
         published = [
             _Published(self._dead_letter(record, bad, name[:NAME_CHARS]), 0, is_result=False) for name, bad in refused
         ]
+        structlog.contextvars.bind_contextvars(event_id=event.event_id)
         if tasks:
-            trace = continue_trace(record.headers, secrets.token_bytes)
             published += await asyncio.gather(*(self._run_task(record, event, task, trace) for task in tasks))
         self._finished(record, published)
         return Outcome("done", tuple(each.output for each in published))
@@ -225,14 +233,9 @@ class Pipeline:
     def _dead_letter(self, record: SourceRecord, bad: BadInput, task: str | None, attempts: int = 1) -> Output:
         now_ms = int(self._wall() * 1000)
         self._observer.dead_letter(bad.stage, bad.reason)
-        _log.warning(
-            "dead letter",
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            stage=bad.stage,
-            reason=bad.reason,
-        )
+        # A name that nobody configured may be anything, review text too.
+        said = None if bad.reason == "UnknownTask" else task
+        _log.warning("dead letter", stage=bad.stage, reason=bad.reason, task=said)
         failure = Failure(
             stage=bad.stage,
             reason=bad.reason,
@@ -241,6 +244,7 @@ class Pipeline:
             exception=f"{type(bad).__module__}.{type(bad).__qualname__}",
             attempts=attempts,
             task=task,
+            model=self._model if bad.stage == "extract" else None,
         )
         return self._dead_letters.of(record, failure, now_ms)
 

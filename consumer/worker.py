@@ -144,6 +144,7 @@ class Worker:
             Inferrer(self._engine, self._dispatcher).infer,
             DeadLetters(self._config.delivery.dead_letter_topic, self._config.kafka.group_id, __version__),
             self._metrics,
+            model=self._config.model.name,
             max_value_bytes=self._config.limits.value_bytes,
             latency_objective=self._config.batching.latency_objective_ms / 1000,
             schemas=self._schemas,
@@ -204,12 +205,7 @@ class Worker:
         try:
             outcome = await pipeline.process(record)
         except Exception as error:
-            _log.exception(
-                "a defect: this record has no outcome, so nothing from it on is committed",
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-            )
+            _log.exception("a defect: this record has no outcome, so nothing from it on is committed")
             self._fatal(error)
             return
         edge.finish(record, outcome)

@@ -79,6 +79,7 @@ def process(records: Sequence[SourceRecord], model: StubModel | None = None) -> 
             Inferrer(it, dispatcher).infer,
             DeadLetters("dead", "group", "0"),
             metrics,
+            model="stub",
             max_value_bytes=1_048_576,
             latency_objective=1.0,
             schemas=Registry(),
@@ -236,6 +237,7 @@ def test_a_window_that_the_model_refuses_is_a_dead_letter_of_its_task_only() -> 
     assert [output.topic for output in outcome.outputs] == ["out.product_features", "dead"]
     assert headers(outcome, 1)["rexstream-dlq-class"] == "BatchFault"
     assert headers(outcome, 1)["rexstream-dlq-task"] == "sentiment"
+    assert headers(outcome, 1)["rexstream-dlq-model"] == "stub"
 
 
 def test_an_outage_makes_no_dead_letter() -> None:
@@ -293,7 +295,13 @@ def test_a_result_too_large_for_its_topic_becomes_a_dead_letter_of_stage_produce
         raise AssertionError(f"{task.name} is not to be run on {len(text)} characters by {deadline}")
 
     pipeline = Pipeline(
-        Routes(ROUTES, TASKS), nothing, DeadLetters("dead", "g", "0"), Metrics(), max_value_bytes=1, latency_objective=1
+        Routes(ROUTES, TASKS),
+        nothing,
+        DeadLetters("dead", "g", "0"),
+        Metrics(),
+        model="m",
+        max_value_bytes=1,
+        latency_objective=1,
     )
     (outcome,) = process([source])
     letter = pipeline.too_large(source, outcome.outputs[1])
