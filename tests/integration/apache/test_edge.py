@@ -92,7 +92,11 @@ def test_of_batches_that_the_broker_refuses_only_the_large_records_become_dead_l
     assert cluster.committed(group, topic, 1) == [301]
 
 
-def test_kip_848_hands_partitions_over_without_a_loss_or_a_double(
+@pytest.mark.parametrize(
+    "client", [pytest.param(SESSION, id="cooperative-sticky"), pytest.param(KIP_848, id="kip-848")]
+)
+def test_partitions_are_handed_over_without_a_loss_or_a_double(
+    client: dict[str, Any],
     cluster: Cluster,
     new_topic: Callable[..., str],
     start: Callable[..., Worker],
@@ -102,11 +106,11 @@ def test_kip_848_hands_partitions_over_without_a_loss_or_a_double(
     """The first member finishes what it holds while the revocation waits; the second reads only what came later."""
     caplog.set_level("INFO")
     topic, output = new_topic("in"), new_topic("out")
-    first = start(topic, output, group, KIP_848)
+    first = start(topic, output, group, client)
     eventually(lambda: len(first.edge.status().assignment) == 4)
     cluster.send(topic, 400, 4, keys=40)
     held = first.wait(400)
-    second = start(topic, output, group, KIP_848, echo=True)
+    second = start(topic, output, group, client, echo=True)
     eventually(lambda: "revoking" in caplog.text)
     for record in held:
         first.finish(record)
