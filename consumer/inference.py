@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import structlog
+
 from consumer.codecs.results import ModelUsed
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from consumer.extraction.task import Task
     from consumer.extraction.window import Window
     from consumer.serving.dispatcher import WindowAnswer
+
+_log = structlog.stdlib.get_logger(__name__)
 
 VERSION_CHANGED = "model_version_changed: started again"
 
@@ -46,7 +50,7 @@ class Inference:
 class Inferrer:
     """Runs extractions through the dispatcher."""
 
-    # Restarts before each of which the event waits: two replicas that disagree for longer than a roll-out takes.
+    # From here on the event waits before each restart and says so: replicas that serve different versions.
     PATIENT_AFTER = 3
 
     def __init__(self, engine: Engine, dispatcher: Submitter, clock: Callable[[], float] = time.monotonic) -> None:
@@ -67,6 +71,7 @@ class Inferrer:
                 return run.inference(restarts)
             restarts += 1
             if restarts > self.PATIENT_AFTER:
+                _log.warning("model versions change faster than this text is extracted", restarts=restarts)
                 await asyncio.sleep(random.uniform(0.1, 1.0))  # noqa: S311 - jitter, not cryptography
 
     async def _finish(self, run: _Run, deadline: float) -> bool:

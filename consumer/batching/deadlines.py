@@ -22,7 +22,8 @@ class CallTimeout:
     """Timeout of a model call in seconds: far above what such calls take, since a server need not stop at it.
 
     Five times the slowest rate of the last 100 calls, times the tokens of this one; never below ``FLOOR``, so that a
-    pause of the server is not an outage, and ``CEILING`` until something has been measured.
+    pause of the server is not an outage, and ``CEILING`` until something has been measured. A call that misses it
+    doubles it for the next ones, for a server that has become slow shows in no success; each success halves it again.
     """
 
     FACTOR = 5.0
@@ -31,13 +32,19 @@ class CallTimeout:
 
     def __init__(self) -> None:
         self._rates: deque[float] = deque(maxlen=100)
+        self._patience = 1.0
 
     def observe(self, tokens: int, seconds: float) -> None:
         """Record one successful call of ``tokens`` = rows x padded length."""
         self._rates.append(seconds / tokens)
+        self._patience = max(1.0, self._patience / 2)
+
+    def missed(self) -> None:
+        """A call ran into its timeout."""
+        self._patience = min(self.CEILING / self.FLOOR, self._patience * 2)
 
     def seconds(self, tokens: int) -> float:
         """Timeout for a call of this many tokens."""
         if not self._rates:
             return self.CEILING
-        return min(self.CEILING, max(self.FLOOR, self.FACTOR * max(self._rates) * tokens))
+        return min(self.CEILING, self._patience * max(self.FLOOR, self.FACTOR * max(self._rates) * tokens))

@@ -57,3 +57,15 @@ def test_a_length_that_no_window_has_is_refused(length: int) -> None:
     """A window outside 1..512 tokens is a defect, not a shape."""
     with pytest.raises(ValueError, match=str(length)):
         padded_length(length)
+
+
+def test_a_missed_timeout_doubles_the_next_and_a_success_halves_it() -> None:
+    """A server that became slow shows in no success, so patience must grow without one."""
+    timeout = CallTimeout()
+    timeout.observe(1000, 0.1)
+    assert timeout.seconds(1000) == CallTimeout.FLOOR
+    for expected in (20.0, 40.0, 80.0, CallTimeout.CEILING, CallTimeout.CEILING):
+        timeout.missed()
+        assert timeout.seconds(1000) == pytest.approx(expected)
+    timeout.observe(1000, 0.1)
+    assert timeout.seconds(1000) == pytest.approx(60.0)

@@ -91,7 +91,7 @@ def run(
             if states is not None:
                 states.append(state)
 
-        dispatcher = Dispatcher(client, LengthCut(max_tokens, 2), window(KNOWN_GOOD), Observer(), on_state)
+        dispatcher = Dispatcher(client, LengthCut(max_tokens, 2), window(KNOWN_GOOD), "m", Observer(), on_state)
         dispatcher.BACKOFF_FIRST = 0.001
         dispatcher.BACKOFF_LIMIT = 0.01
         pump = asyncio.create_task(dispatcher.pump())
@@ -184,7 +184,7 @@ def test_an_outage_is_waited_out_and_refuses_nothing() -> None:
     assert sum(KNOWN_GOOD in call for call in client.calls) > 20, "during the outage only the known-good window is sent"
 
 
-def test_a_deployment_fault_is_said_at_once_and_heals_by_itself() -> None:
+def test_a_deployment_fault_is_said_and_heals_by_itself() -> None:
     """A worker that cannot speak to its model stops, alerts, probes and goes on."""
     client = StubClient(lambda _: WRONG_SIGNATURE if len(client.calls) < 4 else None)
     states: list[State] = []
@@ -206,22 +206,137 @@ def test_a_window_that_fails_alone_beside_a_healthy_server_is_poison() -> None:
         answers = await all_answers(dispatcher, marks)
         refused = answers.pop(7)
         assert isinstance(refused, WindowRefused)
-        assert refused.reason == "Poison"
+        assert (refused.reason, refused.attempts) == ("Poison", 5)
         assert_answered(marks[:7] + marks[8:], answers)
 
     run(client, body, states)
-    assert client.calls.count([107]) >= 1
+    assert client.calls.count([107]) == 5, "what a batch did is not counted against one window of it"
     assert states == [], "the server was never out"
 
 
+def test_windows_that_fail_alone_now_and_then_are_all_answered() -> None:
+    """A batch that fails down to its single windows makes no poison of the first failure of each."""
+    failed: set[int] = set()
+
+    def fail(marks: list[int]) -> ServingError | None:
+        if marks == [KNOWN_GOOD]:
+            return None
+        if len(marks) == 1 and marks[0] in failed:
+            return None
+        failed.update(marks if len(marks) == 1 else ())
+        return UNAVAILABLE
+
+    client = StubClient(fail)
+    marks = list(range(100, 132))
+
+    async def body(dispatcher: Dispatcher) -> None:
+        assert_answered(marks, await all_answers(dispatcher, marks))
+
+    run(client, body)
+    assert failed == set(marks)
+
+
+def test_a_busy_server_is_no_outage_and_makes_no_poison() -> None:
+    """Out of threads, as other clients of the server make it: fewer calls, later, and nothing else."""
+    busy = ServingError(Failure.TRANSIENT, "RESOURCE_EXHAUSTED", "Server Threadpool Exhausted", Relief.FEWER_IN_FLIGHT)
+    client = StubClient(lambda _: busy if len(client.calls) % 3 else None)
+    states: list[State] = []
+    marks = list(range(100, 140))
+
+    async def body(dispatcher: Dispatcher) -> None:
+        assert_answered(marks, await all_answers(dispatcher, marks))
+
+    run(client, body, states)
+    assert states == []
+    assert max(len(call) for call in client.calls) > 10, "no batch is halved for it"
+
+
+def test_a_probe_that_a_busy_server_refuses_says_nothing() -> None:
+    """Neither an outage nor a reason to believe that the window is good."""
+    busy = ServingError(Failure.TRANSIENT, "RESOURCE_EXHAUSTED", "", Relief.FEWER_IN_FLIGHT)
+
+    def fail(marks: list[int]) -> ServingError | None:
+        if marks == [KNOWN_GOOD]:
+            return busy if len(client.calls) % 2 else None
+        return BATCH_FAULT if 103 in marks else None
+
+    client = StubClient(fail)
+    states: list[State] = []
+    marks = list(range(100, 108))
+
+    async def body(dispatcher: Dispatcher) -> None:
+        answers = await all_answers(dispatcher, marks)
+        refused = answers.pop(3)
+        assert isinstance(refused, WindowRefused)
+        assert_answered(marks[:3] + marks[4:], answers)
+
+    run(client, body, states)
+    assert states == []
+
+
+def test_one_unusable_answer_neither_stops_the_others_nor_waits_for_ever() -> None:
+    """A window whose answer is never finite is given up in the end; meanwhile the worker is not out of order."""
+    not_finite = ServingError(Failure.DEPLOYMENT, "ANSWER", "output 'scores' holds values that are not finite")
+    client = StubClient(lambda marks: not_finite if 101 in marks else None)
+    states: list[State] = []
+
+    async def body(dispatcher: Dispatcher) -> None:
+        answers = await all_answers(dispatcher, [100, 101, 102])
+        refused = answers.pop(1)
+        assert isinstance(refused, WindowRefused)
+        assert (refused.reason, refused.attempts) == ("UnusableAnswer", 20)
+        assert_answered([100, 102], answers)
+
+    run(client, body, states)
+    assert states == []
+
+
 def test_a_deployment_fault_of_one_window_never_makes_it_poison() -> None:
-    """What the model cannot answer properly is the deployment's fault however often it happens."""
+    """What the deployment must mend is tried until it is mended, however often that is."""
     client = StubClient(lambda marks: WRONG_SIGNATURE if 101 in marks and len(client.calls) < 60 else None)
 
     async def body(dispatcher: Dispatcher) -> None:
         assert_answered([100, 101, 102], await all_answers(dispatcher, [100, 101, 102]))
 
     run(client, body)
+
+
+def test_calls_that_miss_their_deadline_get_more_time_before_anyone_is_blamed() -> None:
+    """A server that became slow answers small windows in time and large ones not; that is no poison."""
+    late = ServingError(Failure.TRANSIENT, "DEADLINE_EXCEEDED", "")
+    timeouts: list[float] = []
+
+    class Slow(StubClient):
+        async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
+            marks = [int(w.input_ids[0]) for w in windows]
+            if marks != [KNOWN_GOOD]:
+                timeouts.append(timeout)
+                if len(timeouts) > 1 and timeout < 100:
+                    raise late
+            return await super().predict(windows, padded_length, timeout)
+
+    async def body(dispatcher: Dispatcher) -> None:
+        assert_answered([100], await all_answers(dispatcher, [100]))
+        assert_answered([101], await all_answers(dispatcher, [101]))
+
+    run(Slow(), body)
+    assert timeouts[1] < 20
+    assert timeouts[-1] >= 100
+
+
+def test_a_defect_while_a_failure_is_handled_reaches_the_caller() -> None:
+    """No future is left without an answer, whatever raises where."""
+
+    def fail(marks: list[int]) -> ServingError | None:
+        if marks == [KNOWN_GOOD]:
+            raise ZeroDivisionError
+        return BATCH_FAULT
+
+    async def body(dispatcher: Dispatcher) -> None:
+        (answer,) = await all_answers(dispatcher, [100])
+        assert isinstance(answer, ZeroDivisionError)
+
+    run(StubClient(fail), body)
 
 
 def test_a_server_out_of_memory_gets_smaller_batches() -> None:
