@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 WARNING = """\
 This broker is for trying things out, not for data you want to keep:
   - in memory: everything is gone when it stops
-  - it loses data: a partition keeps about its last 4 MB and drops older records without a word
+  - small: it would lose data of a partition above 4 MB without a word, so when one would get more than 2 MB, that and
+    everything produced afterwards is refused (POLICY_VIOLATION); what was acknowledged before can still be read
   - at-least-once only: it answers transactions but does not carry them out; exactly-once needs Apache Kafka
 Topics appear on first use with 4 partitions (--topic NAME:PARTITIONS for more). Ctrl-C stops it."""
 
@@ -62,6 +63,10 @@ def command(port: int, brokers: int, topics: dict[str, int], address_file: Path 
     Prints its bootstrap address on standard output once clients can connect. SIGTERM and Ctrl-C stop it with exit
     code 0. Clients must run on this machine: the address that the broker tells them is 127.0.0.1.
 
+    A partition takes 2 MB. What would go beyond is refused with POLICY_VIOLATION, and so is everything that anyone
+    produces afterwards, because the broker would drop the oldest records without a word. A line on standard error
+    names the partition. What was acknowledged can still be read. Restart the broker to start empty.
+
     \b
     Example:
       rexstream broker
@@ -84,23 +89,20 @@ def command(port: int, brokers: int, topics: dict[str, int], address_file: Path 
 
 async def _serve(broker: EmbeddedBroker, port: int, address_file: Path | None) -> None:
     """Announce the address and wait for SIGTERM or SIGINT."""
-    from consumer.local.broker import relay
+    from consumer.local.broker_guard import BrokerGuard
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    address = broker.bootstrap_servers
-    if port:
-        # Kept in a variable: a server that nobody refers to may be collected.
-        try:
-            server = await relay(port, broker.bootstrap_servers.split(",")[0])
-        except OSError as error:
-            raise click.UsageError(
-                f"port {port} on 127.0.0.1 cannot be used ({os.strerror(error.errno or 0)}): is another broker "
-                "running? Choose another with --port, or 0 for a free one"
-            ) from error
-        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    guard = BrokerGuard(broker, lambda reason: click.echo(f"REFUSED: {reason}", err=True))
+    try:
+        address = await guard.listen(port)
+    except OSError as error:
+        raise click.UsageError(
+            f"port {port} on 127.0.0.1 cannot be used ({os.strerror(error.errno or 0)}): is another broker "
+            "running? Choose another with --port, or 0 for a free one"
+        ) from error
     if address_file is not None:
         try:
             _write_whole(address_file, address + "\n")

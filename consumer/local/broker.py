@@ -7,8 +7,6 @@ nothing about exactly-once can be seen on it (consumer/kafka/cluster.py tells it
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import ctypes
 from typing import TYPE_CHECKING
 
@@ -40,6 +38,18 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "rd_kafka_mock_cluster_destroy": (None, [ctypes.c_void_p]),
     "rd_kafka_mock_cluster_bootstraps": (ctypes.c_char_p, [ctypes.c_void_p]),
     "rd_kafka_mock_topic_create": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int]),
+    "rd_kafka_mock_broker_set_host_port": (
+        None,
+        [ctypes.c_void_p, ctypes.c_int32, ctypes.c_char_p, ctypes.c_int],
+    ),
+    "rd_kafka_mock_set_apiversion": (
+        ctypes.c_int,
+        [ctypes.c_void_p, ctypes.c_int16, ctypes.c_int16, ctypes.c_int16],
+    ),
+    "rd_kafka_mock_push_request_errors_array": (
+        None,
+        [ctypes.c_void_p, ctypes.c_int16, ctypes.c_size_t, ctypes.POINTER(ctypes.c_int)],
+    ),
     "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, [ctypes.c_void_p, ctypes.c_int32]),
     "rd_kafka_mock_set_group_consumer_heartbeat_interval_ms": (None, [ctypes.c_void_p, ctypes.c_int]),
 }
@@ -52,7 +62,8 @@ class EmbeddedBrokerError(Exception):
 class EmbeddedBroker:
     """A running cluster on 127.0.0.1. A context manager; its data is gone when it closes.
 
-    The cluster listens on ports that the kernel picks: librdkafka offers no way to choose them.
+    The cluster listens on ports that the kernel picks: librdkafka offers no way to choose them. Here it takes all that
+    it is sent and loses what it has no room for; consumer/local/broker_guard.py keeps clients from that.
     """
 
     def __init__(self, brokers: int = 1, topics: Mapping[str, int] | None = None) -> None:
@@ -87,6 +98,19 @@ class EmbeddedBroker:
                     f"topic {topic!r} with {partitions} partitions was refused; give it one partition or more"
                 )
 
+    def advertise(self, broker: int, host: str, port: int) -> None:
+        """Send clients of broker number ``broker`` (from 1) to another address than the one it listens on."""
+        self._library.rd_kafka_mock_broker_set_host_port(self._cluster, broker, host.encode(), port)
+
+    def offer_versions(self, api_key: int, first: int, last: int) -> None:
+        """Know only these versions of a request."""
+        self._library.rd_kafka_mock_set_apiversion(self._cluster, api_key, first, last)
+
+    def refuse(self, api_key: int, code: int, requests: int) -> None:
+        """Answer the next ``requests`` requests of a kind with error ``code``, after those that were to be before."""
+        codes = (ctypes.c_int * requests)(*[code] * requests)
+        self._library.rd_kafka_mock_push_request_errors_array(self._cluster, api_key, requests, codes)
+
     def close(self) -> None:
         """Close every connection and forget every record. Can be called twice."""
         if self._cluster:
@@ -116,30 +140,3 @@ def _librdkafka() -> ctypes.CDLL:
             "use its binary wheel for Linux or macOS, or a real Apache Kafka"
         ) from error
     return library
-
-
-async def relay(port: int, target: str) -> asyncio.Server:
-    """Listen on 127.0.0.1:``port`` and pass connections on to ``target`` (``host:port``).
-
-    It gives the cluster a fixed *bootstrap* address: from the first answer on a client talks to the brokers' own ports,
-    so no data goes through here. Raises OSError when the port cannot be taken.
-    """
-    host, _, target_port = target.rpartition(":")
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            upstream_reader, upstream_writer = await asyncio.open_connection(host, int(target_port))
-        except OSError:
-            writer.close()
-            return
-        await asyncio.gather(_copy(reader, upstream_writer), _copy(upstream_reader, writer))
-
-    return await asyncio.start_server(connected, "127.0.0.1", port)
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()

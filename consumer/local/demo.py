@@ -17,7 +17,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 import consumer
+from consumer.kafka.cluster import ClusterUnreachable, TopicUnusable, look_up
 from consumer.local.demo_summary import Seen, WorkerNumbers
+from consumer.local.partition_budget import PartitionBudget, PartitionFull
 from consumer.local.processes import Child, ChildError
 from consumer.resources import shipped
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 INPUT, OUTPUT, DEAD = "reviews.raw", "reviews.extracted", "reviews.dead"
 MODEL = "rexuninlu"
+
+# A proxy that the environment names cannot reach this machine's loopback.
+_LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +101,28 @@ class Demo:
         return Addresses(broker, model_server, http)
 
     def send(self, broker: str, events: Sequence[DemoEvent]) -> None:
-        """Produce all events; returns when the broker has acknowledged every one."""
-        producer = ck.Producer(
-            {"bootstrap.servers": broker, "enable.idempotence": True, "partitioner": "murmur2_random", "linger.ms": 5}
-        )
+        """Produce all events; returns when the broker has acknowledged every one.
+
+        Raises ChildError, before the first is produced, when the embedded broker has no room for all of them.
+        """
+        try:
+            budget = PartitionBudget(look_up(broker, INPUT).partitions)
+            partitions = [budget.admit(event.key.encode(), event.value) for event in events]
+        except (ClusterUnreachable, TopicUnusable, PartitionFull) as error:
+            raise ChildError(f"nothing was sent to {INPUT}: {error}") from error
+        producer = ck.Producer({"bootstrap.servers": broker, "enable.idempotence": True, "linger.ms": 5})
         refused: list[str] = []
 
         def delivered(error: ck.KafkaError | None, message: ck.Message) -> None:
             if error is not None:
                 refused.append(f"{message.key()!r}: {error}")
 
-        for event in events:
+        for event, partition in zip(events, partitions, strict=True):
             producer.produce(
                 INPUT,
                 value=event.value,
                 key=event.key,
+                partition=partition,
                 on_delivery=delivered,
             )
             producer.poll(0)
@@ -237,13 +249,13 @@ def _free_port() -> int:
 
 
 def _get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - our own worker on loopback
+    with _LOOPBACK.open(url, timeout=5) as response:
         return str(response.read().decode())
 
 
 def _status_code(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - our own worker on loopback
+        with _LOOPBACK.open(url, timeout=5) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code

@@ -28,16 +28,17 @@ subprocess.Popen([*sys.argv[1:], "broker", "--port", "0", "--exit-with-parent"])
 
 
 @contextmanager
-def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def started(*arguments: str, stderr: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[str]]:
     """A command as a child that does not outlive the block."""
-    process = subprocess.Popen(
-        [*REXSTREAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
-    )
+    process = subprocess.Popen([*REXSTREAM, *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True, bufsize=1)
     try:
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def line_of(process: subprocess.Popen[str]) -> str:
@@ -104,6 +105,48 @@ def test_the_fixed_port_is_an_address_for_everyone(free_port: int) -> None:
             assert line_of(broker) == f"127.0.0.1:{free_port}"
             metadata = AdminClient({"bootstrap.servers": f"localhost:{free_port}"}).list_topics(timeout=10)
             assert len(metadata.topics["t"].partitions) == 2
+
+
+def test_a_producer_that_ignores_every_warning_is_refused() -> None:
+    """10 MB to a partition: what was acknowledged is all there, the rest is refused, and one line says why."""
+    with started("broker", "--port", "0", stderr=subprocess.PIPE) as broker:
+        address = line_of(broker)
+        errors: list[str] = []
+        acknowledged: list[bytes] = []
+        producer = Producer({"bootstrap.servers": address, "log_level": 0})
+        for number in range(1000):
+            producer.produce(
+                "reviews.raw",
+                b"%05d" % number + b"x" * 10_000,
+                partition=2,
+                on_delivery=lambda error, message: (
+                    errors.append(error.name()) if error else acknowledged.append(message.value() or b"")
+                ),
+            )
+            producer.poll(0)
+        assert producer.flush(WAIT_SECONDS) == 0
+        assert set(errors) == {"POLICY_VIOLATION"}
+        read = subprocess.run(
+            [
+                *(*REXSTREAM, "tail", "-b", address, "--topic", "reviews.raw"),
+                *("--from", "beginning", "--json", "--limit", str(len(acknowledged))),
+            ],
+            capture_output=True,
+            timeout=WAIT_SECONDS,
+            check=True,
+        )
+        broker.terminate()
+        _, said = broker.communicate(timeout=WAIT_SECONDS)
+        assert broker.returncode == 0
+    values = [json.loads(line)["value"].encode() for line in read.stdout.decode().splitlines()]
+    assert values == acknowledged
+    assert 1_000_000 < sum(map(len, values)) <= 2 * 1024**2
+    # The last line: stopping with the producer still connected adds nothing.
+    *warning, line = said.splitlines()
+    assert line.startswith("REFUSED")
+    assert not any(other.startswith("REFUSED") for other in warning)
+    for part in ("'reviews.raw' partition 2", "2 MB", "Apache Kafka", "restart"):
+        assert part in line
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")

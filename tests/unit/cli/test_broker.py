@@ -63,7 +63,14 @@ def test_it_listens_where_it_was_told_and_ends_cleanly(number: signal.Signals, t
         assert process.wait(10) == 0
         assert process.stderr is not None
         warning = process.stderr.read()
-    for said in ("in memory", "loses data", "4 MB", "at-least-once only", "exactly-once needs Apache Kafka"):
+    for said in (
+        "in memory",
+        "would lose data",
+        "2 MB",
+        "refused",
+        "at-least-once only",
+        "exactly-once needs Apache Kafka",
+    ):
         assert said in warning
 
 

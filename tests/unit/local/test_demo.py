@@ -1,0 +1,41 @@
+"""The demo's own producer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from consumer.kafka.cluster import Reader
+from consumer.local.broker import EmbeddedBroker
+from consumer.local.demo import INPUT, Demo
+from consumer.local.demo_events import DemoEvent, sample_events
+from consumer.local.processes import ChildError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.broker
+
+
+def held(address: str) -> int:
+    with Reader(address) as reader:
+        watermarks = (reader.watermarks(INPUT, partition) for partition in reader.partitions(INPUT))
+        return sum(high - low for low, high in watermarks)
+
+
+def test_more_than_a_partition_holds_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    """The error names the bound, and not one event has been produced."""
+    events = [DemoEvent("same", b"x" * 100_000) for _ in range(30)]
+    with EmbeddedBroker() as broker, Demo(tmp_path) as demo:
+        with pytest.raises(ChildError, match="more than 2 MB"):
+            demo.send(broker.bootstrap_servers, events)
+        assert held(broker.bootstrap_servers) == 0
+
+
+def test_the_shipped_reviews_are_sent(tmp_path: Path) -> None:
+    """There is room for all that the demo sends."""
+    events = sample_events()
+    with EmbeddedBroker() as broker, Demo(tmp_path) as demo:
+        demo.send(broker.bootstrap_servers, events)
+        assert held(broker.bootstrap_servers) == len(events)
