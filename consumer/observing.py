@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import structlog
-
-from consumer.telemetry.metrics import PauseReason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from consumer.telemetry.metrics import Metrics
 
 _log = structlog.stdlib.get_logger(__name__)
-_REASONS: dict[str, PauseReason] = {reason: reason for reason in get_args(PauseReason)}
 
 
 class EdgeMetrics:
@@ -45,7 +42,7 @@ class EdgeMetrics:
 
     def paused(self, reasons: Collection[str]) -> None:
         """Every change is logged: consumption that stops must say why."""
-        self._metrics.paused([_REASONS[reason] for reason in reasons])
+        self._metrics.paused(reasons)
         if reasons:
             _log.info("consumption paused", reasons=sorted(reasons))
         else:

@@ -18,6 +18,7 @@ from consumer.delivery.dead_letters import Failure
 from consumer.delivery.outcome import Outcome, Output
 from consumer.events import BadInput
 from consumer.inference import VERSION_CHANGED
+from consumer.room import Room
 from consumer.serving.dispatcher import WindowRefused
 
 if TYPE_CHECKING:
@@ -107,12 +108,13 @@ class Pipeline:
         """``model`` is the name that dead letters give; ``latency_objective`` is in seconds.
 
         ``schemas`` is None without a registry: Avro values are bare data then. ``result_schema_ids``: output topic ->
-        id of the result schema there, for Avro results with a registry.
+        id of the result schema there; with a registry every topic of Avro results needs one.
         """
         self._routes = routes
         self._infer = infer
         self._dead_letters = dead_letters
         self._observer = observer
+        self._room = Room()
         self._model = model
         self._max_value_bytes = max_value_bytes
         self._objective = latency_objective
@@ -178,7 +180,8 @@ class Pipeline:
             objective=self._objective,
         )
         try:
-            inference = await self._infer(event.text, task, deadline)
+            async with self._room.taken(len(event.text)):
+                inference = await self._infer(event.text, task, deadline)
         except BadInput as bad:
             return _Published(self._dead_letter(record, bad, task.name), 0, is_result=False)
         except WindowRefused as refused:
@@ -228,7 +231,8 @@ class Pipeline:
         # Not at the top: a worker without Avro topics should not load the Avro library.
         from consumer.codecs.avro_codec import encode_avro
 
-        return encode_avro(fields, self._result_schema_ids.get(output_topic))
+        # With a registry every reader expects its framing: a topic without an id is a defect, and KeyError says so.
+        return encode_avro(fields, None if self._schemas is None else self._result_schema_ids[output_topic])
 
     def _dead_letter(self, record: SourceRecord, bad: BadInput, task: str | None, attempts: int = 1) -> Output:
         now_ms = int(self._wall() * 1000)

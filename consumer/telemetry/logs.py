@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-_CHATTY = ("httpx", "httpcore", "urllib3")
+_CHATTY = ("httpx", "httpx2", "httpcore", "httpcore2", "urllib3")
 """Libraries that log every request at info, with its address: credentials in a registry's URL would show."""
 
 _FIRST = ("timestamp", "level", "event", "logger", "worker")

@@ -27,7 +27,7 @@ EventOutcome = Literal["done", "partial", "dead_letter", "dropped"]
 """One record: every task gave a result; some did; none did; nothing to do (a null value)."""
 LatencyPoint = Literal["extracted", "durable"]
 Stage = Literal["decode", "prepare", "queue", "model", "advance", "hold", "produce", "commit"]
-PauseReason = Literal["backpressure", "outage", "deployment_fault", "flood", "draining", "other"]
+PauseReason = Literal["backpressure", "output", "outage", "deployment_fault", "registry", "flood", "draining", "other"]
 Breaker = Literal["closed", "half_open", "open"]
 
 _PAUSE_REASONS: tuple[PauseReason, ...] = get_args(PauseReason)
@@ -127,8 +127,10 @@ class Metrics:
         )
         self._paused = Gauge(
             "rexstream_paused",
-            "1 while consumption is paused for this reason. backpressure comes and goes under load; outage and "
-            "deployment_fault need the model or broker mended; flood waits for an operator or a timer.",
+            "1 while consumption is paused for this reason. backpressure comes and goes under load; output means a "
+            "topic that takes no result or dead letter (the log names it), and needs the topic, its ACL or the broker "
+            "mended; outage and deployment_fault need the model server mended, registry the schema registry; flood "
+            "waits for an operator or a timer, draining ends with the process.",
             ["reason"],
             registry=registry,
         )

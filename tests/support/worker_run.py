@@ -19,16 +19,31 @@ from consumer.kafka.tailing import read_to_end
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 TEXTS = ["外壳结实，颜色正", "声音小了点", "发货慢，包装破了", "第二次买，依然满意", "尺码偏大，料子软"]
 
 
+# A proxy that the environment names cannot reach this machine's loopback.
+_LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 class Run:
     """A worker process on topics of its own."""
 
-    def __init__(self, bootstrap: str, topics: Sequence[str], server: StubServer, folder: Path) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        topics: Sequence[str],
+        server: StubServer,
+        folder: Path,
+        *,
+        routes: Sequence[Mapping[str, Any]] = (),
+        registry: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """``topics``: input, output, dead letters. ``routes`` take the place of the one from input to output."""
         self.bootstrap, (self.input, self.output, self.dead) = bootstrap, topics
         self.group = f"group-{self.input}"
         self._log = folder / "worker.log"
@@ -40,16 +55,17 @@ class Run:
                         "bootstrap_servers": bootstrap,
                         "group_id": self.group,
                         "client": {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500},
+                        "registry": {} if registry is None else {"url": registry},
                     },
-                    "routes": [
-                        {"input": self.input, "tasks": ["sentiment", "product_features"], "output": self.output}
-                    ],
+                    "routes": [dict(route) for route in routes]
+                    or [{"input": self.input, "tasks": ["sentiment", "product_features"], "output": self.output}],
                     "model": {"target": server.target, "name": "stub", "bundle": str(write_bundle(folder / "bundle"))},
                     "delivery": {"dead_letter_topic": self.dead, "commit_interval_ms": 100, "grace_seconds": 20.0},
                     "observability": {"http": "127.0.0.1:0"},
                 }
             )
         )
+        self._environment = {**os.environ, "REXSTREAM_TEST_RUN": "1", **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -59,7 +75,7 @@ class Run:
                 [sys.executable, "-m", "consumer", "run", "--config", str(self._config)],
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "REXSTREAM_TEST_RUN": "1"},
+                env=self._environment,
             )
         self.wait(lambda: any(line["event"] == "http" for line in self.lines()[before:]))
         address = next(line["address"] for line in reversed(self.lines()) if line["event"] == "http")
@@ -92,7 +108,7 @@ class Run:
 
     def get(self, path: str) -> tuple[int, Any]:
         try:
-            with urllib.request.urlopen(self.http + path, timeout=5) as response:
+            with _LOOPBACK.open(self.http + path, timeout=5) as response:
                 status, body = response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             status, body = error.code, error.read().decode()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from registry_double import RegistryDouble
 
 from consumer.codecs.avro_codec import decode_avro
 from consumer.config import RegistryConfig
@@ -21,49 +19,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EVENT = json.dumps({"type": "record", "name": "rexstream.ReviewEvent", "fields": [{"name": "text", "type": "string"}]})
-NOT_FOUND = (404, {"error_code": 40403, "message": "Schema not found"})
-
-
-@dataclass
-class RegistryDouble:
-    """Answers by path, and what was asked."""
-
-    url: str
-    answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
-    requests: list[str] = field(default_factory=list)
-    authorization: str | None = None
 
 
 @pytest.fixture
 def registry() -> Iterator[RegistryDouble]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
-            double.requests.append(path)
-            double.authorization = self.headers.get("Authorization")
-            status, body = double.answers.get(path, NOT_FOUND)
-            content = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.do_GET()
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    double = RegistryDouble(f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
+    double = RegistryDouble()
     yield double
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    double.stop()
 
 
 class Clock:

@@ -169,11 +169,12 @@ def test_warnings_are_lines() -> None:
     assert "DeprecationWarning: old option" in line["event"]
 
 
-def test_libraries_that_log_every_request_are_quiet_at_info() -> None:
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+def test_libraries_that_log_every_request_are_quiet_at_info(library: str) -> None:
     """A registry's address, which may hold a password, is not logged once a request."""
     lines = configured()
-    logging.getLogger("httpx").info("HTTP Request: GET http://user:secret@registry.test/subjects")
-    logging.getLogger("httpx").warning("slow")
+    logging.getLogger(library).info("HTTP Request: GET http://user:secret@registry.test/subjects")
+    logging.getLogger(library).warning("slow")
     assert [line["event"] for line in lines.objects()] == ["slow"]
 
 

@@ -1,0 +1,96 @@
+"""A double of the Confluent Schema Registry's HTTP interface: schemas by id, and registering under a subject."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+NOT_FOUND = (404, {"error_code": 40403, "message": "Schema not found"})
+
+_SCHEMA = re.compile(r"/schemas/ids/(\d+)")
+_VERSIONS = re.compile(r"/subjects/(.+)/versions")
+
+
+class RegistryDouble:
+    """Starts on a free port; ``stop`` and ``start`` again keep the port. ``answers`` by path go before all else."""
+
+    FIRST_REGISTERED = 501
+    """Ids that it gives itself, apart from those that tests choose."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.answers: dict[str, tuple[int, Any]] = {}
+        self.schemas: dict[int, str] = {}
+        self.subjects: dict[str, int] = {}
+        self.requests: list[str] = []
+        self.authorization: str | None = None
+        self._lock = threading.Lock()
+        self._server: ThreadingHTTPServer | None = None
+        self._thread: threading.Thread | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """Where it listens, or did."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Listen."""
+        double = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._answer(None)
+
+            def do_POST(self) -> None:
+                self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+            def _answer(self, request: Any) -> None:
+                double.authorization = self.headers.get("Authorization")
+                status, body = double._answer(self.path.partition("?")[0], request)
+                content = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Connections are refused from here on."""
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+            self._server = None
+
+    def _answer(self, path: str, request: Any) -> tuple[int, Any]:
+        with self._lock:
+            self.requests.append(path)
+            if path in self.answers:
+                return self.answers[path]
+            if request is None and (asked := _SCHEMA.fullmatch(path)) and int(asked[1]) in self.schemas:
+                return 200, {"schema": self.schemas[int(asked[1])]}
+            if request is not None and (subject := _VERSIONS.fullmatch(path)):
+                self.subjects[subject[1]] = number = self._number_of(request["schema"])
+                return 200, {"id": number}
+            return NOT_FOUND
+
+    def _number_of(self, schema: str) -> int:
+        """The same id for the same schema, whatever the subject, as the registry does it."""
+        for number, known in self.schemas.items():
+            if known == schema:
+                return number
+        number = max((self.FIRST_REGISTERED - 1, *self.schemas)) + 1
+        self.schemas[number] = schema
+        return number
