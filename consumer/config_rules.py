@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Origin = Callable[[KeyPath], str | None]
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\s/]+):\d{1,5}")
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\s/]+):(?P<port>\d{1,5})")
 
 
 def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Origin) -> list[Problem]:
@@ -162,7 +162,10 @@ def _limit_problems(config: Config) -> Iterator[tuple[KeyPath, str, str]]:
     elif (registry.username is None) != (registry.password_file is None):
         yield ("kafka", "registry", "username"), "username and password_file belong together", "set both or neither"
     http = config.observability.http
-    if http and not _ADDRESS.fullmatch(http):
+    address = _ADDRESS.fullmatch(http)
+    if address is not None and int(address["port"]) > 65_535:
+        yield ("observability", "http"), f"{http!r} has a port above 65535", "choose 0 to 65535; 0 takes a free port"
+    elif http and address is None:
         yield (
             ("observability", "http"),
             f"{http!r} is not host:port",

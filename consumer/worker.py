@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -67,6 +68,7 @@ class Worker:
         limits = config.limits
         self._config = config
         self._routes = Routes(config.routes, tasks)
+        self._task_names = tuple(tasks)
         self._engine = Engine(
             bundle.tokenizer,
             bundle.limits,
@@ -87,10 +89,14 @@ class Worker:
         self._result_schema_ids: dict[str, int] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._events: dict[tuple[Partition, int], set[asyncio.Task[None]]] = {}
-        self._ended: set[tuple[Partition, int]] = set()
+        # The last epoch of each partition that ended; a partition's epochs only grow.
+        self._ended: dict[Partition, int] = {}
 
     async def run(self) -> int:
-        """Consume until SIGTERM, SIGINT or a fatal error; the exit code. Raises OSError for a taken HTTP port."""
+        """Consume until SIGTERM, SIGINT or a fatal error; the exit code.
+
+        Raises OSError for an HTTP address that cannot be used.
+        """
         loop = self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
@@ -100,6 +106,7 @@ class Worker:
             LengthCut(self._config.batching.max_tokens, self._config.batching.max_in_flight),
             # Any healthy model answers this, and it is answered in milliseconds.
             self._engine.start("好", Task("known-good", "classify", {"好": None, "不好": None})).windows[0],
+            self._config.model.name,
             self._metrics,
             self._dispatcher_state,
         )
@@ -193,7 +200,7 @@ class Worker:
         while True:
             record = await intake.get()
             key = (Partition.of(record), record.epoch)
-            if key in self._ended:
+            if record.epoch <= self._ended.get(key[0], -1):
                 continue
             task = asyncio.create_task(self._process(record, pipeline, edge))
             running = self._events.setdefault(key, set())
@@ -216,17 +223,25 @@ class Worker:
         if config.kafka.registry.url is None:
             return
         # Not at the top: a worker without a registry should not load its client.
-        from consumer.kafka.registry import SchemaResolver
+        from consumer.kafka.registry import RegistryRefused, SchemaResolver
         from consumer.kafka.schema_waiting import AwaitedSchemas
         from consumer.resources import shipped
 
-        self._schemas = AwaitedSchemas(SchemaResolver(config.kafka.registry), self._registry_state)
+        try:
+            resolver = SchemaResolver(config.kafka.registry)
+        except RegistryRefused as error:
+            _log.error("kafka.registry has settings that cannot be", reason=str(error))
+            self._exit = EXIT_USAGE
+            self._stopping.set()
+            return
+        self._schemas = AwaitedSchemas(resolver, self._registry_state)
         text = shipped("schemas/avro/extraction_result.avsc").read_text("utf-8")
         topics = {
             output_topic(route.output, task)
             for route in config.routes
             if route.output_format == "avro"
-            for task in (*route.tasks, INLINE)
+            # Events may name any known task, whatever their route lists.
+            for task in (*self._task_names, INLINE)
         }
         for topic in sorted(topics):
             self._result_schema_ids[topic] = await self._schemas.register(topic, text)
@@ -255,7 +270,8 @@ class Worker:
 
     def _drop(self, epochs: Mapping[Partition, int]) -> None:
         """Partitions were revoked: their unfinished events are someone else's now."""
-        self._ended.update(epochs.items())
+        for partition, epoch in epochs.items():
+            self._ended[partition] = max(epoch, self._ended.get(partition, -1))
         for key in epochs.items():
             for task in self._events.pop(key, set()):
                 task.cancel()
@@ -293,13 +309,16 @@ class Worker:
         if not self._config.observability.http:
             return None
         health = self._health
-        server = HttpServer(
-            self._config.observability.http,
-            live=health.live,
-            ready=health.ready,
-            status=health.status,
-            metrics=self._metrics.exposition,
-        )
+        try:
+            server = HttpServer(
+                self._config.observability.http,
+                live=health.live,
+                ready=health.ready,
+                status=health.status,
+                metrics=self._metrics.exposition,
+            )
+        except ValueError as error:  # no host and port after all, or a host name that no resolver takes
+            raise OSError(errno.EINVAL, str(error)) from None
         _log.info("http", address=f"{self._config.observability.http.rpartition(':')[0]}:{server.port}")
         return server
 

@@ -22,9 +22,13 @@ KIP_1191 = "__dlq.errors."
 ORIGINAL_TIMESTAMP = "rexstream-original-timestamp"
 REPLAY_COUNT = PREFIX + "replay-count"
 VALUE_OMITTED = PREFIX + "value-omitted"
+HEADERS_OMITTED = PREFIX + "headers-omitted"
 
 MESSAGE_BYTES = 2048
 """Longest message in a header: what fails because it is large must not fail again because of what is said about it."""
+
+_TIMESTAMP_BYTES = 20
+"""Longest 64-bit number in decimal: a longer original timestamp is none that was written here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,28 @@ def without_value(dead_letter: Output) -> Output | None:
         return None
     note = (VALUE_OMITTED, str(len(dead_letter.value)).encode())
     return replace(dead_letter, value=None, headers=(*dead_letter.headers, note))
+
+
+def without_carried_headers(dead_letter: Output) -> Output | None:
+    """The next step where even its value was too much: without the record's own headers, but for an original timestamp.
+
+    What is said about the failure stays. None when there are none left to omit.
+    """
+    # ``of`` puts what is said behind what is carried, beginning with this name; another system's may come before.
+    begin = max((at for at, (name, _) in enumerate(dead_letter.headers) if name == KIP_1191 + "topic"), default=0)
+    carried, said = dead_letter.headers[:begin], dead_letter.headers[begin:]
+    original = tuple(
+        header for header in carried if header[0] == ORIGINAL_TIMESTAMP and len(header[1] or b"") <= _TIMESTAMP_BYTES
+    )[-1:]
+    if carried == original:
+        return None
+    omitted = _size(carried) - _size(original)
+    return replace(dead_letter, headers=(*original, *said, (HEADERS_OMITTED, str(omitted).encode())))
+
+
+def _size(headers: Sequence[Header]) -> int:
+    """Bytes of names and values."""
+    return sum(len(name.encode()) + len(value or b"") for name, value in headers)
 
 
 def _kept(headers: Sequence[Header], said: Mapping[str, str]) -> tuple[Header, ...]:

@@ -26,7 +26,7 @@ class Committing(Protocol):
     """What is needed of ``confluent_kafka.Consumer``."""
 
     def commit(self, *, offsets: list[TopicPartition], asynchronous: Any) -> Any:
-        """Commit these positions; raises KafkaException."""
+        """Commit these positions; raises KafkaException. Unless asynchronous, returns them with their errors."""
 
 
 class Committer:
@@ -62,25 +62,32 @@ class Committer:
             self._commits.answered(failed=False, now=self._clock())
             self._observer.committed(len(positions))
 
-    def finish(self, consumer: Committing, leaving: Mapping[Partition, int], last: Mapping[Partition, int]) -> None:
-        """Assignments end: commit ``last``, and what was asked for and not yet answered, and wait for the answer."""
+    def finish(self, consumer: Committing, leaving: Mapping[Partition, int], last: Mapping[Partition, int]) -> bool:
+        """Assignments end: commit ``last``, and what was asked for and not yet answered, and wait for the answer.
+
+        Whether all of it is committed now. Otherwise the new owner starts at the commit before: records are repeated,
+        none is lost.
+        """
         self._collect()
         offsets = {**self._commits.leave(leaving), **last}
         if not offsets:
-            return
+            return True
         try:
-            consumer.commit(offsets=_positions(offsets), asynchronous=False)
+            answered: list[TopicPartition] = consumer.commit(offsets=_positions(offsets), asynchronous=False)
+            errors = [position.error for position in answered if position.error is not None]
         except KafkaException as error:
-            # The new owner starts at the commit before: records are repeated, none is lost.
-            self._observer.commit_failed(error.args[0].name())
-            logger.warning("The last commit of revoked partitions failed: %s", error)
+            errors = [error.args[0]]
+        if errors:
+            self._observer.commit_failed(errors[0].name())
+            logger.warning("The last commit of revoked partitions failed: %s", errors[0])
         else:
             self._observer.committed(len(offsets))
+        return not errors
 
-    def forget(self, lost: Mapping[Partition, int]) -> None:
-        """Assignments were lost: commit nothing of them."""
+    def forget(self, lost: Mapping[Partition, int]) -> bool:
+        """Assignments were lost: commit nothing of them. Whether nothing was left to commit."""
         self._collect()
-        self._commits.leave(lost)
+        return not self._commits.leave(lost)
 
     def _collect(self) -> None:
         while True:

@@ -148,9 +148,10 @@ class KafkaEdge:
     def drain(self, grace_seconds: float) -> bool:
         """Take no more records, finish those in flight within ``grace_seconds``, commit, leave the group, end.
 
-        True when nothing was left in flight and all threads ended. It returns at the latest ``CLOSE_SECONDS`` (twice
-        over) after the grace period, also when a client hangs: its threads are daemons and do not keep the process.
-        With 0 seconds what is durable is committed and the rest abandoned.
+        True when nothing was left in flight or uncommitted and all threads ended: a successor repeats nothing. It
+        returns at the latest ``CLOSE_SECONDS`` (twice over) after the grace period, also when a client hangs: its
+        threads are daemons and do not keep the process. With 0 seconds what is durable is committed and the rest
+        abandoned.
         """
         deadline = time.monotonic() + grace_seconds
         emptied = self._await_empty(deadline)
@@ -165,7 +166,7 @@ class KafkaEdge:
         end = max(end, time.monotonic() + CLOSE_SECONDS)
         self._commands.put(Stop(max(0.0, min(CLOSE_SECONDS, end - time.monotonic() - 1.0))))
         ended = _join(self._release.thread, end)
-        return emptied and left and ended and not self._failed.is_set()
+        return emptied and left and ended and self._source.left_whole and not self._failed.is_set()
 
     def status(self) -> EdgeStatus:
         """How things stand. From any thread."""

@@ -1,7 +1,7 @@
 """Produces released outcomes, at least once: an outcome is durable when every one of its outputs is acknowledged.
 
 No output is dropped: what the brokers refuse waits in its topic's lane and is produced again. Only its size turns a
-result into a dead letter, and a dead letter into one without its value.
+result into a dead letter, and a dead letter into one without its value, then without the headers that it carries.
 
 Outputs leave in order of release. After a refusal those that the client had under way already may land before the
 refused ones; nothing released later does. At least once allows no more: a restart, too, repeats older results after
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.delivery.dead_letters import without_value
+from consumer.delivery.dead_letters import without_carried_headers, without_value
 from consumer.kafka.lane import Lane
 
 if TYPE_CHECKING:
@@ -224,13 +224,13 @@ class Outbox:
         if output.topic != self._dead_letter_topic:
             send.output = self._make_dead_letter(send.job.release.outcome.record, output)
         else:
-            bare = without_value(output)
-            if bare is None:
+            smaller = without_value(output) or without_carried_headers(output)
+            if smaller is None:
                 lane = self._lanes[output.topic]
-                reason = "key and headers alone exceed its limit"
+                reason = "a dead letter's key and what is said of the failure alone exceed its limit"
                 self._refused(lane, send, "MSG_SIZE_TOO_LARGE", reason, was_under_way=False)
                 return
-            send.output = bare
+            send.output = smaller
         send.alone = False
         self._wait(send)
 

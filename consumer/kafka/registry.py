@@ -191,6 +191,10 @@ def connect(config: RegistryConfig) -> RegistryClient:
         except OSError as error:
             what = f"kafka.registry.password_file {config.password_file} cannot be read: {error.strerror}"
             raise RegistryRefused(what) from None
+        except UnicodeDecodeError:
+            # The error would quote the bytes, which are the password.
+            what = f"kafka.registry.password_file {config.password_file} is not UTF-8 text; write the password as such"
+            raise RegistryRefused(what) from None
         settings["basic.auth.user.info"] = f"{config.username}:{password}"
     client: RegistryClient = SchemaRegistryClient.new_client(settings)
     return client

@@ -89,6 +89,8 @@ class Source:
         self._committer = Committer(observer, clock)
         self.joined = False
         """Whether the group has accepted this member; its assignment may be empty."""
+        self.left_whole = True
+        """Whether no assignment that ended since a drain began left records to be repeated by their next owner."""
         self.turned_at = clock()
         """Monotonic seconds at which the loop last came round."""
         self._consumer = Consumer(
@@ -286,9 +288,9 @@ class Source:
         }
         logger.info("revoking %s: waiting up to %.1f s for what is in flight", _names(leaving), self._revoke_seconds)
         last = self._last_offsets(leaving)
-        self._forget(self._assignment.end(leaving))
+        whole = self._forget(self._assignment.end(leaving))
         self._pauses.gone(leaving)
-        self._committer.finish(consumer, leaving, last)
+        self._note_left(whole=self._committer.finish(consumer, leaving, last) and whole)
         self._on_revoked(leaving)
         consumer.incremental_unassign(partitions)
         self._observer.rebalanced("revoked", len(leaving))
@@ -298,8 +300,8 @@ class Source:
         self.joined = False
         ended = self._assignment.end(Partition(p.topic, p.partition) for p in partitions)
         self._commands.put(Lost(ended))
-        self._committer.forget(ended)
-        self._forget(ended)
+        whole = self._committer.forget(ended)
+        self._note_left(whole=self._forget(ended) and whole)
         self._pauses.gone(ended)
         self._on_revoked(ended)
         consumer.incremental_unassign(partitions)
@@ -324,10 +326,18 @@ class Source:
                     answer = {}
         return answer
 
-    def _forget(self, ended: Mapping[Partition, int]) -> None:
+    def _forget(self, ended: Mapping[Partition, int]) -> bool:
+        """Whether nothing of these was in flight."""
         with self._changed:
+            before = self._admission.events
             for partition, epoch in ended.items():
                 self._admission.forget(partition, epoch)
+            return self._admission.events == before
+
+    def _note_left(self, *, whole: bool) -> None:
+        # A rebalance long before is no matter of how this worker ends.
+        if DRAINING in self._pauses.reasons:
+            self.left_whole = self.left_whole and whole
 
     def _taken_drains(self) -> list[Drain]:
         drains = []

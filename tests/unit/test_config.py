@@ -176,6 +176,7 @@ def test_a_flag_that_leads_nowhere_is_an_error(flag: str) -> None:
         "routes.0.tasks=ner",
         "delivery.mode=exactly_twice",
         "observability.http=nowhere",
+        "observability.http=127.0.0.1:65536",
         "observability.log_level=loud",
         "kafka.registry.url=ftp://x",
         "kafka.registry.username=u",

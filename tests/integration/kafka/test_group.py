@@ -107,6 +107,7 @@ def test_unfinished_work_of_a_revoked_partition_is_left_to_its_new_owner(
     assert first.observed.counts["durable"] == 20
     assert {record.partition for record in second.records} == {gone.number}
     assert sorted(int(value) for value in cluster.values(output, 2)) == list(range(40))
+    assert first.edge.drain(20.0), "what an earlier rebalance cut off is no matter of how the member ends"
 
 
 def test_the_end_of_a_short_grace_period_leaves_the_rest_to_be_read_again(

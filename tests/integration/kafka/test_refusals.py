@@ -141,6 +141,42 @@ def test_a_failed_commit_is_tried_again(
     assert not worker.fatal
 
 
+def test_a_drain_whose_last_commit_fails_says_so(
+    own_broker: Any, cluster_of: Callable[[Any], Any], start: Callable[..., Any]
+) -> None:
+    """Everything is published and the offsets are not: the successor repeats it, and nobody may take that for clean."""
+    cluster = cluster_of(own_broker)
+    topic, output = own_broker.topic(1, "in"), own_broker.topic(1, "out")
+    cluster.send(topic, 5, 1)
+    worker = start(own_broker.bootstrap, topic, output, "unclean")
+    records = worker.wait(5)
+    own_broker.order(f"fail {OFFSET_COMMIT}" + f" {TOPIC_AUTHORIZATION_FAILED}" * 100)
+    for record in records:
+        worker.finish(record)
+    assert not worker.edge.drain(20.0)
+    assert worker.observed.counts["durable"] == 5
+    assert not worker.fatal
+    own_broker.order(f"forget {OFFSET_COMMIT}")
+    assert cluster.committed("unclean", topic, 1)[0] <= 0
+
+
+def test_a_drain_with_nothing_left_to_commit_needs_no_commit(
+    own_broker: Any, cluster_of: Callable[[Any], Any], start: Callable[..., Any]
+) -> None:
+    """What failed and was mended before does not count, nor what would fail now."""
+    cluster = cluster_of(own_broker)
+    topic, output = own_broker.topic(1, "in"), own_broker.topic(1, "out")
+    cluster.send(topic, 1, 1)
+    worker = start(own_broker.bootstrap, topic, output, "clean", echo=True)
+    own_broker.order(f"fail {OFFSET_COMMIT} {TOPIC_AUTHORIZATION_FAILED}")
+    eventually(lambda: worker.observed.counts["committed"] == 1)
+    assert cluster.committed("clean", topic, 1) == [1]
+    assert any(name.startswith("commit_failed") for name in worker.observed.counts)
+    own_broker.order(f"fail {OFFSET_COMMIT}" + f" {TOPIC_AUTHORIZATION_FAILED}" * 100)
+    assert worker.edge.drain(20.0)
+    own_broker.order(f"forget {OFFSET_COMMIT}")
+
+
 def test_a_drain_ends_although_no_broker_answers(
     own_broker: Any, cluster_of: Callable[[Any], Any], start: Callable[..., Any]
 ) -> None:

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.dead_letters import DeadLetters, Failure, dead_letter_id, replay_count, without_value
+from consumer.delivery.dead_letters import (
+    DeadLetters,
+    Failure,
+    dead_letter_id,
+    replay_count,
+    without_carried_headers,
+    without_value,
+)
 from consumer.delivery.outcome import Outcome, Output
 from consumer.events import Header, SourceRecord
 
@@ -125,6 +132,55 @@ def test_without_its_value_it_says_how_much_is_missing() -> None:
     assert bare.value is None
     assert bare.headers == (*letter.headers, ("rexstream-dlq-value-omitted", b"10"))
     assert without_value(bare) is None
+
+
+def test_without_carried_headers_it_still_says_everything_about_the_failure() -> None:
+    """What the record brought is left out and counted, once; what is said of the failure and of its value stays."""
+    foreign: tuple[Header, ...] = (
+        *RECORD.headers,
+        ("__dlq.errors.topic", b"theirs"),
+        ("__dlq.errors.trace", b"x" * 90),
+    )
+    record = replace(RECORD, headers=(*foreign, ("größe", b"1")), timestamp_ms=NOW + 9)
+    letter = without_value(LETTERS.of(record, FAILURE, NOW))
+    assert letter is not None
+    smaller = without_carried_headers(letter)
+    assert smaller is not None
+    assert (smaller.topic, smaller.key, smaller.value) == (letter.topic, letter.key, None)
+    assert smaller.headers[:-1] == letter.headers[len(record.headers) :]
+    # trace 5+1, twice; empty 5; bytes 5+2; the two of another system 18+6 and 18+90; größe 7 bytes and 1.
+    assert smaller.headers[-1] == ("rexstream-dlq-headers-omitted", b"164")
+    said = dict(smaller.headers)
+    assert said["__dlq.errors.topic"] == b"reviews.raw"
+    assert said["rexstream-dlq-value-omitted"] == b"10"
+    assert said["rexstream-original-timestamp"] == str(NOW + 9).encode()
+    assert without_carried_headers(smaller) is None
+
+
+@pytest.mark.parametrize(
+    ("carried", "kept"),
+    [
+        ([b"-9223372036854775808"], [b"-9223372036854775808"]),
+        ([b"7", b"8"], [b"8"]),
+        ([b"7" * 21], []),
+        ([None], [None]),
+    ],
+)
+def test_an_original_timestamp_of_an_earlier_round_outlives_other_headers(
+    carried: list[bytes | None], kept: list[bytes | None]
+) -> None:
+    """Unless it is none: whoever can send headers could block the topic with it."""
+    headers = (("other", b"1"), *(("rexstream-original-timestamp", value) for value in carried))
+    smaller = without_carried_headers(LETTERS.of(replace(RECORD, headers=headers), FAILURE, NOW))
+    assert smaller is not None
+    assert [value for name, value in smaller.headers if name == "rexstream-original-timestamp"] == kept
+    assert "other" not in dict(smaller.headers)
+    assert without_carried_headers(smaller) is None
+
+
+def test_a_record_without_headers_has_none_to_leave_out() -> None:
+    """Then its key is what is too large, and nothing can be done about that."""
+    assert without_carried_headers(LETTERS.of(replace(RECORD, headers=()), FAILURE, NOW)) is None
 
 
 @pytest.mark.parametrize(("kind", "outputs"), [("done", ()), ("dropped", (Output("t", None, b""),))])

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
@@ -10,17 +10,25 @@ from consumer.kafka.committer import Committer
 P, Q = Partition("in", 0), Partition("in", 1)
 
 
+class Answered(NamedTuple):
+    """A position that comes back from a commit."""
+
+    error: KafkaError | None
+
+
 class Consumer:
     """Remembers commits; fails when told to."""
 
     def __init__(self) -> None:
         self.commits: list[tuple[dict[int, int], bool]] = []
         self.error: KafkaError | None = None
+        self.refused: dict[int, KafkaError] = {}
 
-    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> list[Any] | None:
         if self.error is not None:
             raise KafkaException(self.error)
         self.commits.append(({p.partition: p.offset for p in offsets}, asynchronous))
+        return None if asynchronous else [Answered(self.refused.get(p.partition)) for p in offsets]
 
 
 class Bench:
@@ -95,7 +103,7 @@ def test_a_leaving_partition_gets_its_furthest_offset_in_a_last_commit() -> None
     bench.committer.ask({P: (1, 5), Q: (2, 6)})
     bench.send(p0=1, p1=2)
     bench.committer.ask({Q: (2, 9)})
-    bench.committer.finish(bench.consumer, {P: 1, Q: 2}, {P: 8})
+    assert bench.committer.finish(bench.consumer, {P: 1, Q: 2}, {P: 8})
     assert bench.consumer.commits[1] == ({0: 8, 1: 9}, False)
     bench.committer.answered(KafkaError(KafkaError._TRANSPORT), [])
     bench.now = 9.0
@@ -107,7 +115,29 @@ def test_a_lost_partition_is_not_committed() -> None:
     """It is someone else's already."""
     bench = Bench()
     bench.committer.ask({P: (1, 5)})
-    bench.committer.forget({P: 1})
-    bench.committer.finish(bench.consumer, {P: 1}, {})
+    assert not bench.committer.forget({P: 1}), "the new owner repeats records"
+    assert bench.committer.finish(bench.consumer, {P: 1}, {})
     bench.send(p0=1)
     assert bench.consumer.commits == []
+
+
+def test_a_last_commit_that_fails_is_told() -> None:
+    """As a whole or for one partition: what was not committed is repeated by the partition's next owner."""
+    bench = Bench()
+    bench.consumer.error = KafkaError(KafkaError._TRANSPORT)
+    assert not bench.committer.finish(bench.consumer, {P: 1}, {P: 8})
+    bench.consumer.error = None
+    bench.consumer.refused = {1: KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)}
+    assert not bench.committer.finish(bench.consumer, {P: 1, Q: 1}, {P: 8, Q: 9})
+    assert bench.counted == [("commit_failed", "_TRANSPORT"), ("commit_failed", "TOPIC_AUTHORIZATION_FAILED")]
+
+
+def test_where_everything_is_committed_nothing_is_left_to_fail() -> None:
+    """A broker that is gone is no reason to doubt what it acknowledged before."""
+    bench = Bench()
+    bench.committer.ask({P: (1, 5)})
+    bench.send(p0=1)
+    bench.committer.answered(None, [TopicPartition("in", 0, 5)])
+    bench.consumer.error = KafkaError(KafkaError._TRANSPORT)
+    assert bench.committer.finish(bench.consumer, {P: 1}, {})
+    assert bench.committer.forget({P: 1})

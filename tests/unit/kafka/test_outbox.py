@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.delivery.ledger import Release
 from consumer.delivery.outcome import Outcome, Output
 from consumer.delivery.partition import Partition
@@ -34,11 +35,14 @@ class Producer:
         self.room = 1 << 30
         self.refuse: dict[str, int] = {}
         self.client_bytes = 1 << 30
+        self.header_bytes = 1 << 30
+        self.headers: list[dict[str, bytes | None]] = []
 
     def produce(self, topic: str, **record: Any) -> None:
         if len(self.queue) >= self.room:
             raise BufferError
-        if len(record["value"] or b"") > self.client_bytes:
+        headers = sum(len(name) + len(value or b"") for name, value in record["headers"])
+        if len(record["value"] or b"") > self.client_bytes or headers > self.header_bytes:
             raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
         self.attempts += 1
         self.queue.append({"topic": topic, **record})
@@ -52,6 +56,7 @@ class Producer:
                 code = KafkaError.MSG_SIZE_TOO_LARGE
             if not code:
                 self.log += [(topic, record["value"]) for record in batch]
+                self.headers += [dict(record["headers"]) for record in batch]
             for record in batch:
                 record["on_delivery"](KafkaError(code) if code else None, None)
         return len(queue)
@@ -119,6 +124,12 @@ class Bench:
 
 def out(value: bytes = b"v", topic: str = "out", partition: int | None = 3) -> Output:
     return Output(topic, b"key", value, (("h", None),), partition, None)
+
+
+def dead_letter(headers: tuple[tuple[str, bytes | None], ...]) -> Output:
+    """Of a record that carried these."""
+    record = SourceRecord("in", 3, 0, 1, b"key", b"in", headers, 1, 0.0)
+    return DeadLetters("dead", "group", "0").of(record, Failure("decode", "InvalidJson", "no JSON", 2), 2)
 
 
 @pytest.fixture
@@ -210,6 +221,34 @@ def test_a_dead_letter_too_large_goes_without_its_value(bench: Bench) -> None:
     bench.turn(2)
     assert bench.durable == [0]
     assert bench.producer.values("dead") == [None]
+
+
+def test_a_dead_letter_whose_headers_are_too_large_goes_without_them(bench: Bench) -> None:
+    """What anyone can send blocks no topic: first its value is left out, then what it carries besides."""
+    bench.producer.header_bytes = 1000
+    bench.send(0, dead_letter((("trace", b"t" * 990), ("kind", b"k"))))
+    bench.send(1, dead_letter((("trace", b"t"),)))
+    bench.turn(3)
+    assert sorted(bench.durable) == [0, 1]
+    assert bench.hooks.refused == [("dead", "MSG_SIZE_TOO_LARGE")] * 2
+    assert bench.outbox.blocked == ()
+    assert sorted(bench.producer.values("dead"), key=bool) == [None, b"in"]
+    whole, cut = sorted(bench.producer.headers, key=lambda headers: "trace" not in headers)
+    assert whole["trace"] == b"t"
+    assert cut.keys() - whole.keys() == {"rexstream-dlq-value-omitted", "rexstream-dlq-headers-omitted"}
+    assert cut["rexstream-dlq-headers-omitted"] == b"1000"
+
+
+def test_a_dead_letter_too_large_without_value_and_headers_waits(bench: Bench) -> None:
+    """It is not dropped: the topic's limit must be raised, and then it is published."""
+    bench.producer.header_bytes = 10
+    bench.send(0, dead_letter((("trace", b"t"),)))
+    bench.run(30.0)
+    assert list(bench.outbox.blocked) == ["dead"]
+    assert bench.durable == []
+    bench.producer.header_bytes = 1000
+    bench.run(10.0)
+    assert bench.durable == [0]
 
 
 def test_a_record_larger_than_the_queue_is_not_waited_for(bench: Bench) -> None:

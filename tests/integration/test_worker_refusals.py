@@ -1,0 +1,60 @@
+"""``rexstream run`` with a configuration that parses and cannot work: exit code 2 and the reason, no traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from stub_server import StubServer
+from worker_run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Path]:
+    """That of a worker whose model answers; no test gets as far as to Kafka."""
+    stub = StubServer()
+    Run("127.0.0.1:9", ("in", "out", "dead"), stub, tmp_path)
+    yield tmp_path / "config.yaml"
+    stub.stop()
+
+
+def run(config: Path, *settings: str) -> str:
+    """What a worker that ends with code 2 writes."""
+    command = [sys.executable, "-m", "consumer", "run", "--config", str(config)]
+    for setting in settings:
+        command += ["--set", setting]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("127.0.0.1:70000", "65535"), (f"{'x' * 70}.example:9464", "label"), ("a]b:9464", "is not host:port")],
+)
+def test_an_http_address_that_cannot_be_opened(config: Path, address: str, words: str) -> None:
+    """A port that no socket has, a name that no resolver takes, and what only looks like host:port."""
+    said = run(config, f"observability.http={address}")
+    assert "observability.http" in said
+    assert words in said
+
+
+def test_a_password_file_that_cannot_be_read(config: Path, tmp_path: Path) -> None:
+    """The file is named; one that is no text is not quoted."""
+    registry = ("kafka.registry.url=http://127.0.0.1:9", "kafka.registry.username=reader")
+    missing = tmp_path / "nowhere"
+    assert f"password_file {missing} cannot be read" in run(
+        config, *registry, f"kafka.registry.password_file={missing}"
+    )
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"gehe\xfeim")
+    said = run(config, *registry, f"kafka.registry.password_file={binary}")
+    assert f"password_file {binary} is not UTF-8" in said
+    assert "gehe" not in said
