@@ -8,7 +8,14 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 
 from consumer.config import Config, DeliveryConfig, KafkaConfig, LimitsConfig
@@ -23,6 +30,11 @@ if TYPE_CHECKING:
     from consumer.events import SourceRecord
 
 GROUPS = itertools.count()
+_COORDINATOR_STARTS = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
 NOW_MS = 4_000_000_000_000
 # The mock cluster waits a whole session timeout (45 s by default) before each rebalance but a group's first.
 QUICK_SESSION = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 100}
@@ -205,6 +217,16 @@ class Cluster:
 
     def committed(self, group: str, topic: str, partitions: int) -> list[int]:
         """Committed offset of each partition; -1001 without one."""
-        asked = [ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for number in range(partitions)])]
-        (future,) = self._admin.list_consumer_group_offsets(asked, request_timeout=10).values()
-        return [p.offset for p in sorted(future.result().topic_partitions, key=lambda p: p.partition)]
+        deadline = time.monotonic() + 30
+        while True:
+            wanted = [TopicPartition(topic, number) for number in range(partitions)]
+            asked = [ConsumerGroupTopicPartitions(group, wanted)]
+            (future,) = self._admin.list_consumer_group_offsets(asked, request_timeout=10).values()
+            try:
+                return [p.offset for p in sorted(future.result().topic_partitions, key=lambda p: p.partition)]
+            except KafkaException as error:
+                # A new broker's coordinator is still being made; Kafka's own clients ask again as well.
+                starting = error.args[0].code() in _COORDINATOR_STARTS
+                if not starting or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
