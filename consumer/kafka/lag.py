@@ -1,9 +1,12 @@
 """Lag of the assigned partitions: queried end offset minus committed offset, on a timer.
 
 A thread and a client of its own: statistics and cached watermarks freeze while partitions are paused (librdkafka issue
-4996), and a query on the poll thread would block it as long as a broker is slow. The client is not a group member. One
-request a broker asks for all partitions, one more for the group's offsets; both are the numbers that
-``kafka-consumer-groups --describe`` shows, so records of a transaction that hangs count as lag.
+4996), and a query on the poll thread would block it as long as a broker is slow. The client is a consumer that never
+subscribes, so it is no member of the group. Both numbers are those that ``kafka-consumer-groups --describe`` shows, so
+records of a transaction that hangs count as lag.
+
+The admin client would ask for all partitions at once, but in confluent-kafka 2.16 its answer to an error of the group's
+coordinator (one that is starting) crashes the process now and then.
 """
 
 from __future__ import annotations
@@ -12,8 +15,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public, only not re-exported
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from consumer.delivery.partition import Partition
 from consumer.kafka.librdkafka_log import librdkafka_logger
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS = 10.0
 REQUEST_SECONDS = 5.0
-LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,9 @@ class LagWatch:
         observer: EdgeObserver,
         interval: float = INTERVAL_SECONDS,
     ) -> None:
-        self._client = AdminClient(dict(settings), logger=librdkafka_logger("lag"))
-        self._group = group
+        self._client = Consumer(
+            {**settings, "group.id": group, "enable.auto.commit": False}, logger=librdkafka_logger("lag")
+        )
         self._assigned = assigned
         self._observer = observer
         self._interval = interval
@@ -64,33 +65,19 @@ class LagWatch:
                 logger.warning("Lag is unknown for now: %s", error)
                 self.lags = {}
             self._observer.lag(self.lags)
-            self._client.poll(0)  # serves librdkafka's log lines
+            self._client.poll(0)  # serves librdkafka's log lines; nothing is assigned, so nothing is read
+        self._client.close()
 
     def _ask(self) -> dict[Partition, int]:
-        partitions = [TopicPartition(p.topic, p.number) for p in self._assigned()]
-        if not partitions:
-            return {}
-        committed = self._committed(partitions)
-        ends = self._offsets(partitions, LATEST)
-        # Nothing committed yet: everything that is still there lies ahead.
-        starts = self._offsets([p for p in partitions if Partition(p.topic, p.partition) not in committed], EARLIEST)
-        return {p: max(0, end - {**starts, **committed}.get(p, end)) for p, end in ends.items()}
-
-    def _committed(self, partitions: list[TopicPartition]) -> dict[Partition, int]:
-        request = [ConsumerGroupTopicPartitions(self._group, partitions)]
-        (future,) = self._client.list_consumer_group_offsets(request, request_timeout=REQUEST_SECONDS).values()
-        answer = future.result(timeout=2 * REQUEST_SECONDS).topic_partitions
-        return {Partition(p.topic, p.partition): p.offset for p in answer if p.error is None and p.offset >= 0}
-
-    def _offsets(self, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[Partition, int]:
-        if not partitions:
-            return {}
-        futures = self._client.list_offsets(dict.fromkeys(partitions, spec), request_timeout=REQUEST_SECONDS)
-        offsets = {}
-        for partition, future in futures.items():
+        assigned = [TopicPartition(p.topic, p.number) for p in self._assigned()]
+        lags = {}
+        for committed in self._client.committed(assigned, timeout=REQUEST_SECONDS) if assigned else ():
+            partition = Partition(committed.topic, committed.partition)
             try:
-                answer = future.result(timeout=2 * REQUEST_SECONDS)
-                offsets[Partition(partition.topic, partition.partition)] = answer.offset
+                start, end = self._client.get_watermark_offsets(committed, timeout=REQUEST_SECONDS)
             except KafkaException as error:
-                logger.info("Offset of %s-%d is unknown: %s", partition.topic, partition.partition, error)
-        return offsets
+                logger.info("Offset of %s is unknown: %s", partition, error)
+                continue
+            # Nothing committed yet: everything that is still there lies ahead.
+            lags[partition] = max(0, end - (committed.offset if committed.offset >= 0 else start))
+        return lags

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
-    KafkaError,
     KafkaException,
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
 
 from consumer.config import Config, DeliveryConfig, KafkaConfig, LimitsConfig
 from consumer.delivery.dead_letters import DeadLetters, Failure
@@ -30,11 +27,6 @@ if TYPE_CHECKING:
     from consumer.events import SourceRecord
 
 GROUPS = itertools.count()
-_COORDINATOR_STARTS = (
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
-)
 NOW_MS = 4_000_000_000_000
 # The mock cluster waits a whole session timeout (45 s by default) before each rebalance but a group's first.
 QUICK_SESSION = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 100}
@@ -166,7 +158,6 @@ class Cluster:
 
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
-        self._admin = AdminClient({"bootstrap.servers": bootstrap})
 
     def send(self, topic: str, count: int, partitions: int, *, keys: int = 50, value: bytes = b"") -> None:
         """``count`` records, numbered in their values, spread over the partitions by key."""
@@ -217,16 +208,17 @@ class Cluster:
 
     def committed(self, group: str, topic: str, partitions: int) -> list[int]:
         """Committed offset of each partition; -1001 without one."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group})
         deadline = time.monotonic() + 30
-        while True:
-            wanted = [TopicPartition(topic, number) for number in range(partitions)]
-            asked = [ConsumerGroupTopicPartitions(group, wanted)]
-            (future,) = self._admin.list_consumer_group_offsets(asked, request_timeout=10).values()
-            try:
-                return [p.offset for p in sorted(future.result().topic_partitions, key=lambda p: p.partition)]
-            except KafkaException as error:
-                # A new broker's coordinator is still being made; Kafka's own clients ask again as well.
-                starting = error.args[0].code() in _COORDINATOR_STARTS
-                if not starting or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
+        try:
+            while True:
+                try:
+                    wanted = [TopicPartition(topic, number) for number in range(partitions)]
+                    return [position.offset for position in consumer.committed(wanted, timeout=10)]
+                except KafkaException:
+                    # A new broker's coordinator is still being made.
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.1)
+        finally:
+            consumer.close()
