@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-AUTO_PARTITIONS = 4
-"""Partitions of a topic that a client's first use creates: compiled into librdkafka."""
-
 _PRODUCER = 0
 _ERROR_BYTES = 512
 _HEARTBEAT_MS = 500

@@ -28,7 +28,6 @@ Tensor = Any
 """A tf.Tensor: TensorFlow publishes no types."""
 
 Precision = Literal["float32", "bfloat16", "float16"]
-PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "bfloat16", "float16")
 """Of the encoder's matrix products. All else (embeddings, normalisation, softmax, positions, head) stays float32."""
 
 _MASKED: Final = -1e9

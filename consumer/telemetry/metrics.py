@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EventOutcome = Literal["done", "partial", "dead_letter", "dropped"]
 """One record: every task gave a result; some did; none did; nothing to do (a null value)."""
 LatencyPoint = Literal["extracted", "durable"]
-Stage = Literal["decode", "prepare", "queue", "model", "advance", "hold", "produce", "commit"]
+Stage = Literal["decode", "queue", "model", "hold"]
 PauseReason = Literal["backpressure", "output", "outage", "deployment_fault", "registry", "flood", "draining", "other"]
 Breaker = Literal["closed", "half_open", "open"]
 
