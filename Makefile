@@ -13,11 +13,11 @@ else
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: install demo test lint bench clean help
+.PHONY: install demo test kafka chaos lint bench clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,3s/^# //p' Makefile; echo 'make lint   ruff and mypy'; echo 'make bench  benchmarks, each printed with its limit or its peer'
+	@sed -n '1,3s/^# //p' Makefile; echo 'make kafka  a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C (PORT=9192 for another port)'; echo 'make chaos  every fault against a real Apache Kafka, each with an audit (ARGS=--list names them)'; echo 'make lint   ruff and mypy'; echo 'make bench  benchmarks, each printed with its limit or its peer'
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed and none was found; set PYTHON=/path/to/python" >&2; exit 2; }
@@ -47,6 +47,12 @@ demo: .venv/.model
 
 test: .venv/.dev
 	$(BIN)/python -m pytest $(ARGS)
+
+kafka: .venv/.dev
+	@$(BIN)/python tests/support/kafka_server.py $(if $(PORT),--port $(PORT))
+
+chaos: .venv/.dev
+	@PYTHONPATH=tests:tests/support $(BIN)/python -m chaos $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

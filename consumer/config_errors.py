@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -12,10 +14,19 @@ if TYPE_CHECKING:
 KeyPath = tuple[str | int, ...]
 """Keys and list indexes from the root. A key of ``kafka.client`` is one element, dots and all."""
 
+Origin = Callable[[KeyPath], str | None]
+"""Where a key was set: ``file:line``, a variable's name, ``--set key``, None for a default."""
+
+
+_UNLIKE_KEYS = re.compile(r"[:=\"'@].*|(?<=\S)\s.*", re.DOTALL)
+
 
 def dotted(path: KeyPath) -> str:
-    """``("routes", 0, "input")`` as ``routes.0.input``, the form that ``--set`` takes."""
-    return ".".join(map(str, path))
+    """``("routes", 0, "input")`` as ``routes.0.input``, the form that ``--set`` takes.
+
+    A key is shown up to what no key holds: YAML takes ``sasl.password:secret``, without the space, for a key.
+    """
+    return ".".join(_UNLIKE_KEYS.sub("…", str(part)) for part in path)
 
 
 def kind_of(value: object) -> str:

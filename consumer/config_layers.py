@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from consumer.config import Config
 from consumer.config_errors import ConfigError, KeyPath, Problem, dotted
-from consumer.yaml_reading import read_yaml
+from consumer.yaml_reading import CONSTRUCTOR_ERRORS, read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -172,7 +172,7 @@ def _key_or_index(part: str) -> str | int:
 def _add_text(layers: Layers, path: KeyPath, text: str, origin: str) -> None:
     try:
         value = _value_of(path, text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, *CONSTRUCTOR_ERRORS):
         fix = 'write it as YAML or JSON, for example \'["a", "b"]\''
         layers.problems.append(Problem(dotted(path), origin, f"the text of {len(text)} characters is not YAML", fix))
         return

@@ -64,7 +64,7 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Sequence[str] 
     problems += find_problems(config, tasks, layers.origin)
     if problems or tasks is None:
         raise ConfigError(problems)
-    return Loaded(config, tasks, layers.origins, tuple(find_warnings(config)))
+    return Loaded(config, tasks, layers.origins, tuple(find_warnings(config, layers.origin)))
 
 
 def _translated(detail: ErrorDetails, layers: Layers) -> Problem:
@@ -111,6 +111,8 @@ def _wanted(path: KeyPath, detail: ErrorDetails) -> str:
             return f"one of {context['expected']}"
         case "greater_than":
             return f"greater than {context['gt']}"
+        case "less_than":
+            return f"less than {context['lt']}"
         case "greater_than_equal":
             return f"at least {context['ge']}"
         case known if known in _WANTED:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from consumer.codecs.topics import output_topic, plain_topic
-from consumer.config_errors import KeyPath, Problem, dotted, kind_of, nearest
+from consumer.config_errors import KeyPath, Origin, Problem, dotted, kind_of, nearest
+from consumer.config_security import security_problems, security_warnings
 from consumer.extraction.task import INLINE
 from consumer.redaction import is_secret
 
 if TYPE_CHECKING:
-    from consumer.config import Config, RouteConfig
+    from collections.abc import Collection, Iterator, Mapping
+
+    from consumer.config import Config, RegistryConfig, RouteConfig
     from consumer.extraction.task import SchemaTree, Task
 
-Origin = Callable[[KeyPath], str | None]
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\s/]+):(?P<port>\d{1,5})")
 
@@ -30,12 +31,15 @@ def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Orig
             yield from _task_problems(config, tasks)
         yield from _topic_problems(config, tasks or ())
         yield from _limit_problems(config)
+        yield from _registry_problems(config.kafka.registry)
+        yield from _delivery_problems(config)
         yield from _client_problems(config.kafka.client)
+        yield from security_problems(config.kafka, origin)
 
     return [Problem(dotted(path), origin(path), what, fix) for path, what, fix in problems()]
 
 
-def find_warnings(config: Config) -> list[Problem]:
+def find_warnings(config: Config, origin: Origin) -> list[Problem]:
     """What can work, and probably is not meant."""
     warnings = []
     for index, route in enumerate(config.routes):
@@ -47,6 +51,11 @@ def find_warnings(config: Config) -> list[Problem]:
     if config.batching.latency_objective_ms > config.delivery.grace_seconds * 1000:
         what = "is shorter than batching.latency_objective_ms, so work in flight may be cut off when a worker stops"
         warnings.append(Problem("delivery.grace_seconds", None, what, "raise it"))
+    delivery = config.delivery
+    if delivery.dead_letter_run is None and delivery.dead_letter_rate is None:
+        what = "and delivery.dead_letter_rate are both null: a producer that breaks has all it sends dead-lettered"
+        warnings.append(Problem("delivery.dead_letter_run", None, what, "set one of them: 50 and 0.2 are the defaults"))
+    warnings += security_warnings(config, origin)
     return warnings
 
 
@@ -141,9 +150,13 @@ def _name_problem(path: KeyPath, topic: str) -> Iterator[tuple[KeyPath, str, str
 
 
 def _limit_problems(config: Config) -> Iterator[tuple[KeyPath, str, str]]:
-    model, limits, registry = config.model, config.limits, config.kafka.registry
+    model, limits = config.model, config.limits
     if model.version is not None and model.label is not None:
         yield ("model", "version"), "version and label are both set, and each chooses the version", "keep one of them"
+    if model.tls is not None and (model.tls.certificate_file is None) != (model.tls.key_file is None):
+        given, other = ("key", "certificate") if model.tls.certificate_file is None else ("certificate", "key")
+        what = f"is set without model.tls.{other}_file, and neither is of use alone"
+        yield ("model", "tls", f"{given}_file"), what, "set both, or neither"
     if limits.in_flight_bytes < limits.value_bytes:
         what = (
             f"{limits.in_flight_bytes} bytes is less than one value may have (limits.value_bytes {limits.value_bytes})"
@@ -153,14 +166,6 @@ def _limit_problems(config: Config) -> Iterator[tuple[KeyPath, str, str]]:
             what,
             "raise it, or lower limits.value_bytes: such a value could never start",
         )
-    if registry.url is None:
-        for key in ("username", "password_file"):
-            if getattr(registry, key) is not None:
-                yield ("kafka", "registry", key), "is set without kafka.registry.url", "set the url or remove it"
-    elif not registry.url.startswith(("http://", "https://", "mock://")):
-        yield ("kafka", "registry", "url"), "is not an http or https address", "write it as http://host:8081"
-    elif (registry.username is None) != (registry.password_file is None):
-        yield ("kafka", "registry", "username"), "username and password_file belong together", "set both or neither"
     http = config.observability.http
     address = _ADDRESS.fullmatch(http)
     if address is not None and int(address["port"]) > 65_535:
@@ -171,6 +176,46 @@ def _limit_problems(config: Config) -> Iterator[tuple[KeyPath, str, str]]:
             f"{http!r} is not host:port",
             "write 127.0.0.1:9464, or an empty string for none",
         )
+
+
+def _registry_problems(registry: RegistryConfig) -> Iterator[tuple[KeyPath, str, str]]:
+    section: KeyPath = ("kafka", "registry")
+    url, tls = registry.url, ("ca_file", "certificate_file", "key_file")
+    if url is None:
+        for key in ("username", "password_file", *tls):
+            if getattr(registry, key) is not None:
+                yield (*section, key), "is set without kafka.registry.url", "set the url or remove it"
+        if not registry.auto_register:
+            yield (*section, "auto_register"), "is false without kafka.registry.url", "set the url or remove it"
+        return
+    if not url.startswith(("http://", "https://", "mock://")):
+        yield (*section, "url"), "is not an http or https address", "write it as http://host:8081"
+    elif not url.startswith("https://"):
+        for key in tls:
+            if getattr(registry, key) is not None:
+                yield (*section, key), "is for TLS, but the url is not https", "write the url as https://host:8081"
+    if (registry.username is None) != (registry.password_file is None):
+        yield (*section, "username"), "username and password_file belong together", "set both or neither"
+    elif registry.username is not None and "@" in url:
+        yield (*section, "username"), "is set, and the url holds credentials too", "remove those from the url"
+    elif ":" in (registry.username or ""):
+        yield (*section, "username"), "has a colon, which ends a name in HTTP's basic scheme", "use another name"
+    if (registry.certificate_file is None) != (registry.key_file is None):
+        given, other = ("key", "certificate") if registry.certificate_file is None else ("certificate", "key")
+        what = f"is set without kafka.registry.{other}_file, and neither is of use alone"
+        yield (*section, f"{given}_file"), what, "set both, or neither"
+
+
+def _delivery_problems(config: Config) -> Iterator[tuple[KeyPath, str, str]]:
+    delivery = config.delivery
+    if delivery.mode != "exactly_once":
+        return
+    if delivery.order not in (None, "partition"):
+        what = f"{delivery.order} cannot be had in exactly_once: a transaction holds a whole stretch of a partition"
+        yield ("delivery", "order"), what, "remove it, or set delivery.mode to at_least_once"
+    if delivery.transaction_interval_ms * 2 > delivery.transaction_timeout_ms:
+        what = f"{delivery.transaction_interval_ms} ms is more than half of delivery.transaction_timeout_ms"
+        yield ("delivery", "transaction_interval_ms"), what, "lower it: 100 is usual"
 
 
 _OURS = "remove it: Rexstream sets it"

@@ -30,6 +30,8 @@ class SourceRecord:
     """Broker or producer timestamp, milliseconds since 1970; None when the record has none."""
     fetched_at: float
     """Monotonic clock, seconds, when the poll thread received it."""
+    log_append_time: bool = False
+    """Whether the timestamp is the broker's (LogAppendTime), and not its producer's (CreateTime)."""
 
     @property
     def size(self) -> int:
@@ -66,3 +68,5 @@ class BadInput(Exception):  # noqa: N818 - named for what it is; it is not a fau
         self.stage: Stage = stage
         self.reason = reason
         self.message = message
+        self.model_version: str | None = None
+        """The model version that had answered so far, where the text met a limit on the way."""

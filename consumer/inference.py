@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from consumer.codecs.results import ModelUsed
+from consumer.events import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from consumer.extraction.engine import Engine
     from consumer.extraction.extraction import Extraction
@@ -30,8 +31,8 @@ VERSION_CHANGED = "model_version_changed: started again"
 class Submitter(Protocol):
     """The dispatcher, as far as one extraction needs it."""
 
-    def submit(self, window: Window, deadline: float, level: int) -> asyncio.Future[WindowAnswer]:
-        """Queue one window for a batch."""
+    def submit(self, window: Window, deadline: float, level: int, origin: Hashable) -> asyncio.Future[WindowAnswer]:
+        """Queue one window for a batch. ``origin`` is the event that it comes from."""
         ...
 
 
@@ -58,8 +59,10 @@ class Inferrer:
         self._dispatcher = dispatcher
         self._clock = clock
 
-    async def infer(self, text: str, task: Task, deadline: float) -> Inference:
+    async def infer(self, text: str, task: Task, deadline: float, origin: Hashable) -> Inference:
         """Extract ``task`` from ``text``. ``deadline`` (seconds of the clock) orders the work, it does not end it.
+
+        ``origin`` tells one event from another: what the model refuses of one counts once, whatever its tasks.
 
         One result never mixes models: when another version answers than answered before, the extraction starts again
         at level 0. Raises BadInput for a text or schema over the limits, and WindowRefused.
@@ -67,19 +70,24 @@ class Inferrer:
         restarts = 0
         while True:
             run = _Run(self._engine.start(text, task))
-            if await self._finish(run, deadline):
+            try:
+                finished = await self._finish(run, deadline, origin)
+            except BadInput as bad:
+                bad.model_version = run.model_version
+                raise
+            if finished:
                 return run.inference(restarts)
             restarts += 1
             if restarts > self.PATIENT_AFTER:
                 _log.warning("model versions change faster than this text is extracted", restarts=restarts)
                 await asyncio.sleep(random.uniform(0.1, 1.0))  # noqa: S311 - jitter, not cryptography
 
-    async def _finish(self, run: _Run, deadline: float) -> bool:
+    async def _finish(self, run: _Run, deadline: float, origin: Hashable) -> bool:
         """Answer level after level; False when the model version changed on the way."""
         extraction = run.extraction
         while not extraction.finished:
             started = self._clock()
-            futures = [self._dispatcher.submit(w, deadline, extraction.level) for w in extraction.windows]
+            futures = [self._dispatcher.submit(w, deadline, extraction.level, origin) for w in extraction.windows]
             try:
                 answers = [await future for future in futures]
             finally:
@@ -102,6 +110,11 @@ class _Run:
         self._queued = 0.0
         self._in_model = 0.0
         self._overflowed = 0
+
+    @property
+    def model_version(self) -> str | None:
+        """The version of the answers so far; None before the first."""
+        return self._model.version or None
 
     def accept(self, answers: Sequence[WindowAnswer], elapsed: float) -> bool:
         """Count a level's answers; False when they come from another model version than before, or from two."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from consumer.delivery.outcome import Outcome
     from consumer.delivery.partition import Partition
@@ -21,14 +21,17 @@ _log = structlog.stdlib.get_logger(__name__)
 class EdgeMetrics:
     """Implements the edge's ``EdgeObserver``. Called from its threads."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, ended: Callable[[SourceRecord, Outcome], None]) -> None:
+        """``ended`` hears of every record whose outputs are durable."""
         self._metrics = metrics
+        self._ended = ended
 
     def delivered(self, records: int) -> None:
         """Counted when they are finished."""
 
-    def durable(self, record: SourceRecord, outcome: Outcome) -> None:  # noqa: ARG002
+    def durable(self, record: SourceRecord, outcome: Outcome) -> None:
         """The end of an event's journey."""
+        self._ended(record, outcome)
         if record.timestamp_ms is not None:
             self._metrics.event_latency("durable", time.time() - record.timestamp_ms / 1000)
 
@@ -64,9 +67,14 @@ class EdgeMetrics:
         """The output is held and produced again."""
         _log.warning("output refused", topic=topic, code=code)
 
+    def transaction(self, how: Literal["committed", "aborted"], seconds: float, records: int) -> None:
+        """Counted; each is too common for a log line."""
+        self._metrics.transaction(how)
+        _log.debug("transaction", how=how, seconds=round(seconds, 3), records=records)
+
     def client_error(self, client: str, code: str) -> None:
         """The client reconnects by itself; its own log lines have the details."""
-        _log.warning("kafka client error", client=client, code=code)
+        _log.debug("kafka client error", client=client, code=code)
 
     def lag(self, lags: Mapping[Partition, int]) -> None:
         """Queried by the edge on a timer."""

@@ -15,14 +15,15 @@ from consumer.codecs.decoding import decode
 from consumer.codecs.results import TASK, Timing, encode_json, result_fields, result_headers, result_id
 from consumer.codecs.traceparent import continue_trace
 from consumer.delivery.dead_letters import Failure
+from consumer.delivery.exception_names import class_name, stack_trace
 from consumer.delivery.outcome import Outcome, Output
 from consumer.events import BadInput
 from consumer.inference import VERSION_CHANGED
 from consumer.room import Room
-from consumer.serving.dispatcher import WindowRefused
+from consumer.serving.refused import WindowRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Hashable
     from typing import Any
 
     from consumer.codecs.avro_codec import ParsedSchema
@@ -61,7 +62,7 @@ class PipelineObserver(Protocol):
 
 
 class Schemas(Protocol):
-    """Writer schemas for Avro values in Confluent's wire format."""
+    """Schemas for Avro values in Confluent's wire format."""
 
     async def ensure(self, value: bytes) -> None:
         """Wait until the schema of ``value`` is known. Raises BadInput for a value without a known one."""
@@ -71,11 +72,15 @@ class Schemas(Protocol):
         """The schema of an id that ``ensure`` made known."""
         ...
 
+    async def result_schema_id(self, topic: str) -> int:
+        """Wait until the result schema has an id on an output topic; the id."""
+        ...
+
 
 class Infer(Protocol):
     """``Inferrer.infer``."""
 
-    def __call__(self, text: str, task: Task, deadline: float) -> Awaitable[Inference]:
+    def __call__(self, text: str, task: Task, deadline: float, origin: Hashable) -> Awaitable[Inference]:
         """Extract a task from a text."""
         ...
 
@@ -101,14 +106,12 @@ class Pipeline:
         max_value_bytes: int,
         latency_objective: float,
         schemas: Schemas | None = None,
-        result_schema_ids: Mapping[str, int] | None = None,
         wall_clock: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``model`` is the name that dead letters give; ``latency_objective`` is in seconds.
 
-        ``schemas`` is None without a registry: Avro values are bare data then. ``result_schema_ids``: output topic ->
-        id of the result schema there; with a registry every topic of Avro results needs one.
+        ``schemas`` is None without a registry: Avro values are bare data then, and framed with it.
         """
         self._routes = routes
         self._infer = infer
@@ -119,7 +122,6 @@ class Pipeline:
         self._max_value_bytes = max_value_bytes
         self._objective = latency_objective
         self._schemas = schemas
-        self._result_schema_ids = result_schema_ids or {}
         self._wall = wall_clock
         self._clock = clock
 
@@ -181,20 +183,36 @@ class Pipeline:
         )
         try:
             async with self._room.taken(len(event.text)):
-                inference = await self._infer(event.text, task, deadline)
+                origin = (record.topic, record.partition, record.offset)
+                inference = await self._infer(event.text, task, deadline, origin)
         except BadInput as bad:
             return _Published(self._dead_letter(record, bad, task.name), 0, is_result=False)
         except WindowRefused as refused:
             unanswerable = BadInput("extract", refused.reason, str(refused.error))
-            letter = self._dead_letter(record, unanswerable, task.name, attempts=refused.attempts)
+            letter = self._dead_letter(record, unanswerable, task.name, refused)
             return _Published(letter, 0, is_result=False)
         self._observer.stage("queue", inference.queued)
         self._observer.stage("model", inference.in_model)
-        output = self._result(record, event, task, trace, inference)
+        topic = self._routes.output_topic(record.topic, task.name)
+        number = await self._result_schema_id(record.topic, topic)
+        output = self._result(record, event, task, trace, inference, topic, number)
         return _Published(output, inference.extracted.model_calls, is_result=True)
 
+    async def _result_schema_id(self, input_topic: str, output_topic: str) -> int | None:
+        """What stands before every Avro result where there is a registry."""
+        if self._schemas is None or self._routes.route(input_topic).output_format != "avro":
+            return None
+        return await self._schemas.result_schema_id(output_topic)
+
     def _result(
-        self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, inference: Inference
+        self,
+        record: SourceRecord,
+        event: ReviewEvent,
+        task: Task,
+        trace: Trace,
+        inference: Inference,
+        topic: str,
+        schema_number: int | None,
     ) -> Output:
         warnings = list(inference.extracted.warnings)
         if inference.overflowed:
@@ -216,25 +234,27 @@ class Pipeline:
             int(self._wall() * 1000),
             record,
         )
-        topic = self._routes.output_topic(record.topic, task.name)
         return Output(
             topic=topic,
             key=record.key,
-            value=self._encode(record.topic, topic, fields),
+            value=self._encode(record.topic, fields, schema_number),
             headers=result_headers(record.headers, task.name, result_id(event.event_id, task), trace),
             partition=record.partition,
         )
 
-    def _encode(self, input_topic: str, output_topic: str, fields: dict[str, Any]) -> bytes:
+    def _encode(self, input_topic: str, fields: dict[str, Any], schema_number: int | None) -> bytes:
         if self._routes.route(input_topic).output_format == "json":
             return encode_json(fields)
         # Not at the top: a worker without Avro topics should not load the Avro library.
         from consumer.codecs.avro_codec import encode_avro
 
-        # With a registry every reader expects its framing: a topic without an id is a defect, and KeyError says so.
-        return encode_avro(fields, None if self._schemas is None else self._result_schema_ids[output_topic])
+        return encode_avro(fields, schema_number)
 
-    def _dead_letter(self, record: SourceRecord, bad: BadInput, task: str | None, attempts: int = 1) -> Output:
+    def _dead_letter(
+        self, record: SourceRecord, bad: BadInput, task: str | None, refused: WindowRefused | None = None
+    ) -> Output:
+        """``refused`` is what lies behind ``bad`` when a window of it could not be answered."""
+        raised = refused or bad
         now_ms = int(self._wall() * 1000)
         self._observer.dead_letter(bad.stage, bad.reason)
         # A name that nobody configured may be anything, review text too.
@@ -244,11 +264,14 @@ class Pipeline:
             stage=bad.stage,
             reason=bad.reason,
             message=bad.message,
-            first_failed_at_ms=now_ms,
-            exception=f"{type(bad).__module__}.{type(bad).__qualname__}",
-            attempts=attempts,
+            first_failed_at_ms=now_ms - round(refused.failing_seconds * 1000 if refused else 0.0),
+            exception=class_name(raised),
+            cause=class_name(raised.__cause__),
+            stack_trace=stack_trace(raised) if self._dead_letters.stack_traces else None,
+            attempts=refused.attempts if refused else 1,
             task=task,
             model=self._model if bad.stage == "extract" else None,
+            model_version=refused.model_version if refused else bad.model_version,
         )
         return self._dead_letters.of(record, failure, now_ms)
 

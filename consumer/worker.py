@@ -21,17 +21,20 @@ from confluent_kafka import KafkaException
 from consumer import __version__
 from consumer.batching.policy import LengthCut
 from consumer.codecs.routing import Routes
-from consumer.codecs.topics import output_topic
 from consumer.delivery.dead_letters import DeadLetters
 from consumer.delivery.partition import Partition
 from consumer.extraction.engine import Engine
 from consumer.extraction.limits import ExtractionLimits
-from consumer.extraction.task import INLINE, Task
+from consumer.extraction.task import Task
+from consumer.flood_gate import FloodGate
 from consumer.inference import Inferrer
 from consumer.kafka.edge import KafkaEdge
+from consumer.kafka.failed import ClientFailed
+from consumer.kafka.transactional_cluster import refuse_embedded
 from consumer.observing import EdgeMetrics
 from consumer.pipeline import Pipeline
 from consumer.serving.bundle import load_bundle
+from consumer.serving.channels import read_credentials
 from consumer.serving.client import TfServingClient
 from consumer.serving.dispatcher import Dispatcher, State
 from consumer.telemetry.http import HttpServer
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
 
 _log = structlog.stdlib.get_logger(__name__)
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_FENCED, EXIT_INTERRUPTED = 0, 1, 2, 4, 130
 
 # Why consumption is paused while the dispatcher does not send.
 _PAUSE = {State.OUTAGE: "outage", State.DEPLOYMENT_FAULT: "deployment_fault"}
@@ -59,16 +62,17 @@ class Worker:
 
     READY_POLL_SECONDS = 5.0
     WAIT_FOR_MODEL_SECONDS = 1.0
+    SAY_AGAIN_SECONDS = 30.0
 
     def __init__(self, config: Config, tasks: Mapping[str, Task], name: str) -> None:
-        """Reads the bundle: raises ValueError when model.bundle is missing or not one that the export wrote."""
+        """Reads the bundle and the files of model.tls: raises ValueError when one is missing or cannot be used."""
         if config.model.bundle is None:
             raise ValueError("model.bundle is not set: name the folder <model>/<version>/bundle that the export wrote")
         bundle = load_bundle(Path(config.model.bundle))
+        read_credentials(config.model.tls)  # the client reads them again, when it is too late for exit code 2
         limits = config.limits
         self._config = config
         self._routes = Routes(config.routes, tasks)
-        self._task_names = tuple(tasks)
         self._engine = Engine(
             bundle.tokenizer,
             bundle.limits,
@@ -82,11 +86,12 @@ class Worker:
         )
         self._bundle = bundle
         self._metrics = Metrics()
-        self._health = Health(config, name, self._metrics)
+        self._flood = FloodGate(config.delivery)
+        self._health = Health(config, name, self._metrics, self._flood)
         self._stopping = asyncio.Event()
         self._exit = EXIT_OK
+        self._say_unready_at = 0.0
         self._schemas: AwaitedSchemas | None = None
-        self._result_schema_ids: dict[str, int] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._events: dict[tuple[Partition, int], set[asyncio.Task[None]]] = {}
         # The last epoch of each partition that ended; a partition's epochs only grow.
@@ -131,11 +136,15 @@ class Worker:
 
     async def _prepare(self, client: TfServingClient) -> None:
         """Join the group only when the model can be used: a member that cannot work would hold partitions."""
-        said = False
-        while not await client.ready():
-            if not said:
-                _log.warning("waiting for the model", target=self._config.model.target, model=self._config.model.name)
-                said = True
+        if self._config.delivery.mode == "exactly_once":
+            try:
+                await asyncio.to_thread(refuse_embedded, self._config, self._stopping.is_set)
+            except ValueError as error:
+                _log.error("this cluster cannot be used", reason=str(error))
+                self._exit = EXIT_USAGE
+                self._stopping.set()
+                return
+        while not await self._ready(client):
             await asyncio.sleep(self.WAIT_FOR_MODEL_SECONDS)
         self._health.model_available = True
         self._in_background(self._dispatcher.pump())
@@ -143,19 +152,24 @@ class Worker:
         # dispatcher waits it out here as it does later.
         await self._dispatcher.known_good_answer()
         _log.info("model ready", target=self._config.model.target, model=self._config.model.name)
-        await self._open_registry()
+        self._open_registry()
 
     async def _consume(self, client: TfServingClient) -> None:
         pipeline = Pipeline(
             self._routes,
             Inferrer(self._engine, self._dispatcher).infer,
-            DeadLetters(self._config.delivery.dead_letter_topic, self._config.kafka.group_id, __version__),
+            DeadLetters(
+                self._config.delivery.dead_letter_topic,
+                self._config.kafka.group_id,
+                __version__,
+                self._config.dead_letter.headers,
+                self._config.dead_letter.stack_trace,
+            ),
             self._metrics,
             model=self._config.model.name,
             max_value_bytes=self._config.limits.value_bytes,
-            latency_objective=self._config.batching.latency_objective_ms / 1000,
+            latency_objective=self._objective_seconds(),
             schemas=self._schemas,
-            result_schema_ids=self._result_schema_ids,
         )
         intake: asyncio.Queue[SourceRecord] = asyncio.Queue()
 
@@ -172,15 +186,15 @@ class Worker:
                 self._routes.inputs,
                 on_records,
                 lambda epochs: self._from_thread(self._drop, epochs),
-                pipeline.too_large,
+                self._flood.noting(pipeline.too_large),
                 lambda error: self._from_thread(self._fatal, error),
-                EdgeMetrics(self._metrics),
+                EdgeMetrics(self._metrics, self._flood.ended),
             )
         except (ValueError, KafkaException) as error:
             _log.error("kafka.client has settings that cannot be", reason=str(error))
             self._exit = EXIT_USAGE
             return
-        self._health.edge = edge
+        self._health.edge = self._flood.intake = edge
         if (reason := _PAUSE.get(self._dispatcher.state)) is not None:
             edge.pause(reason)
         edge.start()
@@ -189,7 +203,7 @@ class Worker:
         _log.info("consuming", topics=list(self._routes.inputs), group=self._config.kafka.group_id)
         await self._stopping.wait()
         self._health.draining = True
-        grace = self._config.delivery.grace_seconds if self._exit != EXIT_FAILED else 0.0
+        grace = self._config.delivery.grace_seconds if self._exit not in (EXIT_FAILED, EXIT_FENCED) else 0.0
         drained = await asyncio.to_thread(edge.drain, grace)
         self._health.edge = None
         if not drained and self._exit == EXIT_OK:
@@ -217,40 +231,35 @@ class Worker:
             return
         edge.finish(record, outcome)
 
-    async def _open_registry(self) -> None:
-        """With a registry: its client, and the ids of the result schema on every Avro output topic."""
-        config = self._config
-        if config.kafka.registry.url is None:
+    def _objective_seconds(self) -> float:
+        """Until an event's last window is answered; a transaction may wait for company after that."""
+        waits = self._config.delivery.transaction_interval_ms if self._config.delivery.mode == "exactly_once" else 0
+        return max(1, self._config.batching.latency_objective_ms - waits) / 1000
+
+    def _open_registry(self) -> None:
+        """Nothing is asked before an event needs it: topics without Avro work without the registry."""
+        config = self._config.kafka.registry
+        if config.url is None:
             return
         # Not at the top: a worker without a registry should not load its client.
-        from consumer.kafka.registry import RegistryRefused, SchemaResolver
+        from consumer.kafka.registry import RESULT_SCHEMA, SchemaResolver
+        from consumer.kafka.registry_client import RegistryRefused
         from consumer.kafka.schema_waiting import AwaitedSchemas
         from consumer.resources import shipped
 
         try:
-            resolver = SchemaResolver(config.kafka.registry)
+            resolver = SchemaResolver(config, shipped(RESULT_SCHEMA).read_text("utf-8"))
         except RegistryRefused as error:
             _log.error("kafka.registry has settings that cannot be", reason=str(error))
             self._exit = EXIT_USAGE
             self._stopping.set()
             return
         self._schemas = AwaitedSchemas(resolver, self._registry_state)
-        text = shipped("schemas/avro/extraction_result.avsc").read_text("utf-8")
-        topics = {
-            output_topic(route.output, task)
-            for route in config.routes
-            if route.output_format == "avro"
-            # Events may name any known task, whatever their route lists.
-            for task in (*self._task_names, INLINE)
-        }
-        for topic in sorted(topics):
-            self._result_schema_ids[topic] = await self._schemas.register(topic, text)
 
     # -- what changes while it runs -------------------------------------------------------------------------------
 
     def _dispatcher_state(self, state: State, error: ServingError | None) -> None:
         self._health.serving = state
-        self._metrics.breaker("closed" if state is State.OK else "open")
         if error is not None:
             _log.error("the model server cannot be used", state=state.value, code=error.code, reason=error.message)
         else:
@@ -278,7 +287,7 @@ class Worker:
 
     def _fatal(self, error: BaseException) -> None:
         _log.critical("the worker must end", reason=str(error), kind=type(error).__name__)
-        self._exit = EXIT_FAILED
+        self._exit = EXIT_FENCED if isinstance(error, ClientFailed) else EXIT_FAILED
         self._stopping.set()
 
     def _signalled(self, number: int) -> None:
@@ -293,13 +302,26 @@ class Worker:
 
     async def _watch_model(self, client: TfServingClient) -> None:
         while True:
-            self._health.model_available = await client.ready()
+            self._health.model_available = await self._ready(client)
             await asyncio.sleep(self.READY_POLL_SECONDS)
 
+    async def _ready(self, client: TfServingClient) -> bool:
+        """Ask, and say why not: at once, then again from time to time, since the reason may have become another."""
+        ready = await client.ready()
+        now = time.monotonic()
+        if ready:
+            self._say_unready_at = now
+        elif now >= self._say_unready_at:
+            model = self._config.model
+            _log.warning("waiting for the model", target=model.target, model=model.name, reason=client.unready)
+            self._say_unready_at = now + self.SAY_AGAIN_SECONDS
+        return ready
+
     async def _heartbeat(self) -> None:
-        """Shows /livez that the loop turns."""
+        """Shows /livez that the loop turns, and ends flood pauses."""
         while True:
             self._health.loop_turned_at = time.monotonic()
+            self._flood.tick()
             self._health.windows_in_flight = self._dispatcher.waiting + self._dispatcher.in_flight
             await asyncio.sleep(0.5)
 
@@ -316,6 +338,7 @@ class Worker:
                 ready=health.ready,
                 status=health.status,
                 metrics=self._metrics.exposition,
+                resume=self._flood.resume,
             )
         except ValueError as error:  # no host and port after all, or a host name that no resolver takes
             raise OSError(errno.EINVAL, str(error)) from None

@@ -10,6 +10,7 @@ from consumer.serving.dispatcher import State
 
 if TYPE_CHECKING:
     from consumer.config import Config
+    from consumer.flood_gate import FloodGate
     from consumer.kafka.edge import EdgeStatus, KafkaEdge
     from consumer.telemetry.metrics import Metrics
     from consumer.telemetry.status import WorkerStatus
@@ -22,8 +23,9 @@ it is far above the budget of one."""
 class Health:
     """Written by the worker, read by the HTTP thread; single attributes, so no lock."""
 
-    def __init__(self, config: Config, worker: str, metrics: Metrics) -> None:
+    def __init__(self, config: Config, worker: str, metrics: Metrics, flood: FloodGate) -> None:
         self._config = config
+        self._flood = flood
         self._worker = worker
         self._metrics = metrics
         self._started = time.monotonic()
@@ -45,7 +47,7 @@ class Health:
         return not stuck, {"stuck_seconds": stuck}
 
     def ready(self) -> tuple[bool, dict[str, object]]:
-        """Joined, model available, able to publish, not draining."""
+        """Joined, model available, able to publish, not paused for dead letters, not draining."""
         reasons = self.reasons()
         return not reasons, {"reasons": reasons}
 
@@ -63,6 +65,8 @@ class Health:
             found.append("the model server does not answer")
         if self.registry is not None:
             found.append(self.registry)
+        if (flooded := self._flood.unready()) is not None:
+            found.append(flooded)
         if edge is None or not edge.joined:
             found.append("not joined to the consumer group")
         elif edge.blocked_outputs:
@@ -93,6 +97,7 @@ class Health:
                 "windows": self.windows_in_flight,
             },
             "paused": list(edge.paused) if edge else [],
+            "flood": self._flood.status(),
             "model": {
                 "target": self._config.model.target,
                 "name": self._config.model.name,

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from consumer.config_errors import ConfigError, KeyPath, Problem, dotted
+from consumer.redaction import HIDDEN
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+CONSTRUCTOR_ERRORS = (ValueError, RecursionError, LookupError, AttributeError, TypeError)
+"""What PyYAML's constructors let out besides YAMLError, such as IndexError for ``!!int ''``."""
+
+_QUOTED = re.compile(r"""(['"])(?!<|\\.\1)[^\n]{2,}\1""")
+"""More than one character of the file in a message of PyYAML's, whose own words are in angle brackets."""
 
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
@@ -38,14 +46,16 @@ def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
-        # The error's own text quotes the line, which may hold a password.
+        # The error's own text quotes the line, which may hold a password, and so may an undefined alias or tag.
         place = f"{path.name}:{error.problem_mark.line + 1}" if error.problem_mark else path.name
-        problems.append(Problem(str(path), place, f"is not YAML: {error.problem}", "mend the syntax at that line"))
+        said = _QUOTED.sub(HIDDEN, error.problem or "")
+        problems.append(Problem(str(path), place, f"is not YAML: {said}", "mend the syntax at that line"))
     except yaml.reader.ReaderError as error:
         what = f"holds a byte or character that YAML does not allow, at position {error.position}"
         problems.append(Problem(str(path), None, what, "save it as UTF-8"))
-    except (ValueError, RecursionError):
-        problems.append(Problem(str(path), None, "holds an impossible date or number, or nests too deep", "mend it"))
+    except CONSTRUCTOR_ERRORS:
+        what = "holds an impossible date, number or tag, or nests too deep"
+        problems.append(Problem(str(path), None, what, "mend it"))
     if problems:
         raise ConfigError(problems)
     return value, lines
@@ -73,7 +83,7 @@ def _walk(
             line = key.start_mark.line + 1
             if key.tag == _MERGE:
                 continue
-            if key.tag != _TEXT:
+            if key.tag != _TEXT or not isinstance(key, yaml.ScalarNode):
                 written = key.value if isinstance(key, yaml.ScalarNode) else "a key that is a list or mapping"
                 what = f"YAML does not read the key {written!r} as text"
                 problems.append(Problem(dotted(path) or name, f"{name}:{line}", what, "put it in quotes"))

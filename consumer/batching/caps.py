@@ -7,7 +7,8 @@ class Caps:
     """Token and in-flight caps of calls. Clock injected: every method takes ``now`` in seconds.
 
     A complaint about memory or message size takes 30 % of the tokens, one about threads takes a call in flight. Every
-    clean minute gives 5 % of the tokens and one call back, up to what was configured.
+    clean minute gives 5 % of the tokens and one call back, up to what was configured. After an outage there is one call
+    in flight until one was answered, then twice as many with every answer: all workers come back at the same moment.
     """
 
     SHRINK = 0.7
@@ -19,8 +20,14 @@ class Caps:
         """The configured caps, which are also the ceiling of recovery."""
         self._configured = (max_tokens, max_in_flight)
         self.max_tokens = max_tokens
-        self.max_in_flight = max_in_flight
+        self._in_flight = max_in_flight
+        self._ramp = max_in_flight
         self._clean_since = 0.0
+
+    @property
+    def max_in_flight(self) -> int:
+        """Calls that may be in flight now."""
+        return min(self._in_flight, self._ramp)
 
     def fewer_tokens(self, now: float) -> None:
         """The server ran out of memory, or the message was too large."""
@@ -29,14 +36,19 @@ class Caps:
 
     def fewer_in_flight(self, now: float) -> None:
         """The server has no thread left: smaller batches would make it worse."""
-        self.max_in_flight = max(1, self.max_in_flight - 1)
+        self._in_flight = max(1, self._in_flight - 1)
         self._clean_since = now
 
-    def recover(self, now: float) -> None:
+    def after_outage(self) -> None:
+        """Begin with one call."""
+        self._ramp = 1
+
+    def answered(self, now: float) -> None:
         """Call at every success."""
+        tokens, in_flight = self._configured
+        self._ramp = min(in_flight, self._ramp * 2)
         if now - self._clean_since < self.RECOVER_SECONDS:
             return
-        tokens, in_flight = self._configured
         self.max_tokens = min(tokens, self.max_tokens + max(1, int(tokens * self.RECOVER_SHARE)))
-        self.max_in_flight = min(in_flight, self.max_in_flight + 1)
+        self._in_flight = min(in_flight, self._in_flight + 1)
         self._clean_since = now

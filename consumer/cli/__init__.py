@@ -22,6 +22,8 @@ COMMANDS = {
     "evaluate": "Score a model against annotated data.",
     "send": "Send reviews to a topic.",
     "tail": "Print the results on a topic as they arrive.",
+    "dead-letters": "List, show and replay dead letters.",
+    "resume": "End a worker's pause after too many dead letters.",
     "check": "Validate the configuration; with --connect, try every dependency.",
     "config": "Print the configuration that a worker would run with.",
 }
@@ -34,7 +36,7 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"consumer.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"consumer.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -35,18 +35,23 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
       rexstream check --config rexstream.yaml --connect
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.cli import dependencies
+    from consumer.cli.registry_findings import registry_findings
 
     found = loaded(config_file, overrides)
     config = found.config
     findings = [dependencies.Finding("configuration", "ok", f"{len(config.routes)} route(s), {len(found.tasks)} tasks")]
     findings += [dependencies.Finding(p.key, "warn", f"{p.what}; {p.fix}") for p in found.warnings]
-    findings += [*dependencies.client_findings(config), *dependencies.bundle_findings(config)]
+    findings += [
+        *dependencies.client_findings(config),
+        *dependencies.bundle_findings(config),
+        *dependencies.tls_findings(config),
+    ]
     code = _INVALID if _failed(findings) else 0
     if connect and not code:
         tried = [
             *dependencies.kafka_findings(config),
             *dependencies.model_findings(config),
-            *dependencies.registry_findings(config),
+            *registry_findings(config),
         ]
         code = _UNREACHABLE if _failed(tried) else 0
         findings += tried

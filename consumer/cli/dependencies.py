@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 from consumer.codecs.topics import PLACEHOLDER, output_topic, plain_topic
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
     from consumer.config import Config
 
-DEAD_LETTER_RETENTION_MS = 30 * 24 * 3600 * 1000
+_DAY_MS = 24 * 3600 * 1000
+DEAD_LETTER_RETENTION_MS = 30 * _DAY_MS
 """How long dead letters should stay, so that a cause can be found and mended before they are replayed."""
 
 ANSWER_SECONDS = 5.0
@@ -36,6 +38,7 @@ def client_findings(config: Config) -> Iterator[Finding]:
     from confluent_kafka import Consumer, KafkaException, Producer
 
     from consumer.kafka.client_settings import consumer_settings, producer_settings
+    from consumer.kafka.security import SecurityFileError
 
     try:
         for make, settings in ((Consumer, consumer_settings(config)), (Producer, producer_settings(config))):
@@ -43,6 +46,8 @@ def client_findings(config: Config) -> Iterator[Finding]:
             client = make({**settings, "log_level": 0})
             if isinstance(client, Consumer):
                 client.close()
+    except SecurityFileError as error:
+        yield Finding("kafka.security", "fail", str(error))
     except (KafkaException, ValueError, TypeError) as error:
         # librdkafka's text names the property, and of a refused value says only what may stand there.
         reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
@@ -69,6 +74,21 @@ def bundle_findings(config: Config) -> Iterator[Finding]:
         yield Finding("model.bundle", "ok", f"{config.model.bundle}, contract {bundle.contract}")
 
 
+def tls_findings(config: Config) -> Iterator[Finding]:
+    """Whether the files for TLS to the model server, if it is configured, can be used."""
+    if config.model.tls is None:
+        return
+    from consumer.serving.channels import read_credentials
+    from consumer.serving.pem import PemError
+
+    try:
+        read_credentials(config.model.tls)
+    except PemError as error:
+        yield Finding("model.tls", "fail", str(error))
+    else:
+        yield Finding("model.tls", "ok", "files can be used")
+
+
 def kafka_findings(config: Config) -> Iterator[Finding]:
     """Whether the brokers answer and the topics are as they should be. Joins no group, creates no topic."""
     from confluent_kafka import KafkaError, KafkaException
@@ -76,6 +96,7 @@ def kafka_findings(config: Config) -> Iterator[Finding]:
 
     from consumer.kafka.client_settings import metadata_settings
     from consumer.kafka.cluster import EMBEDDED_CLUSTER_ID
+    from consumer.kafka.security import way_out
 
     servers = config.kafka.bootstrap_servers
     reasons: list[str] = []
@@ -92,12 +113,16 @@ def kafka_findings(config: Config) -> Iterator[Finding]:
     except KafkaException as error:
         admin.poll(0)
         reason = reasons[-1] if reasons else error.args[0].str()
-        detail = f"{servers}: {reason}; check kafka.bootstrap_servers and the security settings in kafka.client"
-        yield Finding("kafka", "fail", detail)
+        fix = way_out(reason) or "check kafka.bootstrap_servers and kafka.security"
+        yield Finding("kafka", "fail", f"{servers}: {reason}; {fix}")
         return
     yield Finding("kafka", "ok", f"{servers}: {len(metadata.brokers)} broker(s), cluster {metadata.cluster_id}")
     yield from _topic_findings(config, metadata.topics)
-    if (metadata.cluster_id or "").startswith(EMBEDDED_CLUSTER_ID):
+    embedded = (metadata.cluster_id or "").startswith(EMBEDDED_CLUSTER_ID)
+    if embedded and config.delivery.mode == "exactly_once":
+        detail = "exactly_once, and the embedded broker's transactions are not real; use Apache Kafka or at_least_once"
+        yield Finding("delivery.mode", "fail", detail)
+    if embedded:
         # It does not refuse the question, it never answers.
         detail = "unknown retention: the embedded broker is in memory and keeps about 4 MB a partition"
         yield Finding(f"topic {config.delivery.dead_letter_topic}", "warn", detail)
@@ -139,11 +164,15 @@ def _is_only_plain(config: Config, topic: str) -> bool:
 
 
 def topic_setting_findings(config: Config, admin: AdminClient, existing: set[str]) -> Iterator[Finding]:
-    """Whether dead letters stay long enough and fit. ``existing`` are the topics that are there."""
+    """Whether dead letters stay long enough and fit, and their markers stay. ``existing`` are the topics there are."""
+    from consumer.kafka.replay_markers import marker_topic, marker_topic_fault
+
     letters = config.delivery.dead_letter_topic
     if letters not in existing:
         return
-    settings = _topic_settings(admin, [letters, *(route.input for route in config.routes if route.input in existing)])
+    markers = marker_topic(letters)
+    inputs = [route.input for route in config.routes]
+    settings = _topic_settings(admin, [topic for topic in (letters, markers, *inputs) if topic in existing])
     subject = f"topic {letters}"
     of_letters = settings.get(letters)
     if of_letters is None:
@@ -151,15 +180,44 @@ def topic_setting_findings(config: Config, admin: AdminClient, existing: set[str
         return
     if "compact" in of_letters.get("cleanup.policy", ""):
         yield Finding(subject, "warn", "is compacted, so of dead letters with one key only the last stays; use delete")
-    retention = int(of_letters.get("retention.ms", -1))
-    if 0 <= retention < DEAD_LETTER_RETENTION_MS:
-        detail = f"keeps dead letters for {retention / 86_400_000:.1f} days; set retention.ms to 30 days or more"
-        yield Finding(subject, "warn", detail)
-    for topic, of_input in settings.items():
+    of_inputs = {topic: settings[topic] for topic in inputs if topic in settings}
+    yield from _retention_findings(subject, of_letters, of_inputs)
+    if markers in settings and (fault := marker_topic_fault(settings[markers])) is not None:
+        yield Finding(f"topic {markers}", "warn", fault)
+    for topic, of_input in of_inputs.items():
         largest, room = int(of_input.get("max.message.bytes", 0)), int(of_letters.get("max.message.bytes", 0))
         if largest > room:
             detail = f"takes {room} bytes a record, but {topic} takes {largest}; such dead letters lose their value"
             yield Finding(subject, "warn", f"{detail}; raise its max.message.bytes")
+
+
+def _retention_findings(
+    subject: str, of_letters: Mapping[str, str], of_inputs: Mapping[str, Mapping[str, str]]
+) -> Iterator[Finding]:
+    """Whether dead letters stay for a month, and for as long as the records that they are about.
+
+    A letter keeps its record's timestamp, and from that its retention counts: with less than the input's, the letter of
+    a record that waited long is gone as soon as it is written.
+    """
+    kept = _retention_ms(of_letters)
+    if kept == inf:
+        return
+    longest = max(of_inputs, key=lambda topic: _retention_ms(of_inputs[topic]), default=None)
+    window = _retention_ms(of_inputs[longest]) if longest is not None else 0.0
+    detail = f"keeps dead letters for {kept / _DAY_MS:.1f} days"
+    if kept < window:
+        days = "for ever" if window == inf else f"for {window / _DAY_MS:.1f} days"
+        detail += f", less than {longest} its records ({days}), so letters go while their records can still be read"
+    elif kept >= DEAD_LETTER_RETENTION_MS:
+        return
+    needed = "-1" if window == inf else f"{max(window, DEAD_LETTER_RETENTION_MS) / _DAY_MS:g} days or more"
+    yield Finding(subject, "warn", f"{detail}; set its retention.ms to {needed}")
+
+
+def _retention_ms(settings: Mapping[str, str]) -> float:
+    """How long a topic keeps records; infinite where none goes by its age."""
+    retention = int(settings.get("retention.ms", -1))
+    return inf if retention < 0 or "delete" not in settings.get("cleanup.policy", "delete") else retention
 
 
 def _topic_settings(admin: AdminClient, topics: list[str]) -> dict[str, dict[str, str]]:
@@ -182,6 +240,7 @@ def model_findings(config: Config) -> Iterator[Finding]:
     """Whether the model server answers and has the configured version."""
     import grpc
 
+    from consumer.serving.channels import open_blocking_channel, tls_hint
     from consumer.serving.descriptors import GET_MODEL_STATUS, ModelVersionStatus
 
     model = config.model
@@ -190,13 +249,14 @@ def model_findings(config: Config) -> Iterator[Finding]:
     request.model_spec.name = model.name
     if model.version is not None:
         request.model_spec.version.value = model.version
-    with grpc.insecure_channel(model.target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with open_blocking_channel(model) as channel:
         call = channel.unary_unary(GET_MODEL_STATUS.path)
         try:
             raw = call(request.SerializeToString(), timeout=ANSWER_SECONDS, wait_for_ready=False)
         except grpc.RpcError as error:
             detail = f"{model.target}: {error.code().name} {error.details()}"
-            yield Finding(subject, "fail", f"{detail}; check model.target, model.name and model.version")
+            hint = tls_hint(error.details() or "", model.tls)
+            yield Finding(subject, "fail", f"{detail}; {hint or 'check model.target, model.name and model.version'}")
             return
     versions = GET_MODEL_STATUS.response.FromString(raw).model_version_status
     states = {entry.version: ModelVersionStatus.State.Name(entry.state) for entry in versions}
@@ -208,17 +268,3 @@ def model_findings(config: Config) -> Iterator[Finding]:
         yield Finding(subject, "warn", detail)
     else:
         yield Finding(subject, "ok", f"{model.target}: {told}")
-
-
-def registry_findings(config: Config) -> Iterator[Finding]:
-    """Whether the Schema Registry, if one is configured, lets this client in."""
-    if config.kafka.registry.url is None:
-        return
-    from consumer.kafka.registry import RegistryRefused, RegistryUnavailable, SchemaResolver
-
-    try:
-        subjects = SchemaResolver(config.kafka.registry).probe()
-    except (RegistryUnavailable, RegistryRefused) as error:
-        yield Finding("schema registry", "fail", str(error))
-    else:
-        yield Finding("schema registry", "ok", f"{subjects} subject(s)")

@@ -14,14 +14,14 @@ import click
 
 from consumer.cli.evaluate_data import DataError, Example, LabelColumns, Named, read_examples
 from consumer.cli.evaluate_scores import METRICS, Score, report
-from consumer.cli.model_source import ModelSource, model_options, opened
+from consumer.cli.model_source import model_options, opened
 from consumer.cli.progress import counter
 from consumer.events import BadInput
 
 if TYPE_CHECKING:
     from consumer.cli.evaluate_data import NamedPath
     from consumer.cli.evaluate_scores import Metric
-    from consumer.cli.model_source import Session
+    from consumer.cli.model_source import ModelSource, Session
     from consumer.extracting import Extracting
 
 CHUNK = 512
@@ -68,10 +68,7 @@ def _label_map(_: click.Context, __: click.Parameter, value: str | None) -> dict
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     data: Path,
-    checkpoint: Path | None,
-    server: str | None,
-    bundle: Path | None,
-    model: str,
+    model_source: ModelSource,
     task_name: str | None,
     tasks_dirs: tuple[str, ...],
     metric: Metric | None,
@@ -111,7 +108,7 @@ def command(
         raise click.UsageError(f"--data {data}: {error}") from error
     chosen = metric or _default_metric(examples)
     started = time.monotonic()
-    with opened(ModelSource(checkpoint, server, bundle, model)) as session, counter("texts", len(examples)) as progress:
+    with opened(model_source) as session, counter("texts", len(examples)) as progress:
         score, failures, used = Score(), Counter[str](), ""
         for first in range(0, len(examples), CHUNK):
             chunk = examples[first : first + CHUNK]

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from consumer.cli.jsonl import chunks
-from consumer.cli.model_source import ModelSource, model_options, opened
+from consumer.cli.model_source import model_options, opened
 from consumer.cli.progress import counter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from consumer.cli.extract_lines import Lines
-    from consumer.cli.model_source import Session
+    from consumer.cli.model_source import ModelSource, Session
 
 
 @click.command(name="extract", short_help="Extract from JSON lines, without Kafka.")
@@ -35,10 +35,7 @@ if TYPE_CHECKING:
     help="Print what the RexUniNLU reference prints: texts hold their own markers, and nothing is validated.",
 )
 def command(
-    checkpoint: Path | None,
-    server: str | None,
-    bundle: Path | None,
-    model: str,
+    model_source: ModelSource,
     source: str,
     target: str,
     task_name: str | None,
@@ -71,7 +68,7 @@ def command(
         raise click.UsageError(str(error)) from error
     if task_name is not None and task_name not in tasks:
         raise click.UsageError(f"there is no task {task_name!r}; the tasks are {', '.join(sorted(tasks))}")
-    with opened(ModelSource(checkpoint, server, bundle, model)) as session, ExitStack() as stack:
+    with opened(model_source) as session, ExitStack() as stack:
         read, write = _streams(stack, source, target)
         lines = Lines(session.engine, tasks, tasks[task_name] if task_name is not None else None, reference_output)
         clean = _extract(session, lines, read, write, stack.enter_context(counter("lines")))

@@ -39,6 +39,24 @@ def cluster_options(function: _Function) -> _Function:
     return bootstrap(timeout(config_options(function)))
 
 
+def rate_option(help_text: str) -> Callable[[_Function], _Function]:
+    """Add ``--rate``, a number a second."""
+    return click.option("--rate", metavar="N/s", callback=_rate, help=help_text)
+
+
+def _rate(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """``200`` or ``200/s``."""
+    if value is None:
+        return None
+    try:
+        rate = float(value.removesuffix("/s"))
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise click.BadParameter(f"{value!r} is not a number of records a second above 0, such as 200")
+    return rate
+
+
 def cluster(
     config_file: str | None, overrides: Sequence[str], bootstrap_servers: str | None
 ) -> tuple[str, dict[str, Any]]:

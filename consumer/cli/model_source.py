@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from consumer.config import ModelConfig
+from consumer.config import ModelConfig, ModelTlsConfig
 from consumer.extracting import Driver, Unanswered
 from consumer.extraction.contract import MAX_CELLS_PER_WINDOW, PromptLimits, contract_hash
 from consumer.extraction.engine import Engine
@@ -30,15 +31,42 @@ if TYPE_CHECKING:
     from consumer.extraction.extraction import Extraction
     from consumer.serving.protocol import ModelClient
 
-    Command = TypeVar("Command", bound=Callable[..., Any])
-
 DEMO_MODEL = "deploy/demo-model"
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-def model_options(command: Command) -> Command:
-    """Add ``--checkpoint``, ``--server``, ``--bundle`` and ``--model`` to a command."""
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--checkpoint``, ``--server``, ``--bundle``, ``--model`` and TLS options to a command.
+
+    It gets them as one argument ``model_source``.
+    """
+
+    @functools.wraps(command)
+    def with_source(
+        *,
+        checkpoint: Path | None,
+        server: str | None,
+        bundle: Path | None,
+        model: str,
+        ca_file: str | None,
+        certificate_file: str | None,
+        key_file: str | None,
+        server_name: str | None,
+        **others: Any,
+    ) -> Any:
+        tls = None
+        if ca_file or certificate_file or key_file or server_name:
+            tls = ModelTlsConfig(
+                ca_file=ca_file, certificate_file=certificate_file, key_file=key_file, server_name=server_name
+            )
+        return command(model_source=ModelSource(checkpoint, server, bundle, model, tls), **others)
+
+    decorated: Callable[..., Any] = with_source
     for option in (
+        click.option("--server-name", metavar="NAME", help="Name in the server's certificate, if not its host's."),
+        click.option("--key-file", metavar="PEM", help="Private key of --certificate-file, not encrypted."),
+        click.option("--certificate-file", metavar="PEM", help="This client's certificate, if the server wants one."),
+        click.option("--ca-file", metavar="PEM", help="Use TLS; the issuers whose certificates are trusted."),
         click.option("--model", default=ModelConfig().name, show_default=True, help="Name of the model on the server."),
         click.option(
             "--bundle",
@@ -48,8 +76,8 @@ def model_options(command: Command) -> Command:
         click.option("--server", metavar="HOST:PORT", help="Use the TensorFlow Serving at this gRPC address."),
         click.option("--checkpoint", type=_FOLDER, help="Run this checkpoint in the process; default: the demo model."),
     ):
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return decorated
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +88,7 @@ class ModelSource:
     server: str | None
     bundle: Path | None
     model: str
+    tls: ModelTlsConfig | None = None
 
 
 class Session:
@@ -104,6 +133,11 @@ def opened(source: ModelSource) -> Iterator[Session]:
 
 
 def _open(runner: asyncio.Runner, source: ModelSource) -> tuple[ModelClient, Bundle, int]:
+    if source.tls is not None:
+        if source.server is None:
+            raise click.UsageError("--ca-file, --certificate-file, --key-file and --server-name belong to --server")
+        if (source.tls.certificate_file is None) != (source.tls.key_file is None):
+            raise click.UsageError("--certificate-file and --key-file belong together: give both, or neither")
     if source.server is None:
         if source.bundle is not None:
             raise click.UsageError("--bundle belongs to --server; a checkpoint has its own tokenizer")
@@ -161,12 +195,17 @@ async def _served(server: str, source: ModelSource) -> tuple[ModelClient, Bundle
         bundle = _demo_bundle() if source.bundle is None else load_bundle(source.bundle)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    client = TfServingClient(ModelConfig(target=server, name=source.model), bundle)
+    try:
+        client = TfServingClient(ModelConfig(target=server, name=source.model, tls=source.tls), bundle)
+    except ValueError as error:
+        # Its settings are called as in a worker's configuration.
+        raise click.UsageError(str(error).replace("model.tls.", "--").replace("_file", "-file")) from error
     if not await client.ready():
         await client.close()
+        why = f" ({client.unready})" if client.unready else ""
         click.echo(
-            f"Error: no version of model {source.model!r} is AVAILABLE at {server}: is a server running there, is this "
-            "its gRPC port, and is --model its model's name?",
+            f"Error: no version of model {source.model!r} is AVAILABLE at {server}{why}: is a server running there, is "
+            "this its gRPC port, and is --model its model's name?",
             err=True,
         )
         sys.exit(3)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +20,11 @@ def counter(what: str, total: int | None = None) -> Iterator[Callable[[int], Non
         yield lambda _: None
         return
     of = "" if total is None else f" of {total:,}"
-    columns = (TextColumn(f"{{task.completed:,.0f}}{of} {what}"), TimeElapsedColumn())
+    columns = (
+        TextColumn(f"{{task.completed:,.0f}}{of} {what}"),
+        *([BarColumn()] if total else []),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda done: bar.update(task, completed=done)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from consumer.delivery.dead_letters import KIP_1191, PREFIX
+from consumer.delivery.letters import header_texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,16 +52,11 @@ def json_line(record: SourceRecord) -> str:
         "partition": record.partition,
         "offset": record.offset,
         "timestamp": record.timestamp_ms,
-        **_text_or_base64("key", record.key),
-        "headers": [[name, _header_value(value)] for name, value in record.headers],
-        **_text_or_base64("value", record.value),
+        **text_or_base64("key", record.key),
+        "headers": [[name, header_value(value)] for name, value in record.headers],
+        **text_or_base64("value", record.value),
     }
     return json.dumps(described, ensure_ascii=False)
-
-
-def header_texts(record: SourceRecord) -> dict[str, str]:
-    """Headers as text, the last of a repeated name."""
-    return {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
 
 
 def printable(text: str) -> str:
@@ -101,7 +97,8 @@ def _fact(fact: Mapping[str, Any]) -> str:
     return printable(str(fact.get("type", "?")) if span is None else f"{fact.get('type', '?')}={span}")
 
 
-def _text_or_base64(name: str, value: bytes | None) -> dict[str, str | None]:
+def text_or_base64(name: str, value: bytes | None) -> dict[str, str | None]:
+    """``{name: text}``, or ``{name_base64: ...}`` for what is not UTF-8."""
     if value is None:
         return {name: None}
     try:
@@ -110,7 +107,8 @@ def _text_or_base64(name: str, value: bytes | None) -> dict[str, str | None]:
         return {f"{name}_base64": base64.b64encode(value).decode()}
 
 
-def _header_value(value: bytes | None) -> str | dict[str, str] | None:
+def header_value(value: bytes | None) -> str | dict[str, str] | None:
+    """A header's text, or ``{"base64": ...}`` for what is not UTF-8."""
     if value is None:
         return None
     try:

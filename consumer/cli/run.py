@@ -18,7 +18,8 @@ def command(config_file: str | None, overrides: tuple[str, ...]) -> None:
     """Run one worker: consume reviews, extract, publish results and dead letters.
 
     SIGTERM drains: no new records, what is in flight is finished and committed within delivery.grace_seconds, exit
-    code 0; 1 when something was left, which the successor reads again. Logs are JSON lines on standard error.
+    code 0; 1 when something was left, which the successor reads again; 4 when Kafka has fenced this worker, or its
+    client failed for good: start it again. Logs are JSON lines on standard error.
 
     \b
     Examples:
@@ -35,12 +36,15 @@ def command(config_file: str | None, overrides: tuple[str, ...]) -> None:
 
     import structlog
 
-    from consumer.worker import EXIT_FAILED, Worker
+    from consumer.kafka.security import security_settings
+    from consumer.worker import EXIT_FAILED, EXIT_FENCED, Worker
 
     log = structlog.stdlib.get_logger("consumer.cli.run")
     for warning in configuration.warnings:
         log.warning("configuration", problem=str(warning))
     try:
+        # Kafka's clients are made when the model is there: a bad file is told before that wait.
+        security_settings(configuration.config.kafka.security)
         worker = Worker(configuration.config, configuration.tasks, name)
     except ValueError as error:
         raise ConfigFailure(str(error)) from None
@@ -48,7 +52,7 @@ def command(config_file: str | None, overrides: tuple[str, ...]) -> None:
         code = asyncio.run(worker.run())
     except OSError as error:
         raise ConfigFailure(f"observability.http {configuration.config.observability.http}: {error.strerror}") from None
-    if code == EXIT_FAILED:
+    if code in (EXIT_FAILED, EXIT_FENCED):
         # A client that hangs in C would hold the interpreter's own way out, and its logs are what explains it.
         logging.shutdown()
         os._exit(code)

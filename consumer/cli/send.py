@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from consumer.cli.kafka_client import INTERRUPTED, Unreachable, cluster, cluster_options, exit_codes
+from consumer.cli.kafka_client import INTERRUPTED, Unreachable, cluster, cluster_options, exit_codes, rate_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -28,19 +28,6 @@ if TYPE_CHECKING:
 
 _PROGRESS_SECONDS = 5.0
 _REPORTED_LINES = 20
-
-
-def _rate(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    """``200`` or ``200/s``."""
-    if value is None:
-        return None
-    try:
-        rate = float(value.removesuffix("/s"))
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise click.BadParameter(f"{value!r} is not a number of records a second above 0, such as 200")
-    return rate
 
 
 def _headers(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[Header, ...]:
@@ -79,7 +66,7 @@ def _headers(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
 @click.option(
     "--header", "headers", metavar="NAME=VALUE", multiple=True, callback=_headers, help="Header of every record."
 )
-@click.option("--rate", metavar="N/s", callback=_rate, help="Records a second. Default: as fast as Kafka takes them.")
+@rate_option("Records a second. Default: as fast as Kafka takes them.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many records.")
 @click.option(
     "--repeat",

@@ -8,8 +8,12 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    import grpc
 
 EXAMPLE = """\b
 Example:
@@ -37,6 +41,9 @@ Example:
 )
 @click.option("--threads", type=click.IntRange(min=1), help="TensorFlow's threads. Default: the CPUs of this process.")
 @click.option("--tensor-content", is_flag=True, help="Answer with raw bytes (r2.19) instead of typed fields.")
+@click.option("--tls-certificate", metavar="PEM", help="Speak TLS, with this certificate.")
+@click.option("--tls-key", metavar="PEM", help="Private key of --tls-certificate, not encrypted.")
+@click.option("--tls-client-ca", metavar="PEM", help="Ask clients for a certificate of one of these authorities.")
 @click.option("--json", "as_json", is_flag=True, help="Print the ready line as JSON.")
 @click.option("--exit-with-parent", is_flag=True, hidden=True)
 def command(
@@ -46,6 +53,9 @@ def command(
     poll_seconds: float,
     threads: int | None,
     tensor_content: bool,
+    tls_certificate: str | None,
+    tls_key: str | None,
+    tls_client_ca: str | None,
     as_json: bool,
     exit_with_parent: bool,
 ) -> None:
@@ -76,6 +86,7 @@ def command(
             f"no model in {models}: expected {models}/<model>/<version>/saved_model.pb with a number as version; "
             f"write one with 'rexstream export --checkpoint DIR --output {models}/rexuninlu'"
         )
+    credentials = _credentials(tls_certificate, tls_key, tls_client_ca)
     _require_free(host, port)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -90,7 +101,7 @@ def command(
     catalog = Catalog(sources, lambda folder: SavedModel(folder, cpus))
     server = ModelServer(catalog, cpus=cpus, tensor_content=tensor_content)
     try:
-        address = server.start(host, port, poll_seconds)
+        address = server.start(host, port, poll_seconds, credentials)
         served = catalog.available()
         if as_json:
             click.echo(json.dumps({"address": address, "models": served}))
@@ -105,6 +116,24 @@ def command(
         raise _port_taken(host, port) from error
     finally:
         server.stop()
+
+
+def _credentials(certificate: str | None, key: str | None, client_ca: str | None) -> grpc.ServerCredentials | None:
+    """What --ssl_config_file gives TensorFlow Serving: server_cert, server_key, and custom_ca with client_verify."""
+    import grpc
+
+    from consumer.serving.pem import PemError, read_certificates, read_pair
+
+    if certificate is None or key is None:
+        if certificate or key or client_ca:
+            raise click.UsageError("TLS needs both --tls-certificate and --tls-key")
+        return None
+    try:
+        pem, private = read_pair("--tls-certificate", certificate, "--tls-key", key)
+        roots = None if client_ca is None else read_certificates("--tls-client-ca", client_ca)
+    except PemError as error:
+        raise click.UsageError(str(error)) from error
+    return grpc.ssl_server_credentials([(private, pem)], roots, require_client_auth=roots is not None)
 
 
 def _require_free(host: str, port: int) -> None:

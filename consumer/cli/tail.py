@@ -13,7 +13,6 @@ from consumer.cli.kafka_client import cluster, cluster_options, exit_codes
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-    from consumer.events import SourceRecord
     from consumer.kafka.tailing import Tail
 
 _POLL_SECONDS = 0.2
@@ -60,7 +59,7 @@ def command(
       rexstream tail --topic reviews.extracted --topic reviews.dead --json --limit 100 --idle-timeout 30
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.cli.result_lines import json_line, readable_line
-    from consumer.kafka.tailing import Tail
+    from consumer.kafka.tailing import Tail, record_of
 
     line = json_line if as_json else readable_line
     with exit_codes():
@@ -80,7 +79,7 @@ def command(
                 message = _next(tail, idle_timeout)
                 if message is None:
                     break
-                click.echo(line(_record(message)))
+                click.echo(line(record_of(message)))
                 printed += 1
     if limit is not None and printed < limit:
         click.echo(f"{printed} of {limit} records came, then none for {idle_timeout:g} s", err=True)
@@ -97,21 +96,3 @@ def _next(tail: Tail, idle_timeout: float | None) -> Message | None:
         message = tail.poll(min(left, _POLL_SECONDS))
         if message is not None:
             return message
-
-
-def _record(message: Message) -> SourceRecord:
-    from consumer.events import SourceRecord
-    from consumer.kafka.tailing import headers_of
-
-    kind, timestamp = message.timestamp()
-    return SourceRecord(
-        topic=message.topic() or "",
-        partition=message.partition() or 0,
-        offset=message.offset() or 0,
-        epoch=0,
-        key=message.key(),
-        value=message.value(),
-        headers=headers_of(message),
-        timestamp_ms=timestamp if kind else None,
-        fetched_at=time.monotonic(),
-    )

@@ -9,8 +9,10 @@ from functools import cache
 from typing import Any
 
 import fastavro
+from fastavro._read_py import schemaless_reader as schemaless_reader_in_python
 from fastavro.read import SchemaResolutionError
 
+from consumer.codecs.avro_shapes import has_endless_array, holds_itself
 from consumer.codecs.fields import event_from_fields
 from consumer.codecs.framing import framed, schema_id, unframed
 from consumer.events import BadInput, ReviewEvent
@@ -18,6 +20,9 @@ from consumer.resources import shipped
 
 ParsedSchema = dict[str, Any] | list[Any] | str
 """A writer schema as ``parse_writer_schema`` returns it: as a rule a record, but unions and plain types are legal."""
+
+_RECURSIVE = "__rexstream_recursive"
+"""Key that marks a parsed schema with a type that holds itself."""
 
 SchemaFor = Callable[[int], ParsedSchema]
 """Writer schema by id. Raises LookupError for an id that the registry does not know."""
@@ -78,13 +83,24 @@ def parse_writer_schema(text: str, named: dict[str, Any] | None = None) -> Parse
     Logical types are dropped: fields arrive as the numbers that were sent, and a timestamp outside the years 1 to 9999
     is no reason to fail. Raises ValueError for what is not an Avro schema.
     """
+    named = {} if named is None else named
     try:
-        parsed = fastavro.parse_schema(_physical(json.loads(text)), named_schemas={} if named is None else named)
+        parsed: ParsedSchema = fastavro.parse_schema(_physical(json.loads(text)), named_schemas=named)
+        is_endless, is_recursive = has_endless_array(parsed, named), holds_itself(named)
     except Exception as error:
         # fastavro looks fields up as it goes and lets KeyError, TypeError and others out.
         raise ValueError(f"not an Avro schema ({type(error).__name__})") from None
     if not parsed:
         raise ValueError("not an Avro schema (an empty union)")
+    if is_endless:
+        raise ValueError("it has an array of items that take no bytes, of which a few bytes can hold any number")
+    if is_recursive:
+        branches = parsed if isinstance(parsed, list) else [parsed]
+        written_out = [branch for branch in branches if isinstance(branch, dict)]
+        if not written_out:  # names only, and a name cannot be marked
+            raise ValueError("it takes a type that holds itself from another schema")
+        for branch in written_out:
+            branch[_RECURSIVE] = True
     return parsed
 
 
@@ -97,11 +113,27 @@ def _physical(schema: Any) -> Any:
     return [_physical(item) for item in schema] if isinstance(schema, list) else schema
 
 
+class _Datum(io.BytesIO):
+    """Bytes that end where they end: fastavro takes what is missing of a float or a fixed for read or skipped.
+
+    With an array's announced number of items, of which none need be there, that would go on for ever.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        found = super().read(size)
+        if size is None or len(found) != size:
+            raise EOFError
+        return found
+
+
 def _read(datum: bytes, writer: ParsedSchema, reader: ParsedSchema | None = None) -> dict[str, Any]:
-    stream = io.BytesIO(datum)
+    stream = _Datum(datum)
+    # The compiled reader has no bound on nesting: a megabyte of it overflows the stack, which ends the process.
+    deep = any(_RECURSIVE in branch for branch in (writer if isinstance(writer, list) else [writer]))
+    read = schemaless_reader_in_python if deep else fastavro.schemaless_reader
     try:
         # Never anything but a record: the reader's schema is one.
-        fields: Any = fastavro.schemaless_reader(stream, writer, reader or event_schema())
+        fields: Any = read(stream, writer, reader or event_schema())
     except SchemaResolutionError:
         what = "the producer's schema, or a null that it allows, does not fit schemas/avro/review_event.avsc"
         raise BadInput("decode", "IncompatibleSchema", f"{what}; compare the two") from None

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from consumer.events import Header
 
 EVENT_ID = "rexstream-event-id"
-"""The id that the event had before its replay: a default id is made of coordinates, which a replay changes."""
+"""The default id that the event had before its replay: it is made of coordinates, which a replay changes. An id of the
+event's own stays what it is: whoever replays cannot read every value, and whoever joins results knows events by it."""
 
 ONLY_TASKS = "rexstream-only-tasks"
 """Names, joined by commas, of the tasks to run among those that the event would run."""

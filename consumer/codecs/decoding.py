@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from consumer.codecs.control_headers import event_id_of
@@ -27,8 +26,8 @@ def decode(
     """Decode the value of a record, which must not be null: a null value is dropped, not decoded.
 
     ``schema_for`` gives the writer schema of an id (see ``avro_codec.SchemaFor``); without it, Avro values are bare
-    data. A replay's header takes the place of the event's id. Raises BadInput of stage ``decode`` or ``validate``, and
-    whatever ``schema_for`` raises besides LookupError.
+    data. An event without an id of its own has that of a replay's header, else its coordinates. Raises BadInput of
+    stage ``decode`` or ``validate``, and whatever ``schema_for`` raises besides LookupError.
     """
     value = record.value
     if value is None:
@@ -36,9 +35,7 @@ def decode(
     if len(value) > max_value_bytes:
         what = f"the value has {len(value)} bytes, more than limits.value_bytes {max_value_bytes}; raise that limit"
         raise BadInput("decode", "ValueTooLarge", what)
-    replayed_id = event_id_of(record.headers)
-    event = _decode(value, value_format, _coordinates(record), schema_for)
-    return event if replayed_id is None else replace(event, event_id=replayed_id)
+    return _decode(value, value_format, event_id_of(record.headers) or _coordinates(record), schema_for)
 
 
 def _coordinates(record: SourceRecord) -> str:

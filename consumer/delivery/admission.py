@@ -28,18 +28,21 @@ class Admission:
             raise ValueError(
                 f"limits.in_flight_events ({events}) and limits.in_flight_bytes ({size}) must be at least 1."
             )
-        self._cap_events = events
+        self._configured_events = events
         self._cap_bytes = size
-        # Intake that was full starts again a little below the cap, so that records come in handfuls and not singly;
-        # after a pause at half, so that the refilled prefetch is used.
-        self._high_events, self._high_bytes = events - max(1, events // 64), size - max(1, size // 64)
-        self._low_events, self._low_bytes = min(self._high_events, events // 2), min(self._high_bytes, size // 2)
+        self._high_bytes, self._low_bytes = _marks(size)
+        self.limit(None)
         self._stall_seconds = stall_seconds
         self._of: dict[tuple[Partition, int], list[int]] = {}
         self._full_since: float | None = None
         self._paused = False
         self.events = 0
         self.bytes = 0
+
+    def limit(self, events: int | None) -> None:
+        """Have at most ``events`` records in flight, for a trial; None: as many as configured, never more than that."""
+        self._cap_events = self._configured_events if events is None else min(events, self._configured_events)
+        self._high_events, self._low_events = _marks(self._cap_events)
 
     def admit(self, partition: Partition, epoch: int, size: int) -> None:
         """Count one delivered record of ``size`` bytes."""
@@ -92,3 +95,13 @@ class Admission:
             return "stall"
         self._paused = True
         return "pause"
+
+
+def _marks(cap: int) -> tuple[int, int]:
+    """Where intake that was full starts again, and where after a pause.
+
+    A little below the cap, so that records come in handfuls and not singly; half of it, so that the refilled prefetch
+    is used.
+    """
+    high = cap - max(1, cap // 64)
+    return high, min(high, cap // 2)

@@ -1,7 +1,8 @@
 """Dead letters: the original record as it was, and in its headers why it could not be processed.
 
 Besides the project's own ``rexstream-dlq-*`` headers every dead letter carries the set of KIP-1191
-(``__dlq.errors.*``). Header values are UTF-8 text.
+(``__dlq.errors.*``) and, if configured, that of Kafka Connect or of Spring. Header values are UTF-8 text, but for
+numbers in Spring's set.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from consumer.delivery.compatible_headers import CONNECT, SPRING, compatible_headers
 from consumer.delivery.outcome import Output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from consumer.delivery.compatible_headers import CompatibleSet
     from consumer.events import Header, SourceRecord, Stage
 
 PREFIX = "rexstream-dlq-"
@@ -26,6 +29,9 @@ HEADERS_OMITTED = PREFIX + "headers-omitted"
 
 MESSAGE_BYTES = 2048
 """Longest message in a header: what fails because it is large must not fail again because of what is said about it."""
+
+MAX_DIGITS = 19
+"""Of the largest 64-bit number: longer ones in headers were not written here."""
 
 _TIMESTAMP_BYTES = 20
 """Longest 64-bit number in decimal: a longer original timestamp is none that was written here."""
@@ -43,6 +49,9 @@ class Failure:
     first_failed_at_ms: int
     exception: str | None = None
     """Qualified name of the exception's class."""
+    cause: str | None = None
+    """The same of the exception that it was raised from."""
+    stack_trace: str | None = None
     attempts: int = 1
     task: str | None = None
     """None for an event that failed before its tasks were known."""
@@ -57,6 +66,10 @@ class DeadLetters:
     topic: str
     group: str
     service_version: str
+    compatible: CompatibleSet = "none"
+    """Whose headers are added."""
+    stack_traces: bool = False
+    """Whether failures should bring a stack trace."""
 
     def of(self, record: SourceRecord, failure: Failure, now_ms: int) -> Output:
         """The dead letter of ``record``.
@@ -64,19 +77,24 @@ class DeadLetters:
         The record's timestamp is kept; when it is missing, not positive or after ``now_ms`` (brokers refuse records
         from the future), ``now_ms`` takes its place and the original, if any, goes into a header.
         """
+        failure = replace(failure, message=_cut(failure.message))
         timestamp = record.timestamp_ms
         clamped = timestamp is None or not 0 < timestamp <= now_ms
-        said = {
+        texts = {
             **self._kip_1191(record, failure),
             **self._own(record, failure, now_ms),
         }
         if clamped and timestamp is not None:
-            said[ORIGINAL_TIMESTAMP] = str(timestamp)
+            texts[ORIGINAL_TIMESTAMP] = str(timestamp)
+        said = {
+            **{name: value.encode() for name, value in texts.items()},
+            **compatible_headers(self.compatible, record, failure, self.group),
+        }
         return Output(
             topic=self.topic,
             key=record.key,
             value=record.value,
-            headers=(*_kept(record.headers, said), *((name, value.encode()) for name, value in said.items())),
+            headers=(*_kept(record.headers, said), *said.items()),
             partition=record.partition,
             timestamp_ms=now_ms if clamped else timestamp,
         )
@@ -88,7 +106,7 @@ class DeadLetters:
             KIP_1191 + "offset": str(record.offset),
             KIP_1191 + "group": self.group,
             KIP_1191 + "delivery.count": str(failure.attempts),
-            KIP_1191 + "message": _cut(failure.message),
+            KIP_1191 + "message": failure.message,
         }
 
     def _own(self, record: SourceRecord, failure: Failure, now_ms: int) -> dict[str, str]:
@@ -105,6 +123,7 @@ class DeadLetters:
             "model-version": failure.model_version,
             "service-version": self.service_version,
             "replay-count": str(replay_count(record.headers)),
+            "stack-trace": failure.stack_trace,
         }
         return {PREFIX + name: value for name, value in said.items() if value is not None}
 
@@ -118,7 +137,8 @@ def dead_letter_id(record: SourceRecord, task: str | None) -> str:
 def replay_count(headers: Sequence[Header]) -> int:
     """How often this record was replayed: the last readable count in its headers, else 0."""
     for name, value in reversed(headers):
-        if name == REPLAY_COUNT and value is not None and value.isdigit():
+        # Python converts no number of thousands of digits, and headers are a stranger's.
+        if name == REPLAY_COUNT and value is not None and value.isdigit() and len(value) <= MAX_DIGITS:
             return int(value)
     return 0
 
@@ -153,17 +173,17 @@ def _size(headers: Sequence[Header]) -> int:
     return sum(len(name.encode()) + len(value or b"") for name, value in headers)
 
 
-def _kept(headers: Sequence[Header], said: Mapping[str, str]) -> tuple[Header, ...]:
+def _kept(headers: Sequence[Header], said: Mapping[str, bytes]) -> tuple[Header, ...]:
     """The record's own headers: without what an earlier round wrote, which would contradict what is said now.
 
-    KIP-1191 headers of a record that was not replayed are someone else's and stay.
+    Another set's headers on a record that was not replayed are someone else's and stay.
     """
     replayed = any(name == REPLAY_COUNT for name, _ in headers)
     return tuple(
         (name, value)
         for name, value in headers
         if not name.startswith(PREFIX)
-        and not (replayed and name.startswith(KIP_1191))
+        and not (replayed and name.startswith((KIP_1191, CONNECT, SPRING)))
         and not (name == ORIGINAL_TIMESTAMP and ORIGINAL_TIMESTAMP in said)
     )
 

@@ -45,4 +45,4 @@ class Task:
             ensure_ascii=False,
             sort_keys=True,
         )
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:16]

@@ -6,7 +6,7 @@ import itertools
 import logging
 from typing import TYPE_CHECKING
 
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE
 
 from consumer.events import SourceRecord
 
@@ -50,12 +50,16 @@ class Assignment:
         return ended
 
     def goes_back(self, partition: Partition, offset: int) -> bool:
-        """Whether ``offset`` lies before one that this epoch delivered already: its position was moved back."""
+        """Whether ``offset`` lies before what this epoch has behind it already: its position was moved back."""
         return offset < self._next.get(partition, 0)
 
     def delivered(self, partition: Partition, offset: int) -> None:
         """``offset`` was delivered in the current epoch."""
         self._next[partition] = offset + 1
+
+    def reached(self, partition: Partition, position: int) -> None:
+        """The current epoch came to the end of its partition, perhaps without a record."""
+        self._next[partition] = max(position, self._next.get(partition, 0))
 
 
 def source_record(message: Message, partition: Partition, epoch: int, now: float) -> SourceRecord:
@@ -71,6 +75,7 @@ def source_record(message: Message, partition: Partition, epoch: int, now: float
         headers=_headers(message),
         timestamp_ms=None if kind == TIMESTAMP_NOT_AVAILABLE else timestamp,
         fetched_at=now,
+        log_append_time=kind == TIMESTAMP_LOG_APPEND_TIME,
     )
 
 

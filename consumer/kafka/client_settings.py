@@ -1,12 +1,15 @@
 """librdkafka settings of the consumer, the producer and the metadata client, from the configuration.
 
 What the user passes through (``kafka.client``) is merged last, except where it would break a delivery guarantee: that
-is refused with the reason. Settings that only one kind of client knows reach only that kind.
+is refused with the reason. Settings that only one kind of client knows reach only that kind; those of
+``kafka.security`` reach all.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from consumer.kafka.security import security_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_POLL_INTERVAL_MS = 300_000
 """The group gives our partitions away when the poll thread is silent for this long. Its longest silences are the
-budget of a revocation (10 s by default) and a synchronous commit (at most 60 s): a quarter of it."""
+budget of a revocation (at most a tenth of it) and a synchronous commit (at most 60 s): together a third of it."""
 
 PREFETCH_KBYTES = 16_384
 """Records fetched ahead, over all partitions. librdkafka's default (64 MiB) is thrown away by every pause."""
@@ -26,6 +29,11 @@ input topic's max.message.bytes: the broker, not the client, says what is too la
 
 QUEUE_KBYTES = 131_072
 """Bound of the producer's queue; larger than ``MESSAGE_BYTES``, or such a record would never find room."""
+
+RECONNECT_MS = 1000
+"""Pause between tries to connect, about. When no broker can be reached librdkafka (2.10 and later, which then starts
+from the bootstrap addresses again) does not lengthen it, and its default comes to 20 tries a second and client: a login
+that fails would soon lock the account."""
 
 _CONSUMER_ONLY = frozenset(
     {
@@ -108,6 +116,7 @@ def consumer_settings(config: Config) -> dict[str, Any]:
         "bootstrap.servers": config.kafka.bootstrap_servers,
         "group.id": config.kafka.group_id,
         "client.id": "rexstream",
+        "reconnect.backoff.ms": RECONNECT_MS,
         # librdkafka's default is the end: a new group, a new partition or an expired offset would skip data.
         "auto.offset.reset": "earliest",
         "enable.auto.commit": False,
@@ -143,6 +152,7 @@ def producer_settings(config: Config) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "bootstrap.servers": config.kafka.bootstrap_servers,
         "client.id": "rexstream",
+        "reconnect.backoff.ms": RECONNECT_MS,
         "enable.idempotence": True,
         "acks": "all",
         "partitioner": "murmur2_random",
@@ -156,12 +166,25 @@ def producer_settings(config: Config) -> dict[str, Any]:
     return {**settings, **{name: value for name, value in _given(config).items() if name not in _CONSUMER_ONLY}}
 
 
+def transaction_settings(config: Config, transactional_id: str) -> dict[str, Any]:
+    """Settings of the exactly-once producer. Raises ValueError, naming the key and the way out, for unsafe ones."""
+    timeout = config.delivery.transaction_timeout_ms
+    return {
+        **producer_settings(config),
+        "transactional.id": transactional_id,
+        "transaction.timeout.ms": timeout,
+        # A record that cannot be written for this long fails its transaction, which is then tried again as a whole.
+        "message.timeout.ms": timeout,
+    }
+
+
 def metadata_settings(config: Config) -> dict[str, Any]:
     """Settings of the client that only asks for offsets and metadata."""
     given = _given(config)
     return {
         "bootstrap.servers": config.kafka.bootstrap_servers,
         "client.id": "rexstream-lag",
+        "reconnect.backoff.ms": RECONNECT_MS,
         **{name: value for name, value in given.items() if name not in _CONSUMER_ONLY | _PRODUCER_ONLY},
     }
 
@@ -172,7 +195,7 @@ def _given(config: Config) -> Mapping[str, Any]:
             raise ValueError(f"kafka.client: {name} has a key of its own: {_ELSEWHERE[name]}.")
         if name in _FIXED:
             raise ValueError(f"kafka.client: {name} cannot be changed: {_FIXED[name]}. Leave it out.")
-    return config.kafka.client
+    return {**security_settings(config.kafka.security), **config.kafka.client}
 
 
 def _refuse_classic(given: Mapping[str, Any]) -> None:

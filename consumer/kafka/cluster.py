@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from consumer.kafka.security import way_out
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
@@ -72,9 +74,9 @@ class ClientErrors:
     def unreachable(self, seconds: float) -> ClusterUnreachable:
         """The exception to raise when the cluster did not answer for ``seconds``."""
         reason = f" ({self._last})" if self._last else ""
+        fix = way_out(self._last) or "check the address and kafka.security, or start one with 'rexstream broker'"
         return ClusterUnreachable(
-            f"no Kafka broker answered at {self._bootstrap_servers} within {seconds:g} s{reason}; check the address "
-            "and the security settings, or start one with 'rexstream broker'"
+            f"no Kafka broker answered at {self._bootstrap_servers} within {seconds:g} s{reason}; {fix}"
         )
 
 

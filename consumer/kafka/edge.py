@@ -1,7 +1,8 @@
 """The Kafka edge: a poll thread, a release thread and a lag thread, tied together. The worker's only way to Kafka.
 
 Records arrive by ``on_records``; each is answered once by ``finish``. What the edge guarantees in return: an offset is
-committed only when every output of every record before it is acknowledged, results leave in the configured order, and
+committed only when every output of every record before it is acknowledged (in exactly_once: in the same transaction),
+results leave in the configured order, and
 what is in flight stays within the configured bounds.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import uuid
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -17,14 +19,21 @@ from typing import TYPE_CHECKING
 from confluent_kafka import Producer
 
 from consumer.delivery.admission import Admission
-from consumer.kafka.client_settings import consumer_settings, metadata_settings, producer_settings
+from consumer.kafka.client_settings import (
+    consumer_settings,
+    metadata_settings,
+    producer_settings,
+    transaction_settings,
+)
 from consumer.kafka.commands import Command, Drain, Finished, Stop
 from consumer.kafka.lag import INTERVAL_SECONDS, LagWatch
 from consumer.kafka.librdkafka_log import error_callback, librdkafka_logger
 from consumer.kafka.outbox import Outbox
+from consumer.kafka.oversize import Oversize
 from consumer.kafka.partition_counts import PartitionCounts
 from consumer.kafka.release import ReleaseThread
 from consumer.kafka.source import JOIN_SECONDS, Source
+from consumer.kafka.transactions import Transactions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,12 +44,13 @@ if TYPE_CHECKING:
     from consumer.delivery.partition import Partition
     from consumer.events import SourceRecord
     from consumer.kafka.observer import EdgeObserver
+    from consumer.kafka.release import Publisher
 
 logger = logging.getLogger(__name__)
 
-REVOKE_SECONDS = 10.0
-"""How long a rebalance may wait for records in flight. The whole group waits with us, for at most
-max.poll.interval.ms (300 s); what is cut off is processed twice."""
+REVOKE_SECONDS = 30.0
+"""The longest that a rebalance may wait for records in flight, however long they took of late. The whole group waits
+with us; what is cut off is processed twice."""
 
 CLOSE_SECONDS = 5.0
 """Floor for leaving the group and flushing, also when the grace period is used up: a last commit and a leave are
@@ -92,8 +102,15 @@ class KafkaEdge:
         self._failed = threading.Event()
         self._commands: SimpleQueue[Command] = SimpleQueue()
         # Built first: both check the configuration, and a consumer that is not closed would keep its membership.
+        transactional = config.delivery.mode == "exactly_once"
+        settings = (
+            # Of this process alone. The group's generation fences zombies, so no successor has to take over the id.
+            transaction_settings(config, f"{config.kafka.group_id}-{uuid.uuid4().hex}")
+            if transactional
+            else producer_settings(config)
+        )
         producer = Producer(
-            {**producer_settings(config), "error_cb": error_callback("producer", observer, self._fatal)},
+            {**settings, "error_cb": error_callback("producer", observer, self._fatal)},
             logger=librdkafka_logger("producer"),
         )
         counts = PartitionCounts(lambda topic, seconds: _partitions_of(producer, topic, seconds))
@@ -110,14 +127,20 @@ class KafkaEdge:
             join_seconds,
         )
 
-        def outbox(current: Callable[[Release[Finished]], bool]) -> Outbox:
-            topic = config.delivery.dead_letter_topic
-            return Outbox(producer, counts, topic, too_large, current, observer, self._fatal)
+        oversize = Oversize(config.delivery.dead_letter_topic, too_large, observer)
+
+        def publisher(current: Callable[[Release[Finished]], bool]) -> Publisher:
+            if not transactional:
+                return Outbox(producer, counts, oversize, current, observer, self._fatal)
+            interval = config.delivery.transaction_interval_ms / 1000
+            return Transactions(
+                producer, counts, oversize, self._source, observer, interval, config.delivery.transaction_records
+            )
 
         self._release = ReleaseThread(
-            config.delivery.order,
+            config.delivery.release_order,
             self._commands,
-            outbox,
+            publisher,
             self._source,
             observer,
             self._fatal,
@@ -144,6 +167,10 @@ class KafkaEdge:
     def resume(self, reason: str) -> None:
         """Withdraw ``reason``. From any thread."""
         self._source.resume(reason)
+
+    def limit(self, records: int | None) -> None:
+        """Have at most so many records in flight from now on; None: as many as configured. From any thread."""
+        self._source.limit(records)
 
     def drain(self, grace_seconds: float) -> bool:
         """Take no more records, finish those in flight within ``grace_seconds``, commit, leave the group, end.

@@ -42,6 +42,9 @@ class EdgeObserver(Protocol):
     def produce_refused(self, topic: str, code: str) -> None:
         """An output was refused; it is held and produced again, or becomes a dead letter when it is too large."""
 
+    def transaction(self, how: Literal["committed", "aborted"], seconds: float, records: int) -> None:
+        """A transaction with the outcomes of ``records`` input records ended, ``seconds`` after it began."""
+
     def client_error(self, client: str, code: str) -> None:
         """The ``consumer`` or the ``producer`` client reported an error."""
 

@@ -11,6 +11,7 @@ newer ones.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -18,20 +19,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.delivery.dead_letters import without_carried_headers, without_value
+from consumer.kafka.failed import ClientFailed
 from consumer.kafka.lane import Lane
+from consumer.kafka.oversize import NOTHING_LEFT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from consumer.delivery.ledger import Release
     from consumer.delivery.outcome import Output
-    from consumer.events import SourceRecord
+    from consumer.delivery.partition import Partition
     from consumer.kafka.commands import Finished
     from consumer.kafka.observer import EdgeObserver
+    from consumer.kafka.oversize import Oversize
     from consumer.kafka.partition_counts import PartitionCounts
 
 logger = logging.getLogger(__name__)
+
+REPORT_SECONDS = 0.005
+"""Wait for delivery reports while some are due: bounds how long a command lies in the queue meanwhile."""
 
 TOPIC_MISSING = "UNKNOWN_TOPIC_OR_PART"
 BLOCKED_FAILURES = 2
@@ -79,17 +85,13 @@ class _Send:
 
 
 class Outbox:
-    """One thread's. ``current(release)`` says whether its assignment still stands; what is revoked is not produced.
-
-    ``too_large(record, output)`` makes the dead letter of a result that its topic refuses for its size.
-    """
+    """One thread's. ``current(release)`` says whether its assignment still stands; what is revoked is not produced."""
 
     def __init__(
         self,
         producer: ProducerClient,
         counts: PartitionCounts,
-        dead_letter_topic: str,
-        too_large: Callable[[SourceRecord, Output], Output],
+        oversize: Oversize,
         current: Callable[[Release[Finished]], bool],
         observer: EdgeObserver,
         on_fatal: Callable[[BaseException], None],
@@ -97,8 +99,7 @@ class Outbox:
     ) -> None:
         self._producer = producer
         self._counts = counts
-        self._dead_letter_topic = dead_letter_topic
-        self._make_dead_letter = too_large
+        self._oversize = oversize
         self._current = current
         self._observer = observer
         self._on_fatal = on_fatal
@@ -110,9 +111,9 @@ class Outbox:
         self._full: str | None = None
 
     @property
-    def busy(self) -> bool:
-        """Whether reports are awaited."""
-        return self._under_way > 0
+    def idle_seconds(self) -> float:
+        """None while reports are awaited; they come when ``turn`` asks for them."""
+        return 0.0 if self._under_way else math.inf
 
     @property
     def blocked(self) -> tuple[str, ...]:
@@ -130,8 +131,15 @@ class Outbox:
             self._number += 1
             self._wait(_Send(job, output, self._number))
 
-    def turn(self, timeout: float) -> list[Release[Finished]]:
-        """Produce what may leave, serve reports for up to ``timeout`` seconds; returns what became durable."""
+    def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
+        """All of ``offsets``: here they are the consumer's to commit."""
+        return offsets
+
+    def hasten(self) -> None:
+        """Nothing waits for company here."""
+
+    def turn(self) -> list[Release[Finished]]:
+        """Produce what may leave, and serve reports; returns what became durable."""
         # A lane that found the producer's queue full goes first, or smaller records of other lanes would keep it full.
         lanes = sorted(self._lanes, key=lambda topic: topic != self._full) if self._full else list(self._lanes)
         self._full = None
@@ -139,7 +147,7 @@ class Outbox:
             if not self._pump(self._lanes[topic]):
                 self._full = topic
                 break
-        self._producer.poll(timeout)
+        self._producer.poll(REPORT_SECONDS if self._under_way else 0.0)
         durable, self._durable = self._durable, []
         return durable
 
@@ -219,18 +227,12 @@ class Outbox:
             self._wait(send)
 
     def _too_large(self, send: _Send) -> None:
-        output = send.output
-        self._observer.produce_refused(output.topic, "MSG_SIZE_TOO_LARGE")
-        if output.topic != self._dead_letter_topic:
-            send.output = self._make_dead_letter(send.job.release.outcome.record, output)
-        else:
-            smaller = without_value(output) or without_carried_headers(output)
-            if smaller is None:
-                lane = self._lanes[output.topic]
-                reason = "a dead letter's key and what is said of the failure alone exceed its limit"
-                self._refused(lane, send, "MSG_SIZE_TOO_LARGE", reason, was_under_way=False)
-                return
-            send.output = smaller
+        smaller = self._oversize.instead(send.job.release.outcome.record, send.output)
+        if smaller is None:
+            lane = self._lanes[send.output.topic]
+            self._refused(lane, send, "MSG_SIZE_TOO_LARGE", NOTHING_LEFT, was_under_way=False)
+            return
+        send.output = smaller
         send.alone = False
         self._wait(send)
 
@@ -256,4 +258,4 @@ class Outbox:
 
     def _fatal(self, error: KafkaError) -> None:
         if error.fatal():
-            self._on_fatal(RuntimeError(f"The Kafka producer failed for good: {error.name()}: {error.str()}"))
+            self._on_fatal(ClientFailed(f"The Kafka producer failed for good: {error.name()}: {error.str()}"))

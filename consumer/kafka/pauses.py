@@ -31,8 +31,7 @@ class Pausable(Protocol):
 class Pauses:
     """Reasons may come and go from any thread; only the poll thread applies them."""
 
-    def __init__(self, consumer: Pausable, observer: EdgeObserver) -> None:
-        self._consumer = consumer
+    def __init__(self, observer: EdgeObserver) -> None:
         self._observer = observer
         self._lock = threading.Lock()
         self._reasons: frozenset[str] = frozenset()
@@ -51,19 +50,19 @@ class Pauses:
         """``reason`` no longer stands."""
         self._change(remove=frozenset({reason}))
 
-    def apply(self, assigned: Collection[Partition]) -> None:
+    def apply(self, consumer: Pausable, assigned: Collection[Partition]) -> None:
         """Pause all that is assigned, or resume all that was paused. The poll thread's."""
         if self._reasons:
-            self.assigned(assigned)
+            self.assigned(consumer, assigned)
         elif self._paused:
-            self._consumer.resume(_partitions(self._paused))
+            consumer.resume(_partitions(self._paused))
             self._paused.clear()
 
-    def assigned(self, partitions: Iterable[Partition]) -> None:
+    def assigned(self, consumer: Pausable, partitions: Iterable[Partition]) -> None:
         """These were assigned just now: paused at once while a reason stands. The poll thread's."""
         missing = {partition for partition in partitions if partition not in self._paused}
         if self._reasons and missing:
-            self._consumer.pause(_partitions(missing))
+            consumer.pause(_partitions(missing))
             self._paused |= missing
 
     def gone(self, partitions: Iterable[Partition]) -> None:

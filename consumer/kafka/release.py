@@ -1,8 +1,8 @@
 """The release thread: sole owner of the ledger and of the producer.
 
-Everything it knows arrives through one queue, in order. What the ledger releases goes to the outbox; what the outbox
-reports durable goes back to the ledger; what the ledger says is committable goes to the poll thread. A transactional
-release takes the outbox's place: it would produce a released prefix and send its offsets in one transaction.
+Everything it knows arrives through one queue, in order. What the ledger releases goes to the publisher; what that
+reports durable goes back to the ledger. What the ledger says is committable goes to the poll thread, unless the
+publisher commits by itself: ``Outbox`` is the at-least-once publisher, ``Transactions`` the exactly-once one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from consumer.kafka.commands import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from consumer.delivery.ledger import Order
     from consumer.kafka.observer import EdgeObserver
@@ -38,29 +38,35 @@ logger = logging.getLogger(__name__)
 IDLE_SECONDS = 0.1
 """Longest sleep when nothing is awaited; a sleeping thread must still show that it turns."""
 
-REPORT_SECONDS = 0.005
-"""Wait for delivery reports while some are due: bounds how long a command lies in the queue meanwhile."""
+CLOSING_SECONDS = 0.005
+"""Longest sleep while a revocation or a drain waits for what is in flight."""
 
 COMMANDS_A_TURN = 1000
 """Commands handled before reports are served again, so that a flood of one does not starve the other."""
 
 
 class Publisher(Protocol):
-    """Makes released outcomes durable. See ``Outbox`` for the at-least-once one."""
+    """Makes released outcomes durable."""
 
     @property
-    def busy(self) -> bool:
-        """Whether reports are awaited."""
+    def idle_seconds(self) -> float:
+        """How long ``turn`` has nothing to do unless more is sent."""
 
     @property
     def blocked(self) -> tuple[str, ...]:
-        """Topics that take no output now."""
+        """What takes no output now: topics."""
 
     def send(self, release: Release[Finished]) -> None:
         """Accept one released outcome."""
 
-    def turn(self, timeout: float) -> list[Release[Finished]]:
-        """Work for up to ``timeout`` seconds; returns what became durable."""
+    def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
+        """(epoch, offset) of each partition that may be committed; returns those that the consumer has to commit."""
+
+    def hasten(self) -> None:
+        """Someone waits for all that was sent: leave out waits that only save work."""
+
+    def turn(self) -> list[Release[Finished]]:
+        """Do what can be done now, in about a second at most; returns what became durable."""
 
     def flush(self, seconds: float) -> int:
         """Wait for what is under way; returns how many outputs are not acknowledged."""
@@ -72,8 +78,8 @@ class PollSide(Protocol):
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
         """Commit these (epoch, offset) when possible."""
 
-    def finished(self, records: list[tuple[Partition, int, int]]) -> None:
-        """Records (partition, epoch, bytes) no longer count as in flight."""
+    def finished(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
+        """Records (partition, epoch, bytes) no longer count as in flight; they were for ``seconds`` each."""
 
     def pause(self, reason: str) -> None:
         """Stop consuming."""
@@ -133,7 +139,9 @@ class ReleaseThread:
         """One round: commands, outputs, reports, offsets."""
         self.turned_at = self._clock()
         self._take_commands()
-        self._settle(self._publisher.turn(REPORT_SECONDS if self._publisher.busy else 0.0))
+        if self._revocations or self._drains:
+            self._publisher.hasten()
+        self._settle(self._publisher.turn())
         self._answer_revocations()
         self._hand_out_offsets()
         self._answer_drains()
@@ -143,9 +151,10 @@ class ReleaseThread:
         return self._ledger.epoch(release.partition) == release.epoch
 
     def _take_commands(self) -> None:
-        timeout = REPORT_SECONDS if self._revocations or self._drains else IDLE_SECONDS
+        longest = CLOSING_SECONDS if self._revocations or self._drains else IDLE_SECONDS
+        timeout = min(longest, self._publisher.idle_seconds)
         try:
-            self._obey(self._commands.get_nowait() if self._publisher.busy else self._commands.get(timeout=timeout))
+            self._obey(self._commands.get(timeout=timeout) if timeout > 0 else self._commands.get_nowait())
             for _ in range(COMMANDS_A_TURN):
                 self._obey(self._commands.get_nowait())
         except Empty:
@@ -178,7 +187,11 @@ class ReleaseThread:
                 self._observer.durable(release.outcome.record, release.outcome.outcome)
             self._ledger.durable(release.partition, release.epoch, release.offset)
         if durable:
-            self._poll_side.finished([(r.partition, r.epoch, r.outcome.record.size) for r in durable])
+            now = self._clock()
+            self._poll_side.finished(
+                [(r.partition, r.epoch, r.outcome.record.size) for r in durable],
+                [now - r.outcome.record.fetched_at for r in durable],
+            )
 
     def _answer_revocations(self) -> None:
         for revoke in list(self._revocations):
@@ -187,12 +200,12 @@ class ReleaseThread:
                 continue
             self._revocations.remove(revoke)
             moved = self._ledger.committable()
-            last = {partition: moved.pop(partition) for partition in partitions if partition in moved}
+            last = self._for_the_consumer({p: moved.pop(p) for p in partitions if p in moved})
             self._commit(moved)
             abandoned = self._ledger.revoke(partitions)
             if abandoned:
                 logger.warning("%d records in flight of revoked partitions are left to their new owner", abandoned)
-            revoke.reply.put(last)
+            revoke.reply.put({partition: offset for partition, (_, offset) in last.items()})
 
     def _hand_out_offsets(self) -> None:
         now = self._clock()
@@ -203,15 +216,19 @@ class ReleaseThread:
     def _answer_drains(self) -> None:
         if self._drains and not self._ledger.in_flight:
             self._commit(self._ledger.committable())
+            self._publisher.hasten()
+            self._settle(self._publisher.turn())  # offsets that it commits by itself
             for drain in self._drains:
                 drain.reply.put(True)
             self._drains.clear()
 
     def _commit(self, offsets: Mapping[Partition, int]) -> None:
+        if left := self._for_the_consumer(offsets):
+            self._poll_side.commit(left)
+
+    def _for_the_consumer(self, offsets: Mapping[Partition, int]) -> Mapping[Partition, tuple[int, int]]:
         epochs = {partition: self._ledger.epoch(partition) for partition in offsets}
-        told = {p: (epoch, offsets[p]) for p, epoch in epochs.items() if epoch is not None}
-        if told:
-            self._poll_side.commit(told)
+        return self._publisher.commit({p: (epoch, offsets[p]) for p, epoch in epochs.items() if epoch is not None})
 
     def _standing(self, epochs: Mapping[Partition, int]) -> list[Partition]:
         return [partition for partition, epoch in epochs.items() if self._ledger.epoch(partition) == epoch]

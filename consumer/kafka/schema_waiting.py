@@ -1,4 +1,4 @@
-"""Writer schemas for the event loop: fetched on a thread, waited for through every outage of the registry."""
+"""Schemas for the event loop: asked for on a thread, waited for through every outage and refusal of the registry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from consumer.codecs.framing import schema_id
-from consumer.kafka.registry import RegistryRefused, RegistryUnavailable
+from consumer.kafka.registry_client import RegistryRefused, RegistryUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,11 +29,18 @@ class AwaitedSchemas:
     BACKOFF_LIMIT = 30.0
 
     def __init__(self, resolver: SchemaResolver, on_state: Callable[[str | None], None]) -> None:
-        """``on_state`` gets the reason while the registry keeps events waiting, None when it answers again."""
+        """``on_state`` gets the reason while the registry keeps events waiting, None when it no longer does."""
         self._resolver = resolver
         self._on_state = on_state
-        # One request at a time: a thousand events with one new id are one question.
-        self._asking = asyncio.Lock()
+        # A thousand events with new ids ask one after the other, and so do those of one output topic. Topics do not
+        # wait for each other nor for ids: a subject that takes no schema is nobody else's fault.
+        self._reading = asyncio.Lock()
+        self._writing: dict[str, asyncio.Lock] = {}
+        self._result_ids: dict[str, int] = {}
+        # One request at a time, so that waiting never takes more than one of the loop's few threads.
+        self._request = asyncio.Lock()
+        # What is waited for -> why; the oldest first.
+        self._reasons: dict[str, str] = {}
 
     async def ensure(self, value: bytes) -> None:
         """Return once the schema of ``value`` is known, however long the registry is out.
@@ -43,33 +50,50 @@ class AwaitedSchemas:
         number = schema_id(value)
         if self._resolver.is_cached(number):
             return
-        async with self._asking:
-            await self._patiently(lambda: self._resolver.fetch(number))
+        async with self._reading:
+            await self._patiently("schemas of events", lambda: self._resolver.fetch(number))
 
     def schema_for(self, number: int) -> ParsedSchema:
         """The schema of an id that ``ensure`` made known. Raises KeyError for any other."""
         return self._resolver.schema_for(number)
 
-    async def register(self, topic: str, schema_text: str) -> int:
-        """Register the schema of a topic's values; its id. Waits through outages and refusals alike."""
-        async with self._asking:
-            return await self._patiently(lambda: self._resolver.register(topic, schema_text))
+    async def result_schema_id(self, topic: str) -> int:
+        """Id of the result schema on an output topic, asked for once. Waits through outages and refusals alike."""
+        if (known := self._result_ids.get(topic)) is not None:
+            return known
+        async with self._writing.setdefault(topic, asyncio.Lock()):
+            if topic not in self._result_ids:
+                number = await self._patiently(topic, lambda: self._resolver.result_schema_id(topic))
+                self._result_ids[topic] = number
+                _log.info("result schema known", topic=topic, schema_id=number)
+        return self._result_ids[topic]
 
-    async def _patiently(self, request: Callable[[], ResultT]) -> ResultT:
+    async def _patiently(self, what: str, request: Callable[[], ResultT]) -> ResultT:
         pause = self.BACKOFF_FIRST
-        waited = False
         try:
             while True:
                 try:
-                    return await asyncio.to_thread(request)
+                    async with self._request:
+                        return await asyncio.to_thread(request)
                 except (RegistryUnavailable, RegistryRefused) as error:
-                    if not waited:
-                        waited = True
-                        _log.error("schema registry keeps events waiting", reason=str(error))
-                        self._on_state(str(error))
+                    self._waits(what, str(error))
                 await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not cryptography
                 pause = min(self.BACKOFF_LIMIT, pause * 2)
         finally:
             # Also when it says that it does not know the id: it answers.
-            if waited:
-                self._on_state(None)
+            self._waits(what, None)
+
+    def _waits(self, what: str, reason: str | None) -> None:
+        """Tell the worker when the oldest reason to wait is another, or there is none left."""
+        before = next(iter(self._reasons.values()), None)
+        if reason is None:
+            self._reasons.pop(what, None)
+        else:
+            if self._reasons.get(what) != reason:
+                _log.error("schema registry keeps events waiting", waiting_for=what, reason=reason)
+            self._reasons[what] = reason
+        now = next(iter(self._reasons.values()), None)
+        if now != before:
+            if now is None:
+                _log.info("schema registry answers again")
+            self._on_state(now)

@@ -10,17 +10,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.delivery.partition import Partition
+from consumer.delivery.revoke_budget import RevokeBudget
 from consumer.kafka.assignment import Assignment, source_record
+from consumer.kafka.client_settings import MAX_POLL_INTERVAL_MS
 from consumer.kafka.commands import Assigned, Command, Delivered, Drain, EndReached, Lost, Revoke
 from consumer.kafka.committer import Committer
+from consumer.kafka.in_flight import InFlight
 from consumer.kafka.librdkafka_log import error_callback, librdkafka_logger
-from consumer.kafka.membership import accepted
+from consumer.kafka.membership import Membership
 from consumer.kafka.pauses import Pauses
 
 if TYPE_CHECKING:
@@ -40,11 +44,15 @@ POLL_SECONDS = 0.1
 HANDOFF_RECORDS = 256
 """Records handed over at once."""
 
-REPLY_MARGIN_SECONDS = 2.0
+REPLY_MARGIN_SECONDS = 5.0
 """The release thread answers a revocation at its deadline; this much later it is taken for dead."""
 
 JOIN_SECONDS = 60.0
 """A broker that does not know KIP-848 gives no assignment and no error. A join takes about 3 s."""
+
+POLL_INTERVAL_SHARE = 0.1
+"""Of max.poll.interval.ms, the most that a revocation may wait for records in flight. The last commit, up to a minute,
+comes on top; a member that is silent for the whole of it loses everything."""
 
 BACKPRESSURE = "backpressure"
 DRAINING = "draining"
@@ -70,38 +78,36 @@ class Source:
         revoke_seconds: float,
         join_seconds: float = JOIN_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        new_consumer: Callable[..., Consumer] = Consumer,
     ) -> None:
         self._topics = list(topics)
-        self._admission = admission
         self._commands = commands
         self._on_records = on_records
         self._on_revoked = on_revoked
         self._observer = observer
         self._on_fatal = on_fatal
-        self._revoke_seconds = revoke_seconds
-        self._join_seconds = join_seconds
-        self._join_by = clock() + join_seconds if settings.get("group.protocol") == "consumer" else None
+        poll_interval = float(settings.get("max.poll.interval.ms", MAX_POLL_INTERVAL_MS)) / 1000
+        budget = RevokeBudget(min(revoke_seconds, POLL_INTERVAL_SHARE * poll_interval))
+        self._in_flight = InFlight(admission, budget)
+        self._membership = Membership(
+            settings.get("group.instance.id"),
+            join_seconds if settings.get("group.protocol") == "consumer" else None,
+            clock,
+        )
         self._clock = clock
-        self._changed = threading.Condition()  # guards the admission counters, and says that one of these changed:
         self._drains: SimpleQueue[Drain] = SimpleQueue()
         self._closing: float | None = None
         self._assignment = Assignment()
         self._committer = Committer(observer, clock)
-        self.joined = False
-        """Whether the group has accepted this member; its assignment may be empty."""
+        self._group_metadata: object = None
         self.left_whole = True
         """Whether no assignment that ended since a drain began left records to be repeated by their next owner."""
         self.turned_at = clock()
         """Monotonic seconds at which the loop last came round."""
-        self._consumer = Consumer(
-            {
-                **settings,
-                "on_commit": self._committer.answered,
-                "error_cb": error_callback("consumer", observer, on_fatal),
-            },
-            logger=librdkafka_logger("consumer"),
-        )
-        self._pauses = Pauses(self._consumer, observer)
+        own = {"on_commit": self._committer.answered, "error_cb": error_callback("consumer", observer, on_fatal)}
+        self._new_consumer = partial(new_consumer, {**settings, **own}, logger=librdkafka_logger("consumer"))
+        self._consumer = self._new_consumer()
+        self._pauses = Pauses(observer)
         self.thread = threading.Thread(target=self._run, name="rexstream-poll", daemon=True)
 
     # What other threads may call.
@@ -112,6 +118,20 @@ class Source:
         return self._assignment.epochs
 
     @property
+    def group_metadata(self) -> object:
+        """What the offsets of a transaction need to be fenced by the group; as old as the poll thread's last turn.
+
+        Never newer than ``epochs`` are when they are read after it: the client enters another generation without a
+        partition only after the callback that takes it away, and callbacks run between two of these readings.
+        """
+        return self._group_metadata
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group has accepted this member; its assignment may be empty."""
+        return self._membership.joined
+
+    @property
     def paused(self) -> tuple[str, ...]:
         """Reasons for which consumption is paused."""
         return self._pauses.reasons
@@ -119,50 +139,48 @@ class Source:
     @property
     def in_flight(self) -> tuple[int, int]:
         """Records and bytes delivered and not yet durable."""
-        with self._changed:
-            return self._admission.events, self._admission.bytes
+        return self._in_flight.count
 
     def pause(self, reason: str) -> None:
         """Stop consuming until ``resume(reason)``; polling goes on."""
         self._pauses.want(reason)
-        self._wake()
+        self._in_flight.wake()
 
     def resume(self, reason: str) -> None:
         """Withdraw ``reason``; consumption goes on when it was the last."""
         self._pauses.withdraw(reason)
-        self._wake()
+        self._in_flight.wake()
+
+    def limit(self, records: int | None) -> None:
+        """Have at most so many records in flight; None: as many as configured."""
+        self._in_flight.limit(records)
 
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
         """Commit (epoch, offset) of each partition as long as its epoch is the current one."""
         self._committer.ask(offsets)
 
-    def finished(self, records: list[tuple[Partition, int, int]]) -> None:
-        """These records (partition, epoch, bytes) are durable and make room for others."""
-        with self._changed:
-            for partition, epoch, size in records:
-                self._admission.finished(partition, epoch, size)
-            self._changed.notify()
+    def finished(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
+        """These records (partition, epoch, bytes) are durable and make room; they were in flight for ``seconds``."""
+        self._in_flight.finished(records, seconds)
 
     def drain(self, drain: Drain) -> None:
         """Take no more records; ``drain`` is answered by the release thread when nothing is in flight."""
         self._pauses.want(DRAINING)
         self._drains.put(drain)
-        self._wake()
+        self._in_flight.wake()
 
     def close(self, deadline: float) -> None:
         """Commit what is committable, leave the group and end the thread; revocations may take until ``deadline``."""
         self._closing = deadline
-        self._wake()
+        self._in_flight.wake()
 
     # The poll thread.
 
     def _run(self) -> None:
         try:
-            self._consumer.subscribe(
-                self._topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
-            )
+            self.subscribe()
             while self._closing is None:
-                self._turn()
+                self.turn()
         except BaseException as error:  # whatever ends this thread must end the worker
             self._closing = self._clock()
             self._on_fatal(error)
@@ -171,19 +189,28 @@ class Source:
         except BaseException as error:
             self._on_fatal(error)
 
-    def _turn(self) -> None:
+    def subscribe(self) -> None:
+        """Begin to join the group."""
+        self._consumer.subscribe(self._topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+
+    def turn(self) -> None:
+        """One round: pauses, drains, commits, records."""
         self.turned_at = now = self._clock()
-        with self._changed:
-            verdict, room = self._admission.verdict(now), self._admission.room()
+        verdict, room = self._in_flight.verdict(now)
         if verdict == "pause":
             self._pauses.want(BACKPRESSURE)
         elif verdict == "resume":
             self._pauses.withdraw(BACKPRESSURE)
         drains = self._taken_drains()  # before the pauses are applied: no record may follow a drain
-        self._pauses.apply(self._assignment.epochs)
+        self._pauses.apply(self._consumer, self._assignment.epochs)
         for drain in drains:
             self._commands.put(drain)
         self._committer.send(self._consumer, self._assignment.epochs)
+        if self._membership.waiting:
+            self._come_again()
+            return
+        # Here, since the client lets one thread at a time call it, and another one would wait for the poll to end.
+        self._group_metadata = self._consumer.consumer_group_metadata()
         if verdict == "stall":
             self._stall()
             return
@@ -192,28 +219,39 @@ class Source:
             more = min(room, HANDOFF_RECORDS) - 1
             self._receive([first, *(self._consumer.consume(more, 0) if more else ())])
         elif not self.joined:
-            self._await_membership(now)
+            self._membership.look(self._consumer)
+
+    def _come_again(self) -> None:
+        if self._membership.again():
+            self._consumer.close()
+            self._consumer = self._new_consumer()
+            self.subscribe()
+        else:
+            self._in_flight.wait(POLL_SECONDS)
 
     def _stall(self) -> None:
         started = self._clock()
-        with self._changed:
-            self._changed.wait(POLL_SECONDS)
+        self._in_flight.wait(POLL_SECONDS)
         self._observer.stalled(self._clock() - started)
 
     def _receive(self, messages: Sequence[Message]) -> None:
         records: list[SourceRecord] = []
         ends: list[EndReached] = []
+        failed: KafkaError | None = None
         now = self._clock()
         for message in messages:
             error = message.error()
             partition = Partition(message.topic() or "", message.partition() or 0)
             epoch = self._assignment.epochs.get(partition)
-            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            if error is not None and (error.fatal() or error.code() == KafkaError._FATAL):
+                failed = error
+            elif error is not None and error.code() != KafkaError._PARTITION_EOF:
                 self._client_error(error, partition)
             elif epoch is None:
                 continue  # revoked between fetch and hand-over; its new owner reads it
             elif error is not None:
                 ends.append(EndReached(partition, epoch, message.offset() or 0))
+                self._assignment.reached(partition, ends[-1].position)
             else:
                 epoch = self._epoch_for(partition, epoch, message.offset() or 0, records)
                 records.append(source_record(message, partition, epoch, now))
@@ -221,13 +259,15 @@ class Source:
         self._hand_over(records)
         for end in ends:
             self._commands.put(end)
+        if failed is not None:
+            self._observer.client_error("consumer", failed.name())
+            self._drop(self._assignment.epochs)  # what the group thinks of us, nobody can tell
+            self._membership.refused(failed)
 
     def _hand_over(self, records: list[SourceRecord]) -> None:
         if not records:
             return
-        with self._changed:
-            for record in records:
-                self._admission.admit(Partition.of(record), record.epoch, record.size)
+        self._in_flight.admit((Partition.of(record), record) for record in records)
         self._commands.put(Delivered(tuple(records)))  # before anyone can finish them
         self._observer.delivered(len(records))
         self._on_records(list(records))
@@ -240,7 +280,7 @@ class Source:
         self._hand_over(records)
         records.clear()
         ended = self._assignment.end((partition,))
-        self._forget(ended)
+        self._in_flight.forget(ended)
         (new,) = self._assignment.begin((partition,)).values()
         self._commands.put(Assigned(partition, new, None))
         self._observer.rebalanced("rewound", 1)
@@ -249,34 +289,19 @@ class Source:
 
     def _client_error(self, error: KafkaError, partition: Partition) -> None:
         self._observer.client_error("consumer", error.name())
-        if error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise KafkaException(error)
         logger.warning("%s: %s (%s); the client goes on trying", partition, error.str(), error.name())
-
-    def _await_membership(self, now: float) -> None:
-        member = accepted(self._consumer.consumer_group_metadata())
-        self.joined = member is True
-        if member is not False or self._join_by is None or now < self._join_by:
-            return
-        self._join_by = now + self._join_seconds
-        try:
-            self._consumer.list_topics(timeout=2.0)
-        except KafkaException:
-            return  # an unreachable broker is waited for
-        raise RuntimeError(
-            "The brokers answer but the group does not: they seem not to support group.protocol: consumer (KIP-848, "
-            "Kafka 4.0 or later). Leave group.protocol out of kafka.client."
-        )
 
     # Rebalances; called by the client inside poll, consume and close.
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self.joined = True
+        self._membership.entered()
         begun = self._assignment.begin(Partition(p.topic, p.partition) for p in partitions)
         for partition, epoch in begun.items():
             self._commands.put(Assigned(partition, epoch, None))
         consumer.incremental_assign(partitions)
-        self._pauses.assigned(begun)  # a pause before the assignment would do nothing
+        self._pauses.assigned(consumer, begun)  # a pause before the assignment would do nothing
         self._observer.rebalanced("assigned", len(begun))
         logger.info("assigned %s", _names(begun))
 
@@ -286,9 +311,10 @@ class Source:
             for partition, epoch in self._assignment.epochs.items()
             if any(p.topic == partition.topic and p.partition == partition.number for p in partitions)
         }
-        logger.info("revoking %s: waiting up to %.1f s for what is in flight", _names(leaving), self._revoke_seconds)
-        last = self._last_offsets(leaving)
-        whole = self._forget(self._assignment.end(leaving))
+        budget = self._in_flight.budget(self._pauses.reasons)
+        logger.info("revoking %s: waiting up to %.1f s for what is in flight", _names(leaving), budget)
+        last = self._last_offsets(leaving, budget)
+        whole = self._in_flight.forget(self._assignment.end(leaving))
         self._pauses.gone(leaving)
         self._note_left(whole=self._committer.finish(consumer, leaving, last) and whole)
         self._on_revoked(leaving)
@@ -297,20 +323,24 @@ class Source:
         logger.info("revoked %s", _names(leaving))
 
     def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self.joined = False
-        ended = self._assignment.end(Partition(p.topic, p.partition) for p in partitions)
+        self._membership.left()
+        self._drop(Partition(p.topic, p.partition) for p in partitions)
+        consumer.incremental_unassign(partitions)
+
+    def _drop(self, lost: Iterable[Partition]) -> None:
+        """These are someone else's already: commit nothing of them."""
+        ended = self._assignment.end(lost)
         self._commands.put(Lost(ended))
         whole = self._committer.forget(ended)
-        self._note_left(whole=self._forget(ended) and whole)
+        self._note_left(whole=self._in_flight.forget(ended) and whole)
         self._pauses.gone(ended)
         self._on_revoked(ended)
-        consumer.incremental_unassign(partitions)
         self._observer.rebalanced("lost", len(ended))
         logger.warning("lost %s: the group took them away; their records in flight are read again", _names(ended))
 
-    def _last_offsets(self, leaving: Mapping[Partition, int]) -> dict[Partition, int]:
-        """Let what is in flight of these partitions become durable within the budget; returns the offsets to commit."""
-        deadline = self._clock() + self._revoke_seconds
+    def _last_offsets(self, leaving: Mapping[Partition, int], budget: float) -> dict[Partition, int]:
+        """Let what is in flight of these become durable within ``budget`` seconds; returns the offsets to commit."""
+        deadline = self._clock() + budget
         if self._closing is not None:
             deadline = min(deadline, self._closing)
         reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
@@ -318,6 +348,8 @@ class Source:
         answer: dict[Partition, int] | None = None
         while answer is None:
             self.turned_at = self._clock()
+            # A rebalance is a new generation already, in which these partitions are still ours to commit.
+            self._group_metadata = self._consumer.consumer_group_metadata()
             try:
                 answer = reply.get(timeout=POLL_SECONDS)
             except Empty:
@@ -325,14 +357,6 @@ class Source:
                     logger.error("The release thread is silent; %s end with the last known offsets", _names(leaving))
                     answer = {}
         return answer
-
-    def _forget(self, ended: Mapping[Partition, int]) -> bool:
-        """Whether nothing of these was in flight."""
-        with self._changed:
-            before = self._admission.events
-            for partition, epoch in ended.items():
-                self._admission.forget(partition, epoch)
-            return self._admission.events == before
 
     def _note_left(self, *, whole: bool) -> None:
         # A rebalance long before is no matter of how this worker ends.
@@ -344,10 +368,6 @@ class Source:
         while not self._drains.empty():
             drains.append(self._drains.get())
         return drains
-
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify()
 
 
 def _names(partitions: Iterable[Partition]) -> str:

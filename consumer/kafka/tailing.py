@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartition
 
+from consumer.events import SourceRecord
 from consumer.kafka.cluster import ClusterUnreachable, Reader
 
 if TYPE_CHECKING:
@@ -135,6 +136,22 @@ def held_offsets(
     """First offset that each partition of ``topic`` still holds, and its end; raises as ``read_to_end`` does."""
     with Reader(bootstrap_servers, client=client, timeout=timeout) as reader:
         return {partition: reader.watermarks(topic, partition) for partition in reader.partitions(topic)}
+
+
+def record_of(message: Message) -> SourceRecord:
+    """The record in ``message``, read outside any group: it belongs to no assignment, so its epoch is 0."""
+    kind, timestamp = message.timestamp()
+    return SourceRecord(
+        topic=message.topic() or "",
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        epoch=0,
+        key=message.key(),
+        value=message.value(),
+        headers=headers_of(message),
+        timestamp_ms=timestamp if kind else None,
+        fetched_at=time.monotonic(),
+    )
 
 
 def headers_of(message: Message) -> tuple[Header, ...]:

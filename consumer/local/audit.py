@@ -9,13 +9,19 @@ failed before its tasks were known one dead letter, and a null value nothing.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from consumer.codecs.control_headers import only_tasks_of
+from consumer.config_errors import ConfigError
+from consumer.config_layers import CONFIG_FILE_VARIABLE
+from consumer.config_loading import load_config
 from consumer.delivery.dead_letters import KIP_1191, PREFIX
+from consumer.kafka.client_settings import metadata_settings
 from consumer.kafka.tailing import headers_of, held_offsets, read_to_end
 
 if TYPE_CHECKING:
@@ -71,6 +77,8 @@ class Audit:
 class _Seen:
     inputs: dict[Place, bool] = field(default_factory=dict)
     """Place -> whether its value is null."""
+    only: dict[Place, frozenset[str]] = field(default_factory=dict)
+    """Place of a replayed record -> the tasks that it owes alone."""
     results: Counter[tuple[Place, str, str]] = field(default_factory=Counter)
     dead: Counter[tuple[Place, str | None]] = field(default_factory=Counter)
     tasks: Counter[str] = field(default_factory=Counter)
@@ -90,8 +98,9 @@ def audit(
 ) -> Audit:
     """Read all topics from their beginning to their present end, read_committed, and compare.
 
-    ``tasks`` is what every record owes; without it one outcome of any task is enough. A record's own choice of tasks
-    is not looked at. Raises ClusterUnreachable when nothing comes for ``timeout`` seconds, and TopicUnusable.
+    ``tasks`` is what every record owes, a replayed one only those that its header names; without it one outcome of any
+    task is enough. A record's own choice of tasks is not looked at. Raises ClusterUnreachable when nothing comes for
+    ``timeout`` seconds, and TopicUnusable.
     """
 
     def messages(topic: str) -> Iterable[Message]:
@@ -105,7 +114,10 @@ def audit(
     for message in messages(dead_topic) if dead_topic else ():
         _note_dead_letter(seen, message, input_topic)
     for message in messages(input_topic):
-        seen.inputs[message.partition() or 0, message.offset() or 0] = message.value() is None
+        place = message.partition() or 0, message.offset() or 0
+        seen.inputs[place] = message.value() is None
+        if (only := only_tasks_of(headers_of(message))) is not None:
+            seen.only[place] = only
     topics = [input_topic, *output_topics, *([dead_topic] if dead_topic else [])]
     trimmed = {
         f"{topic}-{partition}": first
@@ -152,9 +164,10 @@ def _compare(seen: _Seen, tasks: tuple[str, ...], trimmed: dict[str, int]) -> Au
         if null:
             continue
         there = answered_tasks[place] | dead_tasks[place]
-        owed = [] if None in there else [task for task in tasks if task not in there] if tasks else []
+        due = [task for task in tasks if task in seen.only.get(place, tasks)]
+        owed = [] if None in there else [task for task in due if task not in there]
         if not there:
-            owed = list(tasks or ("*",))
+            owed = due or ["*"]
         missing += [f"{place[0]}-{place[1]} {task}" for task in owed]
         answered += not owed
     outcomes = [place for place, _, _ in seen.results.elements()] + [place for place, _ in seen.dead.elements()]
@@ -179,7 +192,14 @@ def _compare(seen: _Seen, tasks: tuple[str, ...], trimmed: dict[str, int]) -> Au
 
 
 @click.command()
-@click.option("--bootstrap-servers", "-b", default="127.0.0.1:9092", show_default=True)
+@click.option("--bootstrap-servers", "-b", help="Kafka to use; default: kafka.bootstrap_servers.")
+@click.option(
+    "--config",
+    "-c",
+    "config_file",
+    envvar=CONFIG_FILE_VARIABLE,
+    help="YAML file that says how to connect, as a worker's does.",
+)
 @click.option("--input", "input_topic", default="reviews.raw", show_default=True)
 @click.option("--output", "output_topics", multiple=True, default=("reviews.extracted",), show_default=True)
 @click.option("--dead", "dead_topic", default="reviews.dead", show_default=True)
@@ -187,7 +207,8 @@ def _compare(seen: _Seen, tasks: tuple[str, ...], trimmed: dict[str, int]) -> Au
 @click.option("--exactly", is_flag=True, help="Fail on duplicates too.")
 @click.option("--json", "as_json", is_flag=True)
 def command(
-    bootstrap_servers: str,
+    bootstrap_servers: str | None,
+    config_file: str | None,
     input_topic: str,
     output_topics: tuple[str, ...],
     dead_topic: str,
@@ -196,7 +217,12 @@ def command(
     as_json: bool,
 ) -> None:
     """Count what became of every record of a topic. Exit code 1 when something is missing."""
-    found = audit(bootstrap_servers, input_topic, output_topics, dead_topic, tasks=tasks)
+    try:
+        client = metadata_settings(load_config(config_file, os.environ))
+    except (ConfigError, ValueError) as error:
+        raise click.UsageError(str(error)) from None
+    servers = bootstrap_servers or client["bootstrap.servers"]
+    found = audit(servers, input_topic, output_topics, dead_topic, tasks=tasks, client=client)
     if as_json:
         click.echo(json.dumps(asdict(found), ensure_ascii=False))
     else:

@@ -54,15 +54,22 @@ class ModelServer:
             handler = {name: _handler(method, answer)}
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handler),))
 
-    def start(self, host: str, port: int, poll_seconds: float) -> str:
+    def start(
+        self, host: str, port: int, poll_seconds: float, credentials: grpc.ServerCredentials | None = None
+    ) -> str:
         """Load all models, then open the port and follow the disk. Returns ``host:port`` with the port taken.
+
+        ``credentials``: TLS instead of plaintext.
 
         Raises Refusal when a model has no version that loads, OSError when the address cannot be bound.
         """
         self._catalog.poll()
         self._catalog.require_available(list(self._catalog.available()))
         try:
-            taken = self._server.add_insecure_port(f"{host}:{port}")
+            if credentials is None:
+                taken = self._server.add_insecure_port(f"{host}:{port}")
+            else:
+                taken = self._server.add_secure_port(f"{host}:{port}", credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {host}:{port}") from error
         self._server.start()

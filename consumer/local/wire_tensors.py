@@ -14,6 +14,9 @@ from consumer.serving.tensors import BFLOAT16, ENCODINGS, HALF, shape_of, typed_
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_MOST_VALUES = 2**59
+"""A shape of more overflows 64 bits when its bytes are counted, also where one of its sizes is 0."""
+
 _NUMBERS = {encoding.wire: number for number, encoding in ENCODINGS.items() if number != BFLOAT16}
 
 
@@ -27,6 +30,8 @@ def parse(alias: str, proto: Any) -> NDArray[Any]:
     encoding = ENCODINGS.get(proto.dtype)
     unreadable = Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"tensor parsing error: {alias}")
     if proto.dtype == 0 or proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
+        raise unreadable
+    if math.prod(max(size, 1) for size in shape) >= _MOST_VALUES:
         raise unreadable
     if encoding is None or proto.dtype == BFLOAT16:
         raise _not_carried(alias)

@@ -13,6 +13,7 @@ from consumer.batching.shapes import padded_length as round_up
 from consumer.serving import descriptors
 from consumer.serving.answers import GraphContract, compact_cells, dense_cells
 from consumer.serving.batches import pad
+from consumer.serving.channels import open_channel, tls_hint
 from consumer.serving.failures import classify
 from consumer.serving.protocol import Answer, Failure, ServingError
 from consumer.serving.tensors import bad_answer, write_content
@@ -45,8 +46,6 @@ _CHANNEL_OPTIONS = (
     # The default waits up to two minutes before it looks for a server that has come back.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
-    # The model server is a neighbour: HTTP proxies of the environment are for the outside.
-    ("grpc.enable_http_proxy", 0),
 )
 
 _AVAILABLE = descriptors.ModelVersionStatus.State.Value("AVAILABLE")
@@ -55,16 +54,19 @@ _AVAILABLE = descriptors.ModelVersionStatus.State.Value("AVAILABLE")
 class TfServingClient:
     """Implements ModelClient. Create it and use it on one event loop.
 
-    The channel connects when first used and again by itself. TLS would replace ``insecure_channel`` below.
+    The channel connects when first used and again by itself.
     """
 
     def __init__(self, config: ModelConfig, bundle: Bundle) -> None:
+        """Raises PemError, a ValueError, for files of ``model.tls`` that cannot be used."""
         self._config = config
         self._graph = GraphContract.of(bundle)
-        self._channel = grpc.aio.insecure_channel(config.target, options=_CHANNEL_OPTIONS)
+        self._channel = open_channel(config, _CHANNEL_OPTIONS)
         self._predict = self._channel.unary_unary(descriptors.PREDICT.path)
         self._status = self._channel.unary_unary(descriptors.GET_MODEL_STATUS.path)
         self._was_ready = False
+        self.unready = ""
+        """Why the last ``ready`` said no; empty after a yes."""
 
     async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
         """Run one batch, padded to ``padded_length`` tokens, within ``timeout`` seconds.
@@ -102,16 +104,22 @@ class TfServingClient:
         request.model_spec.name = self._config.name
         if self._config.version is not None:
             request.model_spec.version.value = self._config.version
+        unready = ""
         try:
             raw = await self._status(request.SerializeToString(), timeout=READY_SECONDS)
             response = descriptors.GET_MODEL_STATUS.response.FromString(raw)
         except grpc.aio.AioRpcError as error:
+            unready = f"{error.code().name}: {self._told(error)}"
             if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                 self._was_ready = False
         except DecodeError:
+            unready = "the answer is no GetModelStatusResponse"
             self._was_ready = False
         else:
             self._was_ready = any(entry.state == _AVAILABLE for entry in response.model_version_status)
+            if not self._was_ready:
+                unready = "the server knows the model, but no version of it is AVAILABLE"
+        self.unready = "" if self._was_ready else unready
         return self._was_ready
 
     async def close(self) -> None:
@@ -132,14 +140,20 @@ class TfServingClient:
         content: bytes = request.SerializeToString()
         return content
 
+    def _told(self, error: grpc.aio.AioRpcError) -> str:
+        """The message of a failed call, and what to do if it is about the connection's security."""
+        message = error.details() or ""
+        hint = tls_hint(message, self._config.tls) if error.code() is grpc.StatusCode.UNAVAILABLE else None
+        return message if hint is None else f"{message}; {hint}"
+
     async def _call(self, request: bytes, timeout: float) -> Any:
         try:
             # A deadline that has passed is the server's to report: gRPC refuses it without sending anything.
             raw = await self._predict(request, timeout=max(timeout, 0.0))
         except grpc.aio.AioRpcError as error:
-            code, message = error.code().name, error.details() or ""
-            failure, relief = classify(code, message)
-            raise ServingError(failure, code, message, relief) from error
+            code = error.code().name
+            failure, relief = classify(code, error.details() or "")
+            raise ServingError(failure, code, self._told(error), relief) from error
         try:
             return descriptors.PREDICT.response.FromString(raw)
         except DecodeError as error:

@@ -1,5 +1,7 @@
 """The worker's HTTP side: ``/metrics``, ``/livez``, ``/readyz``, ``/status`` and a page that shows the worker live.
 
+One path changes something: ``POST /resume``. Whoever reaches the port may use it, but no page in a browser.
+
 It runs on threads of its own and asks the worker through callables; whatever a client does, or an answer raises, ends
 here. A connection serves one request and is closed by force when it is ``_CONNECTION_SECONDS`` old or when too many are
 open, the oldest first, so that a client that drips bytes can neither hold threads nor keep a probe from being answered.
@@ -36,7 +38,8 @@ class HttpServer:
     """Serves from construction until ``close``.
 
     ``address`` is ``host:port`` or ``[v6]:port``; port 0 takes a free one. ``metrics`` gets the ``Accept`` header and
-    returns body and content type. Raises ValueError for an address without host or port, OSError when it is taken.
+    returns body and content type; ``resume`` does what it is called for and says what it did. Raises ValueError for an
+    address without host or port, OSError when it is taken.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class HttpServer:
         ready: Probe,
         status: Callable[[], Mapping[str, object]],
         metrics: Callable[[str], tuple[bytes, str]],
+        resume: Callable[[], Mapping[str, object]],
     ) -> None:
         host, port = parse_address(address)
         page = _Page((Path(__file__).parent / "page.html").read_bytes())
@@ -66,7 +70,8 @@ class HttpServer:
             "/readyz": lambda _: probe(ready),
             "/status": lambda _: _json(status(), HTTPStatus.OK),
         }
-        self._server = _Server(host, port, routes)
+        actions: dict[str, Callable[[str], _Answer]] = {"/resume": lambda _: _json(resume(), HTTPStatus.OK)}
+        self._server = _Server(host, port, routes, actions)
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="http", daemon=True
         )
@@ -140,12 +145,19 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128  # the default of 5 makes a probe wait seconds behind a burst of connections
 
-    def __init__(self, host: str, port: int, routes: dict[str, Callable[[str], _Answer]]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        routes: dict[str, Callable[[str], _Answer]],
+        actions: dict[str, Callable[[str], _Answer]],
+    ) -> None:
         family, _, _, _, bound = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
         )[0]
         self.address_family = family
         self.routes = routes
+        self.actions = actions
         self._open_since: dict[socket.socket, float] = {}
         self._open_lock = threading.Lock()
         super().__init__(bound[:2], _Handler)  # type: ignore[arg-type]  # (host, port) for both families
@@ -205,7 +217,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     error_message_format = "%(code)d %(message)s\n"
     error_content_type = "text/plain; charset=utf-8"
-    _allowed: ClassVar[dict[str, str]] = {"Allow": "GET, HEAD"}
+    _reads: ClassVar[dict[str, str]] = {"Allow": "GET, HEAD"}
+    _acts: ClassVar[dict[str, str]] = {"Allow": "POST"}
 
     @property
     def _path(self) -> str:
@@ -214,25 +227,40 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         route = self.server.routes.get(self._path)
         if route is None:
-            self._send(_text(HTTPStatus.NOT_FOUND, "nothing here; try /, /metrics, /livez, /readyz or /status"))
-            return
+            self._refuse()
+        else:
+            self._answer(route)
+
+    do_HEAD = do_GET  # noqa: N815 - http.server's names
+
+    def do_POST(self) -> None:
+        action = self.server.actions.get(self._path)
+        if action is None:
+            self._refuse()
+        elif "Origin" in self.headers:
+            # Browsers send it with every POST: a page from elsewhere could otherwise reach a worker on this machine.
+            self._send(_text(HTTPStatus.FORBIDDEN, "not for browsers: use `rexstream resume`"))
+        else:
+            self._answer(action)
+
+    def _refuse(self) -> None:
+        if self._path in self.server.routes:
+            answer = _text(HTTPStatus.METHOD_NOT_ALLOWED, "this path only reads: use GET or HEAD", self._reads)
+        elif self._path in self.server.actions:
+            answer = _text(HTTPStatus.METHOD_NOT_ALLOWED, "this path changes something: use POST", self._acts)
+        else:
+            answer = _text(HTTPStatus.NOT_FOUND, "nothing here; try /, /metrics, /livez, /readyz or /status")
+        self._send(answer)
+
+    do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_CONNECT = _refuse  # noqa: N815
+
+    def _answer(self, route: Callable[[str], _Answer]) -> None:
         try:
             answer = route(self.headers.get("Accept", ""))
         except Exception:
             _log.exception("HTTP answer to %s failed", self._path)
             answer = _text(HTTPStatus.INTERNAL_SERVER_ERROR, "the worker could not answer; its log says why")
         self._send(answer)
-
-    do_HEAD = do_GET  # noqa: N815 - http.server's names
-
-    def do_POST(self) -> None:
-        if self._path in self.server.routes:
-            answer = _text(HTTPStatus.METHOD_NOT_ALLOWED, "this server only reads: use GET or HEAD", self._allowed)
-        else:
-            answer = _text(HTTPStatus.NOT_FOUND, "nothing here")
-        self._send(answer)
-
-    do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_CONNECT = do_POST  # noqa: N815
 
     def _send(self, answer: _Answer) -> None:
         self.send_response(answer.status)

@@ -147,6 +147,13 @@ class Metrics:
             ["stage", "class"],
             registry=registry,
         )
+        self._transactions = Counter(
+            "rexstream_transactions_total",
+            "Transactions of exactly_once by how they ended. A spike of aborted means rebalances, or outputs that a "
+            "topic refuses (the log names it); what was aborted is produced again and no reader sees it twice.",
+            ["end"],
+            registry=registry,
+        )
         self._retries = Counter(
             "rexstream_retries_total",
             "Model calls repeated after a failure. A spike means a model server that restarts, is overloaded or "
@@ -235,6 +242,10 @@ class Metrics:
         self._model_call.labels(self._models.keep(model), self._versions.keep(version), self._codes.keep(code)).observe(
             seconds
         )
+
+    def transaction(self, end: Literal["committed", "aborted"]) -> None:
+        """A transaction ended."""
+        self._transactions.labels(end).inc()
 
     def model_retried(self) -> None:
         """A failed call is repeated."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 
 class AssignedPartition(TypedDict):
@@ -58,6 +58,14 @@ class RecentActivity(TypedDict):
     """Dead letters by reason, since the start, the latest reason last."""
 
 
+class FloodStatus(TypedDict):
+    state: Literal["flowing", "paused", "trial"]
+    reason: str | None
+    """What the pause began with; None while consumption flows."""
+    trial_in_seconds: float
+    """0 when there is no pause."""
+
+
 class WorkerStatus(RecentActivity):
     service: str
     version: str
@@ -71,4 +79,6 @@ class WorkerStatus(RecentActivity):
     in_flight: InFlight
     paused: list[str]
     """Why consumption is paused; empty when it is not."""
+    flood: FloodStatus
+    """Of dead letters."""
     model: ModelStatus

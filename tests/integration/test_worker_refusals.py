@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 from stub_server import StubServer
@@ -13,6 +13,12 @@ from worker_run import Run
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+class Broker(Protocol):
+    """What the ``mock_broker`` fixture gives."""
+
+    bootstrap: str
 
 
 @pytest.fixture
@@ -58,3 +64,10 @@ def test_a_password_file_that_cannot_be_read(config: Path, tmp_path: Path) -> No
     said = run(config, *registry, f"kafka.registry.password_file={binary}")
     assert f"password_file {binary} is not UTF-8" in said
     assert "gehe" not in said
+
+
+def test_exactly_once_on_the_embedded_broker(config: Path, mock_broker: Broker) -> None:
+    """Its transactions answer OK and keep nothing, so a worker would double and lose without a sign."""
+    said = run(config, f"kafka.bootstrap_servers={mock_broker.bootstrap}", "delivery.mode=exactly_once")
+    assert "the embedded broker" in said
+    assert "at_least_once" in said

@@ -68,6 +68,9 @@ class Observed:
     def produce_refused(self, topic: str, code: str) -> None:
         self.refused.append((topic, code))
 
+    def transaction(self, how: str, seconds: float, records: int) -> None:  # noqa: ARG002
+        self.counts[how + " transactions"] += 1
+
     def client_error(self, client: str, code: str) -> None:
         self.counts[f"{client} {code}"] += 1
 
@@ -88,7 +91,10 @@ class Worker:
         client: dict[str, Any] | None = None,
         events: int = 2_000,
         size: int = 67_108_864,
-        order: Any = "key",
+        order: Any = None,
+        mode: Any = "at_least_once",
+        transaction_records: int = 1000,
+        transaction_interval_ms: int = 50,
         dead: str = "dead",
         echo: bool = False,
         **edge: Any,
@@ -101,7 +107,15 @@ class Worker:
                 group_id=group,
                 client={**({} if client and "group.protocol" in client else QUICK_SESSION), **(client or {})},
             ),
-            delivery=DeliveryConfig(order=order, commit_interval_ms=50, dead_letter_topic=dead),
+            delivery=DeliveryConfig(
+                mode=mode,
+                order=order,
+                commit_interval_ms=50,
+                transaction_interval_ms=transaction_interval_ms,
+                transaction_records=transaction_records,
+                transaction_timeout_ms=5000,
+                dead_letter_topic=dead,
+            ),
             limits=LimitsConfig(in_flight_events=events, in_flight_bytes=size),
         )
         self.dead_letters = DeadLetters(dead, group, "test")

@@ -42,9 +42,13 @@ def write_bundle(folder: Path) -> Path:
 
 
 class StubServer:
-    """Starts on a free port; ``stop`` and ``start`` again keep the port. ``gate`` cleared makes calls hang."""
+    """Starts on a free port; ``stop`` and ``start`` again keep the port. ``gate`` cleared makes calls hang.
 
-    def __init__(self) -> None:
+    With ``credentials``, which may be changed between ``stop`` and ``start``, it speaks TLS.
+    """
+
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
+        self.credentials = credentials
         self.port = 0
         self.calls = 0
         self.gate = threading.Event()
@@ -72,7 +76,11 @@ class StubServer:
             server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(f"tensorflow.serving.{service}", {name: handler}),)
             )
-        self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
+        address = f"127.0.0.1:{self.port}"
+        if self.credentials is None:
+            self.port = server.add_insecure_port(address)
+        else:
+            self.port = server.add_secure_port(address, self.credentials)
         server.start()
         self._server = server
 

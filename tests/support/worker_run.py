@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,6 @@ from stub_server import StubServer, write_bundle
 from consumer.kafka.tailing import read_to_end
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
@@ -41,14 +41,19 @@ class Run:
         *,
         routes: Sequence[Mapping[str, Any]] = (),
         registry: str | None = None,
+        kafka: Mapping[str, Any] | None = None,
+        delivery: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """``topics``: input, output, dead letters. ``routes`` take the place of the one from input to output."""
+        """``topics``: input, output, dead letters. ``routes`` take the place of the one from input to output.
+
+        ``kafka`` and ``delivery``: keys of those sections; this class itself goes by ``bootstrap``.
+        """
         self.bootstrap, (self.input, self.output, self.dead) = bootstrap, topics
         self.group = f"group-{self.input}"
         self._log = folder / "worker.log"
-        self._config = folder / "config.yaml"
-        self._config.write_text(
+        self.config_file = folder / "config.yaml"
+        self.config_file.write_text(
             yaml.safe_dump(
                 {
                     "kafka": {
@@ -56,11 +61,17 @@ class Run:
                         "group_id": self.group,
                         "client": {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500},
                         "registry": {} if registry is None else {"url": registry},
+                        **(kafka or {}),
                     },
                     "routes": [dict(route) for route in routes]
                     or [{"input": self.input, "tasks": ["sentiment", "product_features"], "output": self.output}],
                     "model": {"target": server.target, "name": "stub", "bundle": str(write_bundle(folder / "bundle"))},
-                    "delivery": {"dead_letter_topic": self.dead, "commit_interval_ms": 100, "grace_seconds": 20.0},
+                    "delivery": {
+                        "dead_letter_topic": self.dead,
+                        "commit_interval_ms": 100,
+                        "grace_seconds": 20.0,
+                        **(delivery or {}),
+                    },
                     "observability": {"http": "127.0.0.1:0"},
                 }
             )
@@ -72,7 +83,7 @@ class Run:
         before = len(self.lines())
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "consumer", "run", "--config", str(self._config)],
+                [sys.executable, "-m", "consumer", "run", "--config", str(self.config_file)],
                 stdout=log,
                 stderr=log,
                 env=self._environment,
@@ -85,6 +96,21 @@ class Run:
         assert self._process is not None
         self._process.send_signal(number)
         return self._process.wait(40)
+
+    def suspend(self) -> None:
+        """SIGSTOP."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def end(self) -> int:
+        """SIGTERM, unless it ended by itself; the exit code."""
+        assert self._process is not None
+        return self._process.poll() or self.signal(signal.SIGTERM)
 
     def kill(self) -> None:
         if self._process is not None and self._process.poll() is None:

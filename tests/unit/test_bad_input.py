@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from stub_model import StubModel, engine
 
+from consumer.batching.backoff import Backoff
 from consumer.batching.policy import LengthCut
 from consumer.codecs.avro_codec import event_schema
 from consumer.codecs.framing import framed, schema_id
@@ -54,6 +55,9 @@ class Registry:
     def schema_for(self, number: int) -> ParsedSchema:
         return {KNOWN_ID: event_schema()}[number]
 
+    async def result_schema_id(self, topic: str) -> int:
+        raise AssertionError(f"no route to {topic} writes Avro")
+
 
 def record(value: bytes | None, offset: int, topic: str = "json.in", key: bytes | None = b"k") -> SourceRecord:
     headers = (("source-header", b"\xff"), ("nothing", None))
@@ -71,9 +75,15 @@ def process(records: Sequence[SourceRecord], model: StubModel | None = None) -> 
         it = engine(ExtractionLimits())
         window = it.start("好", TASKS["sentiment"]).windows[0]
         metrics = Metrics()
-        dispatcher = Dispatcher(model or StubModel(), LengthCut(16_384, 1), window, "stub", metrics, lambda *_: None)
-        dispatcher.BACKOFF_FIRST = 0.001
-        dispatcher.BACKOFF_LIMIT = 0.01
+        dispatcher = Dispatcher(
+            model or StubModel(),
+            LengthCut(16_384, 1),
+            window,
+            "stub",
+            metrics,
+            lambda *_: None,
+            backoff=Backoff(0.001, 0.01),
+        )
         pipeline = Pipeline(
             Routes(ROUTES, TASKS),
             Inferrer(it, dispatcher).infer,
@@ -237,7 +247,10 @@ def test_a_window_that_the_model_refuses_is_a_dead_letter_of_its_task_only() -> 
     assert [output.topic for output in outcome.outputs] == ["out.product_features", "dead"]
     assert headers(outcome, 1)["rexstream-dlq-class"] == "BatchFault"
     assert headers(outcome, 1)["rexstream-dlq-task"] == "sentiment"
-    assert headers(outcome, 1)["rexstream-dlq-model"] == "stub"
+    said = headers(outcome, 1)
+    assert (said["rexstream-dlq-model"], said["rexstream-dlq-model-version"]) == ("stub", "1")
+    assert said["rexstream-dlq-exception"] == "consumer.serving.refused.WindowRefused"
+    assert said["rexstream-dlq-attempts"] == said["__dlq.errors.delivery.count"] == "2"
 
 
 def test_an_outage_makes_no_dead_letter() -> None:
@@ -291,8 +304,8 @@ def test_a_result_too_large_for_its_topic_becomes_a_dead_letter_of_stage_produce
     """The original record is what travels, so that it can be replayed when the topic takes larger results."""
     source = record(as_json(text="好"), 4)
 
-    async def nothing(text: str, task: Task, deadline: float) -> Inference:
-        raise AssertionError(f"{task.name} is not to be run on {len(text)} characters by {deadline}")
+    async def nothing(text: str, task: Task, deadline: float, origin: object) -> Inference:
+        raise AssertionError(f"{task.name} of {origin} is not to be run on {len(text)} characters by {deadline}")
 
     pipeline = Pipeline(
         Routes(ROUTES, TASKS),

@@ -175,11 +175,17 @@ def test_a_flag_that_leads_nowhere_is_an_error(flag: str) -> None:
         "routes=[]",
         "routes.0.tasks=ner",
         "delivery.mode=exactly_twice",
+        "delivery.dead_letter_run=0",
+        "delivery.dead_letter_rate=0.001",
+        "delivery.dead_letter_rate=1",
+        "delivery.dead_letter_pause=0",
         "observability.http=nowhere",
         "observability.http=127.0.0.1:65536",
         "observability.log_level=loud",
         "kafka.registry.url=ftp://x",
         "kafka.registry.username=u",
+        "kafka.registry.ca_file=ca.pem",
+        "kafka.registry.auto_register=false",
         "model.version=-1",
     ],
 )
@@ -218,6 +224,23 @@ def test_the_http_port_can_be_turned_off() -> None:
         (["delivery.dead_letter_topic=reviews.raw"], "delivery.dead_letter_topic", "also an input"),
         (["limits.types_per_level=2"], "routes.0.tasks.0", "limits.types_per_level"),
         (["limits.schema_depth=1"], "routes.0.tasks.0", "limits.schema_depth"),
+        (["kafka.registry.url=http://h:1", "kafka.registry.ca_file=ca"], "kafka.registry.ca_file", "not https"),
+        (
+            ["kafka.registry.url=https://h:1", "kafka.registry.key_file=k"],
+            "kafka.registry.key_file",
+            "certificate_file",
+        ),
+        (["kafka.registry.url=https://h:1", "kafka.registry.username=u"], "kafka.registry.username", "belong together"),
+        (
+            ["kafka.registry.url=http://u:p@h:1", "kafka.registry.username=u", "kafka.registry.password_file=p"],
+            "kafka.registry.username",
+            "the url holds credentials",
+        ),
+        (
+            ["kafka.registry.url=http://h:1", "kafka.registry.username=u:v", "kafka.registry.password_file=p"],
+            "kafka.registry.username",
+            "colon",
+        ),
     ],
 )
 def test_impossible_combinations_are_refused(settings: list[str], key: str, words: str) -> None:
@@ -357,6 +380,15 @@ def test_a_grace_period_shorter_than_the_objective_is_a_warning() -> None:
     assert warning.key == "delivery.grace_seconds"
 
 
+def test_a_dead_letter_topic_that_nothing_protects_is_a_warning() -> None:
+    """Run and rate are switched off by null, each alone without a word."""
+    off = ["delivery.dead_letter_run=null", "delivery.dead_letter_rate=null"]
+    (warning,) = load(None, {}, off).warnings
+    assert warning.key == "delivery.dead_letter_run"
+    assert [load(None, {}, [each]).warnings for each in off] == [(), ()]
+    assert "less than 1.0" in refused(None, None, "delivery.dead_letter_rate=1")["delivery.dead_letter_rate"].what
+
+
 def test_origins_tell_where_a_key_was_set(write: Any) -> None:
     """The last source that set a key is its origin; defaults have none."""
     origins = load(write("model:\n  name: m\n  target: t:1\n"), {"REXSTREAM_MODEL__NAME": "n"}).origins
@@ -373,3 +405,20 @@ def test_problems_of_own_task_files_are_reported(write: Any, tmp_path: Path) -> 
     problems = refused(write(f"tasks_dirs: ['{folder}']\n"), None, "model.version=1", "model.label=x")
     assert problems["kind"].fix == "did you mean extract?"
     assert "model.version" in problems
+
+
+@pytest.mark.parametrize("value", ["!!int ''", "!!bool perhaps", "!!float ''", "!!timestamp soon", "[" * 400])
+def test_text_that_breaks_the_yaml_reader_is_a_problem_like_any_other(value: str) -> None:
+    """Found by fuzzing: what PyYAML's constructors let out must not end in a traceback."""
+    assert "is not YAML" in refused(None, {"REXSTREAM_LIMITS__FACTS": value})["limits.facts"].what
+    assert "is not YAML" in refused(None, {}, f"limits.facts={value}")["limits.facts"].what
+
+
+def test_a_half_pair_for_mutual_tls_is_refused() -> None:
+    """A certificate without its key proves nothing, and a key without its certificate even less."""
+    assert (
+        "model.tls.key_file" in refused(None, {}, "model.tls.certificate_file=a.pem")["model.tls.certificate_file"].what
+    )
+    assert "model.tls.certificate_file" in refused(None, {}, "model.tls.key_file=a.pem")["model.tls.key_file"].what
+    assert load_config(None, {}, ["model.tls={}"]).model.tls is not None
+    assert load_config(None, {"REXSTREAM_MODEL__TLS__CA_FILE": "ca.pem"}).model.tls is not None

@@ -12,8 +12,8 @@ import consumer
 PACKAGE = Path(consumer.__file__).parent
 
 CORE_PACKAGES = ("extraction", "batching", "delivery", "codecs")
-CORE_MODULES = ("events", "config", "config_errors", "config_layers", "config_loading", "config_rules", "redaction")
-CORE = (*CORE_PACKAGES, *CORE_MODULES, "tasks", "resources", "yaml_reading")
+CONFIG_MODULES = ("config", "config_errors", "config_layers", "config_loading", "config_rules", "config_security")
+CORE = (*CORE_PACKAGES, *CONFIG_MODULES, "events", "redaction", "tasks", "resources", "yaml_reading")
 EDGES = ("kafka", "serving", "telemetry")
 EXTRAS = ("model", "local")
 OUTSIDE_LIBRARIES = {"confluent_kafka", "grpc", "prometheus_client", "structlog", "asyncio", "httpx", "click", "rich"}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from consumer.delivery.partition import Partition
+from consumer.flood_gate import REASON as FLOOD
 from consumer.kafka.pauses import Pauses
 from consumer.kafka.source import BACKPRESSURE, DRAINING
 from consumer.observing import EdgeMetrics
@@ -16,7 +17,7 @@ from consumer.worker import _PAUSE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-REASONS = sorted({BACKPRESSURE, DRAINING, "output", "registry", *_PAUSE.values()})
+REASONS = sorted({BACKPRESSURE, DRAINING, FLOOD, "output", "registry", *_PAUSE.values()})
 
 
 class Consumer:
@@ -34,7 +35,7 @@ def paused(metrics: Metrics) -> set[str]:
 
 def test_the_edge_and_the_worker_pause_for_these() -> None:
     """The list below is all there is; a new reason belongs into it and into the metric."""
-    assert REASONS == ["backpressure", "deployment_fault", "draining", "outage", "output", "registry"]
+    assert REASONS == ["backpressure", "deployment_fault", "draining", "flood", "outage", "output", "registry"]
 
 
 @pytest.mark.parametrize("reason", REASONS)
@@ -42,8 +43,8 @@ def test_every_reason_to_pause_is_visible_under_its_own_name(reason: str) -> Non
     """Whoever is alerted reads what to mend, not ``other``; and it is gone with the pause."""
     metrics = Metrics()
     consumer: Any = Consumer()
-    pauses = Pauses(consumer, EdgeMetrics(metrics))
-    pauses.assigned([Partition("in", 0)])
+    pauses = Pauses(EdgeMetrics(metrics, lambda *_: None))
+    pauses.assigned(consumer, [Partition("in", 0)])
     pauses.want(reason)
     assert paused(metrics) == {reason}
     help_text = next(each.documentation for each in metrics.registry.collect() if each.name == "rexstream_paused")

@@ -131,6 +131,10 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         ("name: a\nkind: extract\nschema: {' a': }\n", "schema. a", "outer spaces"),
         ("name: a\nkind: extract\nschema: {no: }\n", "schema", "in quotes"),
         ("name: a\nkind: extract\nschema:\n  a:\n  a:\n", "schema.a", "given twice"),
+        (GOOD + "threshold: !!int ''\n", "FILE", "impossible"),
+        (GOOD + "threshold: !!bool perhaps\n", "FILE", "impossible"),
+        (GOOD + "threshold: !!timestamp soon\n", "FILE", "impossible"),
+        (GOOD + "? !!str [a, b]\n: c\n", "task.yaml", "in quotes"),
         (GOOD + "treshold: 1\n", "treshold", "did you mean threshold?"),
         (GOOD + "threshold: 2\n", "threshold", "from 0 to 1"),
         (GOOD + "threshold: yes\n", "threshold", "true/false"),
@@ -146,7 +150,7 @@ def test_a_bad_task_file_is_explained(tmp_path: Path, text: str, key: str, words
     """Each problem has the key, what is wrong and the fix."""
     path = tmp_path / "task.yaml"
     path.write_text(text, encoding="utf-8")
-    found = [problem for problem in refused(path) if problem.key == key]
+    found = [problem for problem in refused(path) if problem.key == key.replace("FILE", str(path))]
     assert found
     assert any(words in str(problem) for problem in found)
 

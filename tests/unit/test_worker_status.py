@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, cast
 
-from consumer.config import Config
+from consumer.config import Config, DeliveryConfig
 from consumer.delivery.partition import Partition
+from consumer.flood_gate import FloodGate
 from consumer.kafka.edge import EdgeStatus, KafkaEdge
 from consumer.serving.dispatcher import State
 from consumer.telemetry.metrics import Metrics
@@ -36,7 +37,7 @@ class Edge:
 
 
 def health(**changed: Any) -> Health:
-    it = Health(Config(), "w", Metrics())
+    it = Health(Config(), "w", Metrics(), FloodGate(DeliveryConfig()))
     it.model_available = True
     it.edge = cast("KafkaEdge", Edge(**changed))
     return it
@@ -55,7 +56,7 @@ def test_a_joined_worker_with_its_model_is_ready_and_consuming() -> None:
 
 def test_every_reason_not_ready_is_said_in_words() -> None:
     """Whoever is on call reads the reason, not a code."""
-    it = Health(Config(), "w", Metrics())
+    it = Health(Config(), "w", Metrics(), FloodGate(DeliveryConfig()))
     assert "AVAILABLE" in it.reasons()[0]
     assert "group" in it.reasons()[1]
     assert it.status()["state"] == "starting"

@@ -81,7 +81,7 @@ def test_a_member_without_partitions_has_joined(
     topic = mock_broker.topic(1, "in")
     first = start(mock_broker.bootstrap, topic, "out", group, client=client)
     eventually(lambda: len(first.edge.status().assignment) == 1)
-    second = start(mock_broker.bootstrap, topic, "out", group, client=client, join_seconds=0.5)
+    second = start(mock_broker.bootstrap, topic, "out", group, client=client, join_seconds=5.0)
     eventually(lambda: second.edge.status().joined or second.fatal)
     assert not second.fatal
     assert not second.edge.status().assignment

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from certificates import Authority
+
+from consumer.cli.dependencies import model_findings
+from consumer.config import Config, ModelConfig, ModelTlsConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,6 +113,30 @@ def test_it_ends_with_the_process_that_started_it(lab: Lab) -> None:
     os.close(write_end)
     assert os.read(read_end, 1) == b""
     os.close(read_end)
+
+
+def test_it_speaks_tls_and_asks_clients_for_a_certificate(
+    lab: Lab, processes: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """A client with a certificate of the authority is answered, one without is not; a wrong key is bad usage."""
+    ours = Authority()
+    names = ("server.pem", "server.key", "client.pem", "client.key")
+    files = dict(zip(names, (*ours.issue("server"), *ours.issue("client")), strict=True))
+    for name, content in {**files, "ca.pem": ours.pem}.items():
+        (tmp_path / name).write_bytes(content)
+    lab.add("3")
+    tls = ["--tls-certificate", str(tmp_path / "server.pem"), "--tls-client-ca", str(tmp_path / "ca.pem")]
+    serve = ["--models", str(lab.models), "--port", "0", "--json", *tls, "--tls-key"]
+    code, errors = failed(processes, *serve, str(tmp_path / "client.key"))
+    assert (code, "is not the key of the certificate" in errors) == (2, True)
+    code, errors = failed(processes, "--models", str(lab.models), *tls)
+    assert (code, "both --tls-certificate and --tls-key" in errors) == (2, True)
+    address = json.loads(read_line(start(processes, *serve, str(tmp_path / "server.key"))))["address"]
+    for pair, status in (({"certificate_file": "client.pem", "key_file": "client.key"}, "ok"), ({}, "fail")):
+        named = {"ca_file": "ca.pem", **pair}
+        settings = ModelTlsConfig(**{key: str(tmp_path / name) for key, name in named.items()})
+        (finding,) = model_findings(Config(model=ModelConfig(target=address, name="demo", tls=settings)))
+        assert finding.status == status, finding.detail
 
 
 def test_no_model_is_bad_usage(tmp_path: Path, processes: list[subprocess.Popen[str]]) -> None:

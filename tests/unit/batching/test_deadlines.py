@@ -42,10 +42,10 @@ def test_complaints_lower_the_caps_and_clean_minutes_raise_them() -> None:
     caps.fewer_in_flight(0.0)
     caps.fewer_in_flight(0.0)
     assert (caps.max_tokens, caps.max_in_flight) == (7_000, 1)
-    caps.recover(59.0)
+    caps.answered(59.0)
     assert caps.max_tokens == 7_000
     for minute in range(1, 20):
-        caps.recover(60.0 * minute)
+        caps.answered(60.0 * minute)
     assert (caps.max_tokens, caps.max_in_flight) == (10_000, 2)
     for _ in range(50):
         caps.fewer_tokens(0.0)
@@ -69,3 +69,15 @@ def test_a_missed_timeout_doubles_the_next_and_a_success_halves_it() -> None:
         assert timeout.seconds(1000) == pytest.approx(expected)
     timeout.observe(1000, 0.1)
     assert timeout.seconds(1000) == pytest.approx(60.0)
+
+
+def test_after_an_outage_calls_come_back_one_by_one() -> None:
+    """One call until one was answered, then twice as many; never more than the caps that the server asked for."""
+    caps = Caps(10_000, 8)
+    caps.fewer_in_flight(0.0)
+    caps.after_outage()
+    seen = [caps.max_in_flight]
+    for _ in range(4):
+        caps.answered(1.0)
+        seen.append(caps.max_in_flight)
+    assert seen == [1, 2, 4, 7, 7]

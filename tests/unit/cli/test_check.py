@@ -68,9 +68,9 @@ def model_server() -> Iterator[str]:
     server.stop(None).wait()
 
 
-def check(*settings: str, options: tuple[str, ...] = ()) -> Result:
+def check(*settings: str, options: tuple[str, ...] = (), env: dict[str, str] | None = None) -> Result:
     flags = [argument for setting in settings for argument in ("--set", setting)]
-    return CliRunner().invoke(cli, ["check", *options, *flags])
+    return CliRunner().invoke(cli, ["check", *options, *flags], env=env)
 
 
 def findings(result: Result) -> dict[str, str]:
@@ -94,11 +94,20 @@ def test_a_bad_configuration_ends_with_exit_code_2() -> None:
 
 def test_a_setting_that_librdkafka_does_not_know_is_a_bad_configuration() -> None:
     """A mistyped pass-through key is found before a worker starts, and its value is not shown."""
-    result = check("kafka.client.sasl.pasword=hunter2", options=("--json",))
+    result = check(options=("--json",), env={"REXSTREAM_KAFKA__CLIENT__SASL_PASWORD": "hunter2"})
     assert result.exit_code == 2
     assert findings(result)["kafka.client"] == "fail"
     assert "sasl.pasword" in result.output
     assert "hunter2" not in result.output
+
+
+def test_a_password_file_that_is_not_there_is_a_bad_configuration() -> None:
+    """The key and the file are named, without a connection being tried."""
+    section = ("protocol=sasl_ssl", "mechanism=SCRAM-SHA-512", "username=u", "password_file=/nonexistent/password")
+    result = check(*(f"kafka.security.{setting}" for setting in section), options=("--json",))
+    assert result.exit_code == 2
+    assert findings(result)["kafka.security"] == "fail"
+    assert "kafka.security.password_file /nonexistent/password cannot be read" in result.output
 
 
 def test_a_value_that_librdkafka_refuses_is_a_bad_configuration() -> None:
@@ -245,14 +254,33 @@ GOOD = {"retention.ms": str(DEAD_LETTER_RETENTION_MS), "cleanup.policy": "delete
         (GOOD, {**GOOD, "max.message.bytes": "2000000"}, ["2000000"]),
         (GOOD, None, []),
         (None, GOOD, ["unknown retention"]),
+        (
+            GOOD,
+            {**GOOD, "retention.ms": str(DEAD_LETTER_RETENTION_MS * 2)},
+            ["reviews.raw its records (for 60.0 days)"],
+        ),
+        (GOOD, {**GOOD, "retention.ms": "-1"}, ["(for ever)"]),
+        (GOOD, {**GOOD, "retention.ms": "-1", "cleanup.policy": "compact"}, ["retention.ms to -1"]),
+        ({**GOOD, "retention.ms": "-1"}, {**GOOD, "retention.ms": "-1"}, []),
+        ({**GOOD, "retention.ms": "86400000"}, {**GOOD, "retention.ms": "-1"}, ["1.0 days, less than reviews.raw"]),
     ],
 )
 def test_settings_of_the_dead_letter_topic(
     letters: dict[str, str], of_input: dict[str, str] | None, words: list[str]
 ) -> None:
-    """Letters that would go before they can be replayed, or not fit, are warned of."""
+    """Letters that would go before their records, or before they can be replayed, or not fit, are warned of."""
     admin: Any = Admin(reviews_dead=letters, reviews_raw=of_input)
     found = list(topic_setting_findings(Config(), admin, set(TOPICS)))
     assert [finding.status for finding in found] == ["warn"] * len(words)
     for finding, word in zip(found, words, strict=True):
         assert word in finding.detail
+
+
+@pytest.mark.parametrize(("policy", "warned"), [("compact", False), ("delete", True)])
+def test_markers_of_replayed_letters_must_stay(policy: str, warned: bool) -> None:
+    """Without one a letter would be replayed again; where nothing was replayed there is no topic yet."""
+    of_markers = {"cleanup.policy": policy, "retention.ms": "604800000"}
+    admin: Any = Admin(reviews_dead=GOOD, reviews_raw=GOOD, reviews_dead_replayed=of_markers)
+    found = list(topic_setting_findings(Config(), admin, {*TOPICS, "reviews.dead.replayed"}))
+    assert [(f.subject, f.status) for f in found] == [("topic reviews.dead.replayed", "warn")] * warned
+    assert list(topic_setting_findings(Config(), admin, set(TOPICS))) == []

@@ -70,9 +70,10 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
     """Neither as a setting, nor in a URL, nor in the comment."""
     path = tmp_path / "my.yaml"
     path.write_text(
-        "kafka: {client: {sasl.password: hunter2}, registry: {url: 'http://u:hunter2@h:1'}}\n", encoding="utf-8"
+        "kafka: {client: {sasl.password: hunter2, ssl.key.password: hunter2}, registry: {url: 'http://u:hunter2@h:1'}}\n",
+        encoding="utf-8",
     )
-    result = run("--config", str(path), "--set", "kafka.client.ssl.key.password=hunter2")
+    result = run("--config", str(path))
     assert result.exit_code == 0
     assert "hunter2" not in result.output
     assert result.stdout.count("(hidden)") == 3

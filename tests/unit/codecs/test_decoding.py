@@ -52,12 +52,11 @@ def test_a_null_value_is_the_callers_business(make_record: MakeRecord) -> None:
 
 
 def test_a_replay_keeps_the_events_id(make_record: MakeRecord) -> None:
-    """The header of a replay names the event, however its value does."""
+    """The header of a replay names the event that brings no id of its own."""
     headers = [("rexstream-event-id", b"old"), ("rexstream-event-id", b"reviews.raw-0-7")]
     assert decode(make_record(b"neat", *headers), "text", 100).event_id == "reviews.raw-0-7"
-    assert (
-        decode(make_record(b'{"text": "neat", "event_id": "e"}', *headers), "json", 100).event_id == "reviews.raw-0-7"
-    )
+    assert decode(make_record(b'{"text": "neat"}', *headers), "json", 100).event_id == "reviews.raw-0-7"
+    assert decode(make_record(b'{"text": "neat", "event_id": "e"}', *headers), "json", 100).event_id == "e"
 
 
 @pytest.mark.parametrize("value", [None, b""])

@@ -95,3 +95,32 @@ def test_a_bound_below_one_is_refused() -> None:
     """It would admit nothing, ever."""
     with pytest.raises(ValueError, match=r"limits\.in_flight_events"):
         Admission(0, 1)
+
+
+def test_a_limit_holds_until_it_is_lifted() -> None:
+    """What is in flight already counts; lifted, intake starts at the configured bound's marks again."""
+    admission = Admission(1000, 1_000_000)
+    for _ in range(30):
+        admission.admit(P, 1, 10)
+    admission.limit(20)
+    assert admission.verdict(0.0) == "stall"
+    assert admission.verdict(1.0) == "pause"
+    for _ in range(20):
+        assert admission.verdict(1.0) == "pause"
+        admission.finished(P, 1, 10)
+    assert admission.verdict(2.0) == "resume"
+    assert admission.room() == 10
+    for _ in range(10):
+        assert admission.verdict(3.0) == "admit"
+        admission.admit(P, 1, 10)
+    assert admission.verdict(3.0) == "stall"
+    admission.limit(None)
+    assert admission.verdict(3.1) == "admit"
+    assert admission.room() == 980
+
+
+def test_a_limit_never_raises_the_bound() -> None:
+    """A worker configured for few records in flight has no more of them in a trial."""
+    admission = Admission(2, 1000)
+    admission.limit(20)
+    assert admission.room() == 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,9 @@ from consumer.delivery.dead_letters import (
 )
 from consumer.delivery.outcome import Outcome, Output
 from consumer.events import Header, SourceRecord
+
+if TYPE_CHECKING:
+    from consumer.delivery.compatible_headers import CompatibleSet
 
 NOW = 1_760_000_000_000
 RECORD = SourceRecord(
@@ -157,6 +161,32 @@ def test_without_carried_headers_it_still_says_everything_about_the_failure() ->
     assert without_carried_headers(smaller) is None
 
 
+@pytest.mark.parametrize(("chosen", "names"), [("connect", 8), ("spring", 7)])
+def test_another_systems_set_stands_behind_our_own(chosen: CompatibleSet, names: int) -> None:
+    """It stays when the value and the record's own headers must go, and is replaced after a replay."""
+    letters = replace(LETTERS, compatible=chosen)
+    letter = letters.of(RECORD, FAILURE, NOW)
+    added_by_set = letter.headers[len(LETTERS.of(RECORD, FAILURE, NOW).headers) :]
+    assert len(added_by_set) == names
+    bare = without_value(letter)
+    assert bare is not None
+    smaller = without_carried_headers(bare)
+    assert smaller is not None
+    assert smaller.headers[:-2] == letter.headers[len(RECORD.headers) :]
+    again = replace(RECORD, headers=(*letter.headers, ("rexstream-dlq-replay-count", b"1")), offset=50)
+    said = [name for name, _ in letters.of(again, FAILURE, NOW).headers if name.startswith(("__connect", "kafka_dlt"))]
+    assert len(said) == names
+    foreign = letters.of(replace(RECORD, headers=added_by_set), FAILURE, NOW)
+    assert foreign.headers[:names] == foreign.headers[-names:] == added_by_set
+
+
+def test_a_stack_trace_has_a_header_of_its_own() -> None:
+    """Only of a failure that brings one."""
+    letter = LETTERS.of(RECORD, replace(FAILURE, stack_trace="line 7"), NOW)
+    assert added(letter)["rexstream-dlq-stack-trace"] == "line 7"
+    assert "rexstream-dlq-stack-trace" not in added(LETTERS.of(RECORD, FAILURE, NOW))
+
+
 @pytest.mark.parametrize(
     ("carried", "kept"),
     [
@@ -188,3 +218,13 @@ def test_an_outcome_that_would_lose_a_record_cannot_be_made(kind: str, outputs: 
     """Done publishes something; dropped publishes nothing."""
     with pytest.raises(ValueError, match=f"An outcome '{kind}'"):
         Outcome(kind, outputs)  # type: ignore[arg-type]
+
+
+def test_a_replay_count_of_thousands_of_digits_is_none() -> None:
+    """Found by fuzzing: a stranger's header, which Python refuses to convert, must not end the worker."""
+    for digits in (20, 5000):
+        headers: tuple[Header, ...] = (("rexstream-dlq-replay-count", b"9" * digits),)
+        assert replay_count(headers) == 0
+        letter = LETTERS.of(replace(RECORD, headers=headers), FAILURE, NOW)
+        assert added(letter, replace(RECORD, headers=()))["rexstream-dlq-replay-count"] == "0"
+    assert replay_count((("rexstream-dlq-replay-count", b"9" * 19),)) == int("9" * 19)

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 import pytest
-from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE
 
 from consumer.delivery.partition import Partition
 from consumer.kafka.assignment import Assignment, source_record
@@ -101,3 +101,9 @@ def test_a_header_name_that_is_not_utf_8_does_not_end_the_worker(error: Exceptio
 def test_membership_is_read_from_the_group_metadata(metadata: object, expected: bool | None) -> None:
     """A client that writes it in another way leaves the question open."""
     assert accepted(metadata) is expected
+
+
+@pytest.mark.parametrize(("kind", "by_broker"), [(TIMESTAMP_CREATE_TIME, False), (TIMESTAMP_LOG_APPEND_TIME, True)])
+def test_a_record_says_whose_clock_its_timestamp_is(kind: int, by_broker: bool) -> None:
+    """A dead letter passes it on."""
+    assert record(Message(timestamp=(kind, 7))).log_append_time is by_broker

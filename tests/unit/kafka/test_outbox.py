@@ -16,6 +16,7 @@ from consumer.delivery.partition import Partition
 from consumer.events import SourceRecord
 from consumer.kafka.commands import Finished
 from consumer.kafka.outbox import Outbox
+from consumer.kafka.oversize import Oversize
 from consumer.kafka.partition_counts import PartitionCounts
 
 if TYPE_CHECKING:
@@ -99,8 +100,9 @@ class Bench:
         self.outbox = Outbox(
             self.producer,
             PartitionCounts(lambda topic, _: self.partitions.get(topic, 0), lambda: self.now),
-            "dead",
-            lambda record, _: Output("dead", record.key, record.value, (), record.partition),
+            Oversize(
+                "dead", lambda record, _: Output("dead", record.key, record.value, (), record.partition), self.hooks
+            ),
             lambda release: release.epoch not in self.revoked,
             self.hooks,
             self.fatal.append,
@@ -114,7 +116,7 @@ class Bench:
 
     def turn(self, times: int = 1) -> None:
         for _ in range(times):
-            self.durable += [release.offset for release in self.outbox.turn(0.0)]
+            self.durable += [release.offset for release in self.outbox.turn()]
 
     def run(self, seconds: float) -> None:
         for _ in range(int(seconds / 0.25)):

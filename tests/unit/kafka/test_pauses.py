@@ -37,20 +37,20 @@ def make() -> tuple[Consumer, Pauses, list[frozenset[str]]]:
             told.append(reasons)
 
     hooks: Any = Hooks()
-    return consumer, Pauses(consumer, hooks), told
+    return consumer, Pauses(hooks), told
 
 
 def test_resumed_is_exactly_what_was_paused() -> None:
     """Partitions that came and went during the pause included."""
     consumer, pauses, _ = make()
     pauses.want("model")
-    pauses.apply([P, Q])
-    pauses.assigned([R])
+    pauses.apply(consumer, [P, Q])
+    pauses.assigned(consumer, [R])
     pauses.gone([P])
     consumer.paused.discard(0)
     pauses.withdraw("model")
-    pauses.assigned([P])  # it came back when the reason was gone, and was never paused this time
-    pauses.apply([P, Q, R])
+    pauses.assigned(consumer, [P])  # it came back when the reason was gone, and was never paused this time
+    pauses.apply(consumer, [P, Q, R])
     assert consumer.paused == set()
 
 
@@ -60,14 +60,14 @@ def test_every_reason_must_be_withdrawn() -> None:
     pauses.want("model")
     pauses.want("output")
     pauses.want("model")
-    pauses.apply([P])
-    pauses.apply([P])
+    pauses.apply(consumer, [P])
+    pauses.apply(consumer, [P])
     assert consumer.calls == 1
     pauses.withdraw("model")
-    pauses.apply([P])
+    pauses.apply(consumer, [P])
     assert consumer.paused == {0}
     pauses.withdraw("output")
-    pauses.apply([P])
+    pauses.apply(consumer, [P])
     assert consumer.paused == set()
     assert told == [frozenset({"model"}), frozenset({"model", "output"}), frozenset({"output"}), frozenset()]
 
@@ -75,8 +75,8 @@ def test_every_reason_must_be_withdrawn() -> None:
 def test_without_a_reason_nothing_is_resumed() -> None:
     """Resuming a partition that was not paused rewinds it."""
     consumer, pauses, _ = make()
-    pauses.apply([P])
-    pauses.assigned([P])
+    pauses.apply(consumer, [P])
+    pauses.assigned(consumer, [P])
     pauses.withdraw("model")
-    pauses.apply([P])
+    pauses.apply(consumer, [P])
     assert consumer.calls == 0

@@ -1,8 +1,7 @@
-"""The Schema Registry client, against a double of the registry's HTTP interface on this machine."""
+"""Schemas of a registry, against a double of its HTTP interface on this machine."""
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +11,13 @@ from registry_double import RegistryDouble
 from consumer.codecs.avro_codec import decode_avro
 from consumer.config import RegistryConfig
 from consumer.events import BadInput
-from consumer.kafka.registry import RegistryRefused, RegistryUnavailable, SchemaResolver
+from consumer.kafka.registry import MAX_ID, SchemaResolver
+from consumer.kafka.registry_client import RegistryRefused, RegistryUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+RESULT = json.dumps({"type": "record", "name": "rexstream.Found", "fields": [{"name": "task", "type": "string"}]})
 EVENT = json.dumps({"type": "record", "name": "rexstream.ReviewEvent", "fields": [{"name": "text", "type": "string"}]})
 
 
@@ -39,7 +39,7 @@ class Clock:
 
 
 def resolver(double: RegistryDouble, clock: Clock | None = None, **settings: Any) -> SchemaResolver:
-    return SchemaResolver(RegistryConfig(url=double.url, **settings), clock or Clock())
+    return SchemaResolver(RegistryConfig(url=double.url, **settings), RESULT, clock or Clock())
 
 
 def test_a_schema_is_fetched_once(registry: RegistryDouble) -> None:
@@ -72,62 +72,6 @@ def test_an_unknown_id_is_bad_input_for_a_minute(registry: RegistryDouble) -> No
     clock.now += 0.1
     schemas.fetch(9)
     assert len(registry.requests) == 2
-
-
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_a_registry_in_trouble_is_unavailable(registry: RegistryDouble, status: int) -> None:
-    """An answer that says to come back is transient, and asked once: the worker does the waiting."""
-    registry.answers["/schemas/ids/7"] = (status, {"error_code": 50001, "message": "x"})
-    with pytest.raises(RegistryUnavailable, match=str(status)):
-        resolver(registry).fetch(7)
-    assert len(registry.requests) == 1
-
-
-def test_no_registry_is_unavailable(registry: RegistryDouble) -> None:
-    """A refused connection is transient, and nothing about the id is remembered."""
-    url = registry.url.replace("127.0.0.1", "user:hunter2@127.0.0.1")
-    schemas = SchemaResolver(RegistryConfig(url=url[: url.rindex(":")] + ":1"), Clock())
-    for _ in range(2):
-        with pytest.raises(RegistryUnavailable) as caught:
-            schemas.fetch(7)
-        assert "hunter2" not in str(caught.value)
-
-
-def test_a_silent_registry_times_out() -> None:
-    """A registry that accepts and never answers is unavailable after the configured time."""
-
-    class Silent:
-        def get_schema(self, schema_id: int) -> Any:
-            raise TimeoutError(schema_id)
-
-        def get_version(self, subject_name: str, version: int) -> Any:
-            raise NotImplementedError
-
-        def register_schema(self, subject_name: str, schema: Any) -> int:
-            raise NotImplementedError
-
-        def get_subjects(self) -> list[str]:
-            raise NotImplementedError
-
-    with pytest.raises(RegistryUnavailable, match="TimeoutError"):
-        SchemaResolver(RegistryConfig(url="http://silent"), Clock(), Silent()).fetch(7)
-
-
-@pytest.mark.parametrize(
-    ("status", "words"), [(401, "password_file"), (403, "password_file"), (404, "url"), (410, "url")]
-)
-def test_a_refusal_is_a_deployment_fault(registry: RegistryDouble, status: int, words: str) -> None:
-    """Wrong credentials are for the operator, and so is any other web server, whose 404 is no unknown id."""
-    registry.answers["/schemas/ids/7"] = (status, b"<html>no</html>")
-    with pytest.raises(RegistryRefused, match=words):
-        resolver(registry).fetch(7)
-
-
-def test_an_answer_that_is_no_schema_is_unavailable(registry: RegistryDouble) -> None:
-    """A page of a proxy says nothing about the event."""
-    registry.answers["/schemas/ids/7"] = (200, b"<html>welcome</html>")
-    with pytest.raises(RegistryUnavailable):
-        resolver(registry).fetch(7)
 
 
 @pytest.mark.parametrize(
@@ -166,34 +110,6 @@ def test_references_are_followed(registry: RegistryDouble) -> None:
     assert decode_avro(b"\x00\x00\x00\x00\x07\x08good\x04", "t-0-1", schemas.schema_for).text == "good"
 
 
-def test_the_password_comes_from_its_file(registry: RegistryDouble, tmp_path: Path) -> None:
-    """The last line break of the file is no part of the password."""
-    path = tmp_path / "password"
-    path.write_text("hunter2\n", encoding="utf-8")
-    registry.answers["/schemas/ids/7"] = (200, {"schema": EVENT})
-    resolver(registry, username="reader", password_file=str(path)).fetch(7)
-    assert registry.authorization == "Basic " + base64.b64encode(b"reader:hunter2").decode()
-
-
-def test_a_missing_password_file_is_a_deployment_fault(registry: RegistryDouble, tmp_path: Path) -> None:
-    """The file is named."""
-    with pytest.raises(RegistryRefused, match="nowhere"):
-        resolver(registry, username="reader", password_file=str(tmp_path / "nowhere"))
-
-
-def test_a_result_schema_is_registered_under_its_topic(registry: RegistryDouble) -> None:
-    """Results get the id that the registry gives, under the usual subject."""
-    registry.answers["/subjects/reviews.out-value/versions"] = (200, {"id": 12})
-    assert resolver(registry).register("reviews.out", EVENT) == 12
-
-
-def test_a_forbidden_schema_is_a_deployment_fault(registry: RegistryDouble) -> None:
-    """A compatibility rule of the subject is the operator's to change."""
-    registry.answers["/subjects/reviews.out-value/versions"] = (409, {"error_code": 409, "message": "x"})
-    with pytest.raises(RegistryRefused, match="409"):
-        resolver(registry).register("reviews.out", EVENT)
-
-
 def test_a_probe_counts_subjects(registry: RegistryDouble) -> None:
     """Whether the registry lets this client in can be asked."""
     registry.answers["/subjects"] = (200, ["a", "b"])
@@ -201,3 +117,96 @@ def test_a_probe_counts_subjects(registry: RegistryDouble) -> None:
     registry.answers["/subjects"] = (401, {"error_code": 401, "message": "x"})
     with pytest.raises(RegistryRefused):
         resolver(registry).probe()
+
+
+@pytest.mark.parametrize("number", [MAX_ID + 1, 2**32 - 1])
+def test_no_registry_has_ids_beyond_javas_int(registry: RegistryDouble, number: int) -> None:
+    """Four stray bytes are not asked about: some registries would answer as for a wrong path."""
+    with pytest.raises(BadInput) as caught:
+        resolver(registry).fetch(number)
+    assert caught.value.reason == "UnknownSchemaId"
+    assert registry.requests == []
+
+
+@pytest.mark.parametrize("code", [40401, 40402])
+def test_a_reference_that_is_gone_is_bad_input(registry: RegistryDouble, code: int) -> None:
+    """Nothing of this worker's can mend it, and other events need not wait for it."""
+    references = [{"name": "x.Outer", "subject": "outer", "version": 3}]
+    registry.answers["/schemas/ids/7"] = (200, {"schema": EVENT, "references": references})
+    registry.answers["/subjects/outer/versions/3"] = (404, {"error_code": code, "message": "x"})
+    with pytest.raises(BadInput, match="version 3 of subject outer") as caught:
+        resolver(registry).fetch(7)
+    assert caught.value.reason == "UnknownSchemaReference"
+
+
+def test_a_reference_during_an_outage_waits(registry: RegistryDouble) -> None:
+    """Half a schema is not taken for a whole one."""
+    references = [{"name": "x.Outer", "subject": "outer", "version": 3}]
+    registry.answers["/schemas/ids/7"] = (200, {"schema": EVENT, "references": references})
+    registry.answers["/subjects/outer/versions/3"] = (503, {"error_code": 50301, "message": "x"})
+    schemas = resolver(registry)
+    with pytest.raises(RegistryUnavailable):
+        schemas.fetch(7)
+    assert not schemas.is_cached(7)
+
+
+def test_references_in_a_circle_end(registry: RegistryDouble) -> None:
+    """Registries refuse to store them; what answers in one's place may say anything."""
+    references = [{"name": "x.Outer", "subject": "outer", "version": 1}]
+    body = {"subject": "outer", "version": 1, "id": 1, "schema": EVENT, "references": references}
+    registry.answers["/subjects/outer/versions/1"] = (200, body)
+    registry.answers["/schemas/ids/7"] = (200, {"schema": EVENT, "references": references})
+    with pytest.raises(BadInput, match="deep") as caught:
+        resolver(registry).fetch(7)
+    assert caught.value.reason == "NotAvroSchema"
+
+
+def test_a_result_schema_is_registered_under_its_topic(registry: RegistryDouble) -> None:
+    """Under the usual subject, with the id that the registry gives."""
+    number = resolver(registry).result_schema_id("reviews.out")
+    assert registry.subjects == {"reviews.out-value": number}
+    assert registry.schemas == {number: RESULT}
+
+
+def test_a_forbidden_schema_is_a_deployment_fault(registry: RegistryDouble) -> None:
+    """A compatibility rule of the subject is the operator's to change, who is told what it says."""
+    registry.schemas, registry.subjects, registry.closed = {3: EVENT}, {"out-value": 3}, {"out-value"}
+    with pytest.raises(RegistryRefused, match=r"409 .*forbids.*must at /fields/14"):
+        resolver(registry).result_schema_id("out")
+
+
+def test_without_auto_register_a_schema_is_looked_up(registry: RegistryDouble) -> None:
+    """And nothing is registered, also when it is missing: that is a deployment fault, with both ways out."""
+    looking = resolver(registry, auto_register=False)
+    with pytest.raises(RegistryRefused, match=r"subject out-value.*extraction_result\.avsc.*auto_register"):
+        looking.result_schema_id("out")
+    registry.schemas, registry.subjects = {3: EVENT}, {"out-value": 3}
+    with pytest.raises(RegistryRefused, match="subject out-value"):
+        looking.result_schema_id("out")
+    assert registry.schemas == {3: EVENT}
+    registry.schemas[4], registry.subjects["out-value"] = RESULT, 4
+    assert looking.result_schema_id("out") == 4
+    assert not [path for path in registry.requests if path.endswith("/versions")]
+
+
+def test_a_lookup_during_an_outage_is_transient(registry: RegistryDouble) -> None:
+    """Only an answer says that the schema is missing."""
+    registry.answers["/subjects/out-value"] = (500, {"error_code": 50001, "message": "x"})
+    with pytest.raises(RegistryUnavailable):
+        resolver(registry, auto_register=False).result_schema_id("out")
+
+
+def test_the_state_of_a_subject_is_found_without_changing_it(registry: RegistryDouble) -> None:
+    """Absent, closed, present; the mode is the subject's own, or else the registry's."""
+    schemas = resolver(registry)
+    fresh = schemas.subject_state("out")
+    assert (fresh.number, fresh.compatibility, fresh.accepts) == (None, "BACKWARD", True)
+    registry.schemas, registry.subjects, registry.closed = {3: EVENT}, {"out-value": 3}, {"out-value"}
+    registry.modes = {"out-value": "FULL"}
+    closed = schemas.subject_state("out")
+    assert (closed.number, closed.compatibility, closed.accepts) == (None, "FULL", False)
+    registry.schemas[3] = RESULT
+    there = schemas.subject_state("out")
+    assert (there.number, there.accepts) == (3, True)
+    assert registry.subjects == {"out-value": 3}
+    assert "/subjects/out-value/versions" not in registry.requests

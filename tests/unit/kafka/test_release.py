@@ -14,7 +14,7 @@ from consumer.kafka.commands import Assigned, Command, Delivered, Drain, EndReac
 from consumer.kafka.release import ReleaseThread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from consumer.delivery.ledger import Release
 
@@ -29,14 +29,25 @@ class Publisher:
         self.working = True
         self.blocked: tuple[str, ...] = ()
 
+        self.keeps_offsets = False
+        self.kept: dict[Partition, tuple[int, int]] = {}
+        self.hastened = 0
+
     @property
-    def busy(self) -> bool:
-        return bool(self.sent)
+    def idle_seconds(self) -> float:
+        return 0.0 if self.sent else 1.0
 
     def send(self, release: Release[Finished]) -> None:
         self.sent.append(release)
 
-    def turn(self, timeout: float) -> list[Release[Finished]]:  # noqa: ARG002
+    def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
+        self.kept |= offsets
+        return {} if self.keeps_offsets else offsets
+
+    def hasten(self) -> None:
+        self.hastened += 1
+
+    def turn(self) -> list[Release[Finished]]:
         durable = self.sent if self.working else []
         self.sent = [] if self.working else self.sent
         return durable
@@ -54,6 +65,7 @@ class Bench:
         self.publisher = Publisher()
         self.commits: list[dict[Partition, tuple[int, int]]] = []
         self.room: list[tuple[Partition, int, int]] = []
+        self.in_flight_seconds: list[float] = []
         self.pauses: list[str] = []
         self.counted: list[tuple[Any, ...]] = []
         self.stands: Callable[[Release[Finished]], bool] = lambda _: True
@@ -70,8 +82,9 @@ class Bench:
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
         self.commits.append(dict(offsets))
 
-    def finished(self, records: list[tuple[Partition, int, int]]) -> None:
+    def finished(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
         self.room += records
+        self.in_flight_seconds += seconds
 
     def pause(self, reason: str) -> None:
         self.pauses.append(f"+{reason}")
@@ -200,3 +213,36 @@ def test_outputs_that_are_refused_pause_consumption_until_they_are_taken(bench: 
     bench.publisher.blocked = ()
     bench.later()
     assert bench.pauses == ["+output", "-output"]
+
+
+def test_a_publisher_that_commits_by_itself_leaves_no_offset_to_the_consumer(bench: Bench) -> None:
+    """Neither at intervals nor when a partition is revoked: a commit outside its transactions could go back."""
+    reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    bench.publisher.keeps_offsets = True
+    bench.put(Assigned(P, 1, None), Delivered((record(0), record(1))), done(record(0)))
+    bench.later()
+    assert bench.publisher.kept == {P: (1, 1)}
+    bench.put(done(record(1)), Revoke({P: 1}, 10.0, reply))
+    assert bench.publisher.kept == {P: (1, 2)}
+    assert reply.get_nowait() == {}
+    assert bench.commits == []
+
+
+def test_a_revocation_and_a_drain_hasten_the_publisher(bench: Bench) -> None:
+    """Whoever waits for them should not wait for a transaction to fill."""
+    bench.put(Assigned(P, 1, None), Delivered((record(0),)))
+    assert bench.publisher.hastened == 0
+    bench.put(Revoke({P: 1}, 10.0, SimpleQueue()))
+    assert bench.publisher.hastened == 1
+    bench.later(10.0)
+    before = bench.publisher.hastened
+    bench.put(Drain(SimpleQueue()))
+    assert bench.publisher.hastened > before
+
+
+def test_how_long_records_were_in_flight_is_told(bench: Bench) -> None:
+    """From the poll to the acknowledgement: revocations wait that long for others."""
+    bench.put(Assigned(P, 1, None), Delivered((record(0),)))
+    bench.now = 2.5
+    bench.put(done(record(0)))
+    assert bench.in_flight_seconds == [2.5]

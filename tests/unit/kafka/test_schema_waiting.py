@@ -24,6 +24,7 @@ class Client:
 
     def __init__(self, answer: Callable[[int], Any]) -> None:
         self.calls = 0
+        self.registered: list[str] = []
         self._answer = answer
 
     def get_schema(self, schema_id: int) -> Any:
@@ -31,17 +32,26 @@ class Client:
         self.calls += 1
         return self._answer(self.calls)
 
-    def get_version(self, subject_name: str, version: int) -> Any:
-        raise AssertionError((subject_name, version))
+    def get_version(self, subject_name: str, version: int, deleted: bool = False) -> Any:
+        raise AssertionError((subject_name, version, deleted))
 
     def register_schema(self, subject_name: str, schema: Any) -> int:
-        assert subject_name == "out-value"
         assert schema.schema_str == SCHEMA
+        self.registered.append(subject_name)
         self.calls += 1
         return int(self._answer(self.calls))
 
+    def lookup_schema(self, subject_name: str, schema: Any, normalize_schemas: bool = False) -> Any:
+        raise AssertionError((subject_name, schema, normalize_schemas))
+
+    def get_compatibility(self, subject_name: str | None = None) -> str:
+        raise AssertionError(subject_name)
+
+    def test_compatibility_all_versions(self, subject_name: str, schema: Any) -> bool:
+        raise AssertionError((subject_name, schema))
+
     def get_subjects(self) -> list[str]:
-        return []
+        raise AssertionError
 
 
 class Found:
@@ -57,7 +67,7 @@ def registry_error(http: int, code: int) -> Exception:
 
 
 def schemas(client: Client, states: list[str | None]) -> AwaitedSchemas:
-    resolver = SchemaResolver(RegistryConfig(url="http://registry.invalid"), client=client)
+    resolver = SchemaResolver(RegistryConfig(url="http://registry.invalid"), SCHEMA, connect=lambda _: client)
     waiting = AwaitedSchemas(resolver, states.append)
     waiting.BACKOFF_FIRST = waiting.BACKOFF_LIMIT = 0.001
     return waiting
@@ -115,7 +125,68 @@ def test_a_result_schema_is_registered_through_refusals() -> None:
     states: list[str | None] = []
 
     async def register() -> int:
-        return await schemas(Client(answer), states).register("out", SCHEMA)
+        return await schemas(Client(answer), states).result_schema_id("out")
 
     assert asyncio.run(register()) == 12
+    assert len(states) == 2
+    assert states[-1] is None
+
+
+def test_a_topic_is_asked_about_once() -> None:
+    """Whether results of it come at once or later."""
+    client = Client(lambda _: 12)
+
+    async def results() -> list[int]:
+        waiting = schemas(client, [])
+        together = await asyncio.gather(*(waiting.result_schema_id("out") for _ in range(50)))
+        return [*together, await waiting.result_schema_id("out")]
+
+    assert asyncio.run(results()) == [12] * 51
+    assert client.registered == ["out-value"]
+
+
+def test_a_topic_that_is_refused_holds_up_no_other() -> None:
+    """Nor the schemas of events; the reason stays until the last one is mended."""
+    mended = False
+
+    def answer(_: int) -> Any:
+        if client.registered[-1:] == ["closed-value"] and not mended:
+            raise registry_error(409, 409)
+        return 12
+
+    client = Client(answer)
+    states: list[str | None] = []
+
+    async def both() -> None:
+        nonlocal mended
+        waiting = schemas(client, states)
+        refused = asyncio.create_task(waiting.result_schema_id("closed"))
+        while not states:
+            await asyncio.sleep(0)
+        assert await asyncio.wait_for(waiting.result_schema_id("open"), 30) == 12
+        assert len(states) == 1, "the other topic's success ends no waiting"
+        mended = True
+        assert await refused == 12
+
+    asyncio.run(both())
+    assert states[-1] is None
+
+
+def test_who_no_longer_waits_leaves_no_reason() -> None:
+    """A partition that was given up takes its waiting events with it."""
+
+    def answer(_: int) -> Any:
+        raise registry_error(503, 50301)
+
+    states: list[str | None] = []
+
+    async def given_up() -> None:
+        task = asyncio.create_task(schemas(Client(answer), states).ensure(framed(b"", 4)))
+        while not states:
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(given_up())
+    assert states[0]
     assert states[-1] is None

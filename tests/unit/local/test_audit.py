@@ -27,9 +27,9 @@ class Cluster:
         self.address = broker.bootstrap_servers
         self._producer = Producer({"bootstrap.servers": self.address})
 
-    def records(self, *values: bytes | None) -> None:
+    def records(self, *values: bytes | None, headers: list[tuple[str, str | bytes | None]] | None = None) -> None:
         for value in values:
-            self._producer.produce(INPUT, value)
+            self._producer.produce(INPUT, value, headers=headers or [])
 
     def result(self, offset: int, task: str, result_id: str | None = None, topic: str = INPUT) -> None:
         record = {"topic": topic, "partition": 0, "offset": offset}
@@ -70,6 +70,17 @@ def test_every_outcome_once_is_clean(cluster: Cluster) -> None:
     assert found.clean
     assert (found.inputs, found.null_values, found.answered) == (4, 1, 3)
     assert (found.results, found.dead_letters) == ({"a": 2, "b": 1}, {"validate/EmptyText": 2})
+
+
+def test_a_replayed_record_owes_the_tasks_that_its_header_names(cluster: Cluster) -> None:
+    """Its siblings' results came the first time."""
+    for offset, only in enumerate((b"a", b"a", b"b", b"inline", b"inline")):
+        cluster.records(b"x", headers=[("rexstream-only-tasks", only)])
+        if offset in (0, 2, 3):
+            cluster.result(offset, only.decode())
+    found = cluster.audit("a", "b")
+    assert found.missing == ("0-1 a", "0-4 *")
+    assert found.answered == 3
 
 
 def test_a_missing_task_is_named(cluster: Cluster) -> None:

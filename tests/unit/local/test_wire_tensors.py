@@ -76,3 +76,10 @@ def test_strings_are_not_carried() -> None:
         parse("x", TensorProto(dtype=7, string_val=[b"a"]))
     with pytest.raises(Refusal, match="UNIMPLEMENTED: tensor y"):
         write("y", TensorProto(), np.array([b"a"], object), as_content=False)
+
+
+def test_a_shape_that_overflows_is_refused_although_a_size_is_0() -> None:
+    """Found by fuzzing: no values to hold, and still no shape."""
+    with pytest.raises(Refusal, match="tensor parsing error"):
+        parse("x", proto(3, (0, 2**62)))
+    assert parse("x", proto(3, (0, 2**20))).shape == (0, 2**20)

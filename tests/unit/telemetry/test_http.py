@@ -28,6 +28,7 @@ class Worker:
         self.is_ready: tuple[bool, Mapping[str, object]] = (False, {"reasons": ["the model is not AVAILABLE"]})
         self.now: Any = {"worker": "w-1", "dead_letters": {"<b>": 1}}
         self.accepts: list[str] = []
+        self.resumed = 0
 
     def status(self) -> Any:
         return self.now
@@ -36,6 +37,10 @@ class Worker:
         self.accepts.append(accept)
         return b"# HELP a b\n", "text/plain; version=0.0.4"
 
+    def resume(self) -> dict[str, object]:
+        self.resumed += 1
+        return {"resumed": ["flood"]}
+
     def start(self, address: str = "127.0.0.1:0") -> HttpServer:
         return HttpServer(
             address,
@@ -43,6 +48,7 @@ class Worker:
             ready=lambda: self.is_ready,
             status=lambda: self.status(),
             metrics=self.metrics,
+            resume=self.resume,
         )
 
 
@@ -115,11 +121,29 @@ def test_other_paths_are_404(server: HttpServer, path: str) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 def test_other_methods_are_405_and_name_those_allowed(server: HttpServer, method: str) -> None:
-    """The server only reads."""
+    """Five paths only read."""
     answer, _ = ask(server, "/status", method)
     assert answer.status == 405
     assert answer.headers["Allow"] == "GET, HEAD"
     assert ask(server, "/nothing", method)[0].status == 404
+
+
+def test_resume_is_done_by_post_and_by_nothing_else(server: HttpServer, worker: Worker) -> None:
+    """A link, a probe or a crawler changes nothing."""
+    for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS"):
+        answer, _ = ask(server, "/resume", method)
+        assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+    assert worker.resumed == 0
+    answer, body = ask(server, "/resume", "POST")
+    assert (answer.status, json.loads(body)) == (200, {"resumed": ["flood"]})
+    assert worker.resumed == 1
+
+
+def test_a_page_in_a_browser_cannot_resume(server: HttpServer, worker: Worker) -> None:
+    """Loopback keeps other machines out, not what a browser on this one shows; browsers name the origin of a POST."""
+    for origin in ("https://shop.example", f"http://127.0.0.1:{server.port}", "null"):
+        assert ask(server, "/resume", "POST", {"Origin": origin})[0].status == 403
+    assert worker.resumed == 0
 
 
 @pytest.mark.parametrize("answer", [lambda: {"x": object()}, lambda: {"x": float("nan")}, lambda: 1 / 0])

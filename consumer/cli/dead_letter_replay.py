@@ -1,0 +1,238 @@
+"""``rexstream dead-letters replay``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import click
+
+from consumer.cli.dead_letter_options import selection, selection_options
+from consumer.cli.dead_letter_source import open_source, source_options
+from consumer.cli.kafka_client import exit_codes, rate_option
+from consumer.delivery.letters import Sieve
+from consumer.delivery.replay import WHY_SKIPPED, replayed, why_not
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from consumer.cli.dead_letter_source import Source
+    from consumer.delivery.letters import Letter, Selection
+    from consumer.delivery.replay import Skipped
+    from consumer.kafka.replaying import Replay
+
+_FENCED = 4
+_REPORTED = 20
+
+
+@click.command(name="replay", short_help="Send dead letters again to the topics they came from.")
+@source_options
+@selection_options
+@rate_option("Dead letters a second. Default: as fast as Kafka takes them.")
+@click.option("--limit", type=click.IntRange(min=1), help="Replay at most this many.")
+@click.option(
+    "--max-replays",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Leave out records that were replayed this often and still fail.",
+)
+@click.option("--dry-run", is_flag=True, help="Only list what would be replayed.")
+@click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as a JSON object.")
+def replay(
+    bootstrap_servers: str | None,
+    timeout: float,
+    config_file: str | None,
+    overrides: tuple[str, ...],
+    dead_letter_topic: str | None,
+    rate: float | None,
+    limit: int | None,
+    max_replays: int,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    **filters: Any,
+) -> None:
+    """Send dead letters again to the topics they came from; the worker then runs only the task that failed.
+
+    Each goes in one Kafka transaction with a marker of its id, so a replay that is interrupted, killed or started twice
+    doubles nothing: run it again, and it goes on with the rest. One replay of a topic runs at a time; a second one
+    takes over and ends the first. Letters without their value, and records that failed after --max-replays replays, are
+    left out and counted.
+
+    Exit code 0, also when letters were left out; 1 when a topic refused some, 4 when another replay took over.
+
+    \b
+    Example:
+      rexstream dead-letters replay --class TextTooLong --dry-run
+      rexstream dead-letters replay --task sentiment --since 2h --rate 50
+    """  # noqa: D301 - click's own mark for a block that is not wrapped
+    from consumer.cli import dead_letter_lines as lines
+
+    with exit_codes():
+        source = open_source(bootstrap_servers, timeout, config_file, overrides, dead_letter_topic)
+        _refuse_embedded(source)
+        work = _Work(source, selection(**filters), max_replays, limit)
+        if dry_run:
+            count = 0
+            for letter in work.letters(source.replayed_ids()):
+                count += 1
+                if not as_json:
+                    click.echo(lines.row(letter))
+            _summary(work, count, [], as_json, dry_run=True)
+            return
+        if _watched():
+            work.limit = sum(1 for _ in work.letters(source.replayed_ids()))
+            # The limit stays: letters that come meanwhile may have causes that nobody has looked at.
+            if not yes and _asked():
+                question = f"Replay {work.limit} dead letters of {source.topic} at {source.servers}?"
+                click.confirm(question, abort=True, err=True)
+        refused = _replay(work, rate, as_json)
+    sys.exit(int(bool(refused)))
+
+
+def _watched() -> bool:
+    """Whether somebody sees the progress."""
+    return sys.stderr.isatty()
+
+
+def _asked() -> bool:
+    """Whether somebody can answer."""
+    return sys.stdin.isatty()
+
+
+@dataclass(slots=True)
+class _Work:
+    """The letters to send again, and how many of those that were meant cannot be."""
+
+    source: Source
+    selection: Selection
+    max_replays: int
+    limit: int | None
+    missing_topics: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[Skipped] = field(default_factory=Counter)
+    already: int = 0
+
+    def letters(self, replayed_ids: set[str], exists: Callable[[str], bool] = lambda _: True) -> Iterator[Letter]:
+        """Read the dead-letter topic and count anew. ``exists`` tells whether a topic is there to send to."""
+        self.missing_topics.clear()
+        self.skipped.clear()
+        sieve = Sieve(self.selection, replayed_ids)
+        count = 0
+        for letter in self.source.letters(sieve):
+            self.already = sieve.replayed
+            if count == self.limit:
+                return
+            if (why := why_not(letter, self.max_replays)) is not None:
+                self.skipped[why] += 1
+            elif not exists(letter.topic):
+                self.missing_topics[letter.topic] += 1
+            else:
+                count += 1
+                yield letter
+        self.already = sieve.replayed
+
+
+def _refuse_embedded(source: Source) -> None:
+    """Its transactions commit nothing and fence nobody, so a replay would double letters without a word."""
+    from consumer.kafka.cluster import is_embedded
+
+    if is_embedded(source.servers, client=source.client, timeout=source.timeout):
+        raise click.UsageError(
+            f"{source.servers} is the embedded broker, which has no working transactions, so a replay could double "
+            "events; use Apache Kafka"
+        )
+
+
+def _replay(work: _Work, rate: float | None, as_json: bool) -> list[tuple[Replay, str]]:
+    """Replay; returns what was refused. Whatever ends it, the summary is printed."""
+    from consumer.cli.progress import counter
+    from consumer.kafka.client_settings import transaction_settings
+    from consumer.kafka.replay_markers import ensure_marker_topic
+    from consumer.kafka.replaying import ReplayFenced, open_replayer
+
+    source = work.source
+    ensure_marker_topic(source.servers, source.topic, client=source.client, timeout=source.timeout)
+    producer = transaction_settings(source.config, f"rexstream-replay-{source.topic}")
+    done = 0
+    refused: list[tuple[Replay, str]] = []
+    try:
+        with (
+            open_replayer(
+                source.servers, source.topic, client=source.client, producer=producer, timeout=source.timeout
+            ) as replayer,
+            counter("dead letters replayed", work.limit) as progress,
+        ):
+            replayer.begin()
+            # Only now: see consumer.kafka.replaying.
+            letters = work.letters(source.replayed_ids(), replayer.exists)
+            for chunk in _paced(letters, rate):
+                refused += replayer.write(chunk)
+                done += len(chunk)
+                progress(done - len(refused))
+    except ReplayFenced as fenced:
+        click.echo(f"Error: {fenced}", err=True)
+        sys.exit(_FENCED)
+    finally:
+        _summary(work, done - len(refused), refused, as_json)
+    return refused
+
+
+def _paced(letters: Iterator[Letter], rate: float | None) -> Iterator[list[Replay]]:
+    """What goes into one transaction each: at most a second's worth. The waits lie between transactions."""
+    from consumer.kafka.replaying import CHUNK_BYTES, CHUNK_RECORDS, Replay
+
+    most = CHUNK_RECORDS if rate is None else min(CHUNK_RECORDS, max(1, int(rate)))
+    started, sent = time.monotonic(), 0
+    chunk: list[Replay] = []
+    size = 0
+    for letter in letters:
+        one = Replay(letter.id, replayed(letter))
+        if chunk and (len(chunk) >= most or size + one.size > CHUNK_BYTES):
+            yield chunk
+            sent += len(chunk)
+            if rate is not None:
+                time.sleep(max(0.0, started + sent / rate - time.monotonic()))
+            chunk, size = [], 0
+        chunk.append(one)
+        size += one.size
+    if chunk:
+        yield chunk
+
+
+def _summary(
+    work: _Work, count: int, refused: list[tuple[Replay, str]], as_json: bool, *, dry_run: bool = False
+) -> None:
+    left_out: dict[str, int] = {str(why): number for why, number in work.skipped.items()}
+    if work.missing_topics:
+        left_out["topic_missing"] = work.missing_topics.total()
+    if as_json:
+        content = {
+            "topic": work.source.topic,
+            "dry_run": dry_run,
+            "replayed": 0 if dry_run else count,
+            "replayable": count if dry_run else None,
+            "replayed_before": work.already,
+            "skipped": left_out,
+            "refused": len(refused),
+        }
+        click.echo(json.dumps(content))
+    else:
+        before = f", {work.already} had been before" if work.already else ""
+        click.echo(
+            f"{work.source.topic}: {count} dead letters {'would be replayed' if dry_run else 'replayed'}{before}"
+        )
+    for why, number in work.skipped.items():
+        click.echo(f"{number} left out: {WHY_SKIPPED[why]}", err=True)
+    for topic, number in work.missing_topics.items():
+        click.echo(f"{number} left out: their topic {topic} does not exist any more", err=True)
+    for one, reason in refused[:_REPORTED]:
+        click.echo(f"{one.id} not replayed: topic {one.output.topic} refuses it: {reason}", err=True)
+    if len(refused) > _REPORTED:
+        click.echo(f"... and {len(refused) - _REPORTED} more", err=True)

@@ -1,0 +1,79 @@
+"""``rexstream resume``: end a worker's pause after too many dead letters."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import Any
+
+import click
+
+from consumer.cli.configured import config_options, loaded
+from consumer.cli.kafka_client import Unreachable
+
+_EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
+
+
+@click.command(name="resume", short_help="End a worker's pause after too many dead letters.")
+@config_options
+@click.option("--http", "address", metavar="HOST:PORT", help="The worker's HTTP address; default: observability.http.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=5.0,
+    show_default=True,
+    help="Seconds to wait for the worker's answer.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the worker's answer as it is, one JSON object.")
+def command(
+    config_file: str | None, overrides: tuple[str, ...], address: str | None, timeout: float, as_json: bool
+) -> None:
+    """Let a worker that paused for a flood of dead letters go on before its time.
+
+    It begins with a trial of a few records: dead letters again pause it again, good ones let consumption go on in full.
+    Each worker pauses for itself, so each is to be told. Exit code 0 when it was resumed or there was nothing to
+    resume, 1 when what answers is not a worker, 3 when nothing answers.
+
+    \b
+    Example:
+      rexstream resume
+      rexstream resume --http worker-2:9464 --json
+    """  # noqa: D301 - click's own mark for a block that is not wrapped
+    from consumer.telemetry.http import parse_address
+
+    address = address or loaded(config_file, overrides).config.observability.http
+    if not address:
+        raise click.UsageError("observability.http is empty, so this worker has no HTTP port; name one with --http")
+    try:
+        host, port = parse_address(address)
+    except ValueError as error:
+        raise click.UsageError(f"--http: {error}") from None
+    if not port:
+        raise click.UsageError(f"{address} stands for any free port; give --http the one that the worker's log shows")
+    text = _post(_EVERY_INTERFACE.get(host, host), port, timeout)
+    answer = _understood(text, address)
+    click.echo(text.decode().strip() if as_json else answer["message"])
+
+
+def _post(host: str, port: int, timeout: float) -> bytes:
+    """The body of the answer to ``POST /resume``. Raises Unreachable."""
+    # Not urllib: a proxy that the environment names must not come between.
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    try:
+        connection.request("POST", "/resume")
+        return connection.getresponse().read()
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
+        what = str(error) or type(error).__name__
+        raise Unreachable(f"no worker answers at {host}:{port}: {what}; check --http and that it runs") from None
+    finally:
+        connection.close()
+
+
+def _understood(text: bytes, address: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(text)
+        if isinstance(answer["resumed"], list) and isinstance(answer["message"], str):
+            return dict(answer)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise click.ClickException(f"what answers at {address} is no worker that knows /resume")

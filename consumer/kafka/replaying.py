@@ -1,0 +1,245 @@
+"""Sends dead letters again, each together with its marker in one transaction: both are there, or neither is.
+
+That nothing is doubled rests on three things. The transactional id is the same for every replay of a dead-letter topic,
+so ``init_transactions`` aborts what a killed replay left open, waits for what it was committing, and fences one that
+still runs. The markers are read only after that: read before, they could lack those of a transaction that was committed
+in between, by a replay not yet fenced. And whoever is fenced can commit nothing any more, so what it replayed has its
+marker already, and the rest is the newcomer's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from consumer.kafka.cluster import ClientErrors, ClusterUnreachable, Reader, TopicUnusable
+from consumer.kafka.partition_counts import KEYED
+from consumer.kafka.replay_markers import marker_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from consumer.delivery.outcome import Output
+
+CHUNK_RECORDS = 500
+CHUNK_BYTES = 4 * 1024 * 1024
+"""A transaction holds at most so much: it is written in far less time than its timeout, and little is done again."""
+
+_ATTEMPTS = 3
+_PAUSE_SECONDS = 1.0
+_OUTDATED = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+        KafkaError.INVALID_TXN_STATE,
+    }
+)
+"""What a producer hears whose transactional id another one took over, or whose transaction the brokers ended."""
+_REFUSALS = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+    }
+)
+"""What no further try mends: some record of the transaction cannot be written to its topic."""
+
+
+class ReplayFenced(Exception):  # noqa: N818 - named for what it is
+    """Another replay of the same dead-letter topic took over. What this one replayed has its markers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A dead letter's id, and the record to send for it."""
+
+    id: str
+    output: Output
+
+    @property
+    def size(self) -> int:
+        """Bytes of key and value."""
+        return len(self.output.key or b"") + len(self.output.value or b"")
+
+
+@contextlib.contextmanager
+def open_replayer(
+    bootstrap_servers: str,
+    dead_letter_topic: str,
+    *,
+    client: Mapping[str, Any],
+    producer: Mapping[str, Any],
+    timeout: float,
+) -> Iterator[Replayer]:
+    """A replayer. ``client`` are the settings of any client, ``producer`` those of the transactional one."""
+    errors = ClientErrors(bootstrap_servers)
+    with Reader(bootstrap_servers, client=client, timeout=timeout) as reader:
+
+        def count(topic: str) -> int:
+            return len(reader.partitions(topic))
+
+        yield Replayer(Producer(errors.settings(producer)), count, dead_letter_topic, bootstrap_servers, timeout)
+
+
+class Replayer:
+    """The one replay of a dead-letter topic; ``begin`` first.
+
+    Methods raise ReplayFenced, ClusterUnreachable and TopicUnusable.
+    """
+
+    def __init__(
+        self,
+        producer: Producer,
+        count: Callable[[str], int],
+        dead_letter_topic: str,
+        bootstrap_servers: str,
+        timeout: float,
+    ) -> None:
+        """``count`` tells how many partitions a topic has, 0 for none such. ``timeout`` is in seconds."""
+        self._producer = producer
+        self._lookup = count
+        self._dead_letter_topic = dead_letter_topic
+        self._markers = marker_topic(dead_letter_topic)
+        self._bootstrap_servers = bootstrap_servers
+        self._timeout = timeout
+        self._counts: dict[str, int] = {}
+
+    def begin(self) -> None:
+        """Become the only replay of this topic. What was replayed before, markers read from now on tell in full."""
+        try:
+            self._patiently(self._producer.init_transactions)
+        except KafkaException as error:
+            raise self._unwell(error.args[0]) from None
+
+    def exists(self, topic: str) -> bool:
+        """Whether a letter's original topic is still there. Producing to it could create it anew."""
+        return self._count(topic) > 0
+
+    def write(self, replays: Sequence[Replay]) -> list[tuple[Replay, str]]:
+        """Send all of them, with their markers; returns those that their topic refuses, with the reason.
+
+        In one transaction, unless something in it is refused: then in halves, since brokers refuse whole batches.
+        """
+        error = self._try_often(replays)
+        if error is None:
+            return []
+        if len(replays) == 1:
+            return [(replays[0], error.str())]
+        middle = len(replays) // 2
+        return [*self.write(replays[:middle]), *self.write(replays[middle:])]
+
+    def _try_often(self, replays: Sequence[Replay]) -> KafkaError | None:
+        """None when they are committed, the refusal when one is refused; nothing of them is there then."""
+        attempts = 0
+        while True:
+            error = self._transaction(replays)
+            if error is None or error.code() in _REFUSALS:
+                return error
+            attempts += 1
+            if attempts == _ATTEMPTS:
+                raise self._unwell(error)
+            time.sleep(_PAUSE_SECONDS)
+
+    def _transaction(self, replays: Sequence[Replay]) -> KafkaError | None:
+        """One transaction; None when it was committed, else the error that it was aborted for."""
+        failed: list[KafkaError] = []
+
+        def reported(error: KafkaError | None, _message: object) -> None:
+            if error is not None:
+                failed.append(error)
+
+        try:
+            self._producer.begin_transaction()
+            for replay in replays:
+                self._produce(replay.output.topic, self._place(replay.output), replay.output, reported)
+                self._mark(replay.id, reported)
+            # Reports are served here; message.timeout.ms bounds the wait.
+            while self._producer.flush(1.0):
+                pass
+            if not failed:
+                self._patiently(self._producer.commit_transaction)
+                return None
+        except KafkaException as error:
+            self._check(error.args[0])
+            failed.append(error.args[0])
+        except KeyboardInterrupt:
+            # Left open it would block the readers of the topics until its timeout.
+            with contextlib.suppress(KafkaException):
+                self._producer.abort_transaction(self._timeout)
+            raise
+        try:
+            self._patiently(self._producer.abort_transaction)
+        except KafkaException as error:
+            raise self._unwell(error.args[0]) from None
+        # Of the records of a refused batch some only say that they went down with it.
+        return next((error for error in failed if error.code() in _REFUSALS), failed[0])
+
+    def _produce(self, topic: str, partition: int, output: Output, reported: Callable[..., None]) -> None:
+        self._producer.produce(
+            topic,
+            value=output.value,
+            key=output.key,
+            headers=list(output.headers),
+            partition=partition,
+            on_delivery=reported,
+        )
+
+    def _mark(self, letter_id: str, reported: Callable[..., None]) -> None:
+        # Not null: that would be a tombstone, which compaction takes away together with the key.
+        self._producer.produce(self._markers, value=b"", key=letter_id.encode(), on_delivery=reported)
+
+    def _place(self, output: Output) -> int:
+        """The original partition while both topics have as many, as it was on the way here; else the key's."""
+        count = self._count(output.topic)
+        same = count == self._count(self._dead_letter_topic)
+        return output.partition if same and output.partition is not None and output.partition < count else KEYED
+
+    def _count(self, topic: str) -> int:
+        if topic not in self._counts:
+            self._counts[topic] = self._lookup(topic)
+        return self._counts[topic]
+
+    def _patiently(self, call: Callable[[float], None]) -> None:
+        """Repeat a transactional call while it only needs more time, up to the timeout."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                call(max(0.1, deadline - time.monotonic()))
+            except KafkaException as raised:
+                error = raised.args[0]
+                self._check(error)
+                if not error.retriable():
+                    raise
+                if time.monotonic() >= deadline:
+                    raise self._unwell(error) from None
+                self._producer.poll(0)
+            else:
+                return
+
+    def _unwell(self, error: KafkaError) -> ClusterUnreachable:
+        return ClusterUnreachable(
+            f"{self._bootstrap_servers} makes no transaction ({error.name()}: {error.str()}); run the command again "
+            "when it does: what was replayed has its marker"
+        )
+
+    def _check(self, error: KafkaError) -> None:
+        """Raise for an error after which this producer is of no use."""
+        if error.code() in _OUTDATED:
+            raise ReplayFenced(
+                f"another replay of {self._dead_letter_topic} took over ({error.name()}); run this one again when it "
+                "has ended: what either replayed has its marker"
+            ) from None
+        if error.fatal():
+            raise TopicUnusable(
+                f"{self._bootstrap_servers} gives this client no transaction ({error.name()}: {error.str()}); grant it "
+                "WRITE on the transactional id and on the topics"
+            ) from None

@@ -1,0 +1,176 @@
+"""One transaction's outputs: handed to the producer, and what became of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from confluent_kafka import KafkaError, KafkaException
+
+from consumer.kafka.oversize import NOTHING_LEFT
+from consumer.kafka.partition_counts import KEYED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from confluent_kafka import TopicPartition
+
+    from consumer.delivery.ledger import Release
+    from consumer.delivery.outcome import Output
+    from consumer.delivery.partition import Partition
+    from consumer.kafka.commands import Finished
+    from consumer.kafka.oversize import Oversize
+    from consumer.kafka.partition_counts import PartitionCounts
+
+SLICE_SECONDS = 1.0
+"""Longest single wait for a broker; in between the release thread hears of revocations, and shows that it turns."""
+
+
+class TransactionalProducer(Protocol):
+    """What is needed of ``confluent_kafka.Producer``. Methods raise KafkaException; times are in seconds."""
+
+    def init_transactions(self, timeout: float) -> None:
+        """Fence earlier holders of the transactional id; may be called again when the time was not enough."""
+
+    def begin_transaction(self) -> None:
+        """Open a transaction."""
+
+    def produce(
+        self,
+        topic: str,
+        *,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int,
+        headers: list[tuple[str, str | bytes | None]],
+        on_delivery: Callable[[KafkaError | None, Any], None],
+        timestamp: int,
+    ) -> None:
+        """Queue one record of the transaction; raises BufferError when the queue is full."""
+
+    def send_offsets_to_transaction(self, positions: list[TopicPartition], group_metadata: Any, timeout: float) -> None:
+        """Make the group's offsets part of the transaction."""
+
+    def commit_transaction(self, timeout: float) -> None:
+        """Commit; may be called again when the time was not enough."""
+
+    def abort_transaction(self, timeout: float) -> None:
+        """Abort; may be called again when the time was not enough."""
+
+    def poll(self, timeout: float) -> int:
+        """Serve callbacks for up to ``timeout`` seconds."""
+
+    def flush(self, timeout: float) -> int:
+        """Wait for delivery reports; returns how many are still missing."""
+
+    def __len__(self) -> int:
+        """Records queued and not yet reported."""
+
+
+@dataclass(eq=False, slots=True)
+class Held:
+    """A released outcome that is not durable yet. ``outputs`` has smaller ones in place of those refused for size."""
+
+    release: Release[Finished]
+    outputs: list[Output]
+    since: float
+    """Monotonic seconds of its release."""
+
+
+class Refused(NamedTuple):
+    """Why a transaction cannot be committed: a topic (or what else is named) with the error's name and text."""
+
+    what: str
+    code: str
+    reason: str
+
+
+@dataclass(eq=False, slots=True)
+class Transaction:
+    """What goes in, and what was refused. Reports that come after an abort reach an object nobody looks at any more.
+
+    With ``singly`` every record is produced by itself, so that a refusal for its size speaks of this very record:
+    brokers refuse a whole batch for one record, or for the size of all of them together.
+    """
+
+    batch: list[Held]
+    offsets: Mapping[Partition, tuple[int, int]]
+    """(epoch, position) of each partition."""
+    singly: bool
+    started: float
+    refused: Refused | None = None
+    """Set when the next one must not follow at once."""
+    _failed: list[tuple[Held, int, KafkaError]] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a record was refused: then nothing is left but an abort."""
+        return bool(self._failed)
+
+    def produce(self, producer: TransactionalProducer, counts: PartitionCounts, oversize: Oversize) -> None:
+        """Hand over all outputs, or those up to the first that is refused at once."""
+        for held in self.batch:
+            for index in range(len(held.outputs)):
+                self._produce_one(producer, counts, oversize, held, index)
+                while self.singly and not self._failed and producer.flush(SLICE_SECONDS):
+                    pass  # message.timeout.ms bounds it
+                if self._failed:
+                    return
+
+    def too_large_together(self, oversize: Oversize) -> bool:
+        """Deal with the first refusal; True when it was for size and proves nothing of any one record.
+
+        A record refused alone for its size is replaced by a smaller one; any other reason is noted in ``refused``.
+        """
+        held, index, error = self._failed[0]
+        topic = held.outputs[index].topic
+        if error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
+            self.refused = Refused(topic, error.name(), error.str())
+        elif not self.singly:
+            return True
+        elif not _shrink(oversize, held, index):
+            self.refused = Refused(topic, error.name(), NOTHING_LEFT)
+        return False
+
+    def _produce_one(
+        self, producer: TransactionalProducer, counts: PartitionCounts, oversize: Oversize, held: Held, index: int
+    ) -> None:
+        while True:
+            output = held.outputs[index]
+            partition = counts.place(output, held.release.partition.topic)
+            try:
+                producer.produce(
+                    output.topic,
+                    value=output.value,
+                    key=output.key,
+                    partition=KEYED if partition is None else partition,
+                    headers=list(output.headers),
+                    on_delivery=partial(self._report, held, index),
+                    timestamp=output.timestamp_ms or 0,  # 0 is now
+                )
+            except BufferError:
+                if len(producer):
+                    producer.poll(SLICE_SECONDS)
+                    continue
+                # Larger than the whole queue: it would never find room.
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise
+            else:
+                return
+            if not _shrink(oversize, held, index):
+                self.singly = True
+                self._failed.append((held, index, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)))
+                return
+
+    def _report(self, held: Held, index: int, error: KafkaError | None, _: Any) -> None:
+        if error is not None:
+            self._failed.append((held, index, error))
+
+
+def _shrink(oversize: Oversize, held: Held, index: int) -> bool:
+    smaller = oversize.instead(held.release.outcome.record, held.outputs[index])
+    if smaller is not None:
+        held.outputs[index] = smaller
+    return smaller is not None

@@ -1,0 +1,82 @@
+"""Channels to the model server, plaintext or TLS, and what a connection that fails has to do with that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from consumer.serving.pem import read_certificates, read_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from consumer.config import ModelConfig, ModelTlsConfig
+
+Options = tuple[tuple[str, int | str], ...]
+
+# The model server is a neighbour: HTTP proxies of the environment are for the outside.
+_NEIGHBOUR: Options = (("grpc.enable_http_proxy", 0),)
+
+
+def open_channel(model: ModelConfig, options: Sequence[tuple[str, int | str]] = ()) -> Any:
+    """A grpc.aio channel to ``model.target``, for the event loop that runs. Raises PemError."""
+    credentials, settings = _prepared(model, options)
+    if credentials is None:
+        return grpc.aio.insecure_channel(model.target, options=settings)
+    return grpc.aio.secure_channel(model.target, credentials, options=settings)
+
+
+def open_blocking_channel(model: ModelConfig) -> Any:
+    """The same for callers without an event loop. Raises PemError."""
+    credentials, settings = _prepared(model, ())
+    if credentials is None:
+        return grpc.insecure_channel(model.target, options=settings)
+    return grpc.secure_channel(model.target, credentials, options=settings)
+
+
+def read_credentials(tls: ModelTlsConfig | None) -> grpc.ChannelCredentials | None:
+    """Credentials from the configured files; None for plaintext. Raises PemError for a file that cannot be used."""
+    if tls is None:
+        return None
+    roots = None if tls.ca_file is None else read_certificates("model.tls.ca_file", tls.ca_file)
+    certificate = key = None
+    if tls.certificate_file is not None and tls.key_file is not None:
+        certificate, key = read_pair(
+            "model.tls.certificate_file", tls.certificate_file, "model.tls.key_file", tls.key_file
+        )
+    return grpc.ssl_channel_credentials(roots, key, certificate)
+
+
+def _prepared(
+    model: ModelConfig, options: Sequence[tuple[str, int | str]]
+) -> tuple[grpc.ChannelCredentials | None, Options]:
+    named: Options = ()
+    if model.tls is not None and model.tls.server_name is not None:
+        named = (("grpc.ssl_target_name_override", model.tls.server_name),)
+    return read_credentials(model.tls), (*_NEIGHBOUR, *options, *named)
+
+
+def tls_hint(message: str, tls: ModelTlsConfig | None) -> str | None:
+    """What to do about a failed call whose message tells of a connection on whose security the two do not agree.
+
+    The texts are those of gRPC 1.85, and of older ones where they differ. A server that wants a client certificate
+    closes the connection without a word (TLS 1.3 lets the client believe until then that all is well), and so does one
+    that is spoken to in plaintext.
+    """
+    if "CERTIFICATE_VERIFY_FAILED" in message:
+        return "the server's certificate is not trusted: model.tls.ca_file must hold the authority that issued it"
+    if "Hostname Verification" in message or "not in peer certificate" in message:
+        return "the server's certificate is for another name than model.target: set model.tls.server_name to one it has"
+    if "WRONG_VERSION_NUMBER" in message:
+        return "the server does not speak TLS: remove model.tls, or check the port in model.target"
+    if "handshake" in message.lower():
+        return "the TLS handshake failed: compare model.tls with the server's TLS settings"
+    if "failed to connect" in message and ("Socket closed" in message or "Connection reset" in message):
+        if tls is None:
+            return "if the server speaks TLS, set model.tls"
+        if tls.certificate_file is None:
+            return "if the server asks for a client certificate, set model.tls.certificate_file and model.tls.key_file"
+        return "if the server asks for a client certificate, it may not trust model.tls.certificate_file"
+    return None

@@ -1,0 +1,49 @@
+"""What a window handed to the dispatcher becomes, and what the dispatcher says meanwhile."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from consumer.batching.breaker import BreakerState
+    from consumer.extraction.window import Cells
+    from consumer.serving.protocol import Answer
+
+
+class State(Enum):
+    """Whether windows are being sent."""
+
+    OK = "ok"
+    OUTAGE = "outage"
+    DEPLOYMENT_FAULT = "deployment_fault"
+
+
+class WindowAnswer(NamedTuple):
+    """What one window got."""
+
+    cells: Cells
+    answer: Answer
+    overflowed: bool
+
+
+class DispatchObserver(Protocol):
+    """Metric hooks; ``Metrics`` of the telemetry package has them. Called on the event loop; must be quick."""
+
+    def batch_sent(self, rows: int, useful_tokens: int, padded_tokens: int, reason: str) -> None:
+        """A batch of ``rows`` windows left; ``padded_tokens`` = rows x padded length."""
+
+    def model_called(self, model: str, version: str, code: str, seconds: float) -> None:
+        """A model call ended. ``code`` is OK or the gRPC status name."""
+
+    def model_retried(self) -> None:
+        """The windows of a failed call will be sent again."""
+
+    def in_flight_windows(self, windows: int) -> None:
+        """How many windows wait for a batch or are at the model server."""
+
+    def windows_overflowed(self, windows: int) -> None:
+        """So many windows found more cells than the compact signature returns."""
+
+    def breaker(self, state: BreakerState) -> None:
+        """The breaker's state now."""

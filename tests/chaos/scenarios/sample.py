@@ -1,0 +1,44 @@
+"""Three faults in one short run: what of this suite belongs to every test run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chaos.scenario import Scenario
+
+if TYPE_CHECKING:
+    from chaos.stage import Stage
+
+
+def _sample(stage: Stage) -> None:
+    stage.set_up()
+    victim = stage.worker()
+    stage.worker(wait=False)
+    stage.begin()
+    stage.progress()
+    stage.fault("SIGKILL of the model server")
+    stage.server.kill()
+    stage.wait(lambda: "outage" in victim.paused, "the worker pauses for the outage")
+    stage.server.start()
+    stage.progress()
+    stage.pause(0, 1)
+    stage.fault(f"SIGKILL of worker {victim.number}", workers=1)
+    victim.kill()
+    stage.fault("SIGKILL of the broker", workers=1)
+    stage.kafka_impaired = True
+    stage.kafka.kill()
+    stage.kafka.start()
+    stage.kafka_impaired = False
+    stage.progress()
+    stage.finish()
+
+
+SCENARIOS = (
+    Scenario(
+        "sample",
+        "SIGKILL of the model server, of one of two workers and of the broker, in one short run",
+        "no dead letter but of bad input; the other worker takes over",
+        _sample,
+        on_demand=True,
+    ),
+)

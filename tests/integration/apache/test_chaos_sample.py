@@ -1,0 +1,35 @@
+"""A small part of the chaos suite: its harness, its load and its audit, on three faults in one run."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+import pytest
+from chaos.scenario import BOTH
+from chaos.scenarios.sample import SCENARIOS
+from chaos.stage import Stage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from apache_kafka import ApacheKafka
+    from chaos.scenario import Mode
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mode", BOTH)
+def test_killed_model_server_worker_and_broker_leave_every_record_with_its_outcomes(
+    private_kafka: ApacheKafka, tmp_path: Path, mode: Mode
+) -> None:
+    """Nothing is missing; copies are of what was in flight and say so, and in exactly_once there are none."""
+    (sample,) = SCENARIOS
+    seed = secrets.randbelow(2**32)
+    print(f"seed {seed}")
+    stage = Stage(sample, mode, seed, tmp_path, private_kafka, print)
+    try:
+        sample.play(stage)
+    finally:
+        stage.close()
+    assert stage.report.failures == []
+    assert stage.audited.inputs > 0

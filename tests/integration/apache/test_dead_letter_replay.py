@@ -1,0 +1,322 @@
+"""Dead letters replayed on a real Apache Kafka, where transactions are what they promise."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from click.testing import CliRunner
+from confluent_kafka import Producer
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
+from stub_model import engine
+from stub_server import StubServer
+from worker_run import Run, expected, ids, reviews
+
+from consumer.cli import cli
+from consumer.codecs.results import result_id
+from consumer.delivery.dead_letters import DeadLetters, Failure
+from consumer.events import SourceRecord
+from consumer.kafka.partitioning import partition_of
+from consumer.kafka.replay_markers import marker_topic, replayed_ids
+from consumer.kafka.tailing import headers_of, read_to_end
+from consumer.local.audit import audit
+from consumer.tasks import load_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from click.testing import Result
+    from confluent_kafka import Message
+
+# Not long ago: brokers delete what is older than the topic's retention, by the timestamp that a letter keeps.
+NOW = int(time.time() * 1000) - 1000
+GUILTY = "毒药评论"
+TASKS = load_tasks()
+LETTERS = 240
+
+
+@pytest.fixture
+def server() -> Iterator[StubServer]:
+    stub = StubServer()
+    yield stub
+    stub.gate.set()
+    stub.stop()
+
+
+@pytest.fixture
+def topics(apache_kafka: str, new_topic: Callable[..., str]) -> Iterator[list[str]]:
+    """Input, output, dead letters; the marker topic goes with them."""
+    made = [new_topic(label, partitions=2) for label in ("in", "out", "dead")]
+    yield made
+    markers = marker_topic(made[2])
+    admin = AdminClient({"bootstrap.servers": apache_kafka})
+    if markers in admin.list_topics(timeout=10).topics:
+        admin.delete_topics([markers])[markers].result(30)
+
+
+def arguments(bootstrap: str, dead: str, *others: str) -> list[str]:
+    return [
+        "dead-letters",
+        "replay",
+        "-b",
+        bootstrap,
+        "--timeout",
+        "60",
+        "--dead-letter-topic",
+        dead,
+        "--json",
+        *others,
+    ]
+
+
+def replay(bootstrap: str, dead: str, *others: str) -> Result:
+    return CliRunner().invoke(cli, arguments(bootstrap, dead, *others))
+
+
+def replay_process(bootstrap: str, dead: str, *others: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "consumer", *arguments(bootstrap, dead, *others)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def summary(result: Result) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def said(message: Message) -> dict[str, str]:
+    return {name: (value or b"").decode(errors="replace") for name, value in headers_of(message)}
+
+
+def place(message: Message) -> str:
+    return f"{message.topic()}-{message.partition()}-{message.offset()}"
+
+
+def wait(until: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not until():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def write_letters(bootstrap: str, topic: str, dead: str, sizes: list[int], **others: Any) -> None:
+    """One letter of task sentiment for each size of value, as a worker would write them; ids end in their number."""
+    letters = DeadLetters(dead, "group", "0", "spring")
+    producer = Producer({"bootstrap.servers": bootstrap})
+    for number, size in enumerate(sizes):
+        value = json.dumps({"text": os.urandom(size).hex(), "event_id": f"e{number}"}).encode()
+        record = SourceRecord(topic, number % 2, number, 1, b"k%d" % (number % 7), value, (), NOW - 5, 0.0)
+        output = letters.of(record, Failure("extract", "Poison", "no answer", NOW, task="sentiment", **others), NOW)
+        # Copies, as a restarted worker may leave them.
+        for _ in range(1 + (number % 10 == 0)):
+            producer.produce(
+                dead, output.value, output.key, partition=number % 2, headers=list(output.headers), timestamp=NOW
+            )
+    assert producer.flush(30) == 0
+
+
+def next_holder(bootstrap: str, dead: str) -> Producer:
+    """A producer that has the transactional id of a replay.
+
+    Once it has, every earlier transaction has ended and can be seen: the brokers answer a commit before they have
+    written its markers into each partition, and a reader could come too early.
+    """
+    producer = Producer(
+        {"bootstrap.servers": bootstrap, "transactional.id": f"rexstream-replay-{dead}", "linger.ms": 0}
+    )
+    producer.init_transactions(60)
+    return producer
+
+
+def replayed_events(bootstrap: str, topic: str, dead: str) -> Counter[str]:
+    """Event id -> how many records a read_committed reader finds when every transaction has ended."""
+    next_holder(bootstrap, dead)
+    return Counter(json.loads(message.value() or b"")["event_id"] for message in read_to_end(bootstrap, topic))
+
+
+def test_what_failed_is_replayed_once_its_cause_is_mended(
+    apache_kafka: str, topics: list[str], server: StubServer, tmp_path: Path
+) -> None:
+    """Each event gets the results that it lacked under the ids that they would have had; what fails again is a new
+    letter that has been replayed once more."""
+    window = engine().start(GUILTY, TASKS["sentiment"]).windows[0]
+    # The text alone, without the marker that a task puts before it.
+    needle = window.input_ids[window.text_start + 1 : window.length - 1].tobytes()
+
+    def refuse(request: Any, context: grpc.ServicerContext) -> None:
+        if needle in request.inputs["input_ids"].tensor_content:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "indices[0] = 9 is not in [0, 5)")
+
+    server.before = refuse
+    said_more = {"REXSTREAM_DEAD_LETTER__HEADERS": "spring", "REXSTREAM_DEAD_LETTER__STACK_TRACE": "true"}
+    worker = Run(apache_kafka, topics, server, tmp_path, environment=said_more)
+    options = ["--config", str(tmp_path / "config.yaml"), "--timeout", "60", "--json"]
+    guilty = [
+        ("named", json.dumps({"event_id": "named", "text": GUILTY}).encode()),
+        ("unnamed", json.dumps({"text": GUILTY, "tasks": ["sentiment"]}).encode()),
+        ("inline", json.dumps({"event_id": "own", "text": GUILTY, "schema": {"颜色": None}}).encode()),
+    ]
+    worker.start()
+    try:
+        worker.send([*reviews(60), *guilty, ("broken", b"{"), *reviews(60, 60)])
+        worker.wait_for_results(240)
+        worker.wait(lambda: len(worker.dead_letters()) == 5)
+        letters = {said(m)["rexstream-dlq-id"]: m for m in worker.dead_letters()}
+        (unnamed,) = (said(m)["rexstream-dlq-id"] for m in letters.values() if m.key() == b"unnamed")
+        (broken,) = (said(m)["rexstream-dlq-id"] for m in letters.values() if m.key() == b"broken")
+        assert {said(m).get("rexstream-dlq-model-version") for m in letters.values()} == {"1", None}
+        for letter in letters.values():
+            headers = said(letter)
+            assert headers["kafka_dlt-original-topic"] == topics[0]
+            assert headers["kafka_dlt-exception-stacktrace"] == headers["rexstream-dlq-stack-trace"]
+
+        server.before = lambda *_: None
+        found = CliRunner().invoke(cli, ["dead-letters", "replay", *options])
+        assert (found.exit_code, summary(found)["replayed"]) == (0, 5), found.output
+        worker.wait_for_results(244)
+        # The broken one fails again: nobody mended its value.
+        worker.wait(lambda: len(worker.dead_letters()) == 6)
+        worker.wait(lambda: worker.lag() == 0)
+        again = CliRunner().invoke(cli, ["dead-letters", "list", *options])
+        (row,) = (json.loads(line) for line in again.stdout.splitlines())
+        assert row["class"] == "InvalidJson"
+        assert row["replay_count"] == 1
+        assert row["id"] != broken
+        spared = CliRunner().invoke(cli, ["dead-letters", "replay", *options, "--max-replays", "1"])
+        assert (summary(spared)["replayed"], summary(spared)["skipped"]) == (0, {"replayed_too_often": 1})
+    finally:
+        worker.kill()
+
+    results = worker.results()
+    late = [result for result in results if not result["event_id"].startswith("e")]
+    default_id = unnamed.removesuffix("-sentiment")
+    assert ids(results) == sorted(
+        [
+            *expected(120),
+            ("named", "product_features"),
+            ("named", "sentiment"),
+            (default_id, "sentiment"),
+            ("own", "inline"),
+        ]
+    )
+    for result in late:
+        if result["task"] != "inline":
+            assert result["result_id"] == result_id(result["event_id"], TASKS[result["task"]])
+    seen = audit(apache_kafka, topics[0], [topics[1]], topics[2])
+    assert seen.clean, seen
+    assert seen.inputs == 124 + 5
+    again_in = {place(m): set(said(m)) for m in read_to_end(apache_kafka, topics[0]) if headers_of(m)}
+    assert len(again_in) == 5
+    assert set.union(*again_in.values()) == {"rexstream-event-id", "rexstream-only-tasks", "rexstream-dlq-replay-count"}
+    assert row["id"] in again_in
+
+
+def test_a_replay_killed_half_way_and_run_again_doubles_nothing(apache_kafka: str, topics: list[str]) -> None:
+    """SIGKILL between and in transactions; the second run goes on with the rest."""
+    source, _, dead = topics
+    write_letters(apache_kafka, source, dead, [10] * LETTERS)
+    process = replay_process(apache_kafka, dead, "--rate", "60")
+    wait(lambda: len(replayed_ids(apache_kafka, dead, client={}, timeout=30)) >= 60, process)
+    process.kill()
+    process.communicate()
+    before = sum(replayed_events(apache_kafka, source, dead).values())
+    assert 60 <= before < LETTERS
+
+    # One that is killed before its commit leaves this behind: records in the logs, and the transaction open.
+    producer = next_holder(apache_kafka, dead)
+    producer.begin_transaction()
+    for topic, key in ((source, b"k"), (marker_topic(dead), f"{source}-1-{LETTERS - 1}-sentiment".encode())):
+        producer.produce(topic, json.dumps({"event_id": f"e{LETTERS - 1}"}).encode(), key, partition=0)
+    assert producer.flush(30) == 0
+
+    found = replay(apache_kafka, dead)
+    assert found.exit_code == 0, found.output
+    assert summary(found)["replayed"] == LETTERS - before
+    assert summary(found)["replayed_before"] == before
+    assert replayed_events(apache_kafka, source, dead) == {f"e{number}": 1 for number in range(LETTERS)}
+    assert len(replayed_ids(apache_kafka, dead, client={}, timeout=30)) == LETTERS
+    for message in read_to_end(apache_kafka, source):
+        assert [name for name, _ in headers_of(message)] == [
+            "rexstream-event-id",
+            "rexstream-only-tasks",
+            "rexstream-dlq-replay-count",
+        ]
+        assert message.timestamp()[1] > NOW
+    assert summary(replay(apache_kafka, dead))["replayed"] == 0
+
+
+def test_of_two_replays_at_once_the_second_takes_over(apache_kafka: str, topics: list[str]) -> None:
+    """The first hears of it and ends with a code of its own; together they replayed each letter once."""
+    source, _, dead = topics
+    write_letters(apache_kafka, source, dead, [10] * LETTERS)
+    first = replay_process(apache_kafka, dead, "--rate", "40")
+    wait(lambda: len(replayed_ids(apache_kafka, dead, client={}, timeout=30)) >= 40, first)
+    second = replay(apache_kafka, dead)
+    assert second.exit_code == 0, second.output
+    out, error = first.communicate(timeout=60)
+    assert first.returncode == 4, error
+    assert "another replay" in error
+    assert json.loads(out)["replayed"] + summary(second)["replayed"] == LETTERS
+    assert replayed_events(apache_kafka, source, dead) == {f"e{number}": 1 for number in range(LETTERS)}
+
+
+def test_what_cannot_be_replayed_is_said_and_the_rest_is_replayed(
+    apache_kafka: str, new_topic: Callable[..., str], topics: list[str]
+) -> None:
+    """A record that its topic refuses fails the command; one whose topic is gone or whose partition no longer fits does
+    not."""
+    dead = topics[2]
+    small = new_topic("small", partitions=3, max_message_bytes="2000")
+    write_letters(apache_kafka, small, dead, [10, 10, 2500, 10, 10])
+    write_letters(apache_kafka, "gone", dead, [10])
+    dry = replay(apache_kafka, dead, "--dry-run")
+    assert (dry.exit_code, summary(dry)["replayable"]) == (0, 6)
+    assert replayed_ids(apache_kafka, dead, client={}, timeout=30) == set()
+    found = replay(apache_kafka, dead)
+    assert found.exit_code == 1, found.output
+    assert summary(found) == {
+        "topic": dead,
+        "dry_run": False,
+        "replayed": 4,
+        "replayable": None,
+        "replayed_before": 0,
+        "skipped": {"topic_missing": 1},
+        "refused": 1,
+    }
+    assert f"{small}-0-2-sentiment not replayed" in found.stderr
+    assert replayed_events(apache_kafka, small, dead) == {f"e{number}": 1 for number in (0, 1, 3, 4)}
+    assert "gone" not in AdminClient({"bootstrap.servers": apache_kafka}).list_topics(timeout=10).topics
+    # Three partitions against two of the dead-letter topic: the key decides, as every Java client does.
+    assert {(m.key() or b"", m.partition()) for m in read_to_end(apache_kafka, small)} == {
+        (key, partition_of(key, 3)) for key in (b"k0", b"k1", b"k3", b"k4")
+    }
+
+
+def test_the_marker_topic_is_compacted_and_no_other_will_do(apache_kafka: str, topics: list[str]) -> None:
+    """Markers that go before their letters would let them be replayed twice."""
+    source, _, dead = topics
+    write_letters(apache_kafka, source, dead, [10])
+    assert replay(apache_kafka, dead).exit_code == 0
+    admin = AdminClient({"bootstrap.servers": apache_kafka})
+    resource = ConfigResource(ResourceType.TOPIC, marker_topic(dead))
+    assert admin.describe_configs([resource])[resource].result(30)["cleanup.policy"].value == "compact"
+    entry = ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET)
+    change = ConfigResource(ResourceType.TOPIC, marker_topic(dead), incremental_configs=[entry])
+    admin.incremental_alter_configs([change])[change].result(30)
+    found = replay(apache_kafka, dead)
+    assert found.exit_code == 2
+    assert "cleanup.policy=compact" in found.stderr

@@ -1,0 +1,178 @@
+"""``rexstream dead-letters replay`` without a cluster: its order of steps, its pace, and what it says at the end."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from consumer.cli import cli
+from consumer.cli.dead_letter_source import Source
+from consumer.delivery.dead_letters import DeadLetters, Failure
+from consumer.events import SourceRecord
+from consumer.kafka import cluster, replay_markers, replaying
+from consumer.kafka.cluster import ClusterUnreachable
+from consumer.kafka.replaying import Replay, ReplayFenced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from click.testing import Result
+
+    from consumer.delivery.letters import Letter, Sieve
+
+NOW = 1_760_000_000_000
+
+
+@dataclass
+class Cluster:
+    """Letters and markers of one topic, and a replayer that may do as it likes."""
+
+    letters: int = 5
+    value: bytes = b"v"
+    markers: set[str] = field(default_factory=set)
+    written: list[list[str]] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+    on_begin: Callable[[], None] = lambda: None
+    on_write: Callable[[Sequence[Replay]], list[tuple[Replay, str]]] = lambda _: []
+
+    def begin(self) -> None:
+        self.log.append("begin")
+        self.on_begin()
+
+    def exists(self, topic: str) -> bool:
+        return topic == "in"
+
+    def write(self, replays: Sequence[Replay]) -> list[tuple[Replay, str]]:
+        refused = self.on_write(replays)
+        self.written.append([replay.id for replay in replays])
+        self.markers |= {replay.id for replay in replays}
+        return refused
+
+    def read(self, sieve: Sieve) -> Iterator[Letter]:
+        made = DeadLetters("dead", "g", "1")
+        for number in range(self.letters):
+            record = SourceRecord("in", 0, number, 1, b"k", self.value, (), NOW, 0.0)
+            output = made.of(record, Failure("extract", "Poison", "x", NOW, task="sentiment"), NOW)
+            letter = sieve.take(SourceRecord("dead", 0, number, 0, b"k", output.value, output.headers, NOW, 0.0))
+            if letter is not None:
+                yield letter
+
+    def replayed_ids(self) -> set[str]:
+        self.log.append("markers")
+        return set(self.markers)
+
+
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    it = Cluster()
+
+    @contextmanager
+    def opened(*_: object, **__: object) -> Iterator[Cluster]:
+        yield it
+
+    monkeypatch.setattr(cluster, "is_embedded", lambda *_, **__: False)
+    monkeypatch.setattr(replay_markers, "ensure_marker_topic", lambda *_, **__: it.log.append("ensure"))
+    monkeypatch.setattr(replaying, "open_replayer", opened)
+    monkeypatch.setattr(Source, "letters", lambda _, sieve: it.read(sieve))
+    monkeypatch.setattr(Source, "replayed_ids", lambda _: it.replayed_ids())
+    return it
+
+
+def replay(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["dead-letters", "replay", "--json", *arguments])
+
+
+def test_markers_are_read_when_no_other_replay_can_write_any_more(there: Cluster) -> None:
+    """Read earlier they would lack those that the one that is fenced now had still committed."""
+    there.on_begin = lambda: there.markers.update({"in-0-0-sentiment", "in-0-3-sentiment"})
+    found = replay()
+    assert found.exit_code == 0, found.output
+    assert there.log == ["ensure", "begin", "markers"]
+    assert there.written == [["in-0-1-sentiment", "in-0-2-sentiment", "in-0-4-sentiment"]]
+    assert json.loads(found.stdout)["replayed_before"] == 2
+
+
+def test_a_dry_run_disturbs_no_replay(there: Cluster) -> None:
+    """It neither fences nor creates nor writes."""
+    found = replay("--dry-run", "--limit", "2")
+    assert json.loads(found.stdout)["replayable"] == 2
+    assert there.log == ["markers"]
+    assert there.written == []
+
+
+def test_the_rate_lies_between_transactions(there: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds a second's worth at most; an open one that waits would hold up readers."""
+    pauses: list[float] = []
+    monkeypatch.setattr("consumer.cli.dead_letter_replay.time.sleep", pauses.append)
+    monkeypatch.setattr("consumer.cli.dead_letter_replay.time.monotonic", lambda: 100.0)
+    assert replay("--rate", "2").exit_code == 0
+    assert [len(chunk) for chunk in there.written] == [2, 2, 1]
+    assert pauses == [1.0, 2.0]
+
+
+def test_transactions_are_bounded(there: Cluster) -> None:
+    """By records and by bytes."""
+    there.letters = 501
+    assert replay().exit_code == 0
+    assert [len(chunk) for chunk in there.written] == [500, 1]
+    there.markers.clear()
+    there.written.clear()
+    there.letters, there.value = 3, b"v" * 3_000_000
+    assert replay().exit_code == 0
+    assert [len(chunk) for chunk in there.written] == [1, 1, 1]
+
+
+def test_a_limit_is_kept(there: Cluster) -> None:
+    """Also over several transactions; another run takes the next ones."""
+    assert replay("--limit", "2").exit_code == 0
+    assert replay("--limit", "2").exit_code == 0
+    assert there.written == [["in-0-0-sentiment", "in-0-1-sentiment"], ["in-0-2-sentiment", "in-0-3-sentiment"]]
+
+
+def test_refused_letters_fail_the_command_and_are_named(there: Cluster) -> None:
+    """The others are replayed."""
+    there.on_write = lambda replays: [(replays[1], "too large")]
+    found = replay()
+    assert found.exit_code == 1
+    assert (json.loads(found.stdout)["replayed"], json.loads(found.stdout)["refused"]) == (4, 1)
+    assert "in-0-1-sentiment not replayed: topic in refuses it: too large" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(ReplayFenced("taken over"), 4), (ClusterUnreachable("away"), 3), (KeyboardInterrupt(), 130)]
+)
+def test_whatever_ends_it_what_was_replayed_is_said(there: Cluster, error: BaseException, code: int) -> None:
+    """The exit code says why."""
+
+    def second_fails(_: Sequence[Replay]) -> list[tuple[Replay, str]]:
+        if there.written:
+            raise error
+        return []
+
+    there.on_write = second_fails
+    found = replay("--rate", "3")
+    assert found.exit_code == code
+    assert json.loads(found.stdout)["replayed"] == 3
+
+
+def test_on_a_terminal_it_asks_first(there: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And replays no more than it asked about: letters that came meanwhile may have another cause."""
+    questions: list[str] = []
+
+    def confirm(question: str, **_: Any) -> None:
+        questions.append(question)
+        there.letters = 9
+
+    with monkeypatch.context() as patch:
+        patch.setattr("click.confirm", confirm)
+        patch.setattr("consumer.cli.dead_letter_replay._watched", lambda: True)
+        patch.setattr("consumer.cli.dead_letter_replay._asked", lambda: True)
+        assert replay().exit_code == 0
+        assert replay("--yes").exit_code == 0
+    assert questions == ["Replay 5 dead letters of reviews.dead at 127.0.0.1:9092?"]
+    assert [len(chunk) for chunk in there.written] == [5, 4]

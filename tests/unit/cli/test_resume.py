@@ -1,0 +1,102 @@
+"""``rexstream resume`` against a worker's HTTP side."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from consumer.cli import cli
+from consumer.telemetry.http import HttpServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from click.testing import Result
+
+ANSWER = {"resumed": ["flood"], "state": "trial", "message": "a trial of 20 events"}
+
+
+@pytest.fixture
+def server() -> Iterator[HttpServer]:
+    started = HttpServer(
+        "127.0.0.1:0",
+        live=lambda: (True, {}),
+        ready=lambda: (True, {}),
+        status=dict,
+        metrics=lambda _: (b"", "text/plain"),
+        resume=lambda: ANSWER,
+    )
+    yield started
+    started.close()
+
+
+def resume(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["resume", *arguments])
+
+
+def test_it_says_what_the_worker_did(server: HttpServer) -> None:
+    """A sentence, or with --json the answer itself; exit code 0."""
+    address = f"127.0.0.1:{server.port}"
+    found = resume("--http", address)
+    assert (found.exit_code, found.stdout) == (0, "a trial of 20 events\n")
+    found = resume("--http", address, "--json")
+    assert (found.exit_code, json.loads(found.stdout)) == (0, ANSWER)
+
+
+def test_the_configured_address_is_the_default(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that stands for every interface; a proxy of the environment stays out of it."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert resume("--set", f"observability.http=0.0.0.0:{server.port}").exit_code == 0
+
+
+def test_a_worker_that_does_not_answer_is_unreachable() -> None:
+    """Exit code 3, with the address; silence is no answer either."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        found = resume("--http", address, "--timeout", "0.2")
+        assert found.exit_code == 3
+    assert address in found.stderr
+    assert resume("--http", address).exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--http", "worker-2"], "is not host:port"),
+        (["--set", "observability.http="], "no HTTP port"),
+        (["--set", "observability.http=127.0.0.1:0"], "any free port"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_bad_usage(arguments: list[str], words: str) -> None:
+    """Exit code 2 and what to give instead."""
+    found = resume(*arguments)
+    assert found.exit_code == 2
+    assert words in found.stderr
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"resumed": 1, "message": ""}', b"\xff"])
+def test_something_else_at_the_address_is_said(body: bytes) -> None:
+    """Exit code 1: it answered, and is no worker."""
+
+    class Other(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Other) as other:
+        thread = threading.Thread(target=other.handle_request)
+        thread.start()
+        found = resume("--http", f"127.0.0.1:{other.server_port}")
+        thread.join()
+    assert found.exit_code == 1
+    assert "is no worker" in found.stderr

@@ -1,0 +1,168 @@
+"""Schemas change on one side first: producers before workers or after them, results before their readers."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import fastavro
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.codecs.avro_codec import decode_avro, encode_avro, event_schema, parse_writer_schema, result_schema
+from consumer.codecs.framing import framed
+from consumer.events import BadInput, ReviewEvent
+
+REVIEW = "表带扣得紧，走时也准。"
+TEXT = {"name": "text", "type": "string"}
+SHIPPED = json.loads(json.dumps(event_schema()))
+FULL = {
+    "event_id": "e-9",
+    "text": REVIEW,
+    "tasks": ["ner"],
+    "schema": None,
+    "kind": None,
+    "product_id": "p",
+    "source": "s",
+    "language": "zh",
+    "created_at": 1_700_000_000_000,
+    "attributes": {"shop": "a"},
+}
+NEWER_FIELDS = (
+    {"name": "stars", "type": "int"},
+    {"name": "price", "type": {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2}},
+    {"name": "photos", "type": {"type": "array", "items": {"type": "record", "name": "Photo", "fields": [TEXT]}}},
+    {"name": "channel", "type": {"type": "enum", "name": "Channel", "symbols": ["APP", "WEB"]}},
+    {"name": "device", "type": ["null", {"type": "fixed", "name": "Device", "size": 3}]},
+)
+NEWER = {
+    "stars": 4,
+    "price": b"\x07\xd0",
+    "photos": [{"text": "a"}, {"text": "b"}],
+    "channel": "WEB",
+    "device": b"xyz",
+}
+
+
+def record_of(*fields: dict[str, Any], name: str = "rexstream.ReviewEvent") -> dict[str, Any]:
+    return {"type": "record", "name": name, "fields": list(fields)}
+
+
+def read(written_with: dict[str, Any], /, **fields: object) -> ReviewEvent:
+    """What a worker makes of a datum of a producer with this schema."""
+    parsed = parse_writer_schema(json.dumps(written_with))
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, parsed, fields)
+    return decode_avro(framed(out.getvalue(), 7), "t-0-1", {7: parsed}.__getitem__)
+
+
+@given(
+    st.permutations([*SHIPPED["fields"], *NEWER_FIELDS]), st.sets(st.sampled_from(sorted({*FULL, *NEWER} - {"text"})))
+)
+def test_any_producer_that_sends_a_text_is_read(order: list[dict[str, Any]], missing: set[str]) -> None:
+    """Whichever of our optional fields it lacks, whichever it adds, in whatever order: what it sends arrives."""
+    fields = [field for field in order if field["name"] not in missing]
+    sent = {name: value for name, value in {**FULL, **NEWER}.items() if name not in missing}
+    whole = ReviewEvent("e-9", REVIEW, ("ner",), None, "extract", "p", "s", "zh", 1_700_000_000_000, {"shop": "a"})
+    defaults = ReviewEvent("t-0-1", REVIEW)
+    event = read(record_of(*fields), **sent)
+    for name in FULL:
+        assert getattr(event, name) == getattr(defaults if name in missing else whole, name)
+
+
+@pytest.mark.parametrize(
+    ("field", "sent", "arrives"),
+    [
+        ({"name": "created_at", "type": "int"}, 77, 77),
+        ({"name": "created_at", "type": ["int", "null"]}, 77, 77),
+        ({"name": "created_at", "type": ["long", "null"]}, 2**40, 2**40),
+        ({"name": "source", "type": ["string", "null"]}, "app", "app"),
+        ({"name": "source", "type": "string"}, "app", "app"),
+        ({"name": "source", "type": "null"}, None, None),
+        ({"name": "source", "type": "bytes"}, "应用".encode(), "应用"),
+        ({"name": "source", "type": ["null", "long", "string"]}, "app", "app"),
+    ],
+)
+def test_types_that_avro_promotes(field: dict[str, Any], sent: object, arrives: object) -> None:
+    """A narrower number, bytes for text, a union in another order or none: no reason to refuse."""
+    event = read(record_of(TEXT, field), text=REVIEW, **{field["name"]: sent})
+    assert getattr(event, field["name"]) == arrives
+
+
+@pytest.mark.parametrize(
+    ("field", "sent"),
+    [
+        ({"name": "created_at", "type": "double"}, 1.5),
+        ({"name": "created_at", "type": ["null", "string"]}, "2024-01-01"),
+        ({"name": "source", "type": "long"}, 3),
+        ({"name": "source", "type": ["null", "long", "string"]}, 3),
+        ({"name": "tasks", "type": "string"}, "ner"),
+        ({"name": "attributes", "type": {"type": "map", "values": "int"}}, {"a": 1}),
+        ({"name": "kind", "type": {"type": "enum", "name": "Kind", "symbols": ["extract"]}}, "extract"),
+    ],
+)
+def test_types_that_avro_does_not_promote(field: dict[str, Any], sent: object) -> None:
+    """A dead letter of one class, never a value taken for what it is not."""
+    with pytest.raises(BadInput) as caught:
+        read(record_of(TEXT, field), text=REVIEW, **{field["name"]: sent})
+    assert (caught.value.stage, caught.value.reason) == ("decode", "IncompatibleSchema")
+
+
+def test_a_writers_alias_is_no_name() -> None:
+    """Aliases are the reader's to give: a producer that renames the text has left the contract."""
+    schema = record_of({"name": "body", "type": "string", "aliases": ["text"]})
+    with pytest.raises(BadInput) as caught:
+        read(schema, body=REVIEW)
+    assert caught.value.reason == "IncompatibleSchema"
+
+
+def test_a_record_of_another_namespace_is_read() -> None:
+    """Producers keep their classes where they like."""
+    assert read(record_of(TEXT, name="com.shop.reviews.ReviewEvent"), text=REVIEW).text == REVIEW
+
+
+def result() -> dict[str, Any]:
+    return {
+        "result_id": "r",
+        "event_id": "e",
+        "task": "ner",
+        "extractions": [[{"type": "品牌", "span": "表带", "start": 0, "end": 2, "score": 0.9}]],
+        "model": {"name": "m", "version": "1", "signature": "s"},
+        "record": {"topic": "in", "partition": 1, "offset": 2, "timestamp": None},
+        "product_id": None,
+        "source": "app",
+        "language": None,
+        "created_at": 5,
+        "attributes": {},
+        "timing": {"queued_ms": 1.0, "model_ms": 2.0, "total_ms": 3.0, "model_calls": 1},
+        "warnings": [],
+        "processed_at": 9,
+    }
+
+
+def test_a_reader_of_yesterdays_results_reads_todays() -> None:
+    """It does not see what it has not heard of."""
+    schema = json.loads(json.dumps(result_schema()))
+    known = {"result_id", "event_id", "task", "extractions"}
+    reader: Any = {
+        "type": "record",
+        "name": "rexstream.ExtractionResult",
+        "fields": [field for field in schema["fields"] if field["name"] in known],
+    }
+    datum = io.BytesIO(encode_avro(result(), None))
+    read_back = fastavro.schemaless_reader(datum, result_schema(), fastavro.parse_schema(reader))
+    assert read_back == {name: value for name, value in result().items() if name in known}
+
+
+def test_a_reader_of_tomorrows_results_reads_todays() -> None:
+    """New fields take their defaults, and numbers may have grown."""
+    text = json.dumps(result_schema()).replace(
+        '"name": "start", "type": ["null", "int"]', '"name": "start", "type": ["null", "long"]'
+    )
+    reader = json.loads(text)
+    reader["fields"].append({"name": "confidence", "type": ["null", "double"], "default": None})
+    parsed: Any = parse_writer_schema(json.dumps(reader))
+    read_back = fastavro.schemaless_reader(io.BytesIO(encode_avro(result(), None)), result_schema(), parsed)
+    assert read_back == {**result(), "confidence": None}

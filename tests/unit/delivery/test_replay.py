@@ -1,0 +1,152 @@
+"""What is sent again for a dead letter."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.codecs.control_headers import event_id_of, only_tasks_of
+from consumer.codecs.decoding import decode
+from consumer.codecs.results import result_id
+from consumer.delivery.dead_letters import DeadLetters, Failure, replay_count, without_value
+from consumer.delivery.letters import Letter, read_letter
+from consumer.delivery.outcome import Output
+from consumer.delivery.replay import replayed, why_not
+from consumer.events import Header, SourceRecord
+from consumer.extraction.task import Task
+
+if TYPE_CHECKING:
+    from consumer.delivery.compatible_headers import CompatibleSet
+
+NOW = 1_760_000_000_000
+TASK = Task("sentiment", "classify", {"好": None})
+
+
+def source(*headers: Header, value: bytes = b'{"text": "x"}', offset: int = 41) -> SourceRecord:
+    return SourceRecord("reviews.raw", 2, offset, 1, b"k\xff", value, headers, NOW - 5, 0.0)
+
+
+def dead(
+    record: SourceRecord, task: str | None = "sentiment", chosen: CompatibleSet = "none", count: int | None = None
+) -> Letter:
+    failure = Failure("extract", "Poison", "no answer", NOW, task=task, exception="a.B", cause="c.D", stack_trace="e")
+    output = DeadLetters("dead", "group", "0.1.0", chosen).of(record, failure, NOW)
+    headers = output.headers if count is None else (*output.headers, ("rexstream-dlq-replay-count", b"%d" % count))
+    letter = read_letter(SourceRecord("dead", 2, 0, 0, output.key, output.value, headers, NOW, 0.0))
+    assert letter is not None
+    return letter
+
+
+def polled(output: Output, offset: int = 99) -> SourceRecord:
+    return SourceRecord(output.topic, 2, offset, 1, output.key, output.value, output.headers, NOW, 0.0)
+
+
+@pytest.mark.parametrize("chosen", ["none", "connect", "spring"])
+def test_the_record_comes_back_with_three_headers_and_nothing_that_was_said_of_it(chosen: CompatibleSet) -> None:
+    """Key, value, partition and its own headers as they were; a timestamp of its own."""
+    own: tuple[Header, ...] = (("trace", b"1"), ("trace", None), ("bytes", b"\xff"))
+    assert replayed(dead(source(*own), chosen=chosen)) == Output(
+        topic="reviews.raw",
+        key=b"k\xff",
+        value=b'{"text": "x"}',
+        headers=(
+            *own,
+            ("rexstream-event-id", b"reviews.raw-2-41"),
+            ("rexstream-only-tasks", b"sentiment"),
+            ("rexstream-dlq-replay-count", b"1"),
+        ),
+        partition=2,
+    )
+
+
+@pytest.mark.parametrize("value", [b'{"text": "x"}', b'{"text": "x", "event_id": "own"}'])
+def test_the_result_id_stays_the_same(value: bytes) -> None:
+    """Whether the event names itself or is known by its place, through as many replays as it takes."""
+    first = source(value=value)
+    again = polled(replayed(dead(first)))
+    third = polled(replayed(dead(again)), offset=120)
+    ids = {result_id(decode(record, "json", 1000).event_id, TASK) for record in (first, again, third)}
+    assert len(ids) == 1
+
+
+def test_a_letter_that_names_no_task_runs_all_again() -> None:
+    """It failed before its tasks were known, so none has a result."""
+    output = replayed(dead(source(), task=None))
+    assert [name for name, _ in output.headers] == ["rexstream-event-id", "rexstream-dlq-replay-count"]
+    assert only_tasks_of(output.headers) is None
+
+
+def test_a_second_round_that_fails_before_its_tasks_are_known_stays_narrowed() -> None:
+    """The siblings of the task of the first round have their results."""
+    again = polled(replayed(dead(source())))
+    output = replayed(dead(again, task=None))
+    assert only_tasks_of(output.headers) == frozenset({"sentiment"})
+    assert [name for name, _ in output.headers].count("rexstream-only-tasks") == 1
+
+
+def test_a_replay_that_fails_is_a_new_letter() -> None:
+    """It counts one replay more, and its id is that of the record that was replayed."""
+    again = dead(polled(replayed(dead(source()))), chosen="spring")
+    assert (again.id, again.replay_count, again.offset) == ("reviews.raw-2-99-sentiment", 1, 99)
+    output = replayed(again)
+    assert replay_count(output.headers) == 2
+    assert event_id_of(output.headers) == "reviews.raw-2-41"
+    assert len(output.headers) == 3
+
+
+@pytest.mark.parametrize("name", ["rexstream-event-id", "rexstream-only-tasks"])
+def test_a_control_header_that_a_source_would_refuse_is_left_out(name: str) -> None:
+    """Or the record would fail again for it."""
+    output = replayed(dead(source((name, b"\xff")), task=None))
+    assert event_id_of(output.headers) == "reviews.raw-2-41"
+    assert only_tasks_of(output.headers) is None
+
+
+@pytest.mark.parametrize("task", ["a,sentiment", "x" * 65, " x", ""])
+def test_a_name_that_no_task_can_have_is_not_replayed(task: str) -> None:
+    """A comma would make two names of it, and run a task again that has its result."""
+    assert why_not(dead(source(), task=task), 3) == "impossible_task"
+
+
+@pytest.mark.parametrize("task", [None, "sentiment", "inline", "A-1_b"])
+def test_other_letters_can_be_sent_again(task: str | None) -> None:
+    """Also those that will fail again: that is the operator's to judge."""
+    assert why_not(dead(source(), task=task), 1) is None
+
+
+def test_a_letter_without_its_value_cannot_be_sent_again() -> None:
+    """There is nothing to send."""
+    record = dead(source()).record
+    bare = without_value(Output("dead", record.key, record.value, record.headers))
+    assert bare is not None
+    letter = read_letter(replace(record, value=bare.value, headers=bare.headers))
+    assert letter is not None
+    assert why_not(letter, 3) == "value_omitted"
+
+
+@pytest.mark.parametrize(("count", "why"), [(0, None), (2, None), (3, "replayed_too_often"), (9, "replayed_too_often")])
+def test_a_record_is_replayed_only_so_often(count: int, why: str | None) -> None:
+    """What fails each time costs a model call each time."""
+    assert why_not(dead(source(), count=count), 3) == why
+
+
+@given(
+    st.lists(st.tuples(st.text(st.characters(codec="utf-8"), max_size=8), st.none() | st.binary(max_size=8))),
+    st.sampled_from(["none", "connect", "spring"]),
+)
+def test_own_headers_survive_a_round(headers: list[Header], chosen: CompatibleSet) -> None:
+    """Names repeat, values may be null or anything."""
+    assert replayed(dead(source(*headers), chosen=chosen)).headers[:-3] == tuple(headers)
+
+
+def test_an_inline_schema_comes_back_in_the_value() -> None:
+    """The header narrows the event to it."""
+    value = json.dumps({"text": "x", "schema": {"a": None}, "tasks": ["ner"]}).encode()
+    output = replayed(dead(source(value=value), task="inline"))
+    assert only_tasks_of(output.headers) == frozenset({"inline"})
+    assert decode(polled(output), "json", 1000).schema == {"a": None}
