@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from confluent_kafka import Producer
-
 from consumer.delivery.admission import Admission
 from consumer.kafka.client_settings import (
     consumer_settings,
@@ -27,10 +25,11 @@ from consumer.kafka.client_settings import (
 )
 from consumer.kafka.commands import Command, Drain, Finished, Stop
 from consumer.kafka.lag import INTERVAL_SECONDS, LagWatch
-from consumer.kafka.librdkafka_log import error_callback, librdkafka_logger
+from consumer.kafka.librdkafka_log import error_callback
 from consumer.kafka.outbox import Outbox
 from consumer.kafka.oversize import Oversize
 from consumer.kafka.partition_counts import PartitionCounts
+from consumer.kafka.producers import Producers
 from consumer.kafka.release import ReleaseThread
 from consumer.kafka.source import JOIN_SECONDS, Source
 from consumer.kafka.transactions import Transactions
@@ -109,11 +108,11 @@ class KafkaEdge:
             if transactional
             else producer_settings(config)
         )
-        producer = Producer(
-            {**settings, "error_cb": error_callback("producer", observer, self._fatal)},
-            logger=librdkafka_logger("producer"),
-        )
-        counts = PartitionCounts(lambda topic, seconds: _partitions_of(producer, topic, seconds))
+        # Transactions learn of a fatal error where it happens, and know whether a new producer may take over.
+        settings["error_cb"] = error_callback("producer", observer, _told if transactional else self._fatal)
+
+        producers = Producers(settings)
+        counts = PartitionCounts(producers.partitions)
         self._source = Source(
             consumer_settings(config),
             input_topics,
@@ -131,10 +130,10 @@ class KafkaEdge:
 
         def publisher(current: Callable[[Release[Finished]], bool]) -> Publisher:
             if not transactional:
-                return Outbox(producer, counts, oversize, current, observer, self._fatal)
+                return Outbox(producers.current, counts, oversize, current, observer, self._fatal)
             interval = config.delivery.transaction_interval_ms / 1000
             return Transactions(
-                producer, counts, oversize, self._source, observer, interval, config.delivery.transaction_records
+                producers, counts, oversize, self._source, observer, interval, config.delivery.transaction_records
             )
 
         self._release = ReleaseThread(
@@ -229,10 +228,8 @@ class KafkaEdge:
             self._on_fatal(error)
 
 
-def _partitions_of(producer: Producer, topic: str, seconds: float) -> int:
-    """Partitions of ``topic``, 0 when it does not exist (asking may create it, where the brokers create topics)."""
-    found = producer.list_topics(topic, timeout=seconds).topics.get(topic)
-    return 0 if found is None or found.error is not None else len(found.partitions)
+def _told(error: BaseException) -> None:
+    logger.warning("%s", error)
 
 
 def _join(thread: threading.Thread, deadline: float) -> bool:

@@ -42,9 +42,13 @@ class _Repeats(logging.Filter):
         return True
 
 
+_REBALANCING = ("(ILLEGAL_GENERATION)", "(UNKNOWN_MEMBER_ID)", "(REBALANCE_IN_PROGRESS)")
+
+
 def _abortable_is_no_error(record: logging.LogRecord) -> bool:
-    """Every rebalance fails a transaction, which is then repeated; what cannot be repeated is told as fatal."""
-    if record.levelno == logging.ERROR and "Current transaction failed" in record.getMessage():
+    """A rebalance fails a transaction, which is then repeated with the new generation."""
+    text = record.getMessage()
+    if record.levelno == logging.ERROR and "Current transaction failed" in text and text.endswith(_REBALANCING):
         record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
     return True
 

@@ -243,6 +243,7 @@ class Outbox:
         if lane.failures == before:
             return
         topic = send.output.topic
+        self._counts.forget(topic)  # made anew with fewer partitions, it refuses for ever what it is sent by old counts
         self._observer.produce_refused(topic, code)
         # A first refusal often heals by itself; from the second on someone has to act.
         level = logging.WARNING if lane.failures < BLOCKED_FAILURES else logging.ERROR

@@ -51,6 +51,10 @@ class PartitionCounts:
             self._counts[topic] = (known, now + RETRY_SECONDS)
         return found or known
 
+    def forget(self, topic: str) -> None:
+        """Ask anew: what is known of ``topic`` proved wrong."""
+        self._counts.pop(topic, None)
+
     def place(self, output: Output, input_topic: str) -> int | None:
         """Partition to produce ``output`` to, ``KEYED`` for the key's; None while either topic cannot be looked up."""
         count = self.of(output.topic)

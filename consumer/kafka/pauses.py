@@ -65,9 +65,19 @@ class Pauses:
             consumer.pause(_partitions(missing))
             self._paused |= missing
 
-    def gone(self, partitions: Iterable[Partition]) -> None:
-        """These are no longer assigned. The poll thread's."""
-        self._paused.difference_update(partitions)
+    def gone(self, consumer: Pausable, partitions: Iterable[Partition]) -> None:
+        """These are about to be unassigned. The poll thread's.
+
+        The client keeps a pause beyond the assignment: it would lie on the partition when it comes back, known to
+        nobody.
+        """
+        if leaving := self._paused.intersection(partitions):
+            consumer.resume(_partitions(leaving))
+            self._paused -= leaving
+
+    def forget(self) -> None:
+        """The client is of no use any more, and its pauses are gone with it. The poll thread's."""
+        self._paused.clear()
 
     def _change(self, add: frozenset[str] = frozenset(), remove: frozenset[str] = frozenset()) -> None:
         with self._lock:

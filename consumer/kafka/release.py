@@ -26,6 +26,7 @@ from consumer.kafka.commands import (
     Revoke,
     Stop,
 )
+from consumer.kafka.failed import as_client_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -133,7 +134,16 @@ class ReleaseThread:
             if left:
                 logger.warning("%d outputs were not acknowledged; their input is not committed and is read again", left)
         except BaseException as error:  # whatever ends this thread must end the worker
-            self._on_fatal(error)
+            self._on_fatal(as_client_failure(error))
+            self._answer_with_nothing()
+
+    def _answer_with_nothing(self) -> None:
+        """Until ``Stop``: the poll thread must not wait for a thread that failed before it leaves the group."""
+        for revoke in self._revocations:
+            revoke.reply.put({})
+        while not isinstance(command := self._commands.get(), Stop):
+            if isinstance(command, Revoke):
+                command.reply.put({})
 
     def turn(self) -> None:
         """One round: commands, outputs, reports, offsets."""

@@ -261,6 +261,7 @@ class Source:
             self._commands.put(end)
         if failed is not None:
             self._observer.client_error("consumer", failed.name())
+            self._pauses.forget()
             self._drop(self._assignment.epochs)  # what the group thinks of us, nobody can tell
             self._membership.refused(failed)
 
@@ -315,7 +316,7 @@ class Source:
         logger.info("revoking %s: waiting up to %.1f s for what is in flight", _names(leaving), budget)
         last = self._last_offsets(leaving, budget)
         whole = self._in_flight.forget(self._assignment.end(leaving))
-        self._pauses.gone(leaving)
+        self._pauses.gone(consumer, leaving)
         self._note_left(whole=self._committer.finish(consumer, leaving, last) and whole)
         self._on_revoked(leaving)
         consumer.incremental_unassign(partitions)
@@ -324,7 +325,9 @@ class Source:
 
     def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._membership.left()
-        self._drop(Partition(p.topic, p.partition) for p in partitions)
+        lost = [Partition(p.topic, p.partition) for p in partitions]
+        self._pauses.gone(consumer, lost)
+        self._drop(lost)
         consumer.incremental_unassign(partitions)
 
     def _drop(self, lost: Iterable[Partition]) -> None:
@@ -333,7 +336,6 @@ class Source:
         self._commands.put(Lost(ended))
         whole = self._committer.forget(ended)
         self._note_left(whole=self._in_flight.forget(ended) and whole)
-        self._pauses.gone(ended)
         self._on_revoked(ended)
         self._observer.rebalanced("lost", len(ended))
         logger.warning("lost %s: the group took them away; their records in flight are read again", _names(ended))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 SLICE_SECONDS = 1.0
 """Longest single wait for a broker; in between the release thread hears of revocations, and shows that it turns."""
+
+
+REPORTS_SECONDS = 0.1
+
+_CONSEQUENCES = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._STATE})
+"""What records get of a transaction that failed for another reason."""
+
+_SEE_LOG = "the brokers let it not into the transaction; the client's own line before this one says why"
 
 
 class TransactionalProducer(Protocol):
@@ -78,6 +86,18 @@ class Held:
     """Monotonic seconds of its release."""
 
 
+Verdict = Literal["refused", "too large together", "replaced"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    held: Held
+    index: int
+    error: KafkaError
+    alone: bool
+    """Whether a size is that of this very record."""
+
+
 class Refused(NamedTuple):
     """Why a transaction cannot be committed: a topic (or what else is named) with the error's name and text."""
 
@@ -101,7 +121,7 @@ class Transaction:
     started: float
     refused: Refused | None = None
     """Set when the next one must not follow at once."""
-    _failed: list[tuple[Held, int, KafkaError]] = field(default_factory=list)
+    _failed: list[_Failed] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
@@ -118,20 +138,21 @@ class Transaction:
                 if self._failed:
                     return
 
-    def too_large_together(self, oversize: Oversize) -> bool:
-        """Deal with the first refusal; True when it was for size and proves nothing of any one record.
-
-        A record refused alone for its size is replaced by a smaller one; any other reason is noted in ``refused``.
-        """
-        held, index, error = self._failed[0]
-        topic = held.outputs[index].topic
-        if error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
-            self.refused = Refused(topic, error.name(), error.str())
-        elif not self.singly:
-            return True
-        elif not _shrink(oversize, held, index):
-            self.refused = Refused(topic, error.name(), NOTHING_LEFT)
-        return False
+    def judge(self, oversize: Oversize) -> Verdict:
+        """What a refusal means. A record refused alone for its size is replaced by a smaller one."""
+        # A refusal fails the rest of the transaction too: the client purges it, and takes nothing more.
+        first = next((each for each in self._failed if each.error.code() not in _CONSEQUENCES), self._failed[0])
+        topic = first.held.outputs[first.index].topic
+        if first.error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
+            reason = _SEE_LOG if first.error.code() in _CONSEQUENCES else first.error.str()
+            self.refused = Refused(topic, first.error.name(), reason)
+            return "refused"
+        if not first.alone:
+            return "too large together"
+        if not _shrink(oversize, first.held, first.index):
+            self.refused = Refused(topic, first.error.name(), NOTHING_LEFT)
+            return "refused"
+        return "replaced"
 
     def _produce_one(
         self, producer: TransactionalProducer, counts: PartitionCounts, oversize: Oversize, held: Held, index: int
@@ -155,18 +176,22 @@ class Transaction:
                     continue
                 # Larger than the whole queue: it would never find room.
             except KafkaException as error:
-                if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                problem = error.args[0]
+                if problem.fatal():
                     raise
+                if problem.code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                    producer.poll(REPORTS_SECONDS)  # where another record was refused meanwhile, its report says why
+                    self._failed.append(_Failed(held, index, problem, alone=True))
+                    return
             else:
                 return
             if not _shrink(oversize, held, index):
-                self.singly = True
-                self._failed.append((held, index, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)))
+                self._failed.append(_Failed(held, index, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), alone=True))
                 return
 
     def _report(self, held: Held, index: int, error: KafkaError | None, _: Any) -> None:
         if error is not None:
-            self._failed.append((held, index, error))
+            self._failed.append(_Failed(held, index, error, alone=self.singly))
 
 
 def _shrink(oversize: Oversize, held: Held, index: int) -> bool:

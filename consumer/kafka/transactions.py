@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from consumer.kafka.failed import ClientFailed
+from consumer.kafka.failed import ClientFailed, kafka_cause
 from consumer.kafka.membership import accepted
 from consumer.kafka.transaction import SLICE_SECONDS, Held, Refused, Transaction
 
@@ -42,7 +42,12 @@ INITIAL_SECONDS = 10.0
 question is under way asks twice, and the second answer fences the first one's producer."""
 
 OFFSETS_SECONDS = 2.0
-"""Longest wait for the offsets to be taken into the transaction."""
+"""Wait for the offsets to be taken into the transaction. librdkafka goes on beyond it where a broker does not answer at
+all, up to transaction.timeout.ms; a rebalance does not wait for that."""
+
+COMMIT_SECONDS = 10.0
+"""Longest single wait for a commit, far above what it takes. It is cut into fewer slices than other waits: once, after
+a broker's restart, librdkafka ended the process on a call that resumed a commit while its answer arrived."""
 
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 5.0
@@ -76,6 +81,17 @@ class Ownership(Protocol):
         """
 
 
+class Producers(Protocol):
+    """The producer of now, and the next one with the same transactional id."""
+
+    @property
+    def current(self) -> TransactionalProducer:
+        """What to produce with."""
+
+    def replace(self) -> TransactionalProducer:
+        """Take another one, which then is ``current``."""
+
+
 class Transactions:
     """One thread's; one transaction at a time.
 
@@ -85,7 +101,7 @@ class Transactions:
 
     def __init__(
         self,
-        producer: TransactionalProducer,
+        producers: Producers,
         counts: PartitionCounts,
         oversize: Oversize,
         ownership: Ownership,
@@ -95,7 +111,8 @@ class Transactions:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """A transaction holds at most ``records`` input records and waits at most ``interval`` seconds for more."""
-        self._producer = producer
+        self._producers = producers
+        self._producer = producers.current
         self._counts = counts
         self._oversize = oversize
         self._ownership = ownership
@@ -112,6 +129,7 @@ class Transactions:
         self._step: Callable[[], bool] | None = self._initialise
         self._transaction: Transaction | None = None
         self._limit = records
+        self._widening = 1.125
         self._not_before = 0.0
         self._failures = 0
         self._refused_by = ""
@@ -154,13 +172,17 @@ class Transactions:
 
         Raises ClientFailed when the producer is of no use any more.
         """
-        self._producer.poll(0.0)
         try:
+            self._producer.poll(0.0)
             while self._clock() >= self._not_before and (self._step is not None or self._begin()):
                 if self._step is not None and not self._step():
                     break
         except KafkaException as error:
             self._fail(error.args[0])
+        except SystemError as error:
+            if (cause := kafka_cause(error)) is None:
+                raise
+            self._fail(cause.args[0])
         self._hastened = False
         durable, self._durable = self._durable, []
         return durable
@@ -173,7 +195,7 @@ class Transactions:
         while self._transaction is not None and self._step is not None and self._clock() < deadline:
             try:
                 self._step()
-            except (KafkaException, ClientFailed) as error:
+            except (KafkaException, ClientFailed, SystemError) as error:
                 if isinstance(error, KafkaException) and error.args[0].retriable():
                     continue
                 logger.warning("The last transaction is left to the brokers, which abort it: %s", error)
@@ -185,7 +207,8 @@ class Transactions:
     def _initialise(self) -> bool:
         self._producer.init_transactions(INITIAL_SECONDS)
         self._step = None
-        self._failures = 0
+        if self._refused_by == COORDINATOR:
+            self._failures = 0
         return True
 
     def _due_at(self) -> float:
@@ -208,6 +231,7 @@ class Transactions:
             offsets[held.release.partition] = (held.release.epoch, held.release.offset + 1)
         if not offsets:
             self._ends_since = math.inf
+            self._failures = 0  # what failed went to other workers: there is nothing left to fail, or to try with
             return False
         for held in batch:
             for output in held.outputs:
@@ -235,8 +259,14 @@ class Transactions:
         return self._step != self._flush
 
     def _undelivered(self) -> bool:
-        if self._open().too_large_together(self._oversize):
-            self._limit = max(1, len(self._open().batch) // 2)
+        transaction = self._open()
+        verdict = transaction.judge(self._oversize)
+        if verdict == "too large together":
+            self._limit = max(1, len(transaction.batch) // 2)
+        # Where one record was too large the others may go together again at once; else the topic takes no such batches.
+        self._widening = 2.0 if verdict == "replaced" else 1.125
+        if transaction.refused is not None:
+            self._counts.forget(transaction.refused.what)
         self._step = self._abort
         return True
 
@@ -260,10 +290,11 @@ class Transactions:
     def _commit(self) -> bool:
         transaction = self._open()
         try:
-            self._producer.commit_transaction(SLICE_SECONDS)
+            self._producer.commit_transaction(COMMIT_SECONDS)
         except KafkaException as error:
             problem = error.args[0]
             if problem.retriable() and not problem.txn_requires_abort():
+                self._wait(Refused(COORDINATOR, problem.name(), problem.str()))
                 return False  # the same commit goes on
             if problem.fatal() or problem.code() in _NOT_OURS:
                 raise
@@ -275,8 +306,7 @@ class Transactions:
         self._committed.update(transaction.offsets)
         self._ends = {p: end for p, end in self._ends.items() if end > transaction.offsets.get(p, (-1, -1))}
         self._ends_since = self._clock() if self._ends else math.inf
-        # A refusal for size narrowed it; it widens slowly, for the topic may take no larger batches at all.
-        self._limit = min(self._records, self._limit + max(1, self._limit // 8))
+        self._limit = min(self._records, math.ceil(self._limit * self._widening))
         self._failures = 0
         self._ended("committed")
         return False  # commands are heard between transactions
@@ -299,18 +329,33 @@ class Transactions:
 
     def _fail(self, error: KafkaError) -> None:
         if error.fatal() or error.code() in _NOT_OURS:
+            if self._step == self._abort:
+                self._take_over(error)
+                return
             raise ClientFailed(
                 f"The transactional producer is of no use any more: {error.name()}: {error.str()}. The brokers abort "
                 "what it left open, and a successor reads again what it held."
             )
         refused = Refused(COORDINATOR, error.name(), error.str())
-        if error.txn_requires_abort() and self._transaction is not None:
+        if error.txn_requires_abort() and self._transaction is not None and self._step != self._abort:
             self._transaction.refused = refused
             self._step = self._abort
-        elif error.retriable():
+        elif error.retriable() or error.txn_requires_abort():
             self._wait(refused)
         else:
             raise ClientFailed(f"A transaction failed: {error.name()}: {error.str()}")
+
+    def _take_over(self, error: KafkaError) -> None:
+        """Go on with a new producer where the old one could not even abort. Nothing of its transaction is committed.
+
+        So it ends when the brokers ended the transaction first, and also when they let no partition into it: then there
+        is none that they could abort, and the client takes their answer for the end of its producer.
+        """
+        refused = self._open().refused or Refused(COORDINATOR, error.name(), error.str())
+        self._ended("aborted")
+        self._producer = self._producers.replace()
+        self._step = self._initialise
+        self._wait(refused)
 
     def _wait(self, refused: Refused) -> None:
         """Try again after a pause that grows with the failures in a row."""

@@ -52,7 +52,7 @@ def throughput(bootstrap: str, mode: str) -> float:
     topic, output, group = _topics(bootstrap)
     cluster = Cluster(bootstrap)
     cluster.send(topic, RECORDS, PARTITIONS, value=VALUE)
-    worker = Worker(bootstrap, topic, output, group, mode=mode, echo=True, transaction_interval_ms=INTERVAL_MS)
+    worker = _worker(bootstrap, topic, output, group, mode)
     worker.edge.start()
     try:
         worker.wait(1)
@@ -66,7 +66,7 @@ def throughput(bootstrap: str, mode: str) -> float:
 def latency(bootstrap: str, mode: str) -> Latency:
     """Seconds from a record's timestamp to its result at a read_committed reader, at ``RATE`` records a second."""
     topic, output, group = _topics(bootstrap)
-    worker = Worker(bootstrap, topic, output, group, mode=mode, echo=True, transaction_interval_ms=INTERVAL_MS)
+    worker = _worker(bootstrap, topic, output, group, mode)
     worker.edge.start()
     seen: list[float] = []
     stop = threading.Event()
@@ -108,6 +108,13 @@ def _read(bootstrap: str, topic: str, seen: list[float], stop: threading.Event) 
         if message is not None and message.error() is None:
             seen.append(time.time() - float(message.value() or b"0"))
     consumer.close()
+
+
+def _worker(bootstrap: str, topic: str, output: str, group: str, mode: str) -> Worker:
+    client = {"session.timeout.ms": 6000}
+    return Worker(
+        bootstrap, topic, output, group, client=client, mode=mode, echo=True, transaction_interval_ms=INTERVAL_MS
+    )
 
 
 def _topics(bootstrap: str) -> tuple[str, str, str]:

@@ -97,8 +97,8 @@ def an_answer(random: Random) -> tuple[bytes, list[Window], bool]:
     else:
         sizes = np.array([[[window.length, window.length]] for window in windows])
         places = draw.integers(0, sizes, (len(windows), 8, 2), np.int32)
-        if random.random() < 0.1:
-            places[0, 0] = random.choice(_ODD_INTS)
+        if random.random() < 0.3:
+            places[-1, 0, random.randrange(2)] = random.choice((*_ODD_INTS, windows[-1].length))
         arrays["cells"] = places[:, :, 0] << 16 | places[:, :, 1] & 0xFFFF
         arrays["scores"] = draw.normal(0, 3, (len(windows), 8)).astype(np.float32)
         arrays["count"] = draw.integers(0, 11, (len(windows), 1), np.int32)

@@ -135,8 +135,7 @@ class Client:
 
     def incremental_unassign(self, partitions: list[TopicPartition]) -> None:
         for partition in _named(partitions):
-            self.brokers.take_away(partition)
-            self.paused.discard(partition)
+            self.brokers.take_away(partition)  # a pause stays, also over the next assignment
 
     def pause(self, partitions: list[TopicPartition]) -> None:
         assert set(_named(partitions)) <= self.brokers.held.keys(), "a pause without an assignment does nothing"

@@ -103,6 +103,26 @@ def test_of_batches_that_the_broker_refuses_only_the_large_records_become_dead_l
 @pytest.mark.parametrize(
     "client", [pytest.param(SESSION, id="cooperative-sticky"), pytest.param(KIP_848, id="kip-848")]
 )
+def test_a_partition_that_left_while_paused_is_read_when_it_comes_back(
+    client: dict[str, Any], cluster: Cluster, new_topic: Callable[..., str], start: Callable[..., Worker], group: str
+) -> None:
+    """librdkafka keeps a pause beyond the assignment; the reason for it may be gone by then."""
+    topic, output = new_topic("in", 2), new_topic("out", 2)
+    first = start(topic, output, group, client, echo=True)
+    eventually(lambda: len(first.edge.status().assignment) == 2)
+    first.edge.pause("outage")
+    second = start(topic, output, group, client, echo=True)
+    eventually(lambda: len(second.edge.status().assignment) == 1)
+    first.edge.resume("outage")
+    assert second.edge.drain(20.0)
+    eventually(lambda: len(first.edge.status().assignment) == 2)
+    cluster.send(topic, 20, 2)
+    eventually(lambda: cluster.committed(group, topic, 2) == [10, 10])
+
+
+@pytest.mark.parametrize(
+    "client", [pytest.param(SESSION, id="cooperative-sticky"), pytest.param(KIP_848, id="kip-848")]
+)
 def test_partitions_are_handed_over_without_a_loss_or_a_double(
     client: dict[str, Any],
     cluster: Cluster,

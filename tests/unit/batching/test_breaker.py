@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.batching.backoff import Backoff
@@ -74,6 +74,7 @@ def test_a_few_retries_are_free_and_the_next_wait() -> None:
     assert budget.delay(0.0) == pytest.approx(1.0), "thirty calls have paid for three of them"
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["call", "retry"]), st.floats(0, 5)), max_size=200))
 def test_retries_are_a_tenth_of_the_calls_and_one_a_second(steps: list[tuple[str, float]]) -> None:
     """In any span from the start, whatever fails; and none waits longer than its place in the queue."""

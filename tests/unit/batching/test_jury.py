@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.batching.jury import CERTAIN, Jury
@@ -58,6 +58,7 @@ def test_old_successes_do_not_outweigh_a_model_that_breaks() -> None:
     assert [jury.blames_model([event], 0) for event in events(CERTAIN)][-1]
 
 
+@settings(deadline=None)
 @given(st.integers(1, CERTAIN - 1), st.integers(1, 10), st.integers(1, 300))
 def test_bad_events_among_as_many_good_ones_are_bad_events(bad: int, more: int, rounds: int) -> None:
     """However long it goes on."""
@@ -67,6 +68,7 @@ def test_bad_events_among_as_many_good_ones_are_bad_events(bad: int, more: int, 
         jury.answered(bad + more)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=60))
 def test_no_verdict_against_the_model_without_enough_events(batches: list[tuple[int, int]]) -> None:
     """Whatever the order, ``CERTAIN`` different events were refused before the model is blamed, and every model that

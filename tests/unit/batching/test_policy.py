@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.batching.policy import Endpoint, LengthCut
@@ -82,6 +82,7 @@ def test_the_least_busy_endpoint_is_served_first() -> None:
     assert batch.endpoint == 8
 
 
+@settings(deadline=None)
 @given(st.lists(lengths, min_size=1, max_size=200), st.integers(512, 8192), st.integers(1, 3))
 def test_every_window_is_sent_once_inside_the_budget(
     all_lengths: list[int], max_tokens: int, max_in_flight: int
@@ -107,6 +108,7 @@ def test_every_window_is_sent_once_inside_the_budget(
     assert sorted(seen) == list(range(len(all_lengths)))
 
 
+@settings(deadline=None)
 @given(lengths)
 def test_a_padded_length_fits_and_wastes_little(length: int) -> None:
     """Rounding up costs fewer than 8 tokens up to 128 and fewer than 32 above, never more than 512 in all."""

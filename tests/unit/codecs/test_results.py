@@ -81,6 +81,13 @@ def test_json_cannot_hold_a_score_that_is_no_number() -> None:
         encode_json({"score": float("nan")})
 
 
+def test_half_a_surrogate_pair_in_a_task_has_an_id_too() -> None:
+    """Found by fuzzing: task files and the paths that a line of `extract` allows may hold one."""
+    names = [Task("t", "extract", {name: None}) for name in ("a\ud800", "a\udfff")]
+    names.append(replace(TASK, legal_paths=frozenset({("\ud800",)})))
+    assert len({result_id("e-1", task) for task in [*names, TASK]}) == 4
+
+
 def test_the_id_depends_on_event_task_and_schema_only() -> None:
     """Redelivery gives the same id; another event, name or schema gives another."""
     base = result_id("e-1", TASK)

@@ -46,8 +46,8 @@ def test_resumed_is_exactly_what_was_paused() -> None:
     pauses.want("model")
     pauses.apply(consumer, [P, Q])
     pauses.assigned(consumer, [R])
-    pauses.gone([P])
-    consumer.paused.discard(0)
+    pauses.gone(consumer, [P])
+    assert consumer.paused == {1, 2}  # the client keeps a pause beyond the assignment
     pauses.withdraw("model")
     pauses.assigned(consumer, [P])  # it came back when the reason was gone, and was never paused this time
     pauses.apply(consumer, [P, Q, R])

@@ -6,11 +6,13 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from consumer.delivery.outcome import Outcome, Output
 from consumer.delivery.partition import Partition
 from consumer.events import SourceRecord
-from consumer.kafka.commands import Assigned, Command, Delivered, Drain, EndReached, Finished, Lost, Revoke
+from consumer.kafka.commands import Assigned, Command, Delivered, Drain, EndReached, Finished, Lost, Revoke, Stop
+from consumer.kafka.failed import ClientFailed
 from consumer.kafka.release import ReleaseThread
 
 if TYPE_CHECKING:
@@ -246,3 +248,24 @@ def test_how_long_records_were_in_flight_is_told(bench: Bench) -> None:
     bench.now = 2.5
     bench.put(done(record(0)))
     assert bench.in_flight_seconds == [2.5]
+
+
+def test_a_revocation_does_not_wait_for_a_release_thread_that_failed(bench: Bench) -> None:
+    """Nor does one that was asked for before: the worker leaves its group at once, and a successor takes over."""
+    before: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    after: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    bench.put(Assigned(P, 1, None), Delivered((record(0),)), Revoke({P: 1}, 100.0, before))
+    fatal = KafkaError(KafkaError._FENCED, "fenced", fatal=True)
+
+    def fail() -> list[Release[Finished]]:
+        raise SystemError("hidden") from KafkaException(fatal)
+
+    bench.publisher.turn = fail  # type: ignore[method-assign]
+    for command in (Revoke({P: 1}, 100.0, after), Stop(0.0)):
+        bench.commands.put(command)
+    bench.thread.thread.start()
+    assert before.get(timeout=20) == {}
+    assert after.get(timeout=20) == {}
+    bench.thread.thread.join(20)
+    (failed,) = bench.fatal
+    assert isinstance(failed, ClientFailed)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 P, Q = Partition("in", 0), Partition("in", 1)
 RETRIABLE = KafkaError(KafkaError._TIMED_OUT, "slow", retriable=True)
 ABORTABLE = KafkaError(KafkaError.ILLEGAL_GENERATION, "rebalance", txn_requires_abort=True)
+NO_TRANSACTION = KafkaError(KafkaError.INVALID_TXN_STATE, "none", txn_requires_abort=True)
 FENCED = KafkaError(KafkaError._FENCED, "fenced", fatal=True)
 
 
@@ -171,8 +172,9 @@ class Bench:
         self.seen: Any = Seen()
         self.topics = {"in": 4, "out": 4, "dead": 4}
         self.durable: list[tuple[Partition, int]] = []
+        self.replaced = 0
         self.transactions = Transactions(
-            self.producer,
+            self,
             PartitionCounts(lambda topic, _: self.topics.get(topic, 0), lambda: self.now),
             Oversize("dead", lambda record, _: Output("dead", record.key, b"%d" % record.offset), self.seen),
             self.group,
@@ -182,6 +184,18 @@ class Bench:
             lambda: self.now,
         )
         self.turn()
+
+    @property
+    def current(self) -> Producer:
+        return self.producer
+
+    def replace(self) -> Producer:
+        """A new producer, with the same brokers behind it."""
+        old, self.producer = self.producer, Producer()
+        self.producer.log, self.producer.offsets, self.producer.commits = old.log, old.offsets, old.commits
+        self.producer.refuse, self.producer.failing = old.refuse, old.failing
+        self.replaced += 1
+        return self.producer
 
     def send(
         self, offset: int, partition: Partition = P, *, epoch: int | None = None, value: bytes | None = None
@@ -376,18 +390,34 @@ def test_a_commit_whose_outcome_is_unknown_ends_the_worker(bench: Bench) -> None
     assert "abort" not in bench.producer.calls
 
 
-@pytest.mark.parametrize("where", ["init", "begin", "produce", "offsets", "commit", "abort"])
+@pytest.mark.parametrize("where", ["init", "begin", "produce", "offsets", "commit"])
 def test_a_fenced_producer_ends_the_worker(bench: Bench, where: str) -> None:
     """Wherever it learns of it."""
     bench = Bench() if where != "init" else bench
-    if where == "abort":
-        bench.producer.failing["offsets"] = [ABORTABLE]
     bench.producer.failing[where] = [FENCED]
     bench.transactions._step = bench.transactions._initialise if where == "init" else None
     bench.send(0)
     with pytest.raises(ClientFailed, match="_FENCED"):
         bench.run()
     assert bench.producer.log == []
+
+
+@pytest.mark.parametrize("error", [FENCED, NO_TRANSACTION])
+def test_where_even_the_abort_fails_a_new_producer_goes_on(bench: Bench, error: KafkaError) -> None:
+    """Nothing of that transaction was committed. So it is when the brokers let no partition into it: the worker pauses
+    until they do, and does not end again and again.
+    """
+    bench.producer.refuse["out"] = KafkaError.TOPIC_AUTHORIZATION_FAILED
+    bench.producer.failing["abort"] = [error] * 6
+    bench.send(0)
+    bench.run(8)
+    assert bench.blocked() == ["out"]
+    assert bench.replaced == 6
+    del bench.producer.refuse["out"]
+    bench.run(10)
+    assert bench.blocked() == []
+    assert bench.values() == [b"0-0"]
+    assert bench.producer.offsets == {P: 1}
 
 
 def test_a_transaction_that_the_brokers_ended_counts_as_fenced(bench: Bench) -> None:
@@ -476,6 +506,71 @@ def test_the_last_flush_finishes_a_commit_under_way(bench: Bench) -> None:
     assert bench.producer.offsets == {P: 1}
 
 
+def test_a_result_refused_while_others_are_still_produced_costs_only_itself() -> None:
+    """The client takes nothing more of that transaction, with an error that names no reason."""
+    bench = Bench(records=8)
+    produce, flush = bench.producer.produce, bench.producer.flush
+    broken: list[bool] = []
+
+    def produced(topic: str, **record: Any) -> None:
+        if broken:
+            raise KafkaException(KafkaError(KafkaError._STATE, "erroneous state"))
+        produce(topic, **record)
+        if len(record["value"]) > 100:  # refused in the background
+            broken.append(True)
+
+    def polled(timeout: float) -> int:
+        return flush(timeout) if timeout else 0
+
+    def aborted(timeout: float) -> None:
+        broken.clear()
+        abort(timeout)
+
+    abort = bench.producer.abort_transaction
+    bench.producer.batch_bytes = 100
+    bench.producer.produce = produced  # type: ignore[method-assign]
+    bench.producer.poll = polled  # type: ignore[method-assign]
+    bench.producer.abort_transaction = aborted  # type: ignore[method-assign]
+    for offset in range(8):
+        bench.send(offset, value=b"x" * 101 if offset == 3 else None)
+    bench.run(10)
+    assert bench.values("dead") == [b"3"]
+    assert bench.values() == [b"0-%d" % n for n in range(8) if n != 3]
+
+
+def test_a_worker_whose_refused_outcomes_went_to_others_is_not_blocked_by_them(bench: Bench) -> None:
+    """Nothing new would arrive while it is, so nothing could ever end it."""
+    bench.producer.refuse["out"] = KafkaError.TOPIC_AUTHORIZATION_FAILED
+    bench.send(0)
+    bench.run(5)
+    assert bench.blocked() == ["out"]
+    bench.group.assigned = {Q: 2}
+    bench.run(6)
+    assert bench.blocked() == []
+
+
+def test_a_fatal_error_hidden_behind_another_is_found(bench: Bench) -> None:
+    """confluent-kafka raises it while it serves delivery reports, out of any call."""
+
+    def polled(timeout: float) -> int:  # noqa: ARG001
+        raise SystemError("returned a result with an exception set") from KafkaException(FENCED)
+
+    bench.producer.poll = polled  # type: ignore[method-assign]
+    with pytest.raises(ClientFailed, match="_FENCED"):
+        bench.turn()
+
+
+def test_a_commit_that_takes_long_blocks_and_says_so(bench: Bench) -> None:
+    """Consumption pauses meanwhile, and a revocation need not wait for it."""
+    bench.send(0)
+    bench.producer.failing["commit"] = [RETRIABLE] * 6
+    bench.run(3)
+    assert bench.blocked() == ["the transaction coordinator"]
+    bench.run(20)
+    assert bench.blocked() == []
+    assert bench.producer.commits == [{P: 1}]
+
+
 FAULTS = st.sampled_from(
     [
         ("init", RETRIABLE),
@@ -485,6 +580,8 @@ FAULTS = st.sampled_from(
         ("offsets", ABORTABLE),
         ("commit", RETRIABLE),
         ("abort", RETRIABLE),
+        ("abort", FENCED),
+        ("abort", NO_TRANSACTION),
         ("answer", None),
         ("metadata", None),
     ]
