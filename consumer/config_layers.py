@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from consumer.config import Config
 from consumer.config_errors import ConfigError, KeyPath, Problem, dotted
+from consumer.redaction import is_secret
 from consumer.yaml_reading import CONSTRUCTOR_ERRORS, read_yaml
 
 if TYPE_CHECKING:
@@ -124,21 +125,30 @@ def _add_file(layers: Layers, path: Path) -> None:
         what = "is not a mapping of sections"
         layers.problems.append(Problem(str(path), path.name, what, "start with a section such as kafka:"))
         return
-    layers.tree = _frozen_lists(_without_empty_sections(value, ()))
     layers.origins.update({key: f"{path.name}:{line}" for key, line in lines.items()})
+    layers.tree = _frozen_lists(_without_empty_sections(layers, value, ()))
 
 
-def _without_empty_sections(value: dict[str, Any], path: KeyPath) -> dict[str, Any]:
-    """A section whose keys are all commented out reads as null and means its defaults."""
+def _without_empty_sections(layers: Layers, value: dict[str, Any], path: KeyPath) -> dict[str, Any]:
+    """A section whose keys are all commented out reads as null and means its defaults, unless it is off by default."""
     kept: dict[str, Any] = {}
     for key, item in value.items():
-        annotation = annotation_at((*path, key))
-        is_section = get_origin(annotation) is dict or is_model(annotation)
+        here = (*path, key)
+        annotation = annotation_at(here)
         if isinstance(item, dict):
-            kept[key] = _without_empty_sections(item, (*path, key))
-        elif item is not None or not is_section:
+            kept[key] = _without_empty_sections(layers, item, here)
+        elif item is None and is_model(annotation) and _may_be_none(here):
+            _refuse_empty_section(layers, here, layers.origins.get(here))
+        elif item is not None or not (get_origin(annotation) is dict or is_model(annotation)):
             kept[key] = item
     return kept
+
+
+def _refuse_empty_section(layers: Layers, path: KeyPath, origin: str | None) -> None:
+    """Empty could mean off, or on with the defaults. The only such section, model.tls, is no place to guess."""
+    what = "has nothing below it, which may mean TLS and may mean none"
+    fix = "write {} for TLS with public authorities, or remove it"
+    layers.problems.append(Problem(dotted(path), origin, what, fix))
 
 
 def _frozen_lists(value: Any) -> Any:
@@ -176,6 +186,9 @@ def _add_text(layers: Layers, path: KeyPath, text: str, origin: str) -> None:
         fix = 'write it as YAML or JSON, for example \'["a", "b"]\''
         layers.problems.append(Problem(dotted(path), origin, f"the text of {len(text)} characters is not YAML", fix))
         return
+    if not text.strip() and is_model(annotation_at(path)) and _may_be_none(path):
+        _refuse_empty_section(layers, path, origin)
+        return
     _put(layers, path, _frozen_lists(value), origin)
 
 
@@ -185,7 +198,8 @@ def _value_of(path: KeyPath, text: str) -> Any:
         # librdkafka reads text itself, and a password of digits must not become a number.
         return text
     if annotation is str:
-        return None if text in ("", "null", "~") and _may_be_none(path) else text
+        # A password may be the word null, and an empty one is no password that was forgotten on purpose.
+        return None if text in ("", "null", "~") and _may_be_none(path) and not is_secret(path) else text
     return yaml.safe_load(text)
 
 

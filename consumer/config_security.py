@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from consumer.config_errors import Problem, dotted
-from consumer.redaction import is_secret
+from consumer.redaction import HIDDEN, is_secret, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +33,12 @@ _CLIENT_KEYS = {
     "ssl.keystore.password": "key_password_file",
 }
 """librdkafka key -> the key of ``kafka.security`` that says the same."""
+_UNVERIFIED = {
+    "enable.ssl.certificate.verification": ("false", "f", "0"),
+    "ssl.endpoint.identification.algorithm": ("none",),
+}
+"""librdkafka key -> the values with which TLS takes anyone for the brokers."""
+_ON_COMMAND_LINE = "is given on the command line, which every user of this machine can read"
 
 
 def security_problems(kafka: KafkaConfig, origin: Origin) -> Iterator[tuple[KeyPath, str, str]]:
@@ -44,14 +50,17 @@ def security_problems(kafka: KafkaConfig, origin: Origin) -> Iterator[tuple[KeyP
     if security.password is not None and not _from_environment(origin((*section, "password"))):
         what = "is typed where others can read it"
         yield (*section, "password"), what, f"remove it and set {_PASSWORD_VARIABLE}, or password_file"
-    for key in kafka.client:
+    url: KeyPath = ("kafka", "registry", "url")
+    if HIDDEN in str(shown(url, kafka.registry.url)) and _from_flag(origin(url)):
+        fix = "remove name and password from it and set kafka.registry.username and password_file"
+        yield url, f"holds a password and {_ON_COMMAND_LINE}", fix
+    for key, value in kafka.client.items():
         path: KeyPath = ("kafka", "client", key)
         if security.protocol is not None and key in _CLIENT_KEYS:
             what = "is set beside kafka.security.protocol, and only one of the two places can count"
             yield path, what, f"write it as kafka.security.{_CLIENT_KEYS[key]}"
-        if is_secret(path) and (origin(path) or "").startswith("--set"):
-            what = "is given on the command line, which every user of this machine can read"
-            yield path, what, f"set {_variable(key)} instead"
+        if (is_secret(path) or HIDDEN in str(shown(path, value))) and _from_flag(origin(path)):
+            yield path, _ON_COMMAND_LINE, f"set {_variable(key)} instead"
 
 
 def security_warnings(config: Config, origin: Origin) -> Iterator[Problem]:
@@ -61,8 +70,12 @@ def security_warnings(config: Config, origin: Origin) -> Iterator[Problem]:
         read = "the records and the password" if security.mechanism == "PLAIN" else "the records"
         what = f"lets everyone on the way read {read}"
         yield Problem("kafka.security.protocol", origin(("kafka", "security", "protocol")), what, "use sasl_ssl")
-    for key in config.kafka.client:
+    for key, value in config.kafka.client.items():
         path: KeyPath = ("kafka", "client", key)
+        if str(value).strip().lower() in _UNVERIFIED.get(key, ()):
+            what = f"is {value}, so whoever answers at the brokers' address is sent the records and the login"
+            fix = "remove it, and name the authority of the brokers' certificates in kafka.security.ca_file"
+            yield Problem(dotted(path), origin(path), what, fix)
         if is_secret(path) and not _from_environment(origin(path)):
             what = "is a secret in the configuration file"
             yield Problem(dotted(path), origin(path), what, f"set {_variable(key)} instead, or use kafka.security")
@@ -106,7 +119,12 @@ def _key_problems(security: SecurityConfig) -> Iterator[tuple[str, str, str]]:
 
 
 def _from_environment(origin: str | None) -> bool:
-    return (origin or "").startswith("REXSTREAM_")
+    # A key of a file has the file's name, which may be anything, and a colon before its line.
+    return origin is not None and origin.startswith("REXSTREAM_") and ":" not in origin
+
+
+def _from_flag(origin: str | None) -> bool:
+    return (origin or "").startswith("--set ")
 
 
 def _variable(key: str) -> str:

@@ -25,7 +25,7 @@ def row(letter: Letter) -> str:
     message = printable(letter.message)
     return (
         f"{_moment(letter.failed_at_ms):<19}  {printable(f'{letter.stage}/{letter.reason}'):<26}  "
-        f"{printable(letter.task or '-'):<18}  {letter.replay_count:>7}  {printable(letter.id)}: {message}"
+        f"{printable(letter.shown_task or '-'):<18}  {letter.replay_count:>7}  {printable(letter.shown_id)}: {message}"
     )
 
 
@@ -36,13 +36,13 @@ def fields(letter: Letter) -> dict[str, Any]:
     }
     record = letter.record
     return {
-        "id": letter.id,
+        "id": letter.shown_id,
         "topic": letter.topic,
         "partition": letter.partition,
         "offset": letter.offset,
         "stage": letter.stage,
         "class": letter.reason,
-        "task": letter.task,
+        "task": letter.shown_task,
         "message": letter.message,
         "exception": said.get("exception"),
         "attempts": int(attempts) if (attempts := said.get("attempts", "")).isdecimal() else None,

@@ -18,12 +18,13 @@ from consumer.delivery.letters import Sieve
 from consumer.delivery.replay import WHY_SKIPPED, replayed, why_not
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from consumer.cli.dead_letter_source import Source
     from consumer.delivery.letters import Letter, Selection
     from consumer.delivery.replay import Skipped
+    from consumer.kafka.replay_targets import ReplayTargets
     from consumer.kafka.replaying import Replay
 
 _FENCED = 4
@@ -66,6 +67,9 @@ def replay(
     takes over and ends the first. Letters without their value, and records that failed after --max-replays replays, are
     left out and counted.
 
+    After a dead-letter topic or a topic that letters came from was deleted and made anew, delete <dead-letter
+    topic>.replayed too: by its markers new letters of the same places would pass for replayed.
+
     Exit code 0, also when letters were left out; 1 when a topic refused some, 4 when another replay took over.
 
     \b
@@ -74,27 +78,29 @@ def replay(
       rexstream dead-letters replay --task sentiment --since 2h --rate 50
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.cli import dead_letter_lines as lines
+    from consumer.kafka.replay_targets import open_targets
 
     with exit_codes():
         source = open_source(bootstrap_servers, timeout, config_file, overrides, dead_letter_topic)
         _refuse_embedded(source)
-        work = _Work(source, selection(**filters), max_replays, limit)
-        if dry_run:
-            count = 0
-            for letter in work.letters(source.replayed_ids()):
-                count += 1
-                if not as_json:
-                    click.echo(lines.row(letter))
-            _summary(work, count, [], as_json, dry_run=True)
-            return
-        if _watched():
-            work.limit = sum(1 for _ in work.letters(source.replayed_ids()))
-            # The limit stays: letters that come meanwhile may have causes that nobody has looked at.
-            if not yes and _asked():
-                question = f"Replay {work.limit} dead letters of {source.topic} at {source.servers}?"
-                click.confirm(question, abort=True, err=True)
-        refused = _replay(work, rate, as_json)
-    sys.exit(int(bool(refused)))
+        with open_targets(source.servers, client=source.client, timeout=source.timeout) as targets:
+            work = _Work(source, targets, selection(**filters), max_replays, limit)
+            if dry_run:
+                count = 0
+                for letter in work.letters(source.replayed_ids()):
+                    count += 1
+                    if not as_json:
+                        click.echo(lines.row(letter))
+                _summary(work, count, as_json, dry_run=True)
+            else:
+                if _watched():
+                    work.limit = sum(1 for _ in work.letters(source.replayed_ids()))
+                    # The limit stays: letters that come meanwhile may have causes that nobody has looked at.
+                    if not yes and _asked():
+                        question = f"Replay {work.limit} dead letters of {source.topic} at {source.servers}?"
+                        click.confirm(question, abort=True, err=True)
+                _replay(work, rate, as_json)
+    sys.exit(int(bool(work.refused)))
 
 
 def _watched() -> bool:
@@ -112,30 +118,51 @@ class _Work:
     """The letters to send again, and how many of those that were meant cannot be."""
 
     source: Source
+    targets: ReplayTargets
     selection: Selection
     max_replays: int
     limit: int | None
     missing_topics: Counter[str] = field(default_factory=Counter)
     skipped: Counter[Skipped] = field(default_factory=Counter)
     already: int = 0
+    refused: int = 0
+    refusals: list[str] = field(default_factory=list)
+    """The first of them, with the reason."""
 
-    def letters(self, replayed_ids: set[str], exists: Callable[[str], bool] = lambda _: True) -> Iterator[Letter]:
-        """Read the dead-letter topic and count anew. ``exists`` tells whether a topic is there to send to."""
+    def refuse(self, letter_id: str, reason: str) -> None:
+        """Its topic does not take a letter."""
+        self.refused += 1
+        if self.refused <= _REPORTED:
+            self.refusals.append(f"{letter_id} not replayed: {reason}")
+
+    def letters(self, replayed_ids: Mapping[str, int]) -> Iterator[Letter]:
+        """Read the dead-letter topic and count anew."""
+        from consumer.kafka.cluster import TopicUnusable
+
         self.missing_topics.clear()
         self.skipped.clear()
+        self.refused = 0
+        self.refusals.clear()
         sieve = Sieve(self.selection, replayed_ids)
         count = 0
         for letter in self.source.letters(sieve):
             self.already = sieve.replayed
-            if count == self.limit:
-                return
             if (why := why_not(letter, self.max_replays)) is not None:
                 self.skipped[why] += 1
-            elif not exists(letter.topic):
+                continue
+            try:
+                exists = self.targets.exists(letter.topic)
+            except TopicUnusable as error:
+                self.refuse(letter.id, str(error))
+                continue
+            if not exists:
                 self.missing_topics[letter.topic] += 1
-            else:
-                count += 1
-                yield letter
+                continue
+            # Only now, so that what is left out behind the last letter is counted too.
+            if count == self.limit:
+                return
+            count += 1
+            yield letter
         self.already = sieve.replayed
 
 
@@ -150,8 +177,8 @@ def _refuse_embedded(source: Source) -> None:
         )
 
 
-def _replay(work: _Work, rate: float | None, as_json: bool) -> list[tuple[Replay, str]]:
-    """Replay; returns what was refused. Whatever ends it, the summary is printed."""
+def _replay(work: _Work, rate: float | None, as_json: bool) -> None:
+    """Replay. Whatever ends it, the summary is printed."""
     from consumer.cli.progress import counter
     from consumer.kafka.client_settings import transaction_settings
     from consumer.kafka.replay_markers import ensure_marker_topic
@@ -161,27 +188,22 @@ def _replay(work: _Work, rate: float | None, as_json: bool) -> list[tuple[Replay
     ensure_marker_topic(source.servers, source.topic, client=source.client, timeout=source.timeout)
     producer = transaction_settings(source.config, f"rexstream-replay-{source.topic}")
     done = 0
-    refused: list[tuple[Replay, str]] = []
     try:
-        with (
-            open_replayer(
-                source.servers, source.topic, client=source.client, producer=producer, timeout=source.timeout
-            ) as replayer,
-            counter("dead letters replayed", work.limit) as progress,
-        ):
+        replayer = open_replayer(source.servers, source.topic, work.targets, producer=producer, timeout=source.timeout)
+        with counter("dead letters replayed", work.limit) as progress:
             replayer.begin()
             # Only now: see consumer.kafka.replaying.
-            letters = work.letters(source.replayed_ids(), replayer.exists)
-            for chunk in _paced(letters, rate):
-                refused += replayer.write(chunk)
-                done += len(chunk)
-                progress(done - len(refused))
+            for chunk in _paced(work.letters(source.replayed_ids()), rate):
+                refused = replayer.write(chunk)
+                for one, reason in refused:
+                    work.refuse(one.id, f"topic {one.output.topic} refuses it: {reason}")
+                done += len(chunk) - len(refused)
+                progress(done)
     except ReplayFenced as fenced:
         click.echo(f"Error: {fenced}", err=True)
         sys.exit(_FENCED)
     finally:
-        _summary(work, done - len(refused), refused, as_json)
-    return refused
+        _summary(work, done, as_json)
 
 
 def _paced(letters: Iterator[Letter], rate: float | None) -> Iterator[list[Replay]]:
@@ -206,9 +228,9 @@ def _paced(letters: Iterator[Letter], rate: float | None) -> Iterator[list[Repla
         yield chunk
 
 
-def _summary(
-    work: _Work, count: int, refused: list[tuple[Replay, str]], as_json: bool, *, dry_run: bool = False
-) -> None:
+def _summary(work: _Work, count: int, as_json: bool, *, dry_run: bool = False) -> None:
+    from consumer.cli.result_lines import printable
+
     left_out: dict[str, int] = {str(why): number for why, number in work.skipped.items()}
     if work.missing_topics:
         left_out["topic_missing"] = work.missing_topics.total()
@@ -220,7 +242,7 @@ def _summary(
             "replayable": count if dry_run else None,
             "replayed_before": work.already,
             "skipped": left_out,
-            "refused": len(refused),
+            "refused": work.refused,
         }
         click.echo(json.dumps(content))
     else:
@@ -232,7 +254,7 @@ def _summary(
         click.echo(f"{number} left out: {WHY_SKIPPED[why]}", err=True)
     for topic, number in work.missing_topics.items():
         click.echo(f"{number} left out: their topic {topic} does not exist any more", err=True)
-    for one, reason in refused[:_REPORTED]:
-        click.echo(f"{one.id} not replayed: topic {one.output.topic} refuses it: {reason}", err=True)
-    if len(refused) > _REPORTED:
-        click.echo(f"... and {len(refused) - _REPORTED} more", err=True)
+    for refusal in work.refusals:
+        click.echo(printable(refusal), err=True)
+    if work.refused > len(work.refusals):
+        click.echo(f"... and {work.refused - len(work.refusals)} more", err=True)

@@ -47,9 +47,10 @@ class Source:
         for message in read_to_end(self.servers, self.topic, client=self.client, timeout=self.timeout):
             if (letter := sieve.take(record_of(message))) is not None:
                 yield letter
+        yield from sieve.rest()
 
-    def replayed_ids(self) -> set[str]:
-        """Ids of the letters that were replayed."""
+    def replayed_ids(self) -> dict[str, int]:
+        """Ids of the letters that were replayed, and when (milliseconds since 1970)."""
         from consumer.kafka.replay_markers import replayed_ids
 
         return replayed_ids(self.servers, self.topic, client=self.client, timeout=self.timeout)
@@ -62,7 +63,14 @@ def open_source(
     overrides: tuple[str, ...],
     dead_letter_topic: str | None,
 ) -> Source:
-    """What the options of ``source_options`` and the configuration name; connects to nothing."""
+    """What the options of ``source_options`` and the configuration name. Raises ClusterUnreachable and TopicUnusable.
+
+    A topic that does not exist is an error, or a mistyped name would look like one without dead letters.
+    """
+    from consumer.kafka.cluster import require_topic
+
     config = loaded(config_file, overrides).config
     servers, client = cluster(config_file, overrides, bootstrap_servers)
-    return Source(config, servers, client, dead_letter_topic or config.delivery.dead_letter_topic, timeout)
+    topic = dead_letter_topic or config.delivery.dead_letter_topic
+    require_topic(servers, topic, client=client, timeout=timeout)
+    return Source(config, servers, client, topic, timeout)

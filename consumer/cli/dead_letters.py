@@ -65,6 +65,12 @@ def list_letters(
                 break
         if not as_json:
             click.echo(lines.counts(sieve))
+        if sieve.younger:
+            click.echo(
+                f"{sieve.younger} of those replayed already failed after that; if a topic was deleted and made anew, "
+                f"delete {source.topic}.replayed too",
+                err=True,
+            )
 
 
 @command.command(name="show", short_help="Show one dead letter with its headers.")
@@ -94,7 +100,7 @@ def show(
     with exit_codes():
         source = open_source(bootstrap_servers, timeout, config_file, overrides, dead_letter_topic)
         # Also when it was replayed: somebody wants to see it.
-        letter = next(source.letters(Sieve(Selection(ids=frozenset({letter_id})), frozenset())), None)
+        letter = next(source.letters(Sieve(Selection(ids=frozenset({letter_id})), {})), None)
         if letter is None:
             click.echo(f"topic {source.topic} holds no dead letter {letter_id!r} (see 'dead-letters list')", err=True)
             sys.exit(1)

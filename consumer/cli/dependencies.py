@@ -94,6 +94,7 @@ def kafka_findings(config: Config) -> Iterator[Finding]:
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import AdminClient
 
+    from consumer.cli.rights import group_findings, topic_rights
     from consumer.kafka.client_settings import metadata_settings
     from consumer.kafka.cluster import EMBEDDED_CLUSTER_ID
     from consumer.kafka.security import way_out
@@ -117,27 +118,37 @@ def kafka_findings(config: Config) -> Iterator[Finding]:
         yield Finding("kafka", "fail", f"{servers}: {reason}; {fix}")
         return
     yield Finding("kafka", "ok", f"{servers}: {len(metadata.brokers)} broker(s), cluster {metadata.cluster_id}")
-    yield from _topic_findings(config, metadata.topics)
     embedded = (metadata.cluster_id or "").startswith(EMBEDDED_CLUSTER_ID)
+    existing = [topic for topic in _wanted_topics(config) if topic in metadata.topics]
+    # The embedded broker does not refuse such questions, it never answers.
+    rights = {} if embedded else topic_rights(admin, existing, ANSWER_SECONDS)
+    yield from topic_findings(config, metadata.topics, rights)
     if embedded and config.delivery.mode == "exactly_once":
         detail = "exactly_once, and the embedded broker's transactions are not real; use Apache Kafka or at_least_once"
         yield Finding("delivery.mode", "fail", detail)
     if embedded:
-        # It does not refuse the question, it never answers.
         detail = "unknown retention: the embedded broker is in memory and keeps about 4 MB a partition"
         yield Finding(f"topic {config.delivery.dead_letter_topic}", "warn", detail)
     else:
         yield from topic_setting_findings(config, admin, set(metadata.topics))
+        yield from group_findings(config, admin, ANSWER_SECONDS)
 
 
-def _topic_findings(config: Config, topics: Mapping[str, TopicMetadata]) -> Iterator[Finding]:
+def _wanted_topics(config: Config) -> dict[str, str | None]:
+    """Every topic of a worker -> the input beside whose records its own are placed; None for an input."""
     inputs = [route.input for route in config.routes]
-    outputs: dict[str, str] = {}
+    wanted: dict[str, str | None] = dict.fromkeys(inputs)
     for route in config.routes:
         named = {output_topic(route.output, task) for task in route.tasks} | {plain_topic(route.output)}
-        outputs.update(dict.fromkeys(sorted(named), route.input))
-    outputs[config.delivery.dead_letter_topic] = inputs[0]
-    for topic in [*dict.fromkeys(inputs), *outputs]:
+        wanted.update(dict.fromkeys(sorted(named), route.input))
+    return {**wanted, config.delivery.dead_letter_topic: inputs[0]}
+
+
+def topic_findings(
+    config: Config, topics: Mapping[str, TopicMetadata], rights: Mapping[str, frozenset[str]]
+) -> Iterator[Finding]:
+    """Whether the topics are there and may be used. ``rights`` are operations by topic, of those that tell them."""
+    for topic, input_topic in _wanted_topics(config).items():
         found = topics.get(topic)
         subject = f"topic {topic}"
         if found is None:
@@ -148,12 +159,17 @@ def _topic_findings(config: Config, topics: Mapping[str, TopicMetadata]) -> Iter
             yield Finding(subject, "fail", f"{found.error.str()}; grant this client DESCRIBE on it")
         else:
             count = len(found.partitions)
-            source = topics.get(outputs.get(topic, ""))
-            if source is not None and source.error is None and len(source.partitions) != count:
-                detail = f"{count} partitions, but {outputs[topic]} has {len(source.partitions)}"
+            source = None if input_topic is None else topics.get(input_topic)
+            needed = "READ" if input_topic is None else "WRITE"
+            if topic in rights and needed not in rights[topic]:
+                detail = f"{count} partition(s), but no right to {needed}; grant this client {needed} on it"
+                yield Finding(subject, "warn" if _is_only_plain(config, topic) else "fail", detail)
+            elif source is not None and source.error is None and len(source.partitions) != count:
+                detail = f"{count} partitions, but {input_topic} has {len(source.partitions)}"
                 yield Finding(subject, "warn", f"{detail}; records are placed by their key, not beside their input")
             else:
-                yield Finding(subject, "ok", f"{count} partition(s)")
+                may = f", may {needed}" if topic in rights else ""
+                yield Finding(subject, "ok", f"{count} partition(s){may}")
 
 
 def _is_only_plain(config: Config, topic: str) -> bool:

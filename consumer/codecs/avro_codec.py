@@ -12,7 +12,7 @@ import fastavro
 from fastavro._read_py import schemaless_reader as schemaless_reader_in_python
 from fastavro.read import SchemaResolutionError
 
-from consumer.codecs.avro_shapes import has_endless_array, holds_itself
+from consumer.codecs.avro_shapes import MOST_NOTHINGS, holds_endless_nothings, holds_itself
 from consumer.codecs.fields import event_from_fields
 from consumer.codecs.framing import framed, schema_id, unframed
 from consumer.events import BadInput, ReviewEvent
@@ -86,14 +86,15 @@ def parse_writer_schema(text: str, named: dict[str, Any] | None = None) -> Parse
     named = {} if named is None else named
     try:
         parsed: ParsedSchema = fastavro.parse_schema(_physical(json.loads(text)), named_schemas=named)
-        is_endless, is_recursive = has_endless_array(parsed, named), holds_itself(named)
+        is_endless, is_recursive = holds_endless_nothings(parsed, named), holds_itself(named)
     except Exception as error:
         # fastavro looks fields up as it goes and lets KeyError, TypeError and others out.
         raise ValueError(f"not an Avro schema ({type(error).__name__})") from None
     if not parsed:
         raise ValueError("not an Avro schema (an empty union)")
     if is_endless:
-        raise ValueError("it has an array of items that take no bytes, of which a few bytes can hold any number")
+        what = f"an array of items that take no bytes, or a record of more than {MOST_NOTHINGS} such"
+        raise ValueError(f"it has {what}, and a few bytes can hold any number of those")
     if is_recursive:
         branches = parsed if isinstance(parsed, list) else [parsed]
         written_out = [branch for branch in branches if isinstance(branch, dict)]

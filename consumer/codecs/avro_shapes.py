@@ -1,12 +1,24 @@
-"""Shapes of writer schemas by which a few bytes could end a worker, although the schema is valid Avro."""
+"""Shapes of writer schemas by which a few bytes could end a worker, although the schema is valid Avro.
+
+Every type is looked at once: a schema comes from outside, and its own reading must not be what ends the worker.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+
+MOST_NOTHINGS = 1000
+"""Values without bytes that one record may hold. People write none; sixty records, each of which holds the next one
+twice, come to a billion billions."""
+
+_RECORDS = ("record", "error")
+_NAMED = (*_RECORDS, "enum", "fixed")
 
 
 def holds_itself(named: Mapping[str, Any]) -> bool:
@@ -21,15 +33,18 @@ def holds_itself(named: Mapping[str, Any]) -> bool:
     return False
 
 
-def has_endless_array(schema: Any, named: Mapping[str, Any]) -> bool:
-    """Whether a parsed schema has an array of items that take no bytes, such as nulls.
+def holds_endless_nothings(schema: Any, named: Mapping[str, Any]) -> bool:
+    """Whether a parsed schema has an array of items that take no bytes, or a record of over ``MOST_NOTHINGS`` such.
 
-    Ten bytes can announce any number of those, and a reader would make them all.
+    Ten bytes can announce any number of those items, a record needs none, and a reader would make them all.
     """
+    parts = list(_parts((schema, *named.values())))
+    nothings = _nothings(parts)
     return any(
-        part["type"] == "array" and _is_weightless(part["items"], named, frozenset())
-        for definition in (schema, *named.values())
-        for part in _parts(definition)
+        nothings[_name_of(part["items"])] > 0
+        if part["type"] == "array"
+        else MOST_NOTHINGS < sum(nothings[_name_of(field["type"])] for field in part.get("fields", ())) < inf
+        for part in parts
     )
 
 
@@ -49,36 +64,67 @@ def _mentioned(definition: Any) -> Iterator[str]:
                 stack += [part[key] for key in ("type", "items", "values") if key in part]
 
 
-def _parts(schema: Any) -> Iterator[dict[str, Any]]:
-    """Every definition in a schema, nested ones too."""
-    stack = [schema]
+def _parts(schemas: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """Every definition in some schemas, nested ones too, those of a name once."""
+    seen: set[str] = set()
+    stack = list(schemas)
     while stack:
         part = stack.pop()
         if isinstance(part, list):
             stack += part
         elif isinstance(part, dict):
+            if part["type"] in _NAMED:
+                if part["name"] in seen:
+                    continue
+                seen.add(part["name"])
             yield part
             stack += [part[key] for key in ("type", "items", "values") if key in part]
             stack += [field["type"] for field in part.get("fields", ())]
 
 
-def _is_weightless(schema: Any, named: Mapping[str, Any], above: frozenset[str]) -> bool:
-    """Whether a datum of this schema takes no bytes."""
-    if isinstance(schema, str) and schema in named:
-        schema = named[schema]
-    if schema == "null":
-        return True
-    if not isinstance(schema, dict):
-        return False  # a union starts with its branch's number
-    match schema["type"]:
-        case "fixed":
-            return bool(schema["size"] == 0)
-        case "record" | "error":
-            if schema["name"] in above:
-                return True
-            inner = above | {schema["name"]}
-            return all(_is_weightless(field["type"], named, inner) for field in schema["fields"])
-        case "array" | "map" | "enum":
-            return False
-        case other:
-            return _is_weightless(other, named, above)
+def _name_of(schema: Any) -> str:
+    """Name of the type that a schema is, a primitive's too; empty for arrays, maps and unions."""
+    while isinstance(schema, dict):
+        if schema["type"] in _NAMED:
+            return str(schema["name"])
+        if schema["type"] in ("array", "map"):
+            return ""
+        schema = schema["type"]
+    # A union starts with its branch's number, so it takes a byte like the other two.
+    return schema if isinstance(schema, str) else ""
+
+
+def _nothings(parts: Iterable[dict[str, Any]]) -> Mapping[str, float]:
+    """Values that a reader makes of no bytes at all, by type name: 0 for a type that takes bytes.
+
+    A record counts itself and what it holds, as far as ``MOST_NOTHINGS`` + 1. One that holds itself and takes no bytes
+    comes to infinity: reading it never ends, and is left to what ``holds_itself`` is for.
+    """
+    empty = {"null"}
+    fields: dict[str, list[str]] = {}
+    for part in parts:
+        if part["type"] in _RECORDS:
+            fields[part["name"]] = [_name_of(field["type"]) for field in part["fields"]]
+        elif part["type"] == "fixed" and part["size"] == 0:
+            empty.add(part["name"])
+    holders = defaultdict(list)
+    for record, held in fields.items():
+        for name in held:
+            holders[name].append(record)
+    known = {name: float(name in empty) for name in {*holders, *empty} - fields.keys()}
+    known |= {record: 1.0 for record, held in fields.items() if not held}
+    left = {record: len(held) for record, held in fields.items()}
+    sums = dict.fromkeys(fields, 1.0)
+    # Each number that becomes known is told once to every field of its type.
+    news = list(known)
+    while news:
+        name = news.pop()
+        for record in holders[name]:
+            if record in known:
+                continue
+            left[record] -= 1
+            sums[record] = min(sums[record] + known[name], MOST_NOTHINGS + 1)
+            if known[name] == 0 or left[record] == 0:
+                known[record] = sums[record] if known[name] else 0.0
+                news.append(record)
+    return defaultdict(float, dict.fromkeys(fields, inf) | known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,9 +11,15 @@ from typing import TYPE_CHECKING
 from consumer.delivery.dead_letters import KIP_1191, MAX_DIGITS, PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Iterator, Mapping
 
     from consumer.events import SourceRecord
+
+_TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""As in task files. Anything else is what a stranger's event asked for."""
+
+_YEAR_10000_MS = 253_402_300_800_000
+"""The first time that cannot be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,21 @@ class Letter:
         """Whether the dead-letter topic was too small for the value: it is not here, and cannot be replayed."""
         # A record without a value is dropped, never dead-lettered.
         return self.record.value is None
+
+    @property
+    def possible_task(self) -> bool:
+        """Whether the task, if any is named, has a name that a task can have; else it may be anything, review text."""
+        return self.task is None or _TASK_NAME.fullmatch(self.task) is not None
+
+    @property
+    def shown_task(self) -> str | None:
+        """The task's name, or its length where no task can have it."""
+        return self.task if self.task is None or self.possible_task else f"({len(self.task)} characters)"
+
+    @property
+    def shown_id(self) -> str:
+        """The id, of which the task's name is a part, with ``shown_task`` in its place."""
+        return self.id if self.possible_task else f"{self.id.removesuffix(self.task or '')}{self.shown_task}"
 
 
 def read_letter(record: SourceRecord) -> Letter | None:
@@ -72,6 +94,7 @@ class Selection:
     """Which dead letters are meant: each filter that is not empty must name the letter."""
 
     ids: frozenset[str] = frozenset()
+    """Ids as they are, or as they are shown."""
     reasons: frozenset[str] = frozenset()
     stages: frozenset[str] = frozenset()
     tasks: frozenset[str] = frozenset()
@@ -84,8 +107,9 @@ class Selection:
 
     def takes(self, letter: Letter) -> bool:
         """Whether ``letter`` is meant. With a limit of time, one that does not say when it failed is not."""
+        if self.ids and not self.ids & {letter.id, letter.shown_id}:
+            return False
         named = (
-            (self.ids, letter.id),
             (self.reasons, letter.reason),
             (self.stages, letter.stage),
             (self.tasks, letter.task),
@@ -105,20 +129,27 @@ class Selection:
 
 @dataclass(slots=True)
 class Sieve:
-    """Sorts the records of a dead-letter topic, once each: letters to work on, and what is left out and why."""
+    """Sorts the records of a dead-letter topic, once each: letters to work on, and what is left out and why.
+
+    A copy that has its value is worth more than one without, and may come later: ``rest`` has those that none followed.
+    """
 
     selection: Selection
-    replayed_ids: Container[str]
-    """Ids of the letters that were replayed: those that have a marker."""
+    replayed_ids: Mapping[str, int]
+    """Ids of the letters that were replayed: those that have a marker, and its milliseconds since 1970."""
     replayed: int = 0
     """Selected letters that were replayed already."""
+    younger: int = 0
+    """Of ``replayed``: those that failed after that. Where a topic was made anew, others had their places before."""
     copies: int = 0
     """Further copies of a selected letter: at least once, a restarted worker writes some again."""
     strangers: int = 0
     """Records that are no dead letters."""
     by_class: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(stage, class) -> letters that were let through."""
-    _with_value: dict[str, bool] = field(default_factory=dict)
+    _seen: set[str] = field(default_factory=set)
+    """Ids of which no further copy matters."""
+    _without_value: dict[str, Letter] = field(default_factory=dict)
 
     def take(self, record: SourceRecord) -> Letter | None:
         """The letter to work on in ``record``, or None, counted."""
@@ -128,16 +159,29 @@ class Sieve:
             return None
         if not self.selection.takes(letter):
             return None
-        first = letter.id not in self._with_value
-        # A copy that still has its value is worth more than one that came before it without.
-        if not first and (self._with_value[letter.id] or letter.value_omitted):
+        if letter.id in self._seen or letter.id in self._without_value:
             self.copies += 1
+        if letter.id in self._seen:
             return None
-        self._with_value[letter.id] = not letter.value_omitted
         if letter.id in self.replayed_ids:
-            self.replayed += first
+            self._seen.add(letter.id)
+            self.replayed += 1
+            self.younger += (letter.failed_at_ms or 0) > self.replayed_ids[letter.id]
             return None
-        self.by_class[letter.stage, letter.reason] += first
+        if letter.value_omitted:
+            self._without_value.setdefault(letter.id, letter)
+            return None
+        self._without_value.pop(letter.id, None)
+        return self._through(letter)
+
+    def rest(self) -> Iterator[Letter]:
+        """At the end of the topic: the letters of which no copy has its value."""
+        while self._without_value:
+            yield self._through(self._without_value.pop(next(iter(self._without_value))))
+
+    def _through(self, letter: Letter) -> Letter:
+        self._seen.add(letter.id)
+        self.by_class[letter.stage, letter.reason] += 1
         return letter
 
 
@@ -147,6 +191,7 @@ def _is_number(text: str) -> bool:
 
 def _milliseconds(text: str) -> int | None:
     try:
-        return round(datetime.fromisoformat(text).timestamp() * 1000)
+        moment = round(datetime.fromisoformat(text).timestamp() * 1000)
     except (ValueError, OverflowError):
         return None
+    return moment if 0 <= moment < _YEAR_10000_MS else None

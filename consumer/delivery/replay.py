@@ -6,7 +6,6 @@ failed, since its siblings have their results; and how often the record was repl
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Literal
 
 from consumer.codecs.control_headers import EVENT_ID, ONLY_TASKS
@@ -29,9 +28,6 @@ WHY_SKIPPED: dict[Skipped, str] = {
 }
 
 _STRIPPED = (PREFIX, KIP_1191, CONNECT, SPRING)
-_TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-"""As in task files. Anything else is what a stranger's event asked for: it may even hold the comma that separates
-names in the header, and so name tasks that have their results."""
 
 
 def why_not(letter: Letter, max_replays: int) -> Skipped | None:
@@ -40,7 +36,8 @@ def why_not(letter: Letter, max_replays: int) -> Skipped | None:
         return "value_omitted"
     if letter.replay_count >= max_replays:
         return "replayed_too_often"
-    if letter.task is not None and not _TASK_NAME.fullmatch(letter.task):
+    # Such a name may hold the comma that separates names in the header, and so name tasks that have their results.
+    if not letter.possible_task:
         return "impossible_task"
     return None
 

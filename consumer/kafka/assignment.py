@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE
 
 from consumer.events import SourceRecord
+from consumer.kafka.headers import readable_headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -80,11 +81,9 @@ def source_record(message: Message, partition: Partition, epoch: int, now: float
 
 
 def _headers(message: Message) -> tuple[Header, ...]:
-    try:
-        headers = message.headers()
-    except (SystemError, UnicodeDecodeError):
-        # The client decodes header names as UTF-8 and fails with a SystemError where one is not. No such name can be
-        # passed on either, so the record goes on without headers rather than ending the worker.
+    headers = readable_headers(message)
+    if headers is None:
+        # No such name can be passed on either, so the record goes on without headers rather than ending the worker.
         logger.warning(
             "%s-%s offset %s: a header name is not UTF-8; the record is processed without its headers",
             message.topic(),
@@ -92,4 +91,4 @@ def _headers(message: Message) -> tuple[Header, ...]:
             message.offset(),
         )
         return ()
-    return tuple(headers) if headers else ()  # type: ignore[arg-type]  # the stub also allows what only producers give
+    return headers

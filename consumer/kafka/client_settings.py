@@ -30,10 +30,18 @@ input topic's max.message.bytes: the broker, not the client, says what is too la
 QUEUE_KBYTES = 131_072
 """Bound of the producer's queue; larger than ``MESSAGE_BYTES``, or such a record would never find room."""
 
-RECONNECT_MS = 1000
-"""Pause between tries to connect, about. When no broker can be reached librdkafka (2.10 and later, which then starts
-from the bootstrap addresses again) does not lengthen it, and its default comes to 20 tries a second and client: a login
-that fails would soon lock the account."""
+CONNECTING = {
+    # The first pause between tries to connect, about; it grows to reconnect.backoff.max.ms (10 s). A login that fails
+    # must not be tried 20 times a second.
+    "reconnect.backoff.ms": 1000,
+    # librdkafka's default forgets all brokers when none can be reached, and begins with the bootstrap addresses. Seen
+    # with 2.16, after the restart of an only broker: a transaction whose end waited for ever for a coordinator that
+    # was back long since.
+    "metadata.recovery.strategy": "none",
+    # A broker that starts may answer, for a moment, that it knows no topic. The client then believes it until it asks
+    # again, by default five minutes later, and neither fetches nor produces meanwhile.
+    "topic.metadata.refresh.interval.ms": 10_000,
+}
 
 _CONSUMER_ONLY = frozenset(
     {
@@ -116,7 +124,7 @@ def consumer_settings(config: Config) -> dict[str, Any]:
         "bootstrap.servers": config.kafka.bootstrap_servers,
         "group.id": config.kafka.group_id,
         "client.id": "rexstream",
-        "reconnect.backoff.ms": RECONNECT_MS,
+        **CONNECTING,
         # librdkafka's default is the end: a new group, a new partition or an expired offset would skip data.
         "auto.offset.reset": "earliest",
         "enable.auto.commit": False,
@@ -152,7 +160,7 @@ def producer_settings(config: Config) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "bootstrap.servers": config.kafka.bootstrap_servers,
         "client.id": "rexstream",
-        "reconnect.backoff.ms": RECONNECT_MS,
+        **CONNECTING,
         "enable.idempotence": True,
         "acks": "all",
         "partitioner": "murmur2_random",
@@ -184,7 +192,7 @@ def metadata_settings(config: Config) -> dict[str, Any]:
     return {
         "bootstrap.servers": config.kafka.bootstrap_servers,
         "client.id": "rexstream-lag",
-        "reconnect.backoff.ms": RECONNECT_MS,
+        **CONNECTING,
         **{name: value for name, value in given.items() if name not in _CONSUMER_ONLY | _PRODUCER_ONLY},
     }
 

@@ -189,6 +189,17 @@ def look_up(
         return Cluster(reader.metadata(topic).cluster_id or "", len(partitions))
 
 
+def require_topic(
+    bootstrap_servers: str, topic: str, *, client: Mapping[str, Any] | None = None, timeout: float = 10.0
+) -> None:
+    """Raise TopicUnusable unless ``topic`` is there; creates nothing. Raises ClusterUnreachable."""
+    with Reader(bootstrap_servers, client=client, timeout=timeout) as reader:
+        if not reader.partitions(topic):
+            raise TopicUnusable(
+                f"topic {topic!r} does not exist at {bootstrap_servers}: its name is another, or nothing was written"
+            )
+
+
 def is_embedded(bootstrap_servers: str, *, client: Mapping[str, Any] | None = None, timeout: float = 10.0) -> bool:
     """Whether the cluster is librdkafka's mock cluster (``rexstream broker``). Raises ClusterUnreachable."""
     return look_up(bootstrap_servers, client=client, timeout=timeout).embedded

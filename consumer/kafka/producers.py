@@ -9,18 +9,19 @@ from confluent_kafka import Producer
 from consumer.kafka.librdkafka_log import librdkafka_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
 
 class Producers:
     """One ``Producer`` at a time. Raises KafkaException for settings that librdkafka refuses."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._settings = dict(settings)
+    def __init__(self, settings: Callable[[], dict[str, Any]]) -> None:
+        """``settings()`` is asked for every new one, so that a transactional one can have an id of its own."""
+        self._settings = settings
         self.current = self._new()
 
     def replace(self) -> Producer:
-        """A new producer with the same settings, and so the same transactional id; what the old one held is dropped."""
+        """Another producer; what the old one held is dropped, and a transaction that it left open times out."""
         self.current.purge(blocking=False)
         self.current = self._new()
         return self.current
@@ -31,4 +32,4 @@ class Producers:
         return 0 if found is None or found.error is not None else len(found.partitions)
 
     def _new(self) -> Producer:
-        return Producer(self._settings, logger=librdkafka_logger("producer"))
+        return Producer(self._settings(), logger=librdkafka_logger("producer"))

@@ -12,11 +12,12 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from consumer.kafka.cluster import ClientErrors, ClusterUnreachable, Reader, TopicUnusable
+from consumer.kafka.cluster import ClientErrors, ClusterUnreachable, TopicUnusable
+from consumer.kafka.failed import kafka_cause
 from consumer.kafka.partition_counts import KEYED
 from consumer.kafka.replay_markers import marker_topic
 
@@ -67,27 +68,24 @@ class Replay:
 
     @property
     def size(self) -> int:
-        """Bytes of key and value."""
-        return len(self.output.key or b"") + len(self.output.value or b"")
+        """Bytes of key, value and headers."""
+        headers = sum(len(name.encode()) + len(value or b"") for name, value in self.output.headers)
+        return len(self.output.key or b"") + len(self.output.value or b"") + headers
 
 
-@contextlib.contextmanager
+class Targets(Protocol):
+    """The topics to send to."""
+
+    def count(self, topic: str) -> int:
+        """How many partitions it has, 0 for none such. Raises ClusterUnreachable and TopicUnusable."""
+
+
 def open_replayer(
-    bootstrap_servers: str,
-    dead_letter_topic: str,
-    *,
-    client: Mapping[str, Any],
-    producer: Mapping[str, Any],
-    timeout: float,
-) -> Iterator[Replayer]:
-    """A replayer. ``client`` are the settings of any client, ``producer`` those of the transactional one."""
-    errors = ClientErrors(bootstrap_servers)
-    with Reader(bootstrap_servers, client=client, timeout=timeout) as reader:
-
-        def count(topic: str) -> int:
-            return len(reader.partitions(topic))
-
-        yield Replayer(Producer(errors.settings(producer)), count, dead_letter_topic, bootstrap_servers, timeout)
+    bootstrap_servers: str, dead_letter_topic: str, targets: Targets, *, producer: Mapping[str, Any], timeout: float
+) -> Replayer:
+    """A replayer. ``producer`` are the settings of the transactional client, ``timeout`` is in seconds."""
+    settings = ClientErrors(bootstrap_servers).settings(producer)
+    return Replayer(Producer(settings), targets, dead_letter_topic, bootstrap_servers, timeout)
 
 
 class Replayer:
@@ -99,19 +97,18 @@ class Replayer:
     def __init__(
         self,
         producer: Producer,
-        count: Callable[[str], int],
+        targets: Targets,
         dead_letter_topic: str,
         bootstrap_servers: str,
         timeout: float,
     ) -> None:
-        """``count`` tells how many partitions a topic has, 0 for none such. ``timeout`` is in seconds."""
+        """``timeout`` is in seconds."""
         self._producer = producer
-        self._lookup = count
+        self._targets = targets
         self._dead_letter_topic = dead_letter_topic
         self._markers = marker_topic(dead_letter_topic)
         self._bootstrap_servers = bootstrap_servers
         self._timeout = timeout
-        self._counts: dict[str, int] = {}
 
     def begin(self) -> None:
         """Become the only replay of this topic. What was replayed before, markers read from now on tell in full."""
@@ -119,10 +116,6 @@ class Replayer:
             self._patiently(self._producer.init_transactions)
         except KafkaException as error:
             raise self._unwell(error.args[0]) from None
-
-    def exists(self, topic: str) -> bool:
-        """Whether a letter's original topic is still there. Producing to it could create it anew."""
-        return self._count(topic) > 0
 
     def write(self, replays: Sequence[Replay]) -> list[tuple[Replay, str]]:
         """Send all of them, with their markers; returns those that their topic refuses, with the reason.
@@ -158,13 +151,13 @@ class Replayer:
                 failed.append(error)
 
         try:
-            self._producer.begin_transaction()
-            for replay in replays:
-                self._produce(replay.output.topic, self._place(replay.output), replay.output, reported)
-                self._mark(replay.id, reported)
-            # Reports are served here; message.timeout.ms bounds the wait.
-            while self._producer.flush(1.0):
-                pass
+            with _client_errors():
+                self._producer.begin_transaction()
+                for replay in replays:
+                    self._produce(replay, reported)
+                # Reports are served here; message.timeout.ms bounds the wait.
+                while self._producer.flush(1.0):
+                    pass
             if not failed:
                 self._patiently(self._producer.commit_transaction)
                 return None
@@ -173,7 +166,7 @@ class Replayer:
             failed.append(error.args[0])
         except KeyboardInterrupt:
             # Left open it would block the readers of the topics until its timeout.
-            with contextlib.suppress(KafkaException):
+            with contextlib.suppress(KafkaException), _client_errors():
                 self._producer.abort_transaction(self._timeout)
             raise
         try:
@@ -183,37 +176,46 @@ class Replayer:
         # Of the records of a refused batch some only say that they went down with it.
         return next((error for error in failed if error.code() in _REFUSALS), failed[0])
 
-    def _produce(self, topic: str, partition: int, output: Output, reported: Callable[..., None]) -> None:
-        self._producer.produce(
-            topic,
-            value=output.value,
-            key=output.key,
-            headers=list(output.headers),
-            partition=partition,
-            on_delivery=reported,
-        )
-
-    def _mark(self, letter_id: str, reported: Callable[..., None]) -> None:
+    def _produce(self, replay: Replay, reported: Callable[..., None]) -> None:
+        """The record and its marker."""
+        output = replay.output
+        record = {
+            "topic": output.topic,
+            "value": output.value,
+            "key": output.key,
+            "headers": list(output.headers),
+            "partition": self._place(output),
+        }
         # Not null: that would be a tombstone, which compaction takes away together with the key.
-        self._producer.produce(self._markers, value=b"", key=letter_id.encode(), on_delivery=reported)
+        marker = {"topic": self._markers, "value": b"", "key": replay.id.encode()}
+        for content in (record, marker):
+            while not self._queued(content, reported):
+                self._producer.poll(1.0)
+
+    def _queued(self, content: dict[str, Any], reported: Callable[..., None]) -> bool:
+        """Whether the client's queue had room for it."""
+        try:
+            self._producer.produce(**content, on_delivery=reported)
+        except BufferError:
+            if len(self._producer):
+                return False
+            # Larger than the whole queue: it would never find room.
+            raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)) from None
+        return True
 
     def _place(self, output: Output) -> int:
         """The original partition while both topics have as many, as it was on the way here; else the key's."""
-        count = self._count(output.topic)
-        same = count == self._count(self._dead_letter_topic)
+        count = self._targets.count(output.topic)
+        same = count == self._targets.count(self._dead_letter_topic)
         return output.partition if same and output.partition is not None and output.partition < count else KEYED
-
-    def _count(self, topic: str) -> int:
-        if topic not in self._counts:
-            self._counts[topic] = self._lookup(topic)
-        return self._counts[topic]
 
     def _patiently(self, call: Callable[[float], None]) -> None:
         """Repeat a transactional call while it only needs more time, up to the timeout."""
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                call(max(0.1, deadline - time.monotonic()))
+                with _client_errors():
+                    call(max(0.1, deadline - time.monotonic()))
             except KafkaException as raised:
                 error = raised.args[0]
                 self._check(error)
@@ -221,7 +223,8 @@ class Replayer:
                     raise
                 if time.monotonic() >= deadline:
                     raise self._unwell(error) from None
-                self._producer.poll(0)
+                with _client_errors():
+                    self._producer.poll(0)
             else:
                 return
 
@@ -243,3 +246,14 @@ class Replayer:
                 f"{self._bootstrap_servers} gives this client no transaction ({error.name()}: {error.str()}); grant it "
                 "WRITE on the transactional id and on the topics"
             ) from None
+
+
+@contextlib.contextmanager
+def _client_errors() -> Iterator[None]:
+    """Raise the client's own error where it hides behind a SystemError."""
+    try:
+        yield
+    except SystemError as error:
+        if (cause := kafka_cause(error)) is None:
+            raise
+        raise cause from None

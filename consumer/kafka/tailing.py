@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartition
 
 from consumer.events import SourceRecord
-from consumer.kafka.cluster import ClusterUnreachable, Reader
+from consumer.kafka.cluster import ClusterUnreachable, Reader, TopicUnusable
+from consumer.kafka.headers import readable_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -123,6 +124,11 @@ def read_to_end(
                 if offset < ends.get(partition, 0):
                     yield message
                 offset += 1
+            elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                # Who may only describe a topic learns its partitions and their ends, but no record comes.
+                raise TopicUnusable(
+                    f"topic {topic!r} cannot be read at {bootstrap_servers}: {error.str()}; grant this client READ"
+                )
             # The end may be a transaction's marker, which is never delivered: only the end-of-partition event tells.
             elif error.code() != KafkaError._PARTITION_EOF:
                 continue
@@ -155,6 +161,8 @@ def record_of(message: Message) -> SourceRecord:
 
 
 def headers_of(message: Message) -> tuple[Header, ...]:
-    """The headers as they came: a list, names repeat, values may be null or not UTF-8."""
-    # The library's annotation also allows what it only accepts on the way in.
-    return tuple(cast("list[Header]", message.headers() or []))
+    """The headers as they came: a list, names repeat, values may be null or not UTF-8.
+
+    None of them when a name is not UTF-8: then the client gives none, as it does to a worker.
+    """
+    return readable_headers(message) or ()

@@ -82,7 +82,7 @@ class Ownership(Protocol):
 
 
 class Producers(Protocol):
-    """The producer of now, and the next one with the same transactional id."""
+    """The producer of now, and the next one, with a transactional id of its own."""
 
     @property
     def current(self) -> TransactionalProducer:

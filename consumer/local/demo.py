@@ -10,7 +10,7 @@ import urllib.request
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import confluent_kafka as ck
 import yaml
@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import consumer
 from consumer.kafka.cluster import ClusterUnreachable, TopicUnusable, look_up
+from consumer.kafka.tailing import headers_of
 from consumer.local.demo_summary import Seen, WorkerNumbers
 from consumer.local.partition_budget import PartitionBudget, PartitionFull
 from consumer.local.processes import Child, ChildError
@@ -197,7 +198,7 @@ def _configuration(broker: str, model_server: str, models: Path, http: str) -> d
 
 def _note(seen: Seen, message: ck.Message) -> None:
     if message.topic() == DEAD:
-        headers = {name: bytes(value or b"").decode("utf-8", "replace") for name, value in _headers(message)}
+        headers = {name: bytes(value or b"").decode("utf-8", "replace") for name, value in headers_of(message)}
         seen.dead_letters[(message.key() or b"").decode()] = headers
         return
     result = json.loads(message.value() or b"")
@@ -205,11 +206,6 @@ def _note(seen: Seen, message: ck.Message) -> None:
     seen.doubled += key in seen.results
     seen.results[key] = result
     seen.latencies_ms.append(message.timestamp()[1] - result["record"]["timestamp"])
-
-
-def _headers(message: ck.Message) -> list[tuple[str, bytes | None]]:
-    # The library's annotation also allows what it only accepts on the way in.
-    return cast("list[tuple[str, bytes | None]]", message.headers() or [])
 
 
 def _create_topics(broker: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from consumer.batching.deadlines import CallTimeout
+from consumer.batching.exposure import Exposure
 from consumer.batching.shapes import padded_length
 from consumer.serving.protocol import Failure, ServingError
 from consumer.serving.witnesses import Witnesses
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from consumer.extraction.window import Window
     from consumer.serving.protocol import Answer, ModelClient
     from consumer.serving.windows import DispatchObserver
+
+_ALIVE = frozenset({"RESOURCE_EXHAUSTED", "ANSWER"})
+"""Codes of calls that failed and yet were answered by a server that is there."""
 
 
 class ModelCalls:
@@ -35,16 +39,20 @@ class ModelCalls:
         self._clock = clock
         self._timeout = CallTimeout()
         self._witnesses = Witnesses()
+        self.exposure = Exposure()
         self.version: str | None = None
         """The model version that answered last; None before the first answer."""
 
-    async def work(self, windows: Sequence[Window], length: int) -> Answer:
+    async def work(
+        self, windows: Sequence[Window], length: int, patience: float = 1.0, *, suspect_alone: bool = False
+    ) -> Answer:
         """Windows that somebody waits for, padded to ``length`` tokens.
 
-        Only these teach the timeout: a probe is small, and its success proves no patience too long.
+        Only these teach the timeout: a probe is small, and its success proves no patience too long. ``patience``
+        multiplies it. ``suspect_alone``: if the server goes away now, these were the only ones in flight.
         """
         try:
-            answer = await self._predict(windows, length)
+            answer = await self._predict(windows, length, patience, suspect_alone=suspect_alone)
         except ServingError as error:
             if error.code == "DEADLINE_EXCEEDED":
                 self._timeout.missed()
@@ -76,17 +84,26 @@ class ModelCalls:
         """A real window of about this padded length that was answered before."""
         return self._witnesses.like(length)
 
-    def most_patient(self, tokens: int) -> bool:
+    def most_patient(self, tokens: int, patience: float = 1.0) -> bool:
         """Whether a call of so many tokens already gets all the time there is."""
-        return self._timeout.seconds(tokens) >= CallTimeout.CEILING
+        return self._seconds(tokens, patience) >= CallTimeout.CEILING
 
-    async def _predict(self, windows: Sequence[Window], length: int) -> Answer:
+    def _seconds(self, tokens: int, patience: float) -> float:
+        return min(CallTimeout.CEILING, patience * self._timeout.seconds(tokens))
+
+    async def _predict(
+        self, windows: Sequence[Window], length: int, patience: float = 1.0, *, suspect_alone: bool = False
+    ) -> Answer:
         started = self._clock()
         try:
-            answer = await self._client.predict(windows, length, self._timeout.seconds(len(windows) * length))
+            answer = await self._client.predict(windows, length, self._seconds(len(windows) * length, patience))
         except ServingError as error:
+            if error.failure is not Failure.BATCH_FAULT and error.code not in _ALIVE:
+                self.exposure.failed(self._clock(), suspect_alone=suspect_alone)
             self._observer.model_called(self._model, "", error.code, self._clock() - started)
             raise
+        real = sum(window is not self.known_good for window in windows)
+        self.exposure.answered(started, self._clock(), real)
         self.version = answer.model_version
         self._observer.model_called(answer.model_name, answer.model_version, "OK", answer.seconds)
         return answer

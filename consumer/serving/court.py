@@ -51,6 +51,9 @@ class Court:
         self._send_alone = send_alone
         self._clock = clock
         self._jury = Jury()
+        self._crashes = Jury()
+        self.judging = 0
+        """Verdicts for which the model is being asked now."""
         self._open: set[Inquiry] = set()
         self._accused: list[Charge] = []
         # What is known beside the accused, and the batches that are still to be heard.
@@ -70,6 +73,7 @@ class Court:
 
     def answered(self, group: Group) -> None:
         """All its windows were answered."""
+        self._crashes.answered(len(group.entries))
         if group.inquiry is not None:
             group.inquiry.answered += len(group.entries)
         self.left(group)
@@ -120,8 +124,20 @@ class Court:
     def mended(self) -> None:
         """The model answers what it refused: nothing that it did before counts."""
         self._jury.acquit()
+        self._crashes.acquit()
+
+    def crashed(self, entry: Entry) -> bool:
+        """The server went away while it had this window alone; whether it does so of too many events to be theirs."""
+        return self._crashes.blames_model([entry.origin], 0)
 
     async def _judge(self, accused: list[Charge], answered: int) -> None:
+        self.judging += 1
+        try:
+            await self._examine(accused, answered)
+        finally:
+            self.judging -= 1
+
+    async def _examine(self, accused: list[Charge], answered: int) -> None:
         busy = 0
         while True:
             charges = _still_waiting(accused)
@@ -184,5 +200,15 @@ def _most(guilty: list[Charge], answered: int) -> ServingError:
         f"{len(guilty)} of the last {len(guilty) + answered} windows were refused and too few before them answered,"
         f" though a known-good one is: {error.message}; nothing is dead-lettered, and some are asked again until one"
         " is answered"
+    )
+    return ServingError(Failure.DEPLOYMENT, error.code, what)
+
+
+def dies_of_all(error: ServingError, windows: int) -> ServingError:
+    """What to say of a server that ``crashed`` blames."""
+    what = (
+        f"the model server went away in the calls of {windows} windows, one by one, and answered no other window in"
+        f" between, though the known-good one: {error.message}; nothing is dead-lettered, and some are asked again"
+        " until one is answered"
     )
     return ServingError(Failure.DEPLOYMENT, error.code, what)

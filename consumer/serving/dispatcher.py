@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from consumer.batching.backoff import Backoff
 from consumer.batching.caps import Caps
+from consumer.batching.crashes import BROKEN_OFF
 from consumer.batching.policy import Endpoint
 from consumer.batching.queue import LengthQueue, Pending
 from consumer.batching.retry_budget import RetryBudget
 from consumer.serving.calls import ModelCalls
-from consumer.serving.court import Court
+from consumer.serving.court import Court, dies_of_all
 from consumer.serving.groups import Entry, Group
 from consumer.serving.protocol import Failure, Relief, ServingError
+from consumer.serving.quarantine import Quarantine
 from consumer.serving.recovery import Recovery
 from consumer.serving.refused import WindowRefused
 from consumer.serving.windows import State, WindowAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable, Iterable
+    from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 
     from consumer.batching.policy import Policy
     from consumer.extraction.window import Window
@@ -62,11 +64,14 @@ class Dispatcher:
         self._calls = ModelCalls(client, known_good, model, observer, clock)
         self._recovery = Recovery(self._calls, self._backoff, observer, on_state, clock)
         self._court = Court(self._calls, self._recovery, self._backoff, self._spawn, self._by_itself, clock)
+        self._quarantine = Quarantine(self._calls.exposure, clock, self._backoff.uniform)
         self._queue = LengthQueue()
         self._entries: dict[int, Entry] = {}
         self._retries: list[Group] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._in_flight: dict[Group, int] = {}
+        self._trying = self._controlling = False
+        self._draining_since: float | None = None
         self._not_before = 0.0
         self._busy_in_a_row = 0
         self._last_id = 0
@@ -103,7 +108,8 @@ class Dispatcher:
     def waiting(self) -> int:
         """Windows that wait for a batch, or for what becomes of them."""
         retries = sum(len(group.entries) for group in self._retries)
-        return len(self._queue) + retries + self._recovery.waiting + self._court.held
+        held = self._recovery.waiting + self._court.held + self._quarantine.waiting
+        return len(self._queue) + retries + held
 
     @property
     def in_flight(self) -> int:
@@ -137,6 +143,8 @@ class Dispatcher:
         now = self._clock()
         if now < self._not_before:
             return self._not_before
+        if self._trying or self._try_suspect(now):
+            return None
         for group in [group for group in self._retries if group.not_before <= now]:
             if len(self._in_flight) >= self._caps.max_in_flight:
                 break
@@ -152,8 +160,13 @@ class Dispatcher:
         if decision.batches:
             # Withdrawn windows may have left an endpoint idle.
             self._wake.set()
+        control_at = None if self._controlling else self._quarantine.control_at()
+        if control_at is not None and control_at <= now:
+            self._controlling = True
+            self._spawn(self._control(), ())
         later = [group.not_before for group in self._retries if group.not_before > now]
-        return min([*later, *([] if decision.wake_at is None else [decision.wake_at])], default=None)
+        others = (decision.wake_at, self._quarantine.wake_at())
+        return min([*later, *(at for at in others if at is not None)], default=None)
 
     def _send(self, group: Group, length: int, reason: str) -> None:
         if not group.drop_withdrawn():
@@ -165,10 +178,68 @@ class Dispatcher:
         self._in_flight[group] = rows
         self._spawn(self._call(group, length), group.entries)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], entries: Iterable[Entry]) -> None:
+    def _try_suspect(self, now: float) -> bool:
+        """Send the suspect that is due, if there is one, as soon as nothing else is in flight; nothing else until then.
+
+        Whether there is one.
+        """
+        suspect = self._quarantine.due()
+        if suspect is None:
+            self._draining_since = None
+            return False
+        if self._draining_since is None:
+            self._draining_since = now
+        if not (self._in_flight or self._controlling or self._court.judging):
+            self._quarantine.take(suspect)
+            self._trying = True
+            self._spawn(self._trial(suspect, self._draining_since), suspect.entries)
+            self._draining_since = None
+        return True
+
+    async def _trial(self, suspect: Group, began: float) -> None:
+        """One suspect with the server for itself, right after the known-good window."""
+        try:
+            self._in_flight[suspect] = rows = len(suspect.entries)
+            if not await self._healthy(self._calls.probe(suspect.length)):
+                del self._in_flight[suspect]
+                self._quarantine.add(suspect, 0.0)
+            else:
+                suspect.crash.tried(self._calls.exposure, self._clock())
+                self._court.sent(suspect)
+                useful = sum(entry.window.length for entry in suspect.entries)
+                self._observer.batch_sent(rows, useful, rows * suspect.length, "retry")
+                await self._call(suspect, suspect.length, suspect_alone=True)
+        finally:
+            self._trying = False
+            self._quarantine.tried(began)
+
+    async def _control(self) -> None:
+        """Let the server show that it lives without the suspects: it answers a real window and the known-good one."""
+        try:
+            length = self._quarantine.control_length()
+            if (witness := self._calls.witness(length)) is None or await self._healthy(
+                self._calls.ask(witness), witness
+            ):
+                await self._healthy(self._calls.probe(length))
+        finally:
+            self._controlling = False
+
+    async def _healthy(self, question: Coroutine[Any, Any, None], witness: Window | None = None) -> bool:
+        """Whether the server answers what it must; if it does not, nothing that was in flight is to blame."""
+        try:
+            await question
+        except ServingError as error:
+            if error.relief is Relief.FEWER_IN_FLIGHT:
+                self._quarantine.busy()
+            else:
+                self._recovery.control_failed(error, witness)
+            return False
+        return True
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], entries: Iterable[Entry]) -> None:
         """Run beside the pump; a defect of ours reaches those who wait, or they would wait for ever."""
 
-        def ended(task: asyncio.Task[None]) -> None:
+        def ended(task: asyncio.Task[Any]) -> None:
             self._tasks.discard(task)
             self._wake.set()
             if not task.cancelled() and (bug := task.exception()) is not None:
@@ -180,13 +251,14 @@ class Dispatcher:
         self._tasks.add(task)
         task.add_done_callback(ended)
 
-    async def _call(self, group: Group, length: int) -> None:
+    async def _call(self, group: Group, length: int, *, suspect_alone: bool = False) -> None:
+        windows = [entry.window for entry in group.entries]
+        sent_at = self._clock()
         try:
-            answer = await self._calls.work([entry.window for entry in group.entries], length)
+            answer = await self._calls.work(windows, length, group.patience, suspect_alone=suspect_alone)
         except ServingError as error:
-            group.last_error = error
-            if group.first_failed_at is None:
-                group.first_failed_at = self._clock()
+            now = self._clock()
+            group.failed(error, now, now - sent_at, suspect_alone=suspect_alone)
             self._failed(group, error)
         else:
             self._answered(group, answer)
@@ -221,10 +293,11 @@ class Dispatcher:
                 # outage however often it happens.
                 self._caps.fewer_in_flight(self._clock())
                 self._busy_in_a_row += 1
-                self._again(group)
+                self._again([group])
             case Failure.TRANSIENT, Relief.SMALLER_MEMORY | Relief.FEWER_BYTES if not alone:
                 self._caps.fewer_tokens(self._clock())
-                self._again(group)
+                self._court.left(group)
+                self._again(group.halves() if group.quarantined else [group])
             case _:
                 self._court.left(group)
                 self._recovery.suspect(group, error)
@@ -235,13 +308,17 @@ class Dispatcher:
             self._queue.add(entry.pending)
         self._wake.set()
 
-    def _again(self, group: Group) -> None:
-        """Put the windows back to be batched anew under the lowered caps, after a pause."""
-        self._court.left(group)
+    def _again(self, groups: Sequence[Group]) -> None:
+        """Send the windows again after a pause, batched anew under the lowered caps; but suspects by themselves."""
         self._observer.model_retried()
-        self._enqueue(group.entries)
         now = self._clock()
         self._not_before = now + max(self._backoff.pause(self._busy_in_a_row), self._budget.delay(now))
+        for group in groups:
+            self._court.left(group)
+            if group.quarantined:
+                self._quarantine.add(group, 0.0)
+            else:
+                self._enqueue(group.entries)
 
     def _by_itself(self, group: Group, pause: float = 0.0) -> None:
         """Send these windows again, together and with nobody else, in ``pause`` seconds."""
@@ -265,17 +342,31 @@ class Dispatcher:
 
     def _settle(self, suspect: Group, fault: ServingError, *, server_was_healthy: bool) -> None:
         """What becomes of windows that failed, now that the server answers."""
-        now = self._clock()
+        error = suspect.last_error or fault
+        broke_off = error.code in BROKEN_OFF
+        send_again = self._isolate if broke_off or suspect.quarantined else self._by_itself
         if len(suspect.entries) > 1:
             for half in suspect.halves():
-                self._by_itself(half, self._budget.delay(now))
+                send_again(half, self._budget.delay(self._clock()))
             return
-        if server_was_healthy:
-            error = suspect.last_error or fault
-            final = self._calls.most_patient(suspect.length)
+        if broke_off:
+            if suspect.quarantined and self._court.crashed(suspect.entries[0]):
+                guilty = [*suspect.entries, *self._quarantine.crashed_alone()]
+                self._recovery.fault_proved(dies_of_all(error, len(guilty)), guilty)
+                return
+            if suspect.crash.poison:
+                self._court.charge(suspect, "Poison", error, suspect.crash.crashes)
+                return
+        elif server_was_healthy:
+            final = self._calls.most_patient(suspect.length, suspect.patience)
             reason = suspect.suspicion.failed_alone(error.code, deadline_final=final)
             if reason is not None:
                 self._court.charge(suspect, reason, error, suspect.suspicion.attempts)
                 return
         pause = suspect.suspicion.pause(self._backoff.first, self._backoff.limit)
-        self._by_itself(suspect, max(pause, self._budget.delay(now)))
+        send_again(suspect, max(pause, self._budget.delay(self._clock())))
+
+    def _isolate(self, group: Group, pause: float) -> None:
+        self._observer.model_retried()
+        self._quarantine.add(group, pause)
+        self._wake.set()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from consumer.batching.crashes import BROKEN_OFF, CrashRecord
 from consumer.batching.shapes import padded_length
 from consumer.batching.suspicion import Suspicion
+from consumer.serving.protocol import Failure
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from consumer.extraction.window import Window
     from consumer.serving.protocol import ServingError
     from consumer.serving.windows import WindowAnswer
+
+MOST_PATIENCE = 16.0
+"""With it a call has all the time there is (``consumer.batching.deadlines``), however fast the calls of others are."""
 
 
 @dataclass(eq=False, slots=True)
@@ -37,6 +42,11 @@ class Group:
     last_error: ServingError | None = None
     first_failed_at: float | None = None
     not_before: float = 0.0
+    crash: CrashRecord = field(default_factory=CrashRecord)
+    quarantined: bool = False
+    """Whether the server may have gone away because of it, so that it is only sent with no other call in flight."""
+    patience: float = 1.0
+    """How many times as long as others its calls may take: doubled whenever one of them ran out of time."""
     inquiry: Inquiry | None = None
     """The batch in which they were first sent together; None once they are no part of it any more."""
 
@@ -50,13 +60,30 @@ class Group:
         self.entries = [entry for entry in self.entries if not entry.future.done()]
         return bool(self.entries)
 
+    def failed(self, error: ServingError, now: float, seconds: float, *, suspect_alone: bool) -> None:
+        """Its call, which lasted ``seconds``, failed; ``suspect_alone`` if no other was in flight meanwhile."""
+        self.last_error = error
+        if self.first_failed_at is None:
+            self.first_failed_at = now
+        if error.failure is Failure.TRANSIENT and error.code in BROKEN_OFF:
+            self.crash.broke_off(seconds, alone=suspect_alone)
+        elif suspect_alone:
+            self.crash.ended_otherwise()
+        if error.code == "DEADLINE_EXCEEDED":
+            self.patience = min(MOST_PATIENCE, self.patience * 2)
+
     def halves(self) -> tuple[Group, Group]:
         """Two groups that start without suspicion: what a crowd did says nothing about one window of it."""
         middle = (len(self.entries) + 1) // 2
-        first, second = self.entries[:middle], self.entries[middle:]
-        return (
-            Group(first, last_error=self.last_error, first_failed_at=self.first_failed_at),
-            Group(second, last_error=self.last_error, first_failed_at=self.first_failed_at),
+        return self._part(self.entries[:middle]), self._part(self.entries[middle:])
+
+    def _part(self, entries: list[Entry]) -> Group:
+        return Group(
+            entries,
+            last_error=self.last_error,
+            first_failed_at=self.first_failed_at,
+            crash=self.crash.parted(),
+            patience=self.patience,
         )
 
 

@@ -51,6 +51,7 @@ class Recovery:
         self._suspects: list[Group] = []
         self._held: list[Entry] = []
         self._witness: Window | None = None
+        self._control_failed = False
         self._needs_proof = False
         self.fault: ServingError | None = None
         self.state = State.OK
@@ -79,6 +80,14 @@ class Recovery:
         self._needs_proof = self._needs_proof or witness is not None
         self._begin(error)
         self._set_state(error)
+
+    def control_failed(self, error: ServingError, witness: Window | None) -> None:
+        """The known-good window was not answered, or ``witness`` beside it: nothing that was in flight is to blame.
+
+        A witness must be answered again before sending goes on.
+        """
+        self._control_failed = witness is not None
+        self.fault_found(error, [], witness)
 
     def fault_proved(self, error: ServingError, windows: list[Entry]) -> None:
         """The model refuses ``windows``, too many to be refused; one of them must be answered before sending goes on.
@@ -120,6 +129,8 @@ class Recovery:
             return None
         # Nobody waits any more, as after a revocation: then there is nobody to harm either.
         windows = [entry.window for entry in self._held if not entry.future.done()]
+        if not windows and self._control_failed:
+            return self._witness
         if windows and self._witness is not None:
             # Every other time: the server healed when this one is answered, whatever the others are.
             if failures % 2 == 0:
@@ -130,7 +141,7 @@ class Recovery:
     def _end(self, failures: int) -> Recovered:
         done = Recovered(self._suspects, self._held, failures, self._needs_proof)
         self._suspects, self._held = [], []
-        self._witness, self._needs_proof, self.fault = None, False, None
+        self._witness, self._control_failed, self._needs_proof, self.fault = None, False, False, None
         self._breaker.close()
         self._observer.breaker(self._breaker.state)
         if self.state is not State.OK:

@@ -182,9 +182,10 @@ def _compare(
     found.strangers += sum(
         len(copies) for place, there in seen.items() if place not in numbers for copies in there.values()
     )
-    for number, record in sent.items():
-        if record.place is not None and numbers.get(record.place) != number:
-            found.lost_inputs.append(f"record {number} at {record.place[0]}-{record.place[1]}")
+    there_are = set(numbers.values())
+    found.lost_inputs = [
+        f"record {number}" for number, record in sent.items() if record.acknowledged and number not in there_are
+    ]
     owners: dict[str, set[Place]] = defaultdict(set)
     for place, number in sorted(numbers.items()):
         review = sent[number].review

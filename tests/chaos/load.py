@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from confluent_kafka import Producer
 
@@ -13,12 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from chaos.reviews import Review
-    from confluent_kafka import KafkaError, Message
+    from confluent_kafka import KafkaError
 
 SEQUENCE = "chaos-sequence"
 """Header of every record that is sent: the number under which the audit finds what it owes."""
-
-_FLUSH_SECONDS = 180.0
 
 
 @dataclass(slots=True)
@@ -26,8 +24,8 @@ class Sent:
     """One record that was handed to the producer."""
 
     review: Review
-    place: tuple[int, int] | None = None
-    """Partition and offset, once the broker acknowledged it."""
+    acknowledged: bool = False
+    """Whether the broker has it. Where is not known after every retry, so the audit looks for its number."""
 
 
 class Load:
@@ -43,6 +41,7 @@ class Load:
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
                 "linger.ms": 5,
+                "topic.metadata.refresh.interval.ms": 5000,  # a broker that starts may know no topic for a moment
                 # While the brokers are away the records wait.
                 "message.timeout.ms": 0,
                 "message.max.bytes": 16_000_000,
@@ -64,13 +63,13 @@ class Load:
         self._thread = threading.Thread(target=self._run, args=(rate, write), name="chaos-load", daemon=True)
         self._thread.start()
 
-    def stop(self) -> int:
-        """No more records, and every one acknowledged; how many there are."""
+    def stop(self, patience: float = 180.0) -> int:
+        """No more records, and every one acknowledged within ``patience`` seconds; how many there are."""
         if self._thread is not None:
             self._stopping.set()
             self._thread.join()
             self._thread = None
-        left = self._producer.flush(_FLUSH_SECONDS)
+        left = self._producer.flush(patience)
         if left or self.refused:
             raise RuntimeError(f"{left} records of the load were not acknowledged; refused: {self.refused[:3]}")
         return len(self.sent)
@@ -96,9 +95,8 @@ class Load:
             on_delivery=lambda error, message: self._reported(sent, error, message),
         )
 
-    def _reported(self, sent: Sent, error: KafkaError | None, message: Any) -> None:
-        if error is not None:
+    def _reported(self, sent: Sent, error: KafkaError | None, _: object) -> None:
+        if error is None:
+            sent.acknowledged = True
+        else:
             self.refused.append(str(error))
-            return
-        acknowledged: Message = message
-        sent.place = acknowledged.partition() or 0, acknowledged.offset() or 0

@@ -30,6 +30,15 @@ class Kafka:
     """Names another version than the tests' own."""
 
 
+RULES = Kafka(
+    settings=(
+        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found=true",
+    )
+)
+"""Topics may be made read-only."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One fault with the outcome that it must have, written before it is run."""

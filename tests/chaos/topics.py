@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 if TYPE_CHECKING:
@@ -43,6 +45,25 @@ class Topics:
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
         admin = self._admin()  # kept: its answers end with it
         admin.incremental_alter_configs([resource])[resource].result(PATIENCE_SECONDS)
+
+    def forbid_writing(self, topic: str) -> None:
+        """Until ``allow_writing``. A topic with any rule refuses whatever no rule allows; reading stays allowed."""
+        admin = self._admin()
+        rules = [
+            AclBinding(*_literal(topic), "User:*", "*", operation, AclPermissionType.ALLOW)
+            for operation in (AclOperation.READ, AclOperation.DESCRIBE)
+        ]
+        for answer in admin.create_acls(rules).values():
+            answer.result(PATIENCE_SECONDS)
+
+    def allow_writing(self, topic: str) -> None:
+        """No rule is left: what no rule is about is allowed."""
+        admin = self._admin()
+        # None is any principal and any host; the library's annotation does not say so.
+        everyone: Any = None
+        every = AclBindingFilter(*_literal(topic), everyone, everyone, AclOperation.ANY, AclPermissionType.ANY)
+        for answer in admin.delete_acls([every]).values():
+            answer.result(PATIENCE_SECONDS)
 
     def exists(self, topic: str) -> bool:
         """Whether the brokers know it."""
@@ -165,3 +186,7 @@ class Topics:
             if time.monotonic() > deadline:
                 raise RuntimeError(otherwise)
             time.sleep(0.1)
+
+
+def _literal(topic: str) -> tuple[ResourceType, str, ResourcePatternType]:
+    return ResourceType.TOPIC, topic, ResourcePatternType.LITERAL

@@ -109,6 +109,17 @@ def test_an_emptied_section_means_its_defaults(write: Any) -> None:
     assert load_config(write("kafka:\n  registry:\n  # url: x\nmodel:\n"), {}) == Config()
 
 
+@pytest.mark.parametrize("text", ["model:\n  tls:\n    # ca_file: x\n", "model: {tls: null}\n"])
+def test_an_empty_section_that_is_off_by_default_is_refused(write: Any, text: str) -> None:
+    """``model.tls:`` with every key commented out looks like TLS and would be plaintext."""
+    problem = refused(write(text))["model.tls"]
+    assert problem.origin in ("rexstream.yaml:1", "rexstream.yaml:2")
+    assert problem.fix == "write {} for TLS with public authorities, or remove it"
+    assert refused(None, {"REXSTREAM_MODEL__TLS": ""})["model.tls"].origin == "REXSTREAM_MODEL__TLS"
+    assert load_config(write("model: {tls: {}}\n"), {}).model.tls is not None
+    assert load_config(write("model: {tls: {}}\n"), {}, ["model.tls=null"]).model.tls is None
+
+
 def test_an_empty_file_means_the_defaults(write: Any) -> None:
     """So does a file of comments."""
     assert load_config(write("# nothing\n"), {}) == Config()

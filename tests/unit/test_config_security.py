@@ -126,3 +126,68 @@ def test_what_is_unsafe_is_warned_of(write: Any) -> None:
     assert "the password" in plain
     assert "the password" not in scram
     assert load(write(protocol="sasl_ssl", **LOGIN), {}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("flag", "key"),
+    [
+        ("kafka.registry.url=https://u:hunter2@h:8081", "kafka.registry.url"),
+        ("kafka.registry.url=https://hunter2@h:8081", "kafka.registry.url"),
+        ("kafka.registry={url: 'https://u:hunter2@h:8081'}", "kafka.registry.url"),
+        (
+            "kafka.client.sasl.oauthbearer.token.endpoint.url=https://u:hunter2@h/t",
+            "kafka.client.sasl.oauthbearer.token.endpoint.url",
+        ),
+    ],
+)
+def test_a_url_with_a_password_is_not_taken_from_the_command_line(flag: str, key: str) -> None:
+    """It stands in the process table like any other; in a variable, and without userinfo, it may come."""
+    problem = refused(None, {}, flag)[key]
+    assert "command line" in problem.what
+    assert "hunter2" not in str(problem)
+    variable = {"REXSTREAM_KAFKA__REGISTRY__URL": "https://u:hunter2@h:8081"}
+    assert load_config(None, variable).kafka.registry.url == variable["REXSTREAM_KAFKA__REGISTRY__URL"]
+    load_config(None, {}, ["kafka.registry.url=https://h:8081/a@b"])
+
+
+def test_a_file_is_no_environment_whatever_its_name(tmp_path: Path) -> None:
+    """REXSTREAM_prod.yaml begins like a variable, and a password in it is one in a file all the same."""
+    path = tmp_path / "REXSTREAM_prod.yaml"
+    section = {"protocol": "sasl_ssl", "mechanism": "PLAIN", "username": "u", "password": "hunter2"}
+    path.write_text(yaml.safe_dump({"kafka": {"security": section}}))
+    assert f"set {PASSWORD}" in refused(str(path))["kafka.security.password"].fix
+    path.write_text(yaml.safe_dump({"kafka": {"client": {"sasl.password": "hunter2"}}}))
+    assert [warning.key for warning in load(str(path), {}).warnings] == ["kafka.client.sasl.password"]
+
+
+@pytest.mark.parametrize("word", ["null", "~", "true", "0123", " "])
+def test_a_password_is_taken_as_it_is_written(write: Any, word: str) -> None:
+    """What YAML would read otherwise is a password like any other."""
+    path = write(protocol="sasl_ssl", mechanism="PLAIN", username="u")
+    assert load_config(path, {PASSWORD: word}).kafka.security.password == word
+
+
+def test_an_empty_password_is_refused_by_its_own_name(write: Any) -> None:
+    """A variable that its template left empty is what has to be mended, and no other key is."""
+    problem = refused(write(protocol="sasl_ssl", mechanism="PLAIN", username="u"), {PASSWORD: ""})
+    assert list(problem) == ["kafka.security.password"]
+    assert problem["kafka.security.password"].origin == PASSWORD
+    assert "is empty text" in problem["kafka.security.password"].what
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "warned"),
+    [
+        ("enable.ssl.certificate.verification", False, True),
+        ("enable.ssl.certificate.verification", "False", True),
+        ("enable.ssl.certificate.verification", 0, True),
+        ("enable.ssl.certificate.verification", True, False),
+        ("ssl.endpoint.identification.algorithm", "none", True),
+        ("ssl.endpoint.identification.algorithm", "https", False),
+    ],
+)
+def test_tls_that_takes_anyone_for_the_brokers_is_warned_of(write: Any, key: str, value: Any, warned: bool) -> None:
+    """It is encrypted, and to whom nobody knows."""
+    warnings = load(write({key: value}, protocol="ssl"), {}).warnings
+    assert [warning.key for warning in warnings] == [f"kafka.client.{key}"] * warned
+    assert all(warning.origin and "ca_file" in warning.fix for warning in warnings)

@@ -89,8 +89,10 @@ def test_passwords_in_files_stay_there(tmp_path: Path) -> None:
     printed = run("config", "print", *flags)
     assert str(file) in printed
     assert SECRET not in printed + run("check", "--connect", *flags)
-    url = f"kafka.registry.url=http://u:{SECRET}@registry:8081"
-    assert SECRET not in run("config", "print", "--set", url)
+    url = f"http://u:{SECRET}@registry:8081"
+    with_userinfo = run("config", "print", REXSTREAM_KAFKA__REGISTRY__URL=url)
+    assert f"{HIDDEN}@registry:8081" in with_userinfo
+    assert SECRET not in with_userinfo + run("config", "print", "--set", f"kafka.registry.url={url}")
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,10 @@ def _away(stage: Stage, words: str, leave: Callable[[], None]) -> None:
     """The only broker goes and comes back."""
     workers = len(stage.running)
     for _ in range(2):
-        stage.fault(words, workers=workers)
-        stage.kafka_impaired = True
+        stage.fault(words, cut_off=workers)
         leave()
         stage.pause(1, 6)
         stage.kafka.start()
-        stage.kafka_impaired = False
         stage.fault("the broker is back")
         stage.progress()
         stage.pause(1, 3)
@@ -55,7 +53,7 @@ def _kill(stage: Stage) -> None:
 
 def _freeze(stage: Stage) -> None:
     _begun(stage, 2)
-    stage.fault(f"SIGSTOP of the broker for {FROZEN_SECONDS:.0f} s", workers=2)
+    stage.fault(f"SIGSTOP of the broker for {FROZEN_SECONDS:.0f} s", cut_off=2)
     stage.kafka.pause()
     try:
         stage.pause(FROZEN_SECONDS)
@@ -78,7 +76,7 @@ def _leader_loss(stage: Stage) -> None:
     ):
         stage.wait(lambda t=topic, p=partition: stage.kafka.leader(t, p) > 0, f"{topic} has a leader")  # type: ignore[misc]
         broker = stage.kafka.leader(topic, partition)
-        stage.fault(f"SIGKILL of broker {broker}, leader of {what}", workers=2)
+        stage.fault(f"SIGKILL of broker {broker}, leader of {what}", cut_off=2)
         stage.kafka.kill(broker=broker)
         stage.wait(
             lambda t=topic, p=partition, b=broker: stage.kafka.leader(t, p) not in (-1, b),  # type: ignore[misc]
@@ -102,9 +100,9 @@ def _older(stage: Stage) -> None:
             stage.begin()
         stage.pause(3)
         second = stage.worker(client=client)
-        stage.fault(f"a second worker joins ({client or 'classic'})", workers=1)
+        stage.fault(f"a second worker joins ({client or 'classic'})", ended=1)
         stage.wait(lambda w=second: w.assignment == 2, "it has its share")  # type: ignore[misc]
-        stage.fault("SIGKILL of the first", workers=1)
+        stage.fault("SIGKILL of the first", ended=1)
         first.kill()
         stage.progress()
         stage.fault("SIGTERM of the second")

@@ -26,8 +26,8 @@ _NEWER_SCHEMA = json.dumps(
 KNOWN, NEW = 7, 8
 _SCHEMAS = {KNOWN: _EVENT_SCHEMA, NEW: _NEWER_SCHEMA}
 
-FLOOD_RECORDS = 400
-PAUSE_SECONDS = 3.0
+FLOOD_RECORDS = 300
+PAUSE_SECONDS = 0.5
 
 
 def _flood(stage: Stage) -> None:
@@ -84,7 +84,7 @@ def _avro(number: int, schema: int) -> Review:
 SCENARIOS = (
     Scenario(
         "flood",
-        f"{FLOOD_RECORDS} unreadable records at once, limit 20 in a row, pause {PAUSE_SECONDS:.0f} s",
+        f"{FLOOD_RECORDS} unreadable records at once; limit 20 in a row, pauses from {PAUSE_SECONDS} s on",
         "paused (flood), not ready, then on by itself; every bad record has its dead letter; no copy in either mode",
         _flood,
     ),

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from chaos.reviews import Review, dead, large_result
-from chaos.scenario import Kafka, Scenario
+from chaos.scenario import RULES, Kafka, Scenario
 
 if TYPE_CHECKING:
     from chaos.stage import Stage
@@ -44,13 +44,13 @@ def _read_only(stage: Stage) -> None:
     worker = stage.worker()
     stage.begin()
     stage.pause(3, 5)
-    stage.fault("the result topic takes nothing: min.insync.replicas 2 of 1")
-    stage.topics.set(stage.output, "min.insync.replicas", "2")
+    stage.fault("nobody may write to the result topic")
+    stage.topics.forbid_writing(stage.output)
     stage.wait(lambda: "output" in worker.paused, "the worker pauses for the topic that takes nothing")
     stage.check(not worker.ready, "the worker is not ready")
     stage.pause(6)
-    stage.topics.set(stage.output, "min.insync.replicas", "1")
-    stage.fault("it takes records again")
+    stage.topics.allow_writing(stage.output)
+    stage.fault("everybody may again")
     stage.progress()
     stage.wait(lambda: worker.ready, "the worker is ready again")
     stage.finish()
@@ -90,9 +90,10 @@ SCENARIOS = (
     ),
     Scenario(
         "result_topic_read_only",
-        "the result topic refuses every record (min.insync.replicas above its replicas), then it is mended",
+        "nobody may write to the result topic (a rule of the authorizer), then everybody may again",
         "paused (output), not ready, nothing dead-lettered for it; goes on by itself; no copy in either mode",
         _read_only,
+        kafka=RULES,
     ),
     Scenario(
         "too_large",

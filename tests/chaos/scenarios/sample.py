@@ -22,13 +22,11 @@ def _sample(stage: Stage) -> None:
     stage.server.start()
     stage.progress()
     stage.pause(0, 1)
-    stage.fault(f"SIGKILL of worker {victim.number}", workers=1)
+    stage.fault(f"SIGKILL of worker {victim.number}", ended=1)
     victim.kill()
-    stage.fault("SIGKILL of the broker", workers=1)
-    stage.kafka_impaired = True
+    stage.fault("SIGKILL of the broker", cut_off=1)
     stage.kafka.kill()
     stage.kafka.start()
-    stage.kafka_impaired = False
     stage.progress()
     stage.finish()
 

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chaos.scenario import Scenario
-from chaos.stage import CLASSIC, EXIT_FENCED, KIP_848, TRANSACTION_TIMEOUT_MS
+from chaos.scenario import RULES, Scenario
+from chaos.stage import CLASSIC, EXIT_FENCED, IN_FLIGHT_EVENTS, KIP_848, TRANSACTION_TIMEOUT_MS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +25,8 @@ FROZEN_SECONDS = 12.0
 
 def _sigkill(stage: Stage) -> None:
     stage.set_up()
+    # The slower the model, the more a worker has in hand when it is killed.
+    stage.server.order(slow=5.0)
     stage.worker()
     stage.worker()
     stage.begin()
@@ -32,11 +34,39 @@ def _sigkill(stage: Stage) -> None:
     for _ in range(4):
         stage.pause(0.5, 4)
         victim = stage.random.choice(stage.running)
-        stage.fault(f"SIGKILL of worker {victim.number}", workers=1)
+        stage.fault(f"SIGKILL of worker {victim.number}", ended=1)
         victim.kill()
         stage.worker(wait=False)
     stage.progress()
     stage.finish()
+
+
+def _sigkill_holding(stage: Stage) -> None:
+    stage.set_up()
+    worker = stage.worker()
+    stage.begin()
+    stage.progress()
+    stage.fault("SIGSTOP of the model server")
+    stage.server.hang()
+    stage.wait(lambda: worker.in_flight >= IN_FLIGHT_EVENTS // 2, "the worker holds events that the model has not seen")
+    worker = _replaced(stage, worker)
+    stage.server.go_on()
+    stage.progress()
+    stage.fault("nobody may write to the result topic")
+    stage.topics.forbid_writing(stage.output)
+    stage.wait(lambda: "output" in worker.paused, "the worker holds results that nobody takes")
+    worker = _replaced(stage, worker)
+    stage.topics.allow_writing(stage.output)
+    stage.progress()
+    stage.finish()
+
+
+def _replaced(stage: Stage, worker: Worker) -> Worker:
+    """Killed once whatever it would commit too early has had its time."""
+    stage.pause(2)
+    stage.fault(f"SIGKILL of worker {worker.number}", ended=1)
+    worker.kill()
+    return stage.worker(wait=False)
 
 
 def _sigterm(stage: Stage) -> None:
@@ -63,7 +93,7 @@ def _sigstop(stage: Stage) -> None:
     stage.begin()
     stage.wait(lambda: zombie.assignment == other.assignment == 2, "two partitions each")
     stage.pause(2, 4)
-    stage.fault(f"SIGSTOP of worker {zombie.number} for {FROZEN_SECONDS:.0f} s", workers=1)
+    stage.fault(f"SIGSTOP of worker {zombie.number} for {FROZEN_SECONDS:.0f} s", ended=1)
     zombie.signal(signal.SIGSTOP)
     stage.pause(FROZEN_SECONDS)
     stage.wait(lambda: other.assignment == 4, "the other worker has all partitions")
@@ -98,7 +128,7 @@ def _rolling_restart(stage: Stage) -> None:
     stage.begin()
     stage.pause(3)
     for old in list(stage.workers):
-        stage.fault(f"SIGTERM of worker {old.number}, then its replacement", workers=1)
+        stage.fault(f"SIGTERM of worker {old.number}, then its replacement", ended=1)
         code = old.drain()
         stage.check(code == 0, f"worker {old.number} drained with exit code {code}")
         stage.worker()
@@ -116,11 +146,11 @@ def _storm(stage: Stage, client: Mapping[str, Any]) -> None:
         leaves = len(stage.running) > 1 and (len(stage.running) == 4 or stage.random.random() < 0.5)
         if not leaves:
             joining = stage.worker(client=client, wait=False)
-            stage.fault(f"worker {joining.number} joins", workers=len(stage.running))
+            stage.fault(f"worker {joining.number} joins", ended=len(stage.running))
             continue
         victim = stage.random.choice(stage.running)
         hard = stage.random.random() < 0.3
-        stage.fault(f"worker {victim.number} {'is killed' if hard else 'leaves'}", workers=len(stage.running))
+        stage.fault(f"worker {victim.number} {'is killed' if hard else 'leaves'}", ended=len(stage.running))
         if hard:
             victim.kill()
         else:
@@ -137,14 +167,16 @@ def _check_exit(stage: Stage, victim: Worker) -> None:
 def _clock_jump(stage: Stage) -> None:
     stage.set_up()
     offset = stage.folder / "clock-offset"
-    offset.write_bytes(struct.pack("d", 0.0))
+    offset.write_bytes(bytes(8))
     path = os.pathsep.join((str(CLOCK_SHIM), os.environ.get("PYTHONPATH", "")))
     worker = stage.worker(environment={"PYTHONPATH": path, "CHAOS_CLOCK_OFFSET": str(offset)})
     stage.begin()
     for seconds in (3600.0, -3600.0, 0.0):
         stage.pause(3, 6)
         stage.fault(f"the worker's wall clock is {seconds:+.0f} s off")
-        offset.write_bytes(struct.pack("d", seconds))
+        # In place: the worker has it mapped.
+        with offset.open("r+b") as mapped:
+            mapped.write(struct.pack("d", seconds))
         stage.progress()
         stage.check(worker.get("/livez")[0] == 200, "the worker is alive")
     stage.finish()
@@ -156,6 +188,14 @@ SCENARIOS = (
         "two workers; four times at random moments SIGKILL of one, and a new one",
         "the others take over; copies only of what was in flight",
         _sigkill,
+    ),
+    Scenario(
+        "worker_sigkill_holding",
+        "SIGKILL of the only worker while it holds all it may: first because the model server hangs, then because the "
+        "result topic refuses",
+        "its successor answers all of it",
+        _sigkill_holding,
+        kafka=RULES,
     ),
     Scenario(
         "worker_sigterm",

@@ -284,8 +284,9 @@ def test_what_cannot_be_replayed_is_said_and_the_rest_is_replayed(
     write_letters(apache_kafka, small, dead, [10, 10, 2500, 10, 10])
     write_letters(apache_kafka, "gone", dead, [10])
     dry = replay(apache_kafka, dead, "--dry-run")
-    assert (dry.exit_code, summary(dry)["replayable"]) == (0, 6)
-    assert replayed_ids(apache_kafka, dead, client={}, timeout=30) == set()
+    assert (dry.exit_code, summary(dry)["replayable"]) == (0, 5)
+    assert summary(dry)["skipped"] == {"topic_missing": 1}
+    assert replayed_ids(apache_kafka, dead, client={}, timeout=30) == {}
     found = replay(apache_kafka, dead)
     assert found.exit_code == 1, found.output
     assert summary(found) == {
@@ -304,6 +305,31 @@ def test_what_cannot_be_replayed_is_said_and_the_rest_is_replayed(
     assert {(m.key() or b"", m.partition()) for m in read_to_end(apache_kafka, small)} == {
         (key, partition_of(key, 3)) for key in (b"k0", b"k1", b"k3", b"k4")
     }
+
+
+def test_a_name_without_a_topic_is_bad_usage_and_creates_nothing(apache_kafka: str) -> None:
+    """A mistyped one would look like a topic without dead letters."""
+    for command in (["list"], ["show", "x"], ["replay"], ["replay", "--dry-run"]):
+        found = CliRunner().invoke(
+            cli,
+            ["dead-letters", *command, "-b", apache_kafka, "--timeout", "30", "--dead-letter-topic", "reviews.daed"],
+        )
+        assert found.exit_code == 2
+        assert "'reviews.daed' does not exist" in found.stderr
+    there = AdminClient({"bootstrap.servers": apache_kafka}).list_topics(timeout=10).topics
+    assert not {"reviews.daed", marker_topic("reviews.daed")} & set(there)
+
+
+def test_a_topic_that_cannot_be_used_holds_up_no_other(apache_kafka: str, topics: list[str]) -> None:
+    """Headers may be forged: its letters are refused with the reason, the others are replayed."""
+    source, _, dead = topics
+    write_letters(apache_kafka, "no topic", dead, [10])
+    write_letters(apache_kafka, "..", dead, [10])
+    write_letters(apache_kafka, source, dead, [10, 10])
+    found = replay(apache_kafka, dead)
+    assert found.exit_code == 1, found.output
+    assert (summary(found)["replayed"], summary(found)["refused"]) == (2, 2)
+    assert "no topic-0-0-sentiment not replayed" in found.stderr
 
 
 def test_the_marker_topic_is_compacted_and_no_other_will_do(apache_kafka: str, topics: list[str]) -> None:

@@ -127,6 +127,9 @@ def test_the_pause_grows_with_the_deaths_of_others_and_the_length_of_its_call() 
     assert pauses == [3, 6, 12, 24, 48, 60, 60]
     history.window.longest = 20.0
     assert pause() == 160
+    history.window.rest(history.exposure, lambda _, high: high)
+    assert history.exposure.up_since is not None
+    assert history.window.ready_at(history.exposure) == history.exposure.up_since + 320, "up to twice as long"
 
 
 def test_time_in_calls_that_overlap_is_counted_once() -> None:

@@ -14,8 +14,8 @@ from consumer.cli import cli
 from consumer.cli.dead_letter_source import Source
 from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.events import SourceRecord
-from consumer.kafka import cluster, replay_markers, replaying
-from consumer.kafka.cluster import ClusterUnreachable
+from consumer.kafka import cluster, replay_markers, replay_targets, replaying
+from consumer.kafka.cluster import ClusterUnreachable, TopicUnusable
 from consumer.kafka.replaying import Replay, ReplayFenced
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Cluster:
     """Letters and markers of one topic, and a replayer that may do as it likes."""
 
     letters: int = 5
+    topics: Sequence[str] = ("in",)
+    """What the letters came from, in turn."""
     value: bytes = b"v"
     markers: set[str] = field(default_factory=set)
     written: list[list[str]] = field(default_factory=list)
@@ -45,6 +47,8 @@ class Cluster:
         self.on_begin()
 
     def exists(self, topic: str) -> bool:
+        if topic == "secret":
+            raise TopicUnusable("topic 'secret' cannot be used: not authorized")
         return topic == "in"
 
     def write(self, replays: Sequence[Replay]) -> list[tuple[Replay, str]]:
@@ -56,15 +60,15 @@ class Cluster:
     def read(self, sieve: Sieve) -> Iterator[Letter]:
         made = DeadLetters("dead", "g", "1")
         for number in range(self.letters):
-            record = SourceRecord("in", 0, number, 1, b"k", self.value, (), NOW, 0.0)
+            record = SourceRecord(self.topics[number % len(self.topics)], 0, number, 1, b"k", self.value, (), NOW, 0.0)
             output = made.of(record, Failure("extract", "Poison", "x", NOW, task="sentiment"), NOW)
             letter = sieve.take(SourceRecord("dead", 0, number, 0, b"k", output.value, output.headers, NOW, 0.0))
             if letter is not None:
                 yield letter
 
-    def replayed_ids(self) -> set[str]:
+    def replayed_ids(self) -> dict[str, int]:
         self.log.append("markers")
-        return set(self.markers)
+        return dict.fromkeys(self.markers, NOW)
 
 
 @pytest.fixture
@@ -72,12 +76,14 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     it = Cluster()
 
     @contextmanager
-    def opened(*_: object, **__: object) -> Iterator[Cluster]:
+    def targets(*_: object, **__: object) -> Iterator[Cluster]:
         yield it
 
     monkeypatch.setattr(cluster, "is_embedded", lambda *_, **__: False)
     monkeypatch.setattr(replay_markers, "ensure_marker_topic", lambda *_, **__: it.log.append("ensure"))
-    monkeypatch.setattr(replaying, "open_replayer", opened)
+    monkeypatch.setattr(cluster, "require_topic", lambda *_, **__: it.log.append("there"))
+    monkeypatch.setattr(replay_targets, "open_targets", targets)
+    monkeypatch.setattr(replaying, "open_replayer", lambda *_, **__: it)
     monkeypatch.setattr(Source, "letters", lambda _, sieve: it.read(sieve))
     monkeypatch.setattr(Source, "replayed_ids", lambda _: it.replayed_ids())
     return it
@@ -92,7 +98,7 @@ def test_markers_are_read_when_no_other_replay_can_write_any_more(there: Cluster
     there.on_begin = lambda: there.markers.update({"in-0-0-sentiment", "in-0-3-sentiment"})
     found = replay()
     assert found.exit_code == 0, found.output
-    assert there.log == ["ensure", "begin", "markers"]
+    assert there.log == ["there", "ensure", "begin", "markers"]
     assert there.written == [["in-0-1-sentiment", "in-0-2-sentiment", "in-0-4-sentiment"]]
     assert json.loads(found.stdout)["replayed_before"] == 2
 
@@ -101,8 +107,41 @@ def test_a_dry_run_disturbs_no_replay(there: Cluster) -> None:
     """It neither fences nor creates nor writes."""
     found = replay("--dry-run", "--limit", "2")
     assert json.loads(found.stdout)["replayable"] == 2
-    assert there.log == ["markers"]
+    assert there.log == ["there", "markers"]
     assert there.written == []
+
+
+@pytest.mark.parametrize("arguments", [(), ("--dry-run",)])
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_topic_that_cannot_be_used_holds_up_no_other(
+    there: Cluster, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], watched: bool
+) -> None:
+    """Its letters are refused, each with the reason; those of a topic that is gone are left out. A dry run says the
+    same, whether or not the letters are counted first."""
+    monkeypatch.setattr("consumer.cli.dead_letter_replay._watched", lambda: watched)
+    there.letters, there.topics = 6, ("in", "gone", "secret")
+    found = replay(*arguments)
+    assert found.exit_code == 1
+    summary = json.loads(found.stdout)
+    assert (summary["refused"], summary["skipped"]) == (2, {"topic_missing": 2})
+    assert summary["replayable" if arguments else "replayed"] == 2
+    assert "secret-0-2-sentiment not replayed: topic 'secret' cannot be used: not authorized" in found.stderr
+    assert there.written == ([] if arguments else [["in-0-0-sentiment", "in-0-3-sentiment"]])
+
+
+def test_a_name_without_a_topic_is_bad_usage_before_anything_is_made(
+    there: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistyped one would look like a topic without dead letters."""
+
+    def missing(_: str, topic: str, **__: object) -> None:
+        raise TopicUnusable(f"topic {topic!r} does not exist")
+
+    monkeypatch.setattr(cluster, "require_topic", missing)
+    found = replay("--dead-letter-topic", "typo")
+    assert found.exit_code == 2
+    assert "'typo' does not exist" in found.stderr
+    assert there.log == []
 
 
 def test_the_rate_lies_between_transactions(there: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

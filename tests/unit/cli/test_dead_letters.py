@@ -51,7 +51,9 @@ def address() -> Iterator[str]:
             producer.produce("dead", output.value, output.key, partition=0, headers=list(output.headers))
         producer.produce("dead", b"something else", partition=0)
         # Replayed: its marker is all that is looked at.
-        producer.produce("dead.replayed", b"", b"reviews.raw-1-12-ner")
+        producer.produce("dead.replayed", b"", b"reviews.raw-1-12-ner", timestamp=NOW)
+        secret = LETTERS.of(record(14), Failure("validate", "UnknownTask", "x", NOW, task=TEXT), NOW)
+        producer.produce("strange", secret.value, headers=list(secret.headers))
         assert producer.flush(30) == 0
         yield broker.bootstrap_servers
 
@@ -79,6 +81,19 @@ def test_a_list_shows_each_letter_once_and_counts_them_by_class(address: str) ->
     assert "3 dead letters: 2 decode/InvalidJson, 1 extract/Poison" in counts
     assert "1 replayed already, 1 further copies, 1 records that are no dead letters" in counts
     assert TEXT not in found.stdout
+    assert "1 of those replayed already failed after that" in found.stderr
+    assert "dead.replayed" in found.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_what_an_event_asked_for_is_not_listed(address: str, arguments: tuple[str, ...]) -> None:
+    """It may be its text. By what is shown in place of its id the letter can be shown in full."""
+    options = ["-b", address, "--timeout", "30", "--dead-letter-topic", "strange"]
+    found = CliRunner().invoke(cli, ["dead-letters", "list", *options, *arguments])
+    assert "reviews.raw-1-14-(6 characters)" in found.stdout
+    assert TEXT not in found.output
+    shown = CliRunner().invoke(cli, ["dead-letters", "show", *options, "reviews.raw-1-14-(6 characters)"])
+    assert f"rexstream-dlq-task: {TEXT}" in shown.stdout
 
 
 def test_a_list_for_a_machine_has_a_line_a_letter(address: str) -> None:
@@ -163,7 +178,16 @@ def test_the_embedded_broker_replays_nothing(address: str, arguments: tuple[str,
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--since", "soon"), ("--rate", "0"), ("--max-replays", "0"), ("--until", "2h3")]
+    "arguments",
+    [
+        ("--since", "soon"),
+        ("--since", "9" * 300 + "d"),
+        ("--since", "9" * 5000 + "s"),
+        ("--until", "2h3"),
+        ("--stage", "decoding"),
+        ("--rate", "0"),
+        ("--max-replays", "0"),
+    ],
 )
 def test_options_that_make_no_sense_are_bad_usage(arguments: tuple[str, ...]) -> None:
     """Found before anything is connected to."""

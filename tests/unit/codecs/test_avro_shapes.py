@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import fastavro
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from consumer.codecs import avro_shapes
 from consumer.codecs.avro_codec import ParsedSchema, decode_avro, parse_writer_schema
 from consumer.codecs.framing import framed
 from consumer.events import BadInput
@@ -103,6 +106,103 @@ def test_an_array_of_nothings_is_no_schema(items: Any) -> None:
         with pytest.raises(ValueError, match="take no bytes"):
             parse_writer_schema(event_with(kind))
     parse_writer_schema(event_with({"type": "array", "items": ["null", "int"]}))
+
+
+def doubling(types: int, leaf: Any) -> dict[str, Any]:
+    """A record that holds the next one twice, and so on; the last holds ``leaf``."""
+    kind: dict[str, Any] = {"type": "record", "name": f"R{types}", "fields": [{"name": "leaf", "type": leaf}]}
+    for number in reversed(range(types)):
+        fields = [{"name": "a", "type": kind}, {"name": "b", "type": f"R{number + 1}"}]
+        kind = {"type": "record", "name": f"R{number}", "fields": fields}
+    return kind
+
+
+@pytest.mark.parametrize("leaf", ["null", "int", {"type": "array", "items": "int"}])
+def test_types_that_hold_each_other_twice_are_judged_once_each(leaf: Any) -> None:
+    """Sixty of them in six kilobytes come to a billion billions, in an array or in the event itself."""
+    for kind in ({"type": "array", "items": doubling(60, leaf)}, doubling(60, leaf)):
+        if leaf == "null":
+            with pytest.raises(ValueError, match="take no bytes"):
+                parse_writer_schema(event_with(kind))
+        else:
+            with pytest.raises(BadInput):
+                decode(parse_writer_schema(event_with(kind)), TEXT)
+
+
+def test_many_types_beside_each_other() -> None:
+    """Each holds the one before it twice: a chain of thousands needs neither the time nor the stack for all of it."""
+    first = {"type": "record", "name": "R0", "fields": [{"name": "leaf", "type": "null"}]}
+    kinds = [first] + [
+        {"type": "record", "name": f"R{n}", "fields": [{"name": x, "type": f"R{n - 1}"} for x in "ab"]}
+        for n in range(1, 1500)
+    ]
+    with pytest.raises(ValueError, match="take no bytes"):
+        parse_writer_schema(event_with({"type": "array", "items": ["null", *kinds]}))
+
+
+def test_a_definition_is_visited_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nested definitions are among the named ones too, and are not walked through again for each that is above."""
+    asked: list[Any] = []
+    name_of = avro_shapes._name_of
+
+    def counted(schema: Any) -> str:
+        asked.append(schema)
+        return name_of(schema)
+
+    monkeypatch.setattr(avro_shapes, "_name_of", counted)
+    parse_writer_schema(event_with(doubling(60, "int")))
+    fields = 2 + 2 * 60 + 1
+    assert len(asked) == 2 * fields, "once for the sums, once for the verdict"
+
+
+def test_a_record_may_hold_some_nothings() -> None:
+    """A thousand, and no more."""
+    for number in (avro_shapes.MOST_NOTHINGS, avro_shapes.MOST_NOTHINGS + 1):
+        fields = [{"name": f"n{index}", "type": "null"} for index in range(number)]
+        fields.append({"name": "text", "type": "string"})
+        schema = json.dumps({"type": "record", "name": "ReviewEvent", "namespace": "rexstream", "fields": fields})
+        if number <= avro_shapes.MOST_NOTHINGS:
+            parse_writer_schema(schema)
+        else:
+            with pytest.raises(ValueError, match="take no bytes"):
+                parse_writer_schema(schema)
+
+
+def test_a_type_of_nothing_but_itself_takes_no_bytes() -> None:
+    """Also by way of another type; one byte anywhere in the circle makes all of it take bytes."""
+    for extra, refused in (("null", True), ("boolean", False)):
+        inner = {"type": "record", "name": "B", "fields": [{"name": "a", "type": "A"}]}
+        outer = {
+            "type": "record",
+            "name": "A",
+            "fields": [{"name": "b", "type": inner}, {"name": "x", "type": extra}],
+        }
+        schema = event_with({"type": "array", "items": outer})
+        if refused:
+            with pytest.raises(ValueError, match="take no bytes"):
+                parse_writer_schema(schema)
+        else:
+            parse_writer_schema(schema)
+
+
+@given(st.lists(st.lists(st.integers(0, 11), max_size=3), min_size=1, max_size=10))
+def test_nothings_are_counted_as_a_reader_would_make_them(held: list[list[int]]) -> None:
+    """Against the plain recursion; every record holds earlier ones, an empty record (10) or an int (11)."""
+    parts: list[dict[str, Any]] = [{"type": "record", "name": "10", "fields": []}]
+    for number, others in enumerate(held):
+        names = ["int" if other == 11 or (number <= other < 10) else str(other) for other in others]
+        fields = [{"name": f"f{index}", "type": name} for index, name in enumerate(names)]
+        parts.append({"type": "record", "name": str(number), "fields": fields})
+    by_name = {part["name"]: part for part in parts}
+
+    def made(name: str) -> float:
+        if name == "int":
+            return 0
+        each = [made(field["type"]) for field in by_name[name]["fields"]]
+        return 0 if 0 in each else min(1 + sum(each), avro_shapes.MOST_NOTHINGS + 1)
+
+    nothings = avro_shapes._nothings(parts)
+    assert {name: nothings[name] for name in by_name} == {name: made(name) for name in by_name}
 
 
 @pytest.mark.parametrize(

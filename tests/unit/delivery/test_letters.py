@@ -120,7 +120,7 @@ def test_a_letter_without_a_readable_time_is_in_no_stretch_of_time() -> None:
 
 def test_the_sieve_lets_each_letter_through_once_and_counts_the_rest() -> None:
     """Copies, letters that were replayed and records that are none; what was not asked for is not counted."""
-    sieve = Sieve(Selection(reasons=frozenset({"Poison", "BatchFault"})), {"reviews.raw-2-2-sentiment"})
+    sieve = Sieve(Selection(reasons=frozenset({"Poison", "BatchFault"})), {"reviews.raw-2-2-sentiment": NOW})
     records = [
         letter(1),
         letter(1, place=1),
@@ -134,18 +134,70 @@ def test_the_sieve_lets_each_letter_through_once_and_counts_the_rest() -> None:
     taken = [found.id for record in records if (found := sieve.take(record)) is not None]
     assert taken == ["reviews.raw-2-1-sentiment", "reviews.raw-2-3-sentiment", "reviews.raw-2-1-ner"]
     assert (sieve.copies, sieve.replayed, sieve.strangers) == (2, 1, 1)
+    assert sieve.younger == 0
     assert sieve.by_class == {("extract", "Poison"): 2, ("extract", "BatchFault"): 1}
 
 
+def test_a_letter_that_failed_after_its_replay_is_counted() -> None:
+    """It may be another one, at a place of a topic that was made anew; a later copy of the same is not counted."""
+    sieve = Sieve(Selection(), {"reviews.raw-2-1-sentiment": NOW, "reviews.raw-2-2-sentiment": NOW})
+    for record in (letter(1, at=NOW + 1), letter(2, at=NOW), letter(2, at=NOW + 1)):
+        assert sieve.take(record) is None
+    assert (sieve.replayed, sieve.younger, sieve.copies) == (2, 1, 1)
+
+
 def test_a_copy_with_its_value_is_worth_more_than_one_without() -> None:
-    """The topic's limit may have been raised between two writes of the same letter."""
+    """The topic's limit may have been raised between two writes of the same letter: the bare one waits for the end."""
     full = LETTERS.of(source(), Failure("extract", "Poison", "x", NOW, task="sentiment"), NOW)
     bare = without_value(full)
     assert bare is not None
-    sieve = Sieve(Selection(), frozenset())
+    sieve = Sieve(Selection(), {})
     taken = [sieve.take(stored(output)) for output in (bare, bare, full, full, bare)]
-    assert [None if each is None else each.value_omitted for each in taken] == [True, None, False, None, None]
-    assert sieve.by_class.total() == 1
+    assert [None if each is None else each.value_omitted for each in taken] == [None, None, False, None, None]
+    assert list(sieve.rest()) == []
+    assert (sieve.copies, sieve.by_class.total()) == (4, 1)
+
+
+def test_a_letter_of_which_no_copy_has_its_value_comes_at_the_end() -> None:
+    """Once."""
+    bare = without_value(LETTERS.of(source(), Failure("extract", "Poison", "x", NOW, task="sentiment"), NOW))
+    assert bare is not None
+    sieve = Sieve(Selection(), {})
+    assert [sieve.take(stored(bare, place)) for place in range(2)] == [None, None]
+    assert sieve.by_class.total() == 0
+    assert [found.record.offset for found in sieve.rest()] == [0]
+    assert (sieve.copies, sieve.by_class.total()) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("task", "shown", "shown_id"),
+    [
+        (None, None, "reviews.raw-2-41"),
+        ("sentiment", "sentiment", "reviews.raw-2-41-sentiment"),
+        ("鞋子很舒服", "(5 characters)", "reviews.raw-2-41-(5 characters)"),
+        ("a,b", "(3 characters)", "reviews.raw-2-41-(3 characters)"),
+    ],
+)
+def test_a_name_that_no_task_can_have_is_not_shown(task: str | None, shown: str | None, shown_id: str) -> None:
+    """It may be anything that an event asked for. What is shown still selects the letter."""
+    read = read_letter(letter(task=task))
+    assert read is not None
+    assert (read.shown_task, read.shown_id) == (shown, shown_id)
+    assert Selection(ids=frozenset({shown_id})).takes(read)
+    assert Selection(ids=frozenset({read.id})).takes(read)
+    assert not Selection(ids=frozenset({"reviews.raw-2-41-"})).takes(read)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["9999-12-31T23:59:59.999999+00:00", "9999-12-31T23:59:59-23:00", "0001-01-01T00:00:00+23:59", "1969-12-31T23:59Z"],
+)
+def test_a_time_that_no_worker_wrote_is_none(text: str) -> None:
+    """Beyond what can be shown, or before 1970."""
+    record = letter()
+    read = read_letter(replace(record, headers=(*record.headers, ("rexstream-dlq-failed-at", text.encode()))))
+    assert read is not None
+    assert read.failed_at_ms is None
 
 
 def test_numbers_of_thousands_of_digits_are_none() -> None:

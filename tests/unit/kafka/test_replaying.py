@@ -11,11 +11,13 @@ from consumer.delivery.outcome import Output
 from consumer.kafka import replaying
 from consumer.kafka.cluster import ClusterUnreachable, TopicUnusable
 from consumer.kafka.replay_markers import marker_topic_fault
+from consumer.kafka.replay_targets import ReplayTargets
 from consumer.kafka.replaying import Replay, Replayer, ReplayFenced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+FENCED = KafkaError(KafkaError._FENCED, "a newer one", fatal=True)
 COUNTS = {"reviews.raw": 4, "reviews.dead": 4, "other": 6}
 
 
@@ -29,6 +31,10 @@ class StubProducer:
         self.refuse: dict[str, list[KafkaError | type[BaseException]]] = {}
         self._open: list[tuple[str, bytes | None, int]] = []
         self._reports: list[Callable[[], None]] = []
+        self.room = 1000
+
+    def __len__(self) -> int:
+        return len(self._reports)
 
     def _call(self, name: str) -> None:
         self.log.append(name)
@@ -36,6 +42,9 @@ class StubProducer:
             error = waiting.pop(0)
             if isinstance(error, KafkaError):
                 raise KafkaException(error)
+            if error is SystemError:
+                # As the interpreter puts it when a C function returns with an exception set.
+                raise SystemError("returned a result with an exception set") from KafkaException(FENCED)
             raise error
 
     def init_transactions(self, _timeout: float) -> None:
@@ -57,6 +66,10 @@ class StubProducer:
     ) -> None:
         assert value is not None
         assert headers is None or headers
+        if "produce" in self.refuse:
+            self._call("produce")
+        if len(self) == self.room:
+            raise BufferError("Local: Queue full")
         self._open.append((topic, key, partition))
         code = self.fail(topic, key)
         self._reports.append(lambda: on_delivery(None if code is None else KafkaError(code), None))
@@ -69,6 +82,11 @@ class StubProducer:
         return 0
 
     def poll(self, _timeout: float) -> int:
+        if "poll" in self.refuse:
+            self._call("poll")
+        for report in self._reports[:1]:
+            self._reports.remove(report)
+            report()
         return 0
 
     def commit_transaction(self, _timeout: float) -> None:
@@ -88,7 +106,7 @@ def producer() -> StubProducer:
 def replayer(producer: StubProducer, monkeypatch: pytest.MonkeyPatch) -> Replayer:
     monkeypatch.setattr(replaying, "_PAUSE_SECONDS", 0.0)
     it: Any = producer
-    return Replayer(it, lambda topic: COUNTS.get(topic, 0), "reviews.dead", "host:1", timeout=5.0)
+    return Replayer(it, ReplayTargets(lambda topic: COUNTS.get(topic, 0)), "reviews.dead", "host:1", timeout=5.0)
 
 
 def replay(number: int, topic: str = "reviews.raw", partition: int = 2) -> Replay:
@@ -179,6 +197,49 @@ def test_whoever_is_fenced_stops(producer: StubProducer, replayer: Replayer, cal
     assert producer.log[-1] == call
 
 
+@pytest.mark.parametrize("call", ["produce", "flush", "commit", "abort"])
+def test_whoever_is_fenced_while_reports_are_served_stops(
+    producer: StubProducer, replayer: Replayer, call: str
+) -> None:
+    """The client then hides its error behind a SystemError."""
+    producer.refuse[call] = [SystemError]
+    if call == "abort":
+        producer.fail = lambda *_: KafkaError._PURGE_QUEUE
+    with pytest.raises(ReplayFenced):
+        replayer.write([replay(1)])
+    assert producer.committed == []
+
+
+def test_a_system_error_of_another_kind_is_not_hidden(producer: StubProducer, replayer: Replayer) -> None:
+    """It is a defect."""
+    producer.fail = lambda *_: exec("raise SystemError('other')")
+    with pytest.raises(SystemError, match="other"):
+        replayer.write([replay(1)])
+
+
+def test_a_full_queue_is_waited_for(producer: StubProducer, replayer: Replayer) -> None:
+    """It empties as reports come; everything is still in one transaction."""
+    producer.room = 3
+    assert replayer.write([replay(n) for n in range(20)]) == []
+    assert len(committed_ids(producer)) == 20
+    assert producer.log == ["begin", "flush", "commit"]
+
+
+def test_a_record_larger_than_the_whole_queue_is_refused(producer: StubProducer, replayer: Replayer) -> None:
+    """It would never find room."""
+    producer.room = 0
+    ((refused, reason),) = replayer.write([replay(1)])
+    assert refused.id == "id-1"
+    assert "too large" in reason.lower()
+    assert producer.log == ["begin", "abort"]
+
+
+def test_a_size_is_that_of_all_that_is_sent() -> None:
+    """Headers may be most of it."""
+    output = Output("reviews.raw", b"kk", b"vvv", (("é", b"1234"), ("n", None)), 0)
+    assert Replay("id", output).size == 2 + 3 + (2 + 4) + 1
+
+
 def test_a_commit_that_needs_more_time_is_asked_for_again(producer: StubProducer, replayer: Replayer) -> None:
     """It may have been made: producing again would double."""
     producer.refuse["commit"] = [KafkaError(KafkaError._TIMED_OUT, "slow", retriable=True)]
@@ -209,10 +270,41 @@ def test_ctrl_c_leaves_no_transaction_open(producer: StubProducer, replayer: Rep
     assert producer.committed == []
 
 
-def test_a_topic_that_is_gone_is_seen(replayer: Replayer) -> None:
+def test_a_topic_that_is_gone_is_seen() -> None:
     """Producing to it might create it."""
-    assert replayer.exists("reviews.raw")
-    assert not replayer.exists("gone")
+    targets = ReplayTargets(lambda topic: COUNTS.get(topic, 0))
+    assert targets.exists("reviews.raw")
+    assert not targets.exists("gone")
+
+
+def test_a_topic_is_asked_about_once_whatever_the_answer() -> None:
+    """Also when it cannot be used, of which there may be as many letters."""
+    asked: list[str] = []
+
+    def lookup(topic: str) -> int:
+        asked.append(topic)
+        if topic == "secret":
+            raise TopicUnusable("forbidden")
+        return COUNTS.get(topic, 0)
+
+    targets = ReplayTargets(lookup)
+    for _ in range(3):
+        assert targets.exists("other")
+        assert not targets.exists("gone")
+        with pytest.raises(TopicUnusable, match="forbidden"):
+            targets.exists("secret")
+    assert asked == ["other", "gone", "secret"]
+
+
+@pytest.mark.parametrize("topic", ["a b", "a\0b", "主题", "x" * 250, ""])
+def test_a_name_that_no_topic_can_have_is_not_asked_about(topic: str) -> None:
+    """Headers of a dead letter may be forged, and the client raises ValueError for some."""
+
+    def lookup(_: str) -> int:
+        raise AssertionError
+
+    with pytest.raises(TopicUnusable, match="no name of a topic"):
+        ReplayTargets(lookup).exists(topic)
 
 
 @pytest.mark.parametrize(
