@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chaos.scenario import Kafka, Scenario
-from chaos.stage import KIP_848
+from chaos.stage import CLASSIC, KIP_848
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from chaos.stage import Stage
 
@@ -91,23 +92,24 @@ def _leader_loss(stage: Stage) -> None:
     stage.finish()
 
 
-def _older(stage: Stage) -> None:
+def _older(stage: Stage, client: Mapping[str, Any]) -> None:
     stage.set_up()
     stage.note(f"Apache Kafka {stage.kafka.version}")
-    for client in ({}, KIP_848):
-        first = stage.worker(client=client)
-        if not stage.report.faults:
-            stage.begin()
-        stage.pause(3)
-        second = stage.worker(client=client)
-        stage.fault(f"a second worker joins ({client or 'classic'})", ended=1)
-        stage.wait(lambda w=second: w.assignment == 2, "it has its share")  # type: ignore[misc]
-        stage.fault("SIGKILL of the first", ended=1)
-        first.kill()
-        stage.progress()
-        stage.fault("SIGTERM of the second")
-        stage.check(second.drain() == 0, "the second drained with exit code 0")
-    stage.worker()
+    first = stage.worker(client=client)
+    stage.begin()
+    stage.pause(3)
+    second = stage.worker(client=client)
+    stage.fault("a second worker joins", ended=1)
+    stage.wait(lambda: second.assignment == 2, "it has its share")
+    stage.fault("SIGKILL of the first", ended=1)
+    first.kill()
+    stage.progress()
+    third = stage.worker(client=client)
+    stage.fault("a third worker joins", ended=1)
+    stage.wait(lambda: third.assignment == 2, "it has its share")
+    stage.fault("SIGTERM of the second")
+    stage.check(second.drain() == 0, "the second drained with exit code 0")
+    stage.progress()
     stage.finish()
 
 
@@ -142,10 +144,17 @@ SCENARIOS = (
         kafka=Kafka(brokers=3),
     ),
     Scenario(
-        "older_broker",
-        "rebalances, a SIGKILL and a SIGTERM on an older 4.x broker, both group protocols",
+        "older_classic",
+        "rebalances, a SIGKILL and a SIGTERM on an older 4.x broker, cooperative-sticky",
         "as on the newest",
-        _older,
+        partial(_older, client=CLASSIC),
+        kafka=Kafka(pom=OLDER),
+    ),
+    Scenario(
+        "older_kip848",
+        "rebalances, a SIGKILL and a SIGTERM on an older 4.x broker, group.protocol consumer",
+        "as on the newest",
+        partial(_older, client=KIP_848),
         kafka=Kafka(pom=OLDER),
     ),
 )
