@@ -24,6 +24,11 @@ class Commits:
         self._sent_at = 0.0
         self._not_before = 0.0
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is wanted and nothing in flight."""
+        return not self._wanted and not self._in_flight
+
     def want(self, partition: Partition, epoch: int, offset: int) -> None:
         """Commit ``offset`` when possible; within an epoch an offset never replaces a higher one."""
         known = self._wanted.get(partition)

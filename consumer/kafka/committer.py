@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,15 +38,26 @@ class Committer:
         self._clock = clock
         self._asked: SimpleQueue[Mapping[Partition, tuple[int, int]]] = SimpleQueue()
         self._commits = Commits()
+        self._asking = threading.Lock()
+        self._settled = True
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that was asked for is answered. From any thread."""
+        return self._settled
 
     def ask(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
         """Commit (epoch, offset) of each partition as long as its epoch is the current one. From any thread."""
-        self._asked.put(offsets)
+        with self._asking:
+            self._asked.put(offsets)
+            self._settled = False
 
     def send(self, consumer: Committing, epochs: Mapping[Partition, int]) -> None:
         """Start a commit of what was asked for, unless one is under way."""
         self._collect()
         offsets = self._commits.take(epochs, self._clock())
+        with self._asking:
+            self._settled = self._asked.empty() and self._commits.idle
         if not offsets:
             return
         try:

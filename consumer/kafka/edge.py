@@ -51,6 +51,8 @@ REVOKE_SECONDS = 30.0
 """The longest that a rebalance may wait for records in flight, however long they took of late. The whole group waits
 with us; what is cut off is processed twice."""
 
+SETTLING_SECONDS = 0.02
+
 CLOSE_SECONDS = 5.0
 """Floor for leaving the group and flushing, also when the grace period is used up: a last commit and a leave are
 two round trips."""
@@ -184,6 +186,8 @@ class KafkaEdge:
         """
         deadline = time.monotonic() + grace_seconds
         emptied = self._await_empty(deadline)
+        if emptied:
+            self._await_commits(deadline)
         events, _ = self._source.in_flight
         if events:
             logger.warning("%d records did not finish within %.1f s; they are read again", events, grace_seconds)
@@ -223,6 +227,11 @@ class KafkaEdge:
                 if time.monotonic() >= deadline:
                     break
         return False
+
+    def _await_commits(self, deadline: float) -> None:
+        """A commit in the middle of a rebalance is refused and has to be tried again while the group still has us."""
+        while not self._source.settled and not self._failed.is_set() and time.monotonic() < deadline:
+            time.sleep(SETTLING_SECONDS)
 
     def _fatal(self, error: BaseException) -> None:
         if not self._failed.is_set():

@@ -155,6 +155,11 @@ class Source:
         """Have at most so many records in flight; None: as many as configured."""
         self._in_flight.limit(records)
 
+    @property
+    def settled(self) -> bool:
+        """Whether all commits asked for are answered."""
+        return self._committer.settled
+
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
         """Commit (epoch, offset) of each partition as long as its epoch is the current one."""
         self._committer.ask(offsets)

@@ -41,6 +41,9 @@ class Bench:
     def __getattr__(self, name: str) -> Any:
         return lambda *values: self.counted.append((name, *values))
 
+    def settled(self) -> bool:
+        return self.committer.settled
+
     def send(self, **epochs: int) -> None:
         self.committer.send(self.consumer, {Partition("in", int(name[1:])): epoch for name, epoch in epochs.items()})
 
@@ -141,3 +144,21 @@ def test_where_everything_is_committed_nothing_is_left_to_fail() -> None:
     bench.consumer.error = KafkaError(KafkaError._TRANSPORT)
     assert bench.committer.finish(bench.consumer, {P: 1}, {})
     assert bench.committer.forget({P: 1})
+
+
+def test_commits_are_settled_when_all_that_was_asked_for_is_answered() -> None:
+    """A drain waits for it: one that is refused in a rebalance must be tried again before the worker leaves."""
+    bench = Bench()
+    assert bench.settled()
+    bench.committer.ask({P: (1, 5)})
+    assert not bench.settled()
+    bench.send(p0=1)
+    assert not bench.settled()
+    bench.committer.answered(KafkaError(KafkaError.ILLEGAL_GENERATION), [])
+    bench.send(p0=1)
+    assert not bench.settled()
+    bench.now += 2
+    bench.send(p0=1)
+    bench.committer.answered(None, [TopicPartition("in", 0, 5)])
+    bench.send(p0=1)
+    assert bench.settled()
