@@ -50,7 +50,8 @@ class _Lazy(click.Group):
 def cli() -> None:
     """Turn streams of shop reviews into structured facts.
 
-    Exit codes: 0 success, 1 failed work, 2 bad usage or configuration, 3 a dependency is unreachable, 130 interrupted.
+    Exit codes: 0 success, 1 failed work, 2 bad usage or configuration, 3 a dependency is unreachable,
+    4 fenced by Kafka or a client that failed for good, 130 interrupted.
     """
 
 

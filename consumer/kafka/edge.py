@@ -14,7 +14,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from consumer.delivery.admission import Admission
 from consumer.kafka.client_settings import (
@@ -107,16 +107,10 @@ class KafkaEdge:
         # Transactions learn of a fatal error where it happens, and know whether a new producer may take over.
         told = error_callback("producer", observer, _told if transactional else self._fatal)
 
-        def producer_of() -> dict[str, Any]:
-            if not transactional:
-                return {**producer_settings(config), "error_cb": told}
-            # Every producer has an id of its own: the group's generation fences zombies, so nobody has to take one
-            # over. And a broker that was killed may come back without the end of a transaction that its coordinator
-            # takes for ended (seen once, on 4.4); the next transaction of the same id would commit its records.
-            name = f"{config.kafka.group_id}-{uuid.uuid4().hex}"
-            return {**transaction_settings(config, name), "error_cb": told}
-
-        producers = Producers(producer_of)
+        # The group's generation fences zombies, so no other process has to take the id over.
+        own = f"{config.kafka.group_id}-{uuid.uuid4().hex}"
+        settings = transaction_settings(config, own) if transactional else producer_settings(config)
+        producers = Producers({**settings, "error_cb": told})
         counts = PartitionCounts(producers.partitions)
         self._source = Source(
             consumer_settings(config),

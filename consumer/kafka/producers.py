@@ -9,19 +9,18 @@ from confluent_kafka import Producer
 from consumer.kafka.librdkafka_log import librdkafka_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
 
 class Producers:
     """One ``Producer`` at a time. Raises KafkaException for settings that librdkafka refuses."""
 
-    def __init__(self, settings: Callable[[], dict[str, Any]]) -> None:
-        """``settings()`` is asked for every new one, so that a transactional one can have an id of its own."""
-        self._settings = settings
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = dict(settings)
         self.current = self._new()
 
     def replace(self) -> Producer:
-        """Another producer; what the old one held is dropped, and a transaction that it left open times out."""
+        """Another producer with the same settings; what the old one held is dropped."""
         self.current.purge(blocking=False)
         self.current = self._new()
         return self.current
@@ -32,4 +31,4 @@ class Producers:
         return 0 if found is None or found.error is not None else len(found.partitions)
 
     def _new(self) -> Producer:
-        return Producer(self._settings(), logger=librdkafka_logger("producer"))
+        return Producer(self._settings, logger=librdkafka_logger("producer"))

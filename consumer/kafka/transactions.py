@@ -82,7 +82,7 @@ class Ownership(Protocol):
 
 
 class Producers(Protocol):
-    """The producer of now, and the next one, with a transactional id of its own."""
+    """The producer of now, and the next one with the same transactional id."""
 
     @property
     def current(self) -> TransactionalProducer:
@@ -130,6 +130,7 @@ class Transactions:
         self._transaction: Transaction | None = None
         self._limit = records
         self._widening = 1.125
+        self._sweeping: list[Held] = []
         self._not_before = 0.0
         self._failures = 0
         self._refused_by = ""
@@ -212,6 +213,8 @@ class Transactions:
         return True
 
     def _due_at(self) -> float:
+        if self._sweeping:
+            return -math.inf
         if (self._held or self._ends) and (self._hastened or len(self._held) >= self._limit):
             return -math.inf
         first = self._held[0].since if self._held else math.inf
@@ -221,6 +224,9 @@ class Transactions:
         """Open a transaction if one is due."""
         if self._clock() < self._due_at():
             return False
+        if self._sweeping:
+            self._open_with(self._sweeping, {})
+            return True
         epochs = self._ownership.epochs
         self._held = deque(held for held in self._held if epochs.get(held.release.partition) == held.release.epoch)
         self._ends = {p: end for p, end in self._ends.items() if epochs.get(p) == end[0]}
@@ -239,10 +245,13 @@ class Transactions:
                     missing = "it is missing, or no broker answers"
                     self._wait(Refused(output.topic, "UNKNOWN_TOPIC_OR_PART", missing))
                     return False
+        self._open_with(batch, offsets)
+        return True
+
+    def _open_with(self, batch: list[Held], offsets: Mapping[Partition, tuple[int, int]]) -> None:
         self._producer.begin_transaction()
         self._transaction = Transaction(batch, offsets, singly=self._limit == 1, started=self._clock())
         self._step = self._produce
-        return True
 
     def _produce(self) -> bool:
         transaction = self._open()
@@ -255,7 +264,7 @@ class Transactions:
         if self._open().failed:
             self._step = self._undelivered
         elif not missing:
-            self._step = self._send_offsets
+            self._step = self._abort if self._sweeping else self._send_offsets
         return self._step != self._flush
 
     def _undelivered(self) -> bool:
@@ -314,6 +323,7 @@ class Transactions:
     def _abort(self) -> bool:
         self._producer.abort_transaction(SLICE_SECONDS)
         refused = self._open().refused
+        self._sweeping = []
         self._ended("aborted")
         if refused is not None:
             self._wait(refused)
@@ -350,8 +360,14 @@ class Transactions:
 
         So it ends when the brokers ended the transaction first, and also when they let no partition into it: then there
         is none that they could abort, and the client takes their answer for the end of its producer.
+
+        The new one has the same transactional id, and first produces the same outcomes and aborts them. A broker that
+        was killed may come back without the abort marker of a transaction that its coordinator takes for aborted (seen
+        on Kafka 4.4, in the log's segments): readers would wait at it for ever, or see it committed with the id's next
+        transaction. The marker of this abort ends it, in every partition that it had.
         """
         refused = self._open().refused or Refused(COORDINATOR, error.name(), error.str())
+        self._sweeping = self._open().batch
         self._ended("aborted")
         self._producer = self._producers.replace()
         self._step = self._initialise

@@ -420,6 +420,25 @@ def test_where_even_the_abort_fails_a_new_producer_goes_on(bench: Bench, error: 
     assert bench.producer.offsets == {P: 1}
 
 
+def test_a_new_producer_first_aborts_the_same_outcomes(bench: Bench) -> None:
+    """In the same partitions, also those of a partition that is another worker's by now: the brokers may have forgotten
+    to end the transaction there.
+    """
+    bench.send(0)
+    bench.send(0, Q)
+    bench.producer.failing["offsets"] = [ABORTABLE]
+    bench.producer.failing["abort"] = [FENCED]
+    bench.now += 1
+    bench.turn()
+    bench.group.assigned = {Q: 2}
+    bench.turn()
+    assert bench.replaced == 1
+    bench.run()
+    ended = [call for call in bench.producer.calls if call in ("produce", "abort", "commit")]
+    assert ended == ["produce", "produce", "abort", "produce", "commit"]
+    assert bench.values() == [b"1-0"]
+
+
 def test_a_transaction_that_the_brokers_ended_counts_as_fenced(bench: Bench) -> None:
     """INVALID_TXN_STATE looks like an abort could mend it; but someone else ended this transaction."""
     bench.send(0)
