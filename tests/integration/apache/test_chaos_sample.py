@@ -6,7 +6,6 @@ import secrets
 from typing import TYPE_CHECKING
 
 import pytest
-from chaos.scenario import BOTH
 from chaos.scenarios.sample import SCENARIOS
 from chaos.stage import Stage
 
@@ -14,19 +13,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from apache_kafka import ApacheKafka
-    from chaos.scenario import Mode
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("mode", BOTH)
 def test_killed_model_server_worker_and_broker_leave_every_record_with_its_outcomes(
-    private_kafka: ApacheKafka, tmp_path: Path, mode: Mode
+    private_kafka: ApacheKafka, tmp_path: Path
 ) -> None:
-    """Nothing is missing; copies are of what was in flight and say so, and in exactly_once there are none."""
+    """Nothing is missing and nothing comes twice; ``make chaos`` has the other faults, in both modes."""
     (sample,) = SCENARIOS
     seed = secrets.randbelow(2**32)
     print(f"seed {seed}")
-    stage = Stage(sample, mode, seed, tmp_path, private_kafka, print)
+    stage = Stage(sample, "exactly_once", seed, tmp_path, private_kafka, print)
     try:
         sample.play(stage)
     finally:
