@@ -76,6 +76,33 @@ class TransactionalProducer(Protocol):
         """Records queued and not yet reported."""
 
 
+class Ownership(Protocol):
+    """What the group says of this worker now."""
+
+    @property
+    def epochs(self) -> Mapping[Partition, int]:
+        """Assigned partitions with their epochs."""
+
+    @property
+    def group_metadata(self) -> object:
+        """The consumer's ``consumer_group_metadata()``, taken no later than ``epochs`` is read; None before it has any.
+
+        Metadata of a later generation would commit offsets of partitions that this generation gave to others. That of
+        an earlier one is refused by the broker, and taken anew in the next transaction.
+        """
+
+
+class Producers(Protocol):
+    """The producer of now, and the next one with the same transactional id."""
+
+    @property
+    def current(self) -> TransactionalProducer:
+        """What to produce with."""
+
+    def replace(self) -> TransactionalProducer:
+        """Take another one, which then is ``current``."""
+
+
 @dataclass(eq=False, slots=True)
 class Held:
     """A released outcome that is not durable yet. ``outputs`` has smaller ones in place of those refused for size."""

@@ -16,7 +16,7 @@ import math
 import time
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from consumer.kafka.observer import EdgeObserver
     from consumer.kafka.oversize import Oversize
     from consumer.kafka.partition_counts import PartitionCounts
-    from consumer.kafka.transaction import TransactionalProducer
+    from consumer.kafka.transaction import Ownership, Producers
 
 logger = logging.getLogger(__name__)
 
@@ -63,33 +63,6 @@ that they gave up only INVALID_TXN_STATE, which the client takes for an error th
 
 _REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "UNKNOWN_MEMBER_ID"})
 """What a transaction meets in the middle of a rebalance; the next one has the new generation."""
-
-
-class Ownership(Protocol):
-    """What the group says of this worker now."""
-
-    @property
-    def epochs(self) -> Mapping[Partition, int]:
-        """Assigned partitions with their epochs."""
-
-    @property
-    def group_metadata(self) -> object:
-        """The consumer's ``consumer_group_metadata()``, taken no later than ``epochs`` is read; None before it has any.
-
-        Metadata of a later generation would commit offsets of partitions that this generation gave to others. That of
-        an earlier one is refused by the broker, and taken anew in the next transaction.
-        """
-
-
-class Producers(Protocol):
-    """The producer of now, and the next one with the same transactional id."""
-
-    @property
-    def current(self) -> TransactionalProducer:
-        """What to produce with."""
-
-    def replace(self) -> TransactionalProducer:
-        """Take another one, which then is ``current``."""
 
 
 class Transactions:
