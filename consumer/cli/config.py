@@ -39,7 +39,10 @@ def print_config(config_file: str | None, overrides: tuple[str, ...]) -> None:
       rexstream config print --config rexstream.yaml --set batching.latency_objective_ms=300
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     found = loaded(config_file, overrides)
-    for line in _lines(found.config.model_dump(), (), found.origins):
+    tree = found.config.model_dump()
+    if tree["model"]["tls"] is None:
+        del tree["model"]["tls"]  # a section that is there and says nothing is refused
+    for line in _lines(tree, (), found.origins):
         click.echo(line)
 
 
