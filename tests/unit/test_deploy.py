@@ -240,9 +240,9 @@ def test_the_readmes_configuration_is_valid(tmp_path: Path) -> None:
     """Whoever starts from the example for a real cluster starts from a file that loads without a warning."""
     (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "worker.yaml").write_text(example, encoding="utf-8")
-    password = {"REXSTREAM_KAFKA__CLIENT__SASL_PASSWORD": "not-a-real-one"}
-    example_loaded = load(str(tmp_path / "worker.yaml"), password)
-    assert example_loaded.config.kafka.client["sasl.password"] == "not-a-real-one"
+    example_loaded = load(str(tmp_path / "worker.yaml"), {})
+    assert example_loaded.config.kafka.security.password_file == "/run/secrets/kafka"
+    assert example_loaded.config.delivery.mode == "exactly_once"
     assert example_loaded.warnings == ()
 
 
