@@ -2,8 +2,7 @@
 
 Records arrive by ``on_records``; each is answered once by ``finish``. What the edge guarantees in return: an offset is
 committed only when every output of every record before it is acknowledged (in exactly_once: in the same transaction),
-results leave in the configured order, and
-what is in flight stays within the configured bounds.
+results leave in the configured order, and what is in flight stays within the configured bounds.
 """
 
 from __future__ import annotations

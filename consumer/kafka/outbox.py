@@ -112,7 +112,7 @@ class Outbox:
 
     @property
     def idle_seconds(self) -> float:
-        """None while reports are awaited; they come when ``turn`` asks for them."""
+        """0 while reports are awaited: they come when ``turn`` asks for them."""
         return 0.0 if self._under_way else math.inf
 
     @property

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, KafkaException
 
+from consumer.kafka.outbox import ProducerClient
 from consumer.kafka.oversize import NOTHING_LEFT
 from consumer.kafka.partition_counts import KEYED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from confluent_kafka import TopicPartition
 
@@ -35,27 +36,14 @@ _CONSEQUENCES = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, 
 _SEE_LOG = "the brokers let it not into the transaction; the client's own line before this one says why"
 
 
-class TransactionalProducer(Protocol):
-    """What is needed of ``confluent_kafka.Producer``. Methods raise KafkaException; times are in seconds."""
+class TransactionalProducer(ProducerClient, Protocol):
+    """What transactions need of ``confluent_kafka.Producer`` too. Methods raise KafkaException; times in seconds."""
 
     def init_transactions(self, timeout: float) -> None:
         """Fence earlier holders of the transactional id; may be called again when the time was not enough."""
 
     def begin_transaction(self) -> None:
         """Open a transaction."""
-
-    def produce(
-        self,
-        topic: str,
-        *,
-        value: bytes | None,
-        key: bytes | None,
-        partition: int,
-        headers: list[tuple[str, str | bytes | None]],
-        on_delivery: Callable[[KafkaError | None, Any], None],
-        timestamp: int,
-    ) -> None:
-        """Queue one record of the transaction; raises BufferError when the queue is full."""
 
     def send_offsets_to_transaction(self, positions: list[TopicPartition], group_metadata: Any, timeout: float) -> None:
         """Make the group's offsets part of the transaction."""
@@ -65,15 +53,6 @@ class TransactionalProducer(Protocol):
 
     def abort_transaction(self, timeout: float) -> None:
         """Abort; may be called again when the time was not enough."""
-
-    def poll(self, timeout: float) -> int:
-        """Serve callbacks for up to ``timeout`` seconds."""
-
-    def flush(self, timeout: float) -> int:
-        """Wait for delivery reports; returns how many are still missing."""
-
-    def __len__(self) -> int:
-        """Records queued and not yet reported."""
 
 
 class Ownership(Protocol):

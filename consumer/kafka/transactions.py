@@ -5,8 +5,8 @@ the same outcomes are produced again in the next transaction: readers with read_
 lost ownership of a partition drops outcomes; their input is not committed and its new owner reads it.
 
 Who may commit is decided twice. Here: ownership of every partition in the transaction is looked at, and the group's
-metadata is not newer than that. By the broker: the metadata holds our generation or member epoch, so the
-commit of a member that the group has given up is refused (KIP-447).
+metadata is not newer than that. By the broker: the metadata holds our generation or member epoch, so the commit of a
+member that the group has given up is refused (KIP-447).
 """
 
 from __future__ import annotations
@@ -337,7 +337,8 @@ class Transactions:
         The new one has the same transactional id, and first produces the same outcomes and aborts them. A broker that
         was killed may come back without the abort marker of a transaction that its coordinator takes for aborted (seen
         on Kafka 4.4, in the log's segments): readers would wait at it for ever, or see it committed with the id's next
-        transaction. The marker of this abort ends it, in every partition that it had.
+        transaction. The marker of this abort should end it, in every partition that a number or a key chose; that was not
+        run against a broker in that state.
         """
         refused = self._open().refused or Refused(COORDINATOR, error.name(), error.str())
         self._sweeping = self._open().batch

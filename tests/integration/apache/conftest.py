@@ -14,12 +14,13 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from apache_kafka import ApacheKafka, KafkaUnavailable, fetch_jars, java_release
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from edge_harness import Cluster, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -118,3 +119,29 @@ def pytest_terminal_summary(
         line = f"Apache Kafka: {len(reasons)} tests skipped because it cannot run: {reasons[0]}"
         terminalreporter.write_line(line, yellow=True, bold=True)
     return result
+
+
+@pytest.fixture
+def start(apache_kafka: str) -> Iterator[Callable[..., Worker]]:
+    """Starts edges; whatever the test leaves running is closed without a drain."""
+    running: list[Worker] = []
+
+    def start_worker(topic: str, output: str, group: str, client: dict[str, Any], **kwargs: Any) -> Worker:
+        worker = Worker(apache_kafka, topic, output, group, client=client, **kwargs)
+        running.append(worker)
+        worker.edge.start()
+        return worker
+
+    yield start_worker
+    for worker in running:
+        worker.edge.drain(0.0)
+
+
+@pytest.fixture
+def cluster(apache_kafka: str) -> Cluster:
+    return Cluster(apache_kafka)
+
+
+@pytest.fixture
+def group() -> str:
+    return f"group-{uuid.uuid4().hex[:8]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,37 +9,11 @@ from confluent_kafka import Producer
 from edge_harness import Cluster, Worker, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 SESSION = {"session.timeout.ms": 6000}
 KIP_848 = {"group.protocol": "consumer"}
 MODES = pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])
-
-
-@pytest.fixture
-def start(apache_kafka: str) -> Iterator[Callable[..., Worker]]:
-    """Starts workers; whatever the test leaves running is closed without a drain."""
-    running: list[Worker] = []
-
-    def start_worker(topic: str, output: str, group: str, client: dict[str, Any], **kwargs: Any) -> Worker:
-        worker = Worker(apache_kafka, topic, output, group, client=client, **kwargs)
-        running.append(worker)
-        worker.edge.start()
-        return worker
-
-    yield start_worker
-    for worker in running:
-        worker.edge.drain(0.0)
-
-
-@pytest.fixture
-def cluster(apache_kafka: str) -> Cluster:
-    return Cluster(apache_kafka)
-
-
-@pytest.fixture
-def group() -> str:
-    return f"edge-{uuid.uuid4().hex[:8]}"
 
 
 @MODES

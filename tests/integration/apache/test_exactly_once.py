@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 import threading
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,32 +28,6 @@ TASKS = ["sentiment", "product_features"]
 
 
 @pytest.fixture
-def start(apache_kafka: str) -> Iterator[Callable[..., Worker]]:
-    """Starts edges in exactly_once; whatever the test leaves running is closed without a drain."""
-    running: list[Worker] = []
-
-    def start_worker(topic: str, output: str, group: str, client: dict[str, Any], **kwargs: Any) -> Worker:
-        worker = Worker(apache_kafka, topic, output, group, client=client, mode="exactly_once", **kwargs)
-        running.append(worker)
-        worker.edge.start()
-        return worker
-
-    yield start_worker
-    for worker in running:
-        worker.edge.drain(0.0)
-
-
-@pytest.fixture
-def cluster(apache_kafka: str) -> Cluster:
-    return Cluster(apache_kafka)
-
-
-@pytest.fixture
-def group() -> str:
-    return f"exactly-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture
 def server() -> Iterator[StubServer]:
     stub = StubServer()
     yield stub
@@ -72,7 +45,7 @@ def test_whatever_order_records_finish_in_their_results_come_once_and_in_order(
     """Transactions of some records each, in partition order, with the offsets; a drain leaves nothing."""
     topic, output = new_topic("in"), new_topic("out")
     cluster.send(topic, 1000, 4)
-    worker = start(topic, output, group, CLASSIC, transaction_records=64)
+    worker = start(topic, output, group, CLASSIC, mode="exactly_once", transaction_records=64)
     records = worker.wait(1000)
     random.Random(7).shuffle(records)
     for record in records:
@@ -108,7 +81,7 @@ def test_a_member_that_the_group_gave_up_commits_nothing(
         eventually(lambda: len(first.edge.status().assignment) == 4)
         cluster.send(topic, 200, 4)
         held = first.wait(1)
-        second = start(topic, output, group, client, echo=True)
+        second = start(topic, output, group, client, mode="exactly_once", echo=True)
         eventually(lambda: sum(cluster.committed(group, topic, 4)) == 200, 60)
         for record in held:
             first.finish(record)

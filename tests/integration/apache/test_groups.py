@@ -9,7 +9,6 @@ import sys
 import textwrap
 import threading
 import time
-import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from confluent_kafka import Producer
 from edge_harness import Cluster, Worker, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 CLASSIC = {"session.timeout.ms": 6000}
 KIP_848 = {"group.protocol": "consumer"}
@@ -75,32 +74,6 @@ class Load:
         self._thread.join(10)
         assert self._producer.flush(20) == 0
         return self.sent
-
-
-@pytest.fixture
-def start(apache_kafka: str) -> Iterator[Callable[..., Worker]]:
-    """Starts workers; whatever the test leaves running is closed without a drain."""
-    running: list[Worker] = []
-
-    def start_worker(topic: str, output: str, group: str, client: dict[str, Any], **kwargs: Any) -> Worker:
-        worker = Worker(apache_kafka, topic, output, group, client=client, **kwargs)
-        running.append(worker)
-        worker.edge.start()
-        return worker
-
-    yield start_worker
-    for worker in running:
-        worker.edge.drain(0.0)
-
-
-@pytest.fixture
-def cluster(apache_kafka: str) -> Cluster:
-    return Cluster(apache_kafka)
-
-
-@pytest.fixture
-def group() -> str:
-    return f"groups-{uuid.uuid4().hex[:8]}"
 
 
 def assigned(*workers: Worker) -> int:
