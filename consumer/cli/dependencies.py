@@ -123,15 +123,28 @@ def kafka_findings(config: Config) -> Iterator[Finding]:
     # The embedded broker does not refuse such questions, it never answers.
     rights = {} if embedded else topic_rights(admin, existing, ANSWER_SECONDS)
     yield from topic_findings(config, metadata.topics, rights)
-    if embedded and config.delivery.mode == "exactly_once":
-        detail = "exactly_once, and the embedded broker's transactions are not real; use Apache Kafka or at_least_once"
-        yield Finding("delivery.mode", "fail", detail)
+    yield from transaction_findings(config, len(metadata.brokers), embedded=embedded)
     if embedded:
         detail = "unknown retention: the embedded broker is in memory and keeps about 4 MB a partition"
         yield Finding(f"topic {config.delivery.dead_letter_topic}", "warn", detail)
     else:
         yield from topic_setting_findings(config, admin, set(metadata.topics))
         yield from group_findings(config, admin, ANSWER_SECONDS)
+
+
+def transaction_findings(config: Config, brokers: int, *, embedded: bool) -> Iterator[Finding]:
+    """Whether a cluster of so many ``brokers`` keeps what exactly_once promises."""
+    if config.delivery.mode != "exactly_once":
+        return
+    if embedded:
+        detail = "exactly_once, and the embedded broker's transactions are not real; use Apache Kafka or at_least_once"
+        yield Finding("delivery.mode", "fail", detail)
+    elif brokers == 1:
+        detail = (
+            "exactly_once on one broker: killed within a commit, it may come back without that commit's markers, and "
+            "readers wait there; use three brokers"
+        )
+        yield Finding("delivery.mode", "warn", detail)
 
 
 def _wanted_topics(config: Config) -> dict[str, str | None]:

@@ -15,7 +15,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.delivery.partition import Partition
 from consumer.kafka.librdkafka_log import librdkafka_logger
@@ -62,7 +62,7 @@ class LagWatch:
             try:
                 self.lags = self._ask()
             except Exception as error:  # a number on a dashboard must not end a worker
-                logger.warning("Lag is unknown for now: %s", error)
+                logger.warning("Lag is unknown for now: %s%s", error, _hint(error))
                 self.lags = {}
             self._observer.lag(self.lags)
             self._client.poll(0)  # serves librdkafka's log lines; nothing is assigned, so nothing is read
@@ -81,3 +81,14 @@ class LagWatch:
             # Nothing committed yet: everything that is still there lies ahead.
             lags[partition] = max(0, end - (committed.offset if committed.offset >= 0 else start))
         return lags
+
+
+def _hint(error: Exception) -> str:
+    """What holds back the group's offsets, and so whoever takes partitions over, where brokers answer the rest."""
+    if isinstance(error, KafkaException) and error.args[0].code() == KafkaError._TIMED_OUT:
+        return (
+            ". If the brokers are there, a transaction holds the group's offsets back: brokers abort that of a killed "
+            "worker after delivery.transaction_timeout_ms; one that lasts is named by 'kafka-transactions.sh "
+            "find-hanging' and ended by its 'abort'"
+        )
+    return ""

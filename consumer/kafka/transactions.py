@@ -334,11 +334,10 @@ class Transactions:
         So it ends when the brokers ended the transaction first, and also when they let no partition into it: then there
         is none that they could abort, and the client takes their answer for the end of its producer.
 
-        The new one has the same transactional id, and first produces the same outcomes and aborts them. A broker that
-        was killed may come back without the abort marker of a transaction that its coordinator takes for aborted (seen
-        on Kafka 4.4, in the log's segments): readers would wait at it for ever, or see it committed with the id's next
-        transaction. The marker of this abort should end it, in every partition that a number or a key chose; that was not
-        run against a broker in that state.
+        The new one has the same transactional id, and first produces the same outcomes and aborts them. An only broker
+        that was killed may come back without the markers of a transaction that its coordinator takes for ended (seen on
+        Kafka 4.4, in the log's segments): readers would wait at it for ever, or see it committed with the id's next
+        transaction. The marker of this abort ends it in every partition that a number or a key chose.
         """
         refused = self._open().refused or Refused(COORDINATOR, error.name(), error.str())
         self._sweeping = self._open().batch

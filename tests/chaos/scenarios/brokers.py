@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 OLDER = Path(__file__).resolve().parents[1] / "kafka-older/pom.xml"
 FROZEN_SECONDS = 20.0
 
+DEFAULT_CLEANUP = ("transaction.abort.timed.out.transaction.cleanup.interval.ms=10000",)
+"""What brokers do of themselves, in place of the tests' 500. A broker that comes back and aborts transactions before it
+takes connections may lose their markers (seen on 4.4 with one broker)."""
+
 
 def _begun(stage: Stage, workers: int) -> None:
     stage.set_up()
@@ -119,21 +123,21 @@ SCENARIOS = (
         "two workers; twice SIGTERM of the only broker, away for 1 to 6 s",
         "workers wait and go on; in exactly_once one may be fenced (exit code 4) and started again",
         _restart,
-        kafka=Kafka(settings=("# of the broker faults",)),
+        kafka=Kafka(settings=DEFAULT_CLEANUP),
     ),
     Scenario(
         "broker_sigkill",
         "one worker; twice SIGKILL of the only broker, away for 1 to 6 s",
         "workers wait and go on; in exactly_once one may be fenced (exit code 4) and started again",
         _kill,
-        kafka=Kafka(settings=("# of the broker faults",)),
+        kafka=Kafka(settings=DEFAULT_CLEANUP),
     ),
     Scenario(
         "broker_sigstop",
         f"two workers; SIGSTOP of the only broker for {FROZEN_SECONDS:.0f} s",
         "workers wait and go on; in exactly_once one may be fenced (exit code 4) and started again",
         _freeze,
-        kafka=Kafka(settings=("# of the broker faults",)),
+        kafka=Kafka(settings=DEFAULT_CLEANUP),
     ),
     Scenario(
         "leader_loss",

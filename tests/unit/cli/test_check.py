@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from consumer.cli import cli
-from consumer.cli.dependencies import DEAD_LETTER_RETENTION_MS, topic_setting_findings
+from consumer.cli.dependencies import DEAD_LETTER_RETENTION_MS, topic_setting_findings, transaction_findings
 from consumer.config import Config
 from consumer.local.broker import EmbeddedBroker
 from consumer.serving.descriptors import GET_MODEL_STATUS, ModelVersionStatus
@@ -284,3 +284,19 @@ def test_markers_of_replayed_letters_must_stay(policy: str, warned: bool) -> Non
     found = list(topic_setting_findings(Config(), admin, {*TOPICS, "reviews.dead.replayed"}))
     assert [(f.subject, f.status) for f in found] == [("topic reviews.dead.replayed", "warn")] * warned
     assert list(topic_setting_findings(Config(), admin, set(TOPICS))) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "brokers", "embedded", "status"),
+    [
+        ("exactly_once", 3, False, []),
+        ("exactly_once", 1, False, ["warn"]),
+        ("exactly_once", 1, True, ["fail"]),
+        ("at_least_once", 1, False, []),
+        ("at_least_once", 1, True, []),
+    ],
+)
+def test_exactly_once_needs_brokers_that_keep_it(mode: str, brokers: int, embedded: bool, status: list[str]) -> None:
+    """The embedded broker's transactions are not real; an only broker may lose the markers of a commit."""
+    config = Config.model_validate({"delivery": {"mode": mode}})
+    assert [found.status for found in transaction_findings(config, brokers, embedded=embedded)] == status
