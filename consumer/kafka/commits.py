@@ -21,6 +21,8 @@ class Commits:
     def __init__(self) -> None:
         self._wanted: dict[Partition, tuple[int, int]] = {}
         self._in_flight: dict[Partition, tuple[int, int]] = {}
+        # Also when all that was in flight has left meanwhile: its answer must not be taken for that to the next commit.
+        self._unanswered = False
         self._sent_at = 0.0
         self._not_before = 0.0
 
@@ -40,12 +42,13 @@ class Commits:
 
         Offsets of other epochs are forgotten.
         """
-        if not self._wanted or now < self._not_before or (self._in_flight and now < self._sent_at + ANSWER_SECONDS):
+        if not self._wanted or now < self._not_before or (self._unanswered and now < self._sent_at + ANSWER_SECONDS):
             return {}
         for partition, wanted in self._in_flight.items():
             self.want(partition, *wanted)
         self._in_flight = {p: wanted for p, wanted in self._wanted.items() if epochs.get(p) == wanted[0]}
         self._wanted = {}
+        self._unanswered = bool(self._in_flight)
         self._sent_at = now
         return {partition: offset for partition, (_, offset) in self._in_flight.items()}
 
@@ -56,6 +59,11 @@ class Commits:
                 self.want(partition, *wanted)
             self._not_before = now + RETRY_SECONDS
         self._in_flight = {}
+        self._unanswered = False
+
+    def begin_anew(self) -> None:
+        """The client that was asked is gone, and its answers with it. No assignment is left either."""
+        self._wanted, self._in_flight, self._unanswered = {}, {}, False
 
     def leave(self, epochs: Mapping[Partition, int]) -> dict[Partition, int]:
         """Offsets of assignments that end, for a last synchronous commit: wanted or not yet answered."""

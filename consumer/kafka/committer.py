@@ -101,6 +101,11 @@ class Committer:
         self._collect()
         return not self._commits.leave(lost)
 
+    def begin_anew(self) -> None:
+        """Another client takes the place of the one that was asked."""
+        self._collect()
+        self._commits.begin_anew()
+
     def _collect(self) -> None:
         while True:
             try:

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from consumer.kafka.client_settings import (
     producer_settings,
     transaction_settings,
 )
+from consumer.kafka.cluster import ClusterUnreachable, look_up
 from consumer.kafka.commands import Command, Drain, Finished, Stop
 from consumer.kafka.lag import INTERVAL_SECONDS, LagWatch
 from consumer.kafka.librdkafka_log import error_callback
@@ -31,6 +33,7 @@ from consumer.kafka.partition_counts import PartitionCounts
 from consumer.kafka.producers import Producers
 from consumer.kafka.release import ReleaseThread
 from consumer.kafka.source import JOIN_SECONDS, Source
+from consumer.kafka.stalled import OWN_SECONDS, Stalled
 from consumer.kafka.transactions import Transactions
 
 if TYPE_CHECKING:
@@ -51,6 +54,9 @@ REVOKE_SECONDS = 30.0
 with us; what is cut off is processed twice."""
 
 SETTLING_SECONDS = 0.02
+
+OTHERS_SECONDS = 3.0
+"""Wait for brokers to answer a new client, when one of ours gets no answer."""
 
 CLOSE_SECONDS = 5.0
 """Floor for leaving the group and flushing, also when the grace period is used up: a last commit and a leave are
@@ -111,6 +117,7 @@ class KafkaEdge:
         settings = transaction_settings(config, own) if transactional else producer_settings(config)
         producers = Producers({**settings, "error_cb": told})
         counts = PartitionCounts(producers.partitions)
+        others = partial(_answers, config)
         self._source = Source(
             consumer_settings(config),
             input_topics,
@@ -121,6 +128,7 @@ class KafkaEdge:
             observer,
             self._fatal,
             revoke_seconds,
+            others,
             join_seconds,
         )
 
@@ -128,11 +136,13 @@ class KafkaEdge:
 
         def publisher(current: Callable[[Release[Finished]], bool]) -> Publisher:
             if not transactional:
-                return Outbox(producers.current, counts, oversize, current, observer, self._fatal)
+                stalled = Stalled(partial(producers.ask, input_topics[0], OWN_SECONDS), others)
+                return Outbox(producers.current, counts, oversize, current, observer, self._fatal, stalled)
             interval = config.delivery.transaction_interval_ms / 1000
-            return Transactions(
-                producers, counts, oversize, self._source, observer, interval, config.delivery.transaction_records
-            )
+            records = config.delivery.transaction_records
+            # Brokers may well answer a producer that has lost its way to the coordinator.
+            stalled = Stalled(None, others)
+            return Transactions(producers, counts, oversize, self._source, observer, stalled, interval, records)
 
         self._release = ReleaseThread(
             config.delivery.release_order,
@@ -244,3 +254,12 @@ def _join(thread: threading.Thread, deadline: float) -> bool:
     if thread.is_alive():
         logger.error("Thread %s hangs; the process must end without it", thread.name)
     return not thread.is_alive()
+
+
+def _answers(config: Config) -> bool:
+    """Whether brokers answer a client that has just been made."""
+    try:
+        look_up(config.kafka.bootstrap_servers, client=metadata_settings(config), timeout=OTHERS_SECONDS)
+    except ClusterUnreachable:
+        return False
+    return True

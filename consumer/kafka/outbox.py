@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from consumer.kafka.observer import EdgeObserver
     from consumer.kafka.oversize import Oversize
     from consumer.kafka.partition_counts import PartitionCounts
+    from consumer.kafka.stalled import Stalled
 
 logger = logging.getLogger(__name__)
 
@@ -95,14 +96,17 @@ class Outbox:
         current: Callable[[Release[Finished]], bool],
         observer: EdgeObserver,
         on_fatal: Callable[[BaseException], None],
+        stalled: Stalled,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``stalled`` is asked while reports are awaited."""
         self._producer = producer
         self._counts = counts
         self._oversize = oversize
         self._current = current
         self._observer = observer
         self._on_fatal = on_fatal
+        self._stalled = stalled
         self._clock = clock
         self._lanes: dict[str, Lane[_Send]] = {}
         self._durable: list[Release[Finished]] = []
@@ -139,7 +143,10 @@ class Outbox:
         """Nothing waits for company here."""
 
     def turn(self) -> list[Release[Finished]]:
-        """Produce what may leave, and serve reports; returns what became durable."""
+        """Produce what may leave, and serve reports; returns what became durable.
+
+        Raises ClientFailed when the producer has lost its way to brokers that are there.
+        """
         # A lane that found the producer's queue full goes first, or smaller records of other lanes would keep it full.
         lanes = sorted(self._lanes, key=lambda topic: topic != self._full) if self._full else list(self._lanes)
         self._full = None
@@ -148,6 +155,11 @@ class Outbox:
                 self._full = topic
                 break
         self._producer.poll(REPORT_SECONDS if self._under_way else 0.0)
+        if self._under_way and self._stalled.look():
+            raise ClientFailed(
+                "The Kafka producer gets no answer, while brokers answer a new client. Start the worker again; what is "
+                "not committed is read again."
+            )
         durable, self._durable = self._durable, []
         return durable
 
@@ -212,6 +224,7 @@ class Outbox:
         lane = self._lanes[send.output.topic]
         self._under_way -= 1
         if error is None:
+            self._stalled.works()
             lane.acknowledged()
             send.job.missing -= 1
             if not send.job.missing:

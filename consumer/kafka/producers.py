@@ -30,5 +30,9 @@ class Producers:
         found = self.current.list_topics(topic, timeout=seconds).topics.get(topic)
         return 0 if found is None or found.error is not None else len(found.partitions)
 
+    def ask(self, topic: str, seconds: float) -> None:
+        """Ask brokers something through the current producer. Raises KafkaException when they do not answer."""
+        self.current.list_topics(topic, timeout=seconds)
+
     def _new(self) -> Producer:
         return Producer(self._settings, logger=librdkafka_logger("producer"))

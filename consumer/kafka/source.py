@@ -26,6 +26,7 @@ from consumer.kafka.in_flight import InFlight
 from consumer.kafka.librdkafka_log import error_callback, librdkafka_logger
 from consumer.kafka.membership import Membership
 from consumer.kafka.pauses import Pauses
+from consumer.kafka.stalled import OWN_SECONDS, Stalled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,7 +63,8 @@ class Source:
     """Reads ``topics`` as a member of the group.
 
     ``on_records`` gets lists of records and must be quick and thread-safe; ``on_revoked`` gets the epochs that ended,
-    whose unfinished records are to be dropped. Whatever ends the thread early goes to ``on_fatal``.
+    whose unfinished records are to be dropped. ``others()`` says whether brokers answer a new client. Whatever ends the
+    thread early goes to ``on_fatal``.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Source:
         observer: EdgeObserver,
         on_fatal: Callable[[BaseException], None],
         revoke_seconds: float,
+        others: Callable[[], bool],
         join_seconds: float = JOIN_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         new_consumer: Callable[..., Consumer] = Consumer,
@@ -108,6 +111,7 @@ class Source:
         self._new_consumer = partial(new_consumer, {**settings, **own}, logger=librdkafka_logger("consumer"))
         self._consumer = self._new_consumer()
         self._pauses = Pauses(observer)
+        self._stalled = Stalled(lambda: self._consumer.list_topics(self._topics[0], timeout=OWN_SECONDS), others, clock)
         self.thread = threading.Thread(target=self._run, name="rexstream-poll", daemon=True)
 
     # What other threads may call.
@@ -221,15 +225,24 @@ class Source:
             return
         first = self._consumer.poll(POLL_SECONDS)
         if first is not None:
+            self._stalled.works()
             more = min(room, HANDOFF_RECORDS) - 1
             self._receive([first, *(self._consumer.consume(more, 0) if more else ())])
-        elif not self.joined:
+            return
+        if not self.joined:
             self._membership.look(self._consumer)
+        if self._stalled.look():
+            logger.error("The consumer gets no answer, while brokers answer a new client; another takes its place")
+            self._observer.client_error("consumer", "STALLED")
+            self._give_up()
+            self._membership.come_again()
 
     def _come_again(self) -> None:
         if self._membership.again():
             self._consumer.close()
             self._consumer = self._new_consumer()
+            self._committer.begin_anew()
+            self._stalled.works()
             self.subscribe()
         else:
             self._in_flight.wait(POLL_SECONDS)
@@ -266,9 +279,13 @@ class Source:
             self._commands.put(end)
         if failed is not None:
             self._observer.client_error("consumer", failed.name())
-            self._pauses.forget()
-            self._drop(self._assignment.epochs)  # what the group thinks of us, nobody can tell
+            self._give_up()
             self._membership.refused(failed)
+
+    def _give_up(self) -> None:
+        """The client is of no use any more; what the group thinks of us, nobody can tell."""
+        self._pauses.forget()
+        self._drop(self._assignment.epochs)
 
     def _hand_over(self, records: list[SourceRecord]) -> None:
         if not records:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from consumer.kafka.observer import EdgeObserver
     from consumer.kafka.oversize import Oversize
     from consumer.kafka.partition_counts import PartitionCounts
+    from consumer.kafka.stalled import Stalled
     from consumer.kafka.transaction import Ownership, Producers
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ _NOT_OURS = frozenset({KafkaError._FENCED, KafkaError.INVALID_TXN_STATE, KafkaEr
 that they gave up only INVALID_TXN_STATE, which the client takes for an error that an abort could mend."""
 
 
+_GIVEN_UP = "The transaction coordinator does not answer this producer, while brokers answer a new client"
+
 _REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "UNKNOWN_MEMBER_ID"})
 """What a transaction meets in the middle of a rebalance; the next one has the new generation."""
 
@@ -79,17 +82,22 @@ class Transactions:
         oversize: Oversize,
         ownership: Ownership,
         observer: EdgeObserver,
+        stalled: Stalled,
         interval: float,
         records: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """A transaction holds at most ``records`` input records and waits at most ``interval`` seconds for more."""
+        """A transaction holds at most ``records`` input records and waits at most ``interval`` seconds for more.
+
+        ``stalled`` is asked while the coordinator does not answer.
+        """
         self._producers = producers
         self._producer = producers.current
         self._counts = counts
         self._oversize = oversize
         self._ownership = ownership
         self._observer = observer
+        self._stalled = stalled
         self._interval = interval
         self._records = records
         self._clock = clock
@@ -180,6 +188,7 @@ class Transactions:
 
     def _initialise(self) -> bool:
         self._producer.init_transactions(INITIAL_SECONDS)
+        self._stalled.works()
         self._step = None
         if self._refused_by == COORDINATOR:
             self._failures = 0
@@ -276,6 +285,8 @@ class Transactions:
         except KafkaException as error:
             problem = error.args[0]
             if problem.retriable() and not problem.txn_requires_abort():
+                if self._stalled.look():
+                    raise ClientFailed(f"The outcome of a commit is unknown: {_GIVEN_UP}") from None
                 self._wait(Refused(COORDINATOR, problem.name(), problem.str()))
                 return False  # the same commit goes on
             if problem.fatal() or problem.code() in _NOT_OURS:
@@ -305,6 +316,7 @@ class Transactions:
     def _ended(self, how: Literal["committed", "aborted"]) -> None:
         transaction = self._open()
         self._observer.transaction(how, self._clock() - transaction.started, len(transaction.batch))
+        self._stalled.works()
         self._transaction = None
         self._step = None
 
@@ -324,12 +336,17 @@ class Transactions:
             self._transaction.refused = refused
             self._step = self._abort
         elif error.retriable() or error.txn_requires_abort():
-            self._wait(refused)
+            if error.retriable() and self._stalled.look():
+                logger.error("%s. Another producer takes its place.", _GIVEN_UP)
+                self._take_over(error)
+            else:
+                self._wait(refused)
         else:
             raise ClientFailed(f"A transaction failed: {error.name()}: {error.str()}")
 
     def _take_over(self, error: KafkaError) -> None:
-        """Go on with a new producer where the old one could not even abort. Nothing of its transaction is committed.
+        """Go on with a new producer where the old one could not even abort, or has lost its way to the coordinator.
+        Nothing of its transaction is committed: a commit that was begun never comes here.
 
         So it ends when the brokers ended the transaction first, and also when they let no partition into it: then there
         is none that they could abort, and the client takes their answer for the end of its producer.
@@ -339,10 +356,13 @@ class Transactions:
         Kafka 4.4, in the log's segments): readers would wait at it for ever, or see it committed with the id's next
         transaction. The marker of this abort ends it in every partition that a number or a key chose.
         """
-        refused = self._open().refused or Refused(COORDINATOR, error.name(), error.str())
-        self._sweeping = self._open().batch
-        self._ended("aborted")
+        refused = Refused(COORDINATOR, error.name(), error.str())
+        if self._transaction is not None:
+            refused = self._transaction.refused or refused
+            self._sweeping = self._transaction.batch
+            self._ended("aborted")
         self._producer = self._producers.replace()
+        self._stalled.works()  # the new one has its own time to find the coordinator
         self._step = self._initialise
         self._wait(refused)
 

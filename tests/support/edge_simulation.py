@@ -119,6 +119,8 @@ class Client:
         self.settings = settings
         self.paused: set[Partition] = set()
         self.closed = False
+        self.lost = False
+        """Brokers do not answer this client."""
         self.answers: deque[tuple[KafkaError | None, list[TopicPartition]]] = deque()
 
     def subscribe(self, topics: list[str], **callbacks: Any) -> None:
@@ -179,6 +181,10 @@ class Client:
             raise KafkaException(error)
         return offsets
 
+    def list_topics(self, topic: str, timeout: float) -> None:  # noqa: ARG002
+        if self.lost:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
     def close(self) -> None:
         self.closed = True
 
@@ -187,6 +193,8 @@ class Brokers:
     """The group's coordinator, the logs, and the account."""
 
     def __init__(self) -> None:
+        self.answers_others = True
+        """Whether they answer a client that is made now."""
         self.logs = {partition: Log() for partition in PARTITIONS}
         self.held: dict[Partition, Held] = {}
         self.given_back: list[Held] = []
@@ -342,6 +350,7 @@ class Edge:
             self,
             self.fatal.append,
             revoke_seconds,
+            lambda: self.brokers.answers_others,
             clock=lambda: self.now,
             new_consumer=new_client,
         )

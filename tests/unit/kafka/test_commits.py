@@ -162,3 +162,31 @@ def test_commits_are_settled_when_all_that_was_asked_for_is_answered() -> None:
     bench.committer.answered(None, [TopicPartition("in", 0, 5)])
     bench.send(p0=1)
     assert bench.settled()
+
+
+def test_the_answer_to_a_commit_whose_partitions_left_is_not_taken_for_the_next_ones() -> None:
+    """Or a later commit that fails would count as answered, and never be tried again."""
+    bench = Bench()
+    bench.committer.ask({P: (1, 5)})
+    bench.send(p0=1)
+    bench.committer.forget({P: 1})
+    bench.committer.ask({Q: (2, 3)})
+    bench.send(p1=2)
+    assert bench.consumer.commits == [({0: 5}, True)]
+    bench.committer.answered(None, [TopicPartition("in", 0, 5)])
+    bench.send(p1=2)
+    bench.committer.answered(KafkaError(KafkaError.REBALANCE_IN_PROGRESS), [])
+    bench.now += 2.0
+    bench.send(p1=2)
+    assert bench.consumer.commits == [({0: 5}, True), ({1: 3}, True), ({1: 3}, True)]
+
+
+def test_a_new_client_owes_no_answer() -> None:
+    """What the old one was asked is not waited for."""
+    bench = Bench()
+    bench.committer.ask({P: (1, 5)})
+    bench.send(p0=1)
+    bench.committer.begin_anew()
+    bench.committer.ask({P: (2, 3)})
+    bench.send(p0=2)
+    assert bench.consumer.commits == [({0: 5}, True), ({0: 3}, True)]

@@ -15,9 +15,11 @@ from consumer.delivery.outcome import Outcome, Output
 from consumer.delivery.partition import Partition
 from consumer.events import SourceRecord
 from consumer.kafka.commands import Finished
+from consumer.kafka.failed import ClientFailed
 from consumer.kafka.outbox import Outbox
 from consumer.kafka.oversize import Oversize
 from consumer.kafka.partition_counts import PartitionCounts
+from consumer.kafka.stalled import STALLED_SECONDS, Stalled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +94,11 @@ class Bench:
     def __init__(self) -> None:
         self.producer = Producer()
         self.now = 0.0
+        self.way = True
+        """Whether brokers answer this producer."""
+        self.asked = 0
+        self.brokers = True
+        """Whether they answer others."""
         self.partitions = {"in": 4, "out": 4, "dead": 4, "narrow": 2}
         self.revoked: set[int] = set()
         self.fatal: list[BaseException] = []
@@ -106,8 +113,14 @@ class Bench:
             lambda release: release.epoch not in self.revoked,
             self.hooks,
             self.fatal.append,
+            Stalled(self.ask, lambda: self.brokers, lambda: self.now),
             lambda: self.now,
         )
+
+    def ask(self) -> None:
+        self.asked += 1
+        if not self.way:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
 
     def send(self, offset: int, *outputs: Output, epoch: int = 1, original: bytes = b"in") -> None:
         record = SourceRecord("in", 3, offset, epoch, b"key", original, (), None, 0.0)
@@ -340,3 +353,44 @@ def test_a_fatal_error_is_told_and_the_output_is_kept(bench: Bench) -> None:
     assert "_FENCED" in str(bench.fatal[0])
     assert bench.outbox.flush(0.0) == 1
     assert bench.durable == []
+
+
+@pytest.mark.parametrize(
+    ("way", "brokers", "ends"),
+    [
+        pytest.param(False, True, True, id="lost its way"),
+        pytest.param(False, False, False, id="brokers are away"),
+        pytest.param(True, True, False, id="brokers are slow"),
+    ],
+)
+def test_a_producer_without_answers_is_given_up_only_where_others_get_some(
+    way: bool, brokers: bool, ends: bool, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its records may be there or not; what is not committed is read again."""
+    monkeypatch.setattr(bench.producer, "poll", lambda _: 0)
+    bench.way, bench.brokers = way, brokers
+    bench.send(0, Output("out", b"k", b"v"))
+
+    def wait() -> None:
+        for _ in range(int(2 * STALLED_SECONDS)):
+            bench.turn()
+            bench.now += 1.0
+
+    if ends:
+        with pytest.raises(ClientFailed, match="gets no answer"):
+            wait()
+        assert bench.now > STALLED_SECONDS
+    else:
+        wait()
+
+
+def test_a_producer_that_gets_reports_is_not_asked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when something is always under way."""
+    report = bench.producer.poll
+    for offset in range(60):
+        monkeypatch.setattr(bench.producer, "poll", report if offset % 2 else lambda _: 0)
+        bench.send(offset, Output("out", b"k", b"v"))
+        bench.turn()
+        bench.now += 1.0
+    assert bench.durable
+    assert bench.asked == 0

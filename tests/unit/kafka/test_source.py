@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError
 from edge_simulation import PARTITIONS, Edge, Message
 
 from consumer.kafka.failed import ClientFailed
+from consumer.kafka.stalled import STALLED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,3 +142,34 @@ def test_a_position_that_moves_back_behind_an_idle_end_is_a_new_assignment() -> 
     deliver(edge, 1)
     edge.settle()
     assert edge.brokers.logs[P].committed == 1
+
+
+@pytest.mark.parametrize(
+    ("lost", "others", "clients"),
+    [
+        pytest.param(True, True, 2, id="lost its way"),
+        pytest.param(True, False, 1, id="brokers are away"),
+        pytest.param(False, True, 1, id="nothing to read"),
+    ],
+)
+def test_a_consumer_without_answers_is_replaced_only_where_others_get_some(
+    lost: bool, others: bool, clients: int
+) -> None:
+    """What it had is dropped, as nobody can tell whose it is by now; the next one joins anew."""
+    edge = edge_with(3)
+    edge.clients[0].lost = lost
+    edge.brokers.answers_others = others
+    turn_for(edge, STALLED_SECONDS - 1)
+    assert len(edge.clients) == 1
+    turn_for(edge, 30.0)
+    assert len(edge.clients) == clients
+    assert edge.clients[0].closed == (clients == 2)
+    assert bool(edge.source.epochs) == (clients == 1)
+    assert edge.source.in_flight[0] == (0 if clients == 2 else 3)
+    assert edge.fatal == []
+
+
+def turn_for(edge: Edge, seconds: float) -> None:
+    for _ in range(int(seconds)):
+        edge.source.turn()
+        edge.now += 1.0

@@ -19,6 +19,7 @@ from consumer.kafka.commands import Finished
 from consumer.kafka.failed import ClientFailed
 from consumer.kafka.oversize import Oversize
 from consumer.kafka.partition_counts import PartitionCounts
+from consumer.kafka.stalled import STALLED_SECONDS, Stalled
 from consumer.kafka.transactions import BLOCKED_FAILURES, Transactions
 
 if TYPE_CHECKING:
@@ -173,12 +174,15 @@ class Bench:
         self.topics = {"in": 4, "out": 4, "dead": 4}
         self.durable: list[tuple[Partition, int]] = []
         self.replaced = 0
+        self.brokers = False
+        """Whether they answer a new client."""
         self.transactions = Transactions(
             self,
             PartitionCounts(lambda topic, _: self.topics.get(topic, 0), lambda: self.now),
             Oversize("dead", lambda record, _: Output("dead", record.key, b"%d" % record.offset), self.seen),
             self.group,
             self.seen,
+            Stalled(None, lambda: self.brokers, lambda: self.now),
             0.1,
             records,
             lambda: self.now,
@@ -588,6 +592,46 @@ def test_a_commit_that_takes_long_blocks_and_says_so(bench: Bench) -> None:
     bench.run(20)
     assert bench.blocked() == []
     assert bench.producer.commits == [{P: 1}]
+
+
+@pytest.mark.parametrize("where", ["init", "offsets", "abort"])
+@pytest.mark.parametrize("brokers", [True, False])
+def test_a_producer_that_finds_no_coordinator_is_replaced_only_where_brokers_answer_others(
+    where: str, brokers: bool, bench: Bench
+) -> None:
+    """Nothing of its transaction was committed, so the next producer starts again with the same outcomes."""
+    bench.brokers = brokers
+    bench.transactions._step = bench.transactions._initialise if where == "init" else None
+    silence = [RETRIABLE] * 100
+    bench.producer.failing["offsets"] = [ABORTABLE] if where == "abort" else []
+    bench.producer.failing[where] = silence
+    bench.send(0)
+    bench.run(STALLED_SECONDS - 1)
+    assert bench.replaced == 0
+    bench.run(30)
+    assert bench.replaced == brokers
+    silence.clear()
+    bench.run(20)
+    assert bench.values() == [b"0-0"]
+    assert bench.producer.commits == [{P: 1}]
+
+
+@pytest.mark.parametrize("brokers", [True, False])
+def test_a_commit_without_an_answer_ends_the_worker_only_where_brokers_answer_others(
+    brokers: bool, bench: Bench
+) -> None:
+    """Another producer would have to produce again what may be committed."""
+    bench.brokers = brokers
+    bench.send(0)
+    bench.producer.failing["commit"] = [RETRIABLE] * 100
+    bench.run(STALLED_SECONDS - 1)
+    if brokers:
+        with pytest.raises(ClientFailed, match=r"unknown.*does not answer this producer"):
+            bench.run(30)
+    else:
+        bench.run(30)
+    assert bench.replaced == 0
+    assert bench.values() == []
 
 
 FAULTS = st.sampled_from(
