@@ -136,3 +136,31 @@ def test_a_kip_848_member_without_partitions_has_joined(
     eventually(lambda: second.edge.status().joined or second.fatal)
     assert not second.fatal
     assert not second.edge.status().assignment
+
+
+@pytest.mark.parametrize("client", [pytest.param(SESSION, id="cooperative-sticky"), pytest.param(KIP_848, id="kip-848")])
+def test_a_consumer_that_is_given_up_is_replaced_and_its_records_come_again(
+    client: dict[str, Any],
+    cluster: Cluster,
+    new_topic: Callable[..., str],
+    start: Callable[..., Worker],
+    group: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was in flight is read again by the one that takes its place, and answered once."""
+    topic, output = new_topic("in"), new_topic("out")
+    worker = start(topic, output, group, client, mode="exactly_once", echo=True)
+    cluster.send(topic, 200, 4)
+    eventually(lambda: sum(cluster.committed(group, topic, 4)) == 200)
+    worker.echo = False
+    cluster.send(topic, 100, 4)
+    worker.wait(300)
+    verdicts = [True]
+    monkeypatch.setattr(worker.edge._source._stalled, "look", lambda: bool(verdicts) and verdicts.pop())
+    eventually(lambda: worker.observed.counts["consumer STALLED"] == 1)
+    worker.echo = True
+    eventually(lambda: sum(cluster.committed(group, topic, 4)) == 300, 60)
+    assert worker.edge.drain(20.0)
+    assert worker.fatal == []
+    values = sorted(int(value.split()[0]) for value in cluster.values(output, 4))
+    assert values == sorted([*range(200), *range(100)])
