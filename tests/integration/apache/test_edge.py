@@ -138,7 +138,9 @@ def test_a_kip_848_member_without_partitions_has_joined(
     assert not second.edge.status().assignment
 
 
-@pytest.mark.parametrize("client", [pytest.param(SESSION, id="cooperative-sticky"), pytest.param(KIP_848, id="kip-848")])
+@pytest.mark.parametrize(
+    "client", [pytest.param(SESSION, id="cooperative-sticky"), pytest.param(KIP_848, id="kip-848")]
+)
 def test_a_consumer_that_is_given_up_is_replaced_and_its_records_come_again(
     client: dict[str, Any],
     cluster: Cluster,
