@@ -34,10 +34,6 @@ CONNECTING = {
     # The first pause between tries to connect, about; it grows to reconnect.backoff.max.ms (10 s). A login that fails
     # must not be tried 20 times a second.
     "reconnect.backoff.ms": 1000,
-    # librdkafka's default forgets all brokers when none can be reached, and begins with the bootstrap addresses. Seen
-    # with 2.16, after the restart of an only broker: a transaction whose end waited for ever for a coordinator that
-    # was back long since.
-    "metadata.recovery.strategy": "none",
     # A broker that starts may answer, for a moment, that it knows no topic. The client then believes it until it asks
     # again, by default five minutes later, and neither fetches nor produces meanwhile.
     "topic.metadata.refresh.interval.ms": 10_000,

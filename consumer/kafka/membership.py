@@ -132,13 +132,6 @@ class Membership:
         self._again_at = now + AGAIN_SECONDS
         self._wait_longer(now)
 
-    def come_again(self) -> None:
-        """The client is of no use any more, for a reason that a new one does not have."""
-        now = self._clock()
-        self.left()
-        self._again_at = now
-        self._wait_longer(now)
-
     @property
     def waiting(self) -> bool:
         """Whether the client is of no use and a new one has to take its place."""

@@ -22,6 +22,7 @@ from consumer.kafka.assignment import Assignment, source_record
 from consumer.kafka.client_settings import MAX_POLL_INTERVAL_MS
 from consumer.kafka.commands import Assigned, Command, Delivered, Drain, EndReached, Lost, Revoke
 from consumer.kafka.committer import Committer
+from consumer.kafka.failed import ClientFailed
 from consumer.kafka.in_flight import InFlight
 from consumer.kafka.librdkafka_log import error_callback, librdkafka_logger
 from consumer.kafka.membership import Membership
@@ -232,10 +233,11 @@ class Source:
         if not self.joined:
             self._membership.look(self._consumer)
         if self._stalled.look():
-            logger.error("The consumer gets no answer, while brokers answer a new client; another takes its place")
-            self._observer.client_error("consumer", "STALLED")
-            self._give_up()
-            self._membership.come_again()
+            # Not replaced here: closing such a client was seen to wait for ever.
+            raise ClientFailed(
+                "The Kafka consumer gets no answer, while brokers answer a new client. Start the worker again; what is "
+                "not committed is read again."
+            )
 
     def _come_again(self) -> None:
         if self._membership.again():
@@ -279,13 +281,9 @@ class Source:
             self._commands.put(end)
         if failed is not None:
             self._observer.client_error("consumer", failed.name())
-            self._give_up()
+            self._pauses.forget()
+            self._drop(self._assignment.epochs)  # what the group thinks of us, nobody can tell
             self._membership.refused(failed)
-
-    def _give_up(self) -> None:
-        """The client is of no use any more; what the group thinks of us, nobody can tell."""
-        self._pauses.forget()
-        self._drop(self._assignment.epochs)
 
     def _hand_over(self, records: list[SourceRecord]) -> None:
         if not records:

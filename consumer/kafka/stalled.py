@@ -1,7 +1,8 @@
 """Tells a client that has lost its way from brokers that are away.
 
-Seen once with librdkafka 2.16, after an only broker hung for 20 s: clients that had no connection any more, and made
-none, while the broker answered everybody else. Nothing but a new client helps then; where brokers are away it does not.
+Seen with librdkafka 2.16, after an only broker was restarted or hung for 20 s: clients that looked for no coordinator
+any more, or had no connection and made none, while the broker answered everybody else. Nothing but a new client helps
+then; where brokers are away it does not.
 """
 
 from __future__ import annotations
