@@ -174,6 +174,11 @@ def transaction_settings(config: Config, transactional_id: str) -> dict[str, Any
     """Settings of the exactly-once producer. Raises ValueError, naming the key and the way out, for unsafe ones."""
     timeout = config.delivery.transaction_timeout_ms
     return {
+        # librdkafka's default forgets all brokers when none can be reached, and begins with the bootstrap addresses.
+        # With 2.16 the transactional producer does not survive that: after an only broker was restarted or hung,
+        # send_offsets_to_transaction never returned, whatever its timeout. Without it a producer may lose all brokers
+        # for good (one that hung is not in the next metadata); ``Stalled`` notices, and another takes its place.
+        "metadata.recovery.strategy": "none",
         **producer_settings(config),
         "transactional.id": transactional_id,
         "transaction.timeout.ms": timeout,

@@ -16,11 +16,11 @@ from confluent_kafka import KafkaException
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LOOK_SECONDS = 10.0
-QUIET_SECONDS = 10.0
+LOOK_SECONDS = 5.0
+QUIET_SECONDS = 5.0
 """A client that got something done more recently is not looked at."""
 
-STALLED_SECONDS = 30.0
+STALLED_SECONDS = 20.0
 """Brokers must have answered others for so long: clients find back by themselves in about ten."""
 
 OWN_SECONDS = 1.0

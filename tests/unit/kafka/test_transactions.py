@@ -608,7 +608,7 @@ def test_a_producer_that_finds_no_coordinator_is_replaced_only_where_brokers_ans
     bench.send(0)
     bench.run(STALLED_SECONDS - 1)
     assert bench.replaced == 0
-    bench.run(30)
+    bench.run(20)
     assert bench.replaced == brokers
     silence.clear()
     bench.run(20)
