@@ -6,7 +6,12 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from consumer.config import Config, KafkaConfig
-from consumer.kafka.client_settings import consumer_settings, metadata_settings, producer_settings
+from consumer.kafka.client_settings import (
+    consumer_settings,
+    metadata_settings,
+    producer_settings,
+    transaction_settings,
+)
 
 
 def config(**client: Any) -> Config:
@@ -34,6 +39,15 @@ def test_a_record_as_large_as_the_limit_fits_the_producers_queue() -> None:
     """Otherwise it would find no room for ever."""
     producer = producer_settings(config())
     assert producer["message.max.bytes"] < producer["queue.buffering.max.kbytes"] * 1024
+
+
+def test_only_the_transactional_producer_keeps_brokers_that_are_away() -> None:
+    """librdkafka's own way hangs its transactions, and the other clients without it; who asks for either gets it."""
+    name = "metadata.recovery.strategy"
+    assert transaction_settings(config(), "id")[name] == "none"
+    assert all(name not in of(config()) for of in (consumer_settings, producer_settings, metadata_settings))
+    given = config(metadata_recovery_strategy="rebootstrap")
+    assert transaction_settings(given, "id")[name] == "rebootstrap"
 
 
 def test_settings_reach_the_clients_that_know_them() -> None:
