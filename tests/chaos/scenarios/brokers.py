@@ -129,7 +129,7 @@ SCENARIOS = (
     Scenario(
         "broker_sigkill",
         "one worker; twice SIGKILL of the only broker, away for 1 to 6 s",
-        f"{GO_ON}; it ends without an answer about the group's offsets when Kafka lost the markers of a commit (README)",
+        f"{GO_ON}; without an answer about the group's offsets Kafka lost a commit's markers (README)",
         _kill,
         kafka=Kafka(settings=DEFAULT_CLEANUP),
     ),
