@@ -121,6 +121,7 @@ class Client:
         self.closed = False
         self.lost = False
         """Brokers do not answer this client."""
+        self.asked = 0
         self.answers: deque[tuple[KafkaError | None, list[TopicPartition]]] = deque()
 
     def subscribe(self, topics: list[str], **callbacks: Any) -> None:
@@ -182,6 +183,7 @@ class Client:
         return offsets
 
     def list_topics(self, topic: str, timeout: float) -> None:  # noqa: ARG002
+        self.asked += 1
         if self.lost:
             raise KafkaException(KafkaError(KafkaError._TRANSPORT))
 

@@ -171,3 +171,12 @@ def turn_for(edge: Edge, seconds: float) -> None:
     for _ in range(int(seconds)):
         edge.source.turn()
         edge.now += 1.0
+
+
+def test_a_consumer_that_reads_is_not_asked() -> None:
+    """A look costs a question to the brokers, on the thread that reads."""
+    edge = edge_with(0)
+    for _ in range(60):
+        deliver(edge, 1)
+        edge.now += 1.0
+    assert edge.clients[0].asked == 0
