@@ -178,5 +178,6 @@ def test_a_consumer_that_reads_is_not_asked() -> None:
     edge = edge_with(0)
     for _ in range(60):
         deliver(edge, 1)
+        edge.source.turn()
         edge.now += 1.0
     assert edge.clients[0].asked == 0
