@@ -6,7 +6,11 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from edge_harness import eventually
+
+from consumer.kafka import stalled
+from consumer.kafka.failed import ClientFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -193,3 +197,21 @@ def test_client_lines_reach_logging_and_never_stderr(
         assert worker.edge.drain(10.0)
     assert {"librdkafka.consumer", "librdkafka.producer"} <= {record.name for record in caplog.records}
     assert capfd.readouterr().err == ""
+
+
+def test_a_consumer_that_alone_gets_no_answer_ends_the_worker(
+    mock_broker: Any, start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new client, made for this question, gets one from the same brokers."""
+    for name, seconds in (("QUIET_SECONDS", 0.1), ("LOOK_SECONDS", 0.1), ("STALLED_SECONDS", 0.5)):
+        monkeypatch.setattr(stalled, name, seconds)
+    worker = start(mock_broker.bootstrap, mock_broker.topic(1, "in"), mock_broker.topic(1, "out"), "lost")
+    eventually(lambda: worker.edge.status().assignment)
+
+    def silence() -> None:
+        raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+    monkeypatch.setattr(worker.edge._source._stalled, "_own", silence)
+    eventually(lambda: worker.fatal)
+    assert isinstance(worker.fatal[0], ClientFailed)
+    assert "gets no answer" in str(worker.fatal[0])
