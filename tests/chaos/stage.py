@@ -34,6 +34,8 @@ CLASSIC: Mapping[str, Any] = {"session.timeout.ms": 6000, "heartbeat.interval.ms
 KIP_848: Mapping[str, Any] = {"group.protocol": "consumer"}
 
 EXIT_FENCED = 4
+GIVEN_UP = "brokers answer a new client"
+"""What a worker says whose own client they do not answer."""
 
 PATIENCE_SECONDS = 240.0
 """How long anything may take that must happen. It fails nothing on a slow machine, and ends what hangs."""
@@ -182,13 +184,14 @@ class Stage:
         )
 
     def _supervise(self) -> None:
-        """Start another worker for one that ended by itself, which only a fenced one may."""
+        """Start another worker for one that ended by itself: only a fenced one may, or one whose client lost its way."""
         for worker in list(self.workers):
             if worker.dismissed or worker.running:
                 continue
             worker.dismissed = True
             said = f"worker {worker.number} ended by itself, exit code {worker.exit_code}; another takes its place"
-            if self.mode == "exactly_once" and worker.exit_code == EXIT_FENCED:
+            may = self.mode == "exactly_once" or worker.said(GIVEN_UP)
+            if may and worker.exit_code == EXIT_FENCED:
                 self.note(said)
             else:
                 self.check(False, said)

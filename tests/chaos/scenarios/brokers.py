@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 OLDER = Path(__file__).resolve().parents[1] / "kafka-older/pom.xml"
 FROZEN_SECONDS = 20.0
-GO_ON = "workers wait and go on; in exactly_once one may be fenced (exit code 4) and started again"
+GO_ON = (
+    "workers wait and go on; one may be fenced (exactly_once), or given up by its client, with exit code 4 and started "
+    "again"
+)
 
 DEFAULT_CLEANUP = ("transaction.abort.timed.out.transaction.cleanup.interval.ms=10000",)
 """What brokers do of themselves, in place of the tests' 500. A broker that comes back and aborts transactions before it
