@@ -184,7 +184,7 @@ class Stage:
         )
 
     def _supervise(self) -> None:
-        """Start another worker for one that ended by itself: only a fenced one may, or one whose client lost its way."""
+        """Start another worker for one that ended by itself: a fenced one may, and one whose client lost its way."""
         for worker in list(self.workers):
             if worker.dismissed or worker.running:
                 continue
