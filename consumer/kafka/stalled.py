@@ -24,8 +24,8 @@ STALLED_SECONDS = 20.0
 """Brokers must have answered others for so long: clients find back by themselves in about ten."""
 
 OWN_SECONDS = 3.0
-"""Wait for an answer to the client that is looked at; its thread does nothing else meanwhile. As long as a new client has
-for more round trips than one: slow brokers are not held against it."""
+"""Wait for an answer to the client that is looked at; its thread does nothing else meanwhile. It is as long as a new
+client has for more round trips than one: slow brokers are not held against it."""
 
 
 class Stalled:
