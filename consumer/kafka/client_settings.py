@@ -175,9 +175,9 @@ def transaction_settings(config: Config, transactional_id: str) -> dict[str, Any
     timeout = config.delivery.transaction_timeout_ms
     return {
         # librdkafka's default forgets all brokers when none can be reached, and begins with the bootstrap addresses.
-        # With 2.16 the transactional producer does not survive that: after an only broker was restarted or hung,
-        # send_offsets_to_transaction never returned, whatever its timeout. Without it a producer may lose all brokers
-        # for good (one that hung is not in the next metadata); ``Stalled`` notices, and another takes its place.
+        # With 2.16 the transactional producer was seen not to survive that: after an only broker hung,
+        # send_offsets_to_transaction never returned, whatever its timeout. Without it clients were seen to stay without
+        # a connection for good; ``Stalled`` notices, and another producer takes its place.
         "metadata.recovery.strategy": "none",
         **producer_settings(config),
         "transactional.id": transactional_id,

@@ -61,10 +61,6 @@ class Commits:
         self._in_flight = {}
         self._unanswered = False
 
-    def begin_anew(self) -> None:
-        """The client that was asked is gone, and its answers with it. No assignment is left either."""
-        self._wanted, self._in_flight, self._unanswered = {}, {}, False
-
     def leave(self, epochs: Mapping[Partition, int]) -> dict[Partition, int]:
         """Offsets of assignments that end, for a last synchronous commit: wanted or not yet answered."""
         last: dict[Partition, int] = {}

@@ -102,9 +102,11 @@ class Committer:
         return not self._commits.leave(lost)
 
     def begin_anew(self) -> None:
-        """Another client takes the place of the one that was asked."""
-        self._collect()
-        self._commits.begin_anew()
+        """Another client takes the place of the one that was asked, whose answers will not come.
+
+        What was asked for before is of epochs that are over.
+        """
+        self._commits = Commits()
 
     def _collect(self) -> None:
         while True:

@@ -136,7 +136,7 @@ class KafkaEdge:
 
         def publisher(current: Callable[[Release[Finished]], bool]) -> Publisher:
             if not transactional:
-                stalled = Stalled(partial(producers.ask, input_topics[0], OWN_SECONDS), others)
+                stalled = Stalled(partial(producers.partitions, input_topics[0], OWN_SECONDS), others)
                 return Outbox(producers.current, counts, oversize, current, observer, self._fatal, stalled)
             interval = config.delivery.transaction_interval_ms / 1000
             records = config.delivery.transaction_records

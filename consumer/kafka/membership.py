@@ -58,6 +58,23 @@ def accepted(metadata: object) -> bool | None:
     return int.from_bytes(number, sys.byteorder, signed=True) > 0
 
 
+def is_member(metadata: object) -> bool:
+    """Whether ``metadata`` is that of a member, and so fenced.
+
+    Brokers take the offsets of "no member" as those of a client outside the group and do not fence them; that is what
+    the client has between losing its membership and telling us so. Raises ClientFailed when this client writes it in
+    another way, so that nobody could tell.
+    """
+    member = accepted(metadata) if metadata is not None else False
+    if member is None:
+        raise ClientFailed(
+            "This version of confluent-kafka writes the group's metadata in a form that is not known here, so nobody "
+            "could tell whether the group still has this worker: install the one that constraints.txt names, or set "
+            "delivery.mode to at_least_once."
+        )
+    return member
+
+
 class Membership:
     """The poll thread's, but for ``joined``, which others may read."""
 

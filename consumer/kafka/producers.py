@@ -26,13 +26,12 @@ class Producers:
         return self.current
 
     def partitions(self, topic: str, seconds: float) -> int:
-        """Partitions of ``topic``, 0 when it does not exist (asking may create it, where brokers create topics)."""
+        """Partitions of ``topic``, 0 when it does not exist (asking may create it, where brokers create topics).
+
+        Raises KafkaException when brokers do not answer this producer.
+        """
         found = self.current.list_topics(topic, timeout=seconds).topics.get(topic)
         return 0 if found is None or found.error is not None else len(found.partitions)
-
-    def ask(self, topic: str, seconds: float) -> None:
-        """Ask brokers something through the current producer. Raises KafkaException when they do not answer."""
-        self.current.list_topics(topic, timeout=seconds)
 
     def _new(self) -> Producer:
         return Producer(self._settings, logger=librdkafka_logger("producer"))

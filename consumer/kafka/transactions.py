@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from consumer.kafka.failed import ClientFailed, kafka_cause
-from consumer.kafka.membership import accepted
+from consumer.kafka.membership import is_member
 from consumer.kafka.transaction import SLICE_SECONDS, Held, Refused, Transaction
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ class Transactions:
         if lost:
             logger.info("a transaction is given up: %s went to another worker", ", ".join(map(str, lost)))
             self._step = self._abort
-        elif not _is_member(metadata):
+        elif not is_member(metadata):
             transaction.refused = Refused("the group", "UNKNOWN_MEMBER_ID", "it has given this worker up")
             self._step = self._abort
         else:
@@ -354,7 +354,8 @@ class Transactions:
         The new one has the same transactional id, and first produces the same outcomes and aborts them. An only broker
         that was killed may come back without the markers of a transaction that its coordinator takes for ended (seen on
         Kafka 4.4, in the log's segments): readers would wait at it for ever, or see it committed with the id's next
-        transaction. The marker of this abort ends it in every partition that a number or a key chose.
+        transaction. The marker of this abort should end it, in every partition that a number or a key chose; that was
+        not run against a broker in that state.
         """
         refused = Refused(COORDINATOR, error.name(), error.str())
         if self._transaction is not None:
@@ -389,19 +390,3 @@ class Transactions:
         if self._transaction is None:
             raise RuntimeError("a step of a transaction without a transaction")  # a defect of ours
         return self._transaction
-
-
-def _is_member(metadata: object) -> bool:
-    """Whether ``metadata`` is that of a member, and so fenced.
-
-    Brokers take the offsets of "no member" as those of a client outside the group and do not fence them; that is what
-    the client has between losing its membership and telling us so.
-    """
-    member = accepted(metadata) if metadata is not None else False
-    if member is None:
-        raise ClientFailed(
-            "This version of confluent-kafka writes the group's metadata in a form that is not known here, so nobody "
-            "could tell whether the group still has this worker: install the one that constraints.txt names, or set "
-            "delivery.mode to at_least_once."
-        )
-    return member
