@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import (
@@ -21,7 +22,7 @@ from consumer.delivery.outcome import Outcome, Output
 from consumer.kafka.edge import KafkaEdge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from consumer.delivery.partition import Partition
     from consumer.events import SourceRecord
@@ -236,3 +237,18 @@ class Cluster:
                     time.sleep(0.1)
         finally:
             consumer.close()
+
+
+@contextmanager
+def running() -> Iterator[Callable[[Worker], Worker]]:
+    """Starts edges; whatever is left running in the end is closed without a drain."""
+    started: list[Worker] = []
+
+    def start(worker: Worker) -> Worker:
+        started.append(worker)
+        worker.edge.start()
+        return worker
+
+    yield start
+    for worker in started:
+        worker.edge.drain(0.0)

@@ -20,7 +20,7 @@ import pytest
 from apache_kafka import ApacheKafka, KafkaUnavailable, fetch_jars, java_release
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from edge_harness import Cluster, Worker
+from edge_harness import Cluster, Worker, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -124,17 +124,12 @@ def pytest_terminal_summary(
 @pytest.fixture
 def start(apache_kafka: str) -> Iterator[Callable[..., Worker]]:
     """Starts edges; whatever the test leaves running is closed without a drain."""
-    running: list[Worker] = []
+    with running() as start_edge:
 
-    def start_worker(topic: str, output: str, group: str, client: dict[str, Any], **kwargs: Any) -> Worker:
-        worker = Worker(apache_kafka, topic, output, group, client=client, **kwargs)
-        running.append(worker)
-        worker.edge.start()
-        return worker
+        def start_worker(topic: str, output: str, group: str, client: dict[str, Any], **kwargs: Any) -> Worker:
+            return start_edge(Worker(apache_kafka, topic, output, group, client=client, **kwargs))
 
-    yield start_worker
-    for worker in running:
-        worker.edge.drain(0.0)
+        yield start_worker
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from edge_harness import Cluster, Worker
+from edge_harness import Cluster, Worker, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,14 +24,5 @@ def cluster_of() -> Callable[[Any], Cluster]:
 @pytest.fixture
 def start() -> Iterator[Callable[..., Worker]]:
     """Starts workers; whatever the test leaves running is closed without a drain."""
-    running: list[Worker] = []
-
-    def start_worker(*args: Any, **kwargs: Any) -> Worker:
-        worker = Worker(*args, **kwargs)
-        running.append(worker)
-        worker.edge.start()
-        return worker
-
-    yield start_worker
-    for worker in running:
-        worker.edge.drain(0.0)
+    with running() as start_edge:
+        yield lambda *args, **kwargs: start_edge(Worker(*args, **kwargs))
