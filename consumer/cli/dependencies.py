@@ -37,8 +37,8 @@ def client_findings(config: Config) -> Iterator[Finding]:
     """Whether librdkafka takes the settings. Nothing is connected to: the clients are told of no broker."""
     from confluent_kafka import Consumer, KafkaException, Producer
 
+    from consumer.credential_files import CredentialFileError
     from consumer.kafka.client_settings import consumer_settings, producer_settings
-    from consumer.kafka.security import SecurityFileError
 
     try:
         for make, settings in ((Consumer, consumer_settings(config)), (Producer, producer_settings(config))):
@@ -46,7 +46,7 @@ def client_findings(config: Config) -> Iterator[Finding]:
             client = make({**settings, "log_level": 0})
             if isinstance(client, Consumer):
                 client.close()
-    except SecurityFileError as error:
+    except CredentialFileError as error:
         yield Finding("kafka.security", "fail", str(error))
     except (KafkaException, ValueError, TypeError) as error:
         # librdkafka's text names the property, and of a refused value says only what may stand there.
@@ -78,12 +78,12 @@ def tls_findings(config: Config) -> Iterator[Finding]:
     """Whether the files for TLS to the model server, if it is configured, can be used."""
     if config.model.tls is None:
         return
+    from consumer.credential_files import CredentialFileError
     from consumer.serving.channels import read_credentials
-    from consumer.serving.pem import PemError
 
     try:
         read_credentials(config.model.tls)
-    except PemError as error:
+    except CredentialFileError as error:
         yield Finding("model.tls", "fail", str(error))
     else:
         yield Finding("model.tls", "ok", "files can be used")

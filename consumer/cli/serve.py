@@ -122,7 +122,7 @@ def _credentials(certificate: str | None, key: str | None, client_ca: str | None
     """What --ssl_config_file gives TensorFlow Serving: server_cert, server_key, and custom_ca with client_verify."""
     import grpc
 
-    from consumer.serving.pem import PemError, read_certificates, read_pair
+    from consumer.credential_files import CredentialFileError, read_certificates, read_pair
 
     if certificate is None or key is None:
         if certificate or key or client_ca:
@@ -131,7 +131,7 @@ def _credentials(certificate: str | None, key: str | None, client_ca: str | None
     try:
         pem, private = read_pair("--tls-certificate", certificate, "--tls-key", key)
         roots = None if client_ca is None else read_certificates("--tls-client-ca", client_ca)
-    except PemError as error:
+    except CredentialFileError as error:
         raise click.UsageError(str(error)) from error
     return grpc.ssl_server_credentials([(private, pem)], roots, require_client_auth=roots is not None)
 

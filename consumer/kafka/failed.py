@@ -1,4 +1,4 @@
-"""The error that ends a worker because one of its Kafka clients is of no use any more."""
+"""Errors that end a worker: one of its Kafka clients is of no use any more, or does not know where to go on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from confluent_kafka import KafkaException
 
 class ClientFailed(RuntimeError):  # noqa: N818 - named for what it is
     """A client was fenced, or failed for good. A successor reads again what is not committed, so nothing is lost."""
+
+
+class NoSuchOffset(RuntimeError):  # noqa: N818 - named for what it is
+    """The group's offset is not in the log, and ``auto.offset.reset`` is ``error``: where to go on is for a person."""
 
 
 def kafka_cause(error: SystemError) -> KafkaException | None:

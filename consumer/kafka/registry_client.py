@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from consumer.credential_files import CredentialFileError, read_certificates, read_pair, read_password
 from consumer.events import BadInput
 
 if TYPE_CHECKING:
@@ -125,40 +125,34 @@ def connect(config: RegistryConfig) -> RegistryClient:
     from confluent_kafka.schema_registry import SchemaRegistryClient
 
     settings: dict[str, Any] = {"url": config.url, "timeout": config.timeout_seconds, "max.retries": 0}
-    if config.username is not None and config.password_file is not None:
-        password = _read("password_file", config.password_file).strip("\r\n")
-        settings["basic.auth.user.info"] = f"{config.username}:{password}"
-    for key, name in (("ca_file", "ca"), ("certificate_file", "certificate"), ("key_file", "key")):
-        path: str | None = getattr(config, key)
-        if path is not None:
-            if "ENCRYPTED" in _read(key, path):
-                # OpenSSL would ask the terminal for its password.
-                raise RegistryRefused(f"kafka.registry.{key} {path} is encrypted; write it without a password")
-            settings[f"ssl.{name}.location"] = path
+    try:
+        settings.update(_credentials(config))
+    except CredentialFileError as error:
+        raise RegistryRefused(str(error)) from None
     try:
         client: RegistryClient = SchemaRegistryClient.new_client(settings)
-    except ssl.SSLError as error:
-        files = ", ".join(
-            f"{key} {path}"
-            for key in ("ca_file", "certificate_file", "key_file")
-            if (path := getattr(config, key)) is not None
-        )
-        what = f"kafka.registry's {files or 'authorities'} cannot be used: {error.reason or 'not PEM'}"
-        raise RegistryRefused(f"{what}; they must be PEM, and the key that of the certificate") from None
-    except OSError as error:
-        # What can be read was read above: this is the environment's own choice of authorities.
-        raise RegistryRefused(f"the file of $SSL_CERT_FILE cannot be read: {error.strerror}") from None
+    except OSError as error:  # SSLError is one
+        # What is configured was read above: this is the environment's own choice of authorities.
+        what = error.strerror or type(error).__name__
+        raise RegistryRefused(f"the file of $SSL_CERT_FILE cannot be used: {what}; mend it or unset it") from None
     return client
 
 
-def _read(key: str, path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise RegistryRefused(f"kafka.registry.{key} {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        # The error would quote the bytes, which are the secret.
-        raise RegistryRefused(f"kafka.registry.{key} {path} is not UTF-8 text; write it as such") from None
+def _credentials(config: RegistryConfig) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    if config.username is not None and config.password_file is not None:
+        password = read_password("kafka.registry.password_file", config.password_file)
+        settings["basic.auth.user.info"] = f"{config.username}:{password}"
+    if config.ca_file is not None:
+        read_certificates("kafka.registry.ca_file", config.ca_file)
+        settings["ssl.ca.location"] = config.ca_file
+    if config.certificate_file is not None and config.key_file is not None:
+        read_pair(
+            "kafka.registry.certificate_file", config.certificate_file, "kafka.registry.key_file", config.key_file
+        )
+        settings["ssl.certificate.location"] = config.certificate_file
+        settings["ssl.key.location"] = config.key_file
+    return settings
 
 
 def _tls_reason(error: BaseException | None) -> str | None:

@@ -14,7 +14,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from consumer.delivery.partition import Partition
 from consumer.delivery.revoke_budget import RevokeBudget
@@ -22,7 +22,7 @@ from consumer.kafka.assignment import Assignment, source_record
 from consumer.kafka.client_settings import MAX_POLL_INTERVAL_MS
 from consumer.kafka.commands import Assigned, Command, Delivered, Drain, EndReached, Lost, Revoke
 from consumer.kafka.committer import Committer
-from consumer.kafka.failed import ClientFailed
+from consumer.kafka.failed import ClientFailed, NoSuchOffset
 from consumer.kafka.in_flight import InFlight
 from consumer.kafka.librdkafka_log import error_callback, librdkafka_logger
 from consumer.kafka.membership import Membership
@@ -311,7 +311,11 @@ class Source:
     def _client_error(self, error: KafkaError, partition: Partition) -> None:
         self._observer.client_error("consumer", error.name())
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise KafkaException(error)
+            raise NoSuchOffset(
+                f"{partition}: the group has no offset, or one that is not in the log, and kafka.client's "
+                "auto.offset.reset is error. Set the group's offset (kafka-consumer-groups --reset-offsets), or remove "
+                "the setting to start at the earliest record."
+            )
         logger.warning("%s: %s (%s); the client goes on trying", partition, error.str(), error.name())
 
     # Rebalances; called by the client inside poll, consume and close.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from consumer.serving.pem import read_certificates, read_pair
+from consumer.credential_files import read_certificates, read_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ _NEIGHBOUR: Options = (("grpc.enable_http_proxy", 0),)
 
 
 def open_channel(model: ModelConfig, options: Sequence[tuple[str, int | str]] = ()) -> Any:
-    """A grpc.aio channel to ``model.target``, for the event loop that runs. Raises PemError."""
+    """A grpc.aio channel to ``model.target``, for the event loop that runs. Raises CredentialFileError."""
     credentials, settings = _prepared(model, options)
     if credentials is None:
         return grpc.aio.insecure_channel(model.target, options=settings)
@@ -29,7 +29,7 @@ def open_channel(model: ModelConfig, options: Sequence[tuple[str, int | str]] = 
 
 
 def open_blocking_channel(model: ModelConfig) -> Any:
-    """The same for callers without an event loop. Raises PemError."""
+    """The same for callers without an event loop. Raises CredentialFileError."""
     credentials, settings = _prepared(model, ())
     if credentials is None:
         return grpc.insecure_channel(model.target, options=settings)
@@ -37,7 +37,7 @@ def open_blocking_channel(model: ModelConfig) -> Any:
 
 
 def read_credentials(tls: ModelTlsConfig | None) -> grpc.ChannelCredentials | None:
-    """Credentials from the configured files; None for plaintext. Raises PemError for a file that cannot be used."""
+    """Credentials from the configured files; None for plaintext. Raises CredentialFileError."""
     if tls is None:
         return None
     roots = None if tls.ca_file is None else read_certificates("model.tls.ca_file", tls.ca_file)

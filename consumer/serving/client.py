@@ -58,7 +58,7 @@ class TfServingClient:
     """
 
     def __init__(self, config: ModelConfig, bundle: Bundle) -> None:
-        """Raises PemError, a ValueError, for files of ``model.tls`` that cannot be used."""
+        """Raises CredentialFileError, a ValueError, for files of ``model.tls`` that cannot be used."""
         self._config = config
         self._graph = GraphContract.of(bundle)
         self._channel = open_channel(config, _CHANNEL_OPTIONS)

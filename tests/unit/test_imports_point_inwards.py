@@ -13,7 +13,8 @@ PACKAGE = Path(consumer.__file__).parent
 
 CORE_PACKAGES = ("extraction", "batching", "delivery", "codecs")
 CONFIG_MODULES = ("config", "config_errors", "config_layers", "config_loading", "config_rules", "config_security")
-CORE = (*CORE_PACKAGES, *CONFIG_MODULES, "events", "redaction", "tasks", "resources", "yaml_reading")
+CORE_MODULES = ("credential_files", "events", "redaction", "resources", "tasks", "yaml_reading")
+CORE = (*CORE_PACKAGES, *CONFIG_MODULES, *CORE_MODULES)
 EDGES = ("kafka", "serving", "telemetry")
 EXTRAS = ("model", "local")
 OUTSIDE_LIBRARIES = {"confluent_kafka", "grpc", "prometheus_client", "structlog", "asyncio", "httpx", "click", "rich"}

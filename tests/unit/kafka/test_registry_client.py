@@ -219,7 +219,7 @@ def _another_key(secured: Secured) -> dict[str, str]:
         (_missing, r"ca_file .*cannot be read"),
         (_no_pem, r"ca_file .*PEM"),
         (_encrypted, r"key_file .*encrypted"),
-        (_another_key, r"key_file .*key that of the certificate"),
+        (_another_key, r"key_file .*is not the key of the certificate"),
     ],
 )
 def test_files_that_cannot_be_used_are_named(

@@ -9,8 +9,9 @@ from certificates import Authority
 from confluent_kafka import Consumer, Producer
 
 from consumer.config import Config, KafkaConfig, SecurityConfig
+from consumer.credential_files import CredentialFileError
 from consumer.kafka.client_settings import consumer_settings, metadata_settings, producer_settings
-from consumer.kafka.security import SecurityFileError, security_settings, way_out
+from consumer.kafka.security import security_settings, way_out
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,8 +106,8 @@ PAIR = {"certificate_file": "certificate", "key_file": "key"}
         ({"ca_file": "key"}, "ca_file", "has no certificate in PEM form"),
         ({**PAIR, "certificate_file": "missing"}, "certificate_file", "cannot be read"),
         ({**PAIR, "key_file": "missing"}, "key_file", "cannot be read"),
-        ({**PAIR, "key_file": "ca"}, "key_file", "is no PEM key that fits"),
-        ({**PAIR, "certificate_file": "locked-certificate"}, "key_file", "KEY_VALUES_MISMATCH"),
+        ({**PAIR, "key_file": "ca"}, "key_file", "has no private key in PEM form that fits"),
+        ({**PAIR, "certificate_file": "locked-certificate"}, "key_file", "is not the key of the certificate in"),
         ({**PAIR, "key_file": "locked-key"}, "key_file", "is encrypted; set kafka.security.key_password_file"),
         (
             {"certificate_file": "locked-certificate", "key_file": "locked-key", "key_password_file": "wrong-password"},
@@ -118,7 +119,7 @@ PAIR = {"certificate_file": "certificate", "key_file": "key"}
 )
 def test_a_file_that_cannot_be_used_is_named(files: Path, names: dict[str, str], key: str, words: str) -> None:
     """Key, file and way out are said before a client is made, and never what is in the file."""
-    with pytest.raises(SecurityFileError) as caught:
+    with pytest.raises(CredentialFileError) as caught:
         security_settings(section(files, **{"protocol": "ssl", **names}))
     said = str(caught.value)
     assert said.startswith(f"kafka.security.{key} {files}")

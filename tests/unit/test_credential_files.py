@@ -1,4 +1,4 @@
-"""PEM files are refused before they are used, with what is wrong about them."""
+"""Files with certificates, keys and passwords are refused before they are used, with what is wrong about them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from certificates import Authority
 
-from consumer.serving.pem import PemError, read_certificates, read_pair
+from consumer.credential_files import CredentialFileError, read_certificates, read_pair, read_password
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ def written(folder: Path, name: str, content: bytes) -> str:
 
 
 def refusal(folder: Path, certificate: bytes, key: bytes) -> str:
-    with pytest.raises(PemError) as caught:
+    with pytest.raises(CredentialFileError) as caught:
         read_pair("c", written(folder, "c.pem", certificate), "k", written(folder, "k.pem", key))
     return str(caught.value)
 
@@ -42,14 +42,33 @@ def test_good_files_are_read_as_they_are(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     """Missing, a folder, or no name of a file: the setting and the file are named."""
     for file in (str(tmp_path / "none.pem"), str(tmp_path), "a\0b"):
-        with pytest.raises(PemError, match=r"^model\.tls\.ca_file .* cannot be read"):
+        with pytest.raises(CredentialFileError, match=r"^model\.tls\.ca_file .* cannot be read"):
             read_certificates("model.tls.ca_file", file)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"certificate", KEY, CERTIFICATE[:-80], CERTIFICATE[40:]])
+def test_a_file_without_content(tmp_path: Path) -> None:
+    """Often a mount that has not come, so it is told apart from rubbish; a line end alone is no password either."""
+    empty, blank = written(tmp_path, "empty", b""), written(tmp_path, "blank", b"\r\n")
+    for file in (empty, blank):
+        with pytest.raises(CredentialFileError, match=r"^p .* is empty; "):
+            read_password("p", file)
+    with pytest.raises(CredentialFileError, match=r"^ca .* is empty"):
+        read_certificates("ca", empty)
+
+
+def test_a_key_that_a_password_opens(tmp_path: Path) -> None:
+    """With the right one it is taken, with a wrong one the password is named among what to look at, and not quoted."""
+    files = written(tmp_path, "c.pem", ENCRYPTED[0]), written(tmp_path, "k.pem", ENCRYPTED[1])
+    assert read_pair("c", files[0], "k", files[1], "correct-horse") == ENCRYPTED
+    with pytest.raises(CredentialFileError, match="and the key's password") as caught:
+        read_pair("c", files[0], "k", files[1], "wrong-horse")
+    assert "horse" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"certificate", KEY, CERTIFICATE[:-80], CERTIFICATE[40:]])
 def test_a_file_without_a_certificate(tmp_path: Path, content: bytes) -> None:
     """Rubbish, half a certificate and a key are none."""
-    with pytest.raises(PemError, match="has no certificate in PEM form"):
+    with pytest.raises(CredentialFileError, match="has no certificate in PEM form"):
         read_certificates("ca", written(tmp_path, "ca.pem", content))
 
 

@@ -1,0 +1,104 @@
+"""Committed offsets that the log no longer has, or does not have yet: expired records, a topic made anew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from edge_harness import Cluster, Worker, eventually
+
+from consumer.kafka.failed import NoSuchOffset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SESSION = {"session.timeout.ms": 6000}
+MODES = pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])
+
+
+def numbers(cluster: Cluster, topic: str) -> list[int]:
+    return sorted(int(value) for value in cluster.values(topic, 1))
+
+
+def commit(cluster: Cluster, group: str, topic: str, offset: int) -> None:
+    consumer = Consumer({"bootstrap.servers": cluster.bootstrap, "group.id": group})
+    consumer.commit(offsets=[TopicPartition(topic, 0, offset)], asynchronous=False)
+    consumer.close()
+
+
+@MODES
+def test_records_that_expired_while_no_worker_ran_are_passed_over(
+    mode: str, cluster: Cluster, new_topic: Callable[..., str], start: Callable[..., Worker], group: str
+) -> None:
+    """The next worker goes on with the first record that is left: none comes twice, and the lag reaches zero."""
+    topic, output = new_topic("in", 1), new_topic("out", 1)
+    cluster.send(topic, 10, 1)
+    first = start(topic, output, group, SESSION, echo=True, mode=mode)
+    eventually(lambda: cluster.committed(group, topic, 1) == [10])
+    assert first.edge.drain(10.0)
+    cluster.send(topic, 30, 1)
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
+    for deleted in admin.delete_records([TopicPartition(topic, 0, 35)]).values():
+        deleted.result(30)
+    second = start(topic, output, group, SESSION, echo=True, mode=mode)
+    eventually(lambda: cluster.committed(group, topic, 1) == [40])
+    assert [record.offset for record in second.records] == [*range(35, 40)]
+    assert second.edge.drain(10.0)
+    assert numbers(cluster, output) == sorted([*range(10), *range(25, 30)])
+
+
+@MODES
+def test_an_offset_beyond_the_end_starts_at_the_earliest_record(
+    mode: str, cluster: Cluster, new_topic: Callable[..., str], start: Callable[..., Worker], group: str
+) -> None:
+    """As after a topic was made anew under its name: everything in it is new to the group, and commits go back."""
+    topic, output = new_topic("in", 1), new_topic("out", 1)
+    cluster.send(topic, 5, 1)
+    commit(cluster, group, topic, 500)
+    worker = start(topic, output, group, SESSION, echo=True, mode=mode)
+    eventually(lambda: cluster.committed(group, topic, 1) == [5])
+    assert worker.edge.drain(10.0)
+    assert numbers(cluster, output) == [*range(5)]
+
+
+@MODES
+def test_whoever_wants_no_record_twice_can_have_the_worker_end_instead(
+    mode: str, cluster: Cluster, new_topic: Callable[..., str], start: Callable[..., Worker], group: str
+) -> None:
+    """auto.offset.reset: error. The offset stays as it is, for an operator to move."""
+    topic, output = new_topic("in", 1), new_topic("out", 1)
+    cluster.send(topic, 5, 1)
+    commit(cluster, group, topic, 500)
+    worker = start(topic, output, group, {**SESSION, "auto.offset.reset": "error"}, echo=True, mode=mode)
+    eventually(lambda: worker.fatal)
+    assert isinstance(worker.fatal[0], NoSuchOffset)
+    assert str(worker.fatal[0]).startswith(f"{topic}-0: ")
+    assert worker.records == []
+    assert cluster.committed(group, topic, 1) == [500]
+
+
+@MODES
+def test_a_topic_that_is_made_anew_under_a_running_worker(
+    mode: str, cluster: Cluster, new_topic: Callable[..., str], start: Callable[..., Worker], group: str
+) -> None:
+    """While it has fewer records than the old one had, a restart is not needed.
+
+    With more, Kafka's clients go on at their position, past records that nobody has read: README says to stop first.
+    """
+    topic, output = new_topic("in", 1), new_topic("out", 1)
+    cluster.send(topic, 20, 1)
+    worker = start(topic, output, group, SESSION, echo=True, mode=mode)
+    eventually(lambda: cluster.committed(group, topic, 1) == [20])
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
+    admin.delete_topics([topic])[topic].result(30)
+    eventually(lambda: topic not in admin.list_topics(timeout=10).topics)
+    admin.create_topics([NewTopic(topic, 1)])[topic].result(30)
+    eventually(lambda: topic in admin.list_topics(timeout=10).topics)
+    cluster.send(topic, 5, 1)
+    eventually(lambda: cluster.committed(group, topic, 1) == [5], 90)
+    assert worker.fatal == []
+    assert worker.edge.drain(10.0)
+    assert numbers(cluster, output) == sorted([*range(20), *range(5)])
