@@ -57,6 +57,7 @@ def way_out(reason: str) -> str | None:
         )
     if "alert" in reason and "certificate" in reason:
         return "check kafka.security's certificate_file and key_file, which the broker asks for or does not take"
-    if "PLAINTEXT broker listener" in reason:
-        return "check kafka.security.protocol and the port in kafka.bootstrap_servers: no TLS is spoken there"
+    # Of the same broker librdkafka says now the one, now the other.
+    if "PLAINTEXT broker listener" in reason or ("closed by peer" in reason and "SSL_HANDSHAKE" in reason):
+        return "check kafka.security.protocol and the port in kafka.bootstrap_servers: it seems no TLS is spoken there"
     return None

@@ -134,6 +134,7 @@ def test_a_file_that_cannot_be_used_is_named(files: Path, names: dict[str, str],
         ("SASL authentication error: Authentication failed", "username and password"),
         ("SSL handshake failed: certificate verify failed: broker certificate", "ca_file"),
         ("Disconnected: connecting to a PLAINTEXT broker listener?", "no TLS is spoken there"),
+        ("Disconnected: SSL connection closed by peer (after 0ms in state SSL_HANDSHAKE)", "no TLS is spoken there"),
         ("ssl/tls alert certificate required: SSL alert number 116", "certificate_file"),
     ],
 )
