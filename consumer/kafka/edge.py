@@ -1,4 +1,4 @@
-"""The Kafka edge: a poll thread, a release thread and a lag thread, tied together. The worker's only way to Kafka.
+"""The Kafka edge: threads that poll, release, and watch lag and hanging calls, tied together. The only way to Kafka.
 
 Records arrive by ``on_records``; each is answered once by ``finish``. What the edge guarantees in return: an offset is
 committed only when every output of every record before it is acknowledged (in exactly_once: in the same transaction),
@@ -25,6 +25,7 @@ from consumer.kafka.client_settings import (
 )
 from consumer.kafka.cluster import ClusterUnreachable, look_up
 from consumer.kafka.commands import Command, Drain, Finished, Stop
+from consumer.kafka.hung import HangWatch, Turning
 from consumer.kafka.lag import INTERVAL_SECONDS, LagWatch
 from consumer.kafka.librdkafka_log import error_callback
 from consumer.kafka.outbox import Outbox
@@ -54,6 +55,12 @@ REVOKE_SECONDS = 30.0
 with us; what is cut off is processed twice."""
 
 SETTLING_SECONDS = 0.02
+
+POLL_HUNG_SECONDS = 120.0
+"""Twice what the last commit of a revocation may take, the longest that the poll thread waits in one turn."""
+
+RELEASE_HUNG_SECONDS = 30.0
+"""On top of delivery.transaction_timeout_ms, which bounds the calls of a transactional producer."""
 
 OTHERS_SECONDS = 3.0
 """Wait for brokers to answer a new client, when one of ours gets no answer."""
@@ -156,12 +163,21 @@ class KafkaEdge:
         self._lag = LagWatch(
             metadata_settings(config), config.kafka.group_id, lambda: self._source.epochs, observer, lag_seconds
         )
+        release_limit = config.delivery.transaction_timeout_ms / 1000 + RELEASE_HUNG_SECONDS
+        self._hang_watch = HangWatch(
+            (
+                Turning("poll", lambda: self._source.turned_at, POLL_HUNG_SECONDS),
+                Turning("release", lambda: self._release.turned_at, release_limit),
+            ),
+            self._fatal,
+        )
 
     def start(self) -> None:
         """Join the group and begin."""
         self._release.thread.start()
         self._source.thread.start()
         self._lag.thread.start()
+        self._hang_watch.thread.start()
 
     def finish(self, record: SourceRecord, outcome: Outcome) -> None:
         """Hand back what ``record`` turned into. From any thread, in any order, once a record."""
@@ -188,6 +204,7 @@ class KafkaEdge:
         abandoned.
         """
         deadline = time.monotonic() + grace_seconds
+        self._hang_watch.end()  # from here on this method bounds every wait
         emptied = self._await_empty(deadline)
         if emptied:
             self._await_commits(deadline)

@@ -58,6 +58,8 @@ class Audit:
     """Copies included."""
     dead_letters: Counter[str] = field(default_factory=Counter)
     """Per ``stage/class``, copies included."""
+    repeated_inputs: int = 0
+    """Records that are in the input twice, though they were sent once: the load's producer is idempotent, and yet."""
     lost_inputs: list[str] = field(default_factory=list)
     """Records that the broker acknowledged and does not hold: the scenario's own ground gave way."""
     missing: list[str] = field(default_factory=list)
@@ -203,7 +205,11 @@ def _compare(
                 if outcome.reason is None:
                     owners[copy.identity].add(place)
                 _check(found, what, copy, outcome, sent[number], number)
-    found.shared_ids = [identity for identity, places in owners.items() if len(places) > 1]
+    found.repeated_inputs = len(numbers) - len(there_are)
+    # A record that the load's producer wrote twice (seen when leaders were killed) is one event twice, with equal ids.
+    found.shared_ids = [
+        identity for identity, places in owners.items() if len({numbers[place] for place in places}) > 1
+    ]
     found.disorder = _disorder(seen, by_key=False)
     found.disorder_of_keys = _disorder(seen, by_key=True)
 

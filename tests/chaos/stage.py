@@ -231,6 +231,8 @@ class Stage:
         report.missing, report.duplicates = len(found.missing), found.duplicates
         for problem in found.problems():
             self.check(False, problem)
+        if found.repeated_inputs:
+            self.note(f"{found.repeated_inputs} records are twice in the input, by the load's producer")
         self.check(
             found.duplicates <= report.duplicates_allowed,
             f"{found.duplicates} duplicates, {report.duplicates_allowed} were in flight at the faults",

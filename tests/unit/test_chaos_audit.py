@@ -166,6 +166,22 @@ def test_an_acknowledged_record_that_the_broker_lost_is_no_fault_of_the_worker(w
     assert written.audited().lost_inputs == ["record 0"]
 
 
+def test_a_record_that_the_loads_producer_wrote_twice_is_one_event_twice(written: Written) -> None:
+    """Each owes its results, with equal ids; another record with the same id is a finding."""
+    again = {"topic": "in", "partition": 0, "offset": 2, "timestamp": 5}
+    written.topics["in"].append(Record((0, 2), GOOD.key, GOOD.value, [(SEQUENCE, b"0")]))
+    found = written.audited()
+    assert [line.split(" (")[0] for line in found.missing] == ["0-2", "0-2"]
+    written.topics["out"] += [
+        written.result(task, at, record=again) for at, task in enumerate(("sentiment", "product_features"), 2)
+    ]
+    found = written.audited()
+    assert (found.problems(), found.inputs, found.repeated_inputs, found.duplicates) == ([], 3, 1, 0)
+    written.sent[2] = Sent(GOOD, acknowledged=True)
+    written.topics["in"][2] = Record((0, 2), GOOD.key, GOOD.value, [(SEQUENCE, b"2")])
+    assert sorted(written.audited().shared_ids) == ["id-product_features", "id-sentiment"]
+
+
 def test_results_that_go_back_in_their_partition_are_counted(written: Written) -> None:
     """By the first copy of each: a repeated one may lie anywhere."""
     written.sent[1] = Sent(plain(17), acknowledged=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from edge_harness import eventually
 
-from consumer.kafka import stalled
+from consumer.kafka import edge, stalled
 from consumer.kafka.failed import ClientFailed
 
 if TYPE_CHECKING:
@@ -215,3 +216,34 @@ def test_a_consumer_that_alone_gets_no_answer_ends_the_worker(
     eventually(lambda: worker.fatal)
     assert isinstance(worker.fatal[0], ClientFailed)
     assert "gets no answer" in str(worker.fatal[0])
+
+
+def test_a_release_thread_that_hangs_in_its_client_ends_the_worker(
+    mock_broker: Any, cluster: Any, start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds what was not committed, and its successor does that."""
+    monkeypatch.setattr(edge, "RELEASE_HUNG_SECONDS", -4.0)  # on top of the 5 s of a transaction
+    topic, output = mock_broker.topic(1, "in"), mock_broker.topic(1, "out")
+    worker = start(mock_broker.bootstrap, topic, output, "hung")
+    cluster.send(topic, 50, 1)
+    records = worker.wait(50)
+    release = threading.Event()
+
+    def hang() -> list[Any]:
+        release.wait(60)
+        return []
+
+    try:
+        monkeypatch.setattr(worker.edge._release._publisher, "turn", hang)
+        for record in records:
+            worker.finish(record)
+        eventually(lambda: worker.fatal)
+        assert isinstance(worker.fatal[0], ClientFailed)
+        assert "release thread" in str(worker.fatal[0])
+        assert not worker.edge.drain(0.0)
+        successor = start(mock_broker.bootstrap, topic, output, "hung", echo=True)
+        eventually(lambda: cluster.committed("hung", topic, 1) == [50])
+        assert successor.edge.drain(10.0)
+        assert sorted(int(value) for value in cluster.values(output, 1)) == [*range(50)]
+    finally:
+        release.set()
