@@ -294,7 +294,8 @@ class Worker:
         name = signal.Signals(number).name
         if self._stopping.is_set():
             _log.warning("second signal: ending at once; what is in flight is read again", signal=name)
-            os._exit(EXIT_INTERRUPTED)
+            # A worker that has failed and is on its way out says so, whoever is impatient with it.
+            os._exit(self._exit or EXIT_INTERRUPTED)
         _log.info("draining", signal=name, grace_seconds=self._config.delivery.grace_seconds)
         if number == signal.SIGINT:
             self._exit = EXIT_INTERRUPTED

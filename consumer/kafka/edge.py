@@ -149,7 +149,10 @@ class KafkaEdge:
             records = config.delivery.transaction_records
             # Brokers may well answer a producer that has lost its way to the coordinator.
             stalled = Stalled(None, others)
-            return Transactions(producers, counts, oversize, self._source, observer, stalled, interval, records)
+            timeout = config.delivery.transaction_timeout_ms / 1000
+            return Transactions(
+                producers, counts, oversize, self._source, observer, stalled, interval, records, timeout
+            )
 
         self._release = ReleaseThread(
             config.delivery.release_order,

@@ -22,6 +22,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from consumer.kafka.failed import ClientFailed, kafka_cause
 from consumer.kafka.membership import is_member
+from consumer.kafka.pending_call import PendingCall
 from consumer.kafka.transaction import SLICE_SECONDS, Held, Refused, Transaction
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ question is under way asks twice, and the second answer fences the first one's p
 OFFSETS_SECONDS = 2.0
 """Wait for the offsets to be taken into the transaction. librdkafka goes on beyond it where a broker does not answer at
 all, up to transaction.timeout.ms; a rebalance does not wait for that."""
+
+LOST_SECONDS = 5.0
+"""A call that has not returned so long after transaction.timeout.ms never will. By then the brokers have ended the
+transaction."""
 
 COMMIT_SECONDS = 10.0
 """Longest single wait for a commit, far above what it takes. It is cut into fewer slices than other waits: once, after
@@ -85,9 +90,12 @@ class Transactions:
         stalled: Stalled,
         interval: float,
         records: int,
+        timeout: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """A transaction holds at most ``records`` input records and waits at most ``interval`` seconds for more.
+
+        Brokers abort it after ``timeout`` seconds.
 
         ``stalled`` is asked while the coordinator does not answer.
         """
@@ -100,6 +108,7 @@ class Transactions:
         self._stalled = stalled
         self._interval = interval
         self._records = records
+        self._timeout = timeout
         self._clock = clock
         self._held: deque[Held] = deque()
         # Positions at which a partition has nothing more to read; they have no outputs.
@@ -109,6 +118,7 @@ class Transactions:
         self._durable: list[Release[Finished]] = []
         self._step: Callable[[], bool] | None = self._initialise
         self._transaction: Transaction | None = None
+        self._offsets_call: PendingCall | None = None
         self._limit = records
         self._widening = 1.125
         self._sweeping: list[Held] = []
@@ -172,12 +182,15 @@ class Transactions:
     def flush(self, seconds: float) -> int:
         """Finish a commit under way, abort what else is open; returns the number of outputs that are not durable."""
         deadline = self._clock() + seconds
-        if self._step != self._commit:
+        if self._step not in (self._await_offsets, self._commit):
             self._step = self._abort
         while self._transaction is not None and self._step is not None and self._clock() < deadline:
             try:
                 self._step()
             except (KafkaException, ClientFailed, SystemError) as error:
+                if self._step == self._send_offsets:  # they did not get in
+                    self._step = self._abort
+                    continue
                 if isinstance(error, KafkaException) and error.args[0].retriable():
                     continue
                 logger.warning("The last transaction is left to the brokers, which abort it: %s", error)
@@ -274,9 +287,28 @@ class Transactions:
             self._step = self._abort
         else:
             positions = [TopicPartition(p.topic, p.number, offset) for p, (_, offset) in transaction.offsets.items()]
-            self._producer.send_offsets_to_transaction(positions, metadata, OFFSETS_SECONDS)
-            self._step = self._commit
+            producer = self._producer
+            self._offsets_call = PendingCall(
+                lambda: producer.send_offsets_to_transaction(positions, metadata, OFFSETS_SECONDS), self._clock
+            )
+            self._step = self._await_offsets
         return True
+
+    def _await_offsets(self) -> bool:
+        """Not by a call of this thread: with librdkafka 2.16 it was seen never to return, after leaders were killed."""
+        call = self._offsets_call
+        if call is None:
+            raise RuntimeError("no offsets were sent")  # a defect of ours
+        if call.returned(SLICE_SECONDS):
+            self._step = self._send_offsets
+            call.result()
+            self._step = self._commit
+            return True
+        if call.seconds > self._timeout + LOST_SECONDS:
+            # Whatever becomes of it, the next producer fences this one before anything else.
+            logger.error("The transactional producer does not come back from a call. Another one takes its place.")
+            self._take_over(KafkaError(KafkaError._TIMED_OUT, "the client does not come back"))
+        return False
 
     def _commit(self) -> bool:
         transaction = self._open()

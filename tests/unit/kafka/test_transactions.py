@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +16,16 @@ from consumer.delivery.ledger import Release
 from consumer.delivery.outcome import Outcome, Output
 from consumer.delivery.partition import Partition
 from consumer.events import SourceRecord
+from consumer.kafka import transactions
 from consumer.kafka.commands import Finished
 from consumer.kafka.failed import ClientFailed
 from consumer.kafka.oversize import Oversize
 from consumer.kafka.partition_counts import PartitionCounts
 from consumer.kafka.stalled import STALLED_SECONDS, Stalled
-from consumer.kafka.transactions import BLOCKED_FAILURES, Transactions
+from consumer.kafka.transactions import BLOCKED_FAILURES, LOST_SECONDS, Transactions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 P, Q = Partition("in", 0), Partition("in", 1)
 RETRIABLE = KafkaError(KafkaError._TIMED_OUT, "slow", retriable=True)
@@ -163,6 +165,9 @@ class Seen:
         self.refused.append((topic, code))
 
 
+TIMEOUT = 15.0
+
+
 class Bench:
     """Transactions with their surroundings, and a clock."""
 
@@ -185,6 +190,7 @@ class Bench:
             Stalled(None, lambda: self.brokers, lambda: self.now),
             0.1,
             records,
+            TIMEOUT,
             lambda: self.now,
         )
         self.turn()
@@ -632,6 +638,62 @@ def test_a_commit_without_an_answer_ends_the_worker_only_where_brokers_answer_ot
         bench.run(30)
     assert bench.replaced == 0
     assert bench.values() == []
+
+
+@pytest.fixture
+def never(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The offsets' call does not return before this is set."""
+    monkeypatch.setattr(transactions, "SLICE_SECONDS", 0.001)
+    event = threading.Event()
+
+    def wait() -> None:
+        assert event.wait(30)
+
+    bench.producer.before_offsets = wait
+    yield event
+    event.set()
+
+
+def test_a_producer_that_does_not_come_back_with_the_offsets_is_replaced(bench: Bench, never: threading.Event) -> None:
+    """When the brokers have ended its transaction; meanwhile the thread turns. What it does later changes nothing."""
+    lost = bench.producer
+    bench.send(0)
+    bench.run(TIMEOUT + LOST_SECONDS)
+    assert (bench.replaced, bench.producer.calls.count("abort")) == (0, 0)
+    bench.run(2)
+    assert bench.replaced == 1
+    assert bench.producer is not lost
+    never.set()
+    bench.run()
+    assert bench.values() == [b"0-0"]
+    assert bench.producer.commits == [{P: 1}]
+    assert bench.durable == [(P, 0)]
+
+
+def test_offsets_that_take_long_are_waited_for(bench: Bench, never: threading.Event) -> None:
+    """They are sent once, and the commit follows."""
+    bench.send(0)
+    bench.run(TIMEOUT)
+    never.set()
+    while bench.durable != [(P, 0)]:
+        bench.turn()
+    assert bench.replaced == 0
+    assert bench.producer.calls.count("offsets") == 1
+    assert bench.producer.commits == [{P: 1}]
+
+
+@pytest.mark.parametrize("error", [None, RETRIABLE, ABORTABLE])
+def test_the_last_flush_waits_for_offsets_under_way(
+    error: KafkaError | None, bench: Bench, never: threading.Event
+) -> None:
+    """With them in the transaction a commit follows; without them it is aborted."""
+    bench.send(0)
+    bench.producer.failing["offsets"] = [error] if error else []
+    bench.run(0.3)
+    threading.Timer(0.05, never.set).start()
+    assert bench.transactions.flush(5.0) == (1 if error else 0)
+    assert bench.producer.calls[-1] == ("abort" if error else "commit")
+    assert bench.producer.offsets == ({} if error else {P: 1})
 
 
 FAULTS = st.sampled_from(
