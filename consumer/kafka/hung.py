@@ -1,8 +1,9 @@
 """Ends a worker one of whose Kafka threads never comes back from a call of its client.
 
-librdkafka's calls have deadlines, which its own threads keep: with 2.16 a call of the transactional producer was seen
-not to return for minutes, after brokers were killed one by one. Nothing can be thrown into such a thread, and no other
-may use its client: what is left is to end the process, whose successor reads again what is not committed.
+librdkafka's calls have deadlines, which its own threads keep: with 2.16 adding offsets to a transaction was seen not to
+return for minutes, after brokers were killed one by one. That one call is waited for from outside (pending_call); for
+any other nothing can be thrown into the thread, and what is left is to end the process, whose successor reads again
+what is not committed.
 """
 
 from __future__ import annotations

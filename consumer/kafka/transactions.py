@@ -48,7 +48,7 @@ OFFSETS_SECONDS = 2.0
 all, up to transaction.timeout.ms; a rebalance does not wait for that."""
 
 LOST_SECONDS = 5.0
-"""A call that has not returned so long after transaction.timeout.ms never will. By then the brokers have ended the
+"""A call that has not returned so long after transaction.timeout.ms is given up: by then the brokers have ended the
 transaction."""
 
 COMMIT_SECONDS = 10.0
