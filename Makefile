@@ -13,11 +13,11 @@ else
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: install demo test kafka chaos lint bench clean help
+.PHONY: install demo test kafka chaos lint house bench clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,3s/^# //p' Makefile; echo 'make kafka  a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C (PORT=9192 for another port)'; echo 'make chaos  every fault against a real Apache Kafka, each with an audit (ARGS=--list names them)'; echo 'make lint   ruff and mypy'; echo 'make bench  benchmarks, each printed with its limit or its peer'
+	@sed -n '1,3s/^# //p' Makefile; echo 'make kafka  a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C (PORT=9192 for another port)'; echo 'make chaos  every fault against a real Apache Kafka, each with an audit (ARGS=--list names them)'; echo 'make lint   ruff and mypy'; echo 'make house  the size and shape of the code in figures'; echo 'make bench  benchmarks, each printed with its limit or its peer'
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed and none was found; set PYTHON=/path/to/python" >&2; exit 2; }
@@ -58,6 +58,9 @@ lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+house: .venv/.dev
+	@PYTHONPATH=tests:tests/support $(BIN)/python -m house $(ARGS)
 
 bench: .venv/.dev
 	@set -e; for b in tests/bench/*.py; do echo "== $$b"; $(BIN)/python $$b; done

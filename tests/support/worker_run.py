@@ -76,26 +76,32 @@ class Run:
                 }
             )
         )
-        self._environment = {**os.environ, "REXSTREAM_TEST_RUN": "1", **(environment or {})}
+        self.environment = {**os.environ, "REXSTREAM_TEST_RUN": "1", **(environment or {})}
+        self.program = [sys.executable, "-m", "consumer"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         before = len(self.lines())
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "consumer", "run", "--config", str(self.config_file)],
+                [*self.program, "run", "--config", str(self.config_file)],
                 stdout=log,
                 stderr=log,
-                env=self._environment,
+                env=self.environment,
             )
         self.wait(lambda: any(line["event"] == "http" for line in self.lines()[before:]))
         address = next(line["address"] for line in reversed(self.lines()) if line["event"] == "http")
         self.http = f"http://{address}"
 
-    def signal(self, number: signal.Signals) -> int:
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The worker that runs now."""
         assert self._process is not None
-        self._process.send_signal(number)
-        return self._process.wait(40)
+        return self._process
+
+    def signal(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(40)
 
     def suspend(self) -> None:
         """SIGSTOP."""
