@@ -37,7 +37,7 @@ def _is_docstring(node: ast.stmt) -> bool:
 
 def imports_of(tree: ast.AST, module: str, known: set[str], package: bool) -> set[str]:
     """Modules of ``known`` that ``module`` imports, also inside functions and for types only."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)

@@ -1,8 +1,8 @@
 """Which files of ours run for one event, from poll to commit: ``rexstream run`` under a profile hook.
 
 The same file is both sides. As a program (``trace.py FILE run --config …``) it is the worker: between two SIGUSR2 it
-notes every file of the package in which a function begins, on any thread, and writes them to FILE. ``files_of_one_event``
-starts that worker on the embedded broker, lets it warm up, and traces single events.
+notes every file of the package in which a function begins, on any thread, and writes them to FILE.
+``files_of_one_event`` starts that worker on the embedded broker, lets it warm up, and traces single events.
 """
 
 from __future__ import annotations

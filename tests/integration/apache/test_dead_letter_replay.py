@@ -32,7 +32,7 @@ from consumer.events import SourceRecord
 from consumer.kafka.partitioning import partition_of
 from consumer.kafka.replay_markers import marker_topic, replayed_ids
 from consumer.kafka.tailing import headers_of, read_to_end
-from consumer.local.audit import audit
+from topic_audit import audit
 from consumer.tasks import load_tasks
 
 if TYPE_CHECKING:

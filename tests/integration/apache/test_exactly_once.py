@@ -12,7 +12,7 @@ from edge_harness import Cluster, Worker, eventually
 from stub_server import StubServer
 from worker_run import Run, expected, ids, reviews
 
-from consumer.local.audit import audit
+from topic_audit import audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

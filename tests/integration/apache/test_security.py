@@ -14,7 +14,7 @@ from stub_server import StubServer
 from worker_run import Run, expected, ids, reviews
 
 from consumer.cli import cli
-from consumer.local.audit import command as audit
+from topic_audit import command as audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

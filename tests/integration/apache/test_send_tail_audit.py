@@ -13,7 +13,7 @@ from consumer.cli import cli
 from consumer.kafka.cluster import is_embedded
 from consumer.kafka.partitioning import partition_of
 from consumer.kafka.tailing import read_to_end
-from consumer.local.audit import audit
+from topic_audit import audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

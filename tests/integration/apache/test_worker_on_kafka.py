@@ -13,7 +13,7 @@ from stub_server import StubServer
 from worker_run import Run, expected, ids, reviews
 
 from consumer.kafka.tailing import headers_of
-from consumer.local.audit import audit
+from topic_audit import audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

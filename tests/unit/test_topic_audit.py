@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from confluent_kafka import Producer
 
-from consumer.local.audit import Audit, audit, command
+from topic_audit import Audit, audit, command
 from consumer.local.broker import EmbeddedBroker
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 The unit is one Kafka record of the input topic: each task of it owes one result or one dead letter, a record that
 failed before its tasks were known one dead letter, and a null value nothing.
 
-``python -m consumer.local.audit --help`` runs it on a cluster.
+``python -m topic_audit --help`` runs it on a cluster.
 """
 
 from __future__ import annotations
