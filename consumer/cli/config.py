@@ -8,12 +8,12 @@ import click
 import yaml
 
 from consumer.cli.configured import config_options, loaded
-from consumer.redaction import shown
+from consumer.config.secrets import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from consumer.config_errors import KeyPath
+    from consumer.config.problems import KeyPath
 
 
 @click.group(name="config")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from consumer.config_errors import ConfigError
-from consumer.config_layers import CONFIG_FILE_VARIABLE
+from consumer.config.layers import CONFIG_FILE_VARIABLE
+from consumer.config.problems import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from consumer.config_loading import Loaded
+    from consumer.config.loading import Loaded
 
 _Function = TypeVar("_Function", bound="Callable[..., Any]")
 
@@ -48,7 +48,7 @@ def config_options(function: _Function) -> _Function:
 def loaded(config_file: str | None, overrides: Sequence[str]) -> Loaded:
     """The configuration from file, environment and flags. Raises ConfigFailure, which click turns into exit code 2."""
     # Not at the top: --help should not load the task files' reader.
-    from consumer.config_loading import load
+    from consumer.config.loading import load
 
     try:
         return load(config_file, os.environ, overrides)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from consumer.cli.dead_letter_source import Source
     from consumer.delivery.letters import Letter, Selection
     from consumer.delivery.replay import Skipped
-    from consumer.kafka.replay_targets import ReplayTargets
-    from consumer.kafka.replaying import Replay
+    from consumer.kafka.tools.replay_targets import ReplayTargets
+    from consumer.kafka.tools.replaying import Replay
 
 _FENCED = 4
 _REPORTED = 20
@@ -78,7 +78,7 @@ def replay(
       rexstream dead-letters replay --task sentiment --since 2h --rate 50
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.cli import dead_letter_lines as lines
-    from consumer.kafka.replay_targets import open_targets
+    from consumer.kafka.tools.replay_targets import open_targets
 
     with exit_codes():
         source = open_source(bootstrap_servers, timeout, config_file, overrides, dead_letter_topic)
@@ -137,7 +137,7 @@ class _Work:
 
     def letters(self, replayed_ids: Mapping[str, int]) -> Iterator[Letter]:
         """Read the dead-letter topic and count anew."""
-        from consumer.kafka.cluster import TopicUnusable
+        from consumer.kafka.clients.cluster import TopicUnusable
 
         self.missing_topics.clear()
         self.skipped.clear()
@@ -168,7 +168,7 @@ class _Work:
 
 def _refuse_embedded(source: Source) -> None:
     """Its transactions commit nothing and fence nobody, so a replay would double letters without a word."""
-    from consumer.kafka.cluster import is_embedded
+    from consumer.kafka.clients.cluster import is_embedded
 
     if is_embedded(source.servers, client=source.client, timeout=source.timeout):
         raise click.UsageError(
@@ -180,9 +180,9 @@ def _refuse_embedded(source: Source) -> None:
 def _replay(work: _Work, rate: float | None, as_json: bool) -> None:
     """Replay. Whatever ends it, the summary is printed."""
     from consumer.cli.progress import counter
-    from consumer.kafka.client_settings import transaction_settings
-    from consumer.kafka.replay_markers import ensure_marker_topic
-    from consumer.kafka.replaying import ReplayFenced, open_replayer
+    from consumer.kafka.clients.client_settings import transaction_settings
+    from consumer.kafka.tools.replay_markers import ensure_marker_topic
+    from consumer.kafka.tools.replaying import ReplayFenced, open_replayer
 
     source = work.source
     ensure_marker_topic(source.servers, source.topic, client=source.client, timeout=source.timeout)
@@ -192,7 +192,7 @@ def _replay(work: _Work, rate: float | None, as_json: bool) -> None:
         replayer = open_replayer(source.servers, source.topic, work.targets, producer=producer, timeout=source.timeout)
         with counter("dead letters replayed", work.limit) as progress:
             replayer.begin()
-            # Only now: see consumer.kafka.replaying.
+            # Only now: see consumer.kafka.tools.replaying.
             for chunk in _paced(work.letters(source.replayed_ids()), rate):
                 refused = replayer.write(chunk)
                 for one, reason in refused:
@@ -208,7 +208,7 @@ def _replay(work: _Work, rate: float | None, as_json: bool) -> None:
 
 def _paced(letters: Iterator[Letter], rate: float | None) -> Iterator[list[Replay]]:
     """What goes into one transaction each: at most a second's worth. The waits lie between transactions."""
-    from consumer.kafka.replaying import CHUNK_BYTES, CHUNK_RECORDS, Replay
+    from consumer.kafka.tools.replaying import CHUNK_BYTES, CHUNK_RECORDS, Replay
 
     most = CHUNK_RECORDS if rate is None else min(CHUNK_RECORDS, max(1, int(rate)))
     started, sent = time.monotonic(), 0

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from consumer.config import Config
+    from consumer.config.tree import Config
     from consumer.delivery.letters import Letter, Sieve
 
 _Function = TypeVar("_Function", bound="Callable[..., Any]")
@@ -42,7 +42,7 @@ class Source:
 
     def letters(self, sieve: Sieve) -> Iterator[Letter]:
         """The letters there are now, one by one, as far as ``sieve`` lets them through."""
-        from consumer.kafka.tailing import read_to_end, record_of
+        from consumer.kafka.tools.reader import read_to_end, record_of
 
         for message in read_to_end(self.servers, self.topic, client=self.client, timeout=self.timeout):
             if (letter := sieve.take(record_of(message))) is not None:
@@ -51,7 +51,7 @@ class Source:
 
     def replayed_ids(self) -> dict[str, int]:
         """Ids of the letters that were replayed, and when (milliseconds since 1970)."""
-        from consumer.kafka.replay_markers import replayed_ids
+        from consumer.kafka.tools.replay_markers import replayed_ids
 
         return replayed_ids(self.servers, self.topic, client=self.client, timeout=self.timeout)
 
@@ -67,7 +67,7 @@ def open_source(
 
     A topic that does not exist is an error, or a mistyped name would look like one without dead letters.
     """
-    from consumer.kafka.cluster import require_topic
+    from consumer.kafka.clients.cluster import require_topic
 
     config = loaded(config_file, overrides).config
     servers, client = cluster(config_file, overrides, bootstrap_servers)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
-from consumer.codecs.topics import PLACEHOLDER, output_topic, plain_topic
+from consumer.config.topics import PLACEHOLDER, output_topic, plain_topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
     from confluent_kafka.admin._metadata import TopicMetadata
 
-    from consumer.config import Config
+    from consumer.config.tree import Config
 
 _DAY_MS = 24 * 3600 * 1000
 DEAD_LETTER_RETENTION_MS = 30 * _DAY_MS
@@ -37,8 +37,8 @@ def client_findings(config: Config) -> Iterator[Finding]:
     """Whether librdkafka takes the settings. Nothing is connected to: the clients are told of no broker."""
     from confluent_kafka import Consumer, KafkaException, Producer
 
-    from consumer.credential_files import CredentialFileError
-    from consumer.kafka.client_settings import consumer_settings, producer_settings
+    from consumer.config.credential_files import CredentialFileError
+    from consumer.kafka.clients.client_settings import consumer_settings, producer_settings
 
     try:
         for make, settings in ((Consumer, consumer_settings(config)), (Producer, producer_settings(config))):
@@ -78,7 +78,7 @@ def tls_findings(config: Config) -> Iterator[Finding]:
     """Whether the files for TLS to the model server, if it is configured, can be used."""
     if config.model.tls is None:
         return
-    from consumer.credential_files import CredentialFileError
+    from consumer.config.credential_files import CredentialFileError
     from consumer.serving.channels import read_credentials
 
     try:
@@ -95,9 +95,9 @@ def kafka_findings(config: Config) -> Iterator[Finding]:
     from confluent_kafka.admin import AdminClient
 
     from consumer.cli.rights import group_findings, topic_rights
-    from consumer.kafka.client_settings import metadata_settings
-    from consumer.kafka.cluster import EMBEDDED_CLUSTER_ID
-    from consumer.kafka.security import way_out
+    from consumer.kafka.clients.client_settings import metadata_settings
+    from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID
+    from consumer.kafka.clients.security import way_out
 
     servers = config.kafka.bootstrap_servers
     reasons: list[str] = []
@@ -194,7 +194,7 @@ def _is_only_plain(config: Config, topic: str) -> bool:
 
 def topic_setting_findings(config: Config, admin: AdminClient, existing: set[str]) -> Iterator[Finding]:
     """Whether dead letters stay long enough and fit, and their markers stay. ``existing`` are the topics there are."""
-    from consumer.kafka.replay_markers import marker_topic, marker_topic_fault
+    from consumer.kafka.tools.replay_markers import marker_topic, marker_topic_fault
 
     letters = config.delivery.dead_letter_topic
     if letters not in existing:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from consumer.cli.evaluate_data import NamedPath
     from consumer.cli.evaluate_scores import Metric
     from consumer.cli.model_source import ModelSource, Session
-    from consumer.extracting import Extracting
+    from consumer.offline import Extracting
 
 CHUNK = 512
 
@@ -91,8 +91,8 @@ def command(
       rexstream evaluate --data absa.jsonl --metric span
       rexstream evaluate --data shop.jsonl.gz --task sentiment --label-map 1=正向情感,0=负向情感 --limit 500
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    from consumer.config_errors import ConfigError
-    from consumer.tasks import load_tasks
+    from consumer.config.problems import ConfigError
+    from consumer.config.task_files import load_tasks
     from consumer.telemetry.logs import configure_logging
 
     configure_logging("warning", "evaluate")

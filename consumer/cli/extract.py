@@ -57,8 +57,8 @@ def command(
       rexstream extract --server localhost:8500 --bundle models/rexuninlu/1/bundle --input reviews.jsonl
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.cli.extract_lines import Lines
-    from consumer.config_errors import ConfigError
-    from consumer.tasks import load_tasks
+    from consumer.config.problems import ConfigError
+    from consumer.config.task_files import load_tasks
     from consumer.telemetry.logs import configure_logging
 
     configure_logging("warning", "extract")

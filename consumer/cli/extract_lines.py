@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from consumer.events import ReviewEvent
-    from consumer.extracting import Extracting
     from consumer.extraction.engine import Engine
     from consumer.extraction.extraction import Extraction
+    from consumer.offline import Extracting
 
 LEGAL: Final = "legal_output_type_list"
 

@@ -61,7 +61,7 @@ def cluster(
     config_file: str | None, overrides: Sequence[str], bootstrap_servers: str | None
 ) -> tuple[str, dict[str, Any]]:
     """Bootstrap address and librdkafka settings (security, mostly) from flags and configuration."""
-    from consumer.kafka.client_settings import metadata_settings
+    from consumer.kafka.clients.client_settings import metadata_settings
 
     config = loaded(config_file, overrides).config
     try:
@@ -77,7 +77,7 @@ def exit_codes() -> Iterator[None]:
     """Turn what the Kafka clients raise into the command line's exit codes: 2, 3, and 130 for Ctrl-C."""
     from confluent_kafka import KafkaException
 
-    from consumer.kafka.cluster import ClusterUnreachable, TopicUnusable
+    from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
 
     try:
         yield

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from consumer.config import ModelConfig, ModelTlsConfig
-from consumer.extracting import Driver, Unanswered
+from consumer.config.shipped import shipped
+from consumer.config.tree import ModelConfig, ModelTlsConfig
 from consumer.extraction.contract import MAX_CELLS_PER_WINDOW, PromptLimits, contract_hash
 from consumer.extraction.engine import Engine
 from consumer.extraction.limits import ExtractionLimits
 from consumer.extraction.tokenizer import PromptTokenizer, with_markers
-from consumer.resources import shipped
+from consumer.offline import Driver, Unanswered
 from consumer.serving.bundle import Bundle, load_bundle
 from consumer.serving.protocol import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from consumer.extracting import Extracting
     from consumer.extraction.extraction import Extraction
+    from consumer.offline import Extracting
     from consumer.serving.protocol import ModelClient
 
 DEMO_MODEL = "deploy/demo-model"

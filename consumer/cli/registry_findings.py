@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from consumer.cli.dependencies import Finding
-from consumer.codecs.topics import output_topic, plain_topic
+from consumer.config.topics import output_topic, plain_topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from consumer.config import Config
-    from consumer.kafka.registry import SubjectState
+    from consumer.config.tree import Config
+    from consumer.kafka.registry.resolver import SubjectState
 
 
 def registry_findings(config: Config) -> Iterator[Finding]:
@@ -22,9 +22,9 @@ def registry_findings(config: Config) -> Iterator[Finding]:
     if config.kafka.registry.url is None:
         return
     # Not at the top: the registry's client is loaded only where there is a registry.
-    from consumer.kafka.registry import RESULT_SCHEMA, SchemaResolver
-    from consumer.kafka.registry_client import RegistryRefused, RegistryUnavailable
-    from consumer.resources import shipped
+    from consumer.config.shipped import shipped
+    from consumer.kafka.registry.client import RegistryRefused, RegistryUnavailable
+    from consumer.kafka.registry.resolver import RESULT_SCHEMA, SchemaResolver
 
     try:
         resolver = SchemaResolver(config.kafka.registry, shipped(RESULT_SCHEMA).read_text("utf-8"))

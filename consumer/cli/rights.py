@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka.admin import AdminClient
 
-    from consumer.config import Config
+    from consumer.config.tree import Config
 
 
 def topic_rights(admin: AdminClient, topics: Collection[str], seconds: float) -> dict[str, frozenset[str]]:

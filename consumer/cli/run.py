@@ -29,15 +29,15 @@ def command(config_file: str | None, overrides: tuple[str, ...]) -> None:
     configuration = loaded(config_file, overrides)
     # Before gRPC is imported: its core chooses its verbosity then.
     from consumer.telemetry.logs import configure_logging
-    from consumer.worker_name import worker_name
+    from consumer.worker.worker_name import worker_name
 
     name = worker_name()
     configure_logging(configuration.config.observability.log_level, name)
 
     import structlog
 
-    from consumer.kafka.security import security_settings
-    from consumer.worker import EXIT_FAILED, EXIT_FENCED, Worker
+    from consumer.kafka.clients.security import security_settings
+    from consumer.worker.lifecycle import EXIT_FAILED, EXIT_FENCED, Worker
 
     log = structlog.stdlib.get_logger("consumer.cli.run")
     for warning in configuration.warnings:

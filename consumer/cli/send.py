@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from consumer.events import Header
-    from consumer.kafka.producing import Delivery, NewRecord
+    from consumer.kafka.tools.sender import Delivery, NewRecord
     from consumer.local.partition_budget import PartitionBudget
 
 _PROGRESS_SECONDS = 5.0
@@ -103,8 +103,8 @@ def command(
       rexstream send
       rexstream send --input reviews.jsonl.gz --id-field review_id --rate 200
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    from consumer.kafka.cluster import look_up
-    from consumer.kafka.producing import Sender
+    from consumer.kafka.clients.cluster import look_up
+    from consumer.kafka.tools.sender import Sender
     from consumer.local.partition_budget import PartitionBudget
     from consumer.local.review_lines import STDIN, LineOptions, ReviewLines
 
@@ -144,7 +144,7 @@ def command(
 
 
 def _shipped_reviews() -> str:
-    from consumer.resources import shipped
+    from consumer.config.shipped import shipped
 
     try:
         return str(shipped("schemas/samples/reviews.jsonl"))
@@ -154,7 +154,7 @@ def _shipped_reviews() -> str:
 
 def _held_bytes(servers: str, topic: str, client: dict[str, Any], timeout: float) -> Counter[int]:
     """Bytes that each partition holds already. The embedded broker holds so little that reading it all is quick."""
-    from consumer.kafka.tailing import headers_of, read_to_end
+    from consumer.kafka.tools.reader import headers_of, read_to_end
     from consumer.local.partition_budget import record_size
 
     held: Counter[int] = Counter()

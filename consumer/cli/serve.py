@@ -122,7 +122,7 @@ def _credentials(certificate: str | None, key: str | None, client_ca: str | None
     """What --ssl_config_file gives TensorFlow Serving: server_cert, server_key, and custom_ca with client_verify."""
     import grpc
 
-    from consumer.credential_files import CredentialFileError, read_certificates, read_pair
+    from consumer.config.credential_files import CredentialFileError, read_certificates, read_pair
 
     if certificate is None or key is None:
         if certificate or key or client_ca:

@@ -13,7 +13,7 @@ from consumer.cli.kafka_client import cluster, cluster_options, exit_codes
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-    from consumer.kafka.tailing import Tail
+    from consumer.kafka.tools.reader import Tail
 
 _POLL_SECONDS = 0.2
 
@@ -59,7 +59,7 @@ def command(
       rexstream tail --topic reviews.extracted --topic reviews.dead --json --limit 100 --idle-timeout 30
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.cli.result_lines import json_line, readable_line
-    from consumer.kafka.tailing import Tail, record_of
+    from consumer.kafka.tools.reader import Tail, record_of
 
     line = json_line if as_json else readable_line
     with exit_codes():

@@ -15,8 +15,8 @@ from fastavro.read import SchemaResolutionError
 from consumer.codecs.avro_shapes import MOST_NOTHINGS, holds_endless_nothings, holds_itself
 from consumer.codecs.fields import event_from_fields
 from consumer.codecs.framing import framed, schema_id, unframed
+from consumer.config.shipped import shipped
 from consumer.events import BadInput, ReviewEvent
-from consumer.resources import shipped
 
 ParsedSchema = dict[str, Any] | list[Any] | str
 """A writer schema as ``parse_writer_schema`` returns it: as a rule a record, but unions and plain types are legal."""

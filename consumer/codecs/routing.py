@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from consumer.codecs.control_headers import only_tasks_of
-from consumer.codecs.topics import output_topic
+from consumer.config.topics import output_topic
 from consumer.events import BadInput
 from consumer.extraction.task import INLINE, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from consumer.config import RouteConfig, ValueFormat
+    from consumer.config.tree import RouteConfig, ValueFormat
     from consumer.events import ReviewEvent, SourceRecord
 
 

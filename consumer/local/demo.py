@@ -17,12 +17,12 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 import consumer
-from consumer.kafka.cluster import ClusterUnreachable, TopicUnusable, look_up
-from consumer.kafka.tailing import headers_of
+from consumer.config.shipped import shipped
+from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable, look_up
+from consumer.kafka.tools.reader import headers_of
 from consumer.local.demo_summary import Seen, WorkerNumbers
 from consumer.local.partition_budget import PartitionBudget, PartitionFull
 from consumer.local.processes import Child, ChildError
-from consumer.resources import shipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from consumer.resources import shipped
+from consumer.config.shipped import shipped
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consumer.kafka.partitioning import partition_of
+from consumer.local.partitioning import partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
-from consumer.kafka.producing import NewRecord
+from consumer.kafka.tools.sender import NewRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from consumer.model.graph import DENSE, SERVING, RexUniNLU
 from consumer.model.tokenizer import read_bundle
 from consumer.serving.answers import GraphContract, legal_cells
 from consumer.serving.batches import pad
-from consumer.serving.failures import classify
+from consumer.serving.errors import classify
 from consumer.serving.protocol import Answer, Failure, ServingError
 
 if TYPE_CHECKING:

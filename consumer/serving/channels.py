@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from consumer.credential_files import read_certificates, read_pair
+from consumer.config.credential_files import read_certificates, read_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from consumer.config import ModelConfig, ModelTlsConfig
+    from consumer.config.tree import ModelConfig, ModelTlsConfig
 
 Options = tuple[tuple[str, int | str], ...]
 

@@ -14,14 +14,14 @@ from consumer.serving import descriptors
 from consumer.serving.answers import GraphContract, compact_cells, dense_cells
 from consumer.serving.batches import pad
 from consumer.serving.channels import open_channel, tls_hint
-from consumer.serving.failures import classify
+from consumer.serving.errors import classify
 from consumer.serving.protocol import Answer, Failure, ServingError
 from consumer.serving.tensors import bad_answer, write_content
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from consumer.config import ModelConfig
+    from consumer.config.tree import ModelConfig
     from consumer.extraction.window import Window
     from consumer.serving.bundle import Bundle
 

@@ -12,7 +12,7 @@ class WindowRefused(Exception):  # noqa: N818 - an outcome, not a fault of the p
     """The model server cannot answer this one window, although it answers others.
 
     ``reason`` is ``BatchFault`` (an operation refused it), ``Poison`` (the server went away five times in a row when it
-    had this window alone, and lived without it: ``consumer.batching.crashes``; or alone in its call it failed five
+    had this window alone, and lived without it: ``consumer.resilience.crashes``; or alone in its call it failed five
     times for another reason, a known-good window before and after each try did not) or ``UnusableAnswer`` (the same,
     twenty times, with answers that are not finite or of a wrong shape). ``failing_seconds`` have passed since it failed
     first; ``model_version`` is the one that answered others meanwhile, None when no answer told it.

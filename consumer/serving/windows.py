@@ -6,8 +6,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from consumer.batching.breaker import BreakerState
     from consumer.extraction.window import Cells
+    from consumer.resilience.circuit_breaker import BreakerState
     from consumer.serving.protocol import Answer
 
 

@@ -1,1 +1,1 @@
-
+"""Metrics, logs and the worker's HTTP endpoint."""

@@ -25,7 +25,7 @@ from apache_kafka import ApacheKafka, KafkaUnavailable, fetch_jars
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from edge_harness import Cluster, Worker, eventually
+from runtime_harness import Cluster, Worker, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,7 @@ RUNS = 5
 SECONDS_LIMIT = 1.5
 MEGABYTES_LIMIT = 150.0
 ROOT = Path(__file__).parents[2]
-WORKER = "consumer.worker"
+WORKER = "consumer.worker.lifecycle"
 
 PROBE = """
 import json, resource, sys, time
@@ -94,7 +94,7 @@ def running_worker(folder: Path) -> float:
 def main() -> int:
     """Print the table; 1 when the worker is above a limit."""
     sys.path.insert(0, str(ROOT))
-    parts = ("json", "numpy", "confluent_kafka", "grpc.aio", "consumer.config", "consumer.serving.client")
+    parts = ("json", "numpy", "confluent_kafka", "grpc.aio", "consumer.config.tree", "consumer.serving.client")
     rows = {name: footprint((name,)) for name in (*parts, WORKER)}
     print(f"{'import':<40} {'seconds':>8} {'of limit':>9} {'MB':>8} {'of limit':>9}")
     for name, cost in rows.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 from stub_model import engine, stub_cells
 
-from consumer.tasks import load_tasks
+from consumer.config.task_files import load_tasks
 
 _ENGINE = engine()
 _TASKS = load_tasks()

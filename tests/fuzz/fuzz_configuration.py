@@ -9,11 +9,11 @@ from unittest.mock import patch
 
 from fuzzing import CANARY, Target, a_text, damaged, require
 
-import consumer.config_loading
-from consumer.config_errors import ConfigError
-from consumer.config_loading import load
-from consumer.resources import shipped
-from consumer.tasks import load_tasks, read_task_file
+import consumer.config.loading
+from consumer.config.loading import load
+from consumer.config.problems import ConfigError
+from consumer.config.shipped import shipped
+from consumer.config.task_files import load_tasks, read_task_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -90,7 +90,7 @@ def _tasks_once(folders: Iterable[str | Path] = ()) -> Mapping[str, Task]:
 def check_configuration(given: tuple[bytes, dict[str, str], list[str]]) -> str:
     body, environment, flags = given
     _FILE.write_bytes(body)
-    with patch.object(consumer.config_loading, "load_tasks", _tasks_once):
+    with patch.object(consumer.config.loading, "load_tasks", _tasks_once):
         try:
             load(str(_FILE), environment, flags)
         except ConfigError as error:

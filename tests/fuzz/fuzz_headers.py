@@ -28,7 +28,7 @@ from consumer.delivery.dead_letters import (
 from consumer.delivery.letters import read_letter
 from consumer.delivery.replay import replayed, why_not
 from consumer.events import BadInput, SourceRecord
-from consumer.kafka.partitioning import murmur2, partition_of
+from consumer.local.partitioning import murmur2, partition_of
 
 if TYPE_CHECKING:
     from consumer.delivery.outcome import Output

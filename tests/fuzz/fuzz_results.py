@@ -17,12 +17,12 @@ from consumer.codecs.avro_codec import decode_result, encode_avro
 from consumer.codecs.fields import event_from_fields
 from consumer.codecs.results import ModelUsed, Timing, encode_json, result_fields, result_id
 from consumer.codecs.routing import Routes
-from consumer.config import RouteConfig
+from consumer.config.task_files import load_tasks
+from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import PREFIX, DeadLetters
 from consumer.events import BadInput, ReviewEvent, SourceRecord
-from consumer.inference import Inference
-from consumer.pipeline import Pipeline
-from consumer.tasks import load_tasks
+from consumer.worker.event_processor import Pipeline
+from consumer.worker.inference import Inference
 
 if TYPE_CHECKING:
     from random import Random

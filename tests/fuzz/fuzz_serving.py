@@ -14,10 +14,10 @@ from consumer.events import BadInput
 from consumer.extraction.task import Task
 from consumer.local.refusal import Refusal
 from consumer.local.wire_tensors import parse
-from consumer.serving import failures
+from consumer.serving import errors
 from consumer.serving.answers import GraphContract, compact_cells, dense_cells
 from consumer.serving.descriptors import PREDICT
-from consumer.serving.failures import classify
+from consumer.serving.errors import classify
 from consumer.serving.protocol import Failure, Relief, ServingError
 from consumer.serving.tensors import ENCODINGS, Expected, read_output, write_content
 
@@ -215,7 +215,7 @@ _CODES = (
     "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 )  # fmt: skip
 _SAID = (
-    *failures._CONTRACT_TEXTS, "Expects arg[0] to be int32 but float is provided",
+    *errors._CONTRACT_TEXTS, "Expects arg[0] to be int32 but float is provided",
     "Servable not found for request: Latest(x)", "Could not find version 3 of model x",
     "OOM when allocating tensor", "Serving signature key", "Server Threadpool Exhausted",
     "message larger than max (7 vs. 4)", "different shapes and padding is turned off",

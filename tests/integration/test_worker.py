@@ -14,7 +14,7 @@ import stub_server
 from stub_server import StubServer
 from worker_run import TEXTS, Run, expected, ids, reviews
 
-from consumer.kafka.tailing import headers_of, read_to_end
+from consumer.kafka.tools.reader import headers_of, read_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

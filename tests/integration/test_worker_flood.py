@@ -13,7 +13,7 @@ import pytest
 from stub_server import StubServer
 from worker_run import Run, expected, ids, reviews
 
-from consumer.kafka.tailing import headers_of
+from consumer.kafka.tools.reader import headers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -162,7 +162,7 @@ def test_a_worker_needs_nothing_of_the_model_extra(
 @pytest.mark.parametrize("module", ["tensorflow", "grpc"])
 def test_what_is_absent_cannot_be_imported(module: str, tmp_path: Path) -> None:
     """The hook of the test above hides what it names: gRPC, which a worker does need, and TensorFlow."""
-    statement = {"grpc": "import consumer.worker", "tensorflow": "import tensorflow.python"}[module]
+    statement = {"grpc": "import consumer.worker.lifecycle", "tensorflow": "import tensorflow.python"}[module]
     environment = {**os.environ, **without((*MODEL_EXTRA, "grpc"), tmp_path / "hook")}
     done = subprocess.run(
         [sys.executable, "-c", statement], env=environment, capture_output=True, text=True, check=False

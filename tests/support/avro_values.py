@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import fastavro
 from confluent_kafka import Producer
 
-from consumer.kafka.tailing import headers_of, read_to_end
+from consumer.kafka.tools.reader import headers_of, read_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

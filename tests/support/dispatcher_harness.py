@@ -10,13 +10,13 @@ import virtual_time
 
 from consumer.batching.policy import LengthCut
 from consumer.extraction.window import Cells, Window
-from consumer.serving.dispatcher import Dispatcher, State, WindowAnswer
+from consumer.serving.dispatch.dispatcher import Dispatcher, State, WindowAnswer
 from consumer.serving.protocol import Answer, Failure, ServingError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from consumer.batching.breaker import BreakerState
+    from consumer.resilience.circuit_breaker import BreakerState
 
 KNOWN_GOOD = 1
 BATCH_FAULT = ServingError(Failure.BATCH_FAULT, "INVALID_ARGUMENT", "indices[0] is out of range")

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from consumer.codecs.control_headers import only_tasks_of
-from consumer.config_errors import ConfigError
-from consumer.config_layers import CONFIG_FILE_VARIABLE
-from consumer.config_loading import load_config
+from consumer.config.layers import CONFIG_FILE_VARIABLE
+from consumer.config.loading import load_config
+from consumer.config.problems import ConfigError
 from consumer.delivery.dead_letters import KIP_1191, PREFIX
-from consumer.kafka.client_settings import metadata_settings
-from consumer.kafka.tailing import headers_of, held_offsets, read_to_end
+from consumer.kafka.clients.client_settings import metadata_settings
+from consumer.kafka.tools.reader import headers_of, held_offsets, read_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -16,7 +16,7 @@ import yaml
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from stub_server import StubServer, write_bundle
 
-from consumer.kafka.tailing import read_to_end
+from consumer.kafka.tools.reader import read_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

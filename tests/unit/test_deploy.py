@@ -18,7 +18,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
 from consumer.cli import cli
-from consumer.config_loading import Loaded, load
+from consumer.config.loading import Loaded, load
 from consumer.serving.descriptors import message_class
 
 ROOT = Path(__file__).resolve().parents[2]

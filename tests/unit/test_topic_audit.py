@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 from confluent_kafka import Producer
-
 from topic_audit import Audit, audit, command
+
 from consumer.local.broker import EmbeddedBroker
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegis
 
 from consumer.cli.registry_findings import registry_findings
 from consumer.codecs.avro_codec import decode_avro
-from consumer.config import RegistryConfig
-from consumer.config_loading import load_config
+from consumer.config.loading import load_config
+from consumer.config.tree import RegistryConfig
 from consumer.events import BadInput
-from consumer.kafka.registry import SchemaResolver
-from consumer.kafka.registry_client import RegistryRefused, RegistryUnavailable
+from consumer.kafka.registry.client import RegistryRefused, RegistryUnavailable
+from consumer.kafka.registry.resolver import SchemaResolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable

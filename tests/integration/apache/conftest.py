@@ -20,7 +20,7 @@ import pytest
 from apache_kafka import ApacheKafka, KafkaUnavailable, fetch_jars, java_release
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from edge_harness import Cluster, Worker, running
+from runtime_harness import Cluster, Worker, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

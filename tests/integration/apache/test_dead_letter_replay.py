@@ -23,17 +23,17 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from stub_model import engine
 from stub_server import StubServer
+from topic_audit import audit
 from worker_run import Run, expected, ids, reviews
 
 from consumer.cli import cli
 from consumer.codecs.results import result_id
+from consumer.config.task_files import load_tasks
 from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.events import SourceRecord
-from consumer.kafka.partitioning import partition_of
-from consumer.kafka.replay_markers import marker_topic, replayed_ids
-from consumer.kafka.tailing import headers_of, read_to_end
-from topic_audit import audit
-from consumer.tasks import load_tasks
+from consumer.kafka.tools.reader import headers_of, read_to_end
+from consumer.kafka.tools.replay_markers import marker_topic, replayed_ids
+from consumer.local.partitioning import partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

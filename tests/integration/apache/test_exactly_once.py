@@ -8,11 +8,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from edge_harness import Cluster, Worker, eventually
+from runtime_harness import Cluster, Worker, eventually
 from stub_server import StubServer
-from worker_run import Run, expected, ids, reviews
-
 from topic_audit import audit
+from worker_run import Run, expected, ids, reviews
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

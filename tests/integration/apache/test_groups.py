@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import Producer
-from edge_harness import Cluster, Worker, eventually
+from runtime_harness import Cluster, Worker, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,9 +8,9 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from edge_harness import Cluster, Worker, eventually
+from runtime_harness import Cluster, Worker, eventually
 
-from consumer.kafka.failed import NoSuchOffset
+from consumer.kafka.clients.failed import NoSuchOffset
 
 if TYPE_CHECKING:
     from collections.abc import Callable

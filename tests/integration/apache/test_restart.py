@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from consumer.kafka.producing import NewRecord, Sender
-from consumer.kafka.tailing import read_to_end
+from consumer.kafka.tools.reader import read_to_end
+from consumer.kafka.tools.sender import NewRecord, Sender
 
 
 def test_acknowledged_records_survive_a_crash_and_a_waiting_sender_goes_on(private_kafka: Any) -> None:

@@ -11,10 +11,10 @@ import yaml
 from click.testing import CliRunner
 from kafka_listeners import KEY_PASSWORD, PASSWORD, USER
 from stub_server import StubServer
+from topic_audit import command as audit
 from worker_run import Run, expected, ids, reviews
 
 from consumer.cli import cli
-from topic_audit import command as audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

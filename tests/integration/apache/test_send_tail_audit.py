@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from click.testing import CliRunner
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
+from topic_audit import audit
 
 from consumer.cli import cli
-from consumer.kafka.cluster import is_embedded
-from consumer.kafka.partitioning import partition_of
-from consumer.kafka.tailing import read_to_end
-from topic_audit import audit
+from consumer.kafka.clients.cluster import is_embedded
+from consumer.kafka.tools.reader import read_to_end
+from consumer.local.partitioning import partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka import Producer
 from stub_server import StubServer
+from topic_audit import audit
 from worker_run import Run, expected, ids, reviews
 
-from consumer.kafka.tailing import headers_of
-from topic_audit import audit
+from consumer.kafka.tools.reader import headers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

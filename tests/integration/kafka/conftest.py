@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from edge_harness import Cluster, Worker, running
+from runtime_harness import Cluster, Worker, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,9 +10,9 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import edge_harness
 import pytest
-from edge_harness import eventually
+import runtime_harness
+from runtime_harness import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +131,7 @@ def test_the_end_of_a_short_grace_period_leaves_the_rest_to_be_read_again(
 WORKER = """
     import sys
     sys.path.insert(0, sys.argv[1])
-    from edge_harness import Worker
+    from runtime_harness import Worker
     worker = Worker(*sys.argv[2:6], echo=False, order="none")
     worker.edge.start()
     done = 0
@@ -149,7 +149,7 @@ def test_a_killed_worker_loses_nothing(mock_broker: Any, cluster: Any, start: Ca
     """SIGKILL with work in flight: the successor repeats what was not committed, and every record is published."""
     topic, output = mock_broker.topic(4, "in"), mock_broker.topic(4, "out")
     cluster.send(topic, 400, 4)
-    arguments = [str(Path(edge_harness.__file__).parent), mock_broker.bootstrap, topic, output, "killed"]
+    arguments = [str(Path(runtime_harness.__file__).parent), mock_broker.bootstrap, topic, output, "killed"]
     victim = subprocess.Popen([sys.executable, "-c", textwrap.dedent(WORKER), *arguments], stdout=subprocess.PIPE)
     assert victim.stdout is not None
     while int(victim.stdout.readline()) < 200:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from edge_harness import eventually
+from runtime_harness import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from consumer.config import ModelConfig
+from consumer.config.tree import ModelConfig
 from consumer.extraction.window import Window
 from consumer.serving.answers import GraphContract
 from consumer.serving.client import TfServingClient

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from consumer.serving.descriptors import GET_MODEL_METADATA, GET_MODEL_STATUS, PREDICT, SignatureDefMap, TensorProto
-from consumer.serving.failures import classify
+from consumer.serving.errors import classify
 from consumer.serving.protocol import Failure
 
 if TYPE_CHECKING:

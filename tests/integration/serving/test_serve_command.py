@@ -15,7 +15,7 @@ import pytest
 from certificates import Authority
 
 from consumer.cli.dependencies import model_findings
-from consumer.config import Config, ModelConfig, ModelTlsConfig
+from consumer.config.tree import Config, ModelConfig, ModelTlsConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.batching.caps import Caps
 from consumer.batching.deadlines import CallTimeout, event_deadline
 from consumer.batching.shapes import padded_length
+from consumer.resilience.caps import Caps
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import structlog
 
+from consumer.config.shipped import shipped
 from consumer.extraction.contract import PromptLimits, contract_hash
 from consumer.extraction.tokenizer import with_markers
-from consumer.resources import shipped
 from consumer.serving import descriptors
 from consumer.serving.tensors import write_content
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from confluent_kafka import Consumer, KafkaException, Producer
 
 from consumer.cli import cli
-from consumer.kafka.cluster import ClusterUnreachable, is_embedded, look_up
+from consumer.kafka.clients.cluster import ClusterUnreachable, is_embedded, look_up
 from consumer.local.broker import EmbeddedBroker, EmbeddedBrokerError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from consumer.cli import cli
 from consumer.cli.dependencies import DEAD_LETTER_RETENTION_MS, topic_setting_findings, transaction_findings
-from consumer.config import Config
+from consumer.config.tree import Config
 from consumer.local.broker import EmbeddedBroker
 from consumer.serving.descriptors import GET_MODEL_STATUS, ModelVersionStatus
 
@@ -200,7 +200,7 @@ def test_a_model_that_is_not_available_fails(broker: str, model_server: str, set
 def test_a_label_cannot_be_confirmed(model_server: str) -> None:
     """A model server's status ignores labels, which is said rather than passed over."""
     from consumer.cli.dependencies import model_findings
-    from consumer.config_loading import load_config
+    from consumer.config.loading import load_config
 
     config = load_config(None, {}, [f"model.target={model_server}", "model.label=stable"])
     (finding,) = model_findings(config)

@@ -8,9 +8,9 @@ import pytest
 from registry_double import RegistryDouble
 
 from consumer.cli.registry_findings import registry_findings
-from consumer.config_loading import load_config
-from consumer.kafka.registry import RESULT_SCHEMA
-from consumer.resources import shipped
+from consumer.config.loading import load_config
+from consumer.config.shipped import shipped
+from consumer.kafka.registry.resolver import RESULT_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

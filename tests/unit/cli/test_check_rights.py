@@ -12,7 +12,7 @@ from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]
 
 from consumer.cli.dependencies import topic_findings
 from consumer.cli.rights import group_findings, topic_rights
-from consumer.config_loading import load_config
+from consumer.config.loading import load_config
 
 if TYPE_CHECKING:
     from consumer.cli.dependencies import Finding

@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner
 
 from consumer.cli import cli
-from consumer.config import Config
+from consumer.config.tree import Config
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,9 +14,10 @@ from consumer.cli import cli
 from consumer.cli.dead_letter_source import Source
 from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.events import SourceRecord
-from consumer.kafka import cluster, replay_markers, replay_targets, replaying
-from consumer.kafka.cluster import ClusterUnreachable, TopicUnusable
-from consumer.kafka.replaying import Replay, ReplayFenced
+from consumer.kafka.clients import cluster
+from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
+from consumer.kafka.tools import replay_markers, replay_targets, replaying
+from consumer.kafka.tools.replaying import Replay, ReplayFenced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from consumer.cli.evaluate import command
 from consumer.cli.evaluate_data import DataError, LabelColumns, Named, read_examples
 from consumer.cli.evaluate_scores import METRICS, Score, reduced, report
-from consumer.tasks import load_tasks
+from consumer.config.task_files import load_tasks
 
 if TYPE_CHECKING:
     from pathlib import Path

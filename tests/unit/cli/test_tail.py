@@ -16,8 +16,8 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from consumer.cli import cli
-from consumer.kafka import tailing
-from consumer.kafka.tailing import Tail
+from consumer.kafka.tools import reader as tailing
+from consumer.kafka.tools.reader import Tail
 from consumer.local.broker import EmbeddedBroker
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from consumer.codecs.routing import Chosen, Routes
-from consumer.codecs.topics import output_topic, plain_topic
-from consumer.config import RouteConfig
+from consumer.config.topics import output_topic, plain_topic
+from consumer.config.tree import RouteConfig
 from consumer.events import BadInput, ReviewEvent
 from consumer.extraction.task import Task
 

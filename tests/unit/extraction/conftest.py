@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from consumer.config.shipped import shipped
 from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
 from consumer.extraction.limits import ExtractionLimits
 from consumer.extraction.tokenizer import PromptTokenizer, with_markers
 from consumer.extraction.window import Cells, Window
-from consumer.resources import shipped
 
 Mark = Callable[[Window, Sequence[tuple[int, int, int]]], Cells]
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumer.config.shipped import shipped
 from consumer.extraction.tokenizer import MARKERS, PromptTokenizer, encodable, with_markers
-from consumer.resources import shipped
 
 
 def raw() -> bytes:

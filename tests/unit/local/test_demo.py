@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from consumer.kafka.cluster import Reader
+from consumer.kafka.clients.cluster import Reader
 from consumer.local.broker import EmbeddedBroker
 from consumer.local.demo import INPUT, Demo
 from consumer.local.demo_events import DemoEvent, sample_events

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from consumer.config.shipped import shipped
 from consumer.extraction.window import Window
-from consumer.resources import shipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

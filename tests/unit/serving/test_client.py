@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from serving_stub import compact, refuse, respond, serving, typed
 
-from consumer.config import ModelConfig
+from consumer.config.tree import ModelConfig
 from consumer.extraction.window import Window
 from consumer.serving.client import TfServingClient
 from consumer.serving.protocol import Failure, Relief, ServingError

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from serving_stub import refuse, serving
 
-from consumer.config import ModelConfig
+from consumer.config.tree import ModelConfig
 from consumer.serving.client import TfServingClient
 from consumer.serving.descriptors import GET_MODEL_STATUS
 

@@ -14,12 +14,12 @@ from click.testing import CliRunner
 
 from consumer.cli import cli
 from consumer.cli.dependencies import model_findings, tls_findings
-from consumer.config import Config, ModelConfig, ModelTlsConfig
-from consumer.config_errors import ConfigError
-from consumer.config_loading import load_config
+from consumer.config.loading import load_config
+from consumer.config.problems import ConfigError
+from consumer.config.tree import Config, ModelConfig, ModelTlsConfig
 from consumer.serving.client import TfServingClient
 from consumer.serving.descriptors import GET_MODEL_STATUS
-from consumer.serving.failures import classify
+from consumer.serving.errors import classify
 from consumer.serving.protocol import Failure, ServingError
 
 if TYPE_CHECKING:

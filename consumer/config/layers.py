@@ -1,0 +1,250 @@
+"""Where configuration comes from: a file, then the environment, then ``--set`` flags. The later wins."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+
+from consumer.config.problems import ConfigError, KeyPath, Problem, dotted
+from consumer.config.secrets import is_secret
+from consumer.config.tree import Config
+from consumer.config.yaml import CONSTRUCTOR_ERRORS, read_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+PREFIX = "REXSTREAM_"
+CONFIG_FILE_VARIABLE = "REXSTREAM_CONFIG"
+"""Names the configuration file; the command line reads it, it is no key of the tree."""
+
+_CLIENT = ("kafka", "client")
+_SERVICE_LINK = re.compile(
+    r"REXSTREAM_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""Variables that Kubernetes puts into every pod beside a Service whose name starts with ``rexstream``."""
+
+
+@dataclass(slots=True)
+class Layers:
+    """The merged tree, where each key was last set, and what could not be merged."""
+
+    tree: dict[str, Any] = field(default_factory=dict)
+    origins: dict[KeyPath, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def origin(self, path: KeyPath) -> str | None:
+        """Where ``path``, or the nearest key above or below it, was set; None for a default."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.origins:
+                return self.origins[path[:end]]
+        return next((place for key, place in self.origins.items() if key[: len(path)] == path), None)
+
+
+def gather(path: str | None, environ: Mapping[str, str], overrides: Sequence[str]) -> Layers:
+    """Merge the three sources. Mappings merge key by key, everything else is replaced.
+
+    A variable or flag for a text key is taken as it is written; for any other key its value is read as YAML.
+    """
+    layers = Layers()
+    if path is not None:
+        _add_file(layers, Path(path))
+    for name in sorted(environ, key=lambda name: (name.count("__"), name)):
+        if not name.startswith(PREFIX) or name == CONFIG_FILE_VARIABLE:
+            continue
+        if name.startswith("REXSTREAM_TEST_") or _SERVICE_LINK.fullmatch(name):
+            continue
+        _add_text(layers, _path_of_variable(name), environ[name], name)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key.strip():
+            # Not echoed: a flag that lost its equals sign may be a bare password.
+            layers.problems.append(Problem("--set", "flag", "has no key=value", "write --set model.target=host:8500"))
+        else:
+            _add_text(layers, _path_of_flag(key.strip()), value, f"--set {key.strip()}")
+    return layers
+
+
+def annotation_at(path: KeyPath) -> Any:
+    """The type of the key at ``path``; None when there is no such key."""
+    annotation: Any = Config
+    for part in path:
+        annotation = _plain(annotation)
+        if is_model(annotation):
+            known = annotation.model_fields.get(part) if isinstance(part, str) else None
+            if known is None:
+                return None
+            annotation = known.annotation
+        elif get_origin(annotation) is tuple and isinstance(part, int):
+            annotation = get_args(annotation)[0]
+        elif get_origin(annotation) is dict:
+            annotation = Any
+        else:
+            return None
+    return _plain(annotation)
+
+
+def is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    """Whether a type is a section of the tree."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _plain(annotation: Any) -> Any:
+    """Strip ``Annotated`` and ``| None``."""
+    while True:
+        origin = get_origin(annotation)
+        if origin is Annotated:
+            annotation = get_args(annotation)[0]
+        elif origin in (Union, UnionType):
+            annotation = next(part for part in get_args(annotation) if part is not NoneType)
+        else:
+            return annotation
+
+
+def _may_be_none(path: KeyPath) -> bool:
+    parent = annotation_at(path[:-1]) if len(path) > 1 else Config
+    if not is_model(parent):
+        return False
+    return NoneType in get_args(parent.model_fields[str(path[-1])].annotation)
+
+
+def _add_file(layers: Layers, path: Path) -> None:
+    try:
+        value, lines = read_yaml(path)
+    except ConfigError as error:
+        layers.problems.extend(error.problems)
+        return
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        what = "is not a mapping of sections"
+        layers.problems.append(Problem(str(path), path.name, what, "start with a section such as kafka:"))
+        return
+    layers.origins.update({key: f"{path.name}:{line}" for key, line in lines.items()})
+    layers.tree = _frozen_lists(_without_empty_sections(layers, value, ()))
+
+
+def _without_empty_sections(layers: Layers, value: dict[str, Any], path: KeyPath) -> dict[str, Any]:
+    """A section whose keys are all commented out reads as null and means its defaults, unless it is off by default."""
+    kept: dict[str, Any] = {}
+    for key, item in value.items():
+        here = (*path, key)
+        annotation = annotation_at(here)
+        if isinstance(item, dict):
+            kept[key] = _without_empty_sections(layers, item, here)
+        elif item is None and is_model(annotation) and _may_be_none(here):
+            _refuse_empty_section(layers, here, layers.origins.get(here))
+        elif item is not None or not (get_origin(annotation) is dict or is_model(annotation)):
+            kept[key] = item
+    return kept
+
+
+def _refuse_empty_section(layers: Layers, path: KeyPath, origin: str | None) -> None:
+    """Empty could mean off, or on with the defaults. The only such section, model.tls, is no place to guess."""
+    what = "has nothing below it, which may mean TLS and may mean none"
+    fix = "write {} for TLS with public authorities, or remove it"
+    layers.problems.append(Problem(dotted(path), origin, what, fix))
+
+
+def _frozen_lists(value: Any) -> Any:
+    """Lists as tuples, which is what the tree's fields are."""
+    if isinstance(value, dict):
+        return {key: _frozen_lists(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_frozen_lists(item) for item in value)
+    return value
+
+
+def _path_of_variable(name: str) -> KeyPath:
+    parts = name.removeprefix(PREFIX).lower().split("__")
+    if tuple(parts[:2]) == _CLIENT and len(parts) > 2:
+        # librdkafka's names have dots, which a variable cannot have.
+        return (*_CLIENT, ".".join(parts[2:]).replace("_", "."))
+    return tuple(map(_key_or_index, parts))
+
+
+def _path_of_flag(key: str) -> KeyPath:
+    parts = key.split(".")
+    if tuple(parts[:2]) == _CLIENT and len(parts) > 2:
+        return (*_CLIENT, ".".join(parts[2:]))
+    return tuple(map(_key_or_index, parts))
+
+
+def _key_or_index(part: str) -> str | int:
+    return int(part) if re.fullmatch("[0-9]{1,4}", part) else part
+
+
+def _add_text(layers: Layers, path: KeyPath, text: str, origin: str) -> None:
+    try:
+        value = _value_of(path, text)
+    except (yaml.YAMLError, *CONSTRUCTOR_ERRORS):
+        fix = 'write it as YAML or JSON, for example \'["a", "b"]\''
+        layers.problems.append(Problem(dotted(path), origin, f"the text of {len(text)} characters is not YAML", fix))
+        return
+    if not text.strip() and is_model(annotation_at(path)) and _may_be_none(path):
+        _refuse_empty_section(layers, path, origin)
+        return
+    _put(layers, path, _frozen_lists(value), origin)
+
+
+def _value_of(path: KeyPath, text: str) -> Any:
+    annotation = annotation_at(path)
+    if path[:2] == _CLIENT and len(path) > 2:
+        # librdkafka reads text itself, and a password of digits must not become a number.
+        return text
+    if annotation is str:
+        # A password may be the word null, and an empty one is no password that was forgotten on purpose.
+        return None if text in ("", "null", "~") and _may_be_none(path) and not is_secret(path) else text
+    return yaml.safe_load(text)
+
+
+def _put(layers: Layers, path: KeyPath, value: Any, origin: str) -> None:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            _put(layers, (*path, str(key)), item, origin)
+        return
+    if len(path) > 1 and path[0] == "routes" and "routes" not in layers.tree:
+        # A route that is addressed by its number without a list before it is the default's.
+        layers.tree["routes"] = tuple(route.model_dump() for route in Config().routes)
+    try:
+        layers.tree = _with(layers.tree, path, value)
+    except (TypeError, IndexError):
+        what = "leads through a key that is neither a section nor an element of a list"
+        layers.problems.append(Problem(dotted(path), origin, what, "compare with `rexstream config print`"))
+        return
+    layers.origins = {key: place for key, place in layers.origins.items() if key[: len(path)] != path}
+    layers.origins.update(dict.fromkeys(_paths_in(value, path), origin))
+
+
+def _paths_in(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+    yield path
+    items: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, tuple):
+        items = enumerate(value)
+    for key, item in items:
+        yield from _paths_in(item, (*path, key))
+
+
+def _with(tree: Any, path: KeyPath, value: Any) -> Any:
+    """A copy of ``tree`` with ``value`` at ``path``. Raises TypeError or IndexError where the path does not lead."""
+    if not path:
+        return value
+    head, rest = path[0], path[1:]
+    if isinstance(tree, tuple) and isinstance(head, int):
+        if head > len(tree):
+            raise IndexError
+        below = tree[head] if head < len(tree) else {}
+        return (*tree[:head], _with(below, rest, value), *tree[head + 1 :])
+    if tree is None:
+        tree = {}
+    if isinstance(tree, dict) and isinstance(head, str):
+        absent: Any = () if rest and isinstance(rest[0], int) else {}
+        return {**tree, head: _with(tree.get(head, absent), rest, value)}
+    raise TypeError

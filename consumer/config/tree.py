@@ -1,0 +1,206 @@
+"""The configuration tree: every key, its type, its bounds and its default. Loading it is config_loading's part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from consumer.config.secrets import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+ValueFormat = Literal["json", "text", "avro"]
+
+
+class Section(BaseModel):
+    """A part of the tree: no key that is not named here, and no silent conversion of one kind of value to another."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What ``repr`` and ``str`` show, and with them any traceback or log line: secrets hidden."""
+        for name, value in super().__repr_args__():
+            yield name, value if name is None else shown((name,), value)
+
+
+class RegistryConfig(Section):
+    """Schema Registry. Without a url, Avro values are bare data against the shipped schema. Files are PEM."""
+
+    url: Text | None = None
+    username: Text | None = None
+    password_file: Text | None = None
+    ca_file: Text | None = None
+    """Certificates of the authorities that the registry's may come from; without it, the public ones of certifi."""
+    certificate_file: Text | None = None
+    """This client's certificate, for a registry that asks for one (mutual TLS)."""
+    key_file: Text | None = None
+    """Its private key, not encrypted."""
+    timeout_seconds: Seconds = 5.0
+    auto_register: bool = True
+    """Register the result schema as ``<topic>-value`` when a topic gets its first Avro result. False: it must be there
+    already, and results wait until it is."""
+
+
+class SecurityConfig(Section):
+    """How this client and the brokers prove themselves to each other. Files are read once, at start."""
+
+    protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] | None = None
+    """None: what ``kafka.client`` says, which also has what this section has no keys for, such as OAUTHBEARER."""
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    username: Text | None = None
+    password_file: Text | None = None
+    """Text; line ends at its end do not count."""
+    password: Text | None = None
+    """Only from the environment, ``REXSTREAM_KAFKA__SECURITY__PASSWORD``."""
+    ca_file: Text | None = None
+    """PEM certificates of the authorities that the brokers' may come from; without it, those of the system."""
+    certificate_file: Text | None = None
+    """This client's PEM certificate, with its chain, for brokers that ask for one (mutual TLS)."""
+    key_file: Text | None = None
+    """Its PEM private key."""
+    key_password_file: Text | None = None
+    """Opens ``key_file`` when that is encrypted."""
+
+
+class KafkaConfig(Section):
+    """The cluster and the consumer group."""
+
+    bootstrap_servers: Text = "127.0.0.1:9092"
+    group_id: Text = "rexstream"
+    client: dict[str, Any] = Field(default_factory=dict)
+    """librdkafka settings passed through to consumer and producer."""
+    security: SecurityConfig = SecurityConfig()
+    registry: RegistryConfig = RegistryConfig()
+
+
+class RouteConfig(Section):
+    """What becomes of the records of one input topic."""
+
+    input: Text
+    format: ValueFormat = "json"
+    tasks: tuple[Text, ...] = ()
+    output: Text = "reviews.extracted"
+    """Topic, or a template with ``{task}``."""
+    output_format: Literal["json", "avro"] = "json"
+
+
+class ModelTlsConfig(Section):
+    """TLS to the model server; without the section the connection is plaintext. PEM files, read once, at start."""
+
+    ca_file: Text | None = None
+    """Certificates of the authorities that the server's may come from; without it, the public ones that gRPC brings."""
+    certificate_file: Text | None = None
+    """This client's certificate, for a server that asks for one (mutual TLS)."""
+    key_file: Text | None = None
+    """Its private key, not encrypted."""
+    server_name: Text | None = None
+    """Name that the server's certificate must have, if it is not the host of ``target``."""
+
+
+class ModelConfig(Section):
+    """The model server, and which of its versions to ask."""
+
+    target: Text = "127.0.0.1:8500"
+    name: Text = "rexuninlu"
+    version: Annotated[int, Field(ge=0)] | None = None
+    label: Text | None = None
+    bundle: Text | None = None
+    """Folder with tokenizer.json and bundle.json that the export wrote (``<model>/<version>/bundle``)."""
+    tls: ModelTlsConfig | None = None
+
+
+class BatchingConfig(Section):
+    """What the batching policy aims at."""
+
+    latency_objective_ms: Count = 1000
+    max_tokens: Annotated[int, Field(ge=512)] = 16_384
+    """Padded tokens of one model call; 512 is one window of the largest size."""
+    max_in_flight: Count = 2
+
+
+class DeliveryConfig(Section):
+    """How results and offsets leave."""
+
+    mode: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    """``exactly_once``: results, dead letters and offsets in Kafka transactions, for readers with read_committed."""
+    order: Literal["partition", "key", "none"] | None = None
+    """Order of results. None is ``key``, and in exactly_once ``partition``, the only one it can have."""
+    dead_letter_topic: Text = "reviews.dead"
+    dead_letter_run: Count | None = 50
+    """More events than this in a row with a dead letter pause consumption; null: never. One bad record in a hundred
+    makes no row of five; a shop's spoilt import does make one of some dozens, and is no reason to stop for the others.
+    A producer that breaks passes 50 at once."""
+    dead_letter_rate: Annotated[float, Field(ge=0.01, lt=1, allow_inf_nan=False)] | None = 0.2
+    """A larger share than this of the last 1,000 events, and of at least 100, pauses too; null: never. Shops are known
+    to send 0.1 to 1 % of bad records, and a fifth is no accident; a lower one sees one bad producer among many."""
+    dead_letter_pause: Seconds = 60.0
+    """Pause in seconds before a few records are tried again; doubled while they fail, up to 16 of it. Long enough for a
+    probe to see it and an alert to go out, short enough to cost little where the flood was a single bad import."""
+    commit_interval_ms: Count = 500
+    transaction_interval_ms: Count = 100
+    """exactly_once: longest wait of a finished record for others to share its transaction."""
+    transaction_records: Count = 1000
+    """exactly_once: input records of one transaction."""
+    transaction_timeout_ms: Annotated[int, Field(ge=1000)] = 15_000
+    """exactly_once: after this the brokers abort what a dead worker left open; until then read_committed readers of
+    its output partitions, and its successor, wait. At most the brokers' transaction.max.timeout.ms (15 minutes)."""
+    grace_seconds: Seconds = 25.0
+    """Time to finish what is in flight after SIGTERM."""
+
+    @property
+    def release_order(self) -> Literal["partition", "key", "none"]:
+        """The order of results in effect."""
+        return self.order or ("partition" if self.mode == "exactly_once" else "key")
+
+
+class DeadLetterConfig(Section):
+    """What dead letters say beside the project's own headers and those of KIP-1191."""
+
+    headers: Literal["connect", "spring", "none"] = "none"
+    """Adds the headers of Kafka Connect (``__connect.errors.*``) or of Spring (``kafka_dlt-*``)."""
+    stack_trace: bool = False
+    """Adds where in the code it failed, the last 4 KiB of it."""
+
+
+class LimitsConfig(Section):
+    """What one event may cost. An event over a limit becomes a dead letter; the in-flight bounds pause instead."""
+
+    text_chars: Count = 50_000
+    types_per_level: Count = 512
+    schema_depth: Count = 8
+    facts: Count = 1000
+    model_calls: Count = 4096
+    """Windows one task of one event may need, over all levels."""
+    value_bytes: Count = 1_048_576
+    in_flight_events: Count = 2_000
+    in_flight_bytes: Count = 67_108_864
+
+
+class ObservabilityConfig(Section):
+    """What a worker shows of itself."""
+
+    http: str = "127.0.0.1:9464"
+    """Address of /metrics, /livez, /readyz, /status; port 0 takes a free one; an empty string turns it off."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(Section):
+    """Everything a worker is told."""
+
+    kafka: KafkaConfig = KafkaConfig()
+    routes: Annotated[tuple[RouteConfig, ...], Field(min_length=1)] = (
+        RouteConfig(input="reviews.raw", tasks=("product_features",)),
+    )
+    tasks_dirs: tuple[Text, ...] = ()
+    """Folders with task files beside the shipped ones."""
+    model: ModelConfig = ModelConfig()
+    batching: BatchingConfig = BatchingConfig()
+    delivery: DeliveryConfig = DeliveryConfig()
+    dead_letter: DeadLetterConfig = DeadLetterConfig()
+    limits: LimitsConfig = LimitsConfig()
+    observability: ObservabilityConfig = ObservabilityConfig()

@@ -1,0 +1,96 @@
+"""YAML with what plain YAML keeps quiet about: line numbers, keys given twice, keys that are not text."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from consumer.config.problems import ConfigError, KeyPath, Problem, dotted
+from consumer.config.secrets import HIDDEN
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONSTRUCTOR_ERRORS = (ValueError, RecursionError, LookupError, AttributeError, TypeError)
+"""What PyYAML's constructors let out besides YAMLError, such as IndexError for ``!!int ''``."""
+
+_QUOTED = re.compile(r"""(['"])(?!<|\\.\1)[^\n]{2,}\1""")
+"""More than one character of the file in a message of PyYAML's, whose own words are in angle brackets."""
+
+_MERGE = "tag:yaml.org,2002:merge"
+_TEXT = "tag:yaml.org,2002:str"
+
+
+def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
+    """Read one document: its value, and the line (from 1) of every key and list element.
+
+    Raises ConfigError when the file is missing, unreadable, not YAML, or gives a key twice.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        fix = "check the path and its permissions"
+        raise ConfigError([Problem(str(path), None, f"cannot be read: {error.strerror}", fix)]) from None
+    lines: dict[KeyPath, int] = {}
+    problems: list[Problem] = []
+    try:
+        loader = yaml.SafeLoader(content)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None, {}
+            _walk(node, (), path.name, lines, problems, frozenset())
+            value = None if problems else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        # The error's own text quotes the line, which may hold a password, and so may an undefined alias or tag.
+        place = f"{path.name}:{error.problem_mark.line + 1}" if error.problem_mark else path.name
+        said = _QUOTED.sub(HIDDEN, error.problem or "")
+        problems.append(Problem(str(path), place, f"is not YAML: {said}", "mend the syntax at that line"))
+    except yaml.reader.ReaderError as error:
+        what = f"holds a byte or character that YAML does not allow, at position {error.position}"
+        problems.append(Problem(str(path), None, what, "save it as UTF-8"))
+    except CONSTRUCTOR_ERRORS:
+        what = "holds an impossible date, number or tag, or nests too deep"
+        problems.append(Problem(str(path), None, what, "mend it"))
+    if problems:
+        raise ConfigError(problems)
+    return value, lines
+
+
+def _walk(
+    node: yaml.Node,
+    path: KeyPath,
+    name: str,
+    lines: dict[KeyPath, int],
+    problems: list[Problem],
+    above: frozenset[int],
+) -> None:
+    if id(node) in above:
+        what = "refers to itself through an anchor"
+        problems.append(Problem(dotted(path), f"{name}:{node.start_mark.line + 1}", what, "write it out"))
+        return
+    above |= {id(node)}
+    if isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(node.value):
+            lines[(*path, index)] = child.start_mark.line + 1
+            _walk(child, (*path, index), name, lines, problems, above)
+    elif isinstance(node, yaml.MappingNode):
+        for key, child in node.value:
+            line = key.start_mark.line + 1
+            if key.tag == _MERGE:
+                continue
+            if key.tag != _TEXT or not isinstance(key, yaml.ScalarNode):
+                written = key.value if isinstance(key, yaml.ScalarNode) else "a key that is a list or mapping"
+                what = f"YAML does not read the key {written!r} as text"
+                problems.append(Problem(dotted(path) or name, f"{name}:{line}", what, "put it in quotes"))
+                continue
+            here = (*path, key.value)
+            if here in lines:
+                what = f"is given twice, first on line {lines[here]}"
+                problems.append(Problem(dotted(here), f"{name}:{line}", what, "keep one of them"))
+            lines[here] = line
+            _walk(child, here, name, lines, problems, above)

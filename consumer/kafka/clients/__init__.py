@@ -1,0 +1,1 @@
+"""What every Kafka client here needs: settings, errors, the cluster behind it, and a watchdog."""

@@ -1,0 +1,205 @@
+"""What a client can learn about a cluster before it uses it: is it there, is it the embedded one, has it the topic."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from consumer.kafka.clients.security import way_out
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+    from confluent_kafka.admin._metadata import ClusterMetadata
+
+EMBEDDED_CLUSTER_ID = "mockCluster"
+"""What the cluster id of librdkafka's mock cluster begins with; Apache Kafka's is a base64 UUID."""
+
+_CALL_SECONDS = 1.0
+"""Longest single metadata call: error_cb, which learns the reason of a failure, is only served between calls."""
+_CREATION_SECONDS = 5.0
+"""How long a topic may take to appear once it has been asked for."""
+_RETRY_SECONDS = 0.1
+_NOT_THERE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE)
+"""What a broker answers for a topic that does not exist, and while it creates one."""
+
+_OUTSIDE_ANY_GROUP = {
+    # Required by the library. Partitions are assigned by hand and nothing is committed, so no group comes into being.
+    "group.id": "rexstream-reader",
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "earliest",
+    "isolation.level": "read_committed",
+    "allow.auto.create.topics": False,
+    "fetch.wait.max.ms": 100,
+}
+
+
+class ClusterUnreachable(Exception):  # noqa: N818 - named for what it is
+    """No broker answered in time. The message names the address, the reason if the client saw one, and the way out."""
+
+
+class TopicUnusable(Exception):  # noqa: N818 - named for what it is
+    """The topic is not there for this client: missing where topics are not created by themselves, or forbidden."""
+
+
+class ClientErrors:
+    """The last error that a client met, for the message of a time-out."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._last = ""
+
+    def settings(self, client: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Settings of a short-lived command's client, over the user's own ``client`` settings.
+
+        Errors come here, and not as librdkafka's own lines on standard error.
+        """
+        return {
+            "log_level": 0,
+            **(client or {}),
+            "bootstrap.servers": self._bootstrap_servers,
+            "error_cb": self._note,
+        }
+
+    def _note(self, error: KafkaError) -> None:
+        # "All brokers are down" follows every single reason and would hide it.
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._last = error.str()
+
+    def unreachable(self, seconds: float) -> ClusterUnreachable:
+        """The exception to raise when the cluster did not answer for ``seconds``."""
+        reason = f" ({self._last})" if self._last else ""
+        fix = way_out(self._last) or "check the address and kafka.security, or start one with 'rexstream broker'"
+        return ClusterUnreachable(
+            f"no Kafka broker answered at {self._bootstrap_servers} within {seconds:g} s{reason}; {fix}"
+        )
+
+
+class Reader:
+    """A read_committed consumer outside any group, with calls that wait ``timeout`` seconds and say what is wrong.
+
+    A context manager. ``consumer`` is the client itself, to assign and poll. Methods raise ClusterUnreachable.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        client: Mapping[str, Any] | None = None,
+        timeout: float = 10.0,
+        **settings: object,
+    ) -> None:
+        """``client`` are the user's librdkafka settings, ``settings`` the caller's own (dots as underscores)."""
+        self._bootstrap_servers = bootstrap_servers
+        self._timeout = timeout
+        self._errors = ClientErrors(bootstrap_servers)
+        own = {name.replace("_", "."): value for name, value in settings.items()}
+        self.consumer = Consumer({**self._errors.settings(client), **_OUTSIDE_ANY_GROUP, **own})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.consumer.close()
+
+    def metadata(self, topic: str | None = None) -> ClusterMetadata:
+        """One answer about the cluster and ``topic`` (None: all topics)."""
+        deadline = time.monotonic() + self._timeout
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                metadata: ClusterMetadata = self.consumer.list_topics(topic, timeout=min(left, _CALL_SECONDS))
+            except KafkaException:
+                self.consumer.poll(0)
+                continue
+            if metadata.brokers:
+                return metadata
+        raise self.unreachable()
+
+    def partitions(self, topic: str) -> list[int]:
+        """Partition numbers, none when the topic does not exist. Raises TopicUnusable for any other reason."""
+        found = self.metadata(topic).topics[topic]
+        if found.error is None:
+            return sorted(found.partitions)
+        if found.error.code() in _NOT_THERE:
+            return []
+        raise TopicUnusable(
+            f"topic {topic!r} cannot be used at {self._bootstrap_servers}: {found.error.str()}; ask for the right to "
+            "use it, or name another"
+        )
+
+    def watermarks(self, topic: str, partition: int) -> tuple[int, int]:
+        """First offset that the partition still holds, and its end: the offset after the last committed record."""
+        deadline = time.monotonic() + self._timeout
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                offsets = self.consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=left)
+            except KafkaException:
+                # Also a partition that is so new that it has no leader.
+                time.sleep(_RETRY_SECONDS)
+                continue
+            if offsets is not None:
+                return offsets
+        raise self.unreachable()
+
+    def unreachable(self) -> ClusterUnreachable:
+        """The exception to raise when nothing came for ``timeout`` seconds."""
+        return self._errors.unreachable(self._timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster that answered. ``partitions`` is the number of partitions of the topic asked about, 0 if none was."""
+
+    cluster_id: str
+    partitions: int
+
+    @property
+    def embedded(self) -> bool:
+        """Whether this is librdkafka's mock cluster: in memory, 4 MB a partition, no working transactions."""
+        return self.cluster_id.startswith(EMBEDDED_CLUSTER_ID)
+
+
+def look_up(
+    bootstrap_servers: str,
+    topic: str | None = None,
+    *,
+    client: Mapping[str, Any] | None = None,
+    timeout: float = 10.0,
+) -> Cluster:
+    """Ask the cluster who it is and, with ``topic``, for its partitions, creating it where topics create themselves.
+
+    ``timeout`` is in seconds. Raises ClusterUnreachable and TopicUnusable.
+    """
+    with Reader(bootstrap_servers, client=client, timeout=timeout, allow_auto_create_topics=True) as reader:
+        if topic is None:
+            return Cluster(reader.metadata().cluster_id or "", 0)
+        deadline = time.monotonic() + min(timeout, _CREATION_SECONDS)
+        while not (partitions := reader.partitions(topic)):
+            if time.monotonic() > deadline:
+                raise TopicUnusable(
+                    f"topic {topic!r} does not exist at {bootstrap_servers}, where topics are not created by "
+                    "themselves; create it, or name another"
+                )
+            time.sleep(_RETRY_SECONDS)
+        return Cluster(reader.metadata(topic).cluster_id or "", len(partitions))
+
+
+def require_topic(
+    bootstrap_servers: str, topic: str, *, client: Mapping[str, Any] | None = None, timeout: float = 10.0
+) -> None:
+    """Raise TopicUnusable unless ``topic`` is there; creates nothing. Raises ClusterUnreachable."""
+    with Reader(bootstrap_servers, client=client, timeout=timeout) as reader:
+        if not reader.partitions(topic):
+            raise TopicUnusable(
+                f"topic {topic!r} does not exist at {bootstrap_servers}: its name is another, or nothing was written"
+            )
+
+
+def is_embedded(bootstrap_servers: str, *, client: Mapping[str, Any] | None = None, timeout: float = 10.0) -> bool:
+    """Whether the cluster is librdkafka's mock cluster (``rexstream broker``). Raises ClusterUnreachable."""
+    return look_up(bootstrap_servers, client=client, timeout=timeout).embedded

@@ -1,0 +1,96 @@
+"""librdkafka's own log lines and errors, led into Python's logging."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from typing import TYPE_CHECKING
+
+from confluent_kafka import KafkaError
+
+from consumer.kafka.clients.failed import ClientFailed
+from consumer.kafka.clients.security import way_out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from consumer.kafka.observer import EdgeObserver
+
+
+REPEAT_SECONDS = 30.0
+"""How often one and the same trouble is told. Clients try to connect up to several times a second."""
+
+_REMEMBERED = 100
+_COUNT = re.compile(r"\d+(?=ms\b| identical| request)")
+
+
+class _Repeats(logging.Filter):
+    """Passes a line on when none that differs only in durations and counts was told of late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = _COUNT.sub("0", record.getMessage())
+        if record.created - self._told.get(text, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            return False
+        if len(self._told) >= _REMEMBERED:
+            self._told.clear()
+        self._told[text] = record.created
+        return True
+
+
+_REBALANCING = ("(ILLEGAL_GENERATION)", "(UNKNOWN_MEMBER_ID)", "(REBALANCE_IN_PROGRESS)")
+
+
+def _abortable_is_no_error(record: logging.LogRecord) -> bool:
+    """A rebalance fails a transaction, which is then repeated with the new generation."""
+    text = record.getMessage()
+    if record.levelno == logging.ERROR and "Current transaction failed" in text and text.endswith(_REBALANCING):
+        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+    return True
+
+
+def librdkafka_logger(client: str) -> logging.Logger:
+    """The logger to hand to a client as ``logger=``; ``client`` is ``consumer``, ``producer`` or ``lag``.
+
+    From its constructor on, the client's lines wait in a queue that its poll empties, so none reaches stderr. A client
+    that cannot connect says so at every try: a line is passed on once in ``REPEAT_SECONDS``.
+    """
+    found = logging.getLogger(f"librdkafka.{client}")
+    if not any(isinstance(filter_, _Repeats) for filter_ in found.filters):
+        found.addFilter(_Repeats())
+        found.addFilter(_abortable_is_no_error)
+    return found
+
+
+def error_callback(
+    client: str,
+    observer: EdgeObserver,
+    on_fatal: Callable[[BaseException], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> Callable[[KafkaError], None]:
+    """An ``error_cb``. Errors other than fatal ones are told for information: the client retries by itself.
+
+    Each code is told once in ``REPEAT_SECONDS``, with what to look at when a broker does not let the client in.
+    """
+    logger = logging.getLogger(__name__)
+    said: dict[int, float] = {}
+
+    def on_error(error: KafkaError) -> None:
+        observer.client_error(client, error.name())
+        if error.fatal():
+            on_fatal(ClientFailed(f"The Kafka {client} failed for good: {error.name()}: {error.str()}"))
+            return
+        fix = way_out(error.str())
+        if error.code() == KafkaError._TRANSPORT and fix is None:
+            return  # a lost connection has a line in the client's own log already
+        now = clock()
+        if now - said.get(error.code(), -REPEAT_SECONDS) >= REPEAT_SECONDS:
+            said[error.code()] = now
+            what = f"{error.str()} ({error.name()})"
+            logger.warning("%s: %s; %s", client, what, f"{fix}; it goes on trying" if fix else "it goes on trying")
+
+    return on_error

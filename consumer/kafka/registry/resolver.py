@@ -1,0 +1,226 @@
+"""Schemas of a Schema Registry: those that events were written with, and the one that results are written with."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from consumer.codecs.avro_codec import parse_writer_schema
+from consumer.events import BadInput
+from consumer.kafka.registry.client import RegistryConnection, RegistryRefused, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from consumer.codecs.avro_codec import ParsedSchema
+    from consumer.config.tree import RegistryConfig
+    from consumer.kafka.registry.client import RegistryClient
+
+UNKNOWN_SECONDS = 60.0
+"""How long an unknown id stays unknown: a producer's bad bytes must not become a request per record, and a schema that
+is registered late must still be found."""
+
+MAX_ID = 2**31 - 1
+"""Registries number schemas with Java's int. Asked for more, some answer as a web server does for any wrong path, which
+would look like a wrong url."""
+
+RESULT_SCHEMA = "schemas/avro/extraction_result.avsc"
+
+_MAX_UNKNOWN = 10_000
+"""Unknown ids remembered at most: random bytes may hold any of four thousand million."""
+
+_MAX_DEPTH = 32
+"""References to references. Registries cannot have circles; what answers in one's place may."""
+
+_SCHEMA_NOT_FOUND = 40403
+_NOT_FOUND = frozenset({40401, 40402, _SCHEMA_NOT_FOUND, 40408})
+"""A registry's words for a subject, version, schema or compatibility mode that is not there. Any web server answers
+404; only a registry adds these."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectState:
+    """How an output topic's subject stands to the result schema."""
+
+    number: int | None
+    """Id of the schema there, None while it is not registered."""
+    compatibility: str
+    """Mode of the subject, or the registry's default."""
+    accepts: bool
+    """Whether the schema is there, or could be registered."""
+
+
+class SchemaResolver:
+    """Writer schemas by id, and ids of the result schema.
+
+    ``schema_for`` and ``is_cached`` answer from memory. The others wait: call them on a thread, one at a time.
+    """
+
+    def __init__(
+        self,
+        config: RegistryConfig,
+        result_schema: str,
+        clock: Callable[[], float] = time.monotonic,
+        connect: Callable[[RegistryConfig], RegistryClient] = connect,
+    ) -> None:
+        """``result_schema`` is its JSON text; ``clock`` counts seconds.
+
+        Raises RegistryRefused for a password, certificate or key that cannot be used.
+        """
+        self._connection = RegistryConnection(config, connect)
+        self._auto_register = config.auto_register
+        self._result_schema = result_schema
+        self._clock = clock
+        self._schemas: dict[int, ParsedSchema] = {}
+        self._unknown_until: dict[int, float] = {}
+
+    def schema_for(self, number: int) -> ParsedSchema:
+        """The schema of an id that was fetched. Raises KeyError for any other."""
+        return self._schemas[number]
+
+    def is_cached(self, number: int) -> bool:
+        """Whether ``schema_for`` would answer."""
+        return number in self._schemas
+
+    def fetch(self, number: int) -> ParsedSchema:
+        """The schema of an id, asked for when it is not cached; waits up to the configured timeout.
+
+        Raises BadInput (stage ``decode``) UnknownSchemaId, also for the minute after the registry said so,
+        UnknownSchemaReference or NotAvroSchema; RegistryUnavailable; RegistryRefused.
+        """
+        if number in self._schemas:
+            return self._schemas[number]
+        if number > MAX_ID or self._clock() < self._unknown_until.get(number, float("-inf")):
+            raise _unknown(number)
+        found = self._ask(number)
+        kind = getattr(found, "schema_type", "AVRO")
+        if kind != "AVRO":
+            what = f"schema {number} is {kind}, not Avro; send Avro, or set the route's format to what is sent"
+            raise BadInput("decode", "NotAvroSchema", what)
+        try:
+            parsed = parse_writer_schema(found.schema_str, self._referenced(found, number))
+        except ValueError as error:
+            what = f"schema {number}: {error}; register a valid one"
+            raise BadInput("decode", "NotAvroSchema", what) from None
+        self._schemas[number] = parsed
+        self._unknown_until.pop(number, None)
+        return parsed
+
+    def result_schema_id(self, topic: str) -> int:
+        """Id of the result schema under ``<topic>-value``, where it is registered or, without auto_register, found.
+
+        Raises RegistryUnavailable or RegistryRefused, the latter also for a schema that is not there, or that the
+        subject's compatibility rule forbids.
+        """
+        subject = f"{topic}-value"
+        if self._auto_register:
+            schema = self._schema()
+            return int(self._connection.ask(lambda client: client.register_schema(subject, schema)))
+        number = self._registered(subject)
+        if number is None:
+            what = f"subject {subject} of the schema registry does not have this version's result schema"
+            raise RegistryRefused(f"{what}; register {RESULT_SCHEMA} there, or set kafka.registry.auto_register")
+        return number
+
+    def subject_state(self, topic: str) -> SubjectState:
+        """How ``<topic>-value`` stands to the result schema; changes nothing.
+
+        Raises RegistryUnavailable or RegistryRefused.
+        """
+        subject = f"{topic}-value"
+        number = self._registered(subject)
+        mode = self._found(lambda client: client.get_compatibility(subject))
+        if mode is None:
+            mode = self._connection.ask(lambda client: client.get_compatibility())
+        accepts: bool | None = True
+        if number is None:
+            schema = self._schema()
+            # None: there is no such subject yet, or it has no versions, so nothing to be incompatible with.
+            accepts = self._found(lambda client: client.test_compatibility_all_versions(subject, schema))
+        return SubjectState(number, str(mode), accepts is not False)
+
+    def probe(self) -> int:
+        """Number of subjects, to see that the registry answers. Raises RegistryUnavailable or RegistryRefused."""
+        return len(self._connection.ask(lambda client: client.get_subjects()))
+
+    def _ask(self, number: int) -> Any:
+        from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+        def ask(client: RegistryClient) -> Any:
+            try:
+                return client.get_schema(number)
+            except SchemaRegistryError as error:
+                if error.http_status_code == 404 and error.error_code == _SCHEMA_NOT_FOUND:
+                    self._remember_unknown(number)
+                    raise _unknown(number) from None
+                raise
+
+        return self._connection.ask(ask)
+
+    def _remember_unknown(self, number: int) -> None:
+        now = self._clock()
+        if len(self._unknown_until) >= _MAX_UNKNOWN:
+            self._unknown_until = {known: until for known, until in self._unknown_until.items() if until > now}
+        if len(self._unknown_until) < _MAX_UNKNOWN:
+            self._unknown_until[number] = now + UNKNOWN_SECONDS
+
+    def _referenced(self, schema: Any, number: int, depth: int = 0) -> dict[str, Any]:
+        """Types that a schema takes from others, parsed in the order of their need."""
+        named: dict[str, Any] = {}
+        for reference in getattr(schema, "references", None) or ():
+            if depth == _MAX_DEPTH:
+                raise ValueError(f"references more than {_MAX_DEPTH} deep")
+            version = partial(_version, reference.subject, reference.version)
+            found = self._found(version)
+            if found is None:
+                what = f"schema {number} refers to version {reference.version} of subject {reference.subject}"
+                fix = "which the registry does not have; register it again"
+                raise BadInput("decode", "UnknownSchemaReference", f"{what}, {fix}")
+            named |= self._referenced(found.schema, number, depth + 1)
+            parse_writer_schema(found.schema.schema_str, named)
+        return named
+
+    def _registered(self, subject: str) -> int | None:
+        """Id of the result schema under a subject, None when it is not there."""
+        schema = self._schema()
+        # Registries compare texts, and find one of another layout only when asked to normalize.
+        for normalize in (False, True):
+            found = self._found(partial(_lookup, subject, schema, normalize))
+            if found is not None:
+                return int(found.schema_id)
+        return None
+
+    def _found(self, request: Callable[[RegistryClient], Any]) -> Any:
+        """The answer, None when the registry says that there is no such thing."""
+        from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+        def ask(client: RegistryClient) -> Any:
+            try:
+                return request(client)
+            except SchemaRegistryError as error:
+                if error.http_status_code == 404 and error.error_code in _NOT_FOUND:
+                    return None
+                raise
+
+        return self._connection.ask(ask)
+
+    def _schema(self) -> Any:
+        from confluent_kafka.schema_registry import Schema
+
+        return Schema(self._result_schema, "AVRO")
+
+
+def _version(subject: str, version: int, client: RegistryClient) -> Any:
+    # A version that was deleted softly is hidden, and still part of what refers to it.
+    return client.get_version(subject, version, deleted=True)
+
+
+def _lookup(subject: str, schema: Any, normalize: bool, client: RegistryClient) -> Any:
+    return client.lookup_schema(subject, schema, normalize_schemas=normalize)
+
+
+def _unknown(number: int) -> BadInput:
+    what = f"the registry has no schema {number}; register the producer's schema or ask it for its registry"
+    return BadInput("decode", "UnknownSchemaId", what)

@@ -1,0 +1,285 @@
+"""The Kafka edge: threads that poll, release, and watch lag and hanging calls, tied together. The only way to Kafka.
+
+Records arrive by ``on_records``; each is answered once by ``finish``. What the edge guarantees in return: an offset is
+committed only when every output of every record before it is acknowledged (in exactly_once: in the same transaction),
+results leave in the configured order, and what is in flight stays within the configured bounds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from consumer.delivery.admission import Admission
+from consumer.kafka.clients.client_settings import (
+    consumer_settings,
+    metadata_settings,
+    producer_settings,
+    transaction_settings,
+)
+from consumer.kafka.clients.cluster import ClusterUnreachable, look_up
+from consumer.kafka.clients.hung import HangWatch, Turning
+from consumer.kafka.clients.librdkafka_log import error_callback
+from consumer.kafka.clients.stalled import OWN_SECONDS, Stalled
+from consumer.kafka.commands import Command, Drain, Finished, Stop
+from consumer.kafka.consume.lag import INTERVAL_SECONDS, LagWatch
+from consumer.kafka.consume.poll_thread import JOIN_SECONDS, Source
+from consumer.kafka.publish.at_least_once import Outbox
+from consumer.kafka.publish.exactly_once import Transactions
+from consumer.kafka.publish.oversize import Oversize
+from consumer.kafka.publish.partition_counts import PartitionCounts
+from consumer.kafka.publish.producers import Producers
+from consumer.kafka.publish.release_thread import ReleaseThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from consumer.config.tree import Config
+    from consumer.delivery.ledger import Release
+    from consumer.delivery.outcome import Outcome, Output
+    from consumer.delivery.partition import Partition
+    from consumer.events import SourceRecord
+    from consumer.kafka.observer import EdgeObserver
+    from consumer.kafka.publish.release_thread import Publisher
+
+logger = logging.getLogger(__name__)
+
+REVOKE_SECONDS = 30.0
+"""The longest that a rebalance may wait for records in flight, however long they took of late. The whole group waits
+with us; what is cut off is processed twice."""
+
+SETTLING_SECONDS = 0.02
+
+POLL_HUNG_SECONDS = 120.0
+"""Twice what the last commit of a revocation may take, the longest that the poll thread waits in one turn."""
+
+RELEASE_HUNG_SECONDS = 30.0
+"""On top of delivery.transaction_timeout_ms, which bounds the calls of a transactional producer."""
+
+OTHERS_SECONDS = 3.0
+"""Wait for brokers to answer a new client, when one of ours gets no answer."""
+
+CLOSE_SECONDS = 5.0
+"""Floor for leaving the group and flushing, also when the grace period is used up: a last commit and a leave are
+two round trips."""
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeStatus:
+    """A moment of the edge. Ages are seconds since the thread's loop last came round."""
+
+    joined: bool
+    assignment: Mapping[Partition, int]
+    """Partitions with their epochs."""
+    paused: tuple[str, ...]
+    in_flight_events: int
+    in_flight_bytes: int
+    poll_age: float
+    release_age: float
+    lag: Mapping[Partition, int]
+    blocked_outputs: tuple[str, ...]
+    """Topics that take no output now."""
+
+
+class KafkaEdge:
+    """One consumer, one producer.
+
+    Callbacks run on the edge's threads and must be quick. ``on_records`` receives polled records; ``on_revoked`` the
+    epochs that ended, whose records need no ``finish`` any more (it would be ignored). ``too_large`` makes the dead
+    letter of a result that its topic refuses for its size. ``on_fatal`` is called, once, with what ended the edge: the
+    process should then exit; its successor reads again what was not committed.
+
+    Raises ValueError for settings that cannot be, KafkaException for those that librdkafka refuses.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        input_topics: Sequence[str],
+        on_records: Callable[[list[SourceRecord]], None],
+        on_revoked: Callable[[Mapping[Partition, int]], None],
+        too_large: Callable[[SourceRecord, Output], Output],
+        on_fatal: Callable[[BaseException], None],
+        observer: EdgeObserver,
+        revoke_seconds: float = REVOKE_SECONDS,
+        join_seconds: float = JOIN_SECONDS,
+        lag_seconds: float = INTERVAL_SECONDS,
+    ) -> None:
+        self._on_fatal = on_fatal
+        self._failed = threading.Event()
+        self._commands: SimpleQueue[Command] = SimpleQueue()
+        # Built first: both check the configuration, and a consumer that is not closed would keep its membership.
+        transactional = config.delivery.mode == "exactly_once"
+        # Transactions learn of a fatal error where it happens, and know whether a new producer may take over.
+        told = error_callback("producer", observer, _told if transactional else self._fatal)
+
+        # The group's generation fences zombies, so no other process has to take the id over.
+        own = f"{config.kafka.group_id}-{uuid.uuid4().hex}"
+        settings = transaction_settings(config, own) if transactional else producer_settings(config)
+        producers = Producers({**settings, "error_cb": told})
+        counts = PartitionCounts(producers.partitions)
+        others = partial(_answers, config)
+        self._source = Source(
+            consumer_settings(config),
+            input_topics,
+            Admission(config.limits.in_flight_events, config.limits.in_flight_bytes),
+            self._commands,
+            on_records,
+            on_revoked,
+            observer,
+            self._fatal,
+            revoke_seconds,
+            others,
+            join_seconds,
+        )
+
+        oversize = Oversize(config.delivery.dead_letter_topic, too_large, observer)
+
+        def publisher(current: Callable[[Release[Finished]], bool]) -> Publisher:
+            if not transactional:
+                stalled = Stalled(partial(producers.partitions, input_topics[0], OWN_SECONDS), others)
+                return Outbox(producers.current, counts, oversize, current, observer, self._fatal, stalled)
+            interval = config.delivery.transaction_interval_ms / 1000
+            records = config.delivery.transaction_records
+            # Brokers may well answer a producer that has lost its way to the coordinator.
+            stalled = Stalled(None, others)
+            timeout = config.delivery.transaction_timeout_ms / 1000
+            return Transactions(
+                producers, counts, oversize, self._source, observer, stalled, interval, records, timeout
+            )
+
+        self._release = ReleaseThread(
+            config.delivery.release_order,
+            self._commands,
+            publisher,
+            self._source,
+            observer,
+            self._fatal,
+            config.delivery.commit_interval_ms / 1000,
+        )
+        self._lag = LagWatch(
+            metadata_settings(config), config.kafka.group_id, lambda: self._source.epochs, observer, lag_seconds
+        )
+        release_limit = config.delivery.transaction_timeout_ms / 1000 + RELEASE_HUNG_SECONDS
+        self._hang_watch = HangWatch(
+            (
+                Turning("poll", lambda: self._source.turned_at, POLL_HUNG_SECONDS),
+                Turning("release", lambda: self._release.turned_at, release_limit),
+            ),
+            self._fatal,
+        )
+
+    def start(self) -> None:
+        """Join the group and begin."""
+        self._release.thread.start()
+        self._source.thread.start()
+        self._lag.thread.start()
+        self._hang_watch.thread.start()
+
+    def finish(self, record: SourceRecord, outcome: Outcome) -> None:
+        """Hand back what ``record`` turned into. From any thread, in any order, once a record."""
+        self._commands.put(Finished(record, outcome))
+
+    def pause(self, reason: str) -> None:
+        """Stop consuming for ``reason``; what is in flight goes on. From any thread."""
+        self._source.pause(reason)
+
+    def resume(self, reason: str) -> None:
+        """Withdraw ``reason``. From any thread."""
+        self._source.resume(reason)
+
+    def limit(self, records: int | None) -> None:
+        """Have at most so many records in flight from now on; None: as many as configured. From any thread."""
+        self._source.limit(records)
+
+    def drain(self, grace_seconds: float) -> bool:
+        """Take no more records, finish those in flight within ``grace_seconds``, commit, leave the group, end.
+
+        True when nothing was left in flight or uncommitted and all threads ended: a successor repeats nothing. It
+        returns at the latest ``CLOSE_SECONDS`` (twice over) after the grace period, also when a client hangs: its
+        threads are daemons and do not keep the process. With 0 seconds what is durable is committed and the rest
+        abandoned.
+        """
+        deadline = time.monotonic() + grace_seconds
+        self._hang_watch.end()  # from here on this method bounds every wait
+        emptied = self._await_empty(deadline)
+        if emptied:
+            self._await_commits(deadline)
+        events, _ = self._source.in_flight
+        if events:
+            logger.warning("%d records did not finish within %.1f s; they are read again", events, grace_seconds)
+        self._lag.end()
+        end = max(deadline, time.monotonic() + CLOSE_SECONDS)
+        self._source.close(deadline)
+        left = _join(self._source.thread, end)
+        # Only now: leaving the group needed the release thread's answer about the last offsets.
+        end = max(end, time.monotonic() + CLOSE_SECONDS)
+        self._commands.put(Stop(max(0.0, min(CLOSE_SECONDS, end - time.monotonic() - 1.0))))
+        ended = _join(self._release.thread, end)
+        return emptied and left and ended and self._source.left_whole and not self._failed.is_set()
+
+    def status(self) -> EdgeStatus:
+        """How things stand. From any thread."""
+        now = time.monotonic()
+        events, size = self._source.in_flight
+        return EdgeStatus(
+            joined=self._source.joined,
+            assignment=self._source.epochs,
+            paused=self._source.paused,
+            in_flight_events=events,
+            in_flight_bytes=size,
+            poll_age=now - self._source.turned_at,
+            release_age=now - self._release.turned_at,
+            lag=self._lag.lags,
+            blocked_outputs=self._release.blocked,
+        )
+
+    def _await_empty(self, deadline: float) -> bool:
+        reply: SimpleQueue[bool] = SimpleQueue()
+        self._source.drain(Drain(reply))
+        while not self._failed.is_set():
+            try:
+                return reply.get(timeout=max(0.0, min(0.2, deadline - time.monotonic())))
+            except Empty:
+                if time.monotonic() >= deadline:
+                    break
+        return False
+
+    def _await_commits(self, deadline: float) -> None:
+        """A commit in the middle of a rebalance is refused and has to be tried again while the group still has us."""
+        while not self._source.settled and not self._failed.is_set() and time.monotonic() < deadline:
+            time.sleep(SETTLING_SECONDS)
+
+    def _fatal(self, error: BaseException) -> None:
+        if not self._failed.is_set():
+            self._failed.set()
+            logger.critical("The Kafka edge ends: %s", error)
+            self._on_fatal(error)
+
+
+def _told(error: BaseException) -> None:
+    logger.warning("%s", error)
+
+
+def _join(thread: threading.Thread, deadline: float) -> bool:
+    if thread.ident is None:
+        return True
+    thread.join(max(0.0, deadline - time.monotonic()))
+    if thread.is_alive():
+        logger.error("Thread %s hangs; the process must end without it", thread.name)
+    return not thread.is_alive()
+
+
+def _answers(config: Config) -> bool:
+    """Whether brokers answer a client that has just been made."""
+    try:
+        look_up(config.kafka.bootstrap_servers, client=metadata_settings(config), timeout=OTHERS_SECONDS)
+    except ClusterUnreachable:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Reading, sending and replaying from the command line. A worker imports none of it."""

@@ -1,0 +1,101 @@
+"""The topic that remembers which dead letters were replayed: for each one record, keyed by the letter's id.
+
+It is compacted, so a marker stays as long as the topic and outlives its letter, whatever the letters' retention. From a
+topic that deletes by age markers could go first, and their letters would be replayed twice.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
+from confluent_kafka.cimpl import NewTopic
+
+from consumer.kafka.clients.cluster import ClientErrors, Reader, TopicUnusable
+from consumer.kafka.tools.reader import read_to_end
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from concurrent.futures import Future
+
+SUFFIX = ".replayed"
+_POLICY = "cleanup.policy"
+_GRACE_SECONDS = 2.0
+"""How much longer than the client itself its answer is waited for: it says why there is none."""
+_NO_ANSWER = frozenset(
+    {KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT}
+)
+
+
+def marker_topic(dead_letter_topic: str) -> str:
+    """The name of the marker topic of a dead-letter topic."""
+    return dead_letter_topic + SUFFIX
+
+
+def marker_topic_fault(settings: Mapping[str, str]) -> str | None:
+    """What is wrong with a marker topic's settings (as DescribeConfigs tells them); None for nothing."""
+    if "delete" not in settings.get(_POLICY, "delete"):
+        return None
+    if settings.get("retention.ms") == "-1" and settings.get("retention.bytes", "-1") == "-1":
+        return None
+    return "is not compacted, so its markers go and dead letters would be replayed twice; set cleanup.policy=compact"
+
+
+def replayed_ids(
+    bootstrap_servers: str, dead_letter_topic: str, *, client: Mapping[str, Any], timeout: float
+) -> dict[str, int]:
+    """Ids of the dead letters that have a marker, with its milliseconds since 1970. Raises as ``read_to_end``.
+
+    None where nothing was replayed yet.
+    """
+    messages = read_to_end(bootstrap_servers, marker_topic(dead_letter_topic), client=client, timeout=timeout)
+    return {key.decode(errors="replace"): message.timestamp()[1] for message in messages if (key := message.key())}
+
+
+def ensure_marker_topic(
+    bootstrap_servers: str, dead_letter_topic: str, *, client: Mapping[str, Any], timeout: float
+) -> None:
+    """Create the marker topic, compacted, where it is missing: one that is there needs no right to create it.
+
+    Raises ClusterUnreachable, and TopicUnusable when it cannot be created, or is there and unfit.
+    """
+    topic = marker_topic(dead_letter_topic)
+    with Reader(bootstrap_servers, client=client, timeout=timeout) as reader:
+        there = bool(reader.partitions(topic))
+    errors = ClientErrors(bootstrap_servers)
+    admin = AdminClient(errors.settings(client))
+
+    def answer(future: Future[Any]) -> Any:
+        try:
+            return future.result(timeout + _GRACE_SECONDS)
+        except FutureTimeoutError:
+            raise errors.unreachable(timeout) from None
+        except KafkaException as error:
+            if error.args[0].code() in _NO_ANSWER:
+                raise errors.unreachable(timeout) from None
+            raise
+
+    if not there:
+        new = NewTopic(topic, num_partitions=1, config={_POLICY: "compact"})
+        try:
+            answer(admin.create_topics([new], operation_timeout=timeout, request_timeout=timeout)[topic])
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise TopicUnusable(
+                    f"topic {topic!r} cannot be created: {error.args[0].str()}; create it with cleanup.policy=compact "
+                    "and one partition, or grant this client CREATE on it"
+                ) from None
+        else:
+            return
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    try:
+        entries: dict[str, Any] = answer(admin.describe_configs([resource], request_timeout=timeout)[resource])
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            return  # it may be written to all the same
+        raise TopicUnusable(f"the settings of topic {topic!r} cannot be read: {error.args[0].str()}") from None
+    fault = marker_topic_fault({name: entry.value for name, entry in entries.items() if entry.value is not None})
+    if fault is not None:
+        raise TopicUnusable(f"topic {topic!r} {fault}")

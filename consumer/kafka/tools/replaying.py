@@ -1,0 +1,259 @@
+"""Sends dead letters again, each together with its marker in one transaction: both are there, or neither is.
+
+That nothing is doubled rests on three things. The transactional id is the same for every replay of a dead-letter topic,
+so ``init_transactions`` aborts what a killed replay left open, waits for what it was committing, and fences one that
+still runs. The markers are read only after that: read before, they could lack those of a transaction that was committed
+in between, by a replay not yet fenced. And whoever is fenced can commit nothing any more, so what it replayed has its
+marker already, and the rest is the newcomer's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from consumer.kafka.clients.cluster import ClientErrors, ClusterUnreachable, TopicUnusable
+from consumer.kafka.clients.failed import kafka_cause
+from consumer.kafka.publish.partition_counts import KEYED
+from consumer.kafka.tools.replay_markers import marker_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from consumer.delivery.outcome import Output
+
+CHUNK_RECORDS = 500
+CHUNK_BYTES = 4 * 1024 * 1024
+"""A transaction holds at most so much: it is written in far less time than its timeout, and little is done again."""
+
+_ATTEMPTS = 3
+_PAUSE_SECONDS = 1.0
+_OUTDATED = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+        KafkaError.INVALID_TXN_STATE,
+    }
+)
+"""What a producer hears whose transactional id another one took over, or whose transaction the brokers ended."""
+_REFUSALS = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+    }
+)
+"""What no further try mends: some record of the transaction cannot be written to its topic."""
+
+
+class ReplayFenced(Exception):  # noqa: N818 - named for what it is
+    """Another replay of the same dead-letter topic took over. What this one replayed has its markers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A dead letter's id, and the record to send for it."""
+
+    id: str
+    output: Output
+
+    @property
+    def size(self) -> int:
+        """Bytes of key, value and headers."""
+        headers = sum(len(name.encode()) + len(value or b"") for name, value in self.output.headers)
+        return len(self.output.key or b"") + len(self.output.value or b"") + headers
+
+
+class Targets(Protocol):
+    """The topics to send to."""
+
+    def count(self, topic: str) -> int:
+        """How many partitions it has, 0 for none such. Raises ClusterUnreachable and TopicUnusable."""
+
+
+def open_replayer(
+    bootstrap_servers: str, dead_letter_topic: str, targets: Targets, *, producer: Mapping[str, Any], timeout: float
+) -> Replayer:
+    """A replayer. ``producer`` are the settings of the transactional client, ``timeout`` is in seconds."""
+    settings = ClientErrors(bootstrap_servers).settings(producer)
+    return Replayer(Producer(settings), targets, dead_letter_topic, bootstrap_servers, timeout)
+
+
+class Replayer:
+    """The one replay of a dead-letter topic; ``begin`` first.
+
+    Methods raise ReplayFenced, ClusterUnreachable and TopicUnusable.
+    """
+
+    def __init__(
+        self,
+        producer: Producer,
+        targets: Targets,
+        dead_letter_topic: str,
+        bootstrap_servers: str,
+        timeout: float,
+    ) -> None:
+        """``timeout`` is in seconds."""
+        self._producer = producer
+        self._targets = targets
+        self._dead_letter_topic = dead_letter_topic
+        self._markers = marker_topic(dead_letter_topic)
+        self._bootstrap_servers = bootstrap_servers
+        self._timeout = timeout
+
+    def begin(self) -> None:
+        """Become the only replay of this topic. What was replayed before, markers read from now on tell in full."""
+        try:
+            self._patiently(self._producer.init_transactions)
+        except KafkaException as error:
+            raise self._unwell(error.args[0]) from None
+
+    def write(self, replays: Sequence[Replay]) -> list[tuple[Replay, str]]:
+        """Send all of them, with their markers; returns those that their topic refuses, with the reason.
+
+        In one transaction, unless something in it is refused: then in halves, since brokers refuse whole batches.
+        """
+        error = self._try_often(replays)
+        if error is None:
+            return []
+        if len(replays) == 1:
+            return [(replays[0], error.str())]
+        middle = len(replays) // 2
+        return [*self.write(replays[:middle]), *self.write(replays[middle:])]
+
+    def _try_often(self, replays: Sequence[Replay]) -> KafkaError | None:
+        """None when they are committed, the refusal when one is refused; nothing of them is there then."""
+        attempts = 0
+        while True:
+            error = self._transaction(replays)
+            if error is None or error.code() in _REFUSALS:
+                return error
+            attempts += 1
+            if attempts == _ATTEMPTS:
+                raise self._unwell(error)
+            time.sleep(_PAUSE_SECONDS)
+
+    def _transaction(self, replays: Sequence[Replay]) -> KafkaError | None:
+        """One transaction; None when it was committed, else the error that it was aborted for."""
+        failed: list[KafkaError] = []
+
+        def reported(error: KafkaError | None, _message: object) -> None:
+            if error is not None:
+                failed.append(error)
+
+        try:
+            with _client_errors():
+                self._producer.begin_transaction()
+                for replay in replays:
+                    self._produce(replay, reported)
+                # Reports are served here; message.timeout.ms bounds the wait.
+                while self._producer.flush(1.0):
+                    pass
+            if not failed:
+                self._patiently(self._producer.commit_transaction)
+                return None
+        except KafkaException as error:
+            self._check(error.args[0])
+            failed.append(error.args[0])
+        except KeyboardInterrupt:
+            # Left open it would block the readers of the topics until its timeout.
+            with contextlib.suppress(KafkaException), _client_errors():
+                self._producer.abort_transaction(self._timeout)
+            raise
+        try:
+            self._patiently(self._producer.abort_transaction)
+        except KafkaException as error:
+            raise self._unwell(error.args[0]) from None
+        # Of the records of a refused batch some only say that they went down with it.
+        return next((error for error in failed if error.code() in _REFUSALS), failed[0])
+
+    def _produce(self, replay: Replay, reported: Callable[..., None]) -> None:
+        """The record and its marker."""
+        output = replay.output
+        record = {
+            "topic": output.topic,
+            "value": output.value,
+            "key": output.key,
+            "headers": list(output.headers),
+            "partition": self._place(output),
+        }
+        # Not null: that would be a tombstone, which compaction takes away together with the key.
+        marker = {"topic": self._markers, "value": b"", "key": replay.id.encode()}
+        for content in (record, marker):
+            while not self._queued(content, reported):
+                self._producer.poll(1.0)
+
+    def _queued(self, content: dict[str, Any], reported: Callable[..., None]) -> bool:
+        """Whether the client's queue had room for it."""
+        try:
+            self._producer.produce(**content, on_delivery=reported)
+        except BufferError:
+            if len(self._producer):
+                return False
+            # Larger than the whole queue: it would never find room.
+            raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)) from None
+        return True
+
+    def _place(self, output: Output) -> int:
+        """The original partition while both topics have as many, as it was on the way here; else the key's."""
+        count = self._targets.count(output.topic)
+        same = count == self._targets.count(self._dead_letter_topic)
+        return output.partition if same and output.partition is not None and output.partition < count else KEYED
+
+    def _patiently(self, call: Callable[[float], None]) -> None:
+        """Repeat a transactional call while it only needs more time, up to the timeout."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                with _client_errors():
+                    call(max(0.1, deadline - time.monotonic()))
+            except KafkaException as raised:
+                error = raised.args[0]
+                self._check(error)
+                if not error.retriable():
+                    raise
+                if time.monotonic() >= deadline:
+                    raise self._unwell(error) from None
+                with _client_errors():
+                    self._producer.poll(0)
+            else:
+                return
+
+    def _unwell(self, error: KafkaError) -> ClusterUnreachable:
+        return ClusterUnreachable(
+            f"{self._bootstrap_servers} makes no transaction ({error.name()}: {error.str()}); run the command again "
+            "when it does: what was replayed has its marker"
+        )
+
+    def _check(self, error: KafkaError) -> None:
+        """Raise for an error after which this producer is of no use."""
+        if error.code() in _OUTDATED:
+            raise ReplayFenced(
+                f"another replay of {self._dead_letter_topic} took over ({error.name()}); run this one again when it "
+                "has ended: what either replayed has its marker"
+            ) from None
+        if error.fatal():
+            raise TopicUnusable(
+                f"{self._bootstrap_servers} gives this client no transaction ({error.name()}: {error.str()}); grant it "
+                "WRITE on the transactional id and on the topics"
+            ) from None
+
+
+@contextlib.contextmanager
+def _client_errors() -> Iterator[None]:
+    """Raise the client's own error where it hides behind a SystemError."""
+    try:
+        yield
+    except SystemError as error:
+        if (cause := kafka_cause(error)) is None:
+            raise
+        raise cause from None

@@ -1,0 +1,41 @@
+"""The circuit breaker before the model server. Pure: every method that needs the time takes ``now`` in seconds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from consumer.resilience.backoff import Backoff
+
+BreakerState = Literal["closed", "open", "half_open"]
+
+
+class Breaker:
+    """Closed, windows are sent. Open, nothing is. Half open, one call is, and it decides.
+
+    ``closed -> open`` when a call failed for a reason that may not be its windows; ``open -> half_open`` when the pause
+    is over; from there ``closed`` when the one call was answered, else ``open`` again with a longer pause.
+    """
+
+    def __init__(self, backoff: Backoff) -> None:
+        self._backoff = backoff
+        self._failures = 0
+        self.state: BreakerState = "closed"
+        self.try_at = 0.0
+        """When the next call may be made; of use while open."""
+
+    def open(self, now: float) -> None:
+        """A call failed while closed, or the one call of half open did."""
+        self._failures = 0 if self.state == "closed" else self._failures + 1
+        self.state = "open"
+        self.try_at = now + self._backoff.pause(self._failures)
+
+    def half_open(self, now: float) -> None:
+        """One call is made now. Raises ValueError when it is too early, or another one has not ended."""
+        if self.state != "open" or now < self.try_at:
+            raise ValueError(f"the breaker is {self.state} and takes its next call at {self.try_at}, not at {now}")
+        self.state = "half_open"
+
+    def close(self) -> None:
+        """The one call was answered."""
+        self.state = "closed"

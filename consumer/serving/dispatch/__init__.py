@@ -1,0 +1,1 @@
+"""From single windows to model calls and back, through refusals, poison and outages."""

@@ -1,0 +1,471 @@
+"""The whole Kafka edge without threads: a group and brokers of a few lines, and a naive account of what may happen.
+
+``Source``, ``ReleaseThread`` and everything between them are the real ones, turned by hand; only the Kafka client and
+the publisher are played. The account knows no ledger and no epochs: it writes down what the client delivered in each
+assignment and what the brokers acknowledged, and looks through all of it whenever an offset is committed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, TopicPartition
+
+from consumer.delivery.admission import Admission
+from consumer.delivery.outcome import Outcome, Output
+from consumer.delivery.partition import Partition
+from consumer.kafka.commands import Command, Finished, Lost, Revoke
+from consumer.kafka.consume.poll_thread import Source
+from consumer.kafka.publish.release_thread import ReleaseThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from consumer.delivery.ledger import Order, Release
+    from consumer.events import SourceRecord
+
+PARTITIONS = (Partition("in", 0), Partition("in", 1))
+OUTCOME = Outcome("done", (Output("out", None, b""),))
+Step = tuple[str, int]
+"""What happens while a revocation waits: ``finish``, ``ack`` or ``wait``, and which or how long."""
+
+
+@dataclass
+class Log:
+    """A partition on the brokers."""
+
+    records: list[tuple[int, bytes | None]] = field(default_factory=list)
+    end: int = 0
+    committed: int | None = None
+
+    def append(self, gap: int, key: bytes | None) -> None:
+        """One record, behind ``gap`` offsets that hold none: compacted, aborted, or markers."""
+        self.records.append((self.end + gap, key))
+        self.end += gap + 1
+
+
+@dataclass(eq=False)
+class Held:
+    """One assignment of a partition as the brokers know it: from assign, or from a step back, to its end."""
+
+    partition: Partition
+    position: int
+    delivered: list[tuple[int, bytes | None]] = field(default_factory=list)
+    durable: set[int] = field(default_factory=set)
+    sent: set[int] = field(default_factory=set)
+    end: int | None = None
+    told_end: int | None = None
+    committed: int = -1
+    over: bool = False
+
+    def safe(self) -> int:
+        """The next record to read may be this one and none after it: found by looking at everything."""
+        behind = 0
+        for offset, _ in self.delivered:
+            if offset not in self.durable:
+                return offset
+            behind = offset + 1
+        return max(behind, self.end or 0)
+
+    def behind(self) -> int:
+        """The offset before which this assignment has seen everything."""
+        return max(self.delivered[-1][0] + 1 if self.delivered else 0, self.told_end or 0)
+
+    def in_flight(self) -> int:
+        return len(self.delivered) - len(self.durable)
+
+
+class Message:
+    """What the edge asks of ``confluent_kafka.Message``."""
+
+    def __init__(self, partition: Partition, offset: int, key: bytes | None, error: KafkaError | None = None) -> None:
+        self.at = partition
+        self._offset, self._key, self._error = offset, key, error
+
+    def topic(self) -> str:
+        return self.at.topic
+
+    def partition(self) -> int:
+        return self.at.number
+
+    def offset(self) -> int:
+        return self._offset
+
+    def key(self) -> bytes | None:
+        return self._key
+
+    def value(self) -> bytes:
+        return b"four"
+
+    def error(self) -> KafkaError | None:
+        return self._error
+
+    def timestamp(self) -> tuple[int, int]:
+        return TIMESTAMP_NOT_AVAILABLE, 0
+
+    def headers(self) -> None:
+        return None
+
+
+class Client:
+    """A member of the group. Rebalances happen inside ``poll`` and ``consume``, as librdkafka's do."""
+
+    def __init__(self, brokers: Brokers, settings: Mapping[str, Any], logger: object) -> None:  # noqa: ARG002
+        self.brokers = brokers
+        self.settings = settings
+        self.paused: set[Partition] = set()
+        self.closed = False
+        self.lost = False
+        """Brokers do not answer this client."""
+        self.asked = 0
+        self.answers: deque[tuple[KafkaError | None, list[TopicPartition]]] = deque()
+
+    def subscribe(self, topics: list[str], **callbacks: Any) -> None:
+        assert topics == ["in"]
+        self.callbacks = callbacks
+        self.brokers.client = self
+
+    def consumer_group_metadata(self) -> bytes:
+        return b"CGMDv2:" + (7).to_bytes(4, sys.byteorder)
+
+    def incremental_assign(self, partitions: list[TopicPartition]) -> None:
+        for partition in _named(partitions):
+            self.brokers.begin(partition, self.brokers.logs[partition].committed or 0)
+
+    def incremental_unassign(self, partitions: list[TopicPartition]) -> None:
+        for partition in _named(partitions):
+            self.brokers.take_away(partition)  # a pause stays, also over the next assignment
+
+    def pause(self, partitions: list[TopicPartition]) -> None:
+        assert set(_named(partitions)) <= self.brokers.held.keys(), "a pause without an assignment does nothing"
+        self.paused.update(_named(partitions))
+
+    def resume(self, partitions: list[TopicPartition]) -> None:
+        assert set(_named(partitions)) <= self.paused, "resuming what is not paused rewinds it"
+        self.paused.difference_update(_named(partitions))
+
+    def poll(self, timeout: float) -> Message | None:  # noqa: ARG002
+        self._callbacks()
+        return self.brokers.next_message(self.paused)
+
+    def consume(self, count: int, timeout: float) -> list[Message]:  # noqa: ARG002
+        self._callbacks()
+        found = (self.brokers.next_message(self.paused) for _ in range(count))
+        return [message for message in found if message is not None]
+
+    def _callbacks(self) -> None:
+        if self.answers and self.brokers.answering:
+            self.settings["on_commit"](*self.answers.popleft())
+        # What poll returned is seen by the edge only after consume: a revocation in between would have to know of it.
+        stepped_back, self.brokers.stepped_back = self.brokers.stepped_back, False
+        if self.brokers.rebalances and not stepped_back:
+            kind, partition = self.brokers.rebalances.popleft()
+            held = self.brokers.held.get(partition)
+            if kind == "lost":
+                self.brokers.take_away(partition)  # someone else has it, whatever the callback does
+            self.callbacks[f"on_{kind}"](self, [TopicPartition(partition.topic, partition.number)])
+            if kind == "revoke" and held is not None:
+                self.brokers.given_back.append(held)
+
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> list[Any] | None:
+        error = None if self.brokers.healthy else KafkaError(KafkaError.REBALANCE_IN_PROGRESS)
+        for position in offsets:
+            self.brokers.commit(Partition(position.topic, position.partition), position.offset, error is None)
+        if asynchronous:
+            self.answers.append((error, offsets))
+            return None
+        if error is not None:
+            raise KafkaException(error)
+        return offsets
+
+    def list_topics(self, topic: str, timeout: float) -> None:  # noqa: ARG002
+        self.asked += 1
+        if self.lost:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Brokers:
+    """The group's coordinator, the logs, and the account."""
+
+    def __init__(self) -> None:
+        self.answers_others = True
+        """Whether they answer a client that is made now."""
+        self.logs = {partition: Log() for partition in PARTITIONS}
+        self.held: dict[Partition, Held] = {}
+        self.given_back: list[Held] = []
+        self.rebalances: deque[tuple[str, Partition]] = deque()
+        self.messages: deque[Message] = deque()
+        """What the client returns before anything else."""
+        self.healthy = True
+        self.answering = True
+        self.tell_ends = True
+        self.stepped_back = False
+        self.client: Client | None = None
+        self._turn = 0
+
+    def begin(self, partition: Partition, position: int) -> None:
+        assert partition not in self.held
+        self.held[partition] = Held(partition, position)
+
+    def take_away(self, partition: Partition) -> None:
+        held = self.held.pop(partition, None)
+        if held is not None:
+            held.over = True
+
+    def next_message(self, paused: set[Partition]) -> Message | None:
+        if self.messages:
+            return self.messages.popleft()
+        self._turn += 1
+        for partition in sorted(self.held.keys() - paused, key=lambda p: (p.number + self._turn) % 2):
+            held, log = self.held[partition], self.logs[partition]
+            following = [record for record in log.records if record[0] >= held.position]
+            if following:
+                offset, key = following[0]
+                if offset < held.behind():  # a step back is an assignment of its own
+                    self.stepped_back = True
+                    self.take_away(partition)
+                    self.begin(partition, offset)
+                    held = self.held[partition]
+                held.position = offset + 1
+                held.delivered.append((offset, key))
+                held.end = None
+                return Message(partition, offset, key)
+            if held.told_end != log.end and self.tell_ends:
+                held.position = held.told_end = log.end
+                if not held.delivered or log.end > held.delivered[-1][0]:
+                    held.end = log.end
+                return Message(partition, log.end, None, KafkaError(KafkaError._PARTITION_EOF))
+        return None
+
+    def commit(self, partition: Partition, offset: int, succeeds: bool) -> None:
+        """Where every commit is judged, before anyone knows whether it succeeds."""
+        held = self.held.get(partition)
+        assert held is not None, f"{partition} is not ours: {offset} must not be committed"
+        assert offset <= held.safe(), f"{offset} of {partition} passes {held.safe()}, the durable prefix"
+        assert offset >= held.committed, f"{partition} goes back from {held.committed} to {offset}"
+        held.committed = offset
+        if succeeds:
+            self.logs[partition].committed = offset
+
+
+class Publisher:
+    """Holds what it is sent until a test lets it be acknowledged; checks the order of release."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self.under_way: list[Release[Finished]] = []
+        self.acknowledged: list[Release[Finished]] = []
+        self.blocked: tuple[str, ...] = ()
+        self.idle_seconds = 0.0
+        self.meanwhile: Callable[[], None] | None = None
+        """What the poll thread does while the release thread is in the middle of a turn."""
+
+    def send(self, release: Release[Finished]) -> None:
+        held = self._edge.assignment_of[release.partition, release.epoch]
+        assert held not in self._edge.brokers.given_back, "released although it was told that the partition is gone"
+        assert release.offset not in held.sent, "released twice"
+        held.sent.add(release.offset)
+        key = dict(held.delivered)[release.offset]
+        for offset, other in held.delivered:
+            if offset < release.offset and self._edge.order != "none" and offset not in held.sent:
+                assert self._edge.order == "key", f"{offset} should have been released before {release.offset}"
+                assert key is None or other != key, f"{offset} has the same key and was not released before"
+        self.under_way.append(release)
+
+    def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
+        return offsets
+
+    def hasten(self) -> None:
+        pass
+
+    def turn(self) -> list[Release[Finished]]:
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        durable, self.acknowledged = self.acknowledged, []
+        return durable
+
+    def flush(self, seconds: float) -> int:  # noqa: ARG002
+        return len(self.under_way)
+
+    def acknowledge(self, index: int) -> None:
+        release = self.under_way.pop(index)
+        self._edge.assignment_of[release.partition, release.epoch].durable.add(release.offset)
+        self.acknowledged.append(release)
+
+
+class Commands(SimpleQueue[Command]):
+    """While the poll thread waits for the answer to a revocation, the rest of the world goes on."""
+
+    def __init__(self, meanwhile: Callable[[Revoke], None], told: Callable[[Lost], None]) -> None:
+        self._meanwhile = meanwhile
+        self._told = told
+
+    def get_nowait(self) -> Command:
+        item = super().get_nowait()
+        if isinstance(item, Lost):
+            self._told(item)
+        return item
+
+    def put(self, item: Command, block: bool = True, timeout: float | None = None) -> None:
+        super().put(item, block, timeout)
+        if isinstance(item, Revoke):
+            self._meanwhile(item)
+
+
+class Edge:
+    """The real edge, its two threads turned by hand, on played brokers."""
+
+    def __init__(self, order: Order, cap: int, *, revoke_seconds: float = 10.0, **settings: Any) -> None:
+        self.now = 0.0
+        self.order = order
+        self.brokers = Brokers()
+        self.unfinished: list[SourceRecord] = []
+        self.finished: list[SourceRecord] = []
+        self.assignment_of: dict[tuple[Partition, int], Held] = {}
+        self.reasons: set[str] = set()
+        self.fatal: list[BaseException] = []
+        self.counts: Counter[str] = Counter()
+        self.meanwhile: list[Step] = []
+        self.waited: list[float] = []
+        self.commands = Commands(self._while_revoking, self._told)
+        self.clients: list[Client] = []
+
+        def new_client(settings: Mapping[str, Any], logger: object) -> Any:
+            self.clients.append(Client(self.brokers, settings, logger))
+            return self.clients[-1]
+
+        self.source = Source(
+            settings,
+            ["in"],
+            Admission(cap, 1_000_000, stall_seconds=0.0),  # a stall would wait for a thread that is not there
+            self.commands,
+            self._on_records,
+            self._on_revoked,
+            self,
+            self.fatal.append,
+            revoke_seconds,
+            lambda: self.brokers.answers_others,
+            clock=lambda: self.now,
+            new_consumer=new_client,
+        )
+        self.publisher = Publisher(self)
+        self.release = ReleaseThread(
+            order, self.commands, lambda _: self.publisher, self.source, self, self.fatal.append, 1.0, lambda: self.now
+        )
+        self.source.subscribe()
+
+    def __getattr__(self, name: str) -> Any:
+        """An observer that only counts."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def count(*_: Any) -> None:
+            self.counts[name] += 1
+
+        return count
+
+    def _on_records(self, records: list[SourceRecord]) -> None:
+        assert not self.reasons, f"records arrive although consumption is paused for {self.reasons}"
+        for record in records:
+            held = self.brokers.held[Partition.of(record)]
+            known = self.assignment_of.setdefault((Partition.of(record), record.epoch), held)
+            assert known is held, "two assignments share an epoch"
+        self.unfinished += records
+
+    def _on_revoked(self, epochs: Mapping[Partition, int]) -> None:
+        assert not set(epochs.values()) & set(self.source.epochs.values()), "an epoch that is told to be over is not"
+
+    def _told(self, lost: Lost) -> None:
+        known = (self.assignment_of.get(each) for each in lost.epochs.items())
+        self.brokers.given_back += [held for held in known if held is not None]
+
+    def _while_revoking(self, revoke: Revoke) -> None:
+        started = self.now
+        for what, which in self.meanwhile:
+            self.release.turn()
+            if what == "finish":
+                self.finish(which)
+            elif what == "ack":
+                self.acknowledge(which)
+            else:
+                self.now += which % 4
+        self.release.turn()
+        if revoke.reply.empty():
+            self.now = max(self.now, revoke.deadline)
+            self.release.turn()
+        self.waited.append(self.now - started)
+        assert not revoke.reply.empty(), "a revocation is answered at its deadline"
+
+    def finish(self, index: int) -> None:
+        """Any record that did not finish yet, also of an assignment that is over."""
+        if self.unfinished:
+            record = self.unfinished.pop(index % len(self.unfinished))
+            self.finished.append(record)
+            self.commands.put(Finished(record, OUTCOME))
+
+    def finish_again(self, index: int) -> None:
+        """Any record that finished before."""
+        if self.finished:
+            self.commands.put(Finished(self.finished[index % len(self.finished)], OUTCOME))
+
+    def acknowledge(self, index: int) -> None:
+        """Any output that is under way."""
+        if self.publisher.under_way:
+            self.publisher.acknowledge(index % len(self.publisher.under_way))
+
+    def rebalance(
+        self, kind: str, partitions: Iterable[Partition] = PARTITIONS, meanwhile: Sequence[Step] = ()
+    ) -> None:
+        """``assign``, ``revoke`` or ``lost``, one partition at a poll."""
+        self.meanwhile = list(meanwhile)
+        owned = set(self.brokers.held)
+        for partition in partitions:
+            if (kind == "assign") != (partition in owned):
+                self.brokers.rebalances.append((kind, partition))
+        while self.brokers.rebalances:
+            self.source.turn()
+
+    def step(self) -> None:
+        """Both threads come round, a second later."""
+        self.now += 1.0
+        self.source.turn()
+        self.release.turn()
+
+    def settle(self) -> None:
+        """Everything finishes while commits fail; then they work, until nothing changes any more."""
+        for reason in list(self.reasons):
+            self.reasons.discard(reason)
+            self.source.resume(reason)
+        self.brokers.healthy = self.brokers.answering = False
+        for _ in range(3):
+            self._finish_everything()
+        self.brokers.healthy = self.brokers.answering = True
+        quiet = 0
+        while quiet < 4:
+            before = self._state()
+            self._finish_everything()
+            quiet = quiet + 1 if self._state() == before else 0
+
+    def _finish_everything(self) -> None:
+        while self.unfinished:
+            self.finish(0)
+        self.step()
+        while self.publisher.under_way:
+            self.publisher.acknowledge(-1)
+        self.step()
+
+    def _state(self) -> tuple[Any, ...]:
+        committed = [log.committed for log in self.brokers.logs.values()]
+        return len(self.finished), committed, self.source.in_flight, len(self.clients[-1].answers)
+
+
+def _named(partitions: list[TopicPartition]) -> list[Partition]:
+    return [Partition(p.topic, p.partition) for p in partitions]

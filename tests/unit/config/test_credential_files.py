@@ -1,0 +1,83 @@
+"""Files with certificates, keys and passwords are refused before they are used, with what is wrong about them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from certificates import Authority
+
+from consumer.config.credential_files import CredentialFileError, read_certificates, read_pair, read_password
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AUTHORITY = Authority()
+CERTIFICATE, KEY = AUTHORITY.issue("worker")
+OTHER_KEY = AUTHORITY.issue("another")[1]
+ENCRYPTED = AUTHORITY.issue("locked", password=b"correct-horse")
+
+
+def written(folder: Path, name: str, content: bytes) -> str:
+    path = folder / name
+    path.write_bytes(content)
+    return str(path)
+
+
+def refusal(folder: Path, certificate: bytes, key: bytes) -> str:
+    with pytest.raises(CredentialFileError) as caught:
+        read_pair("c", written(folder, "c.pem", certificate), "k", written(folder, "k.pem", key))
+    return str(caught.value)
+
+
+def test_good_files_are_read_as_they_are(tmp_path: Path) -> None:
+    """Comments, chains and bundles of several authorities are fine."""
+    bundle = "# Behörde\n".encode() + AUTHORITY.pem + Authority("Second").pem
+    assert read_certificates("ca", written(tmp_path, "ca.pem", bundle)) == bundle
+    chain = CERTIFICATE + AUTHORITY.pem
+    files = written(tmp_path, "c.pem", chain), written(tmp_path, "k.pem", KEY)
+    assert read_pair("c", files[0], "k", files[1]) == (chain, KEY)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """Missing, a folder, or no name of a file: the setting and the file are named."""
+    for file in (str(tmp_path / "none.pem"), str(tmp_path), "a\0b"):
+        with pytest.raises(CredentialFileError, match=r"^model\.tls\.ca_file .* cannot be read"):
+            read_certificates("model.tls.ca_file", file)
+
+
+def test_a_file_without_content(tmp_path: Path) -> None:
+    """Often a mount that has not come, so it is told apart from rubbish; a line end alone is no password either."""
+    empty, blank = written(tmp_path, "empty", b""), written(tmp_path, "blank", b"\r\n")
+    for file in (empty, blank):
+        with pytest.raises(CredentialFileError, match=r"^p .* is empty; "):
+            read_password("p", file)
+    with pytest.raises(CredentialFileError, match=r"^ca .* is empty"):
+        read_certificates("ca", empty)
+
+
+def test_a_key_that_a_password_opens(tmp_path: Path) -> None:
+    """With the right one it is taken, with a wrong one the password is named among what to look at, and not quoted."""
+    files = written(tmp_path, "c.pem", ENCRYPTED[0]), written(tmp_path, "k.pem", ENCRYPTED[1])
+    assert read_pair("c", files[0], "k", files[1], "correct-horse") == ENCRYPTED
+    with pytest.raises(CredentialFileError, match="and the key's password") as caught:
+        read_pair("c", files[0], "k", files[1], "wrong-horse")
+    assert "horse" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"certificate", KEY, CERTIFICATE[:-80], CERTIFICATE[40:]])
+def test_a_file_without_a_certificate(tmp_path: Path, content: bytes) -> None:
+    """Rubbish, half a certificate and a key are none."""
+    with pytest.raises(CredentialFileError, match="has no certificate in PEM form"):
+        read_certificates("ca", written(tmp_path, "ca.pem", content))
+
+
+def test_a_key_that_does_not_fit(tmp_path: Path) -> None:
+    """Another certificate's key, no key, rubbish, an encrypted key: each is told, and none is quoted."""
+    assert "is not the key of the certificate in c" in refusal(tmp_path, CERTIFICATE, OTHER_KEY)
+    assert "has no private key" in refusal(tmp_path, CERTIFICATE, CERTIFICATE)
+    assert "has no private key" in refusal(tmp_path, CERTIFICATE, b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n")
+    assert "is encrypted" in refusal(tmp_path, *ENCRYPTED)
+    assert "has no certificate" in refusal(tmp_path, KEY, CERTIFICATE)
+    body = OTHER_KEY.splitlines()[1].decode()
+    assert body not in refusal(tmp_path, CERTIFICATE, OTHER_KEY)

@@ -1,0 +1,435 @@
+"""Loading the configuration: sources, errors, combinations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from consumer.config.loading import load, load_config
+from consumer.config.problems import ConfigError, Problem
+from consumer.config.secrets import HIDDEN, shown
+from consumer.config.tree import Config, RouteConfig
+from consumer.kafka.clients.client_settings import consumer_settings, metadata_settings, producer_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def write_file(text: str) -> str:
+        path = tmp_path / "rexstream.yaml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write_file
+
+
+def refused(path: str | None = None, environ: dict[str, str] | None = None, *overrides: str) -> dict[str, Problem]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, environ or {}, overrides)
+    return {problem.key: problem for problem in caught.value.problems}
+
+
+def test_the_defaults_are_valid() -> None:
+    """A worker runs without any configuration."""
+    assert load_config(None, {}) == Config()
+
+
+def test_later_sources_win(write: Any) -> None:
+    """File, then environment, then flags; keys that a later source does not name stay."""
+    path = write("kafka: {group_id: file, bootstrap_servers: 'k:1'}\nmodel: {name: file}\nlimits: {facts: 1}\n")
+    config = load_config(
+        path,
+        {"REXSTREAM_KAFKA__GROUP_ID": "env", "REXSTREAM_MODEL__NAME": "env", "REXSTREAM_LIMITS__FACTS": "2"},
+        ["kafka.group_id=flag"],
+    )
+    assert config.kafka.group_id == "flag"
+    assert config.kafka.bootstrap_servers == "k:1"
+    assert config.model.name == "env"
+    assert config.limits.facts == 2
+
+
+def test_text_keys_take_text_as_written() -> None:
+    """A group called 007 stays 007, and a host with a port is no base-60 number."""
+    config = load_config(None, {"REXSTREAM_KAFKA__GROUP_ID": "007"}, ["model.target=12:30", "model.label=null"])
+    assert config.kafka.group_id == "007"
+    assert config.model.target == "12:30"
+    assert config.model.label is None
+
+
+def test_structured_values_are_yaml_or_json() -> None:
+    """Lists and sections can be given as JSON, numbers as YAML."""
+    config = load_config(
+        None,
+        {"REXSTREAM_ROUTES": '[{"input": "a", "tasks": ["ner", "event"]}]', "REXSTREAM_DELIVERY": '{"order": "none"}'},
+        ["model.version=7", "delivery.grace_seconds=3"],
+    )
+    assert config.routes == (RouteConfig(input="a", tasks=("ner", "event")),)
+    assert config.delivery.order == "none"
+    assert config.model.version == 7
+    assert config.delivery.grace_seconds == 3.0
+
+
+def test_a_list_element_can_be_addressed(write: Any) -> None:
+    """An index reaches into a list, one behind the last extends it, and without a list the default's is meant."""
+    path = write("routes:\n  - {input: a, tasks: [ner]}\n")
+    config = load_config(path, {}, ["routes.0.output=x", "routes.1.input=b", "routes.1.tasks.0=event"])
+    assert [route.input for route in config.routes] == ["a", "b"]
+    assert config.routes[0].output == "x"
+    assert config.routes[1].tasks == ("event",)
+    assert load_config(None, {"REXSTREAM_ROUTES__0__FORMAT": "avro"}).routes[0].input == "reviews.raw"
+
+
+def test_client_settings_keep_their_dots_and_their_text() -> None:
+    """librdkafka's names are reached from variables with underscores, and a password of digits stays text."""
+    config = load_config(
+        None, {"REXSTREAM_KAFKA__CLIENT__SASL_PASSWORD": "0123"}, ["kafka.client.security.protocol=SASL_SSL"]
+    )
+    assert config.kafka.client == {"sasl.password": "0123", "security.protocol": "SASL_SSL"}
+
+
+def test_variables_that_are_not_configuration_are_left_alone() -> None:
+    """Test settings, the file's name and what Kubernetes adds beside a Service named rexstream are no keys."""
+    environ = {
+        "REXSTREAM_TEST_BOOTSTRAP": "x",
+        "REXSTREAM_CONFIG": "elsewhere.yaml",
+        "REXSTREAM_SERVICE_HOST": "10.0.0.1",
+        "REXSTREAM_SERVICE_PORT_METRICS": "9464",
+        "REXSTREAM_PORT": "tcp://10.0.0.1:9464",
+        "REXSTREAM_WORKER_PORT_9464_TCP_ADDR": "10.0.0.1",
+        "PATH": "/bin",
+    }
+    assert load_config(None, environ) == Config()
+
+
+def test_an_emptied_section_means_its_defaults(write: Any) -> None:
+    """A section whose keys are commented out is not an error."""
+    assert load_config(write("kafka:\n  registry:\n  # url: x\nmodel:\n"), {}) == Config()
+
+
+@pytest.mark.parametrize("text", ["model:\n  tls:\n    # ca_file: x\n", "model: {tls: null}\n"])
+def test_an_empty_section_that_is_off_by_default_is_refused(write: Any, text: str) -> None:
+    """``model.tls:`` with every key commented out looks like TLS and would be plaintext."""
+    problem = refused(write(text))["model.tls"]
+    assert problem.origin in ("rexstream.yaml:1", "rexstream.yaml:2")
+    assert problem.fix == "write {} for TLS with public authorities, or remove it"
+    assert refused(None, {"REXSTREAM_MODEL__TLS": ""})["model.tls"].origin == "REXSTREAM_MODEL__TLS"
+    assert load_config(write("model: {tls: {}}\n"), {}).model.tls is not None
+    assert load_config(write("model: {tls: {}}\n"), {}, ["model.tls=null"]).model.tls is None
+
+
+def test_an_empty_file_means_the_defaults(write: Any) -> None:
+    """So does a file of comments."""
+    assert load_config(write("# nothing\n"), {}) == Config()
+
+
+def test_every_problem_is_listed_with_its_place(write: Any) -> None:
+    """One run finds them all: key, place, kind of the value, and a guess at what was meant."""
+    path = write("kafka:\n  groupid: x\nlimits:\n  facts: many\n")
+    problems = refused(path, {"REXSTREAM_DELIVERY__ORDER": "keys"}, "batching.max_tokens=100", "goup_id=3")
+    assert set(problems) == {"kafka.groupid", "limits.facts", "delivery.order", "batching.max_tokens", "goup_id"}
+    assert str(problems["kafka.groupid"]) == (
+        "kafka.groupid (rexstream.yaml:2): there is no such key (its value is text); did you mean kafka.group_id?"
+    )
+    assert problems["limits.facts"].origin == "rexstream.yaml:4"
+    assert "is text (many), but must be a whole number" in problems["limits.facts"].what
+    assert problems["delivery.order"].origin == "REXSTREAM_DELIVERY__ORDER"
+    assert problems["delivery.order"].fix == "did you mean key?"
+    assert problems["batching.max_tokens"].origin == "--set batching.max_tokens"
+    assert "at least 512" in problems["batching.max_tokens"].what
+    assert problems["goup_id"].fix == "did you mean kafka.group_id?"
+
+
+def test_a_bad_element_is_one_problem() -> None:
+    """A list is not blamed as a whole for what is wrong in one element."""
+    assert set(refused(None, None, "routes.0.format=jsn")) == {"routes.0.format"}
+
+
+def test_the_error_ends_with_exit_code_2() -> None:
+    """A bad configuration is told from failed work."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, {}, ["x=1"])
+    assert caught.value.exit_code == 2
+    assert str(caught.value).startswith("configuration: 1 problem\n  x (--set x): ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("REXSTREAM_GROUP", "x"), ("REXSTREAM_KAFKA__", "x"), ("REXSTREAM_", "x"), ("REXSTREAM_LIMITS__FACTS__MORE", "1")],
+)
+def test_an_unknown_variable_is_an_error(name: str, value: str) -> None:
+    """A mistyped variable must not be silently without effect."""
+    assert any(problem.origin == name for problem in refused(None, {name: value}).values())
+
+
+@pytest.mark.parametrize("flag", ["model.target", "=x", "model.version=[", "routes.9.input=x", "model.name.x=1"])
+def test_a_flag_that_leads_nowhere_is_an_error(flag: str) -> None:
+    """Flags without a value, a key, valid YAML or a place are refused."""
+    assert refused(None, None, flag)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "delivery.grace_seconds=0",
+        "delivery.grace_seconds=-1",
+        "delivery.grace_seconds=.inf",
+        "delivery.grace_seconds=.nan",
+        "batching.latency_objective_ms=0",
+        "batching.max_in_flight=true",
+        "limits.facts='3'",
+        "limits.text_chars=1.5",
+        "kafka.registry.timeout_seconds=0",
+        "kafka.group_id=",
+        "routes=[]",
+        "routes.0.tasks=ner",
+        "delivery.mode=exactly_twice",
+        "delivery.dead_letter_run=0",
+        "delivery.dead_letter_rate=0.001",
+        "delivery.dead_letter_rate=1",
+        "delivery.dead_letter_pause=0",
+        "observability.http=nowhere",
+        "observability.http=127.0.0.1:65536",
+        "observability.log_level=loud",
+        "kafka.registry.url=ftp://x",
+        "kafka.registry.username=u",
+        "kafka.registry.ca_file=ca.pem",
+        "kafka.registry.auto_register=false",
+        "model.version=-1",
+    ],
+)
+def test_impossible_values_are_refused(setting: str) -> None:
+    """Every bound holds, and no kind of value is silently taken for another."""
+    key = setting.partition("=")[0]
+    assert key in refused(None, None, setting)
+
+
+def test_the_http_port_can_be_turned_off() -> None:
+    """An empty string is a value, not a missing one."""
+    assert load_config(None, {"REXSTREAM_OBSERVABILITY__HTTP": ""}).observability.http == ""
+    assert load_config(None, {}, ["observability.http=[::1]:0"]).observability.http == "[::1]:0"
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "words"),
+    [
+        (["model.version=1", "model.label=stable"], "model.version", "both set"),
+        (["limits.in_flight_bytes=100"], "limits.in_flight_bytes", "less than one value may have"),
+        (["routes.1.input=reviews.raw", "routes.1.tasks=[ner]"], "routes.1.input", "already the input of routes.0"),
+        (["routes.0.format=text", "routes.0.tasks=[]"], "routes.0.tasks", "cannot name tasks"),
+        (["routes.0.tasks=[sentimnt]"], "routes.0.tasks.0", "there is no task sentimnt"),
+        (["routes.0.tasks=[ner, ner]"], "routes.0.tasks.1", "listed twice"),
+        (["routes.0.tasks=[inline]"], "routes.0.tasks.0", "inline"),
+        (["routes.0.output=out.{topic}"], "routes.0.output", "unknown placeholder {topic}"),
+        (["routes.0.output=out.{task"], "routes.0.output", "unbalanced"),
+        (["routes.0.output=out.{task!r}"], "routes.0.output", "placeholder"),
+        (["routes.0.output={task}"], "routes.0.output", "nothing but a placeholder"),
+        (["routes.0.output=结果"], "routes.0.output", "not a topic name"),
+        (["routes.0.input=a b"], "routes.0.input", "not a topic name"),
+        (["routes.0.output=reviews.raw"], "routes.0.output", "which is an input"),
+        (["routes.0.output=reviews.raw.{task}"], "routes.0.output", "which is an input"),
+        (["routes.0.input=x.event", "routes.0.output=x.{task}"], "routes.0.output", "which is an input"),
+        (["routes.0.output=reviews.dead"], "routes.0.output", "dead-letter topic"),
+        (["delivery.dead_letter_topic=reviews.raw"], "delivery.dead_letter_topic", "also an input"),
+        (["limits.types_per_level=2"], "routes.0.tasks.0", "limits.types_per_level"),
+        (["limits.schema_depth=1"], "routes.0.tasks.0", "limits.schema_depth"),
+        (["kafka.registry.url=http://h:1", "kafka.registry.ca_file=ca"], "kafka.registry.ca_file", "not https"),
+        (
+            ["kafka.registry.url=https://h:1", "kafka.registry.key_file=k"],
+            "kafka.registry.key_file",
+            "certificate_file",
+        ),
+        (["kafka.registry.url=https://h:1", "kafka.registry.username=u"], "kafka.registry.username", "belong together"),
+        (
+            ["kafka.registry.url=http://u:p@h:1", "kafka.registry.username=u", "kafka.registry.password_file=p"],
+            "kafka.registry.username",
+            "the url holds credentials",
+        ),
+        (
+            ["kafka.registry.url=http://h:1", "kafka.registry.username=u:v", "kafka.registry.password_file=p"],
+            "kafka.registry.username",
+            "colon",
+        ),
+    ],
+)
+def test_impossible_combinations_are_refused(settings: list[str], key: str, words: str) -> None:
+    """Settings that exclude each other are found before a worker starts."""
+    problem = refused(None, None, *settings)[key]
+    assert words in problem.what
+    assert problem.fix
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("enable.auto.commit", "true"),
+        ("enable.auto.offset.store", "true"),
+        ("auto.offset.reset", "latest"),
+        ("enable.idempotence", "false"),
+        ("acks", "1"),
+        ("request.required.acks", "0"),
+        ("partitioner", "random"),
+        ("isolation.level", "read_uncommitted"),
+        ("partition.assignment.strategy", "range"),
+        ("transactional.id", "x"),
+        ("retries", "0"),
+        ("group.id", "x"),
+        ("bootstrap.servers", "x:1"),
+    ],
+)
+def test_client_settings_that_break_a_guarantee_are_refused(key: str, value: str) -> None:
+    """The pass-through passes nothing that loses, doubles or misplaces a result."""
+    problem = refused(None, None, f"kafka.client.{key}={value}")[f"kafka.client.{key}"]
+    assert problem.what
+    assert problem.fix
+
+
+def test_client_settings_are_flat(write: Any) -> None:
+    """A nested mapping is not what librdkafka reads."""
+    assert "kafka.client.topic" in refused(write("kafka: {client: {topic: {acks: 1}}}"))
+
+
+def test_the_brokers_assignment_excludes_classic_settings() -> None:
+    """KIP-848 clients refuse a session timeout, so it is said before they do."""
+    settings = ["kafka.client.group.protocol=consumer", "kafka.client.session.timeout.ms=9000"]
+    assert "kafka.client.session.timeout.ms" in refused(None, None, *settings)
+
+
+@pytest.mark.parametrize("key", ["fetch.wait.max.ms", "linger.ms", "auto.offset.reset", "isolation.level"])
+def test_what_is_accepted_is_accepted_by_the_clients(key: str) -> None:
+    """No setting passes here to be refused when the worker starts."""
+    value = {"auto.offset.reset": "earliest", "isolation.level": "read_committed"}.get(key, "20")
+    config = load_config(None, {}, [f"kafka.client.{key}={value}"])
+    for settings in (consumer_settings, producer_settings, metadata_settings):
+        assert settings(config)["bootstrap.servers"] == "127.0.0.1:9092"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("kafka: {group_id: a", "not YAML"),
+        ("kafka:\n  group_id: a\n  group_id: b\n", "given twice, first on line 2"),
+        ("routes:\n  - &a {input: x, tasks: [*a]}\n", "refers to itself"),
+        ("kafka: {client: {1: x}}", "in quotes"),
+        ("just text", "not a mapping"),
+        ("kafka: {group_id: \x01}", "not allow"),
+        ("limits: {facts: 2020-99-99}", "impossible date"),
+    ],
+)
+def test_a_broken_file_is_explained(write: Any, text: str, words: str) -> None:
+    """What is wrong with the YAML itself is said as clearly as what is wrong with a key."""
+    assert any(words in str(problem) for problem in refused(write(text)).values())
+
+
+def test_a_missing_file_is_explained(tmp_path: Path) -> None:
+    """The path is named."""
+    missing = str(tmp_path / "none.yaml")
+    assert missing in refused(missing)
+
+
+def test_problems_never_show_secrets(write: Any) -> None:
+    """Neither a password nor what may be one under a mistyped name is repeated."""
+    path = write("kafka:\n  client:\n    sasl.password: 912837\n  pasword: hunter2\n  registry: {password: hunter2}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, {"REXSTREAM_KAFKA__SASL_PASWORD": "hunter2"}, ["hunter2", "kafka.client=hunter2"])
+    assert "hunter2" not in str(caught.value)
+    assert "912837" not in str(caught.value)
+
+
+def test_a_secret_that_yaml_reads_as_a_number_is_refused(write: Any) -> None:
+    """0123 is 83 to YAML, and no login would say so."""
+    problem = refused(write("kafka: {client: {sasl.password: 0123}}"))["kafka.client.sasl.password"]
+    assert problem.fix == "put it in quotes"
+
+
+def test_syntax_errors_do_not_quote_the_line(write: Any) -> None:
+    """The line that YAML stumbles over may be the password's."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(write('kafka:\n  client: {sasl.password: "hunter2" "x"}\n'), {})
+    assert "hunter2" not in str(caught.value)
+    assert "rexstream.yaml:2" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("sasl.password", "x", HIDDEN),
+        ("ssl.key.password", "x", HIDDEN),
+        ("ssl.key.pem", "x", HIDDEN),
+        ("sasl.pasword", "x", HIDDEN),
+        ("sasl.oauthbearer.client.secret", "x", HIDDEN),
+        ("sasl.oauthbearer.config", "x", HIDDEN),
+        ("basic.auth.user.info", "u:x", HIDDEN),
+        ("ssl.key.location", "/keys/k.pem", "/keys/k.pem"),
+        ("sasl.username", "u", "u"),
+        ("sasl.oauthbearer.token.endpoint.url", "https://u:x@h/t", f"https://{HIDDEN}@h/t"),
+    ],
+)
+def test_secrets_are_hidden(key: str, value: str, expected: str) -> None:
+    """What is printed shows names and paths, and no secret."""
+    assert shown(("kafka",), {"client": {key: value}}) == {"client": {key: expected}}
+
+
+def test_ordinary_keys_are_not_hidden() -> None:
+    """No key of our own is taken for a secret."""
+    tree = Config().model_dump()
+    tree["kafka"]["registry"]["password_file"] = "secrets/registry"
+    assert HIDDEN not in str(shown((), tree))
+
+
+def test_a_route_without_tasks_is_a_warning() -> None:
+    """Events may bring their own tasks, so it can be meant."""
+    (warning,) = load(None, {}, ["routes.0.tasks=[]"]).warnings
+    assert warning.key == "routes.0.tasks"
+
+
+def test_a_grace_period_shorter_than_the_objective_is_a_warning() -> None:
+    """Work in flight would not finish."""
+    (warning,) = load(None, {}, ["delivery.grace_seconds=0.5"]).warnings
+    assert warning.key == "delivery.grace_seconds"
+
+
+def test_a_dead_letter_topic_that_nothing_protects_is_a_warning() -> None:
+    """Run and rate are switched off by null, each alone without a word."""
+    off = ["delivery.dead_letter_run=null", "delivery.dead_letter_rate=null"]
+    (warning,) = load(None, {}, off).warnings
+    assert warning.key == "delivery.dead_letter_run"
+    assert [load(None, {}, [each]).warnings for each in off] == [(), ()]
+    assert "less than 1.0" in refused(None, None, "delivery.dead_letter_rate=1")["delivery.dead_letter_rate"].what
+
+
+def test_origins_tell_where_a_key_was_set(write: Any) -> None:
+    """The last source that set a key is its origin; defaults have none."""
+    origins = load(write("model:\n  name: m\n  target: t:1\n"), {"REXSTREAM_MODEL__NAME": "n"}).origins
+    assert origins["model", "name"] == "REXSTREAM_MODEL__NAME"
+    assert origins["model", "target"] == "rexstream.yaml:3"
+    assert ("model", "label") not in origins
+
+
+def test_problems_of_own_task_files_are_reported(write: Any, tmp_path: Path) -> None:
+    """A broken task file is a problem of the configuration that names its folder."""
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "bad.yaml").write_text("name: bad\nkind: extrct\nschema: {a: }\n", encoding="utf-8")
+    problems = refused(write(f"tasks_dirs: ['{folder}']\n"), None, "model.version=1", "model.label=x")
+    assert problems["kind"].fix == "did you mean extract?"
+    assert "model.version" in problems
+
+
+@pytest.mark.parametrize("value", ["!!int ''", "!!bool perhaps", "!!float ''", "!!timestamp soon", "[" * 400])
+def test_text_that_breaks_the_yaml_reader_is_a_problem_like_any_other(value: str) -> None:
+    """Found by fuzzing: what PyYAML's constructors let out must not end in a traceback."""
+    assert "is not YAML" in refused(None, {"REXSTREAM_LIMITS__FACTS": value})["limits.facts"].what
+    assert "is not YAML" in refused(None, {}, f"limits.facts={value}")["limits.facts"].what
+
+
+def test_a_half_pair_for_mutual_tls_is_refused() -> None:
+    """A certificate without its key proves nothing, and a key without its certificate even less."""
+    assert (
+        "model.tls.key_file" in refused(None, {}, "model.tls.certificate_file=a.pem")["model.tls.certificate_file"].what
+    )
+    assert "model.tls.certificate_file" in refused(None, {}, "model.tls.key_file=a.pem")["model.tls.key_file"].what
+    assert load_config(None, {}, ["model.tls={}"]).model.tls is not None
+    assert load_config(None, {"REXSTREAM_MODEL__TLS__CA_FILE": "ca.pem"}).model.tls is not None

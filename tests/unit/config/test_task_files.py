@@ -1,0 +1,162 @@
+"""Task files: those that ship, and what is said about bad ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from consumer.config.problems import ConfigError, Problem
+from consumer.config.task_files import load_task_files, load_tasks, read_task_file
+from consumer.extraction.limits import ExtractionLimits
+from consumer.extraction.schema import parse_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from consumer.config.task_files import TaskFile
+    from consumer.extraction.task import SchemaTree
+
+GOOD = "name: brand\nkind: extract\nschema: {品牌: }\n"
+SHIPPED = load_task_files()
+
+
+def legal_paths(tree: SchemaTree, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, children in tree.items():
+        if children:
+            yield from legal_paths(children, (*above, name))
+        else:
+            yield (*above, name)
+
+
+def refused(path: Path) -> list[Problem]:
+    with pytest.raises(ConfigError) as caught:
+        read_task_file(path)
+    return list(caught.value.problems)
+
+
+def test_the_promised_tasks_ship() -> None:
+    """Every task that the product promises is there."""
+    assert set(load_tasks()) == {
+        "product_features",
+        "sentiment",
+        "category",
+        "review_topics",
+        "purchase_intention",
+        "ner",
+        "relation",
+        "event",
+        "matching",
+        "nli",
+        "reading_comprehension",
+        "hierarchical_topic",
+    }
+
+
+def test_product_features_has_an_implicit_aspect() -> None:
+    """Opinions on the product as a whole need a place to stand."""
+    task = load_tasks()["product_features"]
+    assert task.implicit_aspect == "#"
+    assert task.schema == {"属性词": {"正向情感(情感词)": None, "负向情感(情感词)": None, "中性情感(情感词)": None}}
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.task.name)
+def test_a_shipped_task_is_described_by_fitting_examples(file: TaskFile) -> None:
+    """Its file is named like it, and each example's facts lie on legal paths and in its text."""
+    assert file.path.stem == file.task.name
+    assert file.task.description
+    assert file.examples
+    paths = set(legal_paths(file.task.schema))
+    for example in file.examples:
+        assert example.paths
+        for path in example.paths:
+            assert tuple(kind for kind, _ in path) in paths
+            spans = [span for _, span in path]
+            if file.task.kind == "extract":
+                implicit = file.task.implicit_aspect is not None and spans[0] is None
+                assert all(span and span in example.text for span in (spans[1:] if implicit else spans))
+            else:
+                assert spans == [None] * len(spans)
+        if file.task.kind == "classify":
+            assert len(example.paths) == 1
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.task.name)
+def test_a_shipped_schema_is_one_that_the_engine_takes(file: TaskFile) -> None:
+    """What a task file may say is what an event's schema may say."""
+    assert parse_schema(file.task.schema, ExtractionLimits()) == file.task.schema
+
+
+def test_own_tasks_stand_beside_the_shipped(tmp_path: Path) -> None:
+    """A folder adds its files, in both spellings of the extension; other files are left alone."""
+    (tmp_path / "a.yaml").write_text(GOOD, encoding="utf-8")
+    (tmp_path / "b.yml").write_text(GOOD.replace("brand", "size") + "threshold: 1\n", encoding="utf-8")
+    (tmp_path / "README.md").write_text("no task", encoding="utf-8")
+    tasks = load_tasks([tmp_path])
+    assert tasks["brand"].schema == {"品牌": None}
+    assert tasks["brand"].threshold is None
+    assert tasks["size"].threshold == 1.0
+    assert "sentiment" in tasks
+
+
+def test_a_name_is_used_once(tmp_path: Path) -> None:
+    """A task of one's own does not silently replace another."""
+    (tmp_path / "mine.yaml").write_text(GOOD.replace("brand", "sentiment"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.yaml.*sentiment is already the task of .*sentiment\.yaml"):
+        load_tasks([tmp_path])
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    """A mistyped folder does not mean no tasks."""
+    with pytest.raises(ConfigError, match="nowhere"):
+        load_tasks([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        ("- a\n", "task", "a list"),
+        ("", "task", "empty"),
+        ("kind: extract\nschema: {a: }\n", "name", "add it"),
+        (GOOD.replace("brand", "牌子"), "name", "letters, digits"),
+        (GOOD.replace("brand", "a/b"), "name", "letters, digits"),
+        (GOOD.replace("brand", "inline"), "name", "choose another"),
+        (GOOD.replace("extract", "extrct"), "kind", "did you mean extract?"),
+        ("name: a\nschema: {a: }\n", "kind", "is not set"),
+        ("name: a\nkind: extract\n", "schema", "mapping of type names"),
+        ("name: a\nkind: extract\nschema: {}\n", "schema", "mapping of type names"),
+        ("name: a\nkind: extract\nschema: [a, b]\n", "schema", "a list"),
+        ("name: a\nkind: extract\nschema: {a: text}\n", "schema.a", "text"),
+        ("name: a\nkind: extract\nschema: {' a': }\n", "schema. a", "outer spaces"),
+        ("name: a\nkind: extract\nschema: {no: }\n", "schema", "in quotes"),
+        ("name: a\nkind: extract\nschema:\n  a:\n  a:\n", "schema.a", "given twice"),
+        (GOOD + "threshold: !!int ''\n", "FILE", "impossible"),
+        (GOOD + "threshold: !!bool perhaps\n", "FILE", "impossible"),
+        (GOOD + "threshold: !!timestamp soon\n", "FILE", "impossible"),
+        (GOOD + "? !!str [a, b]\n: c\n", "task.yaml", "in quotes"),
+        (GOOD + "treshold: 1\n", "treshold", "did you mean threshold?"),
+        (GOOD + "threshold: 2\n", "threshold", "from 0 to 1"),
+        (GOOD + "threshold: yes\n", "threshold", "true/false"),
+        (GOOD + "implicit_aspect: 5\n", "implicit_aspect", "in quotes"),
+        (GOOD.replace("extract", "classify") + "implicit_aspect: '#'\n", "implicit_aspect", "no meaning"),
+        (GOOD + "description: [a]\n", "description", "must be text"),
+        (GOOD + "examples: {text: a}\n", "examples", "must be a list"),
+        (GOOD + "examples: [{text: a}]\n", "examples.0", "not an example"),
+        (GOOD + "examples: [{text: a, extractions: [b]}]\n", "examples.0.extractions", "list of paths"),
+    ],
+)
+def test_a_bad_task_file_is_explained(tmp_path: Path, text: str, key: str, words: str) -> None:
+    """Each problem has the key, what is wrong and the fix."""
+    path = tmp_path / "task.yaml"
+    path.write_text(text, encoding="utf-8")
+    found = [problem for problem in refused(path) if problem.key == key.replace("FILE", str(path))]
+    assert found
+    assert any(words in str(problem) for problem in found)
+
+
+def test_problems_have_the_files_line(tmp_path: Path) -> None:
+    """The way to the mistake is short."""
+    path = tmp_path / "task.yaml"
+    path.write_text(GOOD + "threshold: 2\nkinds: x\n", encoding="utf-8")
+    assert sorted(problem.origin or "" for problem in refused(path)) == [f"{path}:4", f"{path}:5"]

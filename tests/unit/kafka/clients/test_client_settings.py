@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer
+
+from consumer.config.tree import Config, KafkaConfig
+from consumer.kafka.clients.client_settings import (
+    consumer_settings,
+    metadata_settings,
+    producer_settings,
+    transaction_settings,
+)
+
+
+def config(**client: Any) -> Config:
+    return Config(kafka=KafkaConfig(client={name.replace("_", "."): value for name, value in client.items()}))
+
+
+def test_the_guarantees_are_set_and_librdkafka_accepts_them() -> None:
+    """No automatic commits, nothing skipped, nothing uncommitted read; idempotent, acknowledged by all, murmur2."""
+    consumer, producer = consumer_settings(config()), producer_settings(config())
+    Consumer(consumer).close()
+    Producer(producer)
+    assert consumer["auto.offset.reset"] == "earliest"
+    assert consumer["enable.auto.commit"] is False
+    assert consumer["enable.auto.offset.store"] is False
+    assert consumer["enable.partition.eof"] is True
+    assert consumer["isolation.level"] == "read_committed"
+    assert consumer["partition.assignment.strategy"] == "cooperative-sticky"
+    assert producer["enable.idempotence"] is True
+    assert producer["acks"] == "all"
+    assert producer["partitioner"] == "murmur2_random"
+    assert producer["message.timeout.ms"] == 0
+
+
+def test_a_record_as_large_as_the_limit_fits_the_producers_queue() -> None:
+    """Otherwise it would find no room for ever."""
+    producer = producer_settings(config())
+    assert producer["message.max.bytes"] < producer["queue.buffering.max.kbytes"] * 1024
+
+
+def test_only_the_transactional_producer_keeps_brokers_that_are_away() -> None:
+    """librdkafka's own way hangs its transactions, and the other clients without it; who asks for either gets it."""
+    name = "metadata.recovery.strategy"
+    assert transaction_settings(config(), "id")[name] == "none"
+    assert all(name not in of(config()) for of in (consumer_settings, producer_settings, metadata_settings))
+    given = config(metadata_recovery_strategy="rebootstrap")
+    assert transaction_settings(given, "id")[name] == "rebootstrap"
+
+
+def test_settings_reach_the_clients_that_know_them() -> None:
+    """So that none of them warns about the other's."""
+    given = config(linger_ms=50, session_timeout_ms=9000, security_protocol="PLAINTEXT")
+    assert consumer_settings(given)["session.timeout.ms"] == 9000
+    assert "linger.ms" not in consumer_settings(given)
+    assert producer_settings(given)["linger.ms"] == 50
+    assert "session.timeout.ms" not in producer_settings(given)
+    assert metadata_settings(given)["security.protocol"] == "PLAINTEXT"
+    assert not {"linger.ms", "session.timeout.ms"} & metadata_settings(given).keys()
+
+
+def test_kip_848_drops_what_only_the_classic_protocol_knows() -> None:
+    """librdkafka refuses the combination."""
+    settings = consumer_settings(config(group_protocol="consumer", group_instance_id="a"))
+    Consumer(settings).close()
+    assert "partition.assignment.strategy" not in settings
+
+
+@pytest.mark.parametrize("name", ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"])
+def test_kip_848_with_a_classic_setting_is_refused_by_name(name: str) -> None:
+    """Instead of a client that does not start."""
+    given = Config(kafka=KafkaConfig(client={"group.protocol": "consumer", name: "1"}))
+    with pytest.raises(ValueError, match=f"{name} cannot be combined with group.protocol: consumer"):
+        consumer_settings(given)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("enable.auto.commit", True, "committed when their results are durable"),
+        ("enable.idempotence", False, "written twice or out of order"),
+        ("acks", "1", "all in-sync replicas"),
+        ("auto.offset.reset", "latest", "silently skip records"),
+        ("partition.assignment.strategy", "range", "must be cooperative-sticky"),
+        ("bootstrap.servers", "x:1", "kafka.bootstrap_servers"),
+        ("group.id", "g", "kafka.group_id"),
+        ("transactional.id", "t", "opens no transaction"),
+    ],
+)
+def test_what_would_break_a_guarantee_is_refused_with_the_reason(name: str, value: Any, reason: str) -> None:
+    """A worker that starts keeps its promises."""
+    with pytest.raises(ValueError, match=f"(?s){name}.*{reason}"):
+        consumer_settings(Config(kafka=KafkaConfig(client={name: value})))

@@ -1,0 +1,61 @@
+"""When a thread counts as hung, and when it does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumer.kafka.clients.failed import ClientFailed
+from consumer.kafka.clients.hung import HangWatch, Turning
+
+
+class Bench:
+    """Two threads that turn when told to, and a clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.turned = {"poll": 0.0, "release": 0.0}
+        self.told: list[BaseException] = []
+        threads = [
+            Turning("poll", lambda: self.turned["poll"], 10.0),
+            Turning("release", lambda: self.turned["release"], 5.0),
+        ]
+        self.watch = HangWatch(threads, self.told.append, lambda: self.now)
+
+    def run(self, seconds: int, *turning: str, step: float = 1.0) -> bool:
+        """Look so many times, ``step`` apart, while these threads turn; whether a look found one that hangs."""
+        found = False
+        for _ in range(seconds):
+            self.now += step
+            for name in turning:
+                self.turned[name] = self.now
+            found = self.watch.look() or found
+        return found
+
+
+def test_threads_that_turn_are_left_alone() -> None:
+    """However long, and also when now and then one takes nearly as long as it may."""
+    bench = Bench()
+    for _ in range(20):
+        assert not bench.run(5, "poll")
+        assert not bench.run(1, "poll", "release")
+    assert not bench.told
+
+
+@pytest.mark.parametrize(("turning", "name", "limit"), [("poll", "release", 5), ("release", "poll", 10)])
+def test_one_that_does_not_come_round_ends_the_worker(turning: str, name: str, limit: int) -> None:
+    """After its own limit; what is said names it."""
+    bench = Bench()
+    assert not bench.run(limit, turning)
+    assert bench.run(1, turning)
+    (error,) = bench.told
+    assert isinstance(error, ClientFailed)
+    assert f"The {name} thread" in str(error)
+
+
+def test_time_in_which_the_whole_process_stood_still_does_not_count() -> None:
+    """SIGSTOP for an hour: at SIGCONT the watch may well come round before the threads do."""
+    bench = Bench()
+    assert not bench.run(1, "poll", "release")
+    assert not bench.run(2, step=3600.0)
+    assert not bench.run(1, "poll", "release")
+    assert not bench.told

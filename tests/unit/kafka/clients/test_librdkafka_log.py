@@ -1,0 +1,105 @@
+"""What is told of librdkafka's own log lines and errors."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import KafkaError
+
+from consumer.kafka.clients.librdkafka_log import REPEAT_SECONDS, error_callback, librdkafka_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+
+class Seen:
+    """An observer, a clock and a place for fatal errors."""
+
+    def __init__(self) -> None:
+        self.codes: list[str] = []
+        self.fatal: list[BaseException] = []
+        self.now = 0.0
+
+    def client_error(self, client: str, code: str) -> None:
+        self.codes.append(f"{client} {code}")
+
+    def callback(self) -> Callable[[KafkaError], None]:
+        observer: Any = self
+        return error_callback("consumer", observer, self.fatal.append, lambda: self.now)
+
+
+def test_one_trouble_is_told_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    """A client that cannot log in tries for ever: each kind of error is told again after a time, with the way out."""
+    seen = Seen()
+    callback = seen.callback()
+    refused = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: no")
+    for _ in range(5):
+        callback(refused)
+    callback(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith("consumer: SASL authentication error: no (_AUTHENTICATION); check kafka.security's mech")
+    assert first.endswith("; it goes on trying")
+    assert second == "consumer: 1/1 brokers are down (_ALL_BROKERS_DOWN); it goes on trying"
+    seen.now = REPEAT_SECONDS
+    callback(refused)
+    assert len(caplog.records) == 3
+    assert len(seen.codes) == 7
+    assert seen.fatal == []
+
+
+def test_lost_connections_are_told_only_where_security_is_the_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """The client's own log has a line for each already."""
+    callback = Seen().callback()
+    callback(KafkaError(KafkaError._TRANSPORT, "Connect to ipv4#127.0.0.1:9 failed: Connection refused"))
+    assert caplog.records == []
+    callback(KafkaError(KafkaError._TRANSPORT, "ssl/tls alert bad certificate: SSL alert number 42"))
+    assert "certificate_file" in caplog.text
+
+
+def test_a_fatal_error_is_passed_on_every_time() -> None:
+    """It ends the process."""
+    seen = Seen()
+    callback = seen.callback()
+    for _ in range(2):
+        callback(KafkaError(KafkaError._FENCED, "newer one", fatal=True))
+    assert len(seen.fatal) == 2
+    assert "_FENCED: newer one" in str(seen.fatal[0])
+
+
+def test_log_lines_that_differ_in_counts_only_are_repeats(caplog: pytest.LogCaptureFixture) -> None:
+    """They are told once for a while; lines about another broker, or of another kind, at once."""
+    caplog.set_level(logging.INFO)
+    first, second = librdkafka_logger("test-a"), librdkafka_logger("test-a")
+    for number in range(4):
+        first.error("FAIL 127.0.0.1:%d refused (after %dms, %d identical)", 9000 + number % 2, number, number)
+        second.error("FAIL 127.0.0.1:9000 reset")
+    assert [record.getMessage() for record in caplog.records] == [
+        "FAIL 127.0.0.1:9000 refused (after 0ms, 0 identical)",
+        "FAIL 127.0.0.1:9000 reset",
+        "FAIL 127.0.0.1:9001 refused (after 1ms, 1 identical)",
+    ]
+    for number in range(500):
+        first.error("other %s", "x" * number)
+    assert len(caplog.records) == 503
+
+
+def test_a_line_is_told_again_after_a_time(caplog: pytest.LogCaptureFixture) -> None:
+    """So that a trouble that lasts stays in sight."""
+    logger = librdkafka_logger("test-b")
+    for created in (0.0, REPEAT_SECONDS - 1, REPEAT_SECONDS + 1):
+        record = logger.makeRecord(logger.name, logging.ERROR, "", 0, "FAIL", (), None)
+        record.created = 1e9 + created
+        logger.handle(record)
+    assert len(caplog.records) == 2
+
+
+def test_a_transaction_that_an_abort_mends_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """Every rebalance fails one; on call, nobody should be woken by it."""
+    caplog.set_level(logging.INFO)
+    logger = librdkafka_logger("test-c")
+    logger.error("TXNERR [thrd:main]: Current transaction failed in state InTransaction: (ILLEGAL_GENERATION)")
+    logger.error("TXNERR [thrd:main]: Fatal transaction error: fenced")
+    assert [record.levelname for record in caplog.records] == ["INFO", "ERROR"]

@@ -1,0 +1,61 @@
+"""When a client is given up: only after brokers answered others, and not it, for a while without a break."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from consumer.kafka.clients.stalled import LOOK_SECONDS, QUIET_SECONDS, STALLED_SECONDS, Stalled
+
+
+class Bench:
+    """A client, brokers and a clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.own = False
+        self.others = True
+        self.asked = 0
+        self.stalled = Stalled(self.ask, lambda: self.others, lambda: self.now)
+
+    def ask(self) -> None:
+        self.asked += 1
+        if not self.own:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+    def run(self, seconds: float) -> bool:
+        """Look every second; whether any look said so."""
+        found = False
+        for _ in range(int(seconds)):
+            found = self.stalled.look() or found
+            self.now += 1.0
+        return found
+
+
+def test_it_takes_a_quiet_time_and_then_answers_to_others_for_a_while() -> None:
+    """And brokers are not asked more often than every few seconds."""
+    bench = Bench()
+    assert not bench.run(QUIET_SECONDS + STALLED_SECONDS)
+    assert bench.asked == int(STALLED_SECONDS / LOOK_SECONDS)
+    assert bench.run(LOOK_SECONDS)
+
+
+@pytest.mark.parametrize(("name", "meanwhile"), [("own", True), ("others", False)])
+def test_one_answer_or_one_look_without_brokers_begins_anew(name: str, meanwhile: bool) -> None:
+    """Brokers that have just come back are not held against a client."""
+    bench = Bench()
+    assert not bench.run(QUIET_SECONDS + STALLED_SECONDS)
+    setattr(bench, name, meanwhile)
+    assert not bench.run(LOOK_SECONDS)
+    setattr(bench, name, not meanwhile)
+    assert not bench.run(STALLED_SECONDS)
+    assert bench.run(LOOK_SECONDS)
+
+
+def test_a_client_that_works_is_not_asked() -> None:
+    """Whatever was noted before is forgotten."""
+    bench = Bench()
+    for _ in range(100):
+        bench.stalled.works()
+        assert not bench.run(QUIET_SECONDS)
+    assert bench.asked == 0

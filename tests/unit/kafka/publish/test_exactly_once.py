@@ -1,0 +1,768 @@
+"""Transactions against a producer that keeps what was committed, and fails where a test says so."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumer.delivery.ledger import Release
+from consumer.delivery.outcome import Outcome, Output
+from consumer.delivery.partition import Partition
+from consumer.events import SourceRecord
+from consumer.kafka.clients.failed import ClientFailed
+from consumer.kafka.clients.stalled import STALLED_SECONDS, Stalled
+from consumer.kafka.commands import Finished
+from consumer.kafka.publish import exactly_once as transactions
+from consumer.kafka.publish.exactly_once import BLOCKED_FAILURES, LOST_SECONDS, Transactions
+from consumer.kafka.publish.oversize import Oversize
+from consumer.kafka.publish.partition_counts import PartitionCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+P, Q = Partition("in", 0), Partition("in", 1)
+RETRIABLE = KafkaError(KafkaError._TIMED_OUT, "slow", retriable=True)
+ABORTABLE = KafkaError(KafkaError.ILLEGAL_GENERATION, "rebalance", txn_requires_abort=True)
+NO_TRANSACTION = KafkaError(KafkaError.INVALID_TXN_STATE, "none", txn_requires_abort=True)
+FENCED = KafkaError(KafkaError._FENCED, "fenced", fatal=True)
+
+
+def metadata(generation: int) -> bytes:
+    return b"CGMDv2:" + generation.to_bytes(4, sys.byteorder, signed=True) + b"group\0member\0\1"
+
+
+class Producer:
+    """One transaction at a time; ``log`` and ``offsets`` are what a read_committed reader sees."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[str, bytes | None]] = []
+        self.offsets: dict[Partition, int] = {}
+        self.commits: list[dict[Partition, int]] = []
+        self.calls: list[str] = []
+        self.failing: dict[str, list[KafkaError]] = defaultdict(list)
+        self.lost_answers = 0
+        """Commits that happen, and whose answer comes late."""
+        self.largest = 1 << 30
+        self.batch_bytes = 1 << 30
+        self.refuse: dict[str, int] = {}
+        self.before_offsets: Callable[[], None] = lambda: None
+        self._open: list[tuple[str, bytes | None]] | None = None
+        self._sent: dict[Partition, int] = {}
+        self._queue: list[dict[str, Any]] = []
+        self._landed = False
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if self.failing[name]:
+            raise KafkaException(self.failing[name].pop(0))
+
+    def init_transactions(self, timeout: float) -> None:  # noqa: ARG002
+        self._call("init")
+
+    def begin_transaction(self) -> None:
+        self._call("begin")
+        assert self._open is None, "a transaction inside a transaction"
+        self._open, self._sent, self._landed = [], {}, False
+
+    def produce(self, topic: str, **record: Any) -> None:
+        assert self._open is not None
+        self._call("produce")
+        if len(record["value"] or b"") > self.largest:
+            raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+        self._queue.append({"topic": topic, **record})
+
+    def send_offsets_to_transaction(self, positions: list[Any], group_metadata: Any, timeout: float) -> None:  # noqa: ARG002
+        assert self._open is not None
+        assert not self._queue, "offsets before the outputs are acknowledged"
+        self.before_offsets()
+        self._call("offsets")
+        assert group_metadata == metadata(1)
+        self._sent = {Partition(p.topic, p.partition): p.offset for p in positions}
+
+    def commit_transaction(self, timeout: float) -> None:  # noqa: ARG002
+        assert self._open is not None
+        if self.lost_answers:
+            self.lost_answers -= 1
+            self._land()
+            self.calls.append("commit")
+            raise KafkaException(RETRIABLE)
+        self._call("commit")
+        self._land()
+        self._open = None
+
+    def _land(self) -> None:
+        if not self._landed:
+            self._landed = True
+            self.log += self._open or []
+            self.offsets |= self._sent
+            self.commits.append(self._sent)
+
+    def abort_transaction(self, timeout: float) -> None:  # noqa: ARG002
+        self._call("abort")
+        assert not self._landed, "an abort of what was committed"
+        self._open, self._queue = None, []
+
+    def poll(self, timeout: float) -> int:  # noqa: ARG002
+        return 0
+
+    def flush(self, timeout: float) -> int:  # noqa: ARG002
+        queue, self._queue = self._queue, []
+        for topic in dict.fromkeys(record["topic"] for record in queue):
+            batch = [record for record in queue if record["topic"] == topic]
+            code = self.refuse.get(topic, 0)
+            if not code and sum(len(r["value"] or b"") for r in batch) > self.batch_bytes:
+                code = KafkaError.MSG_SIZE_TOO_LARGE
+            for record in batch:
+                if not code and self._open is not None:
+                    self._open.append((topic, record["value"]))
+                record["on_delivery"](KafkaError(code) if code else None, None)
+        return 0
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+
+class Group:
+    """What the poll thread knows; remembers in which order it was asked."""
+
+    def __init__(self) -> None:
+        self.assigned = {P: 1, Q: 2}
+        self.known: object = metadata(1)
+        self.asked: list[str] = []
+
+    @property
+    def epochs(self) -> dict[Partition, int]:
+        self.asked.append("epochs")
+        return dict(self.assigned)
+
+    @property
+    def group_metadata(self) -> object:
+        self.asked.append("metadata")
+        return self.known
+
+
+class Seen:
+    """An observer that remembers how transactions ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[str, int]] = []
+        self.refused: list[tuple[str, str]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+    def transaction(self, how: str, seconds: float, records: int) -> None:  # noqa: ARG002
+        self.ended.append((how, records))
+
+    def produce_refused(self, topic: str, code: str) -> None:
+        self.refused.append((topic, code))
+
+
+TIMEOUT = 15.0
+
+
+class Bench:
+    """Transactions with their surroundings, and a clock."""
+
+    def __init__(self, records: int = 10) -> None:
+        self.now = 0.0
+        self.producer = Producer()
+        self.group = Group()
+        self.seen: Any = Seen()
+        self.topics = {"in": 4, "out": 4, "dead": 4}
+        self.durable: list[tuple[Partition, int]] = []
+        self.replaced = 0
+        self.brokers = False
+        """Whether they answer a new client."""
+        self.transactions = Transactions(
+            self,
+            PartitionCounts(lambda topic, _: self.topics.get(topic, 0), lambda: self.now),
+            Oversize("dead", lambda record, _: Output("dead", record.key, b"%d" % record.offset), self.seen),
+            self.group,
+            self.seen,
+            Stalled(None, lambda: self.brokers, lambda: self.now),
+            0.1,
+            records,
+            TIMEOUT,
+            lambda: self.now,
+        )
+        self.turn()
+
+    @property
+    def current(self) -> Producer:
+        return self.producer
+
+    def replace(self) -> Producer:
+        """A new producer, with the same brokers behind it."""
+        old, self.producer = self.producer, Producer()
+        self.producer.log, self.producer.offsets, self.producer.commits = old.log, old.offsets, old.commits
+        self.producer.refuse, self.producer.failing = old.refuse, old.failing
+        self.replaced += 1
+        return self.producer
+
+    def send(
+        self, offset: int, partition: Partition = P, *, epoch: int | None = None, value: bytes | None = None
+    ) -> None:
+        epoch = {P: 1, Q: 2}[partition] if epoch is None else epoch
+        record = SourceRecord(partition.topic, partition.number, offset, epoch, b"k", b"v", (), None, 0.0)
+        output = Output("out", b"k", value or b"%d-%d" % (partition.number, offset))
+        self.transactions.send(Release(partition, epoch, offset, Finished(record, Outcome("done", (output,)))))
+
+    def turn(self) -> None:
+        self.durable += [(r.partition, r.offset) for r in self.transactions.turn()]
+
+    def run(self, seconds: float = 1.0) -> None:
+        for _ in range(int(seconds / 0.05)):
+            self.turn()
+            self.now += 0.05
+
+    def blocked(self) -> list[str]:
+        return list(self.transactions.blocked)
+
+    def values(self, topic: str = "out") -> list[bytes | None]:
+        return [value for of, value in self.producer.log if of == topic]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_results_and_offsets_leave_in_one_transaction(bench: Bench) -> None:
+    """Of all partitions together; durable is what a commit holds, and nothing before it."""
+    for offset in (3, 5):
+        bench.send(offset)
+    bench.send(0, Q)
+    bench.turn()
+    assert bench.producer.commits == []
+    bench.run()
+    assert bench.producer.commits == [{P: 6, Q: 1}]
+    assert bench.values() == [b"0-3", b"0-5", b"1-0"]
+    assert bench.durable == [(P, 3), (P, 5), (Q, 0)]
+
+
+def test_a_transaction_waits_for_company_no_longer_than_its_interval(bench: Bench) -> None:
+    """Nor at all when it is full, or when someone waits for it; ``idle_seconds`` says how long it does."""
+    bench.send(0)
+    assert bench.transactions.idle_seconds == pytest.approx(0.1)
+    bench.now += 0.06
+    bench.turn()
+    assert bench.producer.commits == []
+    bench.transactions.hasten()
+    bench.turn()
+    assert bench.producer.commits == [{P: 1}]
+    for offset in range(1, 24):
+        bench.send(offset)
+    assert bench.transactions.idle_seconds == 0
+    bench.turn()
+    bench.turn()
+    assert bench.producer.commits == [{P: 1}, {P: 11}, {P: 21}]
+    assert bench.transactions.idle_seconds == pytest.approx(0.1)
+
+
+def test_a_dropped_record_is_committed_without_an_output(bench: Bench) -> None:
+    """Its offset passes through a transaction like any other."""
+    record = SourceRecord("in", 0, 0, 1, None, None, (), None, 0.0)
+    bench.transactions.send(Release(P, 1, 0, Finished(record, Outcome("dropped"))))
+    bench.run()
+    assert bench.producer.commits == [{P: 1}]
+    assert bench.producer.log == []
+
+
+@pytest.mark.parametrize("where", ["produce", "offsets"])
+def test_after_an_abort_the_same_outcomes_are_produced_again(bench: Bench, where: str) -> None:
+    """Readers see them once, in order."""
+    for offset in range(3):
+        bench.send(offset)
+    bench.producer.failing[where] = [ABORTABLE]
+    bench.run()
+    assert bench.values() == [b"0-0", b"0-1", b"0-2"]
+    assert bench.producer.offsets == {P: 3}
+    assert [how for how, _ in bench.seen.ended] == ["aborted", "committed"]
+
+
+def test_what_a_topic_refuses_is_tried_again_and_pauses_consumption_meanwhile(bench: Bench) -> None:
+    """Blocked is said from the fourth time in a row, and taken back with the first success."""
+    bench.producer.refuse["out"] = KafkaError.TOPIC_AUTHORIZATION_FAILED
+    bench.send(0)
+    bench.run(0.3)
+    assert bench.blocked() == []
+    bench.run(10)
+    assert bench.blocked() == ["out"]
+    assert bench.producer.calls.count("begin") < 10
+    assert bench.seen.refused[0] == ("out", "TOPIC_AUTHORIZATION_FAILED")
+    del bench.producer.refuse["out"]
+    bench.run(6)
+    assert bench.blocked() == []
+    assert bench.values() == [b"0-0"]
+    assert bench.producer.offsets == {P: 1}
+
+
+def test_no_transaction_is_opened_for_a_topic_that_is_missing(bench: Bench) -> None:
+    """An open one would hold up the readers of every other topic in it."""
+    del bench.topics["out"]
+    bench.send(0)
+    bench.run(10)
+    assert "begin" not in bench.producer.calls
+    assert bench.blocked() == ["out"]
+    bench.topics["out"] = 4
+    bench.run(6)
+    assert bench.values() == [b"0-0"]
+
+
+def test_outcomes_of_a_lost_partition_are_never_produced(bench: Bench) -> None:
+    """Nor is its offset committed; those of other partitions go on, and its next epoch starts anew."""
+    bench.send(0)
+    bench.send(0, Q)
+    bench.group.assigned = {P: 7, Q: 2}
+    bench.run()
+    assert bench.producer.commits == [{Q: 1}]
+    assert bench.values() == [b"1-0"]
+    bench.send(0, epoch=7)
+    bench.run()
+    assert bench.producer.offsets == {P: 1, Q: 1}
+    assert bench.values() == [b"1-0", b"0-0"]
+
+
+def test_a_partition_lost_while_its_transaction_is_open_takes_nothing_with_it(bench: Bench) -> None:
+    """The open transaction is aborted; what is still ours is produced again."""
+    bench.send(0)
+    bench.send(0, Q)
+    produce = bench.producer.produce
+
+    def and_lose(topic: str, **record: Any) -> None:
+        produce(topic, **record)
+        bench.group.assigned = {Q: 2}
+
+    bench.producer.produce = and_lose  # type: ignore[method-assign]
+    bench.run()
+    assert bench.producer.commits == [{Q: 1}]
+    assert bench.values() == [b"1-0"]
+    assert [how for how, _ in bench.seen.ended] == ["aborted", "committed"]
+
+
+def test_offsets_are_never_sent_without_a_membership_that_fences_them(bench: Bench) -> None:
+    """Brokers accept those of "no member" from anyone; the outcomes wait until the group is clear."""
+    bench.send(0)
+    for nobody in (None, metadata(-1)):
+        bench.group.known = nobody
+        bench.run()
+        assert "offsets" not in bench.producer.calls
+    bench.group.known = metadata(1)
+    bench.run(6)
+    assert bench.producer.offsets == {P: 1}
+    assert bench.values() == [b"0-0"]
+
+
+def test_group_metadata_in_an_unknown_form_ends_the_worker(bench: Bench) -> None:
+    """Without it nobody could tell whether commits are fenced."""
+    bench.send(0)
+    bench.group.known = b"CGMDv9:whatever"
+    with pytest.raises(ClientFailed, match=r"constraints\.txt"):
+        bench.run()
+    assert bench.producer.commits == []
+
+
+def test_the_metadata_is_read_before_the_epochs(bench: Bench) -> None:
+    """The other way round, a rebalance in between would give a newer generation the older partitions."""
+    bench.send(0)
+    bench.now += 1
+    bench.group.asked.clear()
+    bench.turn()
+    assert bench.group.asked == ["epochs", "metadata", "epochs"]  # the first chooses what to produce
+
+
+def test_a_slow_commit_goes_on_and_nothing_is_produced_again(bench: Bench) -> None:
+    """Also when it happened already and only its answer is late."""
+    bench.send(0)
+    bench.producer.failing["commit"] = [RETRIABLE, RETRIABLE]
+    bench.producer.lost_answers = 1
+    bench.run()
+    assert bench.values() == [b"0-0"]
+    assert bench.producer.commits == [{P: 1}]
+    assert bench.producer.calls.count("begin") == 1
+    assert bench.durable == [(P, 0)]
+
+
+def test_a_commit_whose_outcome_is_unknown_ends_the_worker(bench: Bench) -> None:
+    """It may have happened, so producing again could double; the successor sees what was committed."""
+    bench.send(0)
+    bench.producer.failing["commit"] = [ABORTABLE]
+    with pytest.raises(ClientFailed, match="unknown"):
+        bench.run()
+    assert "abort" not in bench.producer.calls
+
+
+@pytest.mark.parametrize("where", ["init", "begin", "produce", "offsets", "commit"])
+def test_a_fenced_producer_ends_the_worker(bench: Bench, where: str) -> None:
+    """Wherever it learns of it."""
+    bench = Bench() if where != "init" else bench
+    bench.producer.failing[where] = [FENCED]
+    bench.transactions._step = bench.transactions._initialise if where == "init" else None
+    bench.send(0)
+    with pytest.raises(ClientFailed, match="_FENCED"):
+        bench.run()
+    assert bench.producer.log == []
+
+
+@pytest.mark.parametrize("error", [FENCED, NO_TRANSACTION])
+def test_where_even_the_abort_fails_a_new_producer_goes_on(bench: Bench, error: KafkaError) -> None:
+    """Nothing of that transaction was committed. So it is when the brokers let no partition into it: the worker pauses
+    until they do, and does not end again and again.
+    """
+    bench.producer.refuse["out"] = KafkaError.TOPIC_AUTHORIZATION_FAILED
+    bench.producer.failing["abort"] = [error] * 6
+    bench.send(0)
+    bench.run(8)
+    assert bench.blocked() == ["out"]
+    assert bench.replaced == 6
+    del bench.producer.refuse["out"]
+    bench.run(10)
+    assert bench.blocked() == []
+    assert bench.values() == [b"0-0"]
+    assert bench.producer.offsets == {P: 1}
+
+
+def test_a_new_producer_first_aborts_the_same_outcomes(bench: Bench) -> None:
+    """In the same partitions, also those of a partition that is another worker's by now: the brokers may have forgotten
+    to end the transaction there.
+    """
+    bench.send(0)
+    bench.send(0, Q)
+    bench.producer.failing["offsets"] = [ABORTABLE]
+    bench.producer.failing["abort"] = [FENCED]
+    bench.now += 1
+    bench.turn()
+    bench.group.assigned = {Q: 2}
+    bench.turn()
+    assert bench.replaced == 1
+    bench.run()
+    ended = [call for call in bench.producer.calls if call in ("produce", "abort", "commit")]
+    assert ended == ["produce", "produce", "abort", "produce", "commit"]
+    assert bench.values() == [b"1-0"]
+
+
+def test_a_transaction_that_the_brokers_ended_counts_as_fenced(bench: Bench) -> None:
+    """INVALID_TXN_STATE looks like an abort could mend it; but someone else ended this transaction."""
+    bench.send(0)
+    gone = KafkaError(KafkaError.INVALID_TXN_STATE, "expired", txn_requires_abort=True)
+    bench.producer.failing["offsets"] = [gone]
+    with pytest.raises(ClientFailed, match="INVALID_TXN_STATE"):
+        bench.run()
+
+
+def test_only_what_is_too_large_by_itself_becomes_a_dead_letter() -> None:
+    """The broker refuses whole batches, so halves are tried until one record stands alone; all others stay results."""
+    bench = Bench(records=64)
+    bench.producer.batch_bytes = 100
+    for offset in range(64):
+        bench.send(offset, value=b"x" * 101 if offset in (0, 31, 63) else None)
+    bench.run(30)
+    assert bench.values("dead") == [b"0", b"31", b"63"]
+    assert bench.values() == [b"0-%d" % n for n in range(64) if n not in (0, 31, 63)]
+    assert bench.producer.offsets == {P: 64}
+
+
+def test_a_record_larger_than_the_client_takes_is_replaced_at_once(bench: Bench) -> None:
+    """No transaction is lost over it."""
+    bench.producer.largest = 100
+    bench.send(0, value=b"x" * 101)
+    bench.send(1)
+    bench.run()
+    assert bench.producer.log == [("dead", b"0"), ("out", b"0-1")]
+    assert [how for how, _ in bench.seen.ended] == ["committed"]
+
+
+def test_a_dead_letter_that_no_topic_takes_waits(bench: Bench) -> None:
+    """It is never dropped, and consumption pauses."""
+    bench.producer.largest = -1
+    bench.send(0)
+    bench.run(10)
+    assert bench.producer.log == []
+    assert bench.blocked() == ["dead"]
+    bench.producer.largest = 100
+    bench.run(6)
+    assert bench.producer.offsets == {P: 1}
+
+
+def test_the_end_of_an_idle_partition_is_committed_by_itself(bench: Bench) -> None:
+    """Without outputs, once, and never below what a transaction committed."""
+    assert bench.transactions.commit({P: (1, 12)}) == {}
+    bench.run()
+    assert bench.producer.commits == [{P: 12}]
+    bench.transactions.commit({P: (1, 12)})
+    bench.run()
+    bench.send(14)
+    bench.run()
+    bench.transactions.commit({P: (1, 15), Q: (2, 3)})
+    bench.run()
+    assert bench.producer.commits == [{P: 12}, {P: 15}, {Q: 3}]
+
+
+def test_the_end_of_a_lost_partition_is_not_committed(bench: Bench) -> None:
+    """Nor does it keep the thread from sleeping."""
+    bench.transactions.commit({P: (1, 12)})
+    bench.group.assigned = {Q: 2}
+    bench.run()
+    assert bench.producer.commits == []
+    assert bench.transactions.idle_seconds > 1
+
+
+def test_the_last_flush_aborts_what_is_open(bench: Bench) -> None:
+    """What was not committed is counted: the successor reads its input again."""
+    bench.send(0)
+    bench.producer.failing["offsets"] = [RETRIABLE] * 1000
+    bench.run()
+    assert bench.transactions.flush(5.0) == 1
+    assert bench.producer.calls[-1] == "abort"
+    assert bench.producer.log == []
+
+
+def test_the_last_flush_finishes_a_commit_under_way(bench: Bench) -> None:
+    """It cannot be taken back."""
+    bench.send(0)
+    bench.producer.failing["commit"] = [RETRIABLE]
+    bench.now += 1
+    bench.turn()
+    assert bench.transactions.flush(5.0) == 0
+    assert bench.producer.offsets == {P: 1}
+
+
+def test_a_result_refused_while_others_are_still_produced_costs_only_itself() -> None:
+    """The client takes nothing more of that transaction, with an error that names no reason."""
+    bench = Bench(records=8)
+    produce, flush = bench.producer.produce, bench.producer.flush
+    broken: list[bool] = []
+
+    def produced(topic: str, **record: Any) -> None:
+        if broken:
+            raise KafkaException(KafkaError(KafkaError._STATE, "erroneous state"))
+        produce(topic, **record)
+        if len(record["value"]) > 100:  # refused in the background
+            broken.append(True)
+
+    def polled(timeout: float) -> int:
+        return flush(timeout) if timeout else 0
+
+    def aborted(timeout: float) -> None:
+        broken.clear()
+        abort(timeout)
+
+    abort = bench.producer.abort_transaction
+    bench.producer.batch_bytes = 100
+    bench.producer.produce = produced  # type: ignore[method-assign]
+    bench.producer.poll = polled  # type: ignore[method-assign]
+    bench.producer.abort_transaction = aborted  # type: ignore[method-assign]
+    for offset in range(8):
+        bench.send(offset, value=b"x" * 101 if offset == 3 else None)
+    bench.run(10)
+    assert bench.values("dead") == [b"3"]
+    assert bench.values() == [b"0-%d" % n for n in range(8) if n != 3]
+
+
+def test_a_worker_whose_refused_outcomes_went_to_others_is_not_blocked_by_them(bench: Bench) -> None:
+    """Nothing new would arrive while it is, so nothing could ever end it."""
+    bench.producer.refuse["out"] = KafkaError.TOPIC_AUTHORIZATION_FAILED
+    bench.send(0)
+    bench.run(5)
+    assert bench.blocked() == ["out"]
+    bench.group.assigned = {Q: 2}
+    bench.run(6)
+    assert bench.blocked() == []
+
+
+def test_a_fatal_error_hidden_behind_another_is_found(bench: Bench) -> None:
+    """confluent-kafka raises it while it serves delivery reports, out of any call."""
+
+    def polled(timeout: float) -> int:  # noqa: ARG001
+        raise SystemError("returned a result with an exception set") from KafkaException(FENCED)
+
+    bench.producer.poll = polled  # type: ignore[method-assign]
+    with pytest.raises(ClientFailed, match="_FENCED"):
+        bench.turn()
+
+
+def test_a_commit_that_takes_long_blocks_and_says_so(bench: Bench) -> None:
+    """Consumption pauses meanwhile, and a revocation need not wait for it."""
+    bench.send(0)
+    bench.producer.failing["commit"] = [RETRIABLE] * 6
+    bench.run(3)
+    assert bench.blocked() == ["the transaction coordinator"]
+    bench.run(20)
+    assert bench.blocked() == []
+    assert bench.producer.commits == [{P: 1}]
+
+
+@pytest.mark.parametrize("where", ["init", "offsets", "abort"])
+@pytest.mark.parametrize("brokers", [True, False])
+def test_a_producer_that_finds_no_coordinator_is_replaced_only_where_brokers_answer_others(
+    where: str, brokers: bool, bench: Bench
+) -> None:
+    """Nothing of its transaction was committed, so the next producer starts again with the same outcomes."""
+    bench.brokers = brokers
+    bench.transactions._step = bench.transactions._initialise if where == "init" else None
+    silence = [RETRIABLE] * 100
+    bench.producer.failing["offsets"] = [ABORTABLE] if where == "abort" else []
+    bench.producer.failing[where] = silence
+    bench.send(0)
+    bench.run(STALLED_SECONDS - 1)
+    assert bench.replaced == 0
+    bench.run(20)
+    assert bench.replaced == brokers
+    silence.clear()
+    bench.run(20)
+    assert bench.values() == [b"0-0"]
+    assert bench.producer.commits == [{P: 1}]
+
+
+@pytest.mark.parametrize("brokers", [True, False])
+def test_a_commit_without_an_answer_ends_the_worker_only_where_brokers_answer_others(
+    brokers: bool, bench: Bench
+) -> None:
+    """Another producer would have to produce again what may be committed."""
+    bench.brokers = brokers
+    bench.send(0)
+    bench.producer.failing["commit"] = [RETRIABLE] * 100
+    bench.run(STALLED_SECONDS - 1)
+    if brokers:
+        with pytest.raises(ClientFailed, match=r"unknown.*does not answer this producer"):
+            bench.run(30)
+    else:
+        bench.run(30)
+    assert bench.replaced == 0
+    assert bench.values() == []
+
+
+@pytest.fixture
+def never(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The offsets' call does not return before this is set."""
+    monkeypatch.setattr(transactions, "SLICE_SECONDS", 0.001)
+    event = threading.Event()
+
+    def wait() -> None:
+        assert event.wait(30)
+
+    bench.producer.before_offsets = wait
+    yield event
+    event.set()
+
+
+def test_a_producer_that_does_not_come_back_with_the_offsets_is_replaced(bench: Bench, never: threading.Event) -> None:
+    """When the brokers have ended its transaction; meanwhile the thread turns. What it does later changes nothing."""
+    lost = bench.producer
+    bench.send(0)
+    bench.run(TIMEOUT + LOST_SECONDS)
+    assert (bench.replaced, bench.producer.calls.count("abort")) == (0, 0)
+    bench.run(2)
+    assert bench.replaced == 1
+    assert bench.producer is not lost
+    never.set()
+    bench.run()
+    assert bench.values() == [b"0-0"]
+    assert bench.producer.commits == [{P: 1}]
+    assert bench.durable == [(P, 0)]
+
+
+def test_offsets_that_take_long_are_waited_for(bench: Bench, never: threading.Event) -> None:
+    """They are sent once, and the commit follows."""
+    bench.send(0)
+    bench.run(TIMEOUT)
+    never.set()
+    while bench.durable != [(P, 0)]:
+        bench.turn()
+    assert bench.replaced == 0
+    assert bench.producer.calls.count("offsets") == 1
+    assert bench.producer.commits == [{P: 1}]
+
+
+@pytest.mark.parametrize("error", [None, RETRIABLE, ABORTABLE])
+def test_the_last_flush_waits_for_offsets_under_way(
+    error: KafkaError | None, bench: Bench, never: threading.Event
+) -> None:
+    """With them in the transaction a commit follows; without them it is aborted."""
+    bench.send(0)
+    bench.producer.failing["offsets"] = [error] if error else []
+    bench.run(0.3)
+    threading.Timer(0.05, never.set).start()
+    assert bench.transactions.flush(5.0) == (1 if error else 0)
+    assert bench.producer.calls[-1] == ("abort" if error else "commit")
+    assert bench.producer.offsets == ({} if error else {P: 1})
+
+
+FAULTS = st.sampled_from(
+    [
+        ("init", RETRIABLE),
+        ("begin", RETRIABLE),
+        ("produce", ABORTABLE),
+        ("offsets", RETRIABLE),
+        ("offsets", ABORTABLE),
+        ("commit", RETRIABLE),
+        ("abort", RETRIABLE),
+        ("abort", FENCED),
+        ("abort", NO_TRANSACTION),
+        ("answer", None),
+        ("metadata", None),
+    ]
+)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.sampled_from([P, Q]), st.integers(1, 3)),
+        st.tuples(st.just("fault"), FAULTS, st.integers(1, BLOCKED_FAILURES + 1)),
+        st.tuples(st.just("lose"), st.sampled_from([P, Q]), st.just(0)),
+        st.tuples(st.just("run"), st.floats(0.05, 1.0), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@settings(deadline=None)
+@given(STEPS)
+def test_every_outcome_is_committed_exactly_once_with_its_offset(steps: list[Any]) -> None:
+    """Whatever fails in between: per partition the log is a prefix of what was sent, and the offset is its end.
+
+    A loss gives the partition to someone who goes on from the committed offset: here the next epoch of this worker.
+    """
+    bench = Bench(records=3)
+    epochs, sent = {P: 1, Q: 2}, {P: 0, Q: 0}
+    last_epoch = 2
+
+    def as_committed() -> None:
+        for partition in (P, Q):
+            own = [v for v in bench.values() if v is not None and v.startswith(b"%d-" % partition.number)]
+            assert own == [b"%d-%d" % (partition.number, n) for n in range(bench.producer.offsets.get(partition, 0))]
+
+    for kind, what, count in steps:
+        if kind == "send":
+            for _ in range(count):
+                bench.send(sent[what], what, epoch=epochs[what])
+                sent[what] += 1
+        elif kind == "fault" and what[0] == "answer":
+            bench.producer.lost_answers += 1
+        elif kind == "fault" and what[0] == "metadata":
+            bench.group.known = metadata(-1)
+            bench.run(0.5)
+            bench.group.known = metadata(1)
+        elif kind == "fault":
+            bench.producer.failing[what[0]] += [what[1]] * count
+        elif kind == "lose":
+            # The new owner waits for an undecided commit (KIP-447), so the loss counts from behind it.
+            while bench.transactions._step == bench.transactions._commit:
+                bench.run(0.1)
+            last_epoch += 1
+            epochs[what] = last_epoch
+            bench.group.assigned = dict(epochs)
+            sent[what] = bench.producer.offsets.get(what, 0)
+        else:
+            bench.run(what)
+        as_committed()
+    bench.producer.failing.clear()
+    bench.run(30)
+    as_committed()
+    assert {p: bench.producer.offsets.get(p, 0) for p in (P, Q)} == sent

@@ -1,0 +1,271 @@
+"""The release thread, turned by hand, with a publisher that a test acknowledges."""
+
+from __future__ import annotations
+
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from consumer.delivery.outcome import Outcome, Output
+from consumer.delivery.partition import Partition
+from consumer.events import SourceRecord
+from consumer.kafka.clients.failed import ClientFailed
+from consumer.kafka.commands import Assigned, Command, Delivered, Drain, EndReached, Finished, Lost, Revoke, Stop
+from consumer.kafka.publish.release_thread import ReleaseThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from consumer.delivery.ledger import Release
+
+P, Q = Partition("in", 0), Partition("in", 1)
+
+
+class Publisher:
+    """Publishes at once what it is sent while it is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[Release[Finished]] = []
+        self.working = True
+        self.blocked: tuple[str, ...] = ()
+
+        self.keeps_offsets = False
+        self.kept: dict[Partition, tuple[int, int]] = {}
+        self.hastened = 0
+
+    @property
+    def idle_seconds(self) -> float:
+        return 0.0 if self.sent else 1.0
+
+    def send(self, release: Release[Finished]) -> None:
+        self.sent.append(release)
+
+    def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
+        self.kept |= offsets
+        return {} if self.keeps_offsets else offsets
+
+    def hasten(self) -> None:
+        self.hastened += 1
+
+    def turn(self) -> list[Release[Finished]]:
+        durable = self.sent if self.working else []
+        self.sent = [] if self.working else self.sent
+        return durable
+
+    def flush(self, seconds: float) -> int:  # noqa: ARG002
+        return len(self.sent)
+
+
+class Bench:
+    """A release thread and what it tells the poll thread."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.commands: SimpleQueue[Command] = SimpleQueue()
+        self.publisher = Publisher()
+        self.commits: list[dict[Partition, tuple[int, int]]] = []
+        self.room: list[tuple[Partition, int, int]] = []
+        self.in_flight_seconds: list[float] = []
+        self.pauses: list[str] = []
+        self.counted: list[tuple[Any, ...]] = []
+        self.stands: Callable[[Release[Finished]], bool] = lambda _: True
+        self.fatal: list[BaseException] = []
+
+        def publisher(stands: Callable[[Release[Finished]], bool]) -> Publisher:
+            self.stands = stands
+            return self.publisher
+
+        self.thread = ReleaseThread(
+            "key", self.commands, publisher, self, self, self.fatal.append, 1.0, lambda: self.now
+        )
+
+    def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
+        self.commits.append(dict(offsets))
+
+    def finished(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
+        self.room += records
+        self.in_flight_seconds += seconds
+
+    def pause(self, reason: str) -> None:
+        self.pauses.append(f"+{reason}")
+
+    def resume(self, reason: str) -> None:
+        self.pauses.append(f"-{reason}")
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *values: self.counted.append((name, *values))
+
+    def put(self, *commands: Command) -> None:
+        for command in commands:
+            self.commands.put(command)
+        self.thread.turn()
+
+    def later(self, seconds: float = 1.0) -> None:
+        self.now += seconds
+        self.commands.put(Lost({}))  # nothing, so that the turn need not wait for a command
+        self.thread.turn()
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def record(offset: int, partition: Partition = P, epoch: int = 1, key: bytes | None = None) -> SourceRecord:
+    return SourceRecord(partition.topic, partition.number, offset, epoch, key, b"four", (), None, 0.0)
+
+
+def done(which: SourceRecord) -> Finished:
+    return Finished(which, Outcome("done", (Output("out", None, b""),)))
+
+
+def test_an_offset_is_committed_only_when_its_results_are_durable(bench: Bench) -> None:
+    """Finished is not enough; room is made at the same moment."""
+    bench.publisher.working = False
+    bench.put(Assigned(P, 1, None), Delivered((record(0), record(1))), done(record(0)))
+    bench.later()
+    assert bench.commits == []
+    assert bench.room == []
+    bench.publisher.working = True
+    bench.later()
+    assert bench.commits == [{P: (1, 1)}]
+    assert bench.room == [(P, 1, 4)]
+
+
+def test_offsets_are_handed_out_at_intervals(bench: Bench) -> None:
+    """Many completions make one commit."""
+    bench.put(Assigned(P, 1, None), Delivered(tuple(record(n) for n in range(10))))
+    for offset in range(10):
+        bench.put(done(record(offset)))
+    assert bench.commits == []
+    bench.later()
+    assert bench.commits == [{P: (1, 10)}]
+
+
+def test_a_revocation_waits_for_what_is_in_flight(bench: Bench) -> None:
+    """It is answered when its last record is durable; offsets of other partitions go their usual way."""
+    reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    bench.put(Assigned(P, 1, None), Assigned(Q, 2, None), Delivered((record(0), record(1), record(5, Q, 2))))
+    bench.put(done(record(0)), done(record(5, Q, 2)), Revoke({P: 1}, 10.0, reply))
+    assert reply.empty()
+    bench.put(done(record(1)))
+    assert reply.get_nowait() == {P: 2}
+    assert bench.commits == [{Q: (2, 6)}]
+
+
+def test_a_revocation_ends_at_its_deadline(bench: Bench) -> None:
+    """What is durable is committed, the rest abandoned: released or finished later, it no longer counts."""
+    reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    bench.put(Assigned(P, 1, None), Delivered((record(0), record(1), record(2))))
+    bench.put(done(record(0)))
+    bench.publisher.working = False
+    bench.put(done(record(1)), Revoke({P: 1}, 10.0, reply))
+    (waiting,) = bench.publisher.sent
+    assert bench.stands(waiting)
+    bench.later(10.0)
+    assert reply.get_nowait() == {P: 1}
+    assert not bench.stands(waiting)
+    bench.publisher.working = True
+    bench.put(done(record(2)))
+    bench.later()
+    assert bench.commits == []
+    assert ("stale", 2) in bench.counted
+
+
+def test_lost_partitions_are_never_committed(bench: Bench) -> None:
+    """Not even what was durable before."""
+    bench.put(Assigned(P, 1, None), Delivered((record(0),)), done(record(0)))
+    bench.put(Lost({P: 1}))
+    bench.later()
+    assert bench.commits == []
+
+
+def test_the_loss_of_an_older_epoch_does_not_touch_the_current_one(bench: Bench) -> None:
+    """The partition came back before the loss was told."""
+    bench.put(Assigned(P, 1, None), Assigned(P, 2, None), Delivered((record(0, epoch=2),)), Lost({P: 1}))
+    bench.put(done(record(0, epoch=2)))
+    bench.later()
+    assert bench.commits == [{P: (2, 1)}]
+
+
+def test_a_drain_is_answered_when_nothing_is_in_flight_and_offsets_are_out(bench: Bench) -> None:
+    """In this order: whoever is told may commit and leave."""
+    reply: SimpleQueue[bool] = SimpleQueue()
+    bench.put(Assigned(P, 1, None), Delivered((record(0),)), Drain(reply))
+    assert reply.empty()
+    bench.put(done(record(0)))
+    assert bench.commits == [{P: (1, 1)}]
+    assert reply.get_nowait()
+
+
+def test_the_end_of_an_idle_partition_is_committed(bench: Bench) -> None:
+    """Behind transaction markers no record will ever stand."""
+    bench.put(Assigned(P, 1, None), EndReached(P, 1, 12))
+    bench.later()
+    assert bench.commits == [{P: (1, 12)}]
+
+
+def test_outputs_that_are_refused_pause_consumption_until_they_are_taken(bench: Bench) -> None:
+    """Once each way."""
+    bench.publisher.blocked = ("out",)
+    bench.later()
+    bench.later()
+    bench.publisher.blocked = ()
+    bench.later()
+    assert bench.pauses == ["+output", "-output"]
+
+
+def test_a_publisher_that_commits_by_itself_leaves_no_offset_to_the_consumer(bench: Bench) -> None:
+    """Neither at intervals nor when a partition is revoked: a commit outside its transactions could go back."""
+    reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    bench.publisher.keeps_offsets = True
+    bench.put(Assigned(P, 1, None), Delivered((record(0), record(1))), done(record(0)))
+    bench.later()
+    assert bench.publisher.kept == {P: (1, 1)}
+    bench.put(done(record(1)), Revoke({P: 1}, 10.0, reply))
+    assert bench.publisher.kept == {P: (1, 2)}
+    assert reply.get_nowait() == {}
+    assert bench.commits == []
+
+
+def test_a_revocation_and_a_drain_hasten_the_publisher(bench: Bench) -> None:
+    """Whoever waits for them should not wait for a transaction to fill."""
+    bench.put(Assigned(P, 1, None), Delivered((record(0),)))
+    assert bench.publisher.hastened == 0
+    bench.put(Revoke({P: 1}, 10.0, SimpleQueue()))
+    assert bench.publisher.hastened == 1
+    bench.later(10.0)
+    before = bench.publisher.hastened
+    bench.put(Drain(SimpleQueue()))
+    assert bench.publisher.hastened > before
+
+
+def test_how_long_records_were_in_flight_is_told(bench: Bench) -> None:
+    """From the poll to the acknowledgement: revocations wait that long for others."""
+    bench.put(Assigned(P, 1, None), Delivered((record(0),)))
+    bench.now = 2.5
+    bench.put(done(record(0)))
+    assert bench.in_flight_seconds == [2.5]
+
+
+def test_a_revocation_does_not_wait_for_a_release_thread_that_failed(bench: Bench) -> None:
+    """Nor does one that was asked for before: the worker leaves its group at once, and a successor takes over."""
+    before: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    after: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    bench.put(Assigned(P, 1, None), Delivered((record(0),)), Revoke({P: 1}, 100.0, before))
+    fatal = KafkaError(KafkaError._FENCED, "fenced", fatal=True)
+
+    def fail() -> list[Release[Finished]]:
+        raise SystemError("hidden") from KafkaException(fatal)
+
+    bench.publisher.turn = fail  # type: ignore[method-assign]
+    for command in (Revoke({P: 1}, 100.0, after), Stop(0.0)):
+        bench.commands.put(command)
+    bench.thread.thread.start()
+    assert before.get(timeout=20) == {}
+    assert after.get(timeout=20) == {}
+    bench.thread.thread.join(20)
+    (failed,) = bench.fatal
+    assert isinstance(failed, ClientFailed)

@@ -1,0 +1,84 @@
+"""Avro results: in the registry's framing wherever there is a registry, bare where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from consumer.codecs.avro_codec import decode_result
+from consumer.codecs.framing import schema_id
+from consumer.codecs.results import ModelUsed
+from consumer.codecs.routing import Routes
+from consumer.config.task_files import load_tasks
+from consumer.config.tree import RouteConfig
+from consumer.delivery.dead_letters import DeadLetters
+from consumer.events import SourceRecord
+from consumer.extraction.facts import Extracted
+from consumer.telemetry.metrics import Metrics
+from consumer.worker.event_processor import Pipeline
+from consumer.worker.inference import Inference
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from consumer.codecs.avro_codec import ParsedSchema
+    from consumer.extraction.task import Task
+
+TASKS = load_tasks()
+ROUTE = RouteConfig(input="in", format="json", tasks=("sentiment",), output="out", output_format="avro")
+
+
+class Registry:
+    """Has ids for the result schema; nothing that is read needs it."""
+
+    def __init__(self, ids: dict[str, int]) -> None:
+        self._ids = ids
+
+    async def result_schema_id(self, topic: str) -> int:
+        return self._ids[topic]
+
+    async def ensure(self, value: bytes) -> None:
+        raise AssertionError(value)
+
+    def schema_for(self, number: int) -> ParsedSchema:
+        raise AssertionError(number)
+
+
+async def nothing_found(text: str, task: Task, deadline: float, origin: Hashable) -> Inference:  # noqa: ARG001
+    return Inference(Extracted((), (), 1), ModelUsed("m", "1", "s"), 0.0, 0.0, 0, 0)
+
+
+def value_of(registry: Registry | None, route: RouteConfig = ROUTE) -> bytes:
+    """The value of the one result of one event."""
+    pipeline = Pipeline(
+        Routes((route,), TASKS),
+        nothing_found,
+        DeadLetters("dead", "group", "0"),
+        Metrics(),
+        model="m",
+        max_value_bytes=1000,
+        latency_objective=1.0,
+        schemas=registry,
+    )
+    record = SourceRecord("in", 0, 0, 1, None, '{"text": "袋口封得严实"}'.encode(), (), 1000, 0.0)
+    (output,) = asyncio.run(pipeline.process(record)).outputs
+    assert output.topic == "out"
+    return output.value or b""
+
+
+def test_with_a_registry_a_result_is_framed_with_its_topics_id() -> None:
+    """A reader finds the schema by the id in front."""
+    value = value_of(Registry({"out": 31, "elsewhere": 32}))
+    assert schema_id(value) == 31
+    assert decode_result(value, is_framed=True)["task"] == "sentiment"
+
+
+def test_without_a_registry_a_result_is_a_bare_datum() -> None:
+    """There is no id to put in front."""
+    assert decode_result(value_of(None), is_framed=False)["task"] == "sentiment"
+
+
+def test_json_results_need_no_id() -> None:
+    """A registry is not asked about topics that have no Avro."""
+    route = RouteConfig(input="in", format="json", tasks=("sentiment",), output="out")
+    assert value_of(Registry({}), route).startswith(b"{")

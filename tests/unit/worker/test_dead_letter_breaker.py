@@ -1,0 +1,188 @@
+"""The gate between the outcomes of events and the intake of records."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+
+from consumer.config.tree import DeliveryConfig
+from consumer.delivery.flood import TRIAL_EVENTS
+from consumer.delivery.outcome import Outcome, Output
+from consumer.events import SourceRecord
+from consumer.worker.dead_letter_breaker import FloodGate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from structlog.typing import EventDict
+
+GOOD = Outcome("done", (Output("reviews.extracted", None, b"{}"),))
+DEAD = Outcome("done", (Output("reviews.dead", None, b"{"),))
+PARTIAL = Outcome("done", (*GOOD.outputs, *DEAD.outputs))
+DROPPED = Outcome("dropped")
+PAUSED = [("pause", "flood"), ("limit", TRIAL_EVENTS)]
+
+
+class Intake:
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str | int | None]] = []
+
+    def pause(self, reason: str) -> None:
+        self.told.append(("pause", reason))
+
+    def resume(self, reason: str) -> None:
+        self.told.append(("resume", reason))
+
+    def limit(self, records: int | None) -> None:
+        self.told.append(("limit", records))
+
+
+class World:
+    """A gate with a run of three, its intake and its clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.intake = Intake()
+        self.gate = FloodGate(DeliveryConfig(dead_letter_run=3, dead_letter_pause=60.0), lambda: self.now)
+        self.gate.intake = self.intake
+        self.offset = 0
+
+    def record(self, epoch: int = 1) -> SourceRecord:
+        self.offset += 1
+        return SourceRecord("reviews.raw", 0, self.offset, epoch, None, b"{", (), None, self.now)
+
+    def end(self, outcome: Outcome, times: int = 1) -> None:
+        for _ in range(times):
+            self.gate.ended(self.record(), outcome)
+
+    def too_large(self, record: SourceRecord) -> None:
+        made = self.gate.noting(lambda _, output: output)(record, GOOD.outputs[0])
+        assert made is GOOD.outputs[0]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[EventDict]]:
+    with capture_logs() as lines:
+        yield lines
+
+
+@pytest.mark.parametrize("outcome", [DEAD, PARTIAL])
+def test_any_dead_letter_of_an_event_counts(world: World, outcome: Outcome) -> None:
+    """A task that fails on every event is a flood beside its siblings' results, too."""
+    world.end(outcome, 3)
+    assert world.intake.told == []
+    world.end(outcome)
+    assert world.intake.told == PAUSED
+
+
+def test_null_values_are_neither_good_nor_bad(world: World) -> None:
+    """They end no run and are none."""
+    world.end(DROPPED, 50)
+    assert world.intake.told == []
+    for _ in range(4):
+        world.end(DEAD)
+        world.end(DROPPED)
+    assert world.intake.told == PAUSED
+
+
+def test_a_result_that_no_topic_takes_makes_its_event_dead(world: World) -> None:
+    """Its outcome says result, what was written is a dead letter; it counts once, and no other event for it."""
+    for _ in range(3):
+        record = world.record()
+        world.too_large(record)
+        world.too_large(record)
+        world.gate.ended(record, GOOD)
+        assert world.intake.told == []
+    world.end(GOOD)
+    for _ in range(4):
+        record = world.record()
+        world.too_large(record)
+        world.gate.ended(record, PARTIAL)
+    assert world.intake.told == PAUSED
+
+
+def test_a_result_too_large_of_an_assignment_that_ended_is_forgotten(world: World) -> None:
+    """Its record is read again, and then it may fit; late news of the old assignment change nothing."""
+    old, new = world.record(), world.record(epoch=2)
+    again = SourceRecord("reviews.raw", 0, old.offset, 2, None, b"{", (), None, world.now)
+    world.end(DEAD, 3)
+    world.too_large(old)
+    world.gate.ended(again, GOOD)
+    world.end(DEAD, 3)
+    world.too_large(new)
+    world.too_large(old)
+    world.gate.ended(again, GOOD)
+    world.end(DEAD, 2)
+    world.gate.ended(new, GOOD)
+    assert world.intake.told == []
+    world.end(DEAD)
+    assert world.intake.told == PAUSED
+
+
+def test_the_way_through_a_flood(world: World, logs: list[EventDict]) -> None:
+    """Pause with the trial's bound set already, trial, pause again, trial, in full; one error line in all."""
+    world.end(DEAD, 40)
+    assert world.intake.told == PAUSED
+    assert "4 events in a row" in str(world.gate.unready())
+    assert "60 s" in str(world.gate.unready())
+    world.now = 59.9
+    world.gate.tick()
+    assert world.intake.told == PAUSED
+    world.now = 60.0
+    world.gate.tick()
+    world.gate.tick()
+    assert world.intake.told[2:] == [("resume", "flood")]
+    assert world.gate.unready() is None
+    assert world.gate.status()["state"] == "trial"
+    world.end(DEAD, 4)
+    assert world.intake.told[3:] == PAUSED
+    assert world.gate.status()["trial_in_seconds"] == 120.0
+    assert world.gate.resume()["resumed"] == ["flood"]
+    assert world.gate.resume()["resumed"] == []
+    assert world.intake.told[5:] == [("resume", "flood")]
+    world.end(GOOD, TRIAL_EVENTS)
+    assert world.intake.told[6:] == [("limit", None)]
+    assert world.gate.status() == {"state": "flowing", "reason": None, "trial_in_seconds": 0.0}
+    assert world.gate.resume() == {
+        "resumed": [],
+        "state": "flowing",
+        "message": "nothing to resume: consumption is not paused for a flood of dead letters",
+    }
+    assert [line["log_level"] for line in logs] == ["error", "info", "warning", "info", "info"]
+
+
+def test_two_threads_pause_once(world: World) -> None:
+    """Events end on one thread while results are refused, an operator resumes and time passes on others."""
+    both = threading.Barrier(3)
+
+    def end() -> None:
+        both.wait()
+        for _ in range(300):
+            world.gate.ended(SourceRecord("reviews.raw", 1, 0, 1, None, b"{", (), None, 1e9), DEAD)
+
+    def resume() -> None:
+        both.wait()
+        for _ in range(300):
+            world.gate.resume()
+            world.gate.tick()
+
+    threads = [threading.Thread(target=end), threading.Thread(target=end), threading.Thread(target=resume)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = [what for what, _ in world.intake.told]
+    while told:
+        assert told[:2] == ["pause", "limit"]
+        assert told[2:3] in ([], ["resume"])
+        told = told[3:]

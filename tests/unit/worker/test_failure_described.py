@@ -1,0 +1,80 @@
+"""What a dead letter says of the model and of the exception behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from consumer.codecs.routing import Routes
+from consumer.config.task_files import load_tasks
+from consumer.config.tree import RouteConfig
+from consumer.delivery.dead_letters import DeadLetters
+from consumer.events import BadInput, SourceRecord
+from consumer.serving.protocol import Failure, ServingError
+from consumer.serving.refused import WindowRefused
+from consumer.telemetry.metrics import Metrics
+from consumer.worker.event_processor import Pipeline
+
+if TYPE_CHECKING:
+    from consumer.worker.inference import Inference
+
+NOW = 1_790_000_000.0
+ROUTE = RouteConfig(input="in", format="text", tasks=("sentiment",))
+
+
+def said_of(error: Exception, letters: DeadLetters) -> dict[str, str]:
+    """Headers of the dead letter of an event that fails with ``error``."""
+
+    async def fail(*_: object, **__: object) -> Inference:
+        raise error
+
+    infer: Any = fail
+    pipeline = Pipeline(
+        Routes([ROUTE], load_tasks()),
+        infer,
+        letters,
+        Metrics(),
+        model="rex",
+        max_value_bytes=1000,
+        latency_objective=1.0,
+        wall_clock=lambda: NOW,
+        clock=lambda: 0.0,
+    )
+    record = SourceRecord("in", 0, 7, 1, None, "鞋底软".encode(), (), 1000, 0.0)
+    (output,) = asyncio.run(pipeline.process(record)).outputs
+    return {name: (value or b"").decode(errors="replace") for name, value in output.headers}
+
+
+def refused() -> WindowRefused:
+    error = ServingError(Failure.TRANSIENT, "UNAVAILABLE", "connection reset")
+    return WindowRefused("Poison", error, attempts=5, failing_seconds=12.5, model_version="3")
+
+
+def test_a_poisoned_window_says_since_when_how_often_and_beside_which_version() -> None:
+    """Its first failure lies before the moment in which it was given up."""
+    said = said_of(refused(), DeadLetters("dead", "g", "1", "spring"))
+    assert said["rexstream-dlq-first-failed-at"] == "2026-09-21T14:13:07.500+00:00"
+    assert said["rexstream-dlq-failed-at"] == "2026-09-21T14:13:20.000+00:00"
+    assert said["rexstream-dlq-attempts"] == "5"
+    assert (said["rexstream-dlq-model"], said["rexstream-dlq-model-version"]) == ("rex", "3")
+    assert said["rexstream-dlq-exception"] == "consumer.serving.refused.WindowRefused"
+    assert said["kafka_dlt-exception-cause-fqcn"] == "consumer.serving.protocol.ServingError"
+    assert "rexstream-dlq-stack-trace" not in said
+
+
+def test_a_limit_met_on_the_way_names_the_version_that_had_answered() -> None:
+    """The text was bad for this model; another version may find less in it."""
+    bad = BadInput("extract", "TooManyWindows", "more than limits.model_calls")
+    bad.model_version = "9"
+    said = said_of(bad, DeadLetters("dead", "g", "1"))
+    assert said["rexstream-dlq-model-version"] == "9"
+    assert said["rexstream-dlq-exception"] == "consumer.events.BadInput"
+    assert said["rexstream-dlq-first-failed-at"] == said["rexstream-dlq-failed-at"]
+
+
+def test_a_stack_trace_is_there_where_it_was_asked_for() -> None:
+    """It shows code, and no review."""
+    said = said_of(refused(), DeadLetters("dead", "g", "1", "connect", stack_traces=True))
+    assert "in fail" in said["rexstream-dlq-stack-trace"]
+    assert said["rexstream-dlq-stack-trace"] == said["__connect.errors.exception.stacktrace"]
+    assert "鞋底软" not in said["rexstream-dlq-stack-trace"]

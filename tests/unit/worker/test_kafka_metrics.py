@@ -1,0 +1,53 @@
+"""The Kafka edge's observer on the real metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from consumer.delivery.partition import Partition
+from consumer.kafka.consume.pauses import Pauses
+from consumer.kafka.consume.poll_thread import BACKPRESSURE, DRAINING
+from consumer.telemetry.metrics import Metrics
+from consumer.worker.dead_letter_breaker import REASON as FLOOD
+from consumer.worker.kafka_metrics import EdgeMetrics
+from consumer.worker.lifecycle import _PAUSE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REASONS = sorted({BACKPRESSURE, DRAINING, FLOOD, "output", "registry", *_PAUSE.values()})
+
+
+class Consumer:
+    """Whatever is paused, nobody minds."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+def paused(metrics: Metrics) -> set[str]:
+    """Reasons whose series is 1."""
+    (family,) = (each for each in metrics.registry.collect() if each.name == "rexstream_paused")
+    return {sample.labels["reason"] for sample in family.samples if sample.value}
+
+
+def test_the_edge_and_the_worker_pause_for_these() -> None:
+    """The list below is all there is; a new reason belongs into it and into the metric."""
+    assert REASONS == ["backpressure", "deployment_fault", "draining", "flood", "outage", "output", "registry"]
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_reason_to_pause_is_visible_under_its_own_name(reason: str) -> None:
+    """Whoever is alerted reads what to mend, not ``other``; and it is gone with the pause."""
+    metrics = Metrics()
+    consumer: Any = Consumer()
+    pauses = Pauses(EdgeMetrics(metrics, lambda *_: None))
+    pauses.assigned(consumer, [Partition("in", 0)])
+    pauses.want(reason)
+    assert paused(metrics) == {reason}
+    help_text = next(each.documentation for each in metrics.registry.collect() if each.name == "rexstream_paused")
+    assert reason in help_text
+    pauses.withdraw(reason)
+    assert paused(metrics) == set()
