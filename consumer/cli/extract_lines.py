@@ -13,6 +13,7 @@ from consumer.codecs.strict_json import parse_json
 from consumer.codecs.text_codec import utf8
 from consumer.events import BadInput
 from consumer.extraction.crash import ReferenceCrash
+from consumer.extraction.reference import start_reference
 from consumer.extraction.schema import parse_schema
 from consumer.extraction.task import INLINE, Task
 
@@ -96,7 +97,7 @@ class Lines:
             raise _invalid("field text is missing or not a string")
         if schema is None:
             schema = self._named(fields).schema
-        return Entry(partial(self._engine.start_reference, text, schema, _legal_paths(fields)), True)
+        return Entry(partial(start_reference, self._engine, text, schema, _legal_paths(fields)), True)
 
     def _named(self, fields: Mapping[str, Any]) -> Task:
         name = fields.get("task")

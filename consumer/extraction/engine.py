@@ -14,17 +14,14 @@ from consumer.extraction.facts import Fact
 from consumer.extraction.hints import Chunk, HintBuilder, Parent
 from consumer.extraction.notes import Notes
 from consumer.extraction.prompting import Prompting, stamped
-from consumer.extraction.reference import Quirks, start_reference
-from consumer.extraction.schema import Branch, parse_schema
+from consumer.extraction.schema import Branch, encodable, parse_schema
 from consumer.extraction.spans import IMPLICIT, LegalPaths, SpanSearch
 from consumer.extraction.task import INLINE
-from consumer.extraction.tokenizer import CLASSIFY, MULTICLASSIFY, Encoded, PromptTokenizer, encodable
+from consumer.extraction.tokenizer import CLASSIFY, MULTICLASSIFY, Encoded, PromptTokenizer
 from consumer.extraction.voting import Election, MarkedCutter, selected
 from consumer.extraction.windows import WindowWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from consumer.extraction.contract import PromptLimits
     from consumer.extraction.facts import Path
     from consumer.extraction.hints import Found, Prompt
@@ -57,7 +54,7 @@ class Engine:
         self.prompt_limits = prompt_limits
         self.limits = limits
         self._hints = HintBuilder(tokenizer, prompt_limits)
-        self._writer = WindowWriter(tokenizer)
+        self.writer = WindowWriter(tokenizer)
         self._cached_recipe = lru_cache(maxsize=_CACHED_TASKS)(self._recipe)
 
     def start(self, text: str, task: Task) -> Extraction:
@@ -79,21 +76,6 @@ class Engine:
             return self._extract(text, encoded, task, recipe)
         return self._classify(encoded, task, recipe)
 
-    def start_reference(
-        self,
-        text: str,
-        schema: object,
-        legal_paths: Iterable[Sequence[str]] | None = None,
-        quirks: Quirks | None = None,
-    ) -> Extraction:
-        """Begin what the reference does with a text in which the caller put the markers, and with a raw schema.
-
-        Nothing is validated but the budget of model calls. Raises ReferenceCrash where the reference raises before its
-        first model call, and BadInput for a schema that is no tree of names.
-        """
-        prompting = self._prompting(Notes(), overlap=0, special=True)
-        return start_reference(text, schema, legal_paths, quirks or Quirks(), prompting, self.tokenizer, self._writer)
-
     def _extract(self, text: str, encoded: Encoded, task: Task, recipe: _Recipe) -> Extraction:
         notes = Notes(dict.fromkeys(recipe.skipped_types))
         aspect = task.implicit_aspect if recipe.aspect else None
@@ -102,8 +84,8 @@ class Engine:
             offsets = [(IMPLICIT, IMPLICIT)] * len(front) + encoded.offsets
             encoded = Encoded(np.concatenate((front, encoded.ids)), offsets)
         search = SpanSearch(
-            prompting=self._prompting(notes, overlap=self.prompt_limits.stride_len),
-            writer=self._writer,
+            prompting=self.prompting(notes, overlap=self.prompt_limits.stride_len),
+            writer=self.writer,
             first=recipe.chunks,
             text=text,
             encoded=encoded,
@@ -119,7 +101,7 @@ class Engine:
         single = task.kind == "classify"
         marker = CLASSIFY if single else MULTICLASSIFY
         token = self.tokenizer.classify if single else self.tokenizer.multiclassify
-        prompting = self._prompting(notes, overlap=0)
+        prompting = self.prompting(notes, overlap=0)
         ids = np.concatenate((np.array([token], dtype=np.int32), encoded.ids))
 
         def extend(parent: Parent, kind: str, _span: str) -> Prompt:
@@ -127,7 +109,7 @@ class Engine:
 
         election = Election(
             prompting=prompting,
-            cutter=MarkedCutter(prompting, self._writer, marker, ids),
+            cutter=MarkedCutter(prompting, self.writer, marker, ids),
             first=recipe.chunks,
             text="",
             marker=marker,
@@ -146,10 +128,11 @@ class Engine:
         if task.legal_paths is not None:
             legal = frozenset(tuple(encodable(name).strip() for name in path) for path in task.legal_paths)
         aspect = encodable(task.implicit_aspect or "")
-        chunks = self._prompting(notes, overlap=0).chunks([root])
+        chunks = self.prompting(notes, overlap=0).chunks([root])
         return _Recipe(tuple(chunks), tuple(notes.skipped_types), legal, self.tokenizer.ids(aspect))
 
-    def _prompting(self, notes: Notes, *, overlap: int, special: bool = False) -> Prompting:
+    def prompting(self, notes: Notes, *, overlap: int, special: bool = False) -> Prompting:
+        """Lays out the levels of one extraction. ``overlap`` in tokens; ``special`` as in PromptTokenizer."""
         return Prompting(self._hints, self.prompt_limits, notes, self.limits.model_calls, special, overlap)
 
     def _warnings(self, notes: Notes) -> partial[tuple[str, ...]]:

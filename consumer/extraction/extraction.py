@@ -75,7 +75,7 @@ class Extraction:
         """
         self._require_finished()
         if self._reference is None:
-            raise RuntimeError("only an extraction made by Engine.start_reference has a reference output")
+            raise RuntimeError("only an extraction made by start_reference has a reference output")
         return self._reference()
 
     def _show(self, views: list[View] | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +15,18 @@ from consumer.extraction.crash import ReferenceCrash
 from consumer.extraction.extraction import Extraction, ReferenceOutput
 from consumer.extraction.facts import Fact
 from consumer.extraction.hints import Parent
+from consumer.extraction.notes import Notes
 from consumer.extraction.prompting import spoken
-from consumer.extraction.schema import Branch, legal_leaves
+from consumer.extraction.schema import Branch, encodable, legal_leaves
 from consumer.extraction.spans import SpanSearch
-from consumer.extraction.tokenizer import CLASSIFY, MULTICLASSIFY, encodable
+from consumer.extraction.tokenizer import CLASSIFY, MULTICLASSIFY
 from consumer.extraction.voting import Election, Vote, selected
 from consumer.extraction.windows import View, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from consumer.extraction.engine import Engine
     from consumer.extraction.facts import Path
     from consumer.extraction.hints import Chunk
     from consumer.extraction.prompting import Prompting
@@ -49,35 +51,30 @@ class Quirks:
 
 
 def start_reference(
+    engine: Engine,
     text: str,
     schema: object,
-    legal_paths: Iterable[Sequence[str]] | None,
-    quirks: Quirks,
-    prompting: Prompting,
-    tokenizer: PromptTokenizer,
-    writer: WindowWriter,
+    legal_paths: Iterable[Sequence[str]] | None = None,
+    quirks: Quirks | None = None,
 ) -> Extraction:
-    """See ``Engine.start_reference``."""
+    """Begin what the reference does with a text in which the caller put the markers, and with a raw schema.
+
+    Nothing is validated but the budget of model calls. Raises ReferenceCrash where the reference raises before its
+    first model call, and BadInput for a schema that is no tree of names.
+    """
+    quirks = quirks or Quirks()
     text = encodable(text)
     tree = _tree(schema)
     legal = legal_leaves(tree) if legal_paths is None else frozenset(map(tuple, legal_paths))
     root = Parent((), (), Branch(tree))
     if CLASSIFY in text or MULTICLASSIFY in text:
-        prompting = replace(prompting, overlap=0)
-        return _classify(text, root, legal, quirks, prompting, tokenizer, writer)
-    prompting = replace(prompting, overlap=prompting.prompt_limits.stride_len)
-    return _extract(text, root, legal, quirks, prompting, tokenizer, writer)
+        return _classify(engine, text, root, legal, quirks)
+    return _extract(engine, text, root, legal, quirks)
 
 
-def _extract(
-    text: str,
-    root: Parent,
-    legal: LegalPaths,
-    quirks: Quirks,
-    prompting: Prompting,
-    tokenizer: PromptTokenizer,
-    writer: WindowWriter,
-) -> Extraction:
+def _extract(engine: Engine, text: str, root: Parent, legal: LegalPaths, quirks: Quirks) -> Extraction:
+    tokenizer, writer = engine.tokenizer, engine.writer
+    prompting = engine.prompting(Notes(), overlap=engine.prompt_limits.stride_len, special=True)
     encoded = tokenizer.encode(text, special=True)
     search = SpanSearch(
         prompting=prompting,
@@ -113,21 +110,15 @@ def _extract(
     return Extraction(search.run(), paths, tuple, output)
 
 
-def _classify(
-    text: str,
-    root: Parent,
-    legal: LegalPaths,
-    quirks: Quirks,
-    prompting: Prompting,
-    tokenizer: PromptTokenizer,
-    writer: WindowWriter,
-) -> Extraction:
+def _classify(engine: Engine, text: str, root: Parent, legal: LegalPaths, quirks: Quirks) -> Extraction:
+    tokenizer = engine.tokenizer
+    prompting = engine.prompting(Notes(), overlap=0, special=True)
     single = CLASSIFY in text
     marker = CLASSIFY if single else MULTICLASSIFY
     token = tokenizer.classify if single else tokenizer.multiclassify
     election = Election(
         prompting=prompting,
-        cutter=_InsertingCutter(prompting, writer, tokenizer, marker, token, quirks.edited_text),
+        cutter=_InsertingCutter(prompting, engine.writer, tokenizer, marker, token, quirks.edited_text),
         first=prompting.chunks([root]),
         text=text,
         marker=marker,

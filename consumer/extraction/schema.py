@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from consumer.events import BadInput
-from consumer.extraction.tokenizer import encodable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 MAX_NAME_CHARS: Final = 512
 """A name of more than 124 tokens is skipped anyway; the bound keeps what is tokenised and cached small."""
+
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def encodable(text: str) -> str:
+    """The text with every lone surrogate replaced by U+FFFD: same length, and it can be written as UTF-8."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 class Branch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -20,12 +19,6 @@ MARKERS: Final = (PREFIX, TYPE, CLASSIFY, MULTICLASSIFY)
 """Appended by the reference in this order to whatever the checkpoint's tokenizer holds."""
 
 _BERT: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
-
-
-def encodable(text: str) -> str:
-    """The text with every lone surrogate replaced by U+FFFD: same length, and it can be written as UTF-8."""
-    return _SURROGATE.sub("\ufffd", text)
 
 
 def with_markers(tokenizer_json: bytes) -> bytes:

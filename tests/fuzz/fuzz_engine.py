@@ -13,9 +13,9 @@ from consumer.events import BadInput
 from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
 from consumer.extraction.limits import ExtractionLimits
-from consumer.extraction.schema import Branch, legal_leaves, parse_schema
+from consumer.extraction.schema import Branch, encodable, legal_leaves, parse_schema
 from consumer.extraction.task import INLINE, Task
-from consumer.extraction.tokenizer import PromptTokenizer, encodable
+from consumer.extraction.tokenizer import PromptTokenizer
 from consumer.extraction.window import Cells
 
 if TYPE_CHECKING:

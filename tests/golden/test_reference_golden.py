@@ -12,7 +12,7 @@ import pytest
 
 from consumer.batching.shapes import padded_length
 from consumer.extraction.crash import ReferenceCrash
-from consumer.extraction.reference import Quirks
+from consumer.extraction.reference import Quirks, start_reference
 from consumer.extraction.window import Cells
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def read(path: Path) -> list[Case]:
 
 
 def started(engine: Engine, case: Case, quirks: Quirks) -> Extraction:
-    return engine.start_reference(case["text"], case["schema"], case.get("legal_output_type_list"), quirks)
+    return start_reference(engine, case["text"], case["schema"], case.get("legal_output_type_list"), quirks)
 
 
 def asked(case: Case) -> Iterator[Case]:

@@ -14,10 +14,10 @@ from consumer.extraction.contract import PromptLimits
 from consumer.extraction.crash import ReferenceCrash
 from consumer.extraction.engine import Engine
 from consumer.extraction.limits import ExtractionLimits
-from consumer.extraction.reference import Quirks
-from consumer.extraction.schema import legal_leaves
+from consumer.extraction.reference import Quirks, start_reference
+from consumer.extraction.schema import encodable, legal_leaves
 from consumer.extraction.task import Task
-from consumer.extraction.tokenizer import MARKERS, PromptTokenizer, encodable
+from consumer.extraction.tokenizer import MARKERS, PromptTokenizer
 from consumer.extraction.window import Cells, Window
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def test_both_modes_ask_the_same_about_an_ordinary_text(
     schema = {"物": {"评": None, "价": {"高": None}}, "店": None}
     front = {"extract": "#", "classify": "[CLASSIFY]", "multi_classify": "[MULTICLASSIFY]"}[kind]
     ours = engine.start(text, Task("t", kind, schema, implicit_aspect="#"))
-    theirs = engine.start_reference(front + text, schema, quirks=Quirks(expand_all=False))
+    theirs = start_reference(engine, front + text, schema, quirks=Quirks(expand_all=False))
     while not ours.finished:
         assert [window.input_ids.tolist() for window in ours.windows] == [
             window.input_ids.tolist() for window in theirs.windows
@@ -268,7 +268,7 @@ def test_compatibility_mode_ends_as_well(
     """Anything goes in; facts, a crash of the reference or bad input come out, and offsets slice to spans."""
     quirks = Quirks(edited_text=edited, final_sep=final_sep)
     try:
-        extraction = bounded.start_reference(text, schema, quirks=quirks)
+        extraction = start_reference(bounded, text, schema, quirks=quirks)
         drive(extraction, seed, 0.2)
         output = extraction.reference_output()
     except (BadInput, ReferenceCrash):

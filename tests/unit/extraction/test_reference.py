@@ -8,7 +8,7 @@ import pytest
 
 from consumer.events import BadInput
 from consumer.extraction.crash import ReferenceCrash
-from consumer.extraction.reference import Quirks
+from consumer.extraction.reference import Quirks, start_reference
 from consumer.extraction.window import Cells, Window
 
 if TYPE_CHECKING:
@@ -23,25 +23,25 @@ FEELINGS = {"喜欢": None, "讨厌": None}
 
 def test_nothing_is_validated(engine: Engine) -> None:
     """Empty text, an empty schema and an empty name are legal; the first two need no model call."""
-    assert engine.start_reference("", {"物": None}).reference_output() == []
-    assert engine.start_reference("好", {}).reference_output() == []
-    assert engine.start_reference("好", "{}").reference_output() == []
-    assert len(engine.start_reference("好", {"": None}).windows) == 1
-    assert len(engine.start_reference("  \n", {"物": None}).windows) == 1
-    assert len(engine.start_reference("长" * 60_000, '{"物": {}}').windows) > 100
+    assert start_reference(engine, "", {"物": None}).reference_output() == []
+    assert start_reference(engine, "好", {}).reference_output() == []
+    assert start_reference(engine, "好", "{}").reference_output() == []
+    assert len(start_reference(engine, "好", {"": None}).windows) == 1
+    assert len(start_reference(engine, "  \n", {"物": None}).windows) == 1
+    assert len(start_reference(engine, "长" * 60_000, '{"物": {}}').windows) > 100
 
 
 @pytest.mark.parametrize("schema", ["{", "[]", 3, {"a": 1}, {"a": {"b": "c"}}, {4: None}])
 def test_what_is_no_tree_of_names_is_bad_input(engine: Engine, schema: object) -> None:
     """The one thing that has to be right."""
     with pytest.raises(BadInput) as caught:
-        engine.start_reference("好", schema)
+        start_reference(engine, "好", schema)
     assert caught.value.reason == "InvalidSchema"
 
 
 def test_markers_are_tokens_wherever_they_stand(engine: Engine, tokenizer: PromptTokenizer, mark: Mark) -> None:
     """In text, names and found spans; also [SEP], which is harmless."""
-    extraction = engine.start_reference("好[MASK]看[SEP]吧", {"新[CLS]款": {"评": None}})
+    extraction = start_reference(engine, "好[MASK]看[SEP]吧", {"新[CLS]款": {"评": None}})
     (window,) = extraction.windows
     assert window.length - window.text_start - 1 == 5
     assert window.input_ids.tolist().count(tokenizer.cls) == 2
@@ -58,8 +58,8 @@ def test_markers_are_tokens_wherever_they_stand(engine: Engine, tokenizer: Promp
 
 def test_a_type_marker_in_the_text_changes_the_layout(engine: Engine) -> None:
     """As in the reference, the tokens behind it are a type segment of the last prefix."""
-    (odd,) = engine.start_reference("好[TYPE]看", {"物": None}).windows
-    (even,) = engine.start_reference("好[MASK]看", {"物": None}).windows
+    (odd,) = start_reference(engine, "好[TYPE]看", {"物": None}).windows
+    (even,) = start_reference(engine, "好[MASK]看", {"物": None}).windows
     assert odd.length == even.length
     assert odd.segment[: odd.text_start - 1].tolist() == even.segment[: even.text_start - 1].tolist()
     assert odd.segment[odd.text_start + 1 :].tolist() == [258, 258, 0]
@@ -70,7 +70,7 @@ def test_a_type_marker_in_the_text_changes_the_layout(engine: Engine) -> None:
 def test_a_prefix_marker_without_a_type_crashes(engine: Engine, text: str, schema: dict[str, None]) -> None:
     """Before the first model call."""
     with pytest.raises(ReferenceCrash, match="IndexError"):
-        engine.start_reference(text, schema)
+        start_reference(engine, text, schema)
 
 
 def all_positive(window: Window) -> Cells:
@@ -81,7 +81,7 @@ def all_positive(window: Window) -> Cells:
 @pytest.mark.parametrize("first", ["[CLASSIFY][MULTICLASSIFY]", "[MULTICLASSIFY][CLASSIFY]"])
 def test_both_markers_crash_as_soon_as_there_is_a_result(engine: Engine, first: str) -> None:
     """Single-label voting takes place; its selection then leaves nothing for the multi-label one."""
-    extraction = engine.start_reference(first + "好", FEELINGS)
+    extraction = start_reference(engine, first + "好", FEELINGS)
     extraction.advance([all_positive(extraction.windows[0])])
     with pytest.raises(ReferenceCrash, match="KeyError: 'confidence'"):
         extraction.reference_output()
@@ -89,10 +89,10 @@ def test_both_markers_crash_as_soon_as_there_is_a_result(engine: Engine, first: 
 
 def test_a_marker_in_the_middle_finds_only_by_links_of_its_own(engine: Engine, mark: Mark) -> None:
     """The first pass finds it wherever it stands; the fallback looks at the first token alone."""
-    extraction = engine.start_reference("好[CLASSIFY]看", FEELINGS)
+    extraction = start_reference(engine, "好[CLASSIFY]看", FEELINGS)
     extraction.advance([mark(extraction.windows[0], [(1, 1, 1)])])
     assert extraction.reference_output() == [[{"type": "讨厌", "span": "[CLASSIFY]", "offset": [0, 10]}]]
-    extraction = engine.start_reference("好[CLASSIFY]看", FEELINGS)
+    extraction = start_reference(engine, "好[CLASSIFY]看", FEELINGS)
     extraction.advance([NONE])
     assert extraction.reference_output() == []
 
@@ -101,7 +101,7 @@ def test_names_of_parents_are_stripped_and_leaves_are_not(engine: Engine, mark: 
     """So a parent with outer spaces never reports anything, unless its stripped path is declared legal (Q12)."""
     schema = {" 店 ": {" 货 ": None}}
     for legal, count in ((None, 0), ([["店", " 货 "]], 1)):
-        extraction = engine.start_reference("老店卖鞋", schema, legal)
+        extraction = start_reference(engine, "老店卖鞋", schema, legal)
         extraction.advance([mark(extraction.windows[0], [(0, 1, 0)])])
         extraction.advance([mark(extraction.windows[0], [(3, 3, 0)])])
         output = extraction.reference_output()
@@ -110,7 +110,7 @@ def test_names_of_parents_are_stripped_and_leaves_are_not(engine: Engine, mark: 
 
 def test_leading_spaces_of_a_type_are_kept_apart(engine: Engine, mark: Mark) -> None:
     """Two names that differ in spaces are two types."""
-    extraction = engine.start_reference("老店", {"店": None, " 店": None})
+    extraction = start_reference(engine, "老店", {"店": None, " 店": None})
     extraction.advance([mark(extraction.windows[0], [(0, 1, 0), (0, 1, 1)])])
     assert [path[0]["type"] for path in extraction.reference_output()] == [" 店", "店"]
 
@@ -118,7 +118,7 @@ def test_leading_spaces_of_a_type_are_kept_apart(engine: Engine, mark: Mark) -> 
 def test_the_final_separator_is_text_only_on_request(engine: Engine) -> None:
     """Q3, mended and kept."""
     for final_sep, expected in ((False, 1), (True, 2)):
-        extraction = engine.start_reference("好", {"物": None}, quirks=Quirks(final_sep=final_sep))
+        extraction = start_reference(engine, "好", {"物": None}, quirks=Quirks(final_sep=final_sep))
         extraction.advance([all_positive(extraction.windows[0])])
         output = extraction.reference_output()
         assert len(output) == expected
@@ -126,7 +126,7 @@ def test_the_final_separator_is_text_only_on_request(engine: Engine) -> None:
 
 
 def overlap_case(engine: Engine, quirks: Quirks, mark: Mark) -> list[Any]:
-    extraction = engine.start_reference("长" * 600, {"物": None}, quirks=quirks)
+    extraction = start_reference(engine, "长" * 600, {"物": None}, quirks=quirks)
     # [CLS] [PREFIX] [TYPE] 物 [SEP]: 506 tokens fit, the second window starts at 474.
     extraction.advance([mark(extraction.windows[0], [(480, 481, 0)]), mark(extraction.windows[1], [(6, 7, 0)])])
     return extraction.reference_output()
@@ -143,7 +143,7 @@ def test_a_parent_that_two_windows_share_is_looked_below_once(
     engine: Engine, tokenizer: PromptTokenizer, mark: Mark
 ) -> None:
     """Duplicates are a matter of the output only."""
-    extraction = engine.start_reference("长" * 600, {"物": {"评": None}}, quirks=Quirks(keep_duplicates=True))
+    extraction = start_reference(engine, "长" * 600, {"物": {"评": None}}, quirks=Quirks(keep_duplicates=True))
     extraction.advance([mark(extraction.windows[0], [(480, 481, 0)]), mark(extraction.windows[1], [(6, 7, 0)])])
     assert extraction.windows[0].input_ids.tolist().count(tokenizer.prefix) == 1
 
@@ -154,7 +154,7 @@ def test_the_third_window_votes_unless_the_text_is_edited(
 ) -> None:
     """Q5: the reference looks for the marker in its third window at a place where it did not put it."""
     text = "[CLASSIFY]" + "这句话说了三遍。" * 150
-    extraction = engine.start_reference(text, FEELINGS, quirks=Quirks(edited_text=edited))
+    extraction = start_reference(engine, text, FEELINGS, quirks=Quirks(edited_text=edited))
     assert len(extraction.windows) == 3
     # H is 9. The reference drops the last token of every later window, also of the last, which has room for it.
     assert extraction.windows[2].length == 9 + 1 + (1201 - 2 * 502) + 1 - edited
@@ -172,7 +172,7 @@ def test_what_is_not_the_marker_is_looked_below_unless_told_otherwise(
     engine: Engine, mark: Mark, expand_all: bool, calls: int
 ) -> None:
     """The reference expands any span that it finds in a classification text."""
-    extraction = engine.start_reference("[CLASSIFY]好看", {"甲": {"乙": None}}, quirks=Quirks(expand_all=expand_all))
+    extraction = start_reference(engine, "[CLASSIFY]好看", {"甲": {"乙": None}}, quirks=Quirks(expand_all=expand_all))
     extraction.advance([mark(extraction.windows[0], [(1, 1, 0)])])
     # Without a vote the fallback looks below the marker, in a round of its own.
     rounds = 1

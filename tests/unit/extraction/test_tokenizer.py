@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.config.shipped import shipped
-from consumer.extraction.tokenizer import MARKERS, PromptTokenizer, encodable, with_markers
+from consumer.extraction.schema import encodable
+from consumer.extraction.tokenizer import MARKERS, PromptTokenizer, with_markers
 
 
 def raw() -> bytes:
