@@ -13,16 +13,16 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from consumer.batching.shapes import padded_length
+from consumer.batching.policy import padded_length
 from consumer.codecs.results import ModelUsed
 from consumer.events import BadInput
-from consumer.extraction.crash import ReferenceCrash
+from consumer.extraction.task import ReferenceCrash
 from consumer.serving.protocol import Failure, Relief, ServingError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from consumer.extraction.extraction import Extraction
+    from consumer.extraction.engine import Extraction
     from consumer.extraction.window import Cells, Window
     from consumer.serving.protocol import Answer, ModelClient
 

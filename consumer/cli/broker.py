@@ -73,7 +73,7 @@ def command(port: int, brokers: int, topics: dict[str, int], address_file: Path 
       rexstream broker --port 0 --topic reviews.raw:8 --address-file broker.address
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     if exit_with_parent:
-        from consumer.local import lifetime
+        from consumer.local import processes as lifetime
 
         lifetime.exit_with_parent()
     from consumer.local.broker import EmbeddedBroker, EmbeddedBrokerError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
-from consumer.cli.configured import config_options, loaded
+from consumer.cli.options import config_options, loaded
 from consumer.config.secrets import shown
 
 if TYPE_CHECKING:

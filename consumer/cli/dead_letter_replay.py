@@ -11,21 +11,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from consumer.cli.dead_letter_options import selection, selection_options
-from consumer.cli.dead_letter_source import open_source, source_options
-from consumer.cli.kafka_client import exit_codes, rate_option
-from consumer.delivery.letters import Sieve
-from consumer.delivery.replay import WHY_SKIPPED, replayed, why_not
+from consumer.cli.dead_letter_source import open_source, selection, selection_options, source_options
+from consumer.cli.options import exit_codes, rate_option
+from consumer.delivery.letters import WHY_SKIPPED, Sieve, replayed, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
     from consumer.cli.dead_letter_source import Source
-    from consumer.delivery.letters import Letter, Selection
-    from consumer.delivery.replay import Skipped
-    from consumer.kafka.tools.replay_targets import ReplayTargets
-    from consumer.kafka.tools.replaying import Replay
+    from consumer.delivery.letters import Letter, Selection, Skipped
+    from consumer.kafka.tools.replayer import Replay, ReplayTargets
 
 _FENCED = 4
 _REPORTED = 20
@@ -77,8 +73,8 @@ def replay(
       rexstream dead-letters replay --class TextTooLong --dry-run
       rexstream dead-letters replay --task sentiment --since 2h --rate 50
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    from consumer.cli import dead_letter_lines as lines
-    from consumer.kafka.tools.replay_targets import open_targets
+    from consumer.cli import record_lines as lines
+    from consumer.kafka.tools.replayer import open_targets
 
     with exit_codes():
         source = open_source(bootstrap_servers, timeout, config_file, overrides, dead_letter_topic)
@@ -180,9 +176,9 @@ def _refuse_embedded(source: Source) -> None:
 def _replay(work: _Work, rate: float | None, as_json: bool) -> None:
     """Replay. Whatever ends it, the summary is printed."""
     from consumer.cli.progress import counter
-    from consumer.kafka.clients.client_settings import transaction_settings
+    from consumer.kafka.clients.settings import transaction_settings
     from consumer.kafka.tools.replay_markers import ensure_marker_topic
-    from consumer.kafka.tools.replaying import ReplayFenced, open_replayer
+    from consumer.kafka.tools.replayer import ReplayFenced, open_replayer
 
     source = work.source
     ensure_marker_topic(source.servers, source.topic, client=source.client, timeout=source.timeout)
@@ -192,7 +188,7 @@ def _replay(work: _Work, rate: float | None, as_json: bool) -> None:
         replayer = open_replayer(source.servers, source.topic, work.targets, producer=producer, timeout=source.timeout)
         with counter("dead letters replayed", work.limit) as progress:
             replayer.begin()
-            # Only now: see consumer.kafka.tools.replaying.
+            # Only now: see consumer.kafka.tools.replayer.
             for chunk in _paced(work.letters(source.replayed_ids()), rate):
                 refused = replayer.write(chunk)
                 for one, reason in refused:
@@ -208,7 +204,7 @@ def _replay(work: _Work, rate: float | None, as_json: bool) -> None:
 
 def _paced(letters: Iterator[Letter], rate: float | None) -> Iterator[list[Replay]]:
     """What goes into one transaction each: at most a second's worth. The waits lie between transactions."""
-    from consumer.kafka.tools.replaying import CHUNK_BYTES, CHUNK_RECORDS, Replay
+    from consumer.kafka.tools.replayer import CHUNK_BYTES, CHUNK_RECORDS, Replay
 
     most = CHUNK_RECORDS if rate is None else min(CHUNK_RECORDS, max(1, int(rate)))
     started, sent = time.monotonic(), 0
@@ -229,7 +225,7 @@ def _paced(letters: Iterator[Letter], rate: float | None) -> Iterator[list[Repla
 
 
 def _summary(work: _Work, count: int, as_json: bool, *, dry_run: bool = False) -> None:
-    from consumer.cli.result_lines import printable
+    from consumer.cli.record_lines import printable
 
     left_out: dict[str, int] = {str(why): number for why, number in work.skipped.items()}
     if work.missing_topics:

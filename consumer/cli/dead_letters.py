@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from consumer.cli.dead_letter_options import selection, selection_options
 from consumer.cli.dead_letter_replay import replay
-from consumer.cli.dead_letter_source import open_source, source_options
-from consumer.cli.kafka_client import exit_codes
+from consumer.cli.dead_letter_source import open_source, selection, selection_options, source_options
+from consumer.cli.options import exit_codes
 
 if TYPE_CHECKING:
     from typing import Any
@@ -51,7 +50,7 @@ def list_letters(
       rexstream dead-letters list --since 2h
       rexstream dead-letters list --class TextTooLong --task sentiment --json
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    from consumer.cli import dead_letter_lines as lines
+    from consumer.cli import record_lines as lines
     from consumer.delivery.letters import Sieve
 
     with exit_codes():
@@ -94,7 +93,7 @@ def show(
     Example:
       rexstream dead-letters show reviews.raw-3-4711-sentiment
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    from consumer.cli import dead_letter_lines as lines
+    from consumer.cli import record_lines as lines
     from consumer.delivery.letters import Selection, Sieve
 
     with exit_codes():

@@ -38,7 +38,7 @@ def client_findings(config: Config) -> Iterator[Finding]:
     from confluent_kafka import Consumer, KafkaException, Producer
 
     from consumer.config.credential_files import CredentialFileError
-    from consumer.kafka.clients.client_settings import consumer_settings, producer_settings
+    from consumer.kafka.clients.settings import consumer_settings, producer_settings
 
     try:
         for make, settings in ((Consumer, consumer_settings(config)), (Producer, producer_settings(config))):
@@ -95,9 +95,8 @@ def kafka_findings(config: Config) -> Iterator[Finding]:
     from confluent_kafka.admin import AdminClient
 
     from consumer.cli.rights import group_findings, topic_rights
-    from consumer.kafka.clients.client_settings import metadata_settings
     from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID
-    from consumer.kafka.clients.security import way_out
+    from consumer.kafka.clients.settings import metadata_settings, way_out
 
     servers = config.kafka.bootstrap_servers
     reasons: list[str] = []

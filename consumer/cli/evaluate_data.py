@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY
 from consumer.extraction.task import Task
-from consumer.extraction.tokenizer import CLASSIFY, MULTICLASSIFY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from consumer.cli.jsonl import chunks
+from consumer.cli.extract_lines import chunks
 from consumer.cli.model_source import model_options, opened
 from consumer.cli.progress import counter
 

@@ -18,8 +18,8 @@ from consumer.config.shipped import shipped
 from consumer.config.tree import ModelConfig, ModelTlsConfig
 from consumer.extraction.contract import MAX_CELLS_PER_WINDOW, PromptLimits, contract_hash
 from consumer.extraction.engine import Engine
-from consumer.extraction.limits import ExtractionLimits
-from consumer.extraction.tokenizer import PromptTokenizer, with_markers
+from consumer.extraction.prompts import PromptTokenizer, with_markers
+from consumer.extraction.task import ExtractionLimits
 from consumer.offline import Driver, Unanswered
 from consumer.serving.bundle import Bundle, load_bundle
 from consumer.serving.protocol import Failure
@@ -27,7 +27,7 @@ from consumer.serving.protocol import Failure
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from consumer.extraction.extraction import Extraction
+    from consumer.extraction.engine import Extraction
     from consumer.offline import Extracting
     from consumer.serving.protocol import ModelClient
 

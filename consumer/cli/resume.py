@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from consumer.cli.configured import config_options, loaded
-from consumer.cli.kafka_client import Unreachable
+from consumer.cli.options import Unreachable, config_options, loaded
 
 _EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
 

@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from consumer.cli.configured import ConfigFailure, config_options, loaded
+from consumer.cli.options import ConfigFailure, config_options, loaded
 
 
 @click.command(name="run", short_help="Run a worker.")
@@ -29,14 +29,14 @@ def command(config_file: str | None, overrides: tuple[str, ...]) -> None:
     configuration = loaded(config_file, overrides)
     # Before gRPC is imported: its core chooses its verbosity then.
     from consumer.telemetry.logs import configure_logging
-    from consumer.worker.worker_name import worker_name
+    from consumer.worker.health import worker_name
 
     name = worker_name()
     configure_logging(configuration.config.observability.log_level, name)
 
     import structlog
 
-    from consumer.kafka.clients.security import security_settings
+    from consumer.kafka.clients.settings import security_settings
     from consumer.worker.lifecycle import EXIT_FAILED, EXIT_FENCED, Worker
 
     log = structlog.stdlib.get_logger("consumer.cli.run")

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from consumer.cli.kafka_client import INTERRUPTED, Unreachable, cluster, cluster_options, exit_codes, rate_option
+from consumer.cli.options import INTERRUPTED, Unreachable, cluster, cluster_options, exit_codes, rate_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -65,18 +65,16 @@ def command(
     appears later is not served: restart, or send HandleReloadConfigRequest. Prints one line on standard output when
     it is ready, logs on standard error, and stops on SIGTERM or Ctrl-C.
     """
-    from consumer.local import lifetime
+    from consumer.local import processes as lifetime
 
     if exit_with_parent:
         lifetime.exit_with_parent()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: sys.exit(0))
 
-    from consumer.local.catalog import Catalog
-    from consumer.local.cpus import usable_cpus
-    from consumer.local.model_server import ModelServer
+    from consumer.local.catalog import Catalog, find_models
+    from consumer.local.model_server import ModelServer, usable_cpus
     from consumer.local.refusal import Refusal
-    from consumer.local.versions import find_models
     from consumer.telemetry.logs import configure_logging
 
     configure_logging("info", worker=f"serve-{os.getpid()}")

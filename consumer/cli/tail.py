@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from consumer.cli.kafka_client import cluster, cluster_options, exit_codes
+from consumer.cli.options import cluster, cluster_options, exit_codes
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -58,10 +58,10 @@ def command(
       rexstream tail --from beginning
       rexstream tail --topic reviews.extracted --topic reviews.dead --json --limit 100 --idle-timeout 30
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    from consumer.cli.result_lines import json_line, readable_line
+    from consumer.cli.record_lines import readable_line, record_json
     from consumer.kafka.tools.reader import Tail, record_of
 
-    line = json_line if as_json else readable_line
+    line = record_json if as_json else readable_line
     with exit_codes():
         servers, client = cluster(config_file, overrides, bootstrap_servers)
         with Tail(

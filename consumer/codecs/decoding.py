@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consumer.codecs.control_headers import event_id_of
-from consumer.codecs.json_codec import decode_json
-from consumer.codecs.text_codec import decode_text
+from consumer.codecs.fields import decode_json, decode_text
+from consumer.codecs.routing import event_id_of
 from consumer.events import BadInput
 
 if TYPE_CHECKING:

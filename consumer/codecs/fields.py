@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
-from consumer.codecs.strict_json import parse_json
 from consumer.events import BadInput, ReviewEvent, TaskKind
+
+# JSON as its standard has it, with every way to fail turned into bad input.
+
+
+def parse_json(text: str) -> Any:
+    """Parse one JSON value. Of a key given twice the last wins; NaN and Infinity are refused.
+
+    Raises BadInput with stage ``decode``: InvalidJson with the position, or JsonTooDeep. The message never quotes.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        what = f"not JSON: {error.msg.split(':')[0]} at character {error.pos} of {len(text)}; send one JSON value"
+        raise BadInput("decode", "InvalidJson", what) from None
+    except RecursionError:
+        what = f"JSON of {len(text)} characters nests too deep to be read; flatten it"
+        raise BadInput("decode", "JsonTooDeep", what) from None
+    except ValueError:
+        # What is left: an integer with more digits than Python converts, and _refuse.
+        what = "not JSON: it holds NaN, Infinity or an integer of thousands of digits; send null or a shorter number"
+        raise BadInput("decode", "InvalidJson", what) from None
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(name)
+
 
 MAX_TASKS = 64
 """Tasks one event may name. Every unknown one becomes a dead letter with the whole value in it, so the number that a
@@ -157,3 +183,35 @@ def _attributes(fields: Mapping[str, Any]) -> dict[str, str]:
             # By number: the name may be anything that a stranger wrote.
             raise _wrong_type(f"attributes (value {number + 1})", item, "a string")
     return {_mended(key): _mended(item) for key, item in value.items()}
+
+
+# Values that are the review itself.
+
+
+def decode_text(value: bytes, default_event_id: str) -> ReviewEvent:
+    """The whole value as the review. Raises BadInput: InvalidUtf8 (stage ``decode``), EmptyText (``validate``)."""
+    return ReviewEvent(event_id=default_event_id, text=checked_text(utf8(value)))
+
+
+def utf8(value: bytes) -> str:
+    """Decode strictly. Raises BadInput InvalidUtf8 with the position of the first bad byte."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8: byte {error.start} of {len(value)}; send UTF-8, or set the route's format to what is sent"
+        raise BadInput("decode", "InvalidUtf8", what) from None
+
+
+# Review events as JSON objects.
+
+
+def decode_json(value: bytes, default_event_id: str) -> ReviewEvent:
+    """Decode a UTF-8 JSON object; a byte order mark is skipped.
+
+    Raises BadInput: InvalidUtf8, InvalidJson or JsonTooDeep (stage ``decode``), and those of ``event_from_fields``.
+    """
+    fields = parse_json(utf8(value).removeprefix("\ufeff"))
+    if not isinstance(fields, dict):
+        what = f"the JSON value of {len(value)} bytes is not an object; send an object with a field text"
+        raise BadInput("validate", "InvalidEvent", what)
+    return event_from_fields(fields, default_event_id)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from consumer.events import Header
+    from consumer.events import Header, SourceRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +42,21 @@ class Outcome:
                 f"An outcome {self.kind!r} with {len(self.outputs)} outputs: a done record publishes at least one "
                 "result or dead letter, a dropped one publishes nothing."
             )
+
+
+# Names of partitions, as the ledger and the Kafka edge speak of them.
+
+
+class Partition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.number}"
+
+    @classmethod
+    def of(cls, record: SourceRecord) -> Partition:
+        """The partition that ``record`` was read from."""
+        return cls(record.topic, record.partition)

@@ -11,29 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from consumer.events import BadInput
-from consumer.extraction.crash import ReferenceCrash
-from consumer.extraction.extraction import Extraction, ReferenceOutput
-from consumer.extraction.facts import Fact
-from consumer.extraction.hints import Parent
-from consumer.extraction.notes import Notes
-from consumer.extraction.prompting import spoken
-from consumer.extraction.schema import Branch, encodable, legal_leaves
+from consumer.extraction.engine import Extraction, ReferenceOutput
+from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY, Parent
 from consumer.extraction.spans import SpanSearch
-from consumer.extraction.tokenizer import CLASSIFY, MULTICLASSIFY
+from consumer.extraction.task import Branch, Fact, Notes, ReferenceCrash, encodable, legal_leaves
 from consumer.extraction.voting import Election, Vote, selected
-from consumer.extraction.windows import View, pieces
+from consumer.extraction.windows import View, pieces, spoken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from consumer.extraction.engine import Engine
-    from consumer.extraction.facts import Path
-    from consumer.extraction.hints import Chunk
-    from consumer.extraction.prompting import Prompting
+    from consumer.extraction.prompts import Chunk, PromptTokenizer
     from consumer.extraction.spans import LegalPaths
-    from consumer.extraction.task import SchemaTree
-    from consumer.extraction.tokenizer import PromptTokenizer
-    from consumer.extraction.windows import Offsets, WindowWriter
+    from consumer.extraction.task import Path, SchemaTree
+    from consumer.extraction.windows import Offsets, Prompting, WindowWriter
 
 
 @dataclass(frozen=True, slots=True)

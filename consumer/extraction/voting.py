@@ -8,20 +8,18 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from consumer.extraction.decode import marker_hits, span_hits
-from consumer.extraction.hints import Found, Parent
+from consumer.extraction.prompts import Found, Parent
+from consumer.extraction.spans import marker_hits, span_hits
 from consumer.extraction.windows import View, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
-    from consumer.extraction.decode import Hit
-    from consumer.extraction.hints import Chunk, Prompt
-    from consumer.extraction.notes import Notes
-    from consumer.extraction.prompting import Prompting
-    from consumer.extraction.spans import LegalPaths
+    from consumer.extraction.prompts import Chunk, Prompt
+    from consumer.extraction.spans import Hit, LegalPaths
+    from consumer.extraction.task import Notes
     from consumer.extraction.window import Cells, IntArray
-    from consumer.extraction.windows import WindowWriter
+    from consumer.extraction.windows import Prompting, WindowWriter
 
 MULTI_CUT = 0.9
 """Mean score above which the reference reports a path of a multi-label task."""

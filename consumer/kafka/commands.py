@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from queue import SimpleQueue
 
-    from consumer.delivery.outcome import Outcome
-    from consumer.delivery.partition import Partition
+    from consumer.delivery.outcome import Outcome, Partition
     from consumer.events import SourceRecord
 
 

@@ -17,24 +17,21 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from consumer.delivery.admission import Admission
-from consumer.kafka.clients.client_settings import (
+from consumer.kafka.clients.cluster import ClusterUnreachable, look_up
+from consumer.kafka.clients.errors import error_callback
+from consumer.kafka.clients.settings import (
     consumer_settings,
     metadata_settings,
     producer_settings,
     transaction_settings,
 )
-from consumer.kafka.clients.cluster import ClusterUnreachable, look_up
-from consumer.kafka.clients.hung import HangWatch, Turning
-from consumer.kafka.clients.librdkafka_log import error_callback
-from consumer.kafka.clients.stalled import OWN_SECONDS, Stalled
+from consumer.kafka.clients.watchdog import OWN_SECONDS, HangWatch, Stalled, Turning
 from consumer.kafka.commands import Command, Drain, Finished, Stop
 from consumer.kafka.consume.lag import INTERVAL_SECONDS, LagWatch
 from consumer.kafka.consume.poll_thread import JOIN_SECONDS, Source
 from consumer.kafka.publish.at_least_once import Outbox
 from consumer.kafka.publish.exactly_once import Transactions
-from consumer.kafka.publish.oversize import Oversize
-from consumer.kafka.publish.partition_counts import PartitionCounts
-from consumer.kafka.publish.producers import Producers
+from consumer.kafka.publish.producers import Oversize, PartitionCounts, Producers
 from consumer.kafka.publish.release_thread import ReleaseThread
 
 if TYPE_CHECKING:
@@ -42,8 +39,7 @@ if TYPE_CHECKING:
 
     from consumer.config.tree import Config
     from consumer.delivery.ledger import Release
-    from consumer.delivery.outcome import Outcome, Output
-    from consumer.delivery.partition import Partition
+    from consumer.delivery.outcome import Outcome, Output, Partition
     from consumer.events import SourceRecord
     from consumer.kafka.observer import EdgeObserver
     from consumer.kafka.publish.release_thread import Publisher

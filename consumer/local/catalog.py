@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -10,15 +12,65 @@ import structlog
 
 from consumer.local.refusal import Refusal
 from consumer.local.servable import Servable, State, servable_not_found
-from consumer.local.versions import find_versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from consumer.local.servable import Model
-    from consumer.local.versions import ModelSource
+
+
+# Which versions of a model lie on disk, and which of them should be served. Pure but for listing a folder.
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPolicy:
+    """Exactly these versions, or the ``latest`` so many; None for all of them."""
+
+    latest: int | None = 1
+    specific: frozenset[int] | None = None
+
+    def choose(self, found: Mapping[int, Path]) -> dict[int, Path]:
+        """The versions to serve out of those found, newest first."""
+        newest_first = sorted(found, reverse=True)
+        if self.specific is not None:
+            chosen = [version for version in newest_first if version in self.specific]
+        else:
+            chosen = newest_first[: self.latest]
+        return {version: found[version] for version in chosen}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model's versions appear, and which of them to serve."""
+
+    name: str
+    base_path: Path
+    policy: VersionPolicy = field(default_factory=VersionPolicy)
+
+
+def find_versions(base_path: Path) -> dict[int, Path]:
+    """Version number to folder. ``007`` is 7; names that are not numbers are ignored. Raises OSError without folder."""
+    return {
+        int(child.name): child
+        for child in sorted(base_path.iterdir())
+        if child.name.isascii() and child.name.isdigit() and child.is_dir()
+    }
+
+
+def find_models(folder: Path) -> list[ModelSource]:
+    """The models in a folder: the folder itself when it holds numbered versions, else its subfolders that do.
+
+    A folder that is a model is named after itself. Empty when there is none; raises OSError for a folder that cannot
+    be listed.
+    """
+    folder = folder.resolve()
+    if find_versions(folder):
+        return [ModelSource(folder.name, folder)]
+    return [
+        ModelSource(child.name, child) for child in sorted(folder.iterdir()) if child.is_dir() and find_versions(child)
+    ]
+
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -131,3 +183,48 @@ class Catalog:
                 log.warning("model folder cannot be read", model=name, path=str(source.base_path), error=str(error))
                 continue
             servable.settle(source.policy.choose(found))
+
+
+# A ModelServerConfig message to the list of models that it asks for.
+
+_INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+def read_config(config: Any) -> tuple[list[ModelSource], Labels]:
+    """Models and version labels of a ModelServerConfig. Raises Refusal for what TensorFlow Serving refuses."""
+    if config.WhichOneof("config") != "model_config_list":
+        raise Refusal(
+            _INVALID,
+            "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+            "Only ModelConfigList is currently supported",
+        )
+    sources: list[ModelSource] = []
+    labels: Labels = {}
+    for entry in config.model_config_list.config:
+        if entry.name in {source.name for source in sources}:
+            raise Refusal(_INVALID, f"Illegal to list model {entry.name} multiple times in config list")
+        base_path = Path(entry.base_path)
+        if not base_path.is_absolute():
+            raise Refusal(
+                _INVALID,
+                f"Expected model {entry.name} to have an absolute path or URI; got base_path()={entry.base_path}",
+            )
+        if entry.model_platform != "tensorflow":
+            raise Refusal(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"PlatformConfigMap has no entry for platform {entry.model_platform}",
+            )
+        sources.append(ModelSource(entry.name, base_path, _policy(entry.model_version_policy)))
+        labels[entry.name] = dict(entry.version_labels)
+    return sources, labels
+
+
+def _policy(policy: Any) -> VersionPolicy:
+    match policy.WhichOneof("policy_choice"):
+        case "all":
+            return VersionPolicy(latest=None)
+        case "specific":
+            return VersionPolicy(specific=frozenset(policy.specific.versions))
+        case "latest" if policy.latest.num_versions:
+            return VersionPolicy(latest=policy.latest.num_versions)
+    return VersionPolicy()

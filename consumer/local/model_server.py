@@ -6,16 +6,19 @@ queues calls where that one refuses more than four a core with RESOURCE_EXHAUSTE
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
 
+from consumer.local.catalog import read_config
 from consumer.local.predict import predict
 from consumer.local.refusal import Refusal
-from consumer.local.reload import read_config
 from consumer.serving import descriptors
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
     from consumer.local.catalog import Catalog
     from consumer.serving.descriptors import Method
+
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -160,3 +164,18 @@ def _handler(method: Method, answer: Callable[[Any], Any]) -> Any:
         request_deserializer=method.request.FromString,
         response_serializer=method.response.SerializeToString,
     )
+
+
+# How many CPUs this process may use, which in a container is not how many the machine has.
+
+_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def usable_cpus(quota_file: Path = _CGROUP_QUOTA) -> int:
+    """The scheduling affinity, cut to the cgroup's quota (version 2: ``<quota> <period>`` or ``max``)."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = quota_file.read_text().split()
+        return min(cpus, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):
+        return cpus

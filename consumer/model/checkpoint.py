@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import safetensors
 
-from consumer.extraction.tokenizer import MARKERS
+from consumer.extraction.prompts import MARKERS
 from consumer.model.encoder_config import CheckpointError, EncoderConfig, read_config
 from consumer.model.torch_zip import read_torch_zip, to_array
 

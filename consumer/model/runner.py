@@ -10,15 +10,14 @@ import grpc
 import numpy as np
 import tensorflow as tf
 
-from consumer.batching.shapes import padded_length as round_up
+from consumer.batching.policy import padded_length as round_up
 from consumer.extraction.window import Cells
 from consumer.model.checkpoint import load_checkpoint
 from consumer.model.graph import DENSE, SERVING, RexUniNLU
 from consumer.model.tokenizer import read_bundle
-from consumer.serving.answers import GraphContract, legal_cells
-from consumer.serving.batches import pad
 from consumer.serving.errors import classify
 from consumer.serving.protocol import Answer, Failure, ServingError
+from consumer.serving.tensors import GraphContract, legal_cells, pad
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import tensorflow as tf
 
-from consumer.batching.shapes import padded_length
+from consumer.batching.policy import padded_length
+from consumer.extraction.engine import Engine
+from consumer.extraction.task import ExtractionLimits, Task
 from consumer.model.graph import DENSE, SERVING
 from consumer.model.reference import reference_logits
-from consumer.serving.answers import legal_cells
-from consumer.serving.batches import pad
+from consumer.serving.tensors import legal_cells, pad
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,22 @@ if TYPE_CHECKING:
     from consumer.extraction.window import Window
     from consumer.model.checkpoint import Checkpoint
     from consumer.model.encoder import Precision
-    from consumer.serving.answers import GraphContract
+    from consumer.serving.bundle import Bundle
+    from consumer.serving.tensors import GraphContract
+
+
+# Real prompts for the self-check and the warm-up, made by the engine that will make them in production.
+
+_TEXT = "屏幕很清楚，充电也快，就是有点重，客服回复得慢。"
+_ASPECTS = Task("aspects", "extract", {"属性词": None, "正向情感(情感词)": None, "负向情感(情感词)": None}, "#")
+_SENTIMENT = Task("sentiment", "classify", {"正向情感": None, "负向情感": None})
+
+
+def sample_windows(bundle: Bundle) -> tuple[Window, ...]:
+    """An extraction and a classification window, of different lengths, well below 64 tokens."""
+    engine = Engine(bundle.tokenizer, bundle.limits, ExtractionLimits())
+    return tuple(engine.start(_TEXT, task).windows[0] for task in (_ASPECTS, _SENTIMENT))
+
 
 TOLERANCE: Final[dict[Precision, float]] = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.1}
 """Largest difference of a logit allowed, in standard deviations of the window's logits (which spread from 10 to 50).

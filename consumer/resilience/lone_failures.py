@@ -1,7 +1,7 @@
 """When a window that keeps failing alone, beside a server that answers others, is to be given up. Pure.
 
-Calls that break off are judged elsewhere (``consumer.resilience.crashes``): here the server told why it failed, or was
-there all the time.
+Calls that break off are judged elsewhere (``crash_evidence``): here the server told why it
+failed, or was there all the time.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from consumer.extraction.contract import PromptLimits, contract_hash
-from consumer.extraction.tokenizer import PromptTokenizer
+from consumer.extraction.prompts import PromptTokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

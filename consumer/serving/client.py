@@ -9,14 +9,12 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from consumer.batching.shapes import padded_length as round_up
+from consumer.batching.policy import padded_length as round_up
 from consumer.serving import descriptors
-from consumer.serving.answers import GraphContract, compact_cells, dense_cells
-from consumer.serving.batches import pad
 from consumer.serving.channels import open_channel, tls_hint
 from consumer.serving.errors import classify
 from consumer.serving.protocol import Answer, Failure, ServingError
-from consumer.serving.tensors import bad_answer, write_content
+from consumer.serving.tensors import GraphContract, bad_answer, compact_cells, dense_cells, pad, write_content
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

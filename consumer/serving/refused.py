@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from consumer.serving.protocol import ServingError
+    from consumer.extraction.window import Cells
+    from consumer.resilience.circuit_breaker import BreakerState
+    from consumer.serving.protocol import Answer, ServingError
 
 
 class WindowRefused(Exception):  # noqa: N818 - an outcome, not a fault of the program
     """The model server cannot answer this one window, although it answers others.
 
     ``reason`` is ``BatchFault`` (an operation refused it), ``Poison`` (the server went away five times in a row when it
-    had this window alone, and lived without it: ``consumer.resilience.crashes``; or alone in its call it failed five
+    had this window alone, and lived without it: ``resilience.crash_evidence``; or alone in its call it failed five
     times for another reason, a known-good window before and after each try did not) or ``UnusableAnswer`` (the same,
     twenty times, with answers that are not finite or of a wrong shape). ``failing_seconds`` have passed since it failed
     first; ``model_version`` is the one that answered others meanwhile, None when no answer told it.
@@ -33,3 +36,44 @@ class WindowRefused(Exception):  # noqa: N818 - an outcome, not a fault of the p
         self.attempts = attempts
         self.failing_seconds = failing_seconds
         self.model_version = model_version
+
+
+# What a window handed to the dispatcher becomes, and what the dispatcher says meanwhile.
+
+
+class State(Enum):
+    """Whether windows are being sent."""
+
+    OK = "ok"
+    OUTAGE = "outage"
+    DEPLOYMENT_FAULT = "deployment_fault"
+
+
+class WindowAnswer(NamedTuple):
+    """What one window got."""
+
+    cells: Cells
+    answer: Answer
+    overflowed: bool
+
+
+class DispatchObserver(Protocol):
+    """Metric hooks; ``Metrics`` of the telemetry package has them. Called on the event loop; must be quick."""
+
+    def batch_sent(self, rows: int, useful_tokens: int, padded_tokens: int, reason: str) -> None:
+        """A batch of ``rows`` windows left; ``padded_tokens`` = rows x padded length."""
+
+    def model_called(self, model: str, version: str, code: str, seconds: float) -> None:
+        """A model call ended. ``code`` is OK or the gRPC status name."""
+
+    def model_retried(self) -> None:
+        """The windows of a failed call will be sent again."""
+
+    def in_flight_windows(self, windows: int) -> None:
+        """How many windows wait for a batch or are at the model server."""
+
+    def windows_overflowed(self, windows: int) -> None:
+        """So many windows found more cells than the compact signature returns."""
+
+    def breaker(self, state: BreakerState) -> None:
+        """The breaker's state now."""

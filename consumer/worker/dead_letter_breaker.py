@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from consumer.delivery.flood import TRIAL_EVENTS, Flood
-from consumer.delivery.partition import Partition
+from consumer.delivery.outcome import Partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,29 +12,26 @@ import structlog
 
 from consumer.batching.deadlines import event_deadline
 from consumer.codecs.decoding import decode
-from consumer.codecs.results import TASK, Timing, encode_json, result_fields, result_headers, result_id
-from consumer.codecs.traceparent import continue_trace
-from consumer.delivery.dead_letters import Failure
-from consumer.delivery.exception_names import class_name, stack_trace
+from consumer.codecs.results import TASK, Timing, continue_trace, encode_json, result_fields, result_headers, result_id
+from consumer.delivery.dead_letters import Failure, class_name, stack_trace
 from consumer.delivery.outcome import Outcome, Output
 from consumer.events import BadInput
 from consumer.serving.refused import WindowRefused
-from consumer.worker.inference import VERSION_CHANGED
-from consumer.worker.room import Room
+from consumer.worker.task_runner import VERSION_CHANGED, Room
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
     from typing import Any
 
     from consumer.codecs.avro_codec import ParsedSchema
+    from consumer.codecs.results import Trace
     from consumer.codecs.routing import Routes
-    from consumer.codecs.traceparent import Trace
     from consumer.delivery.dead_letters import DeadLetters
     from consumer.events import ReviewEvent, SourceRecord, Stage
     from consumer.extraction.task import Task
     from consumer.telemetry.metrics import EventOutcome, LatencyPoint
     from consumer.telemetry.metrics import Stage as MetricStage
-    from consumer.worker.inference import Inference
+    from consumer.worker.task_runner import Inference
 
 NAME_CHARS = 200
 """What is kept of a task name that nobody configured: it goes into headers, which brokers limit."""

@@ -22,12 +22,11 @@ from consumer import __version__
 from consumer.batching.policy import LengthCut
 from consumer.codecs.routing import Routes
 from consumer.delivery.dead_letters import DeadLetters
-from consumer.delivery.partition import Partition
+from consumer.delivery.outcome import Partition
 from consumer.extraction.engine import Engine
-from consumer.extraction.limits import ExtractionLimits
-from consumer.extraction.task import Task
-from consumer.kafka.clients.failed import ClientFailed
-from consumer.kafka.clients.transactional_cluster import refuse_embedded
+from consumer.extraction.task import ExtractionLimits, Task
+from consumer.kafka.clients.cluster import refuse_embedded
+from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.runtime import KafkaEdge
 from consumer.serving.bundle import load_bundle
 from consumer.serving.channels import read_credentials
@@ -37,9 +36,9 @@ from consumer.telemetry.http import HttpServer
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dead_letter_breaker import FloodGate
 from consumer.worker.event_processor import Pipeline
-from consumer.worker.inference import Inferrer
+from consumer.worker.health import Health
 from consumer.worker.kafka_metrics import EdgeMetrics
-from consumer.worker.worker_status import Health
+from consumer.worker.task_runner import Inferrer
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping

@@ -10,9 +10,8 @@ import fastavro
 from fuzzing import CANARY, JSON_TOKENS, Target, a_name, a_schema, a_text, a_value, bad, damaged, json_bytes, require
 
 from consumer.codecs.avro_codec import decode_avro, decode_bare_avro, event_schema, parse_writer_schema, result_schema
+from consumer.codecs.fields import decode_json, decode_text
 from consumer.codecs.framing import framed, schema_id, unframed
-from consumer.codecs.json_codec import decode_json
-from consumer.codecs.text_codec import decode_text
 from consumer.events import BadInput, ReviewEvent
 
 if TYPE_CHECKING:

@@ -12,18 +12,16 @@ from stub_model import TOKENIZER_JSON
 from consumer.events import BadInput
 from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
-from consumer.extraction.limits import ExtractionLimits
-from consumer.extraction.schema import Branch, encodable, legal_leaves, parse_schema
-from consumer.extraction.task import INLINE, Task
-from consumer.extraction.tokenizer import PromptTokenizer
+from consumer.extraction.prompts import PromptTokenizer
+from consumer.extraction.task import INLINE, Branch, ExtractionLimits, Task, encodable, legal_leaves, parse_schema
 from consumer.extraction.window import Cells
 
 if TYPE_CHECKING:
     from random import Random
 
     from consumer.events import TaskKind
-    from consumer.extraction.extraction import Extraction
-    from consumer.extraction.facts import Extracted
+    from consumer.extraction.engine import Extraction
+    from consumer.extraction.task import Extracted
     from consumer.extraction.window import Window
 
 FACTS, CALLS = 20, 60

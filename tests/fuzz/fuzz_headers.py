@@ -9,26 +9,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from fuzzing import CANARY, Target, a_text, bad, damaged, require
 
-from consumer.codecs.control_headers import EVENT_ID, ONLY_TASKS, event_id_of, only_tasks_of
-from consumer.codecs.results import result_headers
-from consumer.codecs.traceparent import continue_trace
-from consumer.delivery.compatible_headers import CompatibleSet
+from consumer.codecs.results import continue_trace, result_headers
+from consumer.codecs.routing import EVENT_ID, ONLY_TASKS, event_id_of, only_tasks_of
 from consumer.delivery.dead_letters import (
     KIP_1191,
     MESSAGE_BYTES,
     ORIGINAL_TIMESTAMP,
     PREFIX,
     REPLAY_COUNT,
+    CompatibleSet,
     DeadLetters,
     Failure,
     replay_count,
     without_carried_headers,
     without_value,
 )
-from consumer.delivery.letters import read_letter
-from consumer.delivery.replay import replayed, why_not
+from consumer.delivery.letters import read_letter, replayed, why_not
 from consumer.events import BadInput, SourceRecord
-from consumer.local.partitioning import murmur2, partition_of
+from consumer.local.partition_budget import murmur2, partition_of
 
 if TYPE_CHECKING:
     from consumer.delivery.outcome import Output

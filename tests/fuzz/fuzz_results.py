@@ -22,7 +22,7 @@ from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import PREFIX, DeadLetters
 from consumer.events import BadInput, ReviewEvent, SourceRecord
 from consumer.worker.event_processor import Pipeline
-from consumer.worker.inference import Inference
+from consumer.worker.task_runner import Inference
 
 if TYPE_CHECKING:
     from random import Random

@@ -15,11 +15,18 @@ from consumer.extraction.task import Task
 from consumer.local.refusal import Refusal
 from consumer.local.wire_tensors import parse
 from consumer.serving import errors
-from consumer.serving.answers import GraphContract, compact_cells, dense_cells
 from consumer.serving.descriptors import PREDICT
 from consumer.serving.errors import classify
 from consumer.serving.protocol import Failure, Relief, ServingError
-from consumer.serving.tensors import ENCODINGS, Expected, read_output, write_content
+from consumer.serving.tensors import (
+    ENCODINGS,
+    Expected,
+    GraphContract,
+    compact_cells,
+    dense_cells,
+    read_output,
+    write_content,
+)
 
 if TYPE_CHECKING:
     from consumer.extraction.window import Cells, Window

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from consumer.extraction.tokenizer import MARKERS
+from consumer.extraction.prompts import MARKERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,8 +9,8 @@ import pytest
 
 from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
-from consumer.extraction.limits import ExtractionLimits
-from consumer.extraction.tokenizer import PromptTokenizer, with_markers
+from consumer.extraction.prompts import PromptTokenizer, with_markers
+from consumer.extraction.task import ExtractionLimits
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from consumer.batching.shapes import padded_length
-from consumer.extraction.crash import ReferenceCrash
+from consumer.batching.policy import padded_length
 from consumer.extraction.reference import Quirks, start_reference
+from consumer.extraction.task import ReferenceCrash
 from consumer.extraction.window import Cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from consumer.extraction.engine import Engine
-    from consumer.extraction.extraction import Extraction, ReferenceOutput
+    from consumer.extraction.engine import Engine, Extraction, ReferenceOutput
     from consumer.extraction.window import Window
 
 Case = dict[str, Any]

@@ -64,12 +64,11 @@ def files_of_one_event(root: Path) -> list[str]:
 
 
 def _traced(run: Any, found: Path, event: list[tuple[str, bytes]]) -> set[str]:
-    for number in (1, 2):
-        run.process.send_signal(signal.SIGUSR2)
-        found.unlink(missing_ok=True)
-        if number == 1:
-            time.sleep(0.2)  # the hook is there before the event is; timers have less time to fire
-            _send_and_wait(run, event)
+    found.unlink(missing_ok=True)
+    run.process.send_signal(signal.SIGUSR2)
+    time.sleep(0.2)  # the recorder is on before the event is there; no longer, or every timer fires in between
+    _send_and_wait(run, event)
+    run.process.send_signal(signal.SIGUSR2)
     run.wait(found.exists)
     names = json.loads(found.read_text("utf-8"))
     return set(names)

@@ -24,7 +24,7 @@ from consumer.kafka.runtime import KafkaEdge
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from consumer.delivery.partition import Partition
+    from consumer.delivery.outcome import Partition
     from consumer.events import SourceRecord
 
 GROUPS = itertools.count()

@@ -10,8 +10,8 @@ import numpy as np
 
 from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
-from consumer.extraction.limits import ExtractionLimits
-from consumer.extraction.tokenizer import PromptTokenizer, with_markers
+from consumer.extraction.prompts import PromptTokenizer, with_markers
+from consumer.extraction.task import ExtractionLimits
 from consumer.extraction.window import Cells
 from consumer.serving.protocol import Answer
 

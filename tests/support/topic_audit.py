@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from consumer.codecs.control_headers import only_tasks_of
+from consumer.codecs.routing import only_tasks_of
 from consumer.config.layers import CONFIG_FILE_VARIABLE
 from consumer.config.loading import load_config
 from consumer.config.problems import ConfigError
 from consumer.delivery.dead_letters import KIP_1191, PREFIX
-from consumer.kafka.clients.client_settings import metadata_settings
+from consumer.kafka.clients.settings import metadata_settings
 from consumer.kafka.tools.reader import headers_of, held_offsets, read_to_end
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.batching.shapes import padded_length
+from consumer.batching.policy import padded_length
 from consumer.events import BadInput
-from consumer.extraction.crash import ReferenceCrash
+from consumer.extraction.task import ReferenceCrash
 from consumer.extraction.window import Cells, Window
 from consumer.offline import ATTEMPTS, CALL_TOKENS, MAX_TOKENS, Driver, Unanswered, batches
 from consumer.serving.protocol import Answer, Failure, Relief, ServingError
@@ -18,7 +18,7 @@ from consumer.serving.protocol import Answer, Failure, Relief, ServingError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from consumer.extraction.extraction import Extraction
+    from consumer.extraction.engine import Extraction
 
 GUILTY = 499
 """A window of this length is refused by ``Model``."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from consumer.codecs.json_codec import decode_json
+from consumer.codecs.fields import decode_json
 from consumer.config.shipped import shipped
 
 CATEGORIES = {"书籍", "平板", "手机", "水果", "洗发水", "热水器", "蒙牛", "衣服", "计算机", "酒店"}

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from consumer.kafka.clients.security import way_out
+from consumer.kafka.clients.settings import metadata_settings, way_out
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Self
 
     from confluent_kafka.admin._metadata import ClusterMetadata
+
+    from consumer.config.tree import Config
+
 
 EMBEDDED_CLUSTER_ID = "mockCluster"
 """What the cluster id of librdkafka's mock cluster begins with; Apache Kafka's is a base64 UUID."""
@@ -203,3 +207,32 @@ def require_topic(
 def is_embedded(bootstrap_servers: str, *, client: Mapping[str, Any] | None = None, timeout: float = 10.0) -> bool:
     """Whether the cluster is librdkafka's mock cluster (``rexstream broker``). Raises ClusterUnreachable."""
     return look_up(bootstrap_servers, client=client, timeout=timeout).embedded
+
+
+# Whether a cluster can keep what exactly_once promises.
+
+logger = logging.getLogger(__name__)
+
+
+def refuse_embedded(config: Config, stopping: Callable[[], bool], look: Callable[..., bool] = is_embedded) -> None:
+    """Wait until the cluster answers, or ``stopping()``. Raises ValueError when it is the embedded broker.
+
+    The embedded broker answers OK to everything, commits no offset of a transaction and shows what was aborted: a
+    worker on it would double and lose without a sign.
+    """
+    servers = config.kafka.bootstrap_servers
+    said = False
+    while not stopping():
+        try:
+            embedded = look(servers, client=metadata_settings(config), timeout=5.0)
+        except ClusterUnreachable as error:
+            if not said:
+                logger.warning("exactly_once has to know the cluster first: %s", error)
+                said = True
+            continue
+        if embedded:
+            raise ValueError(
+                f"delivery.mode is exactly_once, and {servers} is the embedded broker, whose transactions are not real:"
+                " use Apache Kafka, or delivery.mode at_least_once"
+            )
+        return

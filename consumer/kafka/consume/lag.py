@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from consumer.delivery.partition import Partition
-from consumer.kafka.clients.librdkafka_log import librdkafka_logger
+from consumer.delivery.outcome import Partition
+from consumer.kafka.clients.errors import librdkafka_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.kafka.clients.failed import ClientFailed
+from consumer.kafka.clients.errors import ClientFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

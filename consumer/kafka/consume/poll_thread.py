@@ -16,18 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from consumer.delivery.in_flight import InFlight
-from consumer.delivery.partition import Partition
-from consumer.delivery.revoke_budget import RevokeBudget
-from consumer.kafka.clients.client_settings import MAX_POLL_INTERVAL_MS
-from consumer.kafka.clients.failed import ClientFailed, NoSuchOffset
-from consumer.kafka.clients.librdkafka_log import error_callback, librdkafka_logger
-from consumer.kafka.clients.stalled import OWN_SECONDS, Stalled
+from consumer.delivery.admission import InFlight, RevokeBudget
+from consumer.delivery.outcome import Partition
+from consumer.kafka.clients.errors import ClientFailed, NoSuchOffset, error_callback, librdkafka_logger
+from consumer.kafka.clients.settings import MAX_POLL_INTERVAL_MS
+from consumer.kafka.clients.watchdog import OWN_SECONDS, Stalled
 from consumer.kafka.commands import Assigned, Command, Delivered, Drain, EndReached, Lost, Revoke
-from consumer.kafka.consume.assignment import Assignment, source_record
+from consumer.kafka.consume.assignment import Assignment, Pauses, source_record
 from consumer.kafka.consume.committer import Committer
 from consumer.kafka.consume.membership import Membership
-from consumer.kafka.consume.pauses import Pauses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -20,20 +20,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 from confluent_kafka import KafkaError, KafkaException
 
 from consumer.delivery.send_window import Lane
-from consumer.kafka.clients.failed import ClientFailed
-from consumer.kafka.publish.oversize import NOTHING_LEFT
+from consumer.kafka.clients.errors import ClientFailed
+from consumer.kafka.publish.producers import NOTHING_LEFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from consumer.delivery.ledger import Release
-    from consumer.delivery.outcome import Output
-    from consumer.delivery.partition import Partition
-    from consumer.kafka.clients.stalled import Stalled
+    from consumer.delivery.outcome import Output, Partition
+    from consumer.kafka.clients.watchdog import Stalled
     from consumer.kafka.commands import Finished
     from consumer.kafka.observer import EdgeObserver
-    from consumer.kafka.publish.oversize import Oversize
-    from consumer.kafka.publish.partition_counts import PartitionCounts
+    from consumer.kafka.publish.producers import Oversize, PartitionCounts
 
 logger = logging.getLogger(__name__)
 

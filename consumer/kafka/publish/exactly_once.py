@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Literal
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from consumer.kafka.clients.failed import ClientFailed, kafka_cause
-from consumer.kafka.clients.pending_call import PendingCall
+from consumer.kafka.clients.errors import ClientFailed, kafka_cause
+from consumer.kafka.clients.watchdog import PendingCall
 from consumer.kafka.consume.membership import is_member
 from consumer.kafka.publish.transaction import SLICE_SECONDS, Held, Refused, Transaction
 
@@ -29,12 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from consumer.delivery.ledger import Release
-    from consumer.delivery.partition import Partition
-    from consumer.kafka.clients.stalled import Stalled
+    from consumer.delivery.outcome import Partition
+    from consumer.kafka.clients.watchdog import Stalled
     from consumer.kafka.commands import Finished
     from consumer.kafka.observer import EdgeObserver
-    from consumer.kafka.publish.oversize import Oversize
-    from consumer.kafka.publish.partition_counts import PartitionCounts
+    from consumer.kafka.publish.producers import Oversize, PartitionCounts
     from consumer.kafka.publish.transaction import Ownership, Producers
 
 logger = logging.getLogger(__name__)

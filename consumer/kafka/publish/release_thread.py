@@ -14,8 +14,8 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
 from consumer.delivery.ledger import Ledger, Release
-from consumer.delivery.partition import Partition
-from consumer.kafka.clients.failed import as_client_failure
+from consumer.delivery.outcome import Partition
+from consumer.kafka.clients.errors import as_client_failure
 from consumer.kafka.commands import (
     Assigned,
     Command,

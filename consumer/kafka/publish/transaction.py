@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from confluent_kafka import KafkaError, KafkaException
 
 from consumer.kafka.publish.at_least_once import ProducerClient
-from consumer.kafka.publish.oversize import NOTHING_LEFT
-from consumer.kafka.publish.partition_counts import KEYED
+from consumer.kafka.publish.producers import KEYED, NOTHING_LEFT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,11 +17,9 @@ if TYPE_CHECKING:
     from confluent_kafka import TopicPartition
 
     from consumer.delivery.ledger import Release
-    from consumer.delivery.outcome import Output
-    from consumer.delivery.partition import Partition
+    from consumer.delivery.outcome import Output, Partition
     from consumer.kafka.commands import Finished
-    from consumer.kafka.publish.oversize import Oversize
-    from consumer.kafka.publish.partition_counts import PartitionCounts
+    from consumer.kafka.publish.producers import Oversize, PartitionCounts
 
 SLICE_SECONDS = 1.0
 """Longest single wait for a broker; in between the release thread hears of revocations, and shows that it turns."""

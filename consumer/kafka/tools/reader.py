@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartitio
 
 from consumer.events import SourceRecord
 from consumer.kafka.clients.cluster import ClusterUnreachable, Reader, TopicUnusable
-from consumer.kafka.consume.headers import readable_headers
+from consumer.kafka.consume.assignment import readable_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from consumer.batching.shapes import padded_length
-from consumer.resilience.crashes import BROKEN_OFF, CrashRecord
+from consumer.batching.policy import padded_length
+from consumer.resilience.crash_evidence import BROKEN_OFF, CrashRecord
 from consumer.resilience.lone_failures import Suspicion
 from consumer.serving.protocol import Failure
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Hashable
 
-    from consumer.batching.queue import Pending
+    from consumer.batching.policy import Pending
     from consumer.extraction.window import Window
     from consumer.serving.protocol import ServingError
-    from consumer.serving.windows import WindowAnswer
+    from consumer.serving.refused import WindowAnswer
 
 MOST_PATIENCE = 16.0
 """With it a call has all the time there is (``consumer.batching.deadlines``), however fast the calls of others are."""

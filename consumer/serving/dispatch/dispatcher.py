@@ -10,20 +10,17 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from consumer.batching.policy import Endpoint
-from consumer.batching.queue import LengthQueue, Pending
+from consumer.batching.policy import Endpoint, LengthQueue, Pending
 from consumer.resilience.backoff import Backoff
-from consumer.resilience.caps import Caps
-from consumer.resilience.crashes import BROKEN_OFF
-from consumer.resilience.retry_budget import RetryBudget
+from consumer.resilience.call_limits import Caps, RetryBudget
+from consumer.resilience.crash_evidence import BROKEN_OFF
 from consumer.serving.dispatch.batch import Entry, Group
 from consumer.serving.dispatch.calls import ModelCalls
 from consumer.serving.dispatch.outage import Recovery
 from consumer.serving.dispatch.poison_isolation import Quarantine
 from consumer.serving.dispatch.rejections import Court, dies_of_all
 from consumer.serving.protocol import Failure, Relief, ServingError
-from consumer.serving.refused import WindowRefused
-from consumer.serving.windows import State, WindowAnswer
+from consumer.serving.refused import State, WindowAnswer, WindowRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
     from consumer.batching.policy import Policy
     from consumer.extraction.window import Window
     from consumer.serving.protocol import Answer, ModelClient
-    from consumer.serving.windows import DispatchObserver
+    from consumer.serving.refused import DispatchObserver
 
 __all__ = ["Dispatcher", "State", "WindowAnswer", "WindowRefused"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from consumer.resilience.circuit_breaker import Breaker
 from consumer.serving.protocol import Failure, Relief, ServingError
-from consumer.serving.windows import State
+from consumer.serving.refused import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from consumer.resilience.backoff import Backoff
     from consumer.serving.dispatch.batch import Entry, Group
     from consumer.serving.dispatch.calls import ModelCalls
-    from consumer.serving.windows import DispatchObserver
+    from consumer.serving.refused import DispatchObserver
 
 
 class Recovered(NamedTuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from consumer.resilience.exposure import Exposure
+    from consumer.resilience.crash_evidence import Exposure
     from consumer.serving.dispatch.batch import Entry, Group
 
 BLINK = 1.0
@@ -32,7 +32,7 @@ class Quarantine:
     """Suspects, each of which is sent again with no other call in flight: so a crash speaks of it alone.
 
     Others are sent between the tries. Groups of several, and windows that were not alone yet, are tried soon; a window
-    whose call broke off when it was alone waits for its control (``consumer.resilience.crashes``).
+    whose call broke off when it was alone waits for its control (``consumer.resilience.crash_evidence``).
     """
 
     def __init__(

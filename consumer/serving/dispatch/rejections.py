@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from consumer.batching.shapes import padded_length
+from consumer.batching.policy import padded_length
 from consumer.resilience.rejection_quorum import Jury
 from consumer.serving.dispatch.batch import Charge, Group, Inquiry
 from consumer.serving.protocol import Failure, Relief, ServingError

@@ -33,7 +33,7 @@ from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.events import SourceRecord
 from consumer.kafka.tools.reader import headers_of, read_to_end
 from consumer.kafka.tools.replay_markers import marker_topic, replayed_ids
-from consumer.local.partitioning import partition_of
+from consumer.local.partition_budget import partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

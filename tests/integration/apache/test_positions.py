@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from runtime_harness import Cluster, Worker, eventually
 
-from consumer.kafka.clients.failed import NoSuchOffset
+from consumer.kafka.clients.errors import NoSuchOffset
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from topic_audit import audit
 from consumer.cli import cli
 from consumer.kafka.clients.cluster import is_embedded
 from consumer.kafka.tools.reader import read_to_end
-from consumer.local.partitioning import partition_of
+from consumer.local.partition_budget import partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,8 @@ from confluent_kafka import KafkaError, KafkaException
 from runtime_harness import eventually
 
 from consumer.kafka import runtime as edge
-from consumer.kafka.clients import stalled
-from consumer.kafka.clients.failed import ClientFailed
+from consumer.kafka.clients import watchdog as stalled
+from consumer.kafka.clients.errors import ClientFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -136,10 +136,9 @@ class Lab:
     @contextmanager
     def serve(self, *, tensor_content: bool = False, poll_seconds: float = 3600.0) -> Iterator[tuple[Caller, Any]]:
         """A server over everything that was added, and its catalog, which the test polls when it wants to."""
-        from consumer.local.catalog import Catalog
+        from consumer.local.catalog import Catalog, find_models
         from consumer.local.model_server import ModelServer
         from consumer.local.saved_model import SavedModel
-        from consumer.local.versions import find_models
 
         catalog = Catalog(find_models(self.models), lambda folder: SavedModel(folder, 2))
         server = ModelServer(catalog, cpus=2, tensor_content=tensor_content)

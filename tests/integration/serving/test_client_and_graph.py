@@ -10,9 +10,9 @@ import pytest
 
 from consumer.config.tree import ModelConfig
 from consumer.extraction.window import Window
-from consumer.serving.answers import GraphContract
 from consumer.serving.client import TfServingClient
 from consumer.serving.protocol import Failure, ServingError
+from consumer.serving.tensors import GraphContract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,11 +39,10 @@ class BundleOf:
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serves ``narrow`` (K = 4) and ``wide`` (K = 256): the same waves for logits, so the same cells."""
     tf = pytest.importorskip("tensorflow", reason="the local model server needs the [model] extra (TensorFlow)")
-    from consumer.local.catalog import Catalog
+    from consumer.local.catalog import Catalog, find_models
     from consumer.local.model_server import ModelServer
     from consumer.local.saved_model import SavedModel
-    from consumer.local.versions import find_models
-    from consumer.model.selection import roles, select
+    from consumer.model.graph import roles, select
 
     names = (("input_ids", None), ("segment", None), ("position_ids", None), ("length", 1), ("text_start", 1))
     specs = [tf.TensorSpec([None, size], tf.int32, name) for name, size in names]

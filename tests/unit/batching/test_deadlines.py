@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from consumer.batching.deadlines import CallTimeout, event_deadline
-from consumer.batching.shapes import padded_length
-from consumer.resilience.caps import Caps
+from consumer.batching.policy import padded_length
+from consumer.resilience.call_limits import Caps
 
 
 @pytest.mark.parametrize(

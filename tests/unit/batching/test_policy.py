@@ -5,9 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.batching.policy import Endpoint, LengthCut
-from consumer.batching.queue import LengthQueue, Pending
-from consumer.batching.shapes import PADDED_LENGTHS, padded_length
+from consumer.batching.policy import PADDED_LENGTHS, Endpoint, LengthCut, LengthQueue, Pending, padded_length
 
 lengths = st.integers(1, 512)
 

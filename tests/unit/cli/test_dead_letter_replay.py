@@ -16,8 +16,10 @@ from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.events import SourceRecord
 from consumer.kafka.clients import cluster
 from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
-from consumer.kafka.tools import replay_markers, replay_targets, replaying
-from consumer.kafka.tools.replaying import Replay, ReplayFenced
+from consumer.kafka.tools import replay_markers
+from consumer.kafka.tools import replayer as replay_targets
+from consumer.kafka.tools import replayer as replaying
+from consumer.kafka.tools.replayer import Replay, ReplayFenced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

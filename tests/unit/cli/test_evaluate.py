@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 
-from consumer.cli.evaluate import command
+from consumer.cli.evaluate import METRICS, Score, command, reduced, report
 from consumer.cli.evaluate_data import DataError, LabelColumns, Named, read_examples
-from consumer.cli.evaluate_scores import METRICS, Score, reduced, report
 from consumer.config.task_files import load_tasks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from consumer.cli.evaluate import Metric
     from consumer.cli.evaluate_data import Example, NamedPath
-    from consumer.cli.evaluate_scores import Metric
 
 pytestmark = pytest.mark.usefixtures("logging_as_before")
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from consumer.cli.extract import command
-from consumer.cli.jsonl import CHUNK_LINES, chunks
+from consumer.cli.extract_lines import CHUNK_LINES, chunks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

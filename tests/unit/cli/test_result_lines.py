@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from consumer.cli.result_lines import json_line, readable_line
+from consumer.cli.record_lines import readable_line, record_json
 from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.events import SourceRecord
 
@@ -80,15 +80,15 @@ def test_anything_else_shows_only_its_size(value: bytes | None) -> None:
 def test_json_of_a_result_is_its_own() -> None:
     """The value as it is, on one line whatever its line breaks."""
     value = result([{"type": "a", "span": "b", "score": 0.1234}])
-    assert json_line(record(value)) == value.decode()
+    assert record_json(record(value)) == value.decode()
     pretty = json.dumps(json.loads(value), indent=2).encode()
-    assert json.loads(json_line(record(pretty))) == json.loads(value)
-    assert "\n" not in json_line(record(pretty))
+    assert json.loads(record_json(record(pretty))) == json.loads(value)
+    assert "\n" not in record_json(record(pretty))
 
 
 def test_json_of_other_records_loses_nothing() -> None:
     """Headers stay a list, null and bytes that are not UTF-8 included."""
-    line = json.loads(json_line(record(b"\xff", (("h", b"1"), ("h", None), ("h", b"\xfe")), "键".encode())))
+    line = json.loads(record_json(record(b"\xff", (("h", b"1"), ("h", None), ("h", b"\xfe")), "键".encode())))
     assert line == {
         "topic": "reviews.extracted",
         "partition": 2,

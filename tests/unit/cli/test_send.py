@@ -12,8 +12,7 @@ from click.testing import CliRunner
 from consumer.cli import cli
 from consumer.kafka.tools.reader import headers_of, held_offsets, read_to_end
 from consumer.local.broker import EmbeddedBroker
-from consumer.local.partition_budget import PARTITION_BYTES
-from consumer.local.partitioning import partition_of
+from consumer.local.partition_budget import PARTITION_BYTES, partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

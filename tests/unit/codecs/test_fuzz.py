@@ -12,9 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from consumer.codecs.avro_codec import decode_avro, decode_bare_avro, event_schema, parse_writer_schema
+from consumer.codecs.fields import decode_json, decode_text
 from consumer.codecs.framing import framed
-from consumer.codecs.json_codec import decode_json
-from consumer.codecs.text_codec import decode_text
 from consumer.events import BadInput, ReviewEvent
 
 if TYPE_CHECKING:

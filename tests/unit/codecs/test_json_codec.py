@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from consumer.codecs.json_codec import decode_json
+from consumer.codecs.fields import decode_json
 from consumer.events import BadInput, ReviewEvent
 
 REVIEW = "壶嘴设计得好，倒水不洒。"

@@ -11,11 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.codecs.avro_codec import decode_result, encode_avro
-from consumer.codecs.results import ModelUsed, Timing, encode_json, result_fields, result_headers, result_id
-from consumer.codecs.traceparent import Trace
+from consumer.codecs.results import ModelUsed, Timing, Trace, encode_json, result_fields, result_headers, result_id
 from consumer.events import BadInput, ReviewEvent, SourceRecord
-from consumer.extraction.facts import Extracted, Fact
-from consumer.extraction.task import Task
+from consumer.extraction.task import Extracted, Fact, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.codecs.text_codec import decode_text
+from consumer.codecs.fields import decode_text
 from consumer.events import BadInput, ReviewEvent
 
 

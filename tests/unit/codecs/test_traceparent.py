@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from consumer.codecs.traceparent import continue_trace
+from consumer.codecs.results import continue_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from consumer.config.loading import load, load_config
 from consumer.config.problems import ConfigError, Problem
 from consumer.config.secrets import HIDDEN, shown
 from consumer.config.tree import Config, RouteConfig
-from consumer.kafka.clients.client_settings import consumer_settings, metadata_settings, producer_settings
+from consumer.kafka.clients.settings import consumer_settings, metadata_settings, producer_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,8 +8,7 @@ import pytest
 
 from consumer.config.problems import ConfigError, Problem
 from consumer.config.task_files import load_task_files, load_tasks, read_task_file
-from consumer.extraction.limits import ExtractionLimits
-from consumer.extraction.schema import parse_schema
+from consumer.extraction.task import ExtractionLimits, parse_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

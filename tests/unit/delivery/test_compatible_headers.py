@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from consumer.delivery.compatible_headers import CompatibleSet, compatible_headers
-from consumer.delivery.dead_letters import Failure
+from consumer.delivery.dead_letters import CompatibleSet, Failure, compatible_headers
 from consumer.events import SourceRecord
 
 RECORD = SourceRecord("reviews.raw", 3, 4_294_967_298, 1, b"k", b"v", (), 1_760_000_000_000, 0.0)

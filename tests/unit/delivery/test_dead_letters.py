@@ -19,7 +19,7 @@ from consumer.delivery.outcome import Outcome, Output
 from consumer.events import Header, SourceRecord
 
 if TYPE_CHECKING:
-    from consumer.delivery.compatible_headers import CompatibleSet
+    from consumer.delivery.dead_letters import CompatibleSet
 
 NOW = 1_760_000_000_000
 RECORD = SourceRecord(

@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.exception_names import STACK_TRACE_BYTES, class_name, stack_trace
+from consumer.delivery.dead_letters import STACK_TRACE_BYTES, class_name, stack_trace
 from consumer.events import BadInput
 
 

@@ -10,18 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.codecs.control_headers import event_id_of, only_tasks_of
 from consumer.codecs.decoding import decode
 from consumer.codecs.results import result_id
+from consumer.codecs.routing import event_id_of, only_tasks_of
 from consumer.delivery.dead_letters import DeadLetters, Failure, replay_count, without_value
-from consumer.delivery.letters import Letter, read_letter
+from consumer.delivery.letters import Letter, read_letter, replayed, why_not
 from consumer.delivery.outcome import Output
-from consumer.delivery.replay import replayed, why_not
 from consumer.events import Header, SourceRecord
 from consumer.extraction.task import Task
 
 if TYPE_CHECKING:
-    from consumer.delivery.compatible_headers import CompatibleSet
+    from consumer.delivery.dead_letters import CompatibleSet
 
 NOW = 1_760_000_000_000
 TASK = Task("sentiment", "classify", {"好": None})

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.revoke_budget import FLOOR_SECONDS, SAMPLES, UNKNOWN_SECONDS, RevokeBudget
+from consumer.delivery.admission import FLOOR_SECONDS, SAMPLES, UNKNOWN_SECONDS, RevokeBudget
 
 
 def budget(*seconds: float, ceiling: float = 30.0) -> RevokeBudget:

@@ -10,8 +10,8 @@ import pytest
 from consumer.config.shipped import shipped
 from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
-from consumer.extraction.limits import ExtractionLimits
-from consumer.extraction.tokenizer import PromptTokenizer, with_markers
+from consumer.extraction.prompts import PromptTokenizer, with_markers
+from consumer.extraction.task import ExtractionLimits
 from consumer.extraction.window import Cells, Window
 
 Mark = Callable[[Window, Sequence[tuple[int, int, int]]], Cells]

@@ -9,15 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.extraction.contract import PromptLimits
-from consumer.extraction.decode import marker_hits, mean, sigmoid, span_hits
-from consumer.extraction.hints import Hint, HintBuilder, Parent
-from consumer.extraction.notes import Notes
-from consumer.extraction.schema import Branch
+from consumer.extraction.prompts import Hint, HintBuilder, Parent
+from consumer.extraction.spans import marker_hits, mean, sigmoid, span_hits
+from consumer.extraction.task import Branch, Notes
 from consumer.extraction.window import Cells, Window
 from consumer.extraction.windows import WindowWriter
 
 if TYPE_CHECKING:
-    from consumer.extraction.tokenizer import PromptTokenizer
+    from consumer.extraction.prompts import PromptTokenizer
 
 TEXT = 6
 """Text tokens of the window under test."""

@@ -10,14 +10,12 @@ import pytest
 from consumer.events import BadInput
 from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
-from consumer.extraction.facts import Fact
-from consumer.extraction.limits import ExtractionLimits
-from consumer.extraction.task import INLINE, Task
+from consumer.extraction.task import INLINE, ExtractionLimits, Fact, Task
 from consumer.extraction.window import Cells, Window
 
 if TYPE_CHECKING:
-    from consumer.extraction.extraction import Extraction
-    from consumer.extraction.tokenizer import PromptTokenizer
+    from consumer.extraction.engine import Extraction
+    from consumer.extraction.prompts import PromptTokenizer
 
 Mark = Callable[[Window, Sequence[tuple[int, int, int]]], Cells]
 

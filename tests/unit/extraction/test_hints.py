@@ -7,13 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.extraction.contract import PromptLimits
-from consumer.extraction.hints import MAX_PROMPT_CHARS, Found, HintBuilder, Parent
-from consumer.extraction.notes import Notes
-from consumer.extraction.schema import Branch
+from consumer.extraction.prompts import MAX_PROMPT_CHARS, Found, HintBuilder, Parent
+from consumer.extraction.task import Branch, Notes
 
 if TYPE_CHECKING:
-    from consumer.extraction.hints import Packed
-    from consumer.extraction.tokenizer import PromptTokenizer
+    from consumer.extraction.prompts import Packed, PromptTokenizer
 
 
 @pytest.fixture(scope="module")

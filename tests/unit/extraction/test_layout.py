@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.extraction.crash import ReferenceCrash
-from consumer.extraction.layout import walked
-from consumer.extraction.task import Task
+from consumer.extraction.task import ReferenceCrash, Task
+from consumer.extraction.windows import walked
 
 if TYPE_CHECKING:
     from consumer.extraction.engine import Engine
-    from consumer.extraction.tokenizer import PromptTokenizer
+    from consumer.extraction.prompts import PromptTokenizer
 
 NAMES = st.lists(st.text("甲乙丙ab ,:", min_size=1, max_size=6), min_size=1, max_size=30, unique_by=str.strip)
 

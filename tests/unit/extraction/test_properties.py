@@ -11,18 +11,15 @@ from hypothesis import strategies as st
 
 from consumer.events import BadInput
 from consumer.extraction.contract import PromptLimits
-from consumer.extraction.crash import ReferenceCrash
 from consumer.extraction.engine import Engine
-from consumer.extraction.limits import ExtractionLimits
+from consumer.extraction.prompts import MARKERS, PromptTokenizer
 from consumer.extraction.reference import Quirks, start_reference
-from consumer.extraction.schema import encodable, legal_leaves
-from consumer.extraction.task import Task
-from consumer.extraction.tokenizer import MARKERS, PromptTokenizer
+from consumer.extraction.task import ExtractionLimits, ReferenceCrash, Task, encodable, legal_leaves
 from consumer.extraction.window import Cells, Window
 
 if TYPE_CHECKING:
     from consumer.events import TaskKind
-    from consumer.extraction.extraction import Extraction
+    from consumer.extraction.engine import Extraction
 
 FACTS, CALLS, ROUNDS = 20, 60, 20
 

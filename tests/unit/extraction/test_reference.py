@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from consumer.events import BadInput
-from consumer.extraction.crash import ReferenceCrash
 from consumer.extraction.reference import Quirks, start_reference
+from consumer.extraction.task import ReferenceCrash
 from consumer.extraction.window import Cells, Window
 
 if TYPE_CHECKING:
     from consumer.extraction.engine import Engine
-    from consumer.extraction.tokenizer import PromptTokenizer
+    from consumer.extraction.prompts import PromptTokenizer
 
 Mark = Callable[[Window, Sequence[tuple[int, int, int]]], Cells]
 

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.events import BadInput
-from consumer.extraction.limits import ExtractionLimits
-from consumer.extraction.schema import Branch, legal_leaves, parse_schema, shown
+from consumer.extraction.task import Branch, ExtractionLimits, legal_leaves, parse_schema, shown
 
 LIMITS = ExtractionLimits(types_per_level=3, schema_depth=2)
 

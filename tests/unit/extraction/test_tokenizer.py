@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.config.shipped import shipped
-from consumer.extraction.schema import encodable
-from consumer.extraction.tokenizer import MARKERS, PromptTokenizer, with_markers
+from consumer.extraction.prompts import MARKERS, PromptTokenizer, with_markers
+from consumer.extraction.task import encodable
 
 
 def raw() -> bytes:

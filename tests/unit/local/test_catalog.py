@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from consumer.local.catalog import Catalog
+from consumer.local.catalog import Catalog, ModelSource, VersionPolicy
 from consumer.local.refusal import Refusal
 from consumer.local.servable import State
-from consumer.local.versions import ModelSource, VersionPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

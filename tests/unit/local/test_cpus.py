@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from consumer.local.cpus import usable_cpus
+from consumer.local.model_server import usable_cpus
 
 if TYPE_CHECKING:
     from pathlib import Path

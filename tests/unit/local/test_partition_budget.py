@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.local.partition_budget import PARTITION_BYTES, PartitionBudget, PartitionFull, record_size
-from consumer.local.partitioning import partition_of
+from consumer.local.partition_budget import PARTITION_BYTES, PartitionBudget, PartitionFull, partition_of, record_size
 
 
 def test_a_record_that_just_fits_is_the_last_one() -> None:

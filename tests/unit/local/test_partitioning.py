@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from consumer.kafka.tools.reader import read_to_end
 from consumer.kafka.tools.sender import NewRecord, Sender
 from consumer.local.broker import EmbeddedBroker
-from consumer.local.partitioning import murmur2, partition_of
+from consumer.local.partition_budget import murmur2, partition_of
 
 
 @pytest.mark.parametrize(

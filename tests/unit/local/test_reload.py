@@ -8,9 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
+from consumer.local.catalog import ModelSource, VersionPolicy, read_config
 from consumer.local.refusal import Refusal
-from consumer.local.reload import read_config
-from consumer.local.versions import ModelSource, VersionPolicy
 from consumer.serving.descriptors import HANDLE_RELOAD_CONFIG
 
 

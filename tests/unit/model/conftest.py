@@ -128,7 +128,7 @@ def micro() -> Micro:
 @pytest.fixture(scope="session")
 def agreed() -> Callable[[int], Any]:
     """Markers of the micro vocabulary, for a number of cells per window."""
-    from consumer.serving.answers import GraphContract
+    from consumer.serving.tensors import GraphContract
 
     return lambda cells: GraphContract(-7, cells, 0, TYPE, frozenset((CLASSIFY, MULTICLASSIFY)))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from consumer.batching.shapes import PADDED_LENGTHS
+from consumer.batching.policy import PADDED_LENGTHS
 from consumer.serving.bundle import load_bundle
 
 if TYPE_CHECKING:
@@ -142,9 +142,8 @@ def test_the_loaded_model_answers_a_prompt(exported: Any) -> None:
     import tensorflow as tf
 
     from consumer.extraction.engine import Engine
-    from consumer.extraction.limits import ExtractionLimits
-    from consumer.extraction.task import Task
-    from consumer.serving.batches import pad
+    from consumer.extraction.task import ExtractionLimits, Task
+    from consumer.serving.tensors import pad
 
     bundle = load_bundle(exported.folder / "bundle")
     engine = Engine(bundle.tokenizer, bundle.limits, ExtractionLimits())
@@ -188,7 +187,7 @@ def test_warm_up_covers_every_shape(exported: Any) -> None:
 
 def test_the_default_warm_up_holds_the_largest_batch() -> None:
     """16,384 tokens are 32 windows of 512."""
-    from consumer.model.warmup import warmup_shapes
+    from consumer.model.export import warmup_shapes
 
     assert ("serving_default", 32, 512) in set(warmup_shapes(16_384))
 
@@ -218,9 +217,8 @@ def test_a_failing_self_check_leaves_nothing(tmp_path: Path, micro: Any, monkeyp
 def test_the_self_check_finds_one_wrong_tensor(exported: Any, demo_model: Path) -> None:
     """The written model passes for its own checkpoint, and not for one with a single tensor swapped."""
     from consumer.model.checkpoint import load_checkpoint
-    from consumer.model.samples import sample_windows
-    from consumer.model.self_check import SelfCheckError, self_check
-    from consumer.serving.answers import GraphContract
+    from consumer.model.self_check import SelfCheckError, sample_windows, self_check
+    from consumer.serving.tensors import GraphContract
 
     checkpoint, bundle = load_checkpoint(demo_model), load_bundle(exported.folder / "bundle")
     windows, agreed = sample_windows(bundle)[:1], GraphContract.of(bundle)
@@ -234,9 +232,8 @@ def test_the_self_check_finds_one_wrong_tensor(exported: Any, demo_model: Path) 
 def test_another_contract_fails_the_self_check(exported: Any, demo_model: Path) -> None:
     """The written graph must return the hash that the bundle has."""
     from consumer.model.checkpoint import load_checkpoint
-    from consumer.model.samples import sample_windows
-    from consumer.model.self_check import SelfCheckError, self_check
-    from consumer.serving.answers import GraphContract
+    from consumer.model.self_check import SelfCheckError, sample_windows, self_check
+    from consumer.serving.tensors import GraphContract
 
     bundle = load_bundle(exported.folder / "bundle")
     agreed = GraphContract.of(bundle)._replace(contract=bundle.contract + 1)

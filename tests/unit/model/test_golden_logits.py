@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from consumer.batching.shapes import padded_length
+from consumer.batching.policy import padded_length
 from consumer.extraction.window import Window
-from consumer.serving.answers import GraphContract
-from consumer.serving.batches import pad
+from consumer.serving.tensors import GraphContract, pad
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from consumer.serving.answers import legal_cells
-from consumer.serving.batches import pad
+from consumer.serving.tensors import legal_cells, pad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

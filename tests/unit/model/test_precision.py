@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from consumer.extraction.engine import Engine
-from consumer.extraction.limits import ExtractionLimits
-from consumer.extraction.task import Task
-from consumer.serving.batches import pad
+from consumer.extraction.task import ExtractionLimits, Task
+from consumer.serving.tensors import pad
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +74,7 @@ def cells(prompts: Any) -> Any:
     import tensorflow as tf
 
     from consumer.model.graph import RexUniNLU
-    from consumer.serving.answers import GraphContract, legal_cells
+    from consumer.serving.tensors import GraphContract, legal_cells
 
     checkpoint, bundle, windows = prompts
     agreed = GraphContract.of(bundle)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from consumer.batching.shapes import padded_length
+from consumer.batching.policy import padded_length
 from consumer.extraction.engine import Engine
-from consumer.extraction.limits import ExtractionLimits
-from consumer.extraction.task import Task
+from consumer.extraction.task import ExtractionLimits, Task
 from consumer.serving.protocol import Failure, ServingError
 
 if TYPE_CHECKING:
@@ -74,8 +73,7 @@ def test_a_window_with_more_cells_than_fit_is_repeated(random_model: Any, micro:
     """Its cells come from the dense signature, complete; its neighbour's from the compact one."""
     import tensorflow as tf
 
-    from consumer.serving.answers import legal_cells
-    from consumer.serving.batches import pad
+    from consumer.serving.tensors import legal_cells, pad
 
     windows = [micro.prompt(text=4, seed=1), micro.prompt(text=60, seed=2)]
     answer = predict(random_model, windows, 72)

@@ -25,7 +25,7 @@ def select(agreed: Callable[[int], Any]) -> Any:
     """Inputs of the signature and a logit matrix for each row -> (cells, scores, count), as the exported graph does."""
     import tensorflow as tf
 
-    from consumer.model import selection
+    from consumer.model import graph as selection
 
     matrix, column = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, 1], tf.int32)
 
@@ -76,7 +76,7 @@ prompts = st.builds(
 )
 def test_cells_are_those_of_the_contract(batch: list[Any], share: float, extra: int, micro: Any, select: Any) -> None:
     """For any prompts, markers, share of positive logits and padding: order, scores, fill and count."""
-    from consumer.serving.batches import pad
+    from consumer.serving.tensors import pad
 
     windows = [micro.prompt(prefixes, text, marker, seed) for prefixes, text, marker, seed in batch]
     length = max(window.length for window in windows) + extra
@@ -97,7 +97,7 @@ def test_cells_are_those_of_the_contract(batch: list[Any], share: float, extra: 
 
 def test_padding_that_looks_like_tokens_adds_no_cells(micro: Any, select: Any) -> None:
     """Pads filled with [TYPE], a real segment and high logits stay out."""
-    from consumer.serving.batches import pad
+    from consumer.serving.tensors import pad
 
     window = micro.prompt([(0, (1, 1))], text=3, marker=CLASSIFY)
     inputs = pad([window], window.length + 6, TYPE)
@@ -111,7 +111,7 @@ def test_padding_that_looks_like_tokens_adds_no_cells(micro: Any, select: Any) -
 
 def test_a_hint_without_a_text_has_no_cells(micro: Any, select: Any) -> None:
     """[CLS] hint [SEP], where the text would start behind the last token, is legal and finds nothing."""
-    from consumer.serving.batches import pad
+    from consumer.serving.tensors import pad
 
     full = micro.prompt([(0, (1,))], text=4)
     end = full.text_start
@@ -126,7 +126,7 @@ def test_a_hint_without_a_text_has_no_cells(micro: Any, select: Any) -> None:
 
 def test_largest_coordinates_survive_packing(micro: Any, select: Any) -> None:
     """Row 510 and column 510 of a window of 512 tokens come back exactly."""
-    from consumer.serving.batches import pad
+    from consumer.serving.tensors import pad
 
     window = micro.prompt([(0, (1,))], text=506)
     assert window.length == 512
@@ -139,7 +139,7 @@ def test_largest_coordinates_survive_packing(micro: Any, select: Any) -> None:
 
 def test_a_type_marker_inside_the_text_is_text(micro: Any, select: Any) -> None:
     """Where literal markers are honoured, a [TYPE] in the text opens a segment, but stands for no type of the hint."""
-    from consumer.serving.batches import pad
+    from consumer.serving.tensors import pad
 
     window = micro.prompt([(0, (1,))], text=3, marker=TYPE)
     window.segment[window.text_start :] = 258

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from consumer.extraction.tokenizer import MARKERS, PromptTokenizer
+from consumer.extraction.prompts import MARKERS, PromptTokenizer
 from consumer.model.encoder_config import CheckpointError, read_config
 from consumer.model.tokenizer import read_bundle
 
@@ -60,7 +60,7 @@ def test_the_flags_of_the_tokenizer_configuration_count(demo_model: Path, tmp_pa
 def test_the_contract_is_that_of_the_stored_file(demo_model: Path) -> None:
     """A folder's own tokenizer.json decides the contract, not how a release of transformers would write it."""
     from consumer.extraction.contract import PromptLimits, contract_hash
-    from consumer.extraction.tokenizer import with_markers
+    from consumer.extraction.prompts import with_markers
 
     stored = with_markers((demo_model / "tokenizer.json").read_bytes())
     bundle = read_bundle(demo_model, read_config(demo_model))

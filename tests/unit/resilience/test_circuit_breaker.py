@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.resilience.backoff import Backoff
+from consumer.resilience.call_limits import RetryBudget
 from consumer.resilience.circuit_breaker import Breaker
-from consumer.resilience.retry_budget import RetryBudget
 
 
 def state(breaker: Breaker) -> str:

@@ -6,8 +6,14 @@ import random
 
 import pytest
 
-from consumer.resilience.crashes import CONTROL_CALLS, CONTROL_SECONDS, CONTROL_SHARE, CRASHES, CrashRecord
-from consumer.resilience.exposure import Exposure
+from consumer.resilience.crash_evidence import (
+    CONTROL_CALLS,
+    CONTROL_SECONDS,
+    CONTROL_SHARE,
+    CRASHES,
+    CrashRecord,
+    Exposure,
+)
 
 
 class History:

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
 from consumer.extraction.contract import PromptLimits, contract_hash
-from consumer.extraction.tokenizer import PromptTokenizer, with_markers
+from consumer.extraction.prompts import PromptTokenizer, with_markers
 from consumer.serving.bundle import Bundle
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.extraction.window import Window
-from consumer.serving.answers import GraphContract, legal_cells
+from consumer.serving.tensors import GraphContract, legal_cells
 
 if TYPE_CHECKING:
     from consumer.serving.bundle import Bundle

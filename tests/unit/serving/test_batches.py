@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.extraction.window import Window
-from consumer.serving.batches import pad
+from consumer.serving.tensors import pad
 
 
 def window(length: int, text_start: int = 3) -> Window:

@@ -13,10 +13,10 @@ from consumer.config.task_files import load_tasks
 from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import DeadLetters
 from consumer.events import SourceRecord
-from consumer.extraction.facts import Extracted
+from consumer.extraction.task import Extracted
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_processor import Pipeline
-from consumer.worker.inference import Inference
+from consumer.worker.task_runner import Inference
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

@@ -18,13 +18,13 @@ from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import DeadLetters
 from consumer.delivery.outcome import Outcome
 from consumer.events import BadInput, SourceRecord
-from consumer.extraction.limits import ExtractionLimits
+from consumer.extraction.task import ExtractionLimits
 from consumer.resilience.backoff import Backoff
 from consumer.serving.dispatch.dispatcher import Dispatcher
 from consumer.serving.protocol import Failure, ServingError
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_processor import Pipeline
-from consumer.worker.inference import Inferrer
+from consumer.worker.task_runner import Inferrer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from consumer.codecs.avro_codec import ParsedSchema
     from consumer.extraction.task import Task
     from consumer.extraction.window import Window
-    from consumer.worker.inference import Inference
+    from consumer.worker.task_runner import Inference
 
 NOW = 1_790_000_000.0
 TASKS = load_tasks()

@@ -16,7 +16,7 @@ from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_processor import Pipeline
 
 if TYPE_CHECKING:
-    from consumer.worker.inference import Inference
+    from consumer.worker.task_runner import Inference
 
 NOW = 1_790_000_000.0
 ROUTE = RouteConfig(input="in", format="text", tasks=("sentiment",))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from consumer.delivery.partition import Partition
-from consumer.kafka.consume.pauses import Pauses
+from consumer.delivery.outcome import Partition
+from consumer.kafka.consume.assignment import Pauses
 from consumer.kafka.consume.poll_thread import BACKPRESSURE, DRAINING
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dead_letter_breaker import REASON as FLOOD

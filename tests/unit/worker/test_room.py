@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from consumer.worker.room import Room
+from consumer.worker.task_runner import Room
 
 
 def test_never_more_than_the_room_and_everyone_gets_a_turn() -> None:

@@ -6,12 +6,12 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from consumer.config.tree import Config, DeliveryConfig
-from consumer.delivery.partition import Partition
+from consumer.delivery.outcome import Partition
 from consumer.kafka.runtime import EdgeStatus, KafkaEdge
 from consumer.serving.dispatch.dispatcher import State
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dead_letter_breaker import FloodGate
-from consumer.worker.worker_status import STUCK_SECONDS, Health
+from consumer.worker.health import STUCK_SECONDS, Health
 
 if TYPE_CHECKING:
     from typing import Any

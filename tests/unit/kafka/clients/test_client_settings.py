@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from consumer.config.tree import Config, KafkaConfig
-from consumer.kafka.clients.client_settings import (
+from consumer.kafka.clients.settings import (
     consumer_settings,
     metadata_settings,
     producer_settings,

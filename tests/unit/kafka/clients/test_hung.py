@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.kafka.clients.failed import ClientFailed
-from consumer.kafka.clients.hung import HangWatch, Turning
+from consumer.kafka.clients.errors import ClientFailed
+from consumer.kafka.clients.watchdog import HangWatch, Turning
 
 
 class Bench:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError
 
-from consumer.kafka.clients.librdkafka_log import REPEAT_SECONDS, error_callback, librdkafka_logger
+from consumer.kafka.clients.errors import REPEAT_SECONDS, error_callback, librdkafka_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,13 @@ from confluent_kafka import Consumer, Producer
 
 from consumer.config.credential_files import CredentialFileError
 from consumer.config.tree import Config, KafkaConfig, SecurityConfig
-from consumer.kafka.clients.client_settings import consumer_settings, metadata_settings, producer_settings
-from consumer.kafka.clients.security import security_settings, way_out
+from consumer.kafka.clients.settings import (
+    consumer_settings,
+    metadata_settings,
+    producer_settings,
+    security_settings,
+    way_out,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.kafka.clients.stalled import LOOK_SECONDS, QUIET_SECONDS, STALLED_SECONDS, Stalled
+from consumer.kafka.clients.watchdog import LOOK_SECONDS, QUIET_SECONDS, STALLED_SECONDS, Stalled
 
 
 class Bench:

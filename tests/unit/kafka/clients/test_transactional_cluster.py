@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from consumer.config.tree import Config, DeliveryConfig, KafkaConfig
-from consumer.kafka.clients.cluster import ClusterUnreachable
-from consumer.kafka.clients.transactional_cluster import refuse_embedded
+from consumer.kafka.clients.cluster import ClusterUnreachable, refuse_embedded
 
 CONFIG = Config(
     kafka=KafkaConfig(bootstrap_servers="broker:1"),

@@ -11,9 +11,8 @@ import confluent_kafka
 import pytest
 from confluent_kafka import Message, Producer
 
-from consumer.delivery.partition import Partition
-from consumer.kafka.consume.assignment import source_record
-from consumer.kafka.consume.headers import readable_headers
+from consumer.delivery.outcome import Partition
+from consumer.kafka.consume.assignment import readable_headers, source_record
 from consumer.kafka.tools.reader import read_to_end, record_of
 from consumer.local.broker import EmbeddedBroker
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.kafka.clients.failed import ClientFailed
+from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.consume.membership import AGAIN_SECONDS, PLACE_SECONDS, Membership
 
 

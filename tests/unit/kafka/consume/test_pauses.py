@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from consumer.delivery.partition import Partition
-from consumer.kafka.consume.pauses import Pauses
+from consumer.delivery.outcome import Partition
+from consumer.kafka.consume.assignment import Pauses
 
 if TYPE_CHECKING:
     from confluent_kafka import TopicPartition

@@ -8,8 +8,8 @@ import pytest
 from confluent_kafka import KafkaError
 from runtime_simulation import PARTITIONS, Edge, Message
 
-from consumer.kafka.clients.failed import ClientFailed
-from consumer.kafka.clients.stalled import STALLED_SECONDS
+from consumer.kafka.clients.errors import ClientFailed
+from consumer.kafka.clients.watchdog import STALLED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,15 +11,13 @@ from hypothesis import strategies as st
 
 from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.delivery.ledger import Release
-from consumer.delivery.outcome import Outcome, Output
-from consumer.delivery.partition import Partition
+from consumer.delivery.outcome import Outcome, Output, Partition
 from consumer.events import SourceRecord
-from consumer.kafka.clients.failed import ClientFailed
-from consumer.kafka.clients.stalled import STALLED_SECONDS, Stalled
+from consumer.kafka.clients.errors import ClientFailed
+from consumer.kafka.clients.watchdog import STALLED_SECONDS, Stalled
 from consumer.kafka.commands import Finished
 from consumer.kafka.publish.at_least_once import Outbox
-from consumer.kafka.publish.oversize import Oversize
-from consumer.kafka.publish.partition_counts import PartitionCounts
+from consumer.kafka.publish.producers import Oversize, PartitionCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

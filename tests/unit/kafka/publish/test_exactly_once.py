@@ -13,16 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.delivery.ledger import Release
-from consumer.delivery.outcome import Outcome, Output
-from consumer.delivery.partition import Partition
+from consumer.delivery.outcome import Outcome, Output, Partition
 from consumer.events import SourceRecord
-from consumer.kafka.clients.failed import ClientFailed
-from consumer.kafka.clients.stalled import STALLED_SECONDS, Stalled
+from consumer.kafka.clients.errors import ClientFailed
+from consumer.kafka.clients.watchdog import STALLED_SECONDS, Stalled
 from consumer.kafka.commands import Finished
 from consumer.kafka.publish import exactly_once as transactions
 from consumer.kafka.publish.exactly_once import BLOCKED_FAILURES, LOST_SECONDS, Transactions
-from consumer.kafka.publish.oversize import Oversize
-from consumer.kafka.publish.partition_counts import PartitionCounts
+from consumer.kafka.publish.producers import Oversize, PartitionCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -3,7 +3,7 @@ from __future__ import annotations
 from confluent_kafka import KafkaError, KafkaException
 
 from consumer.delivery.outcome import Output
-from consumer.kafka.publish.partition_counts import KEYED, PartitionCounts
+from consumer.kafka.publish.producers import KEYED, PartitionCounts
 
 
 class Bench:

@@ -9,10 +9,9 @@ from confluent_kafka import KafkaError, KafkaException
 
 from consumer.delivery.outcome import Output
 from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
-from consumer.kafka.tools import replaying
+from consumer.kafka.tools import replayer as replaying
 from consumer.kafka.tools.replay_markers import marker_topic_fault
-from consumer.kafka.tools.replay_targets import ReplayTargets
-from consumer.kafka.tools.replaying import Replay, Replayer, ReplayFenced
+from consumer.kafka.tools.replayer import Replay, Replayer, ReplayFenced, ReplayTargets
 
 if TYPE_CHECKING:
     from collections.abc import Callable

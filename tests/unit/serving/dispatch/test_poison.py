@@ -23,7 +23,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from consumer.batching.policy import LengthCut
-from consumer.resilience.crashes import CRASHES
+from consumer.resilience.crash_evidence import CRASHES
 from consumer.serving.dispatch.dispatcher import Dispatcher, State
 from consumer.serving.protocol import Answer, Failure, Relief, ServingError
 from consumer.serving.refused import WindowRefused

@@ -7,8 +7,8 @@ import asyncio
 import virtual_time
 from dispatcher_harness import window
 
-from consumer.batching.queue import Pending
-from consumer.resilience.exposure import Exposure
+from consumer.batching.policy import Pending
+from consumer.resilience.crash_evidence import Exposure
 from consumer.serving.dispatch.batch import Entry, Group
 from consumer.serving.dispatch.poison_isolation import Quarantine
 

@@ -1,4 +1,4 @@
-"""librdkafka's own log lines and errors, led into Python's logging."""
+"""Errors that end a worker: one of its Kafka clients is of no use any more, or does not know where to go on."""
 
 from __future__ import annotations
 
@@ -7,16 +7,42 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
-from consumer.kafka.clients.failed import ClientFailed
-from consumer.kafka.clients.security import way_out
+from consumer.kafka.clients.settings import way_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from consumer.kafka.observer import EdgeObserver
 
+
+class ClientFailed(RuntimeError):  # noqa: N818 - named for what it is
+    """A client was fenced, or failed for good. A successor reads again what is not committed, so nothing is lost."""
+
+
+class NoSuchOffset(RuntimeError):  # noqa: N818 - named for what it is
+    """The group's offset is not in the log, and ``auto.offset.reset`` is ``error``: where to go on is for a person."""
+
+
+def kafka_cause(error: SystemError) -> KafkaException | None:
+    """The client's own error behind a SystemError; None when there is none.
+
+    confluent-kafka sets a fatal error's exception, serves delivery reports with it set, and so hides it behind
+    "returned a result with an exception set" (2.16: flush, poll and produce).
+    """
+    return error.__cause__ if isinstance(error.__cause__, KafkaException) else None
+
+
+def as_client_failure(error: BaseException) -> BaseException:
+    """``error``, as ClientFailed where a client's fatal error is what it comes from."""
+    client = kafka_cause(error) if isinstance(error, SystemError) else error
+    if not isinstance(client, KafkaException) or not client.args[0].fatal():
+        return error
+    return ClientFailed(f"A Kafka client failed for good: {client.args[0].name()}: {client.args[0].str()}")
+
+
+# librdkafka's own log lines and errors, led into Python's logging.
 
 REPEAT_SECONDS = 30.0
 """How often one and the same trouble is told. Clients try to connect up to several times a second."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import deque
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,14 +16,13 @@ from consumer.codecs.results import ModelUsed
 from consumer.events import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 
-    from consumer.extraction.engine import Engine
-    from consumer.extraction.extraction import Extraction
-    from consumer.extraction.facts import Extracted
-    from consumer.extraction.task import Task
+    from consumer.extraction.engine import Engine, Extraction
+    from consumer.extraction.task import Extracted, Task
     from consumer.extraction.window import Window
     from consumer.serving.dispatch.dispatcher import WindowAnswer
+
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -134,3 +135,53 @@ class _Run:
         return Inference(
             self.extraction.result(), self._model, self._queued, self._in_model, self._overflowed, restarts
         )
+
+
+# How much text may be under extraction at once.
+#
+# What is in flight is bounded in records and bytes; the windows of a record take far more memory than its bytes do.
+
+CHARACTERS = 1_000_000
+"""A review of 50,000 characters was measured to hold 8.3 MiB of windows and offsets per task: about 170 bytes a
+character, so this is some 170 MB. 2,000 usual reviews of 100 characters with three tasks each are 600,000."""
+
+
+class Room:
+    """Characters of text times tasks. One event loop's; first come, first served, so that a long text gets its turn."""
+
+    def __init__(self, characters: int = CHARACTERS) -> None:
+        self._size = self._free = characters
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def taken(self, characters: int) -> AsyncIterator[None]:
+        """Wait for room and hold it. A text larger than all the room takes all of it."""
+        characters = min(characters, self._size)
+        if self._waiting or characters > self._free:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((characters, turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                # It may have had its turn already; and those behind it must not wait for one that has left.
+                self._give_back(0 if turn.cancelled() else characters)
+                raise
+        else:
+            self._free -= characters
+        try:
+            yield
+        finally:
+            self._give_back(characters)
+
+    def _give_back(self, characters: int) -> None:
+        self._free += characters
+        while self._waiting:
+            wanted, turn = self._waiting[0]
+            if turn.cancelled():
+                self._waiting.popleft()
+                continue
+            if wanted > self._free:
+                return
+            self._waiting.popleft()
+            self._free -= wanted
+            turn.set_result(None)

@@ -1,19 +1,66 @@
-"""The options by which ``send`` and ``tail`` reach a cluster, and what they answer when they cannot."""
+"""The options by which commands take their configuration."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from consumer.cli.configured import config_options, loaded
+from consumer.config.layers import CONFIG_FILE_VARIABLE
+from consumer.config.problems import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    from consumer.config.loading import Loaded
+
 
 _Function = TypeVar("_Function", bound="Callable[..., Any]")
+
+
+class ConfigFailure(click.ClickException):
+    """A configuration that cannot be run; click prints its problems and ends with exit code 2."""
+
+    exit_code = ConfigError.exit_code
+
+
+def config_options(function: _Function) -> _Function:
+    """Add ``--config FILE`` (argument ``config_file``) and repeatable ``--set KEY=VALUE`` (argument ``overrides``)."""
+    set_option = click.option(
+        "--set",
+        "overrides",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Set one key, such as model.target=host:8500; may be given many times and wins over file and environment.",
+    )
+    file_option = click.option(
+        "--config",
+        "-c",
+        "config_file",
+        metavar="FILE",
+        envvar=CONFIG_FILE_VARIABLE,
+        help=f"YAML file with the configuration (also {CONFIG_FILE_VARIABLE}); without one the defaults hold.",
+    )
+    return file_option(set_option(function))
+
+
+def loaded(config_file: str | None, overrides: Sequence[str]) -> Loaded:
+    """The configuration from file, environment and flags. Raises ConfigFailure, which click turns into exit code 2."""
+    # Not at the top: --help should not load the task files' reader.
+    from consumer.config.loading import load
+
+    try:
+        return load(config_file, os.environ, overrides)
+    except ConfigError as error:
+        raise ConfigFailure(str(error)) from None
+
+
+# The options by which ``send`` and ``tail`` reach a cluster, and what they answer when they cannot.
+
 
 INTERRUPTED = 130
 
@@ -61,7 +108,7 @@ def cluster(
     config_file: str | None, overrides: Sequence[str], bootstrap_servers: str | None
 ) -> tuple[str, dict[str, Any]]:
     """Bootstrap address and librdkafka settings (security, mostly) from flags and configuration."""
-    from consumer.kafka.clients.client_settings import metadata_settings
+    from consumer.kafka.clients.settings import metadata_settings
 
     config = loaded(config_file, overrides).config
     try:

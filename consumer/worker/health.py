@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from consumer.telemetry.metrics import Metrics
     from consumer.telemetry.status import WorkerStatus
     from consumer.worker.dead_letter_breaker import FloodGate
+
 
 STUCK_SECONDS = 60.0
 """A thread whose loop has not come round for this long is stuck. A rebalance may hold the poll thread for a while, so
@@ -113,3 +116,11 @@ class Health:
         if edge is None:
             return "starting"
         return "paused" if edge.paused else "consuming"
+
+
+# The name by which logs and /status tell workers apart.
+
+
+def worker_name() -> str:
+    """Unique among the live workers of a group: host and process."""
+    return f"{socket.gethostname()}-{os.getpid()}"

@@ -1,0 +1,230 @@
+"""Records of the result and dead-letter topics as lines: for a reader, or as JSON for a machine."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from consumer.delivery.dead_letters import KIP_1191, PREFIX, SPRING
+from consumer.delivery.letters import header_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from consumer.delivery.letters import Letter, Sieve
+    from consumer.events import SourceRecord
+
+
+_ID_WIDTH = 20
+_TASK_WIDTH = 18
+
+
+def readable_line(record: SourceRecord) -> str:
+    """One line: a result's event, task and facts; a dead letter's place and reason; of anything else only its size.
+
+    A dead letter's value and the value of a record that is no result are never shown.
+    """
+    headers = header_texts(record)
+    if PREFIX + "class" in headers:
+        return _dead_letter_line(headers)
+    result = _result(record.value)
+    if result is None:
+        size = "null value" if record.value is None else f"{len(record.value)} bytes"
+        return printable(f"{record.topic}-{record.partition}@{record.offset}  not a JSON result, {size} (see --json)")
+    facts = "; ".join(_path(path) for path in result["extractions"]) or click.style("nothing found", dim=True)
+    event_id, task = printable(str(result.get("event_id", "?"))), printable(str(result.get("task", "?")))
+    warnings = result.get("warnings")
+    noted = click.style(f"  {printable(str(warnings))}", fg="yellow") if warnings else ""
+    return f"{event_id:<{_ID_WIDTH}}  {task:<{_TASK_WIDTH}}  {facts}{noted}"
+
+
+def record_json(record: SourceRecord) -> str:
+    """A result's own JSON; any other record as an object with its place, key, headers and value.
+
+    Bytes that are not UTF-8 stand under ``key_base64``, ``value_base64``, and in headers as ``{"base64": ...}``.
+    """
+    if record.value is not None and _result(record.value) is not None:
+        text = record.value.decode()
+        return json.dumps(json.loads(text), ensure_ascii=False) if "\n" in text or "\r" in text else text
+    described: dict[str, Any] = {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "timestamp": record.timestamp_ms,
+        **text_or_base64("key", record.key),
+        "headers": [[name, header_value(value)] for name, value in record.headers],
+        **text_or_base64("value", record.value),
+    }
+    return json.dumps(described, ensure_ascii=False)
+
+
+def printable(text: str) -> str:
+    """Text without what would move a terminal's cursor or change its colours: reviews are anybody's text."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def _dead_letter_line(headers: Mapping[str, str]) -> str:
+    place = "{}-{}@{}".format(*(headers.get(KIP_1191 + part, "?") for part in ("topic", "partition", "offset")))
+    stage, reason = headers.get(PREFIX + "stage", "?"), headers[PREFIX + "class"]
+    task = f" task {headers[PREFIX + 'task']}" if headers.get(PREFIX + "task") else ""
+    attempts = f" (attempts: {headers[PREFIX + 'attempts']})" if PREFIX + "attempts" in headers else ""
+    message = headers.get(KIP_1191 + "message") or headers.get(PREFIX + "exception", "")
+    label = click.style("dead letter", fg="red")
+    return f"{label}  {printable(place)}  {printable(f'{stage}/{reason}{task}: {message}{attempts}')}"
+
+
+def _result(value: bytes | None) -> dict[str, Any] | None:
+    """The value as an extraction result, or None when it is something else."""
+    try:
+        content = json.loads(value or b"")
+    except (ValueError, RecursionError):
+        return None
+    paths = content.get("extractions") if isinstance(content, dict) else None
+    if not isinstance(paths, list):
+        return None
+    if not all(isinstance(path, list) and all(isinstance(fact, dict) for fact in path) for path in paths):
+        return None
+    return cast("dict[str, Any]", content)
+
+
+def _path(path: Sequence[Mapping[str, Any]]) -> str:
+    return " > ".join(_fact(fact) for fact in path)
+
+
+def _fact(fact: Mapping[str, Any]) -> str:
+    span = fact.get("span")
+    return printable(str(fact.get("type", "?")) if span is None else f"{fact.get('type', '?')}={span}")
+
+
+def text_or_base64(name: str, value: bytes | None) -> dict[str, str | None]:
+    """``{name: text}``, or ``{name_base64: ...}`` for what is not UTF-8."""
+    if value is None:
+        return {name: None}
+    try:
+        return {name: value.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(value).decode()}
+
+
+def header_value(value: bytes | None) -> str | dict[str, str] | None:
+    """A header's text, or ``{"base64": ...}`` for what is not UTF-8."""
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}
+
+
+# Dead letters as lines, for a reader or as JSON for a machine. Their values are shown only where that is asked for.
+
+_SPRING_NUMBERS = {SPRING + "original-partition", SPRING + "original-offset", SPRING + "original-timestamp"}
+COLUMNS = f"{'failed at (UTC)':<19}  {'stage/class':<26}  {'task':<18}  {'replays':>7}  id: message"
+
+
+def row(letter: Letter) -> str:
+    """One letter in the columns of ``COLUMNS``; a longer entry pushes the others on."""
+    message = printable(letter.message)
+    return (
+        f"{_moment(letter.failed_at_ms):<19}  {printable(f'{letter.stage}/{letter.reason}'):<26}  "
+        f"{printable(letter.shown_task or '-'):<18}  {letter.replay_count:>7}  {printable(letter.shown_id)}: {message}"
+    )
+
+
+def fields(letter: Letter) -> dict[str, Any]:
+    """What is said of a failure: no key, no value, none of the record's own headers."""
+    said = {
+        name.removeprefix(PREFIX): text for name, text in header_texts(letter.record).items() if name.startswith(PREFIX)
+    }
+    record = letter.record
+    return {
+        "id": letter.shown_id,
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "stage": letter.stage,
+        "class": letter.reason,
+        "task": letter.shown_task,
+        "message": letter.message,
+        "exception": said.get("exception"),
+        "attempts": int(attempts) if (attempts := said.get("attempts", "")).isdecimal() else None,
+        "first_failed_at": said.get("first-failed-at"),
+        "failed_at": said.get("failed-at"),
+        "model": said.get("model"),
+        "model_version": said.get("model-version"),
+        "service_version": said.get("service-version"),
+        "replay_count": letter.replay_count,
+        "value_bytes": None if record.value is None else len(record.value),
+        "dead_letter": {"topic": record.topic, "partition": record.partition, "offset": record.offset},
+    }
+
+
+def in_full(letter: Letter, *, replayed: bool, with_value: bool) -> dict[str, Any]:
+    """``fields``, whether it was replayed, key and headers, and the value if asked for."""
+    record = letter.record
+    return {
+        **fields(letter),
+        "replayed": replayed,
+        **text_or_base64("key", record.key),
+        "headers": [
+            [
+                name,
+                int.from_bytes(value, "big", signed=True) if value and name in _SPRING_NUMBERS else header_value(value),
+            ]
+            for name, value in record.headers
+        ],
+        **(text_or_base64("value", record.value) if with_value else {}),
+    }
+
+
+def lines_in_full(described: dict[str, Any]) -> list[str]:
+    """What ``in_full`` gives, a line for each header."""
+    place = described["dead_letter"]
+    lines = [
+        f"{printable(described['id'])}  ({printable(place['topic'])}-{place['partition']}@{place['offset']})",
+        f"  replayed  {'yes' if described['replayed'] else 'no'}",
+        f"  key       {_shown(described, 'key')}",
+        *(f"  header    {printable(name)}: {printable(str(value))}" for name, value in described["headers"]),
+    ]
+    if "value" in described or "value_base64" in described:
+        return [*lines, f"  value     {_shown(described, 'value')}"]
+    size = described["value_bytes"]
+    return [*lines, "  value     omitted" if size is None else f"  value     {size} bytes; --value shows them"]
+
+
+def counts(sieve: Sieve) -> str:
+    """How many letters of which class there were, and what was left out."""
+    total = sum(sieve.by_class.values())
+    classes = ", ".join(f"{count} {stage}/{reason}" for (stage, reason), count in sieve.by_class.most_common())
+    others = [
+        f"{count} {what}"
+        for count, what in (
+            (sieve.replayed, "replayed already"),
+            (sieve.copies, "further copies"),
+            (sieve.strangers, "records that are no dead letters"),
+        )
+        if count
+    ]
+    text = click.style(f"{total} dead letters", bold=True) + (f": {printable(classes)}" if classes else "")
+    return f"{text} (besides {', '.join(others)})" if others else text
+
+
+def json_line(content: dict[str, Any]) -> str:
+    """One line."""
+    return json.dumps(content, ensure_ascii=False)
+
+
+def _moment(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return "?"
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).replace(tzinfo=None).isoformat(" ", "seconds")
+
+
+def _shown(described: dict[str, Any], name: str) -> str:
+    if f"{name}_base64" in described:
+        return f"(base64) {described[f'{name}_base64']}"
+    return "null" if described[name] is None else printable(described[name])
