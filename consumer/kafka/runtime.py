@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from consumer.delivery.admission import Admission
+from consumer.delivery.commands import Command, Drain, Finished, Stop
 from consumer.kafka.clients.cluster import ClusterUnreachable, look_up
 from consumer.kafka.clients.errors import error_callback
 from consumer.kafka.clients.settings import (
@@ -26,7 +27,6 @@ from consumer.kafka.clients.settings import (
     transaction_settings,
 )
 from consumer.kafka.clients.watchdog import OWN_SECONDS, HangWatch, Stalled, Turning
-from consumer.kafka.commands import Command, Drain, Finished, Stop
 from consumer.kafka.consume.lag import INTERVAL_SECONDS, LagWatch
 from consumer.kafka.consume.poll_thread import JOIN_SECONDS, Source
 from consumer.kafka.publish.at_least_once import Outbox
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from consumer.delivery.ledger import Release
     from consumer.delivery.outcome import Outcome, Output, Partition
     from consumer.events import SourceRecord
-    from consumer.kafka.observer import EdgeObserver
+    from consumer.kafka.clients.observer import EdgeObserver
     from consumer.kafka.publish.release_thread import Publisher
 
 logger = logging.getLogger(__name__)

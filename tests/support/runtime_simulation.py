@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, TopicPartition
 
 from consumer.delivery.admission import Admission
+from consumer.delivery.commands import Command, Finished, Lost, Revoke
 from consumer.delivery.outcome import Outcome, Output, Partition
-from consumer.kafka.commands import Command, Finished, Lost, Revoke
 from consumer.kafka.consume.poll_thread import Source
 from consumer.kafka.publish.release_thread import ReleaseThread
 

@@ -14,7 +14,7 @@ from consumer.kafka.clients.settings import way_out
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from consumer.kafka.observer import EdgeObserver
+    from consumer.kafka.clients.observer import EdgeObserver
 
 
 class ClientFailed(RuntimeError):  # noqa: N818 - named for what it is

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from consumer.delivery.outcome import Partition
     from consumer.events import Header
-    from consumer.kafka.observer import EdgeObserver
+    from consumer.kafka.clients.observer import EdgeObserver
 
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError
 
     from consumer.delivery.outcome import Partition
-    from consumer.kafka.observer import EdgeObserver
+    from consumer.kafka.clients.observer import EdgeObserver
 
 
 logger = logging.getLogger(__name__)

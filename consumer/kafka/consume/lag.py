@@ -23,7 +23,7 @@ from consumer.kafka.clients.errors import librdkafka_logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from consumer.kafka.observer import EdgeObserver
+    from consumer.kafka.clients.observer import EdgeObserver
 
 INTERVAL_SECONDS = 10.0
 REQUEST_SECONDS = 5.0

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from consumer.delivery.admission import InFlight, RevokeBudget
+from consumer.delivery.commands import Assigned, Command, Delivered, Drain, EndReached, Lost, Revoke
 from consumer.delivery.outcome import Partition
 from consumer.kafka.clients.errors import ClientFailed, NoSuchOffset, error_callback, librdkafka_logger
 from consumer.kafka.clients.settings import MAX_POLL_INTERVAL_MS
 from consumer.kafka.clients.watchdog import OWN_SECONDS, Stalled
-from consumer.kafka.commands import Assigned, Command, Delivered, Drain, EndReached, Lost, Revoke
 from consumer.kafka.consume.assignment import Assignment, Pauses, source_record
 from consumer.kafka.consume.committer import Committer
 from consumer.kafka.consume.membership import Membership
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from consumer.delivery.admission import Admission
     from consumer.events import SourceRecord
-    from consumer.kafka.observer import EdgeObserver
+    from consumer.kafka.clients.observer import EdgeObserver
 
 logger = logging.getLogger(__name__)
 

@@ -26,11 +26,11 @@ from consumer.kafka.publish.producers import NOTHING_LEFT
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from consumer.delivery.commands import Finished
     from consumer.delivery.ledger import Release
     from consumer.delivery.outcome import Output, Partition
+    from consumer.kafka.clients.observer import EdgeObserver
     from consumer.kafka.clients.watchdog import Stalled
-    from consumer.kafka.commands import Finished
-    from consumer.kafka.observer import EdgeObserver
     from consumer.kafka.publish.producers import Oversize, PartitionCounts
 
 logger = logging.getLogger(__name__)

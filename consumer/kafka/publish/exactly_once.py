@@ -28,11 +28,11 @@ from consumer.kafka.publish.transaction import SLICE_SECONDS, Held, Refused, Tra
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from consumer.delivery.commands import Finished
     from consumer.delivery.ledger import Release
     from consumer.delivery.outcome import Partition
+    from consumer.kafka.clients.observer import EdgeObserver
     from consumer.kafka.clients.watchdog import Stalled
-    from consumer.kafka.commands import Finished
-    from consumer.kafka.observer import EdgeObserver
     from consumer.kafka.publish.producers import Oversize, PartitionCounts
     from consumer.kafka.publish.transaction import Ownership, Producers
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from consumer.delivery.outcome import Output
     from consumer.events import SourceRecord
-    from consumer.kafka.observer import EdgeObserver
+    from consumer.kafka.clients.observer import EdgeObserver
 
 
 class Producers:

@@ -13,10 +13,7 @@ import time
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
-from consumer.delivery.ledger import Ledger, Release
-from consumer.delivery.outcome import Partition
-from consumer.kafka.clients.errors import as_client_failure
-from consumer.kafka.commands import (
+from consumer.delivery.commands import (
     Assigned,
     Command,
     Delivered,
@@ -27,12 +24,15 @@ from consumer.kafka.commands import (
     Revoke,
     Stop,
 )
+from consumer.delivery.ledger import Ledger, Release
+from consumer.delivery.outcome import Partition
+from consumer.kafka.clients.errors import as_client_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from consumer.delivery.ledger import Order
-    from consumer.kafka.observer import EdgeObserver
+    from consumer.kafka.clients.observer import EdgeObserver
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from confluent_kafka import TopicPartition
 
+    from consumer.delivery.commands import Finished
     from consumer.delivery.ledger import Release
     from consumer.delivery.outcome import Output, Partition
-    from consumer.kafka.commands import Finished
     from consumer.kafka.publish.producers import Oversize, PartitionCounts
 
 SLICE_SECONDS = 1.0

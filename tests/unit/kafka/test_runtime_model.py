@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from runtime_simulation import PARTITIONS, Edge, Step
 
-from consumer.kafka.commands import Drain
+from consumer.delivery.commands import Drain
 
 if TYPE_CHECKING:
     from consumer.delivery.ledger import Order

@@ -9,13 +9,13 @@ from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumer.delivery.commands import Finished
 from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.delivery.ledger import Release
 from consumer.delivery.outcome import Outcome, Output, Partition
 from consumer.events import SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.watchdog import STALLED_SECONDS, Stalled
-from consumer.kafka.commands import Finished
 from consumer.kafka.publish.at_least_once import Outbox
 from consumer.kafka.publish.producers import Oversize, PartitionCounts
 

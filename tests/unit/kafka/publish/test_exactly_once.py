@@ -12,12 +12,12 @@ from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consumer.delivery.commands import Finished
 from consumer.delivery.ledger import Release
 from consumer.delivery.outcome import Outcome, Output, Partition
 from consumer.events import SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.watchdog import STALLED_SECONDS, Stalled
-from consumer.kafka.commands import Finished
 from consumer.kafka.publish import exactly_once as transactions
 from consumer.kafka.publish.exactly_once import BLOCKED_FAILURES, LOST_SECONDS, Transactions
 from consumer.kafka.publish.producers import Oversize, PartitionCounts

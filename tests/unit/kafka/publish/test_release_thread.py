@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from consumer.delivery.commands import Assigned, Command, Delivered, Drain, EndReached, Finished, Lost, Revoke, Stop
 from consumer.delivery.outcome import Outcome, Output, Partition
 from consumer.events import SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
-from consumer.kafka.commands import Assigned, Command, Delivered, Drain, EndReached, Finished, Lost, Revoke, Stop
 from consumer.kafka.publish.release_thread import ReleaseThread
 
 if TYPE_CHECKING:
