@@ -164,7 +164,7 @@ class RevokeBudget:
         return SAFETY * sorted(self._samples)[math.ceil(QUANTILE * len(self._samples)) - 1]
 
 
-# The records in flight, as both threads of the edge see them: one adds, the other takes away, both may wait.
+# The records in flight, as both threads of the runtime see them: one adds, the other takes away, both may wait.
 
 
 class InFlight:

@@ -44,7 +44,7 @@ class Outcome:
             )
 
 
-# Names of partitions, as the ledger and the Kafka edge speak of them.
+# Names of partitions, as the ledger and the Kafka runtime speak of them.
 
 
 class Partition(NamedTuple):

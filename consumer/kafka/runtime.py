@@ -1,6 +1,6 @@
-"""The Kafka edge: threads that poll, release, and watch lag and hanging calls, tied together. The only way to Kafka.
+"""The Kafka runtime: threads that poll, release, and watch lag and hanging calls, tied together. The only way to Kafka.
 
-Records arrive by ``on_records``; each is answered once by ``finish``. What the edge guarantees in return: an offset is
+Records arrive by ``on_records``; each is answered once by ``finish``. What the runtime guarantees in return: an offset is
 committed only when every output of every record before it is acknowledged (in exactly_once: in the same transaction),
 results leave in the configured order, and what is in flight stays within the configured bounds.
 """
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from consumer.delivery.ledger import Release
     from consumer.delivery.outcome import Outcome, Output, Partition
     from consumer.events import SourceRecord
-    from consumer.kafka.clients.observer import EdgeObserver
+    from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.publish.release_thread import Publisher
 
 logger = logging.getLogger(__name__)
@@ -67,8 +67,8 @@ two round trips."""
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeStatus:
-    """A moment of the edge. Ages are seconds since the thread's loop last came round."""
+class RuntimeStatus:
+    """A moment of the runtime. Ages are seconds since the thread's loop last came round."""
 
     joined: bool
     assignment: Mapping[Partition, int]
@@ -83,12 +83,12 @@ class EdgeStatus:
     """Topics that take no output now."""
 
 
-class KafkaEdge:
+class KafkaRuntime:
     """One consumer, one producer.
 
-    Callbacks run on the edge's threads and must be quick. ``on_records`` receives polled records; ``on_revoked`` the
+    Callbacks run on the runtime's threads and must be quick. ``on_records`` receives polled records; ``on_revoked`` the
     epochs that ended, whose records need no ``finish`` any more (it would be ignored). ``too_large`` makes the dead
-    letter of a result that its topic refuses for its size. ``on_fatal`` is called, once, with what ended the edge: the
+    letter of a result that its topic refuses for its size. ``on_fatal`` is called, once, with what ended the runtime: the
     process should then exit; its successor reads again what was not committed.
 
     Raises ValueError for settings that cannot be, KafkaException for those that librdkafka refuses.
@@ -102,7 +102,7 @@ class KafkaEdge:
         on_revoked: Callable[[Mapping[Partition, int]], None],
         too_large: Callable[[SourceRecord, Output], Output],
         on_fatal: Callable[[BaseException], None],
-        observer: EdgeObserver,
+        observer: KafkaObserver,
         revoke_seconds: float = REVOKE_SECONDS,
         join_seconds: float = JOIN_SECONDS,
         lag_seconds: float = INTERVAL_SECONDS,
@@ -220,11 +220,11 @@ class KafkaEdge:
         ended = _join(self._release.thread, end)
         return emptied and left and ended and self._source.left_whole and not self._failed.is_set()
 
-    def status(self) -> EdgeStatus:
+    def status(self) -> RuntimeStatus:
         """How things stand. From any thread."""
         now = time.monotonic()
         events, size = self._source.in_flight
-        return EdgeStatus(
+        return RuntimeStatus(
             joined=self._source.joined,
             assignment=self._source.epochs,
             paused=self._source.paused,
@@ -255,7 +255,7 @@ class KafkaEdge:
     def _fatal(self, error: BaseException) -> None:
         if not self._failed.is_set():
             self._failed.set()
-            logger.critical("The Kafka edge ends: %s", error)
+            logger.critical("The Kafka runtime ends: %s", error)
             self._on_fatal(error)
 
 

@@ -31,7 +31,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class Intake(Protocol):
-    """What the gate opens and closes; ``KafkaEdge`` has it. All of it may be called from any thread."""
+    """What the gate opens and closes; ``KafkaRuntime`` has it. All of it may be called from any thread."""
 
     def pause(self, reason: str) -> None:
         """Stop consuming for ``reason``."""

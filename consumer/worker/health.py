@@ -12,7 +12,7 @@ from consumer.serving.dispatch.dispatcher import State
 
 if TYPE_CHECKING:
     from consumer.config.tree import Config
-    from consumer.kafka.runtime import EdgeStatus, KafkaEdge
+    from consumer.kafka.runtime import KafkaRuntime, RuntimeStatus
     from consumer.telemetry.metrics import Metrics
     from consumer.telemetry.status import WorkerStatus
     from consumer.worker.dead_letter_breaker import FloodGate
@@ -32,7 +32,7 @@ class Health:
         self._worker = worker
         self._metrics = metrics
         self._started = time.monotonic()
-        self.edge: KafkaEdge | None = None
+        self.runtime: KafkaRuntime | None = None
         self.serving = State.OK
         self.registry: str | None = None
         self.model_available = False
@@ -43,8 +43,8 @@ class Health:
     def live(self) -> tuple[bool, dict[str, object]]:
         """Whether every loop turns. Never false for a broker or a model server."""
         ages = {"loop": time.monotonic() - self.loop_turned_at}
-        if (edge := self.edge) is not None:
-            status = edge.status()
+        if (runtime := self.runtime) is not None:
+            status = runtime.status()
             ages |= {"poll": status.poll_age, "release": status.release_age}
         stuck = {name: round(age, 1) for name, age in ages.items() if age > STUCK_SECONDS}
         return not stuck, {"stuck_seconds": stuck}
@@ -56,7 +56,7 @@ class Health:
 
     def reasons(self) -> list[str]:
         """Why the worker is not ready, in words; empty when it is."""
-        edge = self.edge.status() if self.edge is not None else None
+        runtime = self.runtime.status() if self.runtime is not None else None
         found = []
         if self.draining:
             found.append("draining")
@@ -70,36 +70,36 @@ class Health:
             found.append(self.registry)
         if (flooded := self._flood.unready()) is not None:
             found.append(flooded)
-        if edge is None or not edge.joined:
+        if runtime is None or not runtime.joined:
             found.append("not joined to the consumer group")
-        elif edge.blocked_outputs:
-            found.append(f"output refused by {', '.join(edge.blocked_outputs)}")
+        elif runtime.blocked_outputs:
+            found.append(f"output refused by {', '.join(runtime.blocked_outputs)}")
         return found
 
     def status(self) -> WorkerStatus:
         """Everything at this moment, for people and for the page."""
-        edge = self.edge.status() if self.edge is not None else None
+        runtime = self.runtime.status() if self.runtime is not None else None
         reasons = self.reasons()
         return {
             "service": "rexstream",
             "version": __version__,
             "worker": self._worker,
-            "state": self._state(edge),
+            "state": self._state(runtime),
             "uptime_seconds": round(time.monotonic() - self._started, 1),
             "ready": not reasons,
             "reasons": reasons,
             "assignment": [
-                {"topic": partition.topic, "partition": partition.number, "lag": edge.lag.get(partition)}
-                for partition in sorted(edge.assignment)
+                {"topic": partition.topic, "partition": partition.number, "lag": runtime.lag.get(partition)}
+                for partition in sorted(runtime.assignment)
             ]
-            if edge
+            if runtime
             else [],
             "in_flight": {
-                "events": edge.in_flight_events if edge else 0,
-                "bytes": edge.in_flight_bytes if edge else 0,
+                "events": runtime.in_flight_events if runtime else 0,
+                "bytes": runtime.in_flight_bytes if runtime else 0,
                 "windows": self.windows_in_flight,
             },
-            "paused": list(edge.paused) if edge else [],
+            "paused": list(runtime.paused) if runtime else [],
             "flood": self._flood.status(),
             "model": {
                 "target": self._config.model.target,
@@ -110,12 +110,12 @@ class Health:
             **self._metrics.recent(),
         }
 
-    def _state(self, edge: EdgeStatus | None) -> str:
+    def _state(self, runtime: RuntimeStatus | None) -> str:
         if self.draining:
             return "draining"
-        if edge is None:
+        if runtime is None:
             return "starting"
-        return "paused" if edge.paused else "consuming"
+        return "paused" if runtime.paused else "consuming"
 
 
 # The name by which logs and /status tell workers apart.

@@ -1,4 +1,4 @@
-"""What the Kafka edge reports, as metrics and log lines."""
+"""What the Kafka runtime reports, as metrics and log lines."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 
 
-class EdgeMetrics:
-    """Implements the edge's ``EdgeObserver``. Called from its threads."""
+class KafkaMetrics:
+    """Implements the runtime's ``KafkaObserver``. Called from its threads."""
 
     def __init__(self, metrics: Metrics, ended: Callable[[SourceRecord, Outcome], None]) -> None:
         """``ended`` hears of every record whose outputs are durable."""
@@ -51,7 +51,7 @@ class EdgeMetrics:
             _log.info("consumption resumed")
 
     def rebalanced(self, kind: Literal["assigned", "revoked", "lost", "rewound"], partitions: int) -> None:
-        """Logged with the partitions by the edge itself."""
+        """Logged with the partitions by the runtime itself."""
         _log.info("rebalance", kind=kind, partitions=partitions)
 
     def committed(self, partitions: int) -> None:
@@ -59,7 +59,7 @@ class EdgeMetrics:
         _log.debug("offsets committed", partitions=partitions)
 
     def commit_failed(self, code: str) -> None:
-        """Tried again by the edge."""
+        """Tried again by the runtime."""
         _log.warning("commit failed", code=code)
 
     def produce_refused(self, topic: str, code: str) -> None:
@@ -76,5 +76,5 @@ class EdgeMetrics:
         _log.debug("kafka client error", client=client, code=code)
 
     def lag(self, lags: Mapping[Partition, int]) -> None:
-        """Queried by the edge on a timer."""
+        """Queried by the runtime on a timer."""
         self._metrics.consumer_lag({(partition.topic, partition.number): lag for partition, lag in lags.items()})

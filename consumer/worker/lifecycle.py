@@ -1,6 +1,6 @@
 """A worker: wires the parts together and is the only place that knows them all.
 
-Three threads and a loop: the Kafka edge's poll and release threads, the HTTP thread, and the event loop of ``run``, on
+Three threads and a loop: the Kafka runtime's poll and release threads, the HTTP thread, and the event loop of ``run``, on
 which records are decoded, windows are made and models are called.
 """
 
@@ -27,7 +27,7 @@ from consumer.extraction.engine import Engine
 from consumer.extraction.task import ExtractionLimits, Task
 from consumer.kafka.clients.cluster import refuse_embedded
 from consumer.kafka.clients.errors import ClientFailed
-from consumer.kafka.runtime import KafkaEdge
+from consumer.kafka.runtime import KafkaRuntime
 from consumer.serving.bundle import load_bundle
 from consumer.serving.channels import read_credentials
 from consumer.serving.client import TfServingClient
@@ -37,7 +37,7 @@ from consumer.telemetry.metrics import Metrics
 from consumer.worker.dead_letter_breaker import FloodGate
 from consumer.worker.event_processor import Pipeline
 from consumer.worker.health import Health
-from consumer.worker.kafka_metrics import EdgeMetrics
+from consumer.worker.kafka_metrics import KafkaMetrics
 from consumer.worker.task_runner import Inferrer
 
 if TYPE_CHECKING:
@@ -180,55 +180,55 @@ class Worker:
             self._loop.call_soon_threadsafe(put)
 
         try:
-            edge = KafkaEdge(
+            runtime = KafkaRuntime(
                 self._config,
                 self._routes.inputs,
                 on_records,
                 lambda epochs: self._from_thread(self._drop, epochs),
                 self._flood.noting(pipeline.too_large),
                 lambda error: self._from_thread(self._fatal, error),
-                EdgeMetrics(self._metrics, self._flood.ended),
+                KafkaMetrics(self._metrics, self._flood.ended),
             )
         except (ValueError, KafkaException) as error:
             _log.error("kafka.client has settings that cannot be", reason=str(error))
             self._exit = EXIT_USAGE
             return
-        self._health.edge = self._flood.intake = edge
+        self._health.runtime = self._flood.intake = runtime
         if (reason := _PAUSE.get(self._dispatcher.state)) is not None:
-            edge.pause(reason)
-        edge.start()
-        self._in_background(self._admit(intake, pipeline, edge))
+            runtime.pause(reason)
+        runtime.start()
+        self._in_background(self._admit(intake, pipeline, runtime))
         self._in_background(self._watch_model(client))
         _log.info("consuming", topics=list(self._routes.inputs), group=self._config.kafka.group_id)
         await self._stopping.wait()
         self._health.draining = True
         grace = self._config.delivery.grace_seconds if self._exit not in (EXIT_FAILED, EXIT_FENCED) else 0.0
-        drained = await asyncio.to_thread(edge.drain, grace)
-        self._health.edge = None
+        drained = await asyncio.to_thread(runtime.drain, grace)
+        self._health.runtime = None
         if not drained and self._exit == EXIT_OK:
             self._exit = EXIT_FAILED
 
-    async def _admit(self, intake: asyncio.Queue[SourceRecord], pipeline: Pipeline, edge: KafkaEdge) -> None:
+    async def _admit(self, intake: asyncio.Queue[SourceRecord], pipeline: Pipeline, runtime: KafkaRuntime) -> None:
         """Start one task per record, and let answers in between: decoding a handful in one go would delay them."""
         while True:
             record = await intake.get()
             key = (Partition.of(record), record.epoch)
             if record.epoch <= self._ended.get(key[0], -1):
                 continue
-            task = asyncio.create_task(self._process(record, pipeline, edge))
+            task = asyncio.create_task(self._process(record, pipeline, runtime))
             running = self._events.setdefault(key, set())
             running.add(task)
             task.add_done_callback(running.discard)
             await asyncio.sleep(0)
 
-    async def _process(self, record: SourceRecord, pipeline: Pipeline, edge: KafkaEdge) -> None:
+    async def _process(self, record: SourceRecord, pipeline: Pipeline, runtime: KafkaRuntime) -> None:
         try:
             outcome = await pipeline.process(record)
         except Exception as error:
             _log.exception("a defect: this record has no outcome, so nothing from it on is committed")
             self._fatal(error)
             return
-        edge.finish(record, outcome)
+        runtime.finish(record, outcome)
 
     def _objective_seconds(self) -> float:
         """Until an event's last window is answered; a transaction may wait for company after that."""
@@ -263,18 +263,18 @@ class Worker:
             _log.error("the model server cannot be used", state=state.value, code=error.code, reason=error.message)
         else:
             _log.info("the model server can be used again")
-        edge = self._health.edge
-        if edge is not None:
+        runtime = self._health.runtime
+        if runtime is not None:
             for paused_state, reason in _PAUSE.items():
-                (edge.pause if state is paused_state else edge.resume)(reason)
+                (runtime.pause if state is paused_state else runtime.resume)(reason)
 
     def _registry_state(self, reason: str | None) -> None:
         self._health.registry = reason
-        if (edge := self._health.edge) is not None:
+        if (runtime := self._health.runtime) is not None:
             if reason is None:
-                edge.resume("registry")
+                runtime.resume("registry")
             else:
-                edge.pause("registry")
+                runtime.pause("registry")
 
     def _drop(self, epochs: Mapping[Partition, int]) -> None:
         """Partitions were revoked: their unfinished events are someone else's now."""

@@ -2,7 +2,7 @@
 
     python tests/bench/delivery_modes.py
 
-The Kafka edge alone (a record becomes a result at once, no model) on an Apache Kafka of this machine, with the default
+The Kafka runtime alone (a record becomes a result at once, no model) on an Apache Kafka of this machine, with the default
 intervals. Both modes run in turn, five times over; each pair gives one ratio, and the median ratio is reported with the
 smallest and the largest. Seconds are those from the record's timestamp to a reader's hands, at a rate far below what
 either mode can do; the reader is read_committed, so for exactly_once they hold the wait for the transaction's end.
@@ -53,27 +53,27 @@ def throughput(bootstrap: str, mode: str) -> float:
     cluster = Cluster(bootstrap)
     cluster.send(topic, RECORDS, PARTITIONS, value=VALUE)
     worker = _worker(bootstrap, topic, output, group, mode)
-    worker.edge.start()
+    worker.runtime.start()
     try:
         worker.wait(1)
         started = time.perf_counter()
         eventually(lambda: sum(cluster.committed(group, topic, PARTITIONS)) == RECORDS, 300)
         return RECORDS / (time.perf_counter() - started)
     finally:
-        worker.edge.drain(5.0)
+        worker.runtime.drain(5.0)
 
 
 def latency(bootstrap: str, mode: str) -> Latency:
     """Seconds from a record's timestamp to its result at a read_committed reader, at ``RATE`` records a second."""
     topic, output, group = _topics(bootstrap)
     worker = _worker(bootstrap, topic, output, group, mode)
-    worker.edge.start()
+    worker.runtime.start()
     seen: list[float] = []
     stop = threading.Event()
     reader = threading.Thread(target=_read, args=(bootstrap, output, seen, stop))
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0})
     try:
-        eventually(lambda: len(worker.edge.status().assignment) == PARTITIONS, 60)
+        eventually(lambda: len(worker.runtime.status().assignment) == PARTITIONS, 60)
         reader.start()
         count = int(RATE * SECONDS)
         started = time.monotonic()
@@ -86,7 +86,7 @@ def latency(bootstrap: str, mode: str) -> Latency:
     finally:
         stop.set()
         reader.join()
-        worker.edge.drain(5.0)
+        worker.runtime.drain(5.0)
     ordered = sorted(seen[len(seen) // 10 :])  # the first ones wait for joins and first transactions
     return Latency(statistics.median(ordered), ordered[int(len(ordered) * 0.99)])
 

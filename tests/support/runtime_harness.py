@@ -1,4 +1,4 @@
-"""A small worker on a real edge: it collects what arrives, and the test decides when and how each record finishes."""
+"""A small worker on a real runtime: it collects what arrives, and the test decides when and how each record finishes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from confluent_kafka import (
 from consumer.config.tree import Config, DeliveryConfig, KafkaConfig, LimitsConfig
 from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.delivery.outcome import Outcome, Output
-from consumer.kafka.runtime import KafkaEdge
+from consumer.kafka.runtime import KafkaRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -34,7 +34,7 @@ QUICK_SESSION = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 100}
 
 
 class Observed:
-    """Counts what the edge reports."""
+    """Counts what the runtime reports."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -80,7 +80,7 @@ class Observed:
 
 
 class Worker:
-    """One edge. Each record becomes one result with the same key and value, unless a test does otherwise."""
+    """One runtime. Each record becomes one result with the same key and value, unless a test does otherwise."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Worker:
         transaction_interval_ms: int = 50,
         dead: str = "dead",
         echo: bool = False,
-        **edge: Any,
+        **runtime: Any,
     ) -> None:
         self.output = output
         self.echo = echo
@@ -125,7 +125,7 @@ class Worker:
         self.revoked: list[dict[Partition, int]] = []
         self.records: list[SourceRecord] = []
         self.changed = threading.Condition()
-        self.edge = KafkaEdge(
+        self.runtime = KafkaRuntime(
             self.config,
             [topic],
             on_records=self._arrived,
@@ -133,7 +133,7 @@ class Worker:
             too_large=self._too_large,
             on_fatal=self.fatal.append,
             observer=self.observed,
-            **edge,
+            **runtime,
         )
 
     def _arrived(self, records: list[SourceRecord]) -> None:
@@ -158,7 +158,7 @@ class Worker:
         output = Output(
             self.output, record.key, record.value if value is None else value, record.headers, record.partition
         )
-        self.edge.finish(record, Outcome("done", (output,)))
+        self.runtime.finish(record, Outcome("done", (output,)))
 
 
 def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
@@ -241,14 +241,14 @@ class Cluster:
 
 @contextmanager
 def running() -> Iterator[Callable[[Worker], Worker]]:
-    """Starts edges; whatever is left running in the end is closed without a drain."""
+    """Starts runtimes; whatever is left running in the end is closed without a drain."""
     started: list[Worker] = []
 
     def start(worker: Worker) -> Worker:
         started.append(worker)
-        worker.edge.start()
+        worker.runtime.start()
         return worker
 
     yield start
     for worker in started:
-        worker.edge.drain(0.0)
+        worker.runtime.drain(0.0)

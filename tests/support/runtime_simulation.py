@@ -1,4 +1,4 @@
-"""The whole Kafka edge without threads: a group and brokers of a few lines, and a naive account of what may happen.
+"""The whole Kafka runtime without threads: a group and brokers of a few lines, and a naive account of what may happen.
 
 ``Source``, ``ReleaseThread`` and everything between them are the real ones, turned by hand; only the Kafka client and
 the publisher are played. The account knows no ledger and no epochs: it writes down what the client delivered in each
@@ -79,7 +79,7 @@ class Held:
 
 
 class Message:
-    """What the edge asks of ``confluent_kafka.Message``."""
+    """What the runtime asks of ``confluent_kafka.Message``."""
 
     def __init__(self, partition: Partition, offset: int, key: bytes | None, error: KafkaError | None = None) -> None:
         self.at = partition
@@ -159,7 +159,7 @@ class Client:
     def _callbacks(self) -> None:
         if self.answers and self.brokers.answering:
             self.settings["on_commit"](*self.answers.popleft())
-        # What poll returned is seen by the edge only after consume: a revocation in between would have to know of it.
+        # What poll returned is seen by the runtime only after consume: a revocation in between would have to know of it.
         stepped_back, self.brokers.stepped_back = self.brokers.stepped_back, False
         if self.brokers.rebalances and not stepped_back:
             kind, partition = self.brokers.rebalances.popleft()
@@ -257,8 +257,8 @@ class Brokers:
 class Publisher:
     """Holds what it is sent until a test lets it be acknowledged; checks the order of release."""
 
-    def __init__(self, edge: Edge) -> None:
-        self._edge = edge
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self.under_way: list[Release[Finished]] = []
         self.acknowledged: list[Release[Finished]] = []
         self.blocked: tuple[str, ...] = ()
@@ -267,14 +267,14 @@ class Publisher:
         """What the poll thread does while the release thread is in the middle of a turn."""
 
     def send(self, release: Release[Finished]) -> None:
-        held = self._edge.assignment_of[release.partition, release.epoch]
-        assert held not in self._edge.brokers.given_back, "released although it was told that the partition is gone"
+        held = self._runtime.assignment_of[release.partition, release.epoch]
+        assert held not in self._runtime.brokers.given_back, "released although it was told that the partition is gone"
         assert release.offset not in held.sent, "released twice"
         held.sent.add(release.offset)
         key = dict(held.delivered)[release.offset]
         for offset, other in held.delivered:
-            if offset < release.offset and self._edge.order != "none" and offset not in held.sent:
-                assert self._edge.order == "key", f"{offset} should have been released before {release.offset}"
+            if offset < release.offset and self._runtime.order != "none" and offset not in held.sent:
+                assert self._runtime.order == "key", f"{offset} should have been released before {release.offset}"
                 assert key is None or other != key, f"{offset} has the same key and was not released before"
         self.under_way.append(release)
 
@@ -296,7 +296,7 @@ class Publisher:
 
     def acknowledge(self, index: int) -> None:
         release = self.under_way.pop(index)
-        self._edge.assignment_of[release.partition, release.epoch].durable.add(release.offset)
+        self._runtime.assignment_of[release.partition, release.epoch].durable.add(release.offset)
         self.acknowledged.append(release)
 
 
@@ -319,8 +319,8 @@ class Commands(SimpleQueue[Command]):
             self._meanwhile(item)
 
 
-class Edge:
-    """The real edge, its two threads turned by hand, on played brokers."""
+class Runtime:
+    """The real runtime, its two threads turned by hand, on played brokers."""
 
     def __init__(self, order: Order, cap: int, *, revoke_seconds: float = 10.0, **settings: Any) -> None:
         self.now = 0.0

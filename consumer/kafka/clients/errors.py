@@ -14,7 +14,7 @@ from consumer.kafka.clients.settings import way_out
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from consumer.kafka.clients.observer import EdgeObserver
+    from consumer.kafka.clients.observer import KafkaObserver
 
 
 class ClientFailed(RuntimeError):  # noqa: N818 - named for what it is
@@ -94,7 +94,7 @@ def librdkafka_logger(client: str) -> logging.Logger:
 
 def error_callback(
     client: str,
-    observer: EdgeObserver,
+    observer: KafkaObserver,
     on_fatal: Callable[[BaseException], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> Callable[[KafkaError], None]:

@@ -1,4 +1,4 @@
-"""What the Kafka edge tells those who count. Every hook may be called from any of its threads, and must be quick."""
+"""What the Kafka runtime tells those who count. Every hook may be called from any of its threads, and must be quick."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from consumer.events import SourceRecord
 
 
-class EdgeObserver(Protocol):
+class KafkaObserver(Protocol):
     """Hooks for metrics and traces."""
 
     def delivered(self, records: int) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from consumer.delivery.outcome import Partition
     from consumer.events import Header
-    from consumer.kafka.clients.observer import EdgeObserver
+    from consumer.kafka.clients.observer import KafkaObserver
 
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class Pausable(Protocol):
 class Pauses:
     """Reasons may come and go from any thread; only the poll thread applies them."""
 
-    def __init__(self, observer: EdgeObserver) -> None:
+    def __init__(self, observer: KafkaObserver) -> None:
         self._observer = observer
         self._lock = threading.Lock()
         self._reasons: frozenset[str] = frozenset()

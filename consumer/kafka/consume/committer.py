@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError
 
     from consumer.delivery.outcome import Partition
-    from consumer.kafka.clients.observer import EdgeObserver
+    from consumer.kafka.clients.observer import KafkaObserver
 
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Committing(Protocol):
 class Committer:
     """One asynchronous commit at a time, filtered by assignment and epoch; a last synchronous one when it ends."""
 
-    def __init__(self, observer: EdgeObserver, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, observer: KafkaObserver, clock: Callable[[], float] = time.monotonic) -> None:
         self._observer = observer
         self._clock = clock
         self._asked: SimpleQueue[Mapping[Partition, tuple[int, int]]] = SimpleQueue()

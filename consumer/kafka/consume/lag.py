@@ -23,7 +23,7 @@ from consumer.kafka.clients.errors import librdkafka_logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from consumer.kafka.clients.observer import EdgeObserver
+    from consumer.kafka.clients.observer import KafkaObserver
 
 INTERVAL_SECONDS = 10.0
 REQUEST_SECONDS = 5.0
@@ -39,7 +39,7 @@ class LagWatch:
         settings: Mapping[str, Any],
         group: str,
         assigned: Callable[[], Iterable[Partition]],
-        observer: EdgeObserver,
+        observer: KafkaObserver,
         interval: float = INTERVAL_SECONDS,
     ) -> None:
         self._client = Consumer(

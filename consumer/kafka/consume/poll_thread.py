@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from consumer.delivery.admission import Admission
     from consumer.events import SourceRecord
-    from consumer.kafka.clients.observer import EdgeObserver
+    from consumer.kafka.clients.observer import KafkaObserver
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Source:
         commands: SimpleQueue[Command],
         on_records: Callable[[list[SourceRecord]], None],
         on_revoked: Callable[[Mapping[Partition, int]], None],
-        observer: EdgeObserver,
+        observer: KafkaObserver,
         on_fatal: Callable[[BaseException], None],
         revoke_seconds: float,
         others: Callable[[], bool],

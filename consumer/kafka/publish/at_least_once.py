@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from consumer.delivery.commands import Finished
     from consumer.delivery.ledger import Release
     from consumer.delivery.outcome import Output, Partition
-    from consumer.kafka.clients.observer import EdgeObserver
+    from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.clients.watchdog import Stalled
     from consumer.kafka.publish.producers import Oversize, PartitionCounts
 
@@ -92,7 +92,7 @@ class Outbox:
         counts: PartitionCounts,
         oversize: Oversize,
         current: Callable[[Release[Finished]], bool],
-        observer: EdgeObserver,
+        observer: KafkaObserver,
         on_fatal: Callable[[BaseException], None],
         stalled: Stalled,
         clock: Callable[[], float] = time.monotonic,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from consumer.delivery.commands import Finished
     from consumer.delivery.ledger import Release
     from consumer.delivery.outcome import Partition
-    from consumer.kafka.clients.observer import EdgeObserver
+    from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.clients.watchdog import Stalled
     from consumer.kafka.publish.producers import Oversize, PartitionCounts
     from consumer.kafka.publish.transaction import Ownership, Producers
@@ -85,7 +85,7 @@ class Transactions:
         counts: PartitionCounts,
         oversize: Oversize,
         ownership: Ownership,
-        observer: EdgeObserver,
+        observer: KafkaObserver,
         stalled: Stalled,
         interval: float,
         records: int,

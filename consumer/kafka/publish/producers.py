@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from consumer.delivery.outcome import Output
     from consumer.events import SourceRecord
-    from consumer.kafka.clients.observer import EdgeObserver
+    from consumer.kafka.clients.observer import KafkaObserver
 
 
 class Producers:
@@ -116,7 +116,7 @@ class Oversize:
 
     dead_letter_topic: str
     make: Callable[[SourceRecord, Output], Output]
-    observer: EdgeObserver
+    observer: KafkaObserver
 
     def instead(self, record: SourceRecord, output: Output) -> Output | None:
         """A dead letter for a result; for a dead letter one without its value, then without the headers it carries.

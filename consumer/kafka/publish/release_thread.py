@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from consumer.delivery.ledger import Order
-    from consumer.kafka.clients.observer import EdgeObserver
+    from consumer.kafka.clients.observer import KafkaObserver
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class ReleaseThread:
         commands: SimpleQueue[Command],
         publisher: Callable[[Callable[[Release[Finished]], bool]], Publisher],
         poll_side: PollSide,
-        observer: EdgeObserver,
+        observer: KafkaObserver,
         on_fatal: Callable[[BaseException], None],
         commit_seconds: float,
         clock: Callable[[], float] = time.monotonic,

@@ -123,7 +123,7 @@ def pytest_terminal_summary(
 
 @pytest.fixture
 def start(apache_kafka: str) -> Iterator[Callable[..., Worker]]:
-    """Starts edges; whatever the test leaves running is closed without a drain."""
+    """Starts runtimes; whatever the test leaves running is closed without a drain."""
     with running() as start_edge:
 
         def start_worker(topic: str, output: str, group: str, client: dict[str, Any], **kwargs: Any) -> Worker:

@@ -50,7 +50,7 @@ def test_whatever_order_records_finish_in_their_results_come_once_and_in_order(
     for record in records:
         worker.finish(record)
     eventually(lambda: sum(cluster.committed(group, topic, 4)) == 1000)
-    assert worker.edge.drain(20.0)
+    assert worker.runtime.drain(20.0)
     assert worker.fatal == []
     assert sorted(numbers(cluster.values(output, 4))) == list(range(1000))
     assert all(numbers(part) == sorted(numbers(part)) for part in by_partition(cluster, output))
@@ -76,8 +76,8 @@ def test_a_member_that_the_group_gave_up_commits_nothing(
 
     first = Hanging(cluster.bootstrap, topic, output, group, client=client, mode="exactly_once")
     try:
-        first.edge.start()
-        eventually(lambda: len(first.edge.status().assignment) == 4)
+        first.runtime.start()
+        eventually(lambda: len(first.runtime.status().assignment) == 4)
         cluster.send(topic, 200, 4)
         held = first.wait(1)
         second = start(topic, output, group, client, mode="exactly_once", echo=True)
@@ -89,10 +89,10 @@ def test_a_member_that_the_group_gave_up_commits_nothing(
         first.echo = True
         cluster.send(topic, 200, 4)
         eventually(lambda: sum(cluster.committed(group, topic, 4)) == 400, 60)
-        assert second.edge.drain(20.0)
+        assert second.runtime.drain(20.0)
     finally:
         hang.set()
-        first.edge.drain(5.0)
+        first.runtime.drain(5.0)
     assert sorted(numbers(cluster.values(output, 4))) == sorted([*range(200), *range(200)])
 
 

@@ -78,7 +78,7 @@ class Load:
 
 def assigned(*workers: Worker) -> int:
     """Partitions that these workers have, together."""
-    return sum(len(worker.edge.status().assignment) for worker in workers)
+    return sum(len(worker.runtime.status().assignment) for worker in workers)
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,14 @@ def test_a_rolling_restart_under_load_loses_nothing_and_doubles_nothing(
         new = start(topic, output, group, client, mode=mode)
         processing[id(new)] = Processing(new)
         workers.append(new)
-        assert old.edge.drain(30.0), "a successor would repeat records"
+        assert old.runtime.drain(30.0), "a successor would repeat records"
         workers.remove(old)
         processing.pop(id(old)).stop()
         eventually(lambda: assigned(*workers) == partitions, 60)
     sent = load.stop()
     eventually(lambda: sum(cluster.committed(group, topic, partitions)) == sent, 60)
     for worker in workers:
-        assert worker.edge.drain(30.0)
+        assert worker.runtime.drain(30.0)
         assert not worker.fatal
         processing.pop(id(worker)).stop()
     counted = Counter(int(value) for value in cluster.values(output, partitions))
@@ -135,11 +135,11 @@ def test_a_restarted_static_member_gets_its_partitions_back_without_a_rebalance(
     eventually(lambda: assigned(first) == assigned(other) == 2, 60)
     cluster.send(topic, 100, 4, keys=40)
     eventually(lambda: sum(max(0, offset) for offset in cluster.committed(group, topic, 4)) == 100)
-    before, rebalances = first.edge.status().assignment.keys(), dict(other.observed.counts)
-    assert first.edge.drain(20.0)
+    before, rebalances = first.runtime.status().assignment.keys(), dict(other.observed.counts)
+    assert first.runtime.drain(20.0)
     again = start(topic, output, group, {**client, "group.instance.id": "a"}, echo=True)
     eventually(lambda: assigned(again) == 2, 60)
-    assert again.edge.status().assignment.keys() == before
+    assert again.runtime.status().assignment.keys() == before
     cluster.send(topic, 100, 4, keys=40)
     eventually(lambda: sum(cluster.committed(group, topic, 4)) == 200)
     for kind in ("assigned", "revoked", "lost"):
@@ -162,7 +162,7 @@ def test_two_workers_with_one_static_name_end_the_first_with_the_reason(
     assert "group.instance.id a" in str(first.fatal[0])
     for record in held:
         first.finish(record)
-    assert not first.edge.drain(1.0)
+    assert not first.runtime.drain(1.0)
     eventually(lambda: cluster.committed(group, topic, 1) == [20])
     assert [record.offset for record in second.records] == list(range(20))
     assert sorted(int(value) for value in cluster.values(output, 1)) == list(range(20))
@@ -195,7 +195,7 @@ def test_a_static_member_waits_for_the_place_of_one_that_crashed(
             crashing.send_signal(signal.SIGKILL)
     worker = start(topic, output, group, {**KIP_848, "group.instance.id": "a"}, echo=True)
     eventually(lambda: worker.observed.counts["consumer _FATAL"], 60)
-    assert not worker.edge.status().joined
+    assert not worker.runtime.status().joined
     eventually(lambda: cluster.committed(group, topic, 1) == [20], 60)
     assert not worker.fatal
-    assert worker.edge.status().joined
+    assert worker.runtime.status().joined

@@ -38,7 +38,7 @@ def test_records_that_expired_while_no_worker_ran_are_passed_over(
     cluster.send(topic, 10, 1)
     first = start(topic, output, group, SESSION, echo=True, mode=mode)
     eventually(lambda: cluster.committed(group, topic, 1) == [10])
-    assert first.edge.drain(10.0)
+    assert first.runtime.drain(10.0)
     cluster.send(topic, 30, 1)
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
     for deleted in admin.delete_records([TopicPartition(topic, 0, 35)]).values():
@@ -46,7 +46,7 @@ def test_records_that_expired_while_no_worker_ran_are_passed_over(
     second = start(topic, output, group, SESSION, echo=True, mode=mode)
     eventually(lambda: cluster.committed(group, topic, 1) == [40])
     assert [record.offset for record in second.records] == [*range(35, 40)]
-    assert second.edge.drain(10.0)
+    assert second.runtime.drain(10.0)
     assert numbers(cluster, output) == sorted([*range(10), *range(25, 30)])
 
 
@@ -60,7 +60,7 @@ def test_an_offset_beyond_the_end_starts_at_the_earliest_record(
     commit(cluster, group, topic, 500)
     worker = start(topic, output, group, SESSION, echo=True, mode=mode)
     eventually(lambda: cluster.committed(group, topic, 1) == [5])
-    assert worker.edge.drain(10.0)
+    assert worker.runtime.drain(10.0)
     assert numbers(cluster, output) == [*range(5)]
 
 
@@ -100,5 +100,5 @@ def test_a_topic_that_is_made_anew_under_a_running_worker(
     cluster.send(topic, 5, 1)
     eventually(lambda: cluster.committed(group, topic, 1) == [5], 90)
     assert worker.fatal == []
-    assert worker.edge.drain(10.0)
+    assert worker.runtime.drain(10.0)
     assert numbers(cluster, output) == sorted([*range(20), *range(5)])

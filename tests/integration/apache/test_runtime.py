@@ -1,4 +1,4 @@
-"""The Kafka edge on a real broker: what librdkafka's mock cluster cannot show."""
+"""The Kafka runtime on a real broker: what librdkafka's mock cluster cannot show."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def test_lag_reaches_zero_behind_transaction_markers_and_aborted_records(
         transaction(commit)
     worker = start(topic, output, group, SESSION, echo=True, lag_seconds=0.2, mode=mode)
     eventually(lambda: cluster.committed(group, topic, 1) == [18])  # 15 records and 3 markers
-    eventually(lambda: list(worker.edge.status().lag.values()) == [0])
+    eventually(lambda: list(worker.runtime.status().lag.values()) == [0])
     transaction(False)
     eventually(lambda: cluster.committed(group, topic, 1) == [24])
-    assert worker.edge.drain(10.0)
+    assert worker.runtime.drain(10.0)
     assert [int(value) for value in cluster.values(output, 1)] == [*range(5), *range(5)]
 
 
@@ -64,7 +64,7 @@ def test_of_batches_that_the_broker_refuses_only_the_large_records_become_dead_l
     large = (0, 150, 151, 299)
     for record in worker.wait(301):
         worker.finish(record, b"y" * 5000 if record.offset in large else None)
-    assert worker.edge.drain(120.0)
+    assert worker.runtime.drain(120.0)
     assert sorted(int(value.split()[0]) for value in cluster.values(output, 1)) == sorted({*range(300)} - {*large})
     found = cluster.read(dead, 1)[0]
     ids = sorted(dict(headers)["rexstream-dlq-id"].decode() for _, _, headers in found)

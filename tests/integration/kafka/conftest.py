@@ -1,4 +1,4 @@
-"""What the tests of the edge share: a worker on an edge, the cluster seen from outside, and a way to wait."""
+"""What the tests of the runtime share: a worker on an runtime, the cluster seen from outside, and a way to wait."""
 
 from __future__ import annotations
 

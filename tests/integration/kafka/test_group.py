@@ -39,7 +39,7 @@ def test_a_rebalance_loses_nothing_and_doubles_nothing_that_was_committed(
     group = f"rebalance-{request.node.callspec.id}"
     topic, output = mock_broker.topic(4, "in"), mock_broker.topic(4, "out")
     first = start(mock_broker.bootstrap, topic, output, group, client=client)
-    eventually(lambda: len(first.edge.status().assignment) == 4)
+    eventually(lambda: len(first.runtime.status().assignment) == 4)
     cluster.send(topic, 400, 4, keys=40)
     held = first.wait(400)
     second = start(mock_broker.bootstrap, topic, output, group, client=client, echo=True)
@@ -49,12 +49,12 @@ def test_a_rebalance_loses_nothing_and_doubles_nothing_that_was_committed(
     eventually(lambda: "revoking" in caplog.text)
     for record in held[200:]:
         first.finish(record)
-    eventually(lambda: len(second.edge.status().assignment) == 2)
+    eventually(lambda: len(second.runtime.status().assignment) == 2)
     first.echo = True
     cluster.send(topic, 400, 4, keys=40)
     eventually(lambda: sum(cluster.committed(group, topic, 4)) == 800)
-    assert second.edge.drain(20.0)
-    assert first.edge.drain(20.0)
+    assert second.runtime.drain(20.0)
+    assert first.runtime.drain(20.0)
     values = sorted(int(value) for value in cluster.values(output, 4))
     if any(name.startswith("commit_failed") for name in first.observed.counts):
         # The mock cluster may refuse the last commit of a revoked partition while another rebalance is under way,
@@ -80,11 +80,11 @@ def test_a_member_without_partitions_has_joined(
     group = f"spare-{request.node.callspec.id}"
     topic = mock_broker.topic(1, "in")
     first = start(mock_broker.bootstrap, topic, "out", group, client=client)
-    eventually(lambda: len(first.edge.status().assignment) == 1)
+    eventually(lambda: len(first.runtime.status().assignment) == 1)
     second = start(mock_broker.bootstrap, topic, "out", group, client=client, join_seconds=5.0)
-    eventually(lambda: second.edge.status().joined or second.fatal)
+    eventually(lambda: second.runtime.status().joined or second.fatal)
     assert not second.fatal
-    assert not second.edge.status().assignment
+    assert not second.runtime.status().assignment
 
 
 def test_unfinished_work_of_a_revoked_partition_is_left_to_its_new_owner(
@@ -107,7 +107,7 @@ def test_unfinished_work_of_a_revoked_partition_is_left_to_its_new_owner(
     assert first.observed.counts["durable"] == 20
     assert {record.partition for record in second.records} == {gone.number}
     assert sorted(int(value) for value in cluster.values(output, 2)) == list(range(40))
-    assert first.edge.drain(20.0), "what an earlier rebalance cut off is no matter of how the member ends"
+    assert first.runtime.drain(20.0), "what an earlier rebalance cut off is no matter of how the member ends"
 
 
 def test_the_end_of_a_short_grace_period_leaves_the_rest_to_be_read_again(
@@ -120,11 +120,11 @@ def test_the_end_of_a_short_grace_period_leaves_the_rest_to_be_read_again(
     for record in worker.wait(20):
         if record.offset != 7:
             worker.finish(record)
-    assert not worker.edge.drain(0.5)
+    assert not worker.runtime.drain(0.5)
     assert cluster.committed("grace", topic, 1) == [7]
     successor = start(mock_broker.bootstrap, topic, output, "grace", echo=True)
     assert [record.offset for record in successor.wait(13)] == list(range(7, 20))
-    assert successor.edge.drain(20.0)
+    assert successor.runtime.drain(20.0)
     assert set(map(int, cluster.values(output, 1))) == set(range(20))
 
 
@@ -133,7 +133,7 @@ WORKER = """
     sys.path.insert(0, sys.argv[1])
     from runtime_harness import Worker
     worker = Worker(*sys.argv[2:6], echo=False, order="none")
-    worker.edge.start()
+    worker.runtime.start()
     done = 0
     while True:
         records = worker.wait(done + 1, 60)
@@ -161,7 +161,7 @@ def test_a_killed_worker_loses_nothing(mock_broker: Any, cluster: Any, start: Ca
     published = len(cluster.values(output, 4))
     successor = start(mock_broker.bootstrap, topic, output, "killed", echo=True)
     successor.wait(400 - sum(committed))
-    assert successor.edge.drain(20.0)
+    assert successor.runtime.drain(20.0)
     values = [int(value) for value in cluster.values(output, 4)]
     assert set(values) == set(range(400))
     assert len(values) == published + 400 - sum(committed)
@@ -171,7 +171,7 @@ def test_a_broker_without_kip_848_is_named(
     own_broker: Any,
     start: Callable[..., Any],
 ) -> None:
-    """Such a broker gives no assignment and no error; the edge ends with a message instead of waiting for ever."""
+    """Such a broker gives no assignment and no error; the runtime ends with a message instead of waiting for ever."""
     topic = own_broker.topic(1, "in")
     own_broker.order("no-api 68")
     worker = start(

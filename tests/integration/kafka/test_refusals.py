@@ -32,7 +32,7 @@ def test_a_refused_batch_is_produced_again_in_smaller_ones(
     own_broker.order(f"fail {PRODUCE} {MESSAGE_TOO_LARGE}")
     for record in records:
         worker.finish(record)
-    assert worker.edge.drain(20.0)
+    assert worker.runtime.drain(20.0)
     # Not in order: a later batch that was under way is accepted while the first is refused.
     assert sorted(int(value) for value in cluster.values(output, 1)) == list(range(300))
     assert cluster.committed("batch", topic, 1) == [300]
@@ -47,7 +47,7 @@ def test_a_result_too_large_for_its_topic_becomes_a_dead_letter(
     worker = start(mock_broker.bootstrap, topic, output, "large", dead=dead, client={"message.max.bytes": 4000})
     for record in worker.wait(10):
         worker.finish(record, b"x" * 5000 if record.offset == 2 else None)
-    assert worker.edge.drain(20.0)
+    assert worker.runtime.drain(20.0)
     assert len(cluster.values(output, 2)) == 8
     found = cluster.read(dead, 2)
     assert [int(value) for number in (0, 1) for _, value, _ in found[number]] == [4, 5]
@@ -68,7 +68,7 @@ def test_a_dead_letter_too_large_is_written_without_its_value(
     worker = start(mock_broker.bootstrap, topic, "out", "omit", dead=dead, client={"message.max.bytes": 4000})
     for record in worker.wait(2):
         worker.finish(record)
-    assert worker.edge.drain(20.0)
+    assert worker.runtime.drain(20.0)
     for key, value, headers in cluster.read(dead, 1)[0]:
         assert key is not None
         assert value is None
@@ -90,13 +90,13 @@ def test_outputs_wait_while_their_topic_refuses_them(
     own_broker.order(f"fail {PRODUCE}" + f" {TOPIC_AUTHORIZATION_FAILED}" * 100)
     for record in records:
         worker.finish(record)
-    eventually(lambda: worker.edge.status().blocked_outputs == (output,))
-    eventually(lambda: worker.edge.status().paused == ("output",))
+    eventually(lambda: worker.runtime.status().blocked_outputs == (output,))
+    eventually(lambda: worker.runtime.status().paused == ("output",))
     assert cluster.committed("forbidden", topic, 1)[0] <= 0
-    assert worker.edge.status().in_flight_events == 100
+    assert worker.runtime.status().in_flight_events == 100
     own_broker.order(f"forget {PRODUCE}")
     eventually(lambda: cluster.committed("forbidden", topic, 1) == [100])
-    eventually(lambda: worker.edge.status().paused == ())
+    eventually(lambda: worker.runtime.status().paused == ())
     assert [int(value) for value in cluster.values(output, 1)] == list(range(100))
 
 
@@ -153,7 +153,7 @@ def test_a_drain_whose_last_commit_fails_says_so(
     own_broker.order(f"fail {OFFSET_COMMIT}" + f" {TOPIC_AUTHORIZATION_FAILED}" * 100)
     for record in records:
         worker.finish(record)
-    assert not worker.edge.drain(20.0)
+    assert not worker.runtime.drain(20.0)
     assert worker.observed.counts["durable"] == 5
     assert not worker.fatal
     own_broker.order(f"forget {OFFSET_COMMIT}")
@@ -173,7 +173,7 @@ def test_a_drain_with_nothing_left_to_commit_needs_no_commit(
     assert cluster.committed("clean", topic, 1) == [1]
     assert any(name.startswith("commit_failed") for name in worker.observed.counts)
     own_broker.order(f"fail {OFFSET_COMMIT}" + f" {TOPIC_AUTHORIZATION_FAILED}" * 100)
-    assert worker.edge.drain(20.0)
+    assert worker.runtime.drain(20.0)
     own_broker.order(f"forget {OFFSET_COMMIT}")
 
 
@@ -189,6 +189,6 @@ def test_a_drain_ends_although_no_broker_answers(
     own_broker.order("down")
     for record in records[:5]:
         worker.finish(record)
-    assert not worker.edge.drain(0.5)
+    assert not worker.runtime.drain(0.5)
     own_broker.order("up")
     assert cluster.committed("gone", topic, 1)[0] <= 0

@@ -1,4 +1,4 @@
-"""The Kafka edge against librdkafka's mock cluster: every guarantee that needs no transaction."""
+"""The Kafka runtime against librdkafka's mock cluster: every guarantee that needs no transaction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from runtime_harness import eventually
 
-from consumer.kafka import runtime as edge
+from consumer.kafka import runtime as runtime
 from consumer.kafka.clients import watchdog as stalled
 from consumer.kafka.clients.errors import ClientFailed
 
@@ -31,7 +31,7 @@ def test_random_completion_publishes_everything_once_and_commits_the_ends(
     random.Random(5).shuffle(records)
     for record in records:
         worker.finish(record)
-    assert worker.edge.drain(20.0)
+    assert worker.runtime.drain(20.0)
     read = cluster.read(output, 4)
     numbers = [int(value) for found in read.values() for _, value, _ in found]
     assert sorted(numbers) == list(range(2000))
@@ -62,7 +62,7 @@ def test_nothing_is_committed_past_an_unfinished_record(
             worker.finish(record)
     eventually(lambda: cluster.committed("head", topic, 2) == [3, 50])
     # All but the slow one, and what waits behind it with the same key, is durable and still not committed.
-    eventually(lambda: worker.edge.status().in_flight_events == 1 + (50 - 3) // 25)
+    eventually(lambda: worker.runtime.status().in_flight_events == 1 + (50 - 3) // 25)
     assert cluster.committed("head", topic, 2) == [3, 50]
     worker.finish(slow)
     eventually(lambda: cluster.committed("head", topic, 2) == [50, 50])
@@ -88,8 +88,8 @@ def test_full_intake_stalls_then_pauses_and_loses_nothing(
     topic, output = mock_broker.topic(4, "in"), mock_broker.topic(4, "out")
     cluster.send(topic, 1000, 4)
     worker = start(mock_broker.bootstrap, topic, output, "full", events=40)
-    eventually(lambda: worker.edge.status().paused == ("backpressure",))
-    assert worker.edge.status().in_flight_events == 40
+    eventually(lambda: worker.runtime.status().paused == ("backpressure",))
+    assert worker.runtime.status().in_flight_events == 40
     assert worker.observed.counts["stalled"] > 0
     done = 0
     while done < 1000:
@@ -98,7 +98,7 @@ def test_full_intake_stalls_then_pauses_and_loses_nothing(
         for record in records[done:]:
             worker.finish(record)
         done = len(records)
-    assert worker.edge.drain(20.0)
+    assert worker.runtime.drain(20.0)
     assert sorted(int(value) for value in cluster.values(output, 4)) == list(range(1000))
     assert frozenset() in worker.observed.pauses
 
@@ -112,9 +112,9 @@ def test_bytes_bound_intake_too(
     topic = mock_broker.topic(4, "in")
     cluster.send(topic, 400, 4, value=b"x" * 2_000)
     worker = start(mock_broker.bootstrap, topic, "out", "bytes", size=100_000)
-    eventually(lambda: worker.edge.status().paused == ("backpressure",))
+    eventually(lambda: worker.runtime.status().paused == ("backpressure",))
     # The first hand-over is taken before any size is known: a full one may pass the bound, none after it.
-    assert worker.edge.status().in_flight_bytes < 100_000 + 256 * 2_010
+    assert worker.runtime.status().in_flight_bytes < 100_000 + 256 * 2_010
 
 
 def test_named_pauses_hold_records_back_until_the_last_is_withdrawn(
@@ -126,18 +126,18 @@ def test_named_pauses_hold_records_back_until_the_last_is_withdrawn(
     topic, output = mock_broker.topic(2, "in"), mock_broker.topic(2, "out")
     cluster.send(topic, 20, 2)
     worker = start(mock_broker.bootstrap, topic, output, "paused")
-    worker.edge.pause("model")
-    worker.edge.pause("flood")
-    eventually(lambda: len(worker.edge.status().assignment) == 2)
-    worker.edge.resume("model")
-    turned = worker.edge.status().poll_age
+    worker.runtime.pause("model")
+    worker.runtime.pause("flood")
+    eventually(lambda: len(worker.runtime.status().assignment) == 2)
+    worker.runtime.resume("model")
+    turned = worker.runtime.status().poll_age
     assert turned < 5
-    assert worker.edge.status().paused == ("flood",)
+    assert worker.runtime.status().paused == ("flood",)
     assert not worker.records
-    worker.edge.resume("flood")
+    worker.runtime.resume("flood")
     for record in worker.wait(20):
         worker.finish(record)
-    assert worker.edge.drain(20.0)
+    assert worker.runtime.drain(20.0)
     assert sorted(int(value) for value in cluster.values(output, 2)) == list(range(20))
 
 
@@ -149,7 +149,7 @@ def test_results_go_by_key_where_partition_counts_differ(
     cluster.send(topic, 60, 4, keys=6)
     worker = start(mock_broker.bootstrap, topic, output, "counts", echo=True)
     worker.wait(60)
-    assert worker.edge.drain(20.0)
+    assert worker.runtime.drain(20.0)
     placed = {key: number for number, found in cluster.read(output, 3).items() for key, _, _ in found}
     # murmur2 as org.apache.kafka.common.utils.Utils computes it, modulo 3.
     assert placed == {b"key-%d" % n: murmur2(b"key-%d" % n) % 3 for n in range(6)}
@@ -177,12 +177,12 @@ def test_lag_is_true_while_paused(
     """Records that arrive during a pause count as lag; it falls to zero when they are done."""
     topic, output = mock_broker.topic(2, "in"), mock_broker.topic(2, "out")
     worker = start(mock_broker.bootstrap, topic, output, "lag", echo=True, lag_seconds=0.1)
-    eventually(lambda: len(worker.edge.status().lag) == 2)
-    worker.edge.pause("model")
+    eventually(lambda: len(worker.runtime.status().lag) == 2)
+    worker.runtime.pause("model")
     cluster.send(topic, 30, 2)
-    eventually(lambda: sum(worker.edge.status().lag.values()) == 30)
-    worker.edge.resume("model")
-    eventually(lambda: list(worker.edge.status().lag.values()) == [0, 0])
+    eventually(lambda: sum(worker.runtime.status().lag.values()) == 30)
+    worker.runtime.resume("model")
+    eventually(lambda: list(worker.runtime.status().lag.values()) == [0, 0])
 
 
 def test_client_lines_reach_logging_and_never_stderr(
@@ -195,8 +195,8 @@ def test_client_lines_reach_logging_and_never_stderr(
     topic = mock_broker.topic(1, "in")
     with caplog.at_level("DEBUG"):
         worker = start(mock_broker.bootstrap, topic, "out", "logs", client={"debug": "generic"})
-        eventually(lambda: worker.edge.status().joined)
-        assert worker.edge.drain(10.0)
+        eventually(lambda: worker.runtime.status().joined)
+        assert worker.runtime.drain(10.0)
     assert {"librdkafka.consumer", "librdkafka.producer"} <= {record.name for record in caplog.records}
     assert capfd.readouterr().err == ""
 
@@ -208,12 +208,12 @@ def test_a_consumer_that_alone_gets_no_answer_ends_the_worker(
     for name, seconds in (("QUIET_SECONDS", 0.1), ("LOOK_SECONDS", 0.1), ("STALLED_SECONDS", 0.5)):
         monkeypatch.setattr(stalled, name, seconds)
     worker = start(mock_broker.bootstrap, mock_broker.topic(1, "in"), mock_broker.topic(1, "out"), "lost")
-    eventually(lambda: worker.edge.status().assignment)
+    eventually(lambda: worker.runtime.status().assignment)
 
     def silence() -> None:
         raise KafkaException(KafkaError(KafkaError._TRANSPORT))
 
-    monkeypatch.setattr(worker.edge._source._stalled, "_own", silence)
+    monkeypatch.setattr(worker.runtime._source._stalled, "_own", silence)
     eventually(lambda: worker.fatal)
     assert isinstance(worker.fatal[0], ClientFailed)
     assert "gets no answer" in str(worker.fatal[0])
@@ -223,7 +223,7 @@ def test_a_release_thread_that_hangs_in_its_client_ends_the_worker(
     mock_broker: Any, cluster: Any, start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It holds what was not committed, and its successor does that."""
-    monkeypatch.setattr(edge, "RELEASE_HUNG_SECONDS", -4.0)  # on top of the 5 s of a transaction
+    monkeypatch.setattr(runtime, "RELEASE_HUNG_SECONDS", -4.0)  # on top of the 5 s of a transaction
     topic, output = mock_broker.topic(1, "in"), mock_broker.topic(1, "out")
     worker = start(mock_broker.bootstrap, topic, output, "hung")
     cluster.send(topic, 50, 1)
@@ -235,16 +235,16 @@ def test_a_release_thread_that_hangs_in_its_client_ends_the_worker(
         return []
 
     try:
-        monkeypatch.setattr(worker.edge._release._publisher, "turn", hang)
+        monkeypatch.setattr(worker.runtime._release._publisher, "turn", hang)
         for record in records:
             worker.finish(record)
         eventually(lambda: worker.fatal)
         assert isinstance(worker.fatal[0], ClientFailed)
         assert "release thread" in str(worker.fatal[0])
-        assert not worker.edge.drain(0.0)
+        assert not worker.runtime.drain(0.0)
         successor = start(mock_broker.bootstrap, topic, output, "hung", echo=True)
         eventually(lambda: cluster.committed("hung", topic, 1) == [50])
-        assert successor.edge.drain(10.0)
+        assert successor.runtime.drain(10.0)
         assert sorted(int(value) for value in cluster.values(output, 1)) == [*range(50)]
     finally:
         release.set()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from runtime_simulation import PARTITIONS, Edge, Step
+from runtime_simulation import PARTITIONS, Runtime, Step
 
 from consumer.delivery.commands import Drain
 
@@ -31,36 +31,36 @@ class EdgeMachine(RuleBasedStateMachine):
     """Records, completions, acknowledgements, rebalances, outages, steps back, in any order.
 
     The rules only make things happen. What must be true is asserted where it would be broken: see ``Brokers.commit``,
-    ``Publisher.send``, ``Client.resume``, ``Edge._on_records``.
+    ``Publisher.send``, ``Client.resume``, ``Runtime._on_records``.
     """
 
-    edge: Edge
+    runtime: Runtime
 
     @initialize(order=st.sampled_from(("partition", "key", "none")), cap=st.sampled_from((1, 4, 40)))
     def start(self, order: Order, cap: int) -> None:
         self.cap = cap
-        self.edge = Edge(order, cap)
-        self.edge.rebalance("assign")
+        self.runtime = Runtime(order, cap)
+        self.runtime.rebalance("assign")
 
     @rule(partition=st.sampled_from(PARTITIONS), records=records, marker=st.booleans())
     def produce(self, partition: Partition, records: Records, marker: bool) -> None:
         for gap, key in records:
-            self.edge.brokers.logs[partition].append(gap, key)
-        self.edge.brokers.logs[partition].end += marker
+            self.runtime.brokers.logs[partition].append(gap, key)
+        self.runtime.brokers.logs[partition].end += marker
         for _ in range(3):
-            self.edge.source.turn()
+            self.runtime.source.turn()
 
     @rule(chosen=some)
     def finish(self, chosen: list[int]) -> None:
         for index in chosen:
-            self.edge.finish(index)
+            self.runtime.finish(index)
 
     @rule(chosen=some, released=st.booleans())
     def acknowledge(self, chosen: list[int], released: bool) -> None:
         if released:
-            self.edge.release.turn()
+            self.runtime.release.turn()
         for index in chosen:
-            self.edge.acknowledge(index)
+            self.runtime.acknowledge(index)
 
     @rule(partition=st.sampled_from(PARTITIONS), records=records, marker=st.booleans(), chosen=some, last=st.booleans())
     def work(self, partition: Partition, records: Records, marker: bool, chosen: list[int], last: bool) -> None:
@@ -68,29 +68,29 @@ class EdgeMachine(RuleBasedStateMachine):
         self.produce(partition, records, marker)
         self.finish(chosen)
         self.acknowledge(chosen[1:] if last else chosen[:-1], released=True)
-        self.edge.step()
-        self.edge.step()
+        self.runtime.step()
+        self.runtime.step()
 
     @rule(index=which)
     def finish_again(self, index: int) -> None:
-        self.edge.finish_again(index)
+        self.runtime.finish_again(index)
 
     @rule(release_first=st.booleans())
     def turn(self, release_first: bool) -> None:
         if release_first:
-            self.edge.release.turn()
-        self.edge.source.turn()
+            self.runtime.release.turn()
+        self.runtime.source.turn()
 
     @rule()
     def step(self) -> None:
-        self.edge.step()
+        self.runtime.step()
 
     @rule(
         kind=st.sampled_from(("revoke", "revoke", "lost")), chosen=partitions, meanwhile=steps, back=st.integers(0, 3)
     )
     def rebalance(self, kind: str, chosen: list[Partition], meanwhile: list[Step], back: int) -> None:
         """Most partitions come back at once, with whatever of the last assignment is still on its way."""
-        self.edge.rebalance(kind, chosen, meanwhile)
+        self.runtime.rebalance(kind, chosen, meanwhile)
         if back:
             self.assign(chosen, back - 1)
 
@@ -98,74 +98,74 @@ class EdgeMachine(RuleBasedStateMachine):
     def lose_in_the_middle_of_a_release(self, chosen: list[Partition], acknowledged: list[int], back: int) -> None:
         """The release thread hears of it only at its next turn, and hands out offsets until then."""
         self.acknowledge(acknowledged, released=True)
-        self.edge.publisher.meanwhile = lambda: self.edge.rebalance("lost", chosen)
-        self.edge.now += 1.0
-        self.edge.release.turn()
+        self.runtime.publisher.meanwhile = lambda: self.runtime.rebalance("lost", chosen)
+        self.runtime.now += 1.0
+        self.runtime.release.turn()
         if back:
             self.assign(chosen, back - 1)
-        self.edge.source.turn()
+        self.runtime.source.turn()
 
-    @precondition(lambda self: len(self.edge.brokers.held) < len(PARTITIONS))
+    @precondition(lambda self: len(self.runtime.brokers.held) < len(PARTITIONS))
     @rule(chosen=partitions, ahead=st.integers(0, 2))
     def assign(self, chosen: list[Partition], ahead: int) -> None:
         """The owner in between may have come further."""
         for partition in chosen:
-            log = self.edge.brokers.logs[partition]
-            if partition not in self.edge.brokers.held and (log.committed or 0) + ahead <= log.end:
+            log = self.runtime.brokers.logs[partition]
+            if partition not in self.runtime.brokers.held and (log.committed or 0) + ahead <= log.end:
                 log.committed = (log.committed or 0) + ahead
-        self.edge.rebalance("assign", chosen)
+        self.runtime.rebalance("assign", chosen)
 
-    @precondition(lambda self: self.edge.brokers.held)
+    @precondition(lambda self: self.runtime.brokers.held)
     @rule(data=st.data())
     def step_back(self, data: st.DataObject) -> None:
         """The position moves back, as after an unclean election: to anything that was there before."""
-        partition = data.draw(st.sampled_from(sorted(self.edge.brokers.held)))
-        held = self.edge.brokers.held[partition]
+        partition = data.draw(st.sampled_from(sorted(self.runtime.brokers.held)))
+        held = self.runtime.brokers.held[partition]
         held.position = data.draw(st.integers(0, held.position))
 
     @rule(healthy=mostly, answering=mostly, running=mostly)
     def trouble(self, healthy: bool, answering: bool, running: bool) -> None:
         """Commits fail or work again, or their answers take long; the model server is away or back."""
-        self.edge.brokers.healthy = healthy
-        self.edge.brokers.answering = answering
+        self.runtime.brokers.healthy = healthy
+        self.runtime.brokers.answering = answering
         if not running:
-            self.edge.source.pause("outage")
-            self.edge.reasons.add("outage")
+            self.runtime.source.pause("outage")
+            self.runtime.reasons.add("outage")
         else:
-            self.edge.reasons.discard("outage")
-            self.edge.source.resume("outage")
+            self.runtime.reasons.discard("outage")
+            self.runtime.source.resume("outage")
 
     @invariant()
     def bounded(self) -> None:
-        if hasattr(self, "edge"):
-            assert 0 <= self.edge.source.in_flight[0] <= self.cap
-            assert self.edge.fatal == []
+        if hasattr(self, "runtime"):
+            assert 0 <= self.runtime.source.in_flight[0] <= self.cap
+            assert self.runtime.fatal == []
 
     def settle(self) -> None:
         """Both counters agree with the account, and everything durable is committed, up to the end of the log."""
-        edge = self.edge
-        edge.brokers.tell_ends = False
+        runtime = self.runtime
+        runtime.brokers.tell_ends = False
         for partition in PARTITIONS:
             for _ in range(3):
-                edge.brokers.logs[partition].append(0, None)
-        edge.settle()
-        for partition, held in edge.brokers.held.items():
-            assert edge.brokers.logs[partition].committed == held.behind()
-        edge.brokers.tell_ends = True
-        edge.settle()
-        assert edge.source.in_flight == (0, 0)
-        assert edge.release._ledger.in_flight == 0
-        for partition, held in edge.brokers.held.items():
+                runtime.brokers.logs[partition].append(0, None)
+        runtime.settle()
+        for partition, held in runtime.brokers.held.items():
+            assert runtime.brokers.logs[partition].committed == held.behind()
+        runtime.brokers.tell_ends = True
+        runtime.settle()
+        assert runtime.source.in_flight == (0, 0)
+        assert runtime.release._ledger.in_flight == 0
+        for partition, held in runtime.brokers.held.items():
             assert held.in_flight() == 0
-            assert edge.brokers.logs[partition].committed == edge.brokers.logs[partition].end
+            assert runtime.brokers.logs[partition].committed == runtime.brokers.logs[partition].end
 
     def teardown(self) -> None:
-        if hasattr(self, "edge"):
-            self.edge.rebalance("assign")
+        if hasattr(self, "runtime"):
+            self.runtime.rebalance("assign")
             self.settle()
             reply: SimpleQueue[bool] = SimpleQueue()
-            self.edge.source.drain(Drain(reply))
-            self.edge.step()
+            self.runtime.source.drain(Drain(reply))
+            self.runtime.step()
             assert reply.get_nowait()
 
 

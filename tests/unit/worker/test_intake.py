@@ -20,7 +20,7 @@ P, Q = Partition("in", 0), Partition("in", 1)
 
 
 class Everything:
-    """A pipeline that answers at once, and the edge that hears of it."""
+    """A pipeline that answers at once, and the runtime that hears of it."""
 
     def __init__(self) -> None:
         self.finished: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""The Kafka edge's observer on the real metrics."""
+"""The Kafka runtime's observer on the real metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from consumer.kafka.consume.assignment import Pauses
 from consumer.kafka.consume.poll_thread import BACKPRESSURE, DRAINING
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dead_letter_breaker import REASON as FLOOD
-from consumer.worker.kafka_metrics import EdgeMetrics
+from consumer.worker.kafka_metrics import KafkaMetrics
 from consumer.worker.lifecycle import _PAUSE
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def test_every_reason_to_pause_is_visible_under_its_own_name(reason: str) -> Non
     """Whoever is alerted reads what to mend, not ``other``; and it is gone with the pause."""
     metrics = Metrics()
     consumer: Any = Consumer()
-    pauses = Pauses(EdgeMetrics(metrics, lambda *_: None))
+    pauses = Pauses(KafkaMetrics(metrics, lambda *_: None))
     pauses.assigned(consumer, [Partition("in", 0)])
     pauses.want(reason)
     assert paused(metrics) == {reason}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from consumer.config.tree import Config, DeliveryConfig
 from consumer.delivery.outcome import Partition
-from consumer.kafka.runtime import EdgeStatus, KafkaEdge
+from consumer.kafka.runtime import KafkaRuntime, RuntimeStatus
 from consumer.serving.dispatch.dispatcher import State
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dead_letter_breaker import FloodGate
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Edge:
+class Runtime:
     def __init__(self, **changed: Any) -> None:
         values: dict[str, Any] = {
             "joined": True,
@@ -30,16 +30,16 @@ class Edge:
             "lag": {Partition("in", 0): 7},
             "blocked_outputs": (),
         }
-        self._status = EdgeStatus(**{**values, **changed})
+        self._status = RuntimeStatus(**{**values, **changed})
 
-    def status(self) -> EdgeStatus:
+    def status(self) -> RuntimeStatus:
         return self._status
 
 
 def health(**changed: Any) -> Health:
     it = Health(Config(), "w", Metrics(), FloodGate(DeliveryConfig()))
     it.model_available = True
-    it.edge = cast("KafkaEdge", Edge(**changed))
+    it.runtime = cast("KafkaRuntime", Runtime(**changed))
     return it
 
 

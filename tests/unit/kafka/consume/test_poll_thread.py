@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import KafkaError
-from runtime_simulation import PARTITIONS, Edge, Message
+from runtime_simulation import PARTITIONS, Message, Runtime
 
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.watchdog import STALLED_SECONDS
@@ -17,35 +17,35 @@ if TYPE_CHECKING:
 P, Q = PARTITIONS
 
 
-def edge_with(records: int, **settings: object) -> Edge:
+def edge_with(records: int, **settings: object) -> Runtime:
     """Both partitions assigned, so many records in flight of the first."""
-    edge = Edge("key", 100, **settings)  # type: ignore[arg-type]  # the settings of any client
-    edge.rebalance("assign")
-    deliver(edge, records)
-    return edge
+    runtime = Runtime("key", 100, **settings)  # type: ignore[arg-type]  # the settings of any client
+    runtime.rebalance("assign")
+    deliver(runtime, records)
+    return runtime
 
 
-def deliver(edge: Edge, records: int) -> None:
+def deliver(runtime: Runtime, records: int) -> None:
     for _ in range(records):
-        edge.brokers.logs[P].append(0, None)
-    before = len(edge.unfinished)
-    while len(edge.unfinished) < before + records:
-        edge.source.turn()
+        runtime.brokers.logs[P].append(0, None)
+    before = len(runtime.unfinished)
+    while len(runtime.unfinished) < before + records:
+        runtime.source.turn()
 
 
-def joined(edge: Edge) -> bool:
-    return edge.source.joined
+def joined(runtime: Runtime) -> bool:
+    return runtime.source.joined
 
 
-def observe(edge: Edge, seconds: Sequence[float]) -> None:
-    edge.source.finished([], seconds)
+def observe(runtime: Runtime, seconds: Sequence[float]) -> None:
+    runtime.source.finished([], seconds)
 
 
-def fail(edge: Edge, code: int) -> None:
+def fail(runtime: Runtime, code: int) -> None:
     """The client's next message is the end of it."""
     words = f"Fatal error: {KafkaError(code).str()}"
-    edge.brokers.messages.append(Message(P, 0, None, KafkaError(KafkaError._FATAL, words)))
-    edge.source.turn()
+    runtime.brokers.messages.append(Message(P, 0, None, KafkaError(KafkaError._FATAL, words)))
+    runtime.source.turn()
 
 
 @pytest.mark.parametrize(
@@ -61,87 +61,87 @@ def test_a_revocation_waits_as_long_as_records_of_late_were_in_flight(
     seconds: float, paused: str | None, expected: float
 ) -> None:
     """One record is stuck; how long the group waits for it depends on what the others took."""
-    edge = edge_with(1, revoke_seconds=20.0)
-    observe(edge, [seconds] * 100)
+    runtime = edge_with(1, revoke_seconds=20.0)
+    observe(runtime, [seconds] * 100)
     if paused:
-        edge.source.pause(paused)
-    edge.rebalance("revoke", [P])
-    assert edge.waited == [expected]
+        runtime.source.pause(paused)
+    runtime.rebalance("revoke", [P])
+    assert runtime.waited == [expected]
 
 
 def test_a_revocation_waits_for_a_tenth_of_the_poll_interval_at_most() -> None:
     """A member that is silent for all of it loses every partition."""
-    edge = edge_with(1, revoke_seconds=20.0, **{"max.poll.interval.ms": 30_000})
-    observe(edge, [60.0] * 100)
-    edge.rebalance("revoke", [P])
-    assert edge.waited == [3.0]
+    runtime = edge_with(1, revoke_seconds=20.0, **{"max.poll.interval.ms": 30_000})
+    observe(runtime, [60.0] * 100)
+    runtime.rebalance("revoke", [P])
+    assert runtime.waited == [3.0]
 
 
 def test_with_nothing_in_flight_a_revocation_does_not_wait() -> None:
     """Also of one partition while another has something."""
-    edge = edge_with(1)
-    edge.rebalance("revoke", [Q])
-    assert edge.waited == [0.0]
+    runtime = edge_with(1)
+    runtime.rebalance("revoke", [Q])
+    assert runtime.waited == [0.0]
 
 
 def test_a_place_in_the_group_that_is_still_taken_is_tried_again_with_a_new_client() -> None:
     """The fatal error of a static member whose predecessor crashed; the old client is closed and nothing ends."""
-    edge = edge_with(0)
-    edge.brokers.held.clear()
-    fail(edge, KafkaError.UNRELEASED_INSTANCE_ID)
-    assert not joined(edge)
-    edge.step()
-    edge.step()
-    first, second = edge.clients
+    runtime = edge_with(0)
+    runtime.brokers.held.clear()
+    fail(runtime, KafkaError.UNRELEASED_INSTANCE_ID)
+    assert not joined(runtime)
+    runtime.step()
+    runtime.step()
+    first, second = runtime.clients
     assert first.closed
-    assert edge.brokers.client is second
-    edge.rebalance("assign")
-    deliver(edge, 3)
-    edge.settle()
-    assert joined(edge)
-    assert edge.brokers.logs[P].committed == 3
+    assert runtime.brokers.client is second
+    runtime.rebalance("assign")
+    deliver(runtime, 3)
+    runtime.settle()
+    assert joined(runtime)
+    assert runtime.brokers.logs[P].committed == 3
 
 
 def test_a_client_that_fails_for_good_leaves_nothing_behind_that_is_committed() -> None:
     """What it held is lost; it is not known whose it is now."""
-    edge = edge_with(3)
-    edge.finish(0)
-    edge.release.turn()
-    edge.acknowledge(0)
-    edge.release.turn()
+    runtime = edge_with(3)
+    runtime.finish(0)
+    runtime.release.turn()
+    runtime.acknowledge(0)
+    runtime.release.turn()
     with pytest.raises(ClientFailed, match="FENCED_INSTANCE_ID"):
-        fail(edge, KafkaError.FENCED_INSTANCE_ID)
-    edge.brokers.held.clear()  # a commit would now be one of a partition that is not ours
-    assert edge.source.in_flight == (0, 0)
-    edge.step()
-    edge.step()
-    assert edge.brokers.logs[P].committed is None
+        fail(runtime, KafkaError.FENCED_INSTANCE_ID)
+    runtime.brokers.held.clear()  # a commit would now be one of a partition that is not ours
+    assert runtime.source.in_flight == (0, 0)
+    runtime.step()
+    runtime.step()
+    assert runtime.brokers.logs[P].committed is None
 
 
 def test_records_polled_together_with_the_end_of_the_client_are_forgotten_with_it() -> None:
     """They were counted, and are not counted any more."""
-    edge = edge_with(0)
-    edge.brokers.logs[P].append(0, None)
+    runtime = edge_with(0)
+    runtime.brokers.logs[P].append(0, None)
     words = f"Fatal error: {KafkaError(KafkaError.UNRELEASED_INSTANCE_ID).str()}"
-    edge.brokers.messages.append(edge.brokers.next_message(set()) or pytest.fail("no record"))
-    edge.brokers.messages.append(Message(P, 0, None, KafkaError(KafkaError._FATAL, words)))
-    edge.source.turn()
-    edge.source.turn()
-    assert len(edge.unfinished) == 1
-    assert edge.source.in_flight == (0, 0)
-    assert edge.source.epochs == {}
+    runtime.brokers.messages.append(runtime.brokers.next_message(set()) or pytest.fail("no record"))
+    runtime.brokers.messages.append(Message(P, 0, None, KafkaError(KafkaError._FATAL, words)))
+    runtime.source.turn()
+    runtime.source.turn()
+    assert len(runtime.unfinished) == 1
+    assert runtime.source.in_flight == (0, 0)
+    assert runtime.source.epochs == {}
 
 
 def test_a_position_that_moves_back_behind_an_idle_end_is_a_new_assignment() -> None:
     """A topic was made anew: what is committed of the old one must not hide its records."""
-    edge = edge_with(0)
-    edge.brokers.logs[P].end = 5
-    edge.settle()
-    assert edge.brokers.logs[P].committed == 5
-    edge.brokers.logs[P].records, edge.brokers.logs[P].end, edge.brokers.held[P].position = [], 0, 0
-    deliver(edge, 1)
-    edge.settle()
-    assert edge.brokers.logs[P].committed == 1
+    runtime = edge_with(0)
+    runtime.brokers.logs[P].end = 5
+    runtime.settle()
+    assert runtime.brokers.logs[P].committed == 5
+    runtime.brokers.logs[P].records, runtime.brokers.logs[P].end, runtime.brokers.held[P].position = [], 0, 0
+    deliver(runtime, 1)
+    runtime.settle()
+    assert runtime.brokers.logs[P].committed == 1
 
 
 @pytest.mark.parametrize(
@@ -156,28 +156,28 @@ def test_a_consumer_without_answers_is_given_up_only_where_others_get_some(
     lost: bool, others: bool, ends: bool
 ) -> None:
     """Only another process helps then; brokers that are away are waited for."""
-    edge = edge_with(3)
-    edge.clients[0].lost = lost
-    edge.brokers.answers_others = others
-    turn_for(edge, STALLED_SECONDS - 1)
+    runtime = edge_with(3)
+    runtime.clients[0].lost = lost
+    runtime.brokers.answers_others = others
+    turn_for(runtime, STALLED_SECONDS - 1)
     if ends:
         with pytest.raises(ClientFailed, match="gets no answer"):
-            turn_for(edge, 30.0)
+            turn_for(runtime, 30.0)
     else:
-        turn_for(edge, 30.0)
+        turn_for(runtime, 30.0)
 
 
-def turn_for(edge: Edge, seconds: float) -> None:
+def turn_for(runtime: Runtime, seconds: float) -> None:
     for _ in range(int(seconds)):
-        edge.source.turn()
-        edge.now += 1.0
+        runtime.source.turn()
+        runtime.now += 1.0
 
 
 def test_a_consumer_that_reads_is_not_asked() -> None:
     """A look costs a question to the brokers, on the thread that reads."""
-    edge = edge_with(0)
+    runtime = edge_with(0)
     for _ in range(60):
-        deliver(edge, 1)
-        edge.source.turn()
-        edge.now += 1.0
-    assert edge.clients[0].asked == 0
+        deliver(runtime, 1)
+        runtime.source.turn()
+        runtime.now += 1.0
+    assert runtime.clients[0].asked == 0
