@@ -59,7 +59,7 @@ class Admission:
         self.events += 1
         self.bytes += size
 
-    def finished(self, partition: Partition, epoch: int, size: int) -> None:
+    def durable(self, partition: Partition, epoch: int, size: int) -> None:
         """A record is durable; ignored when its assignment was forgotten."""
         tally = self._of.get((partition, epoch))
         if tally is None:
@@ -198,11 +198,11 @@ class InFlight:
             for partition, record in records:
                 self._admission.admit(partition, record.epoch, record.size)
 
-    def finished(self, records: Iterable[tuple[Partition, int, int]], seconds: Iterable[float]) -> None:
+    def durable(self, records: Iterable[tuple[Partition, int, int]], seconds: Iterable[float]) -> None:
         """These (partition, epoch, bytes) are durable, and were in flight for ``seconds``."""
         with self._changed:
             for partition, epoch, size in records:
-                self._admission.finished(partition, epoch, size)
+                self._admission.durable(partition, epoch, size)
             self._budget.observe(seconds)
             self._changed.notify()
 

@@ -30,7 +30,7 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class Processed:
     """One record's processing ended."""
 
     record: SourceRecord
@@ -79,4 +79,4 @@ class Stop:
     flush_seconds: float
 
 
-Command = Assigned | Delivered | Finished | EndReached | Revoke | Lost | Drain | Stop
+Command = Assigned | Delivered | Processed | EndReached | Revoke | Lost | Drain | Stop

@@ -1,7 +1,7 @@
 """Which results may be published, and up to where a partition may be committed, whatever the order of completion.
 
 "Contiguous" means in delivery order: compaction, aborted transactions and transaction markers leave gaps between the
-offsets of a partition, so the offset to commit is that of the last record of the finished prefix, plus one.
+offsets of a partition, so the offset to commit is that of the last record of the processed prefix, plus one.
 
 Per partition the ledger keeps a linked list of the records in flight, in delivery order, and nothing else. Each entry
 knows ``through``, the last offset delivered before the next entry in flight: when an entry becomes durable its run
@@ -30,7 +30,7 @@ OutcomeT = TypeVar("OutcomeT")
 
 @dataclass(frozen=True, slots=True)
 class Release(Generic[OutcomeT]):
-    """A finished record whose outputs may be produced now."""
+    """A processed record whose outputs may be produced now."""
 
     partition: Partition
     epoch: int
@@ -39,7 +39,7 @@ class Release(Generic[OutcomeT]):
 
 
 class _Entry(Generic[OutcomeT]):
-    __slots__ = ("finished", "key", "next", "offset", "outcome", "previous", "released", "through")
+    __slots__ = ("key", "next", "offset", "outcome", "previous", "processed", "released", "through")
 
     def __init__(self, offset: int, key: bytes | None, previous: _Entry[OutcomeT] | None) -> None:
         self.offset = offset
@@ -48,7 +48,7 @@ class _Entry(Generic[OutcomeT]):
         self.previous = previous
         self.next: _Entry[OutcomeT] | None = None
         self.outcome: list[OutcomeT] = []  # one element between finish and release: the result is not held any longer
-        self.finished = False
+        self.processed = False
         self.released = False
 
 
@@ -74,7 +74,7 @@ class Ledger(Generic[OutcomeT]):
         self._moved: set[Partition] = set()
         self._in_flight = 0
         self.stale = 0
-        """Completions that were ignored: of a revoked partition, an older epoch, or a record finished before."""
+        """Completions that were ignored: of a revoked partition, an older epoch, or a record processed before."""
 
     @property
     def in_flight(self) -> int:
@@ -127,20 +127,22 @@ class Ledger(Generic[OutcomeT]):
             assignment.lanes.setdefault(self._lane(entry), deque()).append(entry)
         return True
 
-    def finish(self, partition: Partition, epoch: int, offset: int, outcome: OutcomeT) -> tuple[Release[OutcomeT], ...]:
+    def processed(
+        self, partition: Partition, epoch: int, offset: int, outcome: OutcomeT
+    ) -> tuple[Release[OutcomeT], ...]:
         """Record the outcome of one record; returns what may be produced now, in the order it must be produced."""
         assignment = self._current(partition, epoch)
         entry = assignment.entries.get(offset) if assignment else None
-        if assignment is None or entry is None or entry.finished:
+        if assignment is None or entry is None or entry.processed:
             self.stale += 1
             return ()
-        entry.finished = True
+        entry.processed = True
         entry.outcome.append(outcome)
         if not self._waits(entry):
             return (_release(partition, epoch, entry),)
         lane = assignment.lanes[self._lane(entry)]
         released = []
-        while lane and lane[0].finished:
+        while lane and lane[0].processed:
             released.append(_release(partition, epoch, lane.popleft()))
         if not lane:
             del assignment.lanes[self._lane(entry)]

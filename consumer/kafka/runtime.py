@@ -1,6 +1,6 @@
 """The Kafka runtime: threads that poll, release, and watch lag and hanging calls, tied together. The only way to Kafka.
 
-Records arrive by ``on_records``; each is answered once by ``finish``. What the runtime guarantees in return: an offset is
+Records arrive by ``on_records``; each is answered once by ``processed``. What the runtime guarantees in return: an offset is
 committed only when every output of every record before it is acknowledged (in exactly_once: in the same transaction),
 results leave in the configured order, and what is in flight stays within the configured bounds.
 """
@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from consumer.delivery.admission import Admission
-from consumer.delivery.commands import Command, Drain, Finished, Stop
+from consumer.delivery.commands import Command, Drain, Processed, Stop
 from consumer.kafka.clients.cluster import ClusterUnreachable, look_up
 from consumer.kafka.clients.errors import error_callback
 from consumer.kafka.clients.settings import (
@@ -87,7 +87,7 @@ class KafkaRuntime:
     """One consumer, one producer.
 
     Callbacks run on the runtime's threads and must be quick. ``on_records`` receives polled records; ``on_revoked`` the
-    epochs that ended, whose records need no ``finish`` any more (it would be ignored). ``too_large`` makes the dead
+    epochs that ended, whose records need no ``processed`` any more (it would be ignored). ``too_large`` makes the dead
     letter of a result that its topic refuses for its size. ``on_fatal`` is called, once, with what ended the runtime: the
     process should then exit; its successor reads again what was not committed.
 
@@ -137,7 +137,7 @@ class KafkaRuntime:
 
         oversize = Oversize(config.delivery.dead_letter_topic, too_large, observer)
 
-        def publisher(current: Callable[[Release[Finished]], bool]) -> Publisher:
+        def publisher(current: Callable[[Release[Processed]], bool]) -> Publisher:
             if not transactional:
                 stalled = Stalled(partial(producers.partitions, input_topics[0], OWN_SECONDS), others)
                 return Outbox(producers.current, counts, oversize, current, observer, self._fatal, stalled)
@@ -178,9 +178,9 @@ class KafkaRuntime:
         self._lag.thread.start()
         self._hang_watch.thread.start()
 
-    def finish(self, record: SourceRecord, outcome: Outcome) -> None:
+    def processed(self, record: SourceRecord, outcome: Outcome) -> None:
         """Hand back what ``record`` turned into. From any thread, in any order, once a record."""
-        self._commands.put(Finished(record, outcome))
+        self._commands.put(Processed(record, outcome))
 
     def pause(self, reason: str) -> None:
         """Stop consuming for ``reason``; what is in flight goes on. From any thread."""

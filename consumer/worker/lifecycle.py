@@ -228,7 +228,7 @@ class Worker:
             _log.exception("a defect: this record has no outcome, so nothing from it on is committed")
             self._fatal(error)
             return
-        runtime.finish(record, outcome)
+        runtime.processed(record, outcome)
 
     def _objective_seconds(self) -> float:
         """Until an event's last window is answered; a transaction may wait for company after that."""

@@ -158,7 +158,7 @@ class Worker:
         output = Output(
             self.output, record.key, record.value if value is None else value, record.headers, record.partition
         )
-        self.runtime.finish(record, Outcome("done", (output,)))
+        self.runtime.processed(record, Outcome("done", (output,)))
 
 
 def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:

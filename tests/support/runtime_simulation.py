@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, TopicPartition
 
 from consumer.delivery.admission import Admission
-from consumer.delivery.commands import Command, Finished, Lost, Revoke
+from consumer.delivery.commands import Command, Lost, Processed, Revoke
 from consumer.delivery.outcome import Outcome, Output, Partition
 from consumer.kafka.consume.poll_thread import Source
 from consumer.kafka.publish.release_thread import ReleaseThread
@@ -259,14 +259,14 @@ class Publisher:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self.under_way: list[Release[Finished]] = []
-        self.acknowledged: list[Release[Finished]] = []
+        self.under_way: list[Release[Processed]] = []
+        self.acknowledged: list[Release[Processed]] = []
         self.blocked: tuple[str, ...] = ()
         self.idle_seconds = 0.0
         self.meanwhile: Callable[[], None] | None = None
         """What the poll thread does while the release thread is in the middle of a turn."""
 
-    def send(self, release: Release[Finished]) -> None:
+    def send(self, release: Release[Processed]) -> None:
         held = self._runtime.assignment_of[release.partition, release.epoch]
         assert held not in self._runtime.brokers.given_back, "released although it was told that the partition is gone"
         assert release.offset not in held.sent, "released twice"
@@ -284,7 +284,7 @@ class Publisher:
     def hasten(self) -> None:
         pass
 
-    def turn(self) -> list[Release[Finished]]:
+    def turn(self) -> list[Release[Processed]]:
         if self.meanwhile is not None:
             meanwhile, self.meanwhile = self.meanwhile, None
             meanwhile()
@@ -408,12 +408,12 @@ class Runtime:
         if self.unfinished:
             record = self.unfinished.pop(index % len(self.unfinished))
             self.finished.append(record)
-            self.commands.put(Finished(record, OUTCOME))
+            self.commands.put(Processed(record, OUTCOME))
 
     def finish_again(self, index: int) -> None:
         """Any record that finished before."""
         if self.finished:
-            self.commands.put(Finished(self.finished[index % len(self.finished)], OUTCOME))
+            self.commands.put(Processed(self.finished[index % len(self.finished)], OUTCOME))
 
     def acknowledge(self, index: int) -> None:
         """Any output that is under way."""

@@ -166,9 +166,9 @@ class Source:
         """Commit (epoch, offset) of each partition as long as its epoch is the current one."""
         self._committer.ask(offsets)
 
-    def finished(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
+    def durable(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
         """These records (partition, epoch, bytes) are durable and make room; they were in flight for ``seconds``."""
-        self._in_flight.finished(records, seconds)
+        self._in_flight.durable(records, seconds)
 
     def drain(self, drain: Drain) -> None:
         """Take no more records; ``drain`` is answered by the release thread when nothing is in flight."""

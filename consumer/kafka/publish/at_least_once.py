@@ -26,7 +26,7 @@ from consumer.kafka.publish.producers import NOTHING_LEFT
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from consumer.delivery.commands import Finished
+    from consumer.delivery.commands import Processed
     from consumer.delivery.ledger import Release
     from consumer.delivery.outcome import Output, Partition
     from consumer.kafka.clients.observer import KafkaObserver
@@ -71,7 +71,7 @@ class ProducerClient(Protocol):
 
 @dataclass(slots=True)
 class _Job:
-    release: Release[Finished]
+    release: Release[Processed]
     missing: int
 
 
@@ -91,7 +91,7 @@ class Outbox:
         producer: ProducerClient,
         counts: PartitionCounts,
         oversize: Oversize,
-        current: Callable[[Release[Finished]], bool],
+        current: Callable[[Release[Processed]], bool],
         observer: KafkaObserver,
         on_fatal: Callable[[BaseException], None],
         stalled: Stalled,
@@ -107,7 +107,7 @@ class Outbox:
         self._stalled = stalled
         self._clock = clock
         self._lanes: dict[str, Lane[_Send]] = {}
-        self._durable: list[Release[Finished]] = []
+        self._durable: list[Release[Processed]] = []
         self._number = 0
         self._under_way = 0
         self._full: str | None = None
@@ -122,7 +122,7 @@ class Outbox:
         """Topics that refuse what is produced to them; their outputs wait."""
         return tuple(topic for topic, lane in self._lanes.items() if lane.failures >= BLOCKED_FAILURES)
 
-    def send(self, release: Release[Finished]) -> None:
+    def send(self, release: Release[Processed]) -> None:
         """Accept the outputs of one released outcome. They leave at the next ``turn``, in order of acceptance."""
         outputs = release.outcome.outcome.outputs
         if not outputs:
@@ -140,7 +140,7 @@ class Outbox:
     def hasten(self) -> None:
         """Nothing waits for company here."""
 
-    def turn(self) -> list[Release[Finished]]:
+    def turn(self) -> list[Release[Processed]]:
         """Produce what may leave, and serve reports; returns what became durable.
 
         Raises ClientFailed when the producer has lost its way to brokers that are there.

@@ -28,7 +28,7 @@ from consumer.kafka.publish.transaction import SLICE_SECONDS, Held, Refused, Tra
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from consumer.delivery.commands import Finished
+    from consumer.delivery.commands import Processed
     from consumer.delivery.ledger import Release
     from consumer.delivery.outcome import Partition
     from consumer.kafka.clients.observer import KafkaObserver
@@ -114,7 +114,7 @@ class Transactions:
         self._ends: dict[Partition, tuple[int, int]] = {}
         self._ends_since = math.inf
         self._committed: dict[Partition, tuple[int, int]] = {}
-        self._durable: list[Release[Finished]] = []
+        self._durable: list[Release[Processed]] = []
         self._step: Callable[[], bool] | None = self._initialise
         self._transaction: Transaction | None = None
         self._offsets_call: PendingCall | None = None
@@ -142,7 +142,7 @@ class Transactions:
         """What keeps transactions from being committed: a topic, or the coordinator."""
         return (self._refused_by,) if self._failures >= BLOCKED_FAILURES else ()
 
-    def send(self, release: Release[Finished]) -> None:
+    def send(self, release: Release[Processed]) -> None:
         """Accept the outputs of one released outcome. Releases of a partition must come in offset order."""
         self._held.append(Held(release, list(release.outcome.outcome.outputs), self._clock()))
 
@@ -158,7 +158,7 @@ class Transactions:
         """The next transaction need not wait for company."""
         self._hastened = True
 
-    def turn(self) -> list[Release[Finished]]:
+    def turn(self) -> list[Release[Processed]]:
         """Go on with the transaction as far as it goes; returns the releases of one that was committed.
 
         Raises ClientFailed when the producer is of no use any more.

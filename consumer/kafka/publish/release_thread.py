@@ -19,8 +19,8 @@ from consumer.delivery.commands import (
     Delivered,
     Drain,
     EndReached,
-    Finished,
     Lost,
+    Processed,
     Revoke,
     Stop,
 )
@@ -57,7 +57,7 @@ class Publisher(Protocol):
     def blocked(self) -> tuple[str, ...]:
         """What takes no output now: topics."""
 
-    def send(self, release: Release[Finished]) -> None:
+    def send(self, release: Release[Processed]) -> None:
         """Accept one released outcome."""
 
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
@@ -66,7 +66,7 @@ class Publisher(Protocol):
     def hasten(self) -> None:
         """Someone waits for all that was sent: leave out waits that only save work."""
 
-    def turn(self) -> list[Release[Finished]]:
+    def turn(self) -> list[Release[Processed]]:
         """Do what can be done now, in about a second at most; returns what became durable."""
 
     def flush(self, seconds: float) -> int:
@@ -79,7 +79,7 @@ class PollSide(Protocol):
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
         """Commit these (epoch, offset) when possible."""
 
-    def finished(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
+    def durable(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
         """Records (partition, epoch, bytes) no longer count as in flight; they were for ``seconds`` each."""
 
     def pause(self, reason: str) -> None:
@@ -96,14 +96,14 @@ class ReleaseThread:
         self,
         order: Order,
         commands: SimpleQueue[Command],
-        publisher: Callable[[Callable[[Release[Finished]], bool]], Publisher],
+        publisher: Callable[[Callable[[Release[Processed]], bool]], Publisher],
         poll_side: PollSide,
         observer: KafkaObserver,
         on_fatal: Callable[[BaseException], None],
         commit_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ledger: Ledger[Finished] = Ledger(order)
+        self._ledger: Ledger[Processed] = Ledger(order)
         self._commands = commands
         self._publisher = publisher(self._stands)
         self._poll_side = poll_side
@@ -157,7 +157,7 @@ class ReleaseThread:
         self._answer_drains()
         self._tell()
 
-    def _stands(self, release: Release[Finished]) -> bool:
+    def _stands(self, release: Release[Processed]) -> bool:
         return self._ledger.epoch(release.partition) == release.epoch
 
     def _take_commands(self) -> None:
@@ -172,8 +172,8 @@ class ReleaseThread:
 
     def _obey(self, command: Command) -> None:
         match command:
-            case Finished(record, _):
-                for release in self._ledger.finish(Partition.of(record), record.epoch, record.offset, command):
+            case Processed(record, _):
+                for release in self._ledger.processed(Partition.of(record), record.epoch, record.offset, command):
                     self._publisher.send(release)
             case Delivered(records):
                 for record in records:
@@ -191,14 +191,14 @@ class ReleaseThread:
             case Stop():
                 self._stop = command
 
-    def _settle(self, durable: list[Release[Finished]]) -> None:
+    def _settle(self, durable: list[Release[Processed]]) -> None:
         for release in durable:
             if self._stands(release):
                 self._observer.durable(release.outcome.record, release.outcome.outcome)
             self._ledger.durable(release.partition, release.epoch, release.offset)
         if durable:
             now = self._clock()
-            self._poll_side.finished(
+            self._poll_side.durable(
                 [(r.partition, r.epoch, r.outcome.record.size) for r in durable],
                 [now - r.outcome.record.fetched_at for r in durable],
             )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import TopicPartition
 
-    from consumer.delivery.commands import Finished
+    from consumer.delivery.commands import Processed
     from consumer.delivery.ledger import Release
     from consumer.delivery.outcome import Output, Partition
     from consumer.kafka.publish.producers import Oversize, PartitionCounts
@@ -83,7 +83,7 @@ class Producers(Protocol):
 class Held:
     """A released outcome that is not durable yet. ``outputs`` has smaller ones in place of those refused for size."""
 
-    release: Release[Finished]
+    release: Release[Processed]
     outputs: list[Output]
     since: float
     """Monotonic seconds of its release."""

@@ -20,9 +20,9 @@ def test_fullness_stalls_for_a_second_then_pauses_until_half_is_free() -> None:
     assert admission.verdict(1.9) == "stall"
     assert admission.verdict(2.0) == "pause"
     for _ in range(49):
-        admission.finished(P, 1, 10)
+        admission.durable(P, 1, 10)
         assert admission.verdict(3.0) == "pause"
-    admission.finished(P, 1, 10)
+    admission.durable(P, 1, 10)
     assert admission.verdict(3.0) == "resume"
     assert admission.verdict(3.0) == "admit"
 
@@ -33,9 +33,9 @@ def test_a_stall_ends_as_soon_as_there_is_room_for_a_handful() -> None:
     for _ in range(128):
         admission.admit(P, 1, 10)
     assert admission.verdict(0.0) == "stall"
-    admission.finished(P, 1, 10)
+    admission.durable(P, 1, 10)
     assert admission.verdict(0.5) == "stall"
-    admission.finished(P, 1, 10)
+    admission.durable(P, 1, 10)
     assert admission.verdict(0.9) == "admit"
     admission.admit(P, 1, 10)
     admission.admit(P, 1, 10)
@@ -49,7 +49,7 @@ def test_bytes_count_as_records_do() -> None:
     assert admission.verdict(0.0) == "admit"
     admission.admit(P, 1, 5000)
     assert admission.verdict(0.0) == "stall"
-    admission.finished(P, 1, 5000)
+    admission.durable(P, 1, 5000)
     assert admission.verdict(0.1) == "admit"
 
 
@@ -70,10 +70,10 @@ def test_a_forgotten_assignment_makes_room_and_its_late_records_none() -> None:
     admission.admit(P, 1, 100)
     admission.admit(Q, 2, 50)
     admission.forget(P, 1)
-    admission.finished(P, 1, 100)
+    admission.durable(P, 1, 100)
     assert (admission.events, admission.bytes) == (1, 50)
     admission.admit(P, 3, 7)
-    admission.finished(P, 1, 100)
+    admission.durable(P, 1, 100)
     assert (admission.events, admission.bytes) == (2, 57)
 
 
@@ -107,7 +107,7 @@ def test_a_limit_holds_until_it_is_lifted() -> None:
     assert admission.verdict(1.0) == "pause"
     for _ in range(20):
         assert admission.verdict(1.0) == "pause"
-        admission.finished(P, 1, 10)
+        admission.durable(P, 1, 10)
     assert admission.verdict(2.0) == "resume"
     assert admission.room() == 10
     for _ in range(10):

@@ -117,7 +117,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def finish(self, data: st.DataObject) -> None:
         partition, epoch, record = data.draw(st.sampled_from(self.records("open")))
         record.state = "finished"
-        released = self.ledger.finish(partition, epoch.number, record.offset, f"{record.offset}")
+        released = self.ledger.processed(partition, epoch.number, record.offset, f"{record.offset}")
         expected = epoch.releasable(self.order)
         assert released == tuple(Release(partition, epoch.number, r.offset, f"{r.offset}") for r in expected)
         for waiting in expected:
@@ -157,7 +157,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """A completion of an epoch that is gone changes nothing."""
         stale = self.ledger.stale
         partition, epoch, offset = data.draw(st.sampled_from(self.past))
-        assert self.ledger.finish(partition, epoch, offset, "late") == ()
+        assert self.ledger.processed(partition, epoch, offset, "late") == ()
         self.ledger.durable(partition, epoch, offset)
         assert self.ledger.stale == stale + 2
         assert not self.ledger.deliver(partition, epoch, offset + 1000, None)
@@ -214,7 +214,7 @@ def test_after_every_step_of_any_order_the_commit_is_the_durable_prefix(
         ledger.deliver(P, 1, offset, b"k")
     released: list[int] = []
     for offset in data.draw(st.permutations(offsets)):
-        released += [release.offset for release in ledger.finish(P, 1, offset, offset)]
+        released += [release.offset for release in ledger.processed(P, 1, offset, offset)]
     assert sorted(released) == offsets
     assert order == "none" or released == offsets
     committed = None
@@ -252,16 +252,16 @@ def test_what_was_not_released_cannot_be_durable() -> None:
     ledger.assign(P, 1)
     ledger.deliver(P, 1, 0, None)
     ledger.deliver(P, 1, 1, None)
-    ledger.finish(P, 1, 1, "held behind 0")
+    ledger.processed(P, 1, 1, "held behind 0")
     with pytest.raises(ValueError, match=r"Offset 1 of reviews-0 .* was not released"):
         ledger.durable(P, 1, 1)
 
 
 def test_a_second_completion_of_a_record_is_ignored() -> None:
-    """Finished twice is published once."""
+    """Processed twice is published once."""
     ledger: Ledger[str] = Ledger("none")
     ledger.assign(P, 1)
     ledger.deliver(P, 1, 0, None)
-    assert len(ledger.finish(P, 1, 0, "once")) == 1
-    assert ledger.finish(P, 1, 0, "twice") == ()
+    assert len(ledger.processed(P, 1, 0, "once")) == 1
+    assert ledger.processed(P, 1, 0, "twice") == ()
     assert ledger.stale == 1

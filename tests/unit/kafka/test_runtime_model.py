@@ -53,7 +53,7 @@ class EdgeMachine(RuleBasedStateMachine):
     @rule(chosen=some)
     def finish(self, chosen: list[int]) -> None:
         for index in chosen:
-            self.runtime.finish(index)
+            self.runtime.processed(index)
 
     @rule(chosen=some, released=st.booleans())
     def acknowledge(self, chosen: list[int], released: bool) -> None:

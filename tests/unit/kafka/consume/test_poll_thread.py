@@ -105,7 +105,7 @@ def test_a_place_in_the_group_that_is_still_taken_is_tried_again_with_a_new_clie
 def test_a_client_that_fails_for_good_leaves_nothing_behind_that_is_committed() -> None:
     """What it held is lost; it is not known whose it is now."""
     runtime = edge_with(3)
-    runtime.finish(0)
+    runtime.processed(0)
     runtime.release.turn()
     runtime.acknowledge(0)
     runtime.release.turn()

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.commands import Finished
+from consumer.delivery.commands import Processed
 from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.delivery.ledger import Release
 from consumer.delivery.outcome import Outcome, Output, Partition
@@ -123,7 +123,7 @@ class Bench:
     def send(self, offset: int, *outputs: Output, epoch: int = 1, original: bytes = b"in") -> None:
         record = SourceRecord("in", 3, offset, epoch, b"key", original, (), None, 0.0)
         outcome = Outcome("done", outputs) if outputs else Outcome("dropped")
-        self.outbox.send(Release(IN, epoch, offset, Finished(record, outcome)))
+        self.outbox.send(Release(IN, epoch, offset, Processed(record, outcome)))
 
     def turn(self, times: int = 1) -> None:
         for _ in range(times):

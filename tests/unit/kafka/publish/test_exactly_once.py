@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.delivery.commands import Finished
+from consumer.delivery.commands import Processed
 from consumer.delivery.ledger import Release
 from consumer.delivery.outcome import Outcome, Output, Partition
 from consumer.events import SourceRecord
@@ -211,7 +211,7 @@ class Bench:
         epoch = {P: 1, Q: 2}[partition] if epoch is None else epoch
         record = SourceRecord(partition.topic, partition.number, offset, epoch, b"k", b"v", (), None, 0.0)
         output = Output("out", b"k", value or b"%d-%d" % (partition.number, offset))
-        self.transactions.send(Release(partition, epoch, offset, Finished(record, Outcome("done", (output,)))))
+        self.transactions.send(Release(partition, epoch, offset, Processed(record, Outcome("done", (output,)))))
 
     def turn(self) -> None:
         self.durable += [(r.partition, r.offset) for r in self.transactions.turn()]
@@ -268,7 +268,7 @@ def test_a_transaction_waits_for_company_no_longer_than_its_interval(bench: Benc
 def test_a_dropped_record_is_committed_without_an_output(bench: Bench) -> None:
     """Its offset passes through a transaction like any other."""
     record = SourceRecord("in", 0, 0, 1, None, None, (), None, 0.0)
-    bench.transactions.send(Release(P, 1, 0, Finished(record, Outcome("dropped"))))
+    bench.transactions.send(Release(P, 1, 0, Processed(record, Outcome("dropped"))))
     bench.run()
     assert bench.producer.commits == [{P: 1}]
     assert bench.producer.log == []

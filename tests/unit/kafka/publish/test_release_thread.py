@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.delivery.commands import Assigned, Command, Delivered, Drain, EndReached, Finished, Lost, Revoke, Stop
+from consumer.delivery.commands import Assigned, Command, Delivered, Drain, EndReached, Lost, Processed, Revoke, Stop
 from consumer.delivery.outcome import Outcome, Output, Partition
 from consumer.events import SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
@@ -26,7 +26,7 @@ class Publisher:
     """Publishes at once what it is sent while it is told to."""
 
     def __init__(self) -> None:
-        self.sent: list[Release[Finished]] = []
+        self.sent: list[Release[Processed]] = []
         self.working = True
         self.blocked: tuple[str, ...] = ()
 
@@ -38,7 +38,7 @@ class Publisher:
     def idle_seconds(self) -> float:
         return 0.0 if self.sent else 1.0
 
-    def send(self, release: Release[Finished]) -> None:
+    def send(self, release: Release[Processed]) -> None:
         self.sent.append(release)
 
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
@@ -48,7 +48,7 @@ class Publisher:
     def hasten(self) -> None:
         self.hastened += 1
 
-    def turn(self) -> list[Release[Finished]]:
+    def turn(self) -> list[Release[Processed]]:
         durable = self.sent if self.working else []
         self.sent = [] if self.working else self.sent
         return durable
@@ -69,10 +69,10 @@ class Bench:
         self.in_flight_seconds: list[float] = []
         self.pauses: list[str] = []
         self.counted: list[tuple[Any, ...]] = []
-        self.stands: Callable[[Release[Finished]], bool] = lambda _: True
+        self.stands: Callable[[Release[Processed]], bool] = lambda _: True
         self.fatal: list[BaseException] = []
 
-        def publisher(stands: Callable[[Release[Finished]], bool]) -> Publisher:
+        def publisher(stands: Callable[[Release[Processed]], bool]) -> Publisher:
             self.stands = stands
             return self.publisher
 
@@ -116,12 +116,12 @@ def record(offset: int, partition: Partition = P, epoch: int = 1, key: bytes | N
     return SourceRecord(partition.topic, partition.number, offset, epoch, key, b"four", (), None, 0.0)
 
 
-def done(which: SourceRecord) -> Finished:
-    return Finished(which, Outcome("done", (Output("out", None, b""),)))
+def done(which: SourceRecord) -> Processed:
+    return Processed(which, Outcome("done", (Output("out", None, b""),)))
 
 
 def test_an_offset_is_committed_only_when_its_results_are_durable(bench: Bench) -> None:
-    """Finished is not enough; room is made at the same moment."""
+    """Processed is not enough; room is made at the same moment."""
     bench.publisher.working = False
     bench.put(Assigned(P, 1, None), Delivered((record(0), record(1))), done(record(0)))
     bench.later()
@@ -256,7 +256,7 @@ def test_a_revocation_does_not_wait_for_a_release_thread_that_failed(bench: Benc
     bench.put(Assigned(P, 1, None), Delivered((record(0),)), Revoke({P: 1}, 100.0, before))
     fatal = KafkaError(KafkaError._FENCED, "fenced", fatal=True)
 
-    def fail() -> list[Release[Finished]]:
+    def fail() -> list[Release[Processed]]:
         raise SystemError("hidden") from KafkaException(fatal)
 
     bench.publisher.turn = fail  # type: ignore[method-assign]
