@@ -2,7 +2,7 @@
 
 Brokers refuse a whole batch when it is larger than the topic allows, or when one record in it is, and librdkafka fails
 every record of it (its issue 488). So a refused record proves nothing until it was refused alone: after a refusal the
-lane sends one record by itself and, as long as that goes well, twice as many at each step. The same probing follows any
+window sends one record by itself and, as long as that goes well, twice as many at each step. The same probing follows any
 other error, so a topic that is missing or forbidden sees one record every few seconds, not the whole backlog.
 """
 
@@ -20,7 +20,7 @@ LAST_RETRY_SECONDS = 10.0
 SendT = TypeVar("SendT")
 
 
-class Lane(Generic[SendT]):
+class SendWindow(Generic[SendT]):
     """Waiting outputs of one topic, in order of release, and the window within which they leave."""
 
     def __init__(self) -> None:

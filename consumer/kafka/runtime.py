@@ -29,8 +29,8 @@ from consumer.kafka.clients.settings import (
 from consumer.kafka.clients.watchdog import OWN_SECONDS, HangWatch, Stalled, Turning
 from consumer.kafka.consume.lag import INTERVAL_SECONDS, LagWatch
 from consumer.kafka.consume.poll_thread import JOIN_SECONDS, Source
-from consumer.kafka.publish.at_least_once import Outbox
-from consumer.kafka.publish.exactly_once import Transactions
+from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
+from consumer.kafka.publish.exactly_once import TransactionalPublisher
 from consumer.kafka.publish.producers import Oversize, PartitionCounts, Producers
 from consumer.kafka.publish.release_thread import ReleaseThread
 
@@ -112,7 +112,7 @@ class KafkaRuntime:
         self._commands: SimpleQueue[Command] = SimpleQueue()
         # Built first: both check the configuration, and a consumer that is not closed would keep its membership.
         transactional = config.delivery.mode == "exactly_once"
-        # Transactions learn of a fatal error where it happens, and know whether a new producer may take over.
+        # TransactionalPublisher learn of a fatal error where it happens, and know whether a new producer may take over.
         told = error_callback("producer", observer, _told if transactional else self._fatal)
 
         # The group's generation fences zombies, so no other process has to take the id over.
@@ -140,13 +140,15 @@ class KafkaRuntime:
         def publisher(current: Callable[[Release[Processed]], bool]) -> Publisher:
             if not transactional:
                 stalled = Stalled(partial(producers.partitions, input_topics[0], OWN_SECONDS), others)
-                return Outbox(producers.current, counts, oversize, current, observer, self._fatal, stalled)
+                return AtLeastOncePublisher(
+                    producers.current, counts, oversize, current, observer, self._fatal, stalled
+                )
             interval = config.delivery.transaction_interval_ms / 1000
             records = config.delivery.transaction_records
             # Brokers may well answer a producer that has lost its way to the coordinator.
             stalled = Stalled(None, others)
             timeout = config.delivery.transaction_timeout_ms / 1000
-            return Transactions(
+            return TransactionalPublisher(
                 producers, counts, oversize, self._source, observer, stalled, interval, records, timeout
             )
 

@@ -281,7 +281,7 @@ class Publisher:
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
         return offsets
 
-    def hasten(self) -> None:
+    def flush_soon(self) -> None:
         pass
 
     def turn(self) -> list[Release[Processed]]:

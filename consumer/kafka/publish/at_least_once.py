@@ -1,6 +1,6 @@
 """Produces released outcomes, at least once: an outcome is durable when every one of its outputs is acknowledged.
 
-No output is dropped: what the brokers refuse waits in its topic's lane and is produced again. Only its size turns a
+No output is dropped: what the brokers refuse waits in its topic's window and is produced again. Only its size turns a
 result into a dead letter, and a dead letter into one without its value, then without the headers that it carries.
 
 Outputs leave in order of release. After a refusal those that the client had under way already may land before the
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.delivery.send_window import Lane
+from consumer.delivery.send_window import SendWindow
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.publish.producers import NOTHING_LEFT
 
@@ -40,7 +40,7 @@ REPORT_SECONDS = 0.005
 
 TOPIC_MISSING = "UNKNOWN_TOPIC_OR_PART"
 BLOCKED_FAILURES = 2
-"""A lane counts as blocked from the second refusal in a row: one alone is a topic being created, or a leader moving."""
+"""A window counts as blocked from the second refusal in a row: one alone is a topic being created, or a leader moving."""
 
 
 class ProducerClient(Protocol):
@@ -83,7 +83,7 @@ class _Send:
     alone: bool = False
 
 
-class Outbox:
+class AtLeastOncePublisher:
     """One thread's. ``current(release)`` says whether its assignment still stands; what is revoked is not produced."""
 
     def __init__(
@@ -106,7 +106,7 @@ class Outbox:
         self._on_fatal = on_fatal
         self._stalled = stalled
         self._clock = clock
-        self._lanes: dict[str, Lane[_Send]] = {}
+        self._windows: dict[str, SendWindow[_Send]] = {}
         self._durable: list[Release[Processed]] = []
         self._number = 0
         self._under_way = 0
@@ -120,7 +120,7 @@ class Outbox:
     @property
     def blocked(self) -> tuple[str, ...]:
         """Topics that refuse what is produced to them; their outputs wait."""
-        return tuple(topic for topic, lane in self._lanes.items() if lane.failures >= BLOCKED_FAILURES)
+        return tuple(topic for topic, window in self._windows.items() if window.failures >= BLOCKED_FAILURES)
 
     def send(self, release: Release[Processed]) -> None:
         """Accept the outputs of one released outcome. They leave at the next ``turn``, in order of acceptance."""
@@ -137,7 +137,7 @@ class Outbox:
         """All of ``offsets``: here they are the consumer's to commit."""
         return offsets
 
-    def hasten(self) -> None:
+    def flush_soon(self) -> None:
         """Nothing waits for company here."""
 
     def turn(self) -> list[Release[Processed]]:
@@ -145,11 +145,11 @@ class Outbox:
 
         Raises ClientFailed when the producer has lost its way to brokers that are there.
         """
-        # A lane that found the producer's queue full goes first, or smaller records of other lanes would keep it full.
-        lanes = sorted(self._lanes, key=lambda topic: topic != self._full) if self._full else list(self._lanes)
+        # A window that found the producer's queue full goes first, or smaller records of other windows would keep it full.
+        windows = sorted(self._windows, key=lambda topic: topic != self._full) if self._full else list(self._windows)
         self._full = None
-        for topic in lanes:
-            if not self._pump(self._lanes[topic]):
+        for topic in windows:
+            if not self._pump(self._windows[topic]):
                 self._full = topic
                 break
         self._producer.poll(REPORT_SECONDS if self._under_way else 0.0)
@@ -164,38 +164,38 @@ class Outbox:
     def flush(self, seconds: float) -> int:
         """Wait up to ``seconds`` for what the producer holds; returns the number of outputs not acknowledged."""
         self._producer.flush(max(0.0, seconds))
-        return self._under_way + sum(len(lane) for lane in self._lanes.values())
+        return self._under_way + sum(len(window) for window in self._windows.values())
 
     def _wait(self, send: _Send) -> None:
-        lane = self._lanes.get(send.output.topic)
-        if lane is None:
-            lane = self._lanes[send.output.topic] = Lane()
-        lane.put(send.number, send)
+        window = self._windows.get(send.output.topic)
+        if window is None:
+            window = self._windows[send.output.topic] = SendWindow()
+        window.put(send.number, send)
 
-    def _pump(self, lane: Lane[_Send]) -> bool:
-        """Produce what the lane lets out; False when the producer's queue is full."""
-        while lane.open(self._clock()):
-            number, send = lane.take()
+    def _pump(self, window: SendWindow[_Send]) -> bool:
+        """Produce what the window lets out; False when the producer's queue is full."""
+        while window.open(self._clock()):
+            number, send = window.take()
             if not self._current(send.job.release):
                 continue
             partition = self._counts.place(send.output, send.job.release.partition.topic)
             if partition is None:
-                self._refused(lane, send, TOPIC_MISSING, "it is missing, or no broker answers", was_under_way=False)
+                self._refused(window, send, TOPIC_MISSING, "it is missing, or no broker answers", was_under_way=False)
                 break
             try:
                 self._produce(send, partition)
             except BufferError:
                 if len(self._producer):
-                    lane.put(number, send)
+                    window.put(number, send)
                     return False
                 self._too_large(send)  # larger than the whole queue: it would never find room
             except KafkaException as error:
-                self._refused_at_once(lane, send, error.args[0])
+                self._refused_at_once(window, send, error.args[0])
             else:
                 self._under_way += 1
-                send.alone = lane.sent()
-        if not len(lane) and not lane.under_way and lane.failures:
-            lane.forgive()
+                send.alone = window.sent()
+        if not len(window) and not window.under_way and window.failures:
+            window.forgive()
         return True
 
     def _produce(self, send: _Send, partition: int) -> None:
@@ -210,54 +210,54 @@ class Outbox:
             timestamp=output.timestamp_ms or 0,  # 0 is now
         )
 
-    def _refused_at_once(self, lane: Lane[_Send], send: _Send, error: KafkaError) -> None:
+    def _refused_at_once(self, window: SendWindow[_Send], send: _Send, error: KafkaError) -> None:
         """``produce`` itself refused; here a size is that of this one record, as the client's own limit is."""
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             self._too_large(send)
         else:
             self._fatal(error)
-            self._refused(lane, send, error.name(), error.str(), was_under_way=False)
+            self._refused(window, send, error.name(), error.str(), was_under_way=False)
 
     def _reported(self, send: _Send, error: KafkaError | None, _message: object) -> None:
-        lane = self._lanes[send.output.topic]
+        window = self._windows[send.output.topic]
         self._under_way -= 1
         if error is None:
             self._stalled.works()
-            lane.acknowledged()
+            window.acknowledged()
             send.job.missing -= 1
             if not send.job.missing:
                 self._durable.append(send.job.release)
         elif error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
             self._fatal(error)
-            self._refused(lane, send, error.name(), error.str(), was_under_way=True)
+            self._refused(window, send, error.name(), error.str(), was_under_way=True)
         elif send.alone:
-            lane.too_large_alone()
+            window.too_large_alone()
             self._too_large(send)
         else:
-            lane.too_large_together()
+            window.too_large_together()
             self._wait(send)
 
     def _too_large(self, send: _Send) -> None:
         smaller = self._oversize.instead(send.job.release.outcome.record, send.output)
         if smaller is None:
-            lane = self._lanes[send.output.topic]
-            self._refused(lane, send, "MSG_SIZE_TOO_LARGE", NOTHING_LEFT, was_under_way=False)
+            window = self._windows[send.output.topic]
+            self._refused(window, send, "MSG_SIZE_TOO_LARGE", NOTHING_LEFT, was_under_way=False)
             return
         send.output = smaller
         send.alone = False
         self._wait(send)
 
-    def _refused(self, lane: Lane[_Send], send: _Send, code: str, reason: str, *, was_under_way: bool) -> None:
-        lane.put(send.number, send)
-        before = lane.failures
-        delay = lane.failed(self._clock(), was_under_way=was_under_way)
-        if lane.failures == before:
+    def _refused(self, window: SendWindow[_Send], send: _Send, code: str, reason: str, *, was_under_way: bool) -> None:
+        window.put(send.number, send)
+        before = window.failures
+        delay = window.failed(self._clock(), was_under_way=was_under_way)
+        if window.failures == before:
             return
         topic = send.output.topic
         self._counts.forget(topic)  # made anew with fewer partitions, it refuses for ever what it is sent by old counts
         self._observer.produce_refused(topic, code)
         # A first refusal often heals by itself; from the second on someone has to act.
-        level = logging.WARNING if lane.failures < BLOCKED_FAILURES else logging.ERROR
+        level = logging.WARNING if window.failures < BLOCKED_FAILURES else logging.ERROR
         logger.log(
             level,
             "Topic %s takes no output (%s: %s). Nothing is dropped: it is tried again in %.1f s, and consumption "

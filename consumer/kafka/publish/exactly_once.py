@@ -72,7 +72,7 @@ _REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "UNKNOW
 """What a transaction meets in the middle of a rebalance; the next one has the new generation."""
 
 
-class Transactions:
+class TransactionalPublisher:
     """One thread's; one transaction at a time.
 
     ``turn`` waits for brokers in slices of ``SLICE_SECONDS``. A step that was not finished in its slice goes on in the
@@ -154,7 +154,7 @@ class Transactions:
                 self._ends_since = min(self._ends_since, self._clock())
         return {}
 
-    def hasten(self) -> None:
+    def flush_soon(self) -> None:
         """The next transaction need not wait for company."""
         self._hastened = True
 

@@ -2,7 +2,7 @@
 
 Everything it knows arrives through one queue, in order. What the ledger releases goes to the publisher; what that
 reports durable goes back to the ledger. What the ledger says is committable goes to the poll thread, unless the
-publisher commits by itself: ``Outbox`` is the at-least-once publisher, ``Transactions`` the exactly-once one.
+publisher commits by itself: ``AtLeastOncePublisher`` is the at-least-once publisher, ``TransactionalPublisher`` the exactly-once one.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Publisher(Protocol):
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
         """(epoch, offset) of each partition that may be committed; returns those that the consumer has to commit."""
 
-    def hasten(self) -> None:
+    def flush_soon(self) -> None:
         """Someone waits for all that was sent: leave out waits that only save work."""
 
     def turn(self) -> list[Release[Processed]]:
@@ -150,7 +150,7 @@ class ReleaseThread:
         self.turned_at = self._clock()
         self._take_commands()
         if self._revocations or self._drains:
-            self._publisher.hasten()
+            self._publisher.flush_soon()
         self._settle(self._publisher.turn())
         self._answer_revocations()
         self._hand_out_offsets()
@@ -226,7 +226,7 @@ class ReleaseThread:
     def _answer_drains(self) -> None:
         if self._drains and not self._ledger.in_flight:
             self._commit(self._ledger.committable())
-            self._publisher.hasten()
+            self._publisher.flush_soon()
             self._settle(self._publisher.turn())  # offsets that it commits by itself
             for drain in self._drains:
                 drain.reply.put(True)

@@ -16,7 +16,7 @@ from consumer.delivery.outcome import Outcome, Output, Partition
 from consumer.events import SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.watchdog import STALLED_SECONDS, Stalled
-from consumer.kafka.publish.at_least_once import Outbox
+from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
 from consumer.kafka.publish.producers import Oversize, PartitionCounts
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Bench:
         self.fatal: list[BaseException] = []
         self.hooks: Any = Hooks()
         self.durable: list[int] = []
-        self.outbox = Outbox(
+        self.outbox = AtLeastOncePublisher(
             self.producer,
             PartitionCounts(lambda topic, _: self.partitions.get(topic, 0), lambda: self.now),
             Oversize(
@@ -286,7 +286,7 @@ def test_a_full_queue_is_waited_out_in_order(bench: Bench) -> None:
 
 
 def test_a_topic_that_refuses_sees_single_probes_and_then_everything_in_order(bench: Bench) -> None:
-    """Hundreds wait, one is tried at growing intervals up to ten seconds, the lane counts as blocked meanwhile."""
+    """Hundreds wait, one is tried at growing intervals up to ten seconds, the window counts as blocked meanwhile."""
     bench.producer.refuse = {"out": KafkaError.TOPIC_AUTHORIZATION_FAILED}
     for offset in range(300):
         bench.send(offset, out(b"%d" % offset))
@@ -305,7 +305,7 @@ def test_a_topic_that_refuses_sees_single_probes_and_then_everything_in_order(be
 
 
 def test_other_topics_go_on_while_one_refuses(bench: Bench) -> None:
-    """Only the lane that fails waits."""
+    """Only the window that fails waits."""
     bench.producer.refuse = {"out": KafkaError.TOPIC_AUTHORIZATION_FAILED}
     bench.send(0, out())
     bench.send(1, out(topic="narrow"))
@@ -325,7 +325,7 @@ def test_a_missing_topic_is_waited_for(bench: Bench) -> None:
 
 
 def test_what_is_revoked_while_it_waits_is_not_produced(bench: Bench) -> None:
-    """And a lane that only held such records is no longer blocked."""
+    """And a window that only held such records is no longer blocked."""
     bench.producer.refuse = {"out": KafkaError.TOPIC_AUTHORIZATION_FAILED}
     bench.send(0, out())
     bench.run(5.0)

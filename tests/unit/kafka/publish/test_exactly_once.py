@@ -1,4 +1,4 @@
-"""Transactions against a producer that keeps what was committed, and fails where a test says so."""
+"""TransactionalPublisher against a producer that keeps what was committed, and fails where a test says so."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from consumer.events import SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.watchdog import STALLED_SECONDS, Stalled
 from consumer.kafka.publish import exactly_once as transactions
-from consumer.kafka.publish.exactly_once import BLOCKED_FAILURES, LOST_SECONDS, Transactions
+from consumer.kafka.publish.exactly_once import BLOCKED_FAILURES, LOST_SECONDS, TransactionalPublisher
 from consumer.kafka.publish.producers import Oversize, PartitionCounts
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ TIMEOUT = 15.0
 
 
 class Bench:
-    """Transactions with their surroundings, and a clock."""
+    """TransactionalPublisher with their surroundings, and a clock."""
 
     def __init__(self, records: int = 10) -> None:
         self.now = 0.0
@@ -179,7 +179,7 @@ class Bench:
         self.replaced = 0
         self.brokers = False
         """Whether they answer a new client."""
-        self.transactions = Transactions(
+        self.transactions = TransactionalPublisher(
             self,
             PartitionCounts(lambda topic, _: self.topics.get(topic, 0), lambda: self.now),
             Oversize("dead", lambda record, _: Output("dead", record.key, b"%d" % record.offset), self.seen),
@@ -253,7 +253,7 @@ def test_a_transaction_waits_for_company_no_longer_than_its_interval(bench: Benc
     bench.now += 0.06
     bench.turn()
     assert bench.producer.commits == []
-    bench.transactions.hasten()
+    bench.transactions.flush_soon()
     bench.turn()
     assert bench.producer.commits == [{P: 1}]
     for offset in range(1, 24):

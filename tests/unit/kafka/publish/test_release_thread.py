@@ -45,7 +45,7 @@ class Publisher:
         self.kept |= offsets
         return {} if self.keeps_offsets else offsets
 
-    def hasten(self) -> None:
+    def flush_soon(self) -> None:
         self.hastened += 1
 
     def turn(self) -> list[Release[Processed]]:
