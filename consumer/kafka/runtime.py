@@ -28,7 +28,7 @@ from consumer.kafka.clients.settings import (
 )
 from consumer.kafka.clients.watchdog import OWN_SECONDS, HangWatch, Stalled, Turning
 from consumer.kafka.consume.lag import INTERVAL_SECONDS, LagWatch
-from consumer.kafka.consume.poll_thread import JOIN_SECONDS, Source
+from consumer.kafka.consume.poll_thread import JOIN_SECONDS, PollThread
 from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
 from consumer.kafka.publish.exactly_once import TransactionalPublisher
 from consumer.kafka.publish.producers import Oversize, PartitionCounts, Producers
@@ -121,7 +121,7 @@ class KafkaRuntime:
         producers = Producers({**settings, "error_cb": told})
         counts = PartitionCounts(producers.partitions)
         others = partial(_answers, config)
-        self._source = Source(
+        self._poll_thread = PollThread(
             consumer_settings(config),
             input_topics,
             Admission(config.limits.in_flight_events, config.limits.in_flight_bytes),
@@ -149,26 +149,26 @@ class KafkaRuntime:
             stalled = Stalled(None, others)
             timeout = config.delivery.transaction_timeout_ms / 1000
             return TransactionalPublisher(
-                producers, counts, oversize, self._source, observer, stalled, interval, records, timeout
+                producers, counts, oversize, self._poll_thread, observer, stalled, interval, records, timeout
             )
 
         self._release = ReleaseThread(
             config.delivery.release_order,
             self._commands,
             publisher,
-            self._source,
+            self._poll_thread,
             observer,
             self._fatal,
             config.delivery.commit_interval_ms / 1000,
         )
         self._lag = LagWatch(
-            metadata_settings(config), config.kafka.group_id, lambda: self._source.epochs, observer, lag_seconds
+            metadata_settings(config), config.kafka.group_id, lambda: self._poll_thread.epochs, observer, lag_seconds
         )
         release_limit = config.delivery.transaction_timeout_ms / 1000 + RELEASE_HUNG_SECONDS
         self._hang_watch = HangWatch(
             (
-                Turning("poll", lambda: self._source.turned_at, POLL_HUNG_SECONDS),
-                Turning("release", lambda: self._release.turned_at, release_limit),
+                Turning("poll", lambda: self._poll_thread.last_round, POLL_HUNG_SECONDS),
+                Turning("release", lambda: self._release.last_round, release_limit),
             ),
             self._fatal,
         )
@@ -176,7 +176,7 @@ class KafkaRuntime:
     def start(self) -> None:
         """Join the group and begin."""
         self._release.thread.start()
-        self._source.thread.start()
+        self._poll_thread.thread.start()
         self._lag.thread.start()
         self._hang_watch.thread.start()
 
@@ -186,15 +186,15 @@ class KafkaRuntime:
 
     def pause(self, reason: str) -> None:
         """Stop consuming for ``reason``; what is in flight goes on. From any thread."""
-        self._source.pause(reason)
+        self._poll_thread.pause(reason)
 
     def resume(self, reason: str) -> None:
         """Withdraw ``reason``. From any thread."""
-        self._source.resume(reason)
+        self._poll_thread.resume(reason)
 
     def limit(self, records: int | None) -> None:
         """Have at most so many records in flight from now on; None: as many as configured. From any thread."""
-        self._source.limit(records)
+        self._poll_thread.limit(records)
 
     def drain(self, grace_seconds: float) -> bool:
         """Take no more records, finish those in flight within ``grace_seconds``, commit, leave the group, end.
@@ -209,38 +209,38 @@ class KafkaRuntime:
         emptied = self._await_empty(deadline)
         if emptied:
             self._await_commits(deadline)
-        events, _ = self._source.in_flight
+        events, _ = self._poll_thread.in_flight
         if events:
             logger.warning("%d records did not finish within %.1f s; they are read again", events, grace_seconds)
         self._lag.end()
         end = max(deadline, time.monotonic() + CLOSE_SECONDS)
-        self._source.close(deadline)
-        left = _join(self._source.thread, end)
+        self._poll_thread.close(deadline)
+        left = _join(self._poll_thread.thread, end)
         # Only now: leaving the group needed the release thread's answer about the last offsets.
         end = max(end, time.monotonic() + CLOSE_SECONDS)
         self._commands.put(Stop(max(0.0, min(CLOSE_SECONDS, end - time.monotonic() - 1.0))))
         ended = _join(self._release.thread, end)
-        return emptied and left and ended and self._source.left_whole and not self._failed.is_set()
+        return emptied and left and ended and self._poll_thread.left_whole and not self._failed.is_set()
 
     def status(self) -> RuntimeStatus:
         """How things stand. From any thread."""
         now = time.monotonic()
-        events, size = self._source.in_flight
+        events, size = self._poll_thread.in_flight
         return RuntimeStatus(
-            joined=self._source.joined,
-            assignment=self._source.epochs,
-            paused=self._source.paused,
+            joined=self._poll_thread.joined,
+            assignment=self._poll_thread.epochs,
+            paused=self._poll_thread.paused,
             in_flight_events=events,
             in_flight_bytes=size,
-            poll_age=now - self._source.turned_at,
-            release_age=now - self._release.turned_at,
+            poll_age=now - self._poll_thread.last_round,
+            release_age=now - self._release.last_round,
             lag=self._lag.lags,
             blocked_outputs=self._release.blocked,
         )
 
     def _await_empty(self, deadline: float) -> bool:
         reply: SimpleQueue[bool] = SimpleQueue()
-        self._source.drain(Drain(reply))
+        self._poll_thread.drain(Drain(reply))
         while not self._failed.is_set():
             try:
                 return reply.get(timeout=max(0.0, min(0.2, deadline - time.monotonic())))
@@ -251,7 +251,7 @@ class KafkaRuntime:
 
     def _await_commits(self, deadline: float) -> None:
         """A commit in the middle of a rebalance is refused and has to be tried again while the group still has us."""
-        while not self._source.settled and not self._failed.is_set() and time.monotonic() < deadline:
+        while not self._poll_thread.settled and not self._failed.is_set() and time.monotonic() < deadline:
             time.sleep(SETTLING_SECONDS)
 
     def _fatal(self, error: BaseException) -> None:

@@ -18,7 +18,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException,
 from consumer.delivery.admission import Admission
 from consumer.delivery.commands import Command, Lost, Processed, Revoke
 from consumer.delivery.outcome import Outcome, Output, Partition
-from consumer.kafka.consume.poll_thread import Source
+from consumer.kafka.consume.poll_thread import PollThread
 from consumer.kafka.publish.release_thread import ReleaseThread
 
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ class Publisher:
     def flush_soon(self) -> None:
         pass
 
-    def turn(self) -> list[Release[Processed]]:
+    def run_once(self) -> list[Release[Processed]]:
         if self.meanwhile is not None:
             meanwhile, self.meanwhile = self.meanwhile, None
             meanwhile()
@@ -341,7 +341,7 @@ class Runtime:
             self.clients.append(Client(self.brokers, settings, logger))
             return self.clients[-1]
 
-        self.source = Source(
+        self.source = PollThread(
             settings,
             ["in"],
             Admission(cap, 1_000_000, stall_seconds=0.0),  # a stall would wait for a thread that is not there
@@ -389,17 +389,17 @@ class Runtime:
     def _while_revoking(self, revoke: Revoke) -> None:
         started = self.now
         for what, which in self.meanwhile:
-            self.release.turn()
+            self.release.run_once()
             if what == "finish":
                 self.finish(which)
             elif what == "ack":
                 self.acknowledge(which)
             else:
                 self.now += which % 4
-        self.release.turn()
+        self.release.run_once()
         if revoke.reply.empty():
             self.now = max(self.now, revoke.deadline)
-            self.release.turn()
+            self.release.run_once()
         self.waited.append(self.now - started)
         assert not revoke.reply.empty(), "a revocation is answered at its deadline"
 
@@ -430,13 +430,13 @@ class Runtime:
             if (kind == "assign") != (partition in owned):
                 self.brokers.rebalances.append((kind, partition))
         while self.brokers.rebalances:
-            self.source.turn()
+            self.source.run_once()
 
     def step(self) -> None:
         """Both threads come round, a second later."""
         self.now += 1.0
-        self.source.turn()
-        self.release.turn()
+        self.source.run_once()
+        self.release.run_once()
 
     def settle(self) -> None:
         """Everything finishes while commits fail; then they work, until nothing changes any more."""

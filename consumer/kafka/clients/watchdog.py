@@ -27,12 +27,12 @@ LOOK_SECONDS = 1.0
 class Turning:
     """One thread, by the time at which its loop last came round."""
 
-    def __init__(self, name: str, turned_at: Callable[[], float], limit: float) -> None:
+    def __init__(self, name: str, last_round: Callable[[], float], limit: float) -> None:
         """It hangs when it stays within one turn for more than ``limit`` seconds."""
         self.name = name
         self.limit = limit
-        self._turned_at = turned_at
-        self._turn = turned_at()
+        self._turned_at = last_round
+        self._turn = last_round()
         self._still = 0.0
 
     def hangs(self, passed: float) -> bool:

@@ -57,7 +57,7 @@ BACKPRESSURE = "backpressure"
 DRAINING = "draining"
 
 
-class Source:
+class PollThread:
     """Reads ``topics`` as a member of the group.
 
     ``on_records`` gets lists of records and must be quick and thread-safe; ``on_revoked`` gets the epochs that ended,
@@ -103,7 +103,7 @@ class Source:
         self._group_metadata: object = None
         self.left_whole = True
         """Whether no assignment that ended since a drain began left records to be repeated by their next owner."""
-        self.turned_at = clock()
+        self.last_round = clock()
         """Monotonic seconds at which the loop last came round."""
         own = {"on_commit": self._committer.answered, "error_cb": error_callback("consumer", observer, on_fatal)}
         self._new_consumer = partial(new_consumer, {**settings, **own}, logger=librdkafka_logger("consumer"))
@@ -187,7 +187,7 @@ class Source:
         try:
             self.subscribe()
             while self._closing is None:
-                self.turn()
+                self.run_once()
         except BaseException as error:  # whatever ends this thread must end the worker
             self._closing = self._clock()
             self._on_fatal(error)
@@ -200,9 +200,9 @@ class Source:
         """Begin to join the group."""
         self._consumer.subscribe(self._topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
-    def turn(self) -> None:
+    def run_once(self) -> None:
         """One round: pauses, drains, commits, records."""
-        self.turned_at = now = self._clock()
+        self.last_round = now = self._clock()
         verdict, room = self._in_flight.verdict(now)
         if verdict == "pause":
             self._pauses.want(BACKPRESSURE)
@@ -370,7 +370,7 @@ class Source:
         self._commands.put(Revoke(leaving, deadline, reply))
         answer: dict[Partition, int] | None = None
         while answer is None:
-            self.turned_at = self._clock()
+            self.last_round = self._clock()
             # A rebalance is a new generation already, in which these partitions are still ours to commit.
             self._group_metadata = self._consumer.consumer_group_metadata()
             try:

@@ -114,7 +114,7 @@ class AtLeastOncePublisher:
 
     @property
     def idle_seconds(self) -> float:
-        """0 while reports are awaited: they come when ``turn`` asks for them."""
+        """0 while reports are awaited: they come when ``run_once`` asks for them."""
         return 0.0 if self._under_way else math.inf
 
     @property
@@ -123,7 +123,7 @@ class AtLeastOncePublisher:
         return tuple(topic for topic, window in self._windows.items() if window.failures >= BLOCKED_FAILURES)
 
     def send(self, release: Release[Processed]) -> None:
-        """Accept the outputs of one released outcome. They leave at the next ``turn``, in order of acceptance."""
+        """Accept the outputs of one released outcome. They leave at the next ``run_once``, in order of acceptance."""
         outputs = release.outcome.outcome.outputs
         if not outputs:
             self._durable.append(release)
@@ -140,7 +140,7 @@ class AtLeastOncePublisher:
     def flush_soon(self) -> None:
         """Nothing waits for company here."""
 
-    def turn(self) -> list[Release[Processed]]:
+    def run_once(self) -> list[Release[Processed]]:
         """Produce what may leave, and serve reports; returns what became durable.
 
         Raises ClientFailed when the producer has lost its way to brokers that are there.

@@ -75,7 +75,7 @@ _REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "UNKNOW
 class TransactionalPublisher:
     """One thread's; one transaction at a time.
 
-    ``turn`` waits for brokers in slices of ``SLICE_SECONDS``. A step that was not finished in its slice goes on in the
+    ``run_once`` waits for brokers in slices of ``SLICE_SECONDS``. A step that was not finished in its slice goes on in the
     next turn: the client's calls allow that.
     """
 
@@ -158,7 +158,7 @@ class TransactionalPublisher:
         """The next transaction need not wait for company."""
         self._hastened = True
 
-    def turn(self) -> list[Release[Processed]]:
+    def run_once(self) -> list[Release[Processed]]:
         """Go on with the transaction as far as it goes; returns the releases of one that was committed.
 
         Raises ClientFailed when the producer is of no use any more.

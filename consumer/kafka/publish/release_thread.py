@@ -51,7 +51,7 @@ class Publisher(Protocol):
 
     @property
     def idle_seconds(self) -> float:
-        """How long ``turn`` has nothing to do unless more is sent."""
+        """How long ``run_once`` has nothing to do unless more is sent."""
 
     @property
     def blocked(self) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class Publisher(Protocol):
     def flush_soon(self) -> None:
         """Someone waits for all that was sent: leave out waits that only save work."""
 
-    def turn(self) -> list[Release[Processed]]:
+    def run_once(self) -> list[Release[Processed]]:
         """Do what can be done now, in about a second at most; returns what became durable."""
 
     def flush(self, seconds: float) -> int:
@@ -117,7 +117,7 @@ class ReleaseThread:
         self._commit_at = clock() + commit_seconds
         self._blocked: tuple[str, ...] = ()
         self._stale = 0
-        self.turned_at = clock()
+        self.last_round = clock()
         """Monotonic seconds at which the loop last came round."""
         self.thread = threading.Thread(target=self._run, name="rexstream-release", daemon=True)
 
@@ -129,7 +129,7 @@ class ReleaseThread:
     def _run(self) -> None:
         try:
             while self._stop is None:
-                self.turn()
+                self.run_once()
             left = self._publisher.flush(self._stop.flush_seconds)
             if left:
                 logger.warning("%d outputs were not acknowledged; their input is not committed and is read again", left)
@@ -145,13 +145,13 @@ class ReleaseThread:
             if isinstance(command, Revoke):
                 command.reply.put({})
 
-    def turn(self) -> None:
+    def run_once(self) -> None:
         """One round: commands, outputs, reports, offsets."""
-        self.turned_at = self._clock()
+        self.last_round = self._clock()
         self._take_commands()
         if self._revocations or self._drains:
             self._publisher.flush_soon()
-        self._settle(self._publisher.turn())
+        self._mark_durable(self._publisher.run_once())
         self._answer_revocations()
         self._hand_out_offsets()
         self._answer_drains()
@@ -191,7 +191,7 @@ class ReleaseThread:
             case Stop():
                 self._stop = command
 
-    def _settle(self, durable: list[Release[Processed]]) -> None:
+    def _mark_durable(self, durable: list[Release[Processed]]) -> None:
         for release in durable:
             if self._stands(release):
                 self._observer.durable(release.outcome.record, release.outcome.outcome)
@@ -227,7 +227,7 @@ class ReleaseThread:
         if self._drains and not self._ledger.in_flight:
             self._commit(self._ledger.committable())
             self._publisher.flush_soon()
-            self._settle(self._publisher.turn())  # offsets that it commits by itself
+            self._mark_durable(self._publisher.run_once())  # offsets that it commits by itself
             for drain in self._drains:
                 drain.reply.put(True)
             self._drains.clear()

@@ -48,7 +48,7 @@ class EdgeMachine(RuleBasedStateMachine):
             self.runtime.brokers.logs[partition].append(gap, key)
         self.runtime.brokers.logs[partition].end += marker
         for _ in range(3):
-            self.runtime.source.turn()
+            self.runtime.source.run_once()
 
     @rule(chosen=some)
     def finish(self, chosen: list[int]) -> None:
@@ -58,7 +58,7 @@ class EdgeMachine(RuleBasedStateMachine):
     @rule(chosen=some, released=st.booleans())
     def acknowledge(self, chosen: list[int], released: bool) -> None:
         if released:
-            self.runtime.release.turn()
+            self.runtime.release.run_once()
         for index in chosen:
             self.runtime.acknowledge(index)
 
@@ -76,10 +76,10 @@ class EdgeMachine(RuleBasedStateMachine):
         self.runtime.finish_again(index)
 
     @rule(release_first=st.booleans())
-    def turn(self, release_first: bool) -> None:
+    def run_once(self, release_first: bool) -> None:
         if release_first:
-            self.runtime.release.turn()
-        self.runtime.source.turn()
+            self.runtime.release.run_once()
+        self.runtime.source.run_once()
 
     @rule()
     def step(self) -> None:
@@ -100,10 +100,10 @@ class EdgeMachine(RuleBasedStateMachine):
         self.acknowledge(acknowledged, released=True)
         self.runtime.publisher.meanwhile = lambda: self.runtime.rebalance("lost", chosen)
         self.runtime.now += 1.0
-        self.runtime.release.turn()
+        self.runtime.release.run_once()
         if back:
             self.assign(chosen, back - 1)
-        self.runtime.source.turn()
+        self.runtime.source.run_once()
 
     @precondition(lambda self: len(self.runtime.brokers.held) < len(PARTITIONS))
     @rule(chosen=partitions, ahead=st.integers(0, 2))

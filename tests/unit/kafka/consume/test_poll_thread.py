@@ -30,7 +30,7 @@ def deliver(runtime: Runtime, records: int) -> None:
         runtime.brokers.logs[P].append(0, None)
     before = len(runtime.unfinished)
     while len(runtime.unfinished) < before + records:
-        runtime.source.turn()
+        runtime.source.run_once()
 
 
 def joined(runtime: Runtime) -> bool:
@@ -45,7 +45,7 @@ def fail(runtime: Runtime, code: int) -> None:
     """The client's next message is the end of it."""
     words = f"Fatal error: {KafkaError(code).str()}"
     runtime.brokers.messages.append(Message(P, 0, None, KafkaError(KafkaError._FATAL, words)))
-    runtime.source.turn()
+    runtime.source.run_once()
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_a_client_that_fails_for_good_leaves_nothing_behind_that_is_committed() 
     """What it held is lost; it is not known whose it is now."""
     runtime = edge_with(3)
     runtime.processed(0)
-    runtime.release.turn()
+    runtime.release.run_once()
     runtime.acknowledge(0)
-    runtime.release.turn()
+    runtime.release.run_once()
     with pytest.raises(ClientFailed, match="FENCED_INSTANCE_ID"):
         fail(runtime, KafkaError.FENCED_INSTANCE_ID)
     runtime.brokers.held.clear()  # a commit would now be one of a partition that is not ours
@@ -125,8 +125,8 @@ def test_records_polled_together_with_the_end_of_the_client_are_forgotten_with_i
     words = f"Fatal error: {KafkaError(KafkaError.UNRELEASED_INSTANCE_ID).str()}"
     runtime.brokers.messages.append(runtime.brokers.next_message(set()) or pytest.fail("no record"))
     runtime.brokers.messages.append(Message(P, 0, None, KafkaError(KafkaError._FATAL, words)))
-    runtime.source.turn()
-    runtime.source.turn()
+    runtime.source.run_once()
+    runtime.source.run_once()
     assert len(runtime.unfinished) == 1
     assert runtime.source.in_flight == (0, 0)
     assert runtime.source.epochs == {}
@@ -169,7 +169,7 @@ def test_a_consumer_without_answers_is_given_up_only_where_others_get_some(
 
 def turn_for(runtime: Runtime, seconds: float) -> None:
     for _ in range(int(seconds)):
-        runtime.source.turn()
+        runtime.source.run_once()
         runtime.now += 1.0
 
 
@@ -178,6 +178,6 @@ def test_a_consumer_that_reads_is_not_asked() -> None:
     runtime = edge_with(0)
     for _ in range(60):
         deliver(runtime, 1)
-        runtime.source.turn()
+        runtime.source.run_once()
         runtime.now += 1.0
     assert runtime.clients[0].asked == 0

@@ -125,13 +125,13 @@ class Bench:
         outcome = Outcome("done", outputs) if outputs else Outcome("dropped")
         self.outbox.send(Release(IN, epoch, offset, Processed(record, outcome)))
 
-    def turn(self, times: int = 1) -> None:
+    def run_once(self, times: int = 1) -> None:
         for _ in range(times):
-            self.durable += [release.offset for release in self.outbox.turn()]
+            self.durable += [release.offset for release in self.outbox.run_once()]
 
     def run(self, seconds: float) -> None:
         for _ in range(int(seconds / 0.25)):
-            self.turn(3)
+            self.run_once(3)
             self.now += 0.25
 
 
@@ -154,7 +154,7 @@ def test_durable_only_when_every_output_is_acknowledged(bench: Bench) -> None:
     """One task's result and another's dead letter belong together."""
     bench.producer.refuse = {"dead": KafkaError.TOPIC_AUTHORIZATION_FAILED}
     bench.send(0, out(), out(topic="dead"))
-    bench.turn(5)
+    bench.run_once(5)
     assert bench.producer.values("out") == [b"v"]
     assert bench.durable == []
     bench.producer.refuse = {}
@@ -166,7 +166,7 @@ def test_durable_only_when_every_output_is_acknowledged(bench: Bench) -> None:
 def test_a_dropped_record_is_durable_at_once(bench: Bench) -> None:
     """There is nothing to wait for."""
     bench.send(0)
-    bench.turn()
+    bench.run_once()
     assert bench.durable == [0]
 
 
@@ -181,7 +181,7 @@ def test_the_partition_number_is_kept_where_counts_match(bench: Bench) -> None:
         produce(topic, **record)
 
     bench.producer.produce = spy  # type: ignore[method-assign]
-    bench.turn()
+    bench.run_once()
     assert sorted(placed) == [("narrow", -1), ("out", -1), ("out", 3)]
 
 
@@ -197,7 +197,7 @@ def test_of_a_refused_batch_only_what_is_too_large_by_itself_becomes_a_dead_lett
     bench.producer.batch_bytes = limit
     for offset, size in enumerate(sizes):
         bench.send(offset, out(b"x" * size), original=b"")
-    bench.turn(40 * len(sizes))
+    bench.run_once(40 * len(sizes))
     assert sorted(bench.durable) == list(range(len(sizes)))
     assert sorted(len(value or b"") for value in bench.producer.values("out")) == sorted(s for s in sizes if s <= limit)
     assert len(bench.producer.values("dead")) == sum(size > limit for size in sizes)
@@ -210,7 +210,7 @@ def test_probing_a_refused_batch_stays_cheap(bench: Bench) -> None:
         bench.send(offset, out(b"x" * (60_000 if offset == 700 else 10)))
     turns = 0
     while len(bench.durable) < 1000:
-        bench.turn()
+        bench.run_once()
         turns += 1
     assert turns < 60
     assert bench.producer.attempts < 6000
@@ -221,7 +221,7 @@ def test_a_record_larger_than_the_client_allows_is_a_dead_letter_at_once(bench: 
     bench.producer.client_bytes = 5
     bench.send(0, out(b"x" * 6))
     bench.send(1, out(b"x" * 5))
-    bench.turn(2)
+    bench.run_once(2)
     assert bench.durable == [1, 0]
     assert bench.producer.values("dead") == [b"in"]
     assert bench.hooks.refused == [("out", "MSG_SIZE_TOO_LARGE")]
@@ -231,7 +231,7 @@ def test_a_dead_letter_too_large_goes_without_its_value(bench: Bench) -> None:
     """And is durable then."""
     bench.producer.client_bytes = 5
     bench.send(0, out(b"x" * 6), original=b"y" * 9)
-    bench.turn(2)
+    bench.run_once(2)
     assert bench.durable == [0]
     assert bench.producer.values("dead") == [None]
 
@@ -241,7 +241,7 @@ def test_a_dead_letter_whose_headers_are_too_large_goes_without_them(bench: Benc
     bench.producer.header_bytes = 1000
     bench.send(0, dead_letter((("trace", b"t" * 990), ("kind", b"k"))))
     bench.send(1, dead_letter((("trace", b"t"),)))
-    bench.turn(3)
+    bench.run_once(3)
     assert sorted(bench.durable) == [0, 1]
     assert bench.hooks.refused == [("dead", "MSG_SIZE_TOO_LARGE")] * 2
     assert bench.outbox.blocked == ()
@@ -268,9 +268,9 @@ def test_a_record_larger_than_the_queue_is_not_waited_for(bench: Bench) -> None:
     """A queue that is empty and has no room never will: the record becomes a dead letter, as far as one fits."""
     bench.producer.room = 0
     bench.send(0, out())
-    bench.turn()
+    bench.run_once()
     bench.producer.room = 10
-    bench.turn()
+    bench.run_once()
     assert bench.durable == [0]
     assert bench.producer.values("dead") == [b"in"]
 
@@ -280,7 +280,7 @@ def test_a_full_queue_is_waited_out_in_order(bench: Bench) -> None:
     bench.producer.room = 7
     for offset in range(50):
         bench.send(offset, out(b"%d" % offset))
-    bench.turn(8)
+    bench.run_once(8)
     assert bench.durable == list(range(50))
     assert bench.producer.values("out") == [b"%d" % offset for offset in range(50)]
 
@@ -290,7 +290,7 @@ def test_a_topic_that_refuses_sees_single_probes_and_then_everything_in_order(be
     bench.producer.refuse = {"out": KafkaError.TOPIC_AUTHORIZATION_FAILED}
     for offset in range(300):
         bench.send(offset, out(b"%d" % offset))
-    bench.turn()
+    bench.run_once()
     assert list(bench.outbox.blocked) == []
     bench.send(300, out(b"300"))
     bench.run(120.0)
@@ -309,7 +309,7 @@ def test_other_topics_go_on_while_one_refuses(bench: Bench) -> None:
     bench.producer.refuse = {"out": KafkaError.TOPIC_AUTHORIZATION_FAILED}
     bench.send(0, out())
     bench.send(1, out(topic="narrow"))
-    bench.turn(3)
+    bench.run_once(3)
     assert bench.durable == [1]
 
 
@@ -347,7 +347,7 @@ def test_a_fatal_error_is_told_and_the_output_is_kept(bench: Bench) -> None:
 
     bench.producer.produce = produce  # type: ignore[method-assign]
     bench.send(0, out())
-    bench.turn()
+    bench.run_once()
     assert "_FENCED" in str(bench.fatal[0])
     assert bench.outbox.flush(0.0) == 1
     assert bench.durable == []
@@ -371,7 +371,7 @@ def test_a_producer_without_answers_is_given_up_only_where_others_get_some(
 
     def wait() -> None:
         for _ in range(int(2 * STALLED_SECONDS)):
-            bench.turn()
+            bench.run_once()
             bench.now += 1.0
 
     if ends:
@@ -388,7 +388,7 @@ def test_a_producer_that_gets_reports_is_not_asked(bench: Bench, monkeypatch: py
     for offset in range(60):
         monkeypatch.setattr(bench.producer, "poll", report if offset % 2 else lambda _: 0)
         bench.send(offset, Output("out", b"k", b"v"))
-        bench.turn()
+        bench.run_once()
         bench.now += 1.0
     assert bench.durable
     assert bench.asked == 0

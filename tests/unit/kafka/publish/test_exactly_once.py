@@ -191,7 +191,7 @@ class Bench:
             TIMEOUT,
             lambda: self.now,
         )
-        self.turn()
+        self.run_once()
 
     @property
     def current(self) -> Producer:
@@ -213,12 +213,12 @@ class Bench:
         output = Output("out", b"k", value or b"%d-%d" % (partition.number, offset))
         self.transactions.send(Release(partition, epoch, offset, Processed(record, Outcome("done", (output,)))))
 
-    def turn(self) -> None:
-        self.durable += [(r.partition, r.offset) for r in self.transactions.turn()]
+    def run_once(self) -> None:
+        self.durable += [(r.partition, r.offset) for r in self.transactions.run_once()]
 
     def run(self, seconds: float = 1.0) -> None:
         for _ in range(int(seconds / 0.05)):
-            self.turn()
+            self.run_once()
             self.now += 0.05
 
     def blocked(self) -> list[str]:
@@ -238,7 +238,7 @@ def test_results_and_offsets_leave_in_one_transaction(bench: Bench) -> None:
     for offset in (3, 5):
         bench.send(offset)
     bench.send(0, Q)
-    bench.turn()
+    bench.run_once()
     assert bench.producer.commits == []
     bench.run()
     assert bench.producer.commits == [{P: 6, Q: 1}]
@@ -251,16 +251,16 @@ def test_a_transaction_waits_for_company_no_longer_than_its_interval(bench: Benc
     bench.send(0)
     assert bench.transactions.idle_seconds == pytest.approx(0.1)
     bench.now += 0.06
-    bench.turn()
+    bench.run_once()
     assert bench.producer.commits == []
     bench.transactions.flush_soon()
-    bench.turn()
+    bench.run_once()
     assert bench.producer.commits == [{P: 1}]
     for offset in range(1, 24):
         bench.send(offset)
     assert bench.transactions.idle_seconds == 0
-    bench.turn()
-    bench.turn()
+    bench.run_once()
+    bench.run_once()
     assert bench.producer.commits == [{P: 1}, {P: 11}, {P: 21}]
     assert bench.transactions.idle_seconds == pytest.approx(0.1)
 
@@ -373,7 +373,7 @@ def test_the_metadata_is_read_before_the_epochs(bench: Bench) -> None:
     bench.send(0)
     bench.now += 1
     bench.group.asked.clear()
-    bench.turn()
+    bench.run_once()
     assert bench.group.asked == ["epochs", "metadata", "epochs"]  # the first chooses what to produce
 
 
@@ -437,9 +437,9 @@ def test_a_new_producer_first_aborts_the_same_outcomes(bench: Bench) -> None:
     bench.producer.failing["offsets"] = [ABORTABLE]
     bench.producer.failing["abort"] = [FENCED]
     bench.now += 1
-    bench.turn()
+    bench.run_once()
     bench.group.assigned = {Q: 2}
-    bench.turn()
+    bench.run_once()
     assert bench.replaced == 1
     bench.run()
     ended = [call for call in bench.producer.calls if call in ("produce", "abort", "commit")]
@@ -528,7 +528,7 @@ def test_the_last_flush_finishes_a_commit_under_way(bench: Bench) -> None:
     bench.send(0)
     bench.producer.failing["commit"] = [RETRIABLE]
     bench.now += 1
-    bench.turn()
+    bench.run_once()
     assert bench.transactions.flush(5.0) == 0
     assert bench.producer.offsets == {P: 1}
 
@@ -584,7 +584,7 @@ def test_a_fatal_error_hidden_behind_another_is_found(bench: Bench) -> None:
 
     bench.producer.poll = polled  # type: ignore[method-assign]
     with pytest.raises(ClientFailed, match="_FENCED"):
-        bench.turn()
+        bench.run_once()
 
 
 def test_a_commit_that_takes_long_blocks_and_says_so(bench: Bench) -> None:
@@ -674,7 +674,7 @@ def test_offsets_that_take_long_are_waited_for(bench: Bench, never: threading.Ev
     bench.run(TIMEOUT)
     never.set()
     while bench.durable != [(P, 0)]:
-        bench.turn()
+        bench.run_once()
     assert bench.replaced == 0
     assert bench.producer.calls.count("offsets") == 1
     assert bench.producer.commits == [{P: 1}]

@@ -48,7 +48,7 @@ class Publisher:
     def flush_soon(self) -> None:
         self.hastened += 1
 
-    def turn(self) -> list[Release[Processed]]:
+    def run_once(self) -> list[Release[Processed]]:
         durable = self.sent if self.working else []
         self.sent = [] if self.working else self.sent
         return durable
@@ -99,12 +99,12 @@ class Bench:
     def put(self, *commands: Command) -> None:
         for command in commands:
             self.commands.put(command)
-        self.thread.turn()
+        self.thread.run_once()
 
     def later(self, seconds: float = 1.0) -> None:
         self.now += seconds
         self.commands.put(Lost({}))  # nothing, so that the turn need not wait for a command
-        self.thread.turn()
+        self.thread.run_once()
 
 
 @pytest.fixture
