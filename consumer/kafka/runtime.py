@@ -26,7 +26,7 @@ from consumer.kafka.clients.settings import (
     producer_settings,
     transaction_settings,
 )
-from consumer.kafka.clients.watchdog import OWN_SECONDS, HangWatch, Stalled, Turning
+from consumer.kafka.clients.watchdog import OWN_SECONDS, StuckClientDetector, Watchdog, WatchedThread
 from consumer.kafka.consume.lag import INTERVAL_SECONDS, LagWatch
 from consumer.kafka.consume.poll_thread import JOIN_SECONDS, PollThread
 from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
@@ -139,14 +139,14 @@ class KafkaRuntime:
 
         def publisher(current: Callable[[Release[Processed]], bool]) -> Publisher:
             if not transactional:
-                stalled = Stalled(partial(producers.partitions, input_topics[0], OWN_SECONDS), others)
+                stalled = StuckClientDetector(partial(producers.partitions, input_topics[0], OWN_SECONDS), others)
                 return AtLeastOncePublisher(
                     producers.current, counts, oversize, current, observer, self._fatal, stalled
                 )
             interval = config.delivery.transaction_interval_ms / 1000
             records = config.delivery.transaction_records
             # Brokers may well answer a producer that has lost its way to the coordinator.
-            stalled = Stalled(None, others)
+            stalled = StuckClientDetector(None, others)
             timeout = config.delivery.transaction_timeout_ms / 1000
             return TransactionalPublisher(
                 producers, counts, oversize, self._poll_thread, observer, stalled, interval, records, timeout
@@ -165,10 +165,10 @@ class KafkaRuntime:
             metadata_settings(config), config.kafka.group_id, lambda: self._poll_thread.epochs, observer, lag_seconds
         )
         release_limit = config.delivery.transaction_timeout_ms / 1000 + RELEASE_HUNG_SECONDS
-        self._hang_watch = HangWatch(
+        self._watchdog = Watchdog(
             (
-                Turning("poll", lambda: self._poll_thread.last_round, POLL_HUNG_SECONDS),
-                Turning("release", lambda: self._release.last_round, release_limit),
+                WatchedThread("poll", lambda: self._poll_thread.last_round, POLL_HUNG_SECONDS),
+                WatchedThread("release", lambda: self._release.last_round, release_limit),
             ),
             self._fatal,
         )
@@ -178,7 +178,7 @@ class KafkaRuntime:
         self._release.thread.start()
         self._poll_thread.thread.start()
         self._lag.thread.start()
-        self._hang_watch.thread.start()
+        self._watchdog.thread.start()
 
     def processed(self, record: SourceRecord, outcome: Outcome) -> None:
         """Hand back what ``record`` turned into. From any thread, in any order, once a record."""
@@ -205,7 +205,7 @@ class KafkaRuntime:
         abandoned.
         """
         deadline = time.monotonic() + grace_seconds
-        self._hang_watch.end()  # from here on this method bounds every wait
+        self._watchdog.end()  # from here on this method bounds every wait
         emptied = self._await_empty(deadline)
         if emptied:
             self._await_commits(deadline)

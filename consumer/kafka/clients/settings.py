@@ -178,7 +178,7 @@ def transaction_settings(config: Config, transactional_id: str) -> dict[str, Any
         # librdkafka's default forgets all brokers when none can be reached, and begins with the bootstrap addresses.
         # With 2.16 the transactional producer was seen not to survive that: after an only broker hung,
         # send_offsets_to_transaction never returned, whatever its timeout. Without it clients were seen to stay without
-        # a connection for good; ``Stalled`` notices, and another producer takes its place.
+        # a connection for good; ``StuckClientDetector`` notices, and another producer takes its place.
         "metadata.recovery.strategy": "none",
         **producer_settings(config),
         "transactional.id": transactional_id,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0
 
 
-class Turning:
+class WatchedThread:
     """One thread, by the time at which its loop last came round."""
 
     def __init__(self, name: str, last_round: Callable[[], float], limit: float) -> None:
@@ -46,12 +46,12 @@ class Turning:
         return self._still > self.limit
 
 
-class HangWatch:
+class Watchdog:
     """Looks at ``threads`` and tells ``on_fatal``, once, of one that hangs."""
 
     def __init__(
         self,
-        threads: Sequence[Turning],
+        threads: Sequence[WatchedThread],
         on_fatal: Callable[[BaseException], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -104,7 +104,7 @@ OWN_SECONDS = 3.0
 client has for more round trips than one: slow brokers are not held against it."""
 
 
-class Stalled:
+class StuckClientDetector:
     """One client's. ``own()`` asks brokers something through it; ``others()`` says whether they answer a new client."""
 
     def __init__(

@@ -21,7 +21,7 @@ from consumer.delivery.commands import Assigned, Command, Delivered, Drain, EndR
 from consumer.delivery.outcome import Partition
 from consumer.kafka.clients.errors import ClientFailed, NoSuchOffset, error_callback, librdkafka_logger
 from consumer.kafka.clients.settings import MAX_POLL_INTERVAL_MS
-from consumer.kafka.clients.watchdog import OWN_SECONDS, Stalled
+from consumer.kafka.clients.watchdog import OWN_SECONDS, StuckClientDetector
 from consumer.kafka.consume.assignment import Assignment, Pauses, source_record
 from consumer.kafka.consume.committer import Committer
 from consumer.kafka.consume.membership import Membership
@@ -109,7 +109,9 @@ class PollThread:
         self._new_consumer = partial(new_consumer, {**settings, **own}, logger=librdkafka_logger("consumer"))
         self._consumer = self._new_consumer()
         self._pauses = Pauses(observer)
-        self._stalled = Stalled(lambda: self._consumer.list_topics(self._topics[0], timeout=OWN_SECONDS), others, clock)
+        self._stalled = StuckClientDetector(
+            lambda: self._consumer.list_topics(self._topics[0], timeout=OWN_SECONDS), others, clock
+        )
         self.thread = threading.Thread(target=self._run, name="rexstream-poll", daemon=True)
 
     # What other threads may call.

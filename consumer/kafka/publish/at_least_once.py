@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from consumer.delivery.ledger import Release
     from consumer.delivery.outcome import Output, Partition
     from consumer.kafka.clients.observer import KafkaObserver
-    from consumer.kafka.clients.watchdog import Stalled
+    from consumer.kafka.clients.watchdog import StuckClientDetector
     from consumer.kafka.publish.producers import Oversize, PartitionCounts
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class AtLeastOncePublisher:
         current: Callable[[Release[Processed]], bool],
         observer: KafkaObserver,
         on_fatal: Callable[[BaseException], None],
-        stalled: Stalled,
+        stalled: StuckClientDetector,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``stalled`` is asked while reports are awaited."""

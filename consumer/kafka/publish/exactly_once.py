@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from consumer.delivery.ledger import Release
     from consumer.delivery.outcome import Partition
     from consumer.kafka.clients.observer import KafkaObserver
-    from consumer.kafka.clients.watchdog import Stalled
+    from consumer.kafka.clients.watchdog import StuckClientDetector
     from consumer.kafka.publish.producers import Oversize, PartitionCounts
     from consumer.kafka.publish.transaction import Ownership, Producers
 
@@ -86,7 +86,7 @@ class TransactionalPublisher:
         oversize: Oversize,
         ownership: Ownership,
         observer: KafkaObserver,
-        stalled: Stalled,
+        stalled: StuckClientDetector,
         interval: float,
         records: int,
         timeout: float,

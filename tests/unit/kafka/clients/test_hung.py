@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from consumer.kafka.clients.errors import ClientFailed
-from consumer.kafka.clients.watchdog import HangWatch, Turning
+from consumer.kafka.clients.watchdog import Watchdog, WatchedThread
 
 
 class Bench:
@@ -16,10 +16,10 @@ class Bench:
         self.turned = {"poll": 0.0, "release": 0.0}
         self.told: list[BaseException] = []
         threads = [
-            Turning("poll", lambda: self.turned["poll"], 10.0),
-            Turning("release", lambda: self.turned["release"], 5.0),
+            WatchedThread("poll", lambda: self.turned["poll"], 10.0),
+            WatchedThread("release", lambda: self.turned["release"], 5.0),
         ]
-        self.watch = HangWatch(threads, self.told.append, lambda: self.now)
+        self.watch = Watchdog(threads, self.told.append, lambda: self.now)
 
     def run(self, seconds: int, *turning: str, step: float = 1.0) -> bool:
         """Look so many times, ``step`` apart, while these threads turn; whether a look found one that hangs."""

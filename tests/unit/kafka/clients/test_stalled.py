@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.kafka.clients.watchdog import LOOK_SECONDS, QUIET_SECONDS, STALLED_SECONDS, Stalled
+from consumer.kafka.clients.watchdog import LOOK_SECONDS, QUIET_SECONDS, STALLED_SECONDS, StuckClientDetector
 
 
 class Bench:
@@ -16,7 +16,7 @@ class Bench:
         self.own = False
         self.others = True
         self.asked = 0
-        self.stalled = Stalled(self.ask, lambda: self.others, lambda: self.now)
+        self.stalled = StuckClientDetector(self.ask, lambda: self.others, lambda: self.now)
 
     def ask(self) -> None:
         self.asked += 1

@@ -15,7 +15,7 @@ from consumer.delivery.ledger import Release
 from consumer.delivery.outcome import Outcome, Output, Partition
 from consumer.events import SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
-from consumer.kafka.clients.watchdog import STALLED_SECONDS, Stalled
+from consumer.kafka.clients.watchdog import STALLED_SECONDS, StuckClientDetector
 from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
 from consumer.kafka.publish.producers import Oversize, PartitionCounts
 
@@ -111,7 +111,7 @@ class Bench:
             lambda release: release.epoch not in self.revoked,
             self.hooks,
             self.fatal.append,
-            Stalled(self.ask, lambda: self.brokers, lambda: self.now),
+            StuckClientDetector(self.ask, lambda: self.brokers, lambda: self.now),
             lambda: self.now,
         )
 

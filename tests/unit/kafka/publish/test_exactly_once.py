@@ -17,7 +17,7 @@ from consumer.delivery.ledger import Release
 from consumer.delivery.outcome import Outcome, Output, Partition
 from consumer.events import SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
-from consumer.kafka.clients.watchdog import STALLED_SECONDS, Stalled
+from consumer.kafka.clients.watchdog import STALLED_SECONDS, StuckClientDetector
 from consumer.kafka.publish import exactly_once as transactions
 from consumer.kafka.publish.exactly_once import BLOCKED_FAILURES, LOST_SECONDS, TransactionalPublisher
 from consumer.kafka.publish.producers import Oversize, PartitionCounts
@@ -185,7 +185,7 @@ class Bench:
             Oversize("dead", lambda record, _: Output("dead", record.key, b"%d" % record.offset), self.seen),
             self.group,
             self.seen,
-            Stalled(None, lambda: self.brokers, lambda: self.now),
+            StuckClientDetector(None, lambda: self.brokers, lambda: self.now),
             0.1,
             records,
             TIMEOUT,
