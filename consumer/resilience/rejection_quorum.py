@@ -19,7 +19,7 @@ of the model by chance once in 10^15 events; and a model that breaks before it e
 one event a batch, costs four dead letters before it is noticed, which can be replayed."""
 
 
-class Jury:
+class RejectionQuorum:
     """Counts guilty windows by the event that they come from, since one bad event has any number of windows.
 
     Two rules. In one batch: most windows are guilty, and they come from ``CERTAIN`` events or more. Across batches: a

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from consumer.batching.policy import padded_length
-from consumer.resilience.rejection_quorum import Jury
+from consumer.resilience.rejection_quorum import RejectionQuorum
 from consumer.serving.dispatch.batch import Charge, Group, Inquiry
 from consumer.serving.protocol import Failure, Relief, ServingError
 from consumer.serving.refused import WindowRefused
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from consumer.serving.dispatch.outage import Recovery
 
 
-class Court:
+class RejectionReview:
     """Follows every batch, holds its guilty windows until all its windows are known, and judges them together.
 
     A verdict also waits for the batches that were in flight when the first of its windows were ready for it: they are
@@ -50,8 +50,8 @@ class Court:
         self._spawn = spawn
         self._send_alone = send_alone
         self._clock = clock
-        self._jury = Jury()
-        self._crashes = Jury()
+        self._jury = RejectionQuorum()
+        self._crashes = RejectionQuorum()
         self.judging = 0
         """Verdicts for which the model is being asked now."""
         self._open: set[Inquiry] = set()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.resilience.rejection_quorum import CERTAIN, Jury
+from consumer.resilience.rejection_quorum import CERTAIN, RejectionQuorum
 
 
 def events(count: int, first: int = 0) -> list[int]:
@@ -31,19 +31,19 @@ def events(count: int, first: int = 0) -> list[int]:
 )
 def test_most_windows_of_a_batch_decide(guilty: int, of: int, model: bool) -> None:
     """A minority is bad input, a majority is the model; and of very few windows none says anything of the model."""
-    assert Jury().blames_model(events(guilty), of - guilty) is model
+    assert RejectionQuorum().blames_model(events(guilty), of - guilty) is model
 
 
 def test_one_event_is_one_witness_however_many_windows_it_has() -> None:
     """A bad schema fails every window of its event, in every batch; that must not stop the worker."""
-    jury = Jury()
+    jury = RejectionQuorum()
     for _ in range(50):
         assert not jury.blames_model(["one"] * 64, 0)
 
 
 def test_batches_of_one_that_fail_again_and_again_are_recognised() -> None:
     """At low load there is no batch with a majority in it."""
-    jury = Jury()
+    jury = RejectionQuorum()
     verdicts = [jury.blames_model([event], 0) for event in events(CERTAIN)]
     assert verdicts == [False] * (CERTAIN - 1) + [True]
     assert jury.blames_model(["another"], 0), "until it is mended"
@@ -53,7 +53,7 @@ def test_batches_of_one_that_fail_again_and_again_are_recognised() -> None:
 
 def test_old_successes_do_not_outweigh_a_model_that_breaks() -> None:
     """A hundred thousand answers before it excuse nothing."""
-    jury = Jury()
+    jury = RejectionQuorum()
     jury.answered(100_000)
     assert [jury.blames_model([event], 0) for event in events(CERTAIN)][-1]
 
@@ -62,7 +62,7 @@ def test_old_successes_do_not_outweigh_a_model_that_breaks() -> None:
 @given(st.integers(1, CERTAIN - 1), st.integers(1, 10), st.integers(1, 300))
 def test_bad_events_among_as_many_good_ones_are_bad_events(bad: int, more: int, rounds: int) -> None:
     """However long it goes on."""
-    jury = Jury()
+    jury = RejectionQuorum()
     for number in range(rounds):
         assert not jury.blames_model(events(bad, number * bad), 0)
         jury.answered(bad + more)
@@ -73,7 +73,7 @@ def test_bad_events_among_as_many_good_ones_are_bad_events(bad: int, more: int, 
 def test_no_verdict_against_the_model_without_enough_events(batches: list[tuple[int, int]]) -> None:
     """Whatever the order, ``CERTAIN`` different events were refused before the model is blamed, and every model that
     refuses all it is asked is blamed by then."""
-    jury = Jury()
+    jury = RejectionQuorum()
     refused = run = 0
     for guilty, answered in batches:
         if not guilty:
