@@ -48,7 +48,7 @@ BROKEN_OFF = frozenset({"UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED"})
 
 
 @dataclass(slots=True)
-class CrashRecord:
+class CrashEvidence:
     """The record of one window, or of some that are still together."""
 
     crashes: int = 0
@@ -63,22 +63,22 @@ class CrashRecord:
     _controlled: bool = False
     _pause: float = field(default=CONTROL_SECONDS)
 
-    def parted(self) -> CrashRecord:
+    def parted(self) -> CrashEvidence:
         """For a half of these windows: what the crowd did says nothing about one of it, but how long its call took."""
-        return CrashRecord(longest=self.longest)
+        return CrashEvidence(longest=self.longest)
 
-    def begin(self, exposure: Exposure) -> None:
+    def begin(self, exposure: ServerUptime) -> None:
         """From here on the server is watched for it."""
         self._strangers = exposure.strangers
 
-    def outside(self, exposure: Exposure) -> None:
+    def outside(self, exposure: ServerUptime) -> None:
         """Notice whether the server went away at a moment that clears this window."""
         if exposure.strangers != self._strangers:
             self._strangers = exposure.strangers
             self.crashes = 0
             self.cleared += 1
 
-    def rest(self, exposure: Exposure, uniform: Callable[[float, float], float]) -> None:
+    def rest(self, exposure: ServerUptime, uniform: Callable[[float, float], float]) -> None:
         """Settle how long the server must be up before the next try.
 
         Random, or a server that dies at fixed times after its start might always meet the same window. Longer with
@@ -89,21 +89,21 @@ class CrashRecord:
         least = max(min(least, LONGEST_PAUSE), CONTROL_SHARE * self.longest)
         self._pause = uniform(least, 2 * least)
 
-    def ready_at(self, exposure: Exposure) -> float | None:
+    def ready_at(self, exposure: ServerUptime) -> float | None:
         """When the server will have been up for long enough; None while it is away."""
         if exposure.up_since is None:
             return None
         return exposure.up_since + (self._pause if self._proved(exposure) else max(UNPROVED_PAUSE, self._pause))
 
-    def needs_exposure(self, exposure: Exposure) -> bool:
+    def needs_exposure(self, exposure: ServerUptime) -> bool:
         """Whether the server has still to show, in calls without this window, that it lives."""
         return exposure.up_since is None or exposure.calls < CONTROL_CALLS or self.needs_time_in_calls(exposure)
 
-    def needs_time_in_calls(self, exposure: Exposure) -> bool:
+    def needs_time_in_calls(self, exposure: ServerUptime) -> bool:
         """Whether that takes more than a few short calls."""
         return exposure.in_flight_seconds < CONTROL_SHARE * self.longest
 
-    def tried(self, exposure: Exposure, now: float) -> None:
+    def tried(self, exposure: ServerUptime, now: float) -> None:
         """It is sent now, alone (a), the known-good window having been answered just before (b)."""
         self.outside(exposure)
         up = exposure.up_since is not None and now - exposure.up_since >= CONTROL_SECONDS
@@ -123,7 +123,7 @@ class CrashRecord:
         """The call of this try failed in a way that is no crash."""
         self.crashes = 0
 
-    def _proved(self, exposure: Exposure) -> bool:
+    def _proved(self, exposure: ServerUptime) -> bool:
         return self.crashes < CRASHES - 1 or exposure.real_windows > 0
 
     @property
@@ -135,7 +135,7 @@ class CrashRecord:
 # What the model server was seen to live through since it last went away. Pure, clock injected.
 
 
-class Exposure:
+class ServerUptime:
     """Watches every call that ends, whoever made it.
 
     A server that dies at random moments dies in proportion to the time it is watched: beside any window, and as well

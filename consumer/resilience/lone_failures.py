@@ -17,7 +17,7 @@ than two minutes, in which a deployment that is being mended heals; after it, on
 
 
 @dataclass(slots=True)
-class Suspicion:
+class LoneFailures:
     """The record of one window, or of some that are still together."""
 
     tries: int = 0

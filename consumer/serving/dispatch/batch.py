@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from consumer.batching.policy import padded_length
-from consumer.resilience.crash_evidence import BROKEN_OFF, CrashRecord
-from consumer.resilience.lone_failures import Suspicion
+from consumer.resilience.crash_evidence import BROKEN_OFF, CrashEvidence
+from consumer.resilience.lone_failures import LoneFailures
 from consumer.serving.protocol import Failure
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ class Group:
     """Windows that are sent together. After a failure they stay by themselves, so they harm nobody else twice."""
 
     entries: list[Entry]
-    suspicion: Suspicion = field(default_factory=Suspicion)
+    suspicion: LoneFailures = field(default_factory=LoneFailures)
     last_error: ServingError | None = None
     first_failed_at: float | None = None
     not_before: float = 0.0
-    crash: CrashRecord = field(default_factory=CrashRecord)
+    crash: CrashEvidence = field(default_factory=CrashEvidence)
     quarantined: bool = False
     """Whether the server may have gone away because of it, so that it is only sent with no other call in flight."""
     patience: float = 1.0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from consumer.batching.deadlines import CallTimeout
 from consumer.batching.policy import padded_length
-from consumer.resilience.crash_evidence import Exposure
+from consumer.resilience.crash_evidence import ServerUptime
 from consumer.serving.protocol import Failure, ServingError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ModelCalls:
         self._clock = clock
         self._timeout = CallTimeout()
         self._witnesses = Witnesses()
-        self.exposure = Exposure()
+        self.exposure = ServerUptime()
         self.version: str | None = None
         """The model version that answered last; None before the first answer."""
 

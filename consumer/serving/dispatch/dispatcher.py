@@ -17,7 +17,7 @@ from consumer.resilience.crash_evidence import BROKEN_OFF
 from consumer.serving.dispatch.batch import Entry, Group
 from consumer.serving.dispatch.calls import ModelCalls
 from consumer.serving.dispatch.outage import Recovery
-from consumer.serving.dispatch.poison_isolation import Quarantine
+from consumer.serving.dispatch.poison_isolation import PoisonIsolation
 from consumer.serving.dispatch.rejections import RejectionReview, dies_of_all
 from consumer.serving.protocol import Failure, Relief, ServingError
 from consumer.serving.refused import State, WindowAnswer, WindowRefused
@@ -61,7 +61,7 @@ class Dispatcher:
         self._calls = ModelCalls(client, known_good, model, observer, clock)
         self._recovery = Recovery(self._calls, self._backoff, observer, on_state, clock)
         self._court = RejectionReview(self._calls, self._recovery, self._backoff, self._spawn, self._by_itself, clock)
-        self._quarantine = Quarantine(self._calls.exposure, clock, self._backoff.uniform)
+        self._quarantine = PoisonIsolation(self._calls.exposure, clock, self._backoff.uniform)
         self._queue = LengthQueue()
         self._entries: dict[int, Entry] = {}
         self._retries: list[Group] = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from consumer.resilience.crash_evidence import Exposure
+    from consumer.resilience.crash_evidence import ServerUptime
     from consumer.serving.dispatch.batch import Entry, Group
 
 BLINK = 1.0
@@ -28,7 +28,7 @@ SHORTEST_PAUSE = 0.01
 """And when the suspect's call was long, so that the server has to be watched in calls for long: what a call takes."""
 
 
-class Quarantine:
+class PoisonIsolation:
     """Suspects, each of which is sent again with no other call in flight: so a crash speaks of it alone.
 
     Others are sent between the tries. Groups of several, and windows that were not alone yet, are tried soon; a window
@@ -36,7 +36,7 @@ class Quarantine:
     """
 
     def __init__(
-        self, exposure: Exposure, clock: Callable[[], float], uniform: Callable[[float, float], float]
+        self, exposure: ServerUptime, clock: Callable[[], float], uniform: Callable[[float, float], float]
     ) -> None:
         self._exposure = exposure
         self._clock = clock

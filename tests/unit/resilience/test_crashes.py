@@ -11,8 +11,8 @@ from consumer.resilience.crash_evidence import (
     CONTROL_SECONDS,
     CONTROL_SHARE,
     CRASHES,
-    CrashRecord,
-    Exposure,
+    CrashEvidence,
+    ServerUptime,
 )
 
 
@@ -21,8 +21,8 @@ class History:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.exposure = Exposure()
-        self.window = CrashRecord()
+        self.exposure = ServerUptime()
+        self.window = CrashEvidence()
 
     def control(self, calls: int = CONTROL_CALLS, seconds: float = 1.01 * CONTROL_SECONDS, busy: float = 0.5) -> None:
         """Evenly over ``seconds``, of which it is in calls for the share ``busy``."""
@@ -140,7 +140,7 @@ def test_the_pause_grows_with_the_deaths_of_others_and_the_length_of_its_call() 
 
 def test_time_in_calls_that_overlap_is_counted_once() -> None:
     """Two workers of one server do not make it live for longer."""
-    exposure = Exposure()
+    exposure = ServerUptime()
     exposure.answered(0.0, 1.0, 1)
     for began, ended in ((1.0, 3.0), (2.0, 3.0), (1.5, 4.0), (5.0, 6.0)):
         exposure.answered(began, ended, 1)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.resilience.lone_failures import POISON_ATTEMPTS, UNUSABLE_ATTEMPTS, Suspicion
+from consumer.resilience.lone_failures import POISON_ATTEMPTS, UNUSABLE_ATTEMPTS, LoneFailures
 
 
 def tries_until_given_up(code: str, *, deadline_final: bool = True, at_most: int = 200) -> tuple[int, str] | None:
-    suspicion = Suspicion()
+    suspicion = LoneFailures()
     for number in range(1, at_most + 1):
         if reason := suspicion.failed_alone(code, deadline_final=deadline_final):
             return number, reason
@@ -40,7 +40,7 @@ def test_a_deadline_that_could_be_longer_does_not_count() -> None:
 
 def test_an_outage_and_another_code_start_the_count_anew() -> None:
     """Attempts are failures in a row, of one kind, beside a healthy server."""
-    suspicion = Suspicion()
+    suspicion = LoneFailures()
     for code in ("UNAVAILABLE", "INTERNAL") * POISON_ATTEMPTS:
         assert suspicion.failed_alone(code, deadline_final=True) is None
     for _ in range(POISON_ATTEMPTS - 2):
@@ -53,7 +53,7 @@ def test_an_outage_and_another_code_start_the_count_anew() -> None:
 
 def test_pauses_double_up_to_their_limit() -> None:
     """A window that cannot be answered is asked less and less often."""
-    suspicion = Suspicion()
+    suspicion = LoneFailures()
     pauses = []
     for _ in range(6):
         suspicion.failed_alone("RESOURCE_EXHAUSTED", deadline_final=True)

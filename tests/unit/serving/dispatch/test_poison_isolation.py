@@ -8,9 +8,9 @@ import virtual_time
 from dispatcher_harness import window
 
 from consumer.batching.policy import Pending
-from consumer.resilience.crash_evidence import Exposure
+from consumer.resilience.crash_evidence import ServerUptime
 from consumer.serving.dispatch.batch import Entry, Group
-from consumer.serving.dispatch.poison_isolation import Quarantine
+from consumer.serving.dispatch.poison_isolation import PoisonIsolation
 
 
 class Clock:
@@ -33,8 +33,8 @@ def test_the_largest_group_goes_first_but_the_smallest_when_the_server_only_dies
     """One frees its innocents soonest; the other shows soonest that it is not the windows. Known suspects come last."""
 
     async def main() -> None:
-        exposure, clock = Exposure(), Clock()
-        quarantine = Quarantine(exposure, clock, lambda low, _: low)
+        exposure, clock = ServerUptime(), Clock()
+        quarantine = PoisonIsolation(exposure, clock, lambda low, _: low)
         small, large, known = groups = suspects(1, 4, 1)
         known.crash.alone = 1
         for group in groups:
@@ -65,8 +65,8 @@ def test_others_have_the_server_for_as_long_as_they_had_not() -> None:
     """However many suspects there are, they take half of it at most."""
 
     async def main() -> None:
-        exposure, clock = Exposure(), Clock()
-        quarantine = Quarantine(exposure, clock, lambda low, _: low)
+        exposure, clock = ServerUptime(), Clock()
+        quarantine = PoisonIsolation(exposure, clock, lambda low, _: low)
         for group in suspects(2, 2):
             quarantine.add(group, 0.0)
         exposure.answered(clock.now, clock.now, 1)
