@@ -22,7 +22,7 @@ again, so short fullness is waited out; the wait is far below max.poll.interval.
 
 
 class Admission:
-    """Records and bytes that are delivered and not yet durable. Caps gate intake only.
+    """Records and bytes that are delivered and not yet durable. CallLimits gate intake only.
 
     ``admit``: take more. ``stall``: full, wait. ``pause``: full for longer than the stall allows; said until the low
     mark is reached, then once ``resume``. A record larger than the cap is still admitted when there is room for a

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Caps:
+class CallLimits:
     """Token and in-flight caps of calls. Clock injected: every method takes ``now`` in seconds.
 
     A complaint about memory or message size takes 30 % of the tokens, one about threads takes a call in flight. Every

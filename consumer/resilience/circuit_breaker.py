@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 BreakerState = Literal["closed", "open", "half_open"]
 
 
-class Breaker:
+class CircuitBreaker:
     """Closed, windows are sent. Open, nothing is. Half open, one call is, and it decides.
 
     ``closed -> open`` when a call failed for a reason that may not be its windows; ``open -> half_open`` when the pause

@@ -38,7 +38,7 @@ class ModelCalls:
         self._observer = observer
         self._clock = clock
         self._timeout = CallTimeout()
-        self._witnesses = Witnesses()
+        self._canaries = CanaryWindows()
         self.exposure = ServerUptime()
         self.version: str | None = None
         """The model version that answered last; None before the first answer."""
@@ -58,21 +58,21 @@ class ModelCalls:
                 self._timeout.missed()
             raise
         self._timeout.observe(len(windows) * length, answer.seconds)
-        self._witnesses.answered([window for window in windows if window is not self.known_good])
+        self._canaries.answered([window for window in windows if window is not self.known_good])
         return answer
 
-    async def probe(self, length: int, witness: Window | None = None) -> None:
-        """Ask for the known-good window, padded to ``length`` to cost what a suspect costs; with ``witness`` beside it.
+    async def probe(self, length: int, canary: Window | None = None) -> None:
+        """Ask for the known-good window, padded to ``length`` to cost what a suspect costs; with ``canary`` beside it.
 
         A model that refuses it does not fit this worker: what the client calls a batch fault is a deployment fault.
         """
-        windows = [self.known_good] if witness is None else [self.known_good, witness]
+        windows = [self.known_good] if canary is None else [self.known_good, canary]
         try:
             await self._predict(windows, max(length, *(padded_length(window.length) for window in windows)))
         except ServingError as error:
             if error.failure is not Failure.BATCH_FAULT:
                 raise
-            who = "a known-good window" if witness is None else "what it answered before, or a known-good window,"
+            who = "a known-good window" if canary is None else "what it answered before, or a known-good window,"
             what = f"the model refuses {who}: {error.message}"
             raise ServingError(Failure.DEPLOYMENT, error.code, what) from error
 
@@ -80,9 +80,9 @@ class ModelCalls:
         """Ask for one window of which only the fact of an answer is wanted."""
         await self._predict([window], padded_length(window.length))
 
-    def witness(self, length: int) -> Window | None:
+    def canary(self, length: int) -> Window | None:
         """A real window of about this padded length that was answered before."""
-        return self._witnesses.like(length)
+        return self._canaries.like(length)
 
     def most_patient(self, tokens: int, patience: float = 1.0) -> bool:
         """Whether a call of so many tokens already gets all the time there is."""
@@ -112,7 +112,7 @@ class ModelCalls:
 # Real windows that the model answered, kept to ask it again.
 
 
-class Witnesses:
+class CanaryWindows:
     """The last window answered of each padded length: 28 at most, some 6 KB each.
 
     The known-good window is short and of one kind; a model that was swapped for a broken one may answer it and yet

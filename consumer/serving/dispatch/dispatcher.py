@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from consumer.batching.policy import Endpoint, LengthQueue, Pending
 from consumer.resilience.backoff import Backoff
-from consumer.resilience.call_limits import Caps, RetryBudget
+from consumer.resilience.call_limits import CallLimits, RetryBudget
 from consumer.resilience.crash_evidence import BROKEN_OFF
 from consumer.serving.dispatch.batch import Entry, Group
 from consumer.serving.dispatch.calls import ModelCalls
-from consumer.serving.dispatch.outage import Recovery
+from consumer.serving.dispatch.outage import OutageRecovery
 from consumer.serving.dispatch.poison_isolation import PoisonIsolation
 from consumer.serving.dispatch.rejections import RejectionReview, dies_of_all
 from consumer.serving.protocol import Failure, Relief, ServingError
@@ -56,10 +56,10 @@ class Dispatcher:
         self._observer = observer
         self._clock = clock
         self._backoff = backoff or Backoff()
-        self._caps = Caps(policy.max_tokens, policy.max_in_flight)
+        self._caps = CallLimits(policy.max_tokens, policy.max_in_flight)
         self._budget = RetryBudget()
         self._calls = ModelCalls(client, known_good, model, observer, clock)
-        self._recovery = Recovery(self._calls, self._backoff, observer, on_state, clock)
+        self._recovery = OutageRecovery(self._calls, self._backoff, observer, on_state, clock)
         self._court = RejectionReview(self._calls, self._recovery, self._backoff, self._spawn, self._by_itself, clock)
         self._quarantine = PoisonIsolation(self._calls.exposure, clock, self._backoff.uniform)
         self._queue = LengthQueue()
@@ -214,14 +214,12 @@ class Dispatcher:
         """Let the server show that it lives without the suspects: it answers a real window and the known-good one."""
         try:
             length = self._quarantine.control_length()
-            if (witness := self._calls.witness(length)) is None or await self._healthy(
-                self._calls.ask(witness), witness
-            ):
+            if (canary := self._calls.canary(length)) is None or await self._healthy(self._calls.ask(canary), canary):
                 await self._healthy(self._calls.probe(length))
         finally:
             self._controlling = False
 
-    async def _healthy(self, question: Coroutine[Any, Any, None], witness: Window | None = None) -> bool:
+    async def _healthy(self, question: Coroutine[Any, Any, None], canary: Window | None = None) -> bool:
         """Whether the server answers what it must; if it does not, nothing that was in flight is to blame."""
         try:
             await question
@@ -229,7 +227,7 @@ class Dispatcher:
             if error.relief is Relief.FEWER_IN_FLIGHT:
                 self._quarantine.busy()
             else:
-                self._recovery.control_failed(error, witness)
+                self._recovery.control_failed(error, canary)
             return False
         return True
 

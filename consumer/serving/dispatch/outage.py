@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-from consumer.resilience.circuit_breaker import Breaker
+from consumer.resilience.circuit_breaker import CircuitBreaker
 from consumer.serving.protocol import Failure, Relief, ServingError
 from consumer.serving.refused import State
 
@@ -32,7 +32,7 @@ class Recovered(NamedTuple):
     """Whether real windows had to be answered for it, not only the known-good one."""
 
 
-class Recovery:
+class OutageRecovery:
     """The breaker, why it is open, and the windows that wait for it. While there is a ``fault``, nothing is sent."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Recovery:
         self._observer = observer
         self._on_state = on_state
         self._clock = clock
-        self._breaker = Breaker(backoff)
+        self._breaker = CircuitBreaker(backoff)
         self._suspects: list[Group] = []
         self._held: list[Entry] = []
         self._witness: Window | None = None
@@ -70,24 +70,24 @@ class Recovery:
         """The model refused these while there was a fault, so they are tried again after it."""
         self._held += windows
 
-    def fault_found(self, error: ServingError, windows: list[Entry], witness: Window | None) -> None:
-        """Before ``windows`` could be refused the probe failed, with ``witness`` in it if there is one.
+    def fault_found(self, error: ServingError, windows: list[Entry], canary: Window | None) -> None:
+        """Before ``windows`` could be refused the probe failed, with ``canary`` in it if there is one.
 
-        A witness must be answered again, it or one of ``windows``, before sending goes on.
+        A canary window must be answered again, it or one of ``windows``, before sending goes on.
         """
         self._held += windows
-        self._witness = witness
-        self._needs_proof = self._needs_proof or witness is not None
+        self._witness = canary
+        self._needs_proof = self._needs_proof or canary is not None
         self._begin(error)
         self._set_state(error)
 
-    def control_failed(self, error: ServingError, witness: Window | None) -> None:
-        """The known-good window was not answered, or ``witness`` beside it: nothing that was in flight is to blame.
+    def control_failed(self, error: ServingError, canary: Window | None) -> None:
+        """The known-good window was not answered, or ``canary`` beside it: nothing that was in flight is to blame.
 
-        A witness must be answered again before sending goes on.
+        A canary window must be answered again before sending goes on.
         """
-        self._control_failed = witness is not None
-        self.fault_found(error, [], witness)
+        self._control_failed = canary is not None
+        self.fault_found(error, [], canary)
 
     def fault_proved(self, error: ServingError, windows: list[Entry]) -> None:
         """The model refuses ``windows``, too many to be refused; one of them must be answered before sending goes on.

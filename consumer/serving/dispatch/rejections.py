@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from consumer.resilience.backoff import Backoff
     from consumer.serving.dispatch.batch import Entry
     from consumer.serving.dispatch.calls import ModelCalls
-    from consumer.serving.dispatch.outage import Recovery
+    from consumer.serving.dispatch.outage import OutageRecovery
 
 
 class RejectionReview:
@@ -34,7 +34,7 @@ class RejectionReview:
     def __init__(
         self,
         calls: ModelCalls,
-        recovery: Recovery,
+        recovery: OutageRecovery,
         backoff: Backoff,
         spawn: Callable[[Coroutine[Any, Any, None], Iterable[Entry]], None],
         send_alone: Callable[[Group], None],
@@ -148,12 +148,12 @@ class RejectionReview:
                 self._recovery.hold([charge.entry for charge in charges])
                 return
             length = max(padded_length(charge.entry.window.length) for charge in charges)
-            witness = self._calls.witness(length)
+            canary = self._calls.canary(length)
             try:
-                await self._calls.probe(length, witness)
+                await self._calls.probe(length, canary)
             except ServingError as error:
                 if error.relief is not Relief.FEWER_IN_FLIGHT:
-                    self._recovery.fault_found(error, [charge.entry for charge in charges], witness)
+                    self._recovery.fault_found(error, [charge.entry for charge in charges], canary)
                     return
             else:
                 break

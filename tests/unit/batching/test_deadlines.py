@@ -6,7 +6,7 @@ import pytest
 
 from consumer.batching.deadlines import CallTimeout, event_deadline
 from consumer.batching.policy import padded_length
-from consumer.resilience.call_limits import Caps
+from consumer.resilience.call_limits import CallLimits
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_call_may_take_five_times_the_slowest_rate_seen() -> None:
 
 def test_complaints_lower_the_caps_and_clean_minutes_raise_them() -> None:
     """Memory takes tokens, threads take a call in flight, and both come back up to what was configured."""
-    caps = Caps(10_000, 2)
+    caps = CallLimits(10_000, 2)
     caps.fewer_tokens(0.0)
     caps.fewer_in_flight(0.0)
     caps.fewer_in_flight(0.0)
@@ -49,7 +49,7 @@ def test_complaints_lower_the_caps_and_clean_minutes_raise_them() -> None:
     assert (caps.max_tokens, caps.max_in_flight) == (10_000, 2)
     for _ in range(50):
         caps.fewer_tokens(0.0)
-    assert caps.max_tokens == Caps.MIN_TOKENS
+    assert caps.max_tokens == CallLimits.MIN_TOKENS
 
 
 @pytest.mark.parametrize("length", [0, 513])
@@ -73,7 +73,7 @@ def test_a_missed_timeout_doubles_the_next_and_a_success_halves_it() -> None:
 
 def test_after_an_outage_calls_come_back_one_by_one() -> None:
     """One call until one was answered, then twice as many; never more than the caps that the server asked for."""
-    caps = Caps(10_000, 8)
+    caps = CallLimits(10_000, 8)
     caps.fewer_in_flight(0.0)
     caps.after_outage()
     seen = [caps.max_in_flight]

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from consumer.resilience.backoff import Backoff
 from consumer.resilience.call_limits import RetryBudget
-from consumer.resilience.circuit_breaker import Breaker
+from consumer.resilience.circuit_breaker import CircuitBreaker
 
 
-def state(breaker: Breaker) -> str:
+def state(breaker: CircuitBreaker) -> str:
     return breaker.state
 
 
@@ -33,7 +33,7 @@ def test_a_pause_is_anything_up_to_the_doubled_time() -> None:
 
 def test_half_open_is_one_call() -> None:
     """Not before the pause is over, and no second one beside the first."""
-    breaker = Breaker(LONGEST)
+    breaker = CircuitBreaker(LONGEST)
     assert state(breaker) == "closed"
     breaker.open(5.0)
     assert state(breaker) == "open"
@@ -48,7 +48,7 @@ def test_half_open_is_one_call() -> None:
 
 def test_pauses_grow_until_a_call_is_answered() -> None:
     """Each failed try doubles the pause; an outage that comes later starts anew."""
-    breaker = Breaker(LONGEST)
+    breaker = CircuitBreaker(LONGEST)
     now, pauses = 0.0, []
     breaker.open(now)
     for _ in range(9):
