@@ -13,7 +13,7 @@ import click
 
 from consumer.cli.dead_letter_source import open_source, selection, selection_options, source_options
 from consumer.cli.options import exit_codes, rate_option
-from consumer.delivery.letters import WHY_SKIPPED, Sieve, replayed, why_not
+from consumer.delivery.letters import WHY_SKIPPED, LetterFilter, replayed, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -139,7 +139,7 @@ class _Work:
         self.skipped.clear()
         self.refused = 0
         self.refusals.clear()
-        sieve = Sieve(self.selection, replayed_ids)
+        sieve = LetterFilter(self.selection, replayed_ids)
         count = 0
         for letter in self.source.letters(sieve):
             self.already = sieve.replayed

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from consumer.config.tree import Config
-    from consumer.delivery.letters import Letter, Sieve
+    from consumer.delivery.letters import Letter, LetterFilter
 
 
 _Function = TypeVar("_Function", bound="Callable[..., Any]")
@@ -45,7 +45,7 @@ class Source:
     timeout: float
     """Seconds to wait for an answer."""
 
-    def letters(self, sieve: Sieve) -> Iterator[Letter]:
+    def letters(self, sieve: LetterFilter) -> Iterator[Letter]:
         """The letters there are now, one by one, as far as ``sieve`` lets them through."""
         from consumer.kafka.tools.reader import read_to_end, record_of
 

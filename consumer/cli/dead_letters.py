@@ -51,11 +51,11 @@ def list_letters(
       rexstream dead-letters list --class TextTooLong --task sentiment --json
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.cli import record_lines as lines
-    from consumer.delivery.letters import Sieve
+    from consumer.delivery.letters import LetterFilter
 
     with exit_codes():
         source = open_source(bootstrap_servers, timeout, config_file, overrides, dead_letter_topic)
-        sieve = Sieve(selection(**filters), source.replayed_ids())
+        sieve = LetterFilter(selection(**filters), source.replayed_ids())
         if not as_json:
             click.secho(lines.COLUMNS, dim=True)
         for number, letter in enumerate(source.letters(sieve), 1):
@@ -94,12 +94,12 @@ def show(
       rexstream dead-letters show reviews.raw-3-4711-sentiment
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.cli import record_lines as lines
-    from consumer.delivery.letters import Selection, Sieve
+    from consumer.delivery.letters import LetterFilter, Selection
 
     with exit_codes():
         source = open_source(bootstrap_servers, timeout, config_file, overrides, dead_letter_topic)
         # Also when it was replayed: somebody wants to see it.
-        letter = next(source.letters(Sieve(Selection(ids=frozenset({letter_id})), {})), None)
+        letter = next(source.letters(LetterFilter(Selection(ids=frozenset({letter_id})), {})), None)
         if letter is None:
             click.echo(f"topic {source.topic} holds no dead letter {letter_id!r} (see 'dead-letters list')", err=True)
             sys.exit(1)

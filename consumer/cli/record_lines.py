@@ -15,7 +15,7 @@ from consumer.delivery.letters import header_texts
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from consumer.delivery.letters import Letter, Sieve
+    from consumer.delivery.letters import Letter, LetterFilter
     from consumer.events import SourceRecord
 
 
@@ -196,7 +196,7 @@ def lines_in_full(described: dict[str, Any]) -> list[str]:
     return [*lines, "  value     omitted" if size is None else f"  value     {size} bytes; --value shows them"]
 
 
-def counts(sieve: Sieve) -> str:
+def counts(sieve: LetterFilter) -> str:
     """How many letters of which class there were, and what was left out."""
     total = sum(sieve.by_class.values())
     classes = ", ".join(f"{count} {stage}/{reason}" for (stage, reason), count in sieve.by_class.most_common())

@@ -131,7 +131,7 @@ class Selection:
 
 
 @dataclass(slots=True)
-class Sieve:
+class LetterFilter:
     """Sorts the records of a dead-letter topic, once each: letters to work on, and what is left out and why.
 
     A copy that has its value is worth more than one without, and may come later: ``rest`` has those that none followed.

@@ -43,7 +43,7 @@ class Intake(Protocol):
         """Have at most so many records in flight; None: as many as configured."""
 
 
-class FloodGate:
+class DeadLetterBreaker:
     """One worker's. Events are counted on the release thread, time on the event loop, an operator comes by HTTP."""
 
     def __init__(self, delivery: DeliveryConfig, clock: Callable[[], float] = time.monotonic) -> None:

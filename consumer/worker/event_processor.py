@@ -17,7 +17,7 @@ from consumer.delivery.dead_letters import Failure, class_name, stack_trace
 from consumer.delivery.outcome import Outcome, Output
 from consumer.events import BadInput
 from consumer.serving.refused import WindowRefused
-from consumer.worker.task_runner import VERSION_CHANGED, Room
+from consumer.worker.task_runner import VERSION_CHANGED, TextBudget
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
@@ -39,7 +39,7 @@ NAME_CHARS = 200
 _log = structlog.stdlib.get_logger(__name__)
 
 
-class PipelineObserver(Protocol):
+class ProcessingObserver(Protocol):
     """Metric hooks; ``Metrics`` of the telemetry package has them."""
 
     def event_finished(self, topic: str, outcome: EventOutcome) -> None:
@@ -75,7 +75,7 @@ class Schemas(Protocol):
 
 
 class Infer(Protocol):
-    """``Inferrer.infer``."""
+    """``TaskRunner.infer``."""
 
     def __call__(self, text: str, task: Task, deadline: float, origin: Hashable) -> Awaitable[Inference]:
         """Extract a task from a text."""
@@ -89,7 +89,7 @@ class _Published:
     is_result: bool
 
 
-class Pipeline:
+class EventProcessor:
     """Turns records into outcomes. Knows nothing of Kafka's client, nor of gRPC."""
 
     def __init__(
@@ -97,7 +97,7 @@ class Pipeline:
         routes: Routes,
         infer: Infer,
         dead_letters: DeadLetters,
-        observer: PipelineObserver,
+        observer: ProcessingObserver,
         *,
         model: str,
         max_value_bytes: int,
@@ -114,7 +114,7 @@ class Pipeline:
         self._infer = infer
         self._dead_letters = dead_letters
         self._observer = observer
-        self._room = Room()
+        self._room = TextBudget()
         self._model = model
         self._max_value_bytes = max_value_bytes
         self._objective = latency_objective

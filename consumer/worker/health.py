@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from consumer.kafka.runtime import KafkaRuntime, RuntimeStatus
     from consumer.telemetry.metrics import Metrics
     from consumer.telemetry.status import WorkerStatus
-    from consumer.worker.dead_letter_breaker import FloodGate
+    from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 
 
 STUCK_SECONDS = 60.0
@@ -26,7 +26,7 @@ it is far above the budget of one."""
 class Health:
     """Written by the worker, read by the HTTP thread; single attributes, so no lock."""
 
-    def __init__(self, config: Config, worker: str, metrics: Metrics, flood: FloodGate) -> None:
+    def __init__(self, config: Config, worker: str, metrics: Metrics, flood: DeadLetterBreaker) -> None:
         self._config = config
         self._flood = flood
         self._worker = worker

@@ -34,11 +34,11 @@ from consumer.serving.client import TfServingClient
 from consumer.serving.dispatch.dispatcher import Dispatcher, State
 from consumer.telemetry.http import HttpServer
 from consumer.telemetry.metrics import Metrics
-from consumer.worker.dead_letter_breaker import FloodGate
-from consumer.worker.event_processor import Pipeline
+from consumer.worker.dead_letter_breaker import DeadLetterBreaker
+from consumer.worker.event_processor import EventProcessor
 from consumer.worker.health import Health
 from consumer.worker.kafka_metrics import KafkaMetrics
-from consumer.worker.task_runner import Inferrer
+from consumer.worker.task_runner import TaskRunner
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -85,7 +85,7 @@ class Worker:
         )
         self._bundle = bundle
         self._metrics = Metrics()
-        self._flood = FloodGate(config.delivery)
+        self._flood = DeadLetterBreaker(config.delivery)
         self._health = Health(config, name, self._metrics, self._flood)
         self._stopping = asyncio.Event()
         self._exit = EXIT_OK
@@ -154,9 +154,9 @@ class Worker:
         self._open_registry()
 
     async def _consume(self, client: TfServingClient) -> None:
-        pipeline = Pipeline(
+        pipeline = EventProcessor(
             self._routes,
-            Inferrer(self._engine, self._dispatcher).infer,
+            TaskRunner(self._engine, self._dispatcher).infer,
             DeadLetters(
                 self._config.delivery.dead_letter_topic,
                 self._config.kafka.group_id,
@@ -208,7 +208,9 @@ class Worker:
         if not drained and self._exit == EXIT_OK:
             self._exit = EXIT_FAILED
 
-    async def _admit(self, intake: asyncio.Queue[SourceRecord], pipeline: Pipeline, runtime: KafkaRuntime) -> None:
+    async def _admit(
+        self, intake: asyncio.Queue[SourceRecord], pipeline: EventProcessor, runtime: KafkaRuntime
+    ) -> None:
         """Start one task per record, and let answers in between: decoding a handful in one go would delay them."""
         while True:
             record = await intake.get()
@@ -221,7 +223,7 @@ class Worker:
             task.add_done_callback(running.discard)
             await asyncio.sleep(0)
 
-    async def _process(self, record: SourceRecord, pipeline: Pipeline, runtime: KafkaRuntime) -> None:
+    async def _process(self, record: SourceRecord, pipeline: EventProcessor, runtime: KafkaRuntime) -> None:
         try:
             outcome = await pipeline.process(record)
         except Exception as error:

@@ -49,7 +49,7 @@ class Inference:
     restarts: int
 
 
-class Inferrer:
+class TaskRunner:
     """Runs extractions through the dispatcher."""
 
     # From here on the event waits before each restart and says so: replicas that serve different versions.
@@ -146,7 +146,7 @@ CHARACTERS = 1_000_000
 character, so this is some 170 MB. 2,000 usual reviews of 100 characters with three tasks each are 600,000."""
 
 
-class Room:
+class TextBudget:
     """Characters of text times tasks. One event loop's; first come, first served, so that a long text gets its turn."""
 
     def __init__(self, characters: int = CHARACTERS) -> None:

@@ -21,7 +21,7 @@ from consumer.config.task_files import load_tasks
 from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import PREFIX, DeadLetters
 from consumer.events import BadInput, ReviewEvent, SourceRecord
-from consumer.worker.event_processor import Pipeline
+from consumer.worker.event_processor import EventProcessor
 from consumer.worker.task_runner import Inference
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ async def _infer(text: str, task: Task, deadline: float, origin: object) -> Infe
     return Inference(extracted, MODEL, queued=0.0, in_model=0.0, overflowed=0, restarts=0)
 
 
-_PIPELINE = Pipeline(
+_PIPELINE = EventProcessor(
     _ROUTES,
     _infer,
     DeadLetters("reviews.dead", "group", "1.0"),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
-    from consumer.delivery.letters import Letter, Sieve
+    from consumer.delivery.letters import Letter, LetterFilter
 
 NOW = 1_760_000_000_000
 
@@ -60,7 +60,7 @@ class Cluster:
         self.markers |= {replay.id for replay in replays}
         return refused
 
-    def read(self, sieve: Sieve) -> Iterator[Letter]:
+    def read(self, sieve: LetterFilter) -> Iterator[Letter]:
         made = DeadLetters("dead", "g", "1")
         for number in range(self.letters):
             record = SourceRecord(self.topics[number % len(self.topics)], 0, number, 1, b"k", self.value, (), NOW, 0.0)

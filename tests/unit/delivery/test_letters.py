@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.delivery.dead_letters import DeadLetters, Failure, without_value
-from consumer.delivery.letters import Letter, Selection, Sieve, read_letter
+from consumer.delivery.letters import Letter, LetterFilter, Selection, read_letter
 from consumer.events import SourceRecord, Stage
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def test_a_letter_without_a_readable_time_is_in_no_stretch_of_time() -> None:
 
 def test_the_sieve_lets_each_letter_through_once_and_counts_the_rest() -> None:
     """Copies, letters that were replayed and records that are none; what was not asked for is not counted."""
-    sieve = Sieve(Selection(reasons=frozenset({"Poison", "BatchFault"})), {"reviews.raw-2-2-sentiment": NOW})
+    sieve = LetterFilter(Selection(reasons=frozenset({"Poison", "BatchFault"})), {"reviews.raw-2-2-sentiment": NOW})
     records = [
         letter(1),
         letter(1, place=1),
@@ -140,7 +140,7 @@ def test_the_sieve_lets_each_letter_through_once_and_counts_the_rest() -> None:
 
 def test_a_letter_that_failed_after_its_replay_is_counted() -> None:
     """It may be another one, at a place of a topic that was made anew; a later copy of the same is not counted."""
-    sieve = Sieve(Selection(), {"reviews.raw-2-1-sentiment": NOW, "reviews.raw-2-2-sentiment": NOW})
+    sieve = LetterFilter(Selection(), {"reviews.raw-2-1-sentiment": NOW, "reviews.raw-2-2-sentiment": NOW})
     for record in (letter(1, at=NOW + 1), letter(2, at=NOW), letter(2, at=NOW + 1)):
         assert sieve.take(record) is None
     assert (sieve.replayed, sieve.younger, sieve.copies) == (2, 1, 1)
@@ -151,7 +151,7 @@ def test_a_copy_with_its_value_is_worth_more_than_one_without() -> None:
     full = LETTERS.of(source(), Failure("extract", "Poison", "x", NOW, task="sentiment"), NOW)
     bare = without_value(full)
     assert bare is not None
-    sieve = Sieve(Selection(), {})
+    sieve = LetterFilter(Selection(), {})
     taken = [sieve.take(stored(output)) for output in (bare, bare, full, full, bare)]
     assert [None if each is None else each.value_omitted for each in taken] == [None, None, False, None, None]
     assert list(sieve.rest()) == []
@@ -162,7 +162,7 @@ def test_a_letter_of_which_no_copy_has_its_value_comes_at_the_end() -> None:
     """Once."""
     bare = without_value(LETTERS.of(source(), Failure("extract", "Poison", "x", NOW, task="sentiment"), NOW))
     assert bare is not None
-    sieve = Sieve(Selection(), {})
+    sieve = LetterFilter(Selection(), {})
     assert [sieve.take(stored(bare, place)) for place in range(2)] == [None, None]
     assert sieve.by_class.total() == 0
     assert [found.record.offset for found in sieve.rest()] == [0]

@@ -15,7 +15,7 @@ from consumer.delivery.dead_letters import DeadLetters
 from consumer.events import SourceRecord
 from consumer.extraction.task import Extracted
 from consumer.telemetry.metrics import Metrics
-from consumer.worker.event_processor import Pipeline
+from consumer.worker.event_processor import EventProcessor
 from consumer.worker.task_runner import Inference
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ async def nothing_found(text: str, task: Task, deadline: float, origin: Hashable
 
 def value_of(registry: Registry | None, route: RouteConfig = ROUTE) -> bytes:
     """The value of the one result of one event."""
-    pipeline = Pipeline(
+    pipeline = EventProcessor(
         Routes((route,), TASKS),
         nothing_found,
         DeadLetters("dead", "group", "0"),

@@ -23,8 +23,8 @@ from consumer.resilience.backoff import Backoff
 from consumer.serving.dispatch.dispatcher import Dispatcher
 from consumer.serving.protocol import Failure, ServingError
 from consumer.telemetry.metrics import Metrics
-from consumer.worker.event_processor import Pipeline
-from consumer.worker.task_runner import Inferrer
+from consumer.worker.event_processor import EventProcessor
+from consumer.worker.task_runner import TaskRunner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,9 +84,9 @@ def process(records: Sequence[SourceRecord], model: StubModel | None = None) -> 
             lambda *_: None,
             backoff=Backoff(0.001, 0.01),
         )
-        pipeline = Pipeline(
+        pipeline = EventProcessor(
             Routes(ROUTES, TASKS),
-            Inferrer(it, dispatcher).infer,
+            TaskRunner(it, dispatcher).infer,
             DeadLetters("dead", "group", "0"),
             metrics,
             model="stub",
@@ -307,7 +307,7 @@ def test_a_result_too_large_for_its_topic_becomes_a_dead_letter_of_stage_produce
     async def nothing(text: str, task: Task, deadline: float, origin: object) -> Inference:
         raise AssertionError(f"{task.name} of {origin} is not to be run on {len(text)} characters by {deadline}")
 
-    pipeline = Pipeline(
+    pipeline = EventProcessor(
         Routes(ROUTES, TASKS),
         nothing,
         DeadLetters("dead", "g", "0"),

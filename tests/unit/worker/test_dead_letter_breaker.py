@@ -12,7 +12,7 @@ from consumer.config.tree import DeliveryConfig
 from consumer.delivery.flood import TRIAL_EVENTS
 from consumer.delivery.outcome import Outcome, Output
 from consumer.events import SourceRecord
-from consumer.worker.dead_letter_breaker import FloodGate
+from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.intake = Intake()
-        self.gate = FloodGate(DeliveryConfig(dead_letter_run=3, dead_letter_pause=60.0), lambda: self.now)
+        self.gate = DeadLetterBreaker(DeliveryConfig(dead_letter_run=3, dead_letter_pause=60.0), lambda: self.now)
         self.gate.intake = self.intake
         self.offset = 0
 

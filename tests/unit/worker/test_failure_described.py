@@ -13,7 +13,7 @@ from consumer.events import BadInput, SourceRecord
 from consumer.serving.protocol import Failure, ServingError
 from consumer.serving.refused import WindowRefused
 from consumer.telemetry.metrics import Metrics
-from consumer.worker.event_processor import Pipeline
+from consumer.worker.event_processor import EventProcessor
 
 if TYPE_CHECKING:
     from consumer.worker.task_runner import Inference
@@ -29,7 +29,7 @@ def said_of(error: Exception, letters: DeadLetters) -> dict[str, str]:
         raise error
 
     infer: Any = fail
-    pipeline = Pipeline(
+    pipeline = EventProcessor(
         Routes([ROUTE], load_tasks()),
         infer,
         letters,

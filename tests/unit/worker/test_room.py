@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 
-from consumer.worker.task_runner import Room
+from consumer.worker.task_runner import TextBudget
 
 
 def test_never_more_than_the_room_and_everyone_gets_a_turn() -> None:
     """Many texts of all sizes, some larger than the room, some cancelled: the bound holds and nobody waits for ever."""
 
     async def main() -> None:
-        room, used, most, done = Room(100), 0, 0, 0
+        room, used, most, done = TextBudget(100), 0, 0, 0
         chance = random.Random(5)
 
         async def extract(size: int) -> None:
@@ -44,7 +44,7 @@ def test_a_large_text_is_not_overtaken_for_ever() -> None:
     """Small texts that come later wait behind a large one that waits for room."""
 
     async def main() -> list[str]:
-        room, order = Room(10), []
+        room, order = TextBudget(10), []
 
         async def extract(name: str, size: int) -> None:
             async with room.taken(size):
@@ -61,7 +61,7 @@ def test_one_that_leaves_the_queue_holds_up_nobody() -> None:
     """A revoked partition's long text, cancelled while it waits, lets those behind it go on."""
 
     async def main() -> None:
-        room = Room(10)
+        room = TextBudget(10)
         async with room.taken(4):
             large = asyncio.create_task(_take(room, 10))
             await asyncio.sleep(0)
@@ -75,6 +75,6 @@ def test_one_that_leaves_the_queue_holds_up_nobody() -> None:
     asyncio.run(main())
 
 
-async def _take(room: Room, characters: int) -> None:
+async def _take(room: TextBudget, characters: int) -> None:
     async with room.taken(characters):
         await asyncio.sleep(0)

@@ -10,7 +10,7 @@ from consumer.delivery.outcome import Partition
 from consumer.kafka.runtime import KafkaRuntime, RuntimeStatus
 from consumer.serving.dispatch.dispatcher import State
 from consumer.telemetry.metrics import Metrics
-from consumer.worker.dead_letter_breaker import FloodGate
+from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 from consumer.worker.health import STUCK_SECONDS, Health
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Runtime:
 
 
 def health(**changed: Any) -> Health:
-    it = Health(Config(), "w", Metrics(), FloodGate(DeliveryConfig()))
+    it = Health(Config(), "w", Metrics(), DeadLetterBreaker(DeliveryConfig()))
     it.model_available = True
     it.runtime = cast("KafkaRuntime", Runtime(**changed))
     return it
@@ -56,7 +56,7 @@ def test_a_joined_worker_with_its_model_is_ready_and_consuming() -> None:
 
 def test_every_reason_not_ready_is_said_in_words() -> None:
     """Whoever is on call reads the reason, not a code."""
-    it = Health(Config(), "w", Metrics(), FloodGate(DeliveryConfig()))
+    it = Health(Config(), "w", Metrics(), DeadLetterBreaker(DeliveryConfig()))
     assert "AVAILABLE" in it.reasons()[0]
     assert "group" in it.reasons()[1]
     assert it.status()["state"] == "starting"
