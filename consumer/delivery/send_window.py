@@ -2,8 +2,8 @@
 
 Brokers refuse a whole batch when it is larger than the topic allows, or when one record in it is, and librdkafka fails
 every record of it (its issue 488). So a refused record proves nothing until it was refused alone: after a refusal the
-window sends one record by itself and, as long as that goes well, twice as many at each step. The same probing follows any
-other error, so a topic that is missing or forbidden sees one record every few seconds, not the whole backlog.
+window sends one record by itself and, as long as that goes well, twice as many at each step. The same probing follows
+any other error, so a topic that is missing or forbidden sees one record every few seconds, not the whole backlog.
 """
 
 from __future__ import annotations

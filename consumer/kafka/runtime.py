@@ -1,8 +1,8 @@
 """The Kafka runtime: threads that poll, release, and watch lag and hanging calls, tied together. The only way to Kafka.
 
-Records arrive by ``on_records``; each is answered once by ``processed``. What the runtime guarantees in return: an offset is
-committed only when every output of every record before it is acknowledged (in exactly_once: in the same transaction),
-results leave in the configured order, and what is in flight stays within the configured bounds.
+Records arrive by ``on_records``; each is answered once by ``processed``. What the runtime guarantees in return: an
+offset is committed only when every output of every record before it is acknowledged (in exactly_once: in the same
+transaction), results leave in the configured order, and what is in flight stays within the configured bounds.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class KafkaRuntime:
 
     Callbacks run on the runtime's threads and must be quick. ``on_records`` receives polled records; ``on_revoked`` the
     epochs that ended, whose records need no ``processed`` any more (it would be ignored). ``too_large`` makes the dead
-    letter of a result that its topic refuses for its size. ``on_fatal`` is called, once, with what ended the runtime: the
-    process should then exit; its successor reads again what was not committed.
+    letter of a result that its topic refuses for its size. ``on_fatal`` is called, once, with what ended the runtime:
+    the process should then exit; its successor reads again what was not committed.
 
     Raises ValueError for settings that cannot be, KafkaException for those that librdkafka refuses.
     """

@@ -149,7 +149,7 @@ class Metrics:
         )
         self._transactions = Counter(
             "rexstream_transactions_total",
-            "TransactionalPublisher of exactly_once by how they ended. A spike of aborted means rebalances, or outputs that a "
+            "Transactions of exactly_once by how they ended. A spike of aborted means rebalances, or outputs that a "
             "topic refuses (the log names it); what was aborted is produced again and no reader sees it twice.",
             ["end"],
             registry=registry,

@@ -1,7 +1,7 @@
 """A worker: wires the parts together and is the only place that knows them all.
 
-Three threads and a loop: the Kafka runtime's poll and release threads, the HTTP thread, and the event loop of ``run``, on
-which records are decoded, windows are made and models are called.
+Three threads and a loop: the Kafka runtime's poll and release threads, the HTTP thread, and the event loop of ``run``,
+on which records are decoded, windows are made and models are called.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
     python tests/bench/delivery_modes.py
 
-The Kafka runtime alone (a record becomes a result at once, no model) on an Apache Kafka of this machine, with the default
-intervals. Both modes run in turn, five times over; each pair gives one ratio, and the median ratio is reported with the
-smallest and the largest. Seconds are those from the record's timestamp to a reader's hands, at a rate far below what
-either mode can do; the reader is read_committed, so for exactly_once they hold the wait for the transaction's end.
+The Kafka runtime alone (a record becomes a result at once, no model) on an Apache Kafka of this machine, with the
+default intervals. Both modes run in turn, five times over; each pair gives one ratio, and the median ratio is reported
+with the smallest and the largest. Seconds are those from the record's timestamp to a reader's hands, at a rate far
+below what either mode can do; the reader is read_committed, so for exactly_once they hold the wait for the
+transaction's end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A small worker on a real runtime: it collects what arrives, and the test decides when and how each record finishes."""
+"""A small worker on a real runtime: it collects what arrives, and the test decides when and how each record
+finishes."""
 
 from __future__ import annotations
 

@@ -159,7 +159,8 @@ class Client:
     def _callbacks(self) -> None:
         if self.answers and self.brokers.answering:
             self.settings["on_commit"](*self.answers.popleft())
-        # What poll returned is seen by the runtime only after consume: a revocation in between would have to know of it.
+        # What poll returned is seen by the runtime only after consume: a revocation in between would have to know of
+        # it.
         stepped_back, self.brokers.stepped_back = self.brokers.stepped_back, False
         if self.brokers.rebalances and not stepped_back:
             kind, partition = self.brokers.rebalances.popleft()

@@ -40,7 +40,8 @@ REPORT_SECONDS = 0.005
 
 TOPIC_MISSING = "UNKNOWN_TOPIC_OR_PART"
 BLOCKED_FAILURES = 2
-"""A window counts as blocked from the second refusal in a row: one alone is a topic being created, or a leader moving."""
+"""A window counts as blocked from the second refusal in a row: one alone is a topic being created, or a leader
+moving."""
 
 
 class ProducerClient(Protocol):
@@ -145,7 +146,8 @@ class AtLeastOncePublisher:
 
         Raises ClientFailed when the producer has lost its way to brokers that are there.
         """
-        # A window that found the producer's queue full goes first, or smaller records of other windows would keep it full.
+        # A window that found the producer's queue full goes first, or smaller records of other windows would keep it
+        # full.
         windows = sorted(self._windows, key=lambda topic: topic != self._full) if self._full else list(self._windows)
         self._full = None
         for topic in windows:

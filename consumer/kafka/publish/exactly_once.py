@@ -75,8 +75,8 @@ _REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "UNKNOW
 class TransactionalPublisher:
     """One thread's; one transaction at a time.
 
-    ``run_once`` waits for brokers in slices of ``SLICE_SECONDS``. A step that was not finished in its slice goes on in the
-    next turn: the client's calls allow that.
+    ``run_once`` waits for brokers in slices of ``SLICE_SECONDS``. A step that was not finished in its slice goes on in
+    the next turn: the client's calls allow that.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 Everything it knows arrives through one queue, in order. What the ledger releases goes to the publisher; what that
 reports durable goes back to the ledger. What the ledger says is committable goes to the poll thread, unless the
-publisher commits by itself: ``AtLeastOncePublisher`` is the at-least-once publisher, ``TransactionalPublisher`` the exactly-once one.
+publisher commits by itself: ``AtLeastOncePublisher`` leaves that to it, ``TransactionalPublisher`` does not.
 """
 
 from __future__ import annotations

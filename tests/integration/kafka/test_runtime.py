@@ -205,7 +205,7 @@ def test_a_consumer_that_alone_gets_no_answer_ends_the_worker(
     mock_broker: Any, start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new client, made for this question, gets one from the same brokers."""
-    for name, seconds in (("QUIET_SECONDS", 0.1), ("LOOK_SECONDS", 0.1), ("STALLED_SECONDS", 0.5)):
+    for name, seconds in (("QUIET_SECONDS", 0.1), ("STALL_LOOK_SECONDS", 0.1), ("STALLED_SECONDS", 0.5)):
         monkeypatch.setattr(stalled, name, seconds)
     worker = start(mock_broker.bootstrap, mock_broker.topic(1, "in"), mock_broker.topic(1, "out"), "lost")
     eventually(lambda: worker.runtime.status().assignment)
@@ -213,7 +213,7 @@ def test_a_consumer_that_alone_gets_no_answer_ends_the_worker(
     def silence() -> None:
         raise KafkaException(KafkaError(KafkaError._TRANSPORT))
 
-    monkeypatch.setattr(worker.runtime._source._stalled, "_own", silence)
+    monkeypatch.setattr(worker.runtime._poll_thread._stalled, "_own", silence)
     eventually(lambda: worker.fatal)
     assert isinstance(worker.fatal[0], ClientFailed)
     assert "gets no answer" in str(worker.fatal[0])
@@ -235,7 +235,7 @@ def test_a_release_thread_that_hangs_in_its_client_ends_the_worker(
         return []
 
     try:
-        monkeypatch.setattr(worker.runtime._release._publisher, "turn", hang)
+        monkeypatch.setattr(worker.runtime._release._publisher, "run_once", hang)
         for record in records:
             worker.finish(record)
         eventually(lambda: worker.fatal)

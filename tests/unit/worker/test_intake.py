@@ -28,7 +28,7 @@ class Everything:
     async def process(self, record: SourceRecord) -> Outcome:  # noqa: ARG002
         return Outcome("dropped")
 
-    def finish(self, record: SourceRecord, outcome: Outcome) -> None:  # noqa: ARG002
+    def processed(self, record: SourceRecord, outcome: Outcome) -> None:  # noqa: ARG002
         self.finished.append((record.partition, record.epoch))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.kafka.clients.watchdog import LOOK_SECONDS, QUIET_SECONDS, STALLED_SECONDS, StuckClientDetector
+from consumer.kafka.clients.watchdog import QUIET_SECONDS, STALL_LOOK_SECONDS, STALLED_SECONDS, StuckClientDetector
 
 
 class Bench:
@@ -36,8 +36,8 @@ def test_it_takes_a_quiet_time_and_then_answers_to_others_for_a_while() -> None:
     """And brokers are not asked more often than every few seconds."""
     bench = Bench()
     assert not bench.run(QUIET_SECONDS + STALLED_SECONDS)
-    assert bench.asked == int(STALLED_SECONDS / LOOK_SECONDS)
-    assert bench.run(LOOK_SECONDS)
+    assert bench.asked == int(STALLED_SECONDS / STALL_LOOK_SECONDS)
+    assert bench.run(STALL_LOOK_SECONDS)
 
 
 @pytest.mark.parametrize(("name", "meanwhile"), [("own", True), ("others", False)])
@@ -46,10 +46,10 @@ def test_one_answer_or_one_look_without_brokers_begins_anew(name: str, meanwhile
     bench = Bench()
     assert not bench.run(QUIET_SECONDS + STALLED_SECONDS)
     setattr(bench, name, meanwhile)
-    assert not bench.run(LOOK_SECONDS)
+    assert not bench.run(STALL_LOOK_SECONDS)
     setattr(bench, name, not meanwhile)
     assert not bench.run(STALLED_SECONDS)
-    assert bench.run(LOOK_SECONDS)
+    assert bench.run(STALL_LOOK_SECONDS)
 
 
 def test_a_client_that_works_is_not_asked() -> None:

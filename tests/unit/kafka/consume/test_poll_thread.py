@@ -38,7 +38,7 @@ def joined(runtime: Runtime) -> bool:
 
 
 def observe(runtime: Runtime, seconds: Sequence[float]) -> None:
-    runtime.source.finished([], seconds)
+    runtime.source.durable([], seconds)
 
 
 def fail(runtime: Runtime, code: int) -> None:

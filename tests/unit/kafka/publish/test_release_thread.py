@@ -83,7 +83,7 @@ class Bench:
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
         self.commits.append(dict(offsets))
 
-    def finished(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
+    def durable(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
         self.room += records
         self.in_flight_seconds += seconds
 
@@ -259,7 +259,7 @@ def test_a_revocation_does_not_wait_for_a_release_thread_that_failed(bench: Benc
     def fail() -> list[Release[Processed]]:
         raise SystemError("hidden") from KafkaException(fatal)
 
-    bench.publisher.turn = fail  # type: ignore[method-assign]
+    bench.publisher.run_once = fail  # type: ignore[method-assign]
     for command in (Revoke({P: 1}, 100.0, after), Stop(0.0)):
         bench.commands.put(command)
     bench.thread.thread.start()
