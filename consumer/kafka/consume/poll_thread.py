@@ -168,7 +168,7 @@ class PollThread:
         """Commit (epoch, offset) of each partition as long as its epoch is the current one."""
         self._committer.ask(offsets)
 
-    def durable(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
+    def no_longer_in_flight(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
         """These records (partition, epoch, bytes) are durable and make room; they were in flight for ``seconds``."""
         self._in_flight.durable(records, seconds)
 

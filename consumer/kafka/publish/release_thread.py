@@ -79,7 +79,7 @@ class PollSide(Protocol):
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
         """Commit these (epoch, offset) when possible."""
 
-    def durable(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
+    def no_longer_in_flight(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
         """Records (partition, epoch, bytes) no longer count as in flight; they were for ``seconds`` each."""
 
     def pause(self, reason: str) -> None:
@@ -198,7 +198,7 @@ class ReleaseThread:
             self._ledger.durable(release.partition, release.epoch, release.offset)
         if durable:
             now = self._clock()
-            self._poll_side.durable(
+            self._poll_side.no_longer_in_flight(
                 [(r.partition, r.epoch, r.outcome.record.size) for r in durable],
                 [now - r.outcome.record.fetched_at for r in durable],
             )

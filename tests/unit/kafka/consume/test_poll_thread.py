@@ -38,7 +38,7 @@ def joined(runtime: Runtime) -> bool:
 
 
 def observe(runtime: Runtime, seconds: Sequence[float]) -> None:
-    runtime.source.durable([], seconds)
+    runtime.source.no_longer_in_flight([], seconds)
 
 
 def fail(runtime: Runtime, code: int) -> None:

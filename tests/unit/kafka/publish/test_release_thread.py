@@ -83,7 +83,7 @@ class Bench:
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
         self.commits.append(dict(offsets))
 
-    def durable(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
+    def no_longer_in_flight(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
         self.room += records
         self.in_flight_seconds += seconds
 
