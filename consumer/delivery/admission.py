@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from consumer.delivery.outcome import Partition
-    from consumer.events import SourceRecord
+    from consumer.events import Partition, SourceRecord
 
 
 Verdict = Literal["admit", "stall", "pause", "resume"]

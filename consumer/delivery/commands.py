@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from queue import SimpleQueue
 
-    from consumer.delivery.outcome import Outcome, Partition
-    from consumer.events import SourceRecord
+    from consumer.events import Outcome, Partition, SourceRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from consumer.delivery.outcome import Output
+from consumer.events import Output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from consumer.delivery.outcome import Partition
+    from consumer.events import Partition
 
 Order = Literal["partition", "key", "none"]
 """``partition``: results in offset order. ``key``: the results of one key in offset order; records without a key have

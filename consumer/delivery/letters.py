@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from consumer.codecs.routing import EVENT_ID, ONLY_TASKS
 from consumer.delivery.dead_letters import CONNECT, KIP_1191, MAX_DIGITS, PREFIX, REPLAY_COUNT, SPRING
-from consumer.delivery.outcome import Output
+from consumer.events import Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

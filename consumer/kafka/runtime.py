@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 
     from consumer.config.tree import Config
     from consumer.delivery.ledger import Release
-    from consumer.delivery.outcome import Outcome, Output, Partition
-    from consumer.events import SourceRecord
+    from consumer.events import Outcome, Output, Partition, SourceRecord
     from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.publish.release_thread import Publisher
 

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from consumer.delivery.flood import TRIAL_EVENTS, Flood
-from consumer.delivery.outcome import Partition
+from consumer.events import Partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from consumer.config.tree import DeliveryConfig
-    from consumer.delivery.outcome import Outcome, Output
-    from consumer.events import SourceRecord
+    from consumer.events import Outcome, Output, SourceRecord
     from consumer.telemetry.status import FloodStatus
 
 REASON = "flood"

@@ -14,8 +14,7 @@ from consumer.batching.deadlines import event_deadline
 from consumer.codecs.decoding import decode
 from consumer.codecs.results import TASK, Timing, continue_trace, encode_json, result_fields, result_headers, result_id
 from consumer.delivery.dead_letters import Failure, class_name, stack_trace
-from consumer.delivery.outcome import Outcome, Output
-from consumer.events import BadInput
+from consumer.events import BadInput, Outcome, Output
 from consumer.serving.refused import WindowRefused
 from consumer.worker.task_runner import VERSION_CHANGED, TextBudget
 

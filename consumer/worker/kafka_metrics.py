@@ -10,8 +10,7 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from consumer.delivery.outcome import Outcome, Partition
-    from consumer.events import SourceRecord
+    from consumer.events import Outcome, Partition, SourceRecord
     from consumer.telemetry.metrics import Metrics
 
 _log = structlog.stdlib.get_logger(__name__)

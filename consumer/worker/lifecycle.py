@@ -22,7 +22,7 @@ from consumer import __version__
 from consumer.batching.policy import LengthCut
 from consumer.codecs.routing import Routes
 from consumer.delivery.dead_letters import DeadLetters
-from consumer.delivery.outcome import Partition
+from consumer.events import Partition
 from consumer.extraction.engine import Engine
 from consumer.extraction.task import ExtractionLimits, Task
 from consumer.kafka.clients.cluster import refuse_embedded

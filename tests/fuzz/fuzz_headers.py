@@ -29,8 +29,7 @@ from consumer.events import BadInput, SourceRecord
 from consumer.local.partition_budget import murmur2, partition_of
 
 if TYPE_CHECKING:
-    from consumer.delivery.outcome import Output
-    from consumer.events import Header
+    from consumer.events import Header, Output
 
 _TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 _NAMES = (

@@ -27,7 +27,7 @@ from consumer.worker.task_runner import Inference
 if TYPE_CHECKING:
     from random import Random
 
-    from consumer.delivery.outcome import Outcome
+    from consumer.events import Outcome
     from consumer.extraction.task import Task
 
 MODEL = ModelUsed("rexuninlu", "3", "serving_default")

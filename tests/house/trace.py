@@ -18,10 +18,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from confluent_kafka import Consumer, TopicPartition
+
 if TYPE_CHECKING:
     from types import FrameType
 
-EVENTS = 5
+EVENTS = 10
 """Events that are traced one by one. A file counts when it ran for each, so a timer that fired by chance does not."""
 
 
@@ -51,10 +53,13 @@ def files_of_one_event(root: Path) -> list[str]:
             run.program = [sys.executable, str(Path(__file__).resolve()), str(found)]
             run.environment["PYTHONPATH"] = str(root)
             run.start()
+            offsets = Consumer({"bootstrap.servers": bootstrap, "group.id": run.group})
             try:
-                _send_and_wait(run, reviews(20))
-                seen = [_traced(run, found, reviews(1, 20 + number)) for number in range(EVENTS)]
+                run.send(reviews(20))
+                run.wait(lambda: run.lag() == 0)
+                seen = [_traced(run, found, reviews(1, 20 + number), offsets) for number in range(EVENTS)]
             finally:
+                offsets.close()
                 run.kill()
     finally:
         server.stop()
@@ -63,20 +68,21 @@ def files_of_one_event(root: Path) -> list[str]:
     return sorted(set.intersection(*seen))
 
 
-def _traced(run: Any, found: Path, event: list[tuple[str, bytes]]) -> set[str]:
+def _traced(run: Any, found: Path, event: list[tuple[str, bytes]], offsets: Consumer) -> set[str]:
+    def committed() -> int:
+        return int(offsets.committed([TopicPartition(run.input, 0)], timeout=10)[0].offset)
+
+    before = committed()
     found.unlink(missing_ok=True)
     run.process.send_signal(signal.SIGUSR2)
-    time.sleep(0.2)  # the recorder is on before the event is there; no longer, or every timer fires in between
-    _send_and_wait(run, event)
+    time.sleep(0.02)  # the recorder is on before the event is there; no longer, or timers fire in between
+    run.send(event)
+    while committed() == before:
+        time.sleep(0.005)
     run.process.send_signal(signal.SIGUSR2)
     run.wait(found.exists)
     names = json.loads(found.read_text("utf-8"))
     return set(names)
-
-
-def _send_and_wait(run: Any, events: list[tuple[str, bytes]]) -> None:
-    run.send(events)
-    run.wait(lambda: run.lag() == 0)
 
 
 class _Recorder:

@@ -19,14 +19,13 @@ from confluent_kafka import (
 
 from consumer.config.tree import Config, DeliveryConfig, KafkaConfig, LimitsConfig
 from consumer.delivery.dead_letters import DeadLetters, Failure
-from consumer.delivery.outcome import Outcome, Output
+from consumer.events import Outcome, Output
 from consumer.kafka.runtime import KafkaRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from consumer.delivery.outcome import Partition
-    from consumer.events import SourceRecord
+    from consumer.events import Partition, SourceRecord
 
 GROUPS = itertools.count()
 NOW_MS = 4_000_000_000_000

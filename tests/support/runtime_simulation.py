@@ -17,7 +17,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException,
 
 from consumer.delivery.admission import Admission
 from consumer.delivery.commands import Command, Lost, Processed, Revoke
-from consumer.delivery.outcome import Outcome, Output, Partition
+from consumer.events import Outcome, Output, Partition
 from consumer.kafka.consume.poll_thread import PollThread
 from consumer.kafka.publish.release_thread import ReleaseThread
 

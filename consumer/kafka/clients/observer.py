@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from consumer.delivery.outcome import Outcome, Partition
-    from consumer.events import SourceRecord
+    from consumer.events import Outcome, Partition, SourceRecord
 
 
 class KafkaObserver(Protocol):

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from consumer.delivery.outcome import Partition
-    from consumer.events import Header
+    from consumer.events import Header, Partition
     from consumer.kafka.clients.observer import KafkaObserver
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import KafkaError
 
-    from consumer.delivery.outcome import Partition
+    from consumer.events import Partition
     from consumer.kafka.clients.observer import KafkaObserver
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from consumer.delivery.outcome import Partition
+from consumer.events import Partition
 from consumer.kafka.clients.errors import librdkafka_logger
 
 if TYPE_CHECKING:

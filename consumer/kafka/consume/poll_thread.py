@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from consumer.delivery.admission import InFlight, RevokeBudget
 from consumer.delivery.commands import Assigned, Command, Delivered, Drain, EndReached, Lost, Revoke
-from consumer.delivery.outcome import Partition
+from consumer.events import Partition
 from consumer.kafka.clients.errors import ClientFailed, NoSuchOffset, error_callback, librdkafka_logger
 from consumer.kafka.clients.settings import MAX_POLL_INTERVAL_MS
 from consumer.kafka.clients.watchdog import OWN_SECONDS, StuckClientDetector

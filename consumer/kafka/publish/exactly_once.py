@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from consumer.delivery.commands import Processed
     from consumer.delivery.ledger import Release
-    from consumer.delivery.outcome import Partition
+    from consumer.events import Partition
     from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.clients.watchdog import StuckClientDetector
     from consumer.kafka.publish.producers import Oversize, PartitionCounts

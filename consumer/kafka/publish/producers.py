@@ -15,8 +15,7 @@ from consumer.kafka.clients.errors import librdkafka_logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from consumer.delivery.outcome import Output
-    from consumer.events import SourceRecord
+    from consumer.events import Output, SourceRecord
     from consumer.kafka.clients.observer import KafkaObserver
 
 

@@ -25,7 +25,7 @@ from consumer.delivery.commands import (
     Stop,
 )
 from consumer.delivery.ledger import Ledger, Release
-from consumer.delivery.outcome import Partition
+from consumer.events import Partition
 from consumer.kafka.clients.errors import as_client_failure
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from consumer.delivery.commands import Processed
     from consumer.delivery.ledger import Release
-    from consumer.delivery.outcome import Output, Partition
+    from consumer.events import Output, Partition
     from consumer.kafka.publish.producers import Oversize, PartitionCounts
 
 SLICE_SECONDS = 1.0

@@ -25,7 +25,7 @@ from consumer.kafka.tools.replay_markers import marker_topic
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from consumer.delivery.outcome import Output
+    from consumer.events import Output
 
 
 CHUNK_RECORDS = 500

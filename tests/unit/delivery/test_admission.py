@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.delivery.admission import Admission
-from consumer.delivery.outcome import Partition
+from consumer.events import Partition
 
 P, Q = Partition("reviews", 0), Partition("reviews", 1)
 

@@ -15,8 +15,7 @@ from consumer.delivery.dead_letters import (
     without_carried_headers,
     without_value,
 )
-from consumer.delivery.outcome import Outcome, Output
-from consumer.events import Header, SourceRecord
+from consumer.events import Header, Outcome, Output, SourceRecord
 
 if TYPE_CHECKING:
     from consumer.delivery.dead_letters import CompatibleSet

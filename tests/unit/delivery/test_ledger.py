@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from consumer.delivery.ledger import Ledger, Order, Release
-from consumer.delivery.outcome import Partition
+from consumer.events import Partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,7 +14,7 @@ from consumer.delivery.letters import Letter, LetterFilter, Selection, read_lett
 from consumer.events import SourceRecord, Stage
 
 if TYPE_CHECKING:
-    from consumer.delivery.outcome import Output
+    from consumer.events import Output
 
 NOW = 1_760_000_000_000
 LETTERS = DeadLetters("dead", "group", "0.1.0", "connect")

@@ -15,8 +15,7 @@ from consumer.codecs.results import result_id
 from consumer.codecs.routing import event_id_of, only_tasks_of
 from consumer.delivery.dead_letters import DeadLetters, Failure, replay_count, without_value
 from consumer.delivery.letters import Letter, read_letter, replayed, why_not
-from consumer.delivery.outcome import Output
-from consumer.events import Header, SourceRecord
+from consumer.events import Header, Output, SourceRecord
 from consumer.extraction.task import Task
 
 if TYPE_CHECKING:

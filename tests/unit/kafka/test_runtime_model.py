@@ -14,7 +14,7 @@ from consumer.delivery.commands import Drain
 
 if TYPE_CHECKING:
     from consumer.delivery.ledger import Order
-    from consumer.delivery.outcome import Partition
+    from consumer.events import Partition
 
 P, Q = PARTITIONS
 KEYS: tuple[bytes | None, ...] = (None, b"a", b"b")

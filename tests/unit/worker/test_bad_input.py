@@ -16,8 +16,7 @@ from consumer.codecs.routing import Routes
 from consumer.config.task_files import load_tasks
 from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import DeadLetters
-from consumer.delivery.outcome import Outcome
-from consumer.events import BadInput, SourceRecord
+from consumer.events import BadInput, Outcome, SourceRecord
 from consumer.extraction.task import ExtractionLimits
 from consumer.resilience.backoff import Backoff
 from consumer.serving.dispatch.dispatcher import Dispatcher

@@ -10,8 +10,7 @@ from structlog.testing import capture_logs
 
 from consumer.config.tree import DeliveryConfig
 from consumer.delivery.flood import TRIAL_EVENTS
-from consumer.delivery.outcome import Outcome, Output
-from consumer.events import SourceRecord
+from consumer.events import Outcome, Output, SourceRecord
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 
 if TYPE_CHECKING:

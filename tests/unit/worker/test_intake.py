@@ -9,8 +9,7 @@ from stub_server import write_bundle
 
 from consumer.config.task_files import load_tasks
 from consumer.config.tree import Config, ModelConfig
-from consumer.delivery.outcome import Outcome, Partition
-from consumer.events import SourceRecord
+from consumer.events import Outcome, Partition, SourceRecord
 from consumer.worker.lifecycle import Worker
 
 if TYPE_CHECKING:

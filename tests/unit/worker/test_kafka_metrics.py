@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from consumer.delivery.outcome import Partition
+from consumer.events import Partition
 from consumer.kafka.consume.assignment import Pauses
 from consumer.kafka.consume.poll_thread import BACKPRESSURE, DRAINING
 from consumer.telemetry.metrics import Metrics

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from consumer.config.tree import Config, DeliveryConfig
-from consumer.delivery.outcome import Partition
+from consumer.events import Partition
 from consumer.kafka.runtime import KafkaRuntime, RuntimeStatus
 from consumer.serving.dispatch.dispatcher import State
 from consumer.telemetry.metrics import Metrics

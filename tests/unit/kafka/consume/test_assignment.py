@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE
 
-from consumer.delivery.outcome import Partition
+from consumer.events import Partition
 from consumer.kafka.consume.assignment import Assignment, source_record
 from consumer.kafka.consume.membership import accepted
 

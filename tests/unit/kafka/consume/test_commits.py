@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from consumer.delivery.outcome import Partition
+from consumer.events import Partition
 from consumer.kafka.consume.committer import Committer
 
 P, Q = Partition("in", 0), Partition("in", 1)

@@ -11,7 +11,7 @@ import confluent_kafka
 import pytest
 from confluent_kafka import Message, Producer
 
-from consumer.delivery.outcome import Partition
+from consumer.events import Partition
 from consumer.kafka.consume.assignment import readable_headers, source_record
 from consumer.kafka.tools.reader import read_to_end, record_of
 from consumer.local.broker import EmbeddedBroker

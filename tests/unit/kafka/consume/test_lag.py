@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from runtime_harness import Observed
 
-from consumer.delivery.outcome import Partition
+from consumer.events import Partition
 from consumer.kafka.consume import lag
 from consumer.kafka.consume.lag import LagWatch
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from consumer.delivery.outcome import Partition
+from consumer.events import Partition
 from consumer.kafka.consume.assignment import Pauses
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from consumer.delivery.commands import Processed
 from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.delivery.ledger import Release
-from consumer.delivery.outcome import Outcome, Output, Partition
-from consumer.events import SourceRecord
+from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.watchdog import STALLED_SECONDS, StuckClientDetector
 from consumer.kafka.publish.at_least_once import AtLeastOncePublisher

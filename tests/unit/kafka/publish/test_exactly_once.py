@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from consumer.delivery.commands import Processed
 from consumer.delivery.ledger import Release
-from consumer.delivery.outcome import Outcome, Output, Partition
-from consumer.events import SourceRecord
+from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.watchdog import STALLED_SECONDS, StuckClientDetector
 from consumer.kafka.publish import exactly_once as transactions

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.delivery.outcome import Output
+from consumer.events import Output
 from consumer.kafka.publish.producers import KEYED, PartitionCounts
 
 

@@ -9,8 +9,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from consumer.delivery.commands import Assigned, Command, Delivered, Drain, EndReached, Lost, Processed, Revoke, Stop
-from consumer.delivery.outcome import Outcome, Output, Partition
-from consumer.events import SourceRecord
+from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.publish.release_thread import ReleaseThread
 

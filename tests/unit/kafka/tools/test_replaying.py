@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.delivery.outcome import Output
+from consumer.events import Output
 from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
 from consumer.kafka.tools import replayer as replaying
 from consumer.kafka.tools.replay_markers import marker_topic_fault
