@@ -38,7 +38,11 @@ LONGEST_PAUSE = 16
 
 
 class Flood:
-    """The state of one worker's consumption. One thread's at a time; the gate that holds it has the lock."""
+    """The state of one worker's consumption. Not thread-safe: the breaker that holds it has the lock.
+
+    A good event that was fetched at or after ``counts_from``, in state ``flowing`` and with none in ``dead``, changes
+    nothing but ``counted``, which the breaker then raises itself.
+    """
 
     def __init__(
         self, run: int | None, rate: float | None, pause_seconds: float, clock: Callable[[], float] = time.monotonic
@@ -50,16 +54,19 @@ class Flood:
         self._clock = clock
         self._allowed = TRIAL_EVENTS // 2 if rate is None else max(TRIAL_DEAD, int(rate * TRIAL_EVENTS))
         self._off = run is None and rate is None
-        self._fetched_from = -math.inf
         self._pauses = 0
         self._pause_ended = -math.inf
         self._until = -math.inf
         self.state: FloodState = "flowing"
         self.why = ""
         """What made the pause begin, in words; holds nothing of any event."""
+        self.counts_from = -math.inf
+        """Events that were fetched earlier, by the clock, do not count."""
+        self.counted = 0
+        """Events since the start, or since a trial began or ended."""
+        self.dead: deque[int] = deque()
+        """Which of the last ``WINDOW_EVENTS`` ended in dead letters: what ``counted`` was with them."""
         self._run = 0
-        self._dead = 0
-        self._window: deque[bool] = deque(maxlen=WINDOW_EVENTS)
 
     @property
     def seconds_left(self) -> float:
@@ -68,13 +75,14 @@ class Flood:
 
     def ended(self, fetched_at: float, *, dead: bool) -> bool:
         """Count an event, fetched at ``fetched_at`` (the same clock); whether the state changed."""
-        if self._off or self.state == "paused" or fetched_at < self._fetched_from:
+        if self._off or self.state == "paused" or fetched_at < self.counts_from:
             return False
+        self.counted += 1
+        if self.dead and self.dead[0] <= self.counted - WINDOW_EVENTS:
+            self.dead.popleft()
+        if dead:
+            self.dead.append(self.counted)
         self._run = self._run + 1 if dead else 0
-        if len(self._window) == WINDOW_EVENTS:
-            self._dead -= self._window[0]
-        self._window.append(dead)
-        self._dead += dead
         if self._run > self._most:
             return self._pause(f"{self._run} events in a row ended in dead letters")
         return self._judge_trial() if self.state == "trial" else self._judge_rate()
@@ -88,24 +96,25 @@ class Flood:
         if self.state != "paused":
             return False
         self.state = "trial"
-        self._fetched_from = self._pause_ended = self._clock()
+        self.counts_from = self._pause_ended = self._clock()
         self._count_anew()
         return True
 
     def _judge_trial(self) -> bool:
-        if self._dead > self._allowed:
-            return self._pause(f"{self._dead} of {len(self._window)} events of the trial ended in dead letters")
-        if len(self._window) - self._dead < TRIAL_EVENTS - self._allowed:
+        dead = len(self.dead)
+        if dead > self._allowed:
+            return self._pause(f"{dead} of {self.counted} events of the trial ended in dead letters")
+        if self.counted - dead < TRIAL_EVENTS - self._allowed:
             return False
         self.state = "flowing"
         self._count_anew()
         return True
 
     def _judge_rate(self) -> bool:
-        counted = len(self._window)
-        if self._rate is None or counted < MIN_EVENTS or self._dead <= self._rate * counted:
+        counted, dead = min(self.counted, WINDOW_EVENTS), len(self.dead)
+        if self._rate is None or counted < MIN_EVENTS or dead <= self._rate * counted:
             return False
-        return self._pause(f"{self._dead} of the last {counted} events ended in dead letters")
+        return self._pause(f"{dead} of the last {counted} events ended in dead letters")
 
     def _pause(self, why: str) -> bool:
         now = self._clock()
@@ -117,5 +126,5 @@ class Flood:
         return True
 
     def _count_anew(self) -> None:
-        self._run = self._dead = 0
-        self._window.clear()
+        self._run = self.counted = 0
+        self.dead.clear()

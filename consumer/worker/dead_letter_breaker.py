@@ -1,4 +1,7 @@
-"""Pauses consumption while a flood of dead letters lasts: a worker's breaker before the dead-letter topic.
+"""Pauses consumption while a flood of dead letters lasts: a worker's circuit breaker before the dead-letter topic.
+
+``delivery.flood`` decides; the breaker feeds it with the events whose outputs are durable, does what it decides to the
+Kafka runtime, and answers ``/status``, ``/readyz`` and ``POST /resume``.
 
 Nothing is held and nothing dropped. What is in flight when the flood is seen finishes, and its dead letters are
 written: a held one would keep the offsets of its good neighbours from being committed, make every revocation wait, and
@@ -10,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from consumer.config.tree import DeliveryConfig
     from consumer.events import Outcome, Output, SourceRecord
+    from consumer.kafka.runtime import KafkaRuntime
     from consumer.telemetry.status import FloodStatus
 
 REASON = "flood"
@@ -29,25 +33,12 @@ REASON = "flood"
 _log = structlog.stdlib.get_logger(__name__)
 
 
-class Intake(Protocol):
-    """What the gate opens and closes; ``KafkaRuntime`` has it. All of it may be called from any thread."""
-
-    def pause(self, reason: str) -> None:
-        """Stop consuming for ``reason``."""
-
-    def resume(self, reason: str) -> None:
-        """Withdraw ``reason``."""
-
-    def limit(self, records: int | None) -> None:
-        """Have at most so many records in flight; None: as many as configured."""
-
-
 class DeadLetterBreaker:
-    """One worker's. Events are counted on the release thread, time on the event loop, an operator comes by HTTP."""
+    """Thread-safe: events end on the release thread, pauses on the event loop, and operators resume by HTTP."""
 
     def __init__(self, delivery: DeliveryConfig, clock: Callable[[], float] = time.monotonic) -> None:
-        """``intake`` is to be set before the first event."""
-        self.intake: Intake | None = None
+        self.runtime: KafkaRuntime | None = None
+        """To be set before the first event."""
         self._dead_letter_topic = delivery.dead_letter_topic
         self._flood = Flood(delivery.dead_letter_run, delivery.dead_letter_rate, delivery.dead_letter_pause, clock)
         self._lock = threading.Lock()
@@ -81,8 +72,12 @@ class DeadLetterBreaker:
             if epoch == record.epoch and record.offset in offsets:
                 offsets.discard(record.offset)
                 dead = True
-            tried = self._flood.state == "trial"
-            if self._flood.ended(record.fetched_at, dead=dead):
+            flood = self._flood
+            if not dead and not flood.dead and flood.state == "flowing" and record.fetched_at >= flood.counts_from:
+                flood.counted += 1  # all that ``ended`` would do; nearly every event comes this way
+                return
+            tried = flood.state == "trial"
+            if flood.ended(record.fetched_at, dead=dead):
                 self._changed(again=tried)
 
     # Any thread's.
@@ -126,14 +121,14 @@ class DeadLetterBreaker:
         )
 
     def _changed(self, *, again: bool = False) -> None:
-        flood, intake = self._flood, self.intake
-        if intake is None:
-            raise RuntimeError("An event ended before the gate knew the intake")
+        flood, runtime = self._flood, self.runtime
+        if runtime is None:
+            raise RuntimeError("An event ended before the breaker knew the Kafka runtime")
         if flood.state == "paused":
-            intake.pause(REASON)
-            # Already now: the poll thread may be about to use the room that it saw when it comes to resuming.
-            intake.limit(TRIAL_EVENTS)
-            # One alert a flood: that it goes on is no news.
+            runtime.pause(REASON)
+            # Already now: when consumption resumes, the poll thread may still fill the bounds that it saw before.
+            runtime.limit(TRIAL_EVENTS)
+            # One error line, and so one alert, a flood; that it goes on is a warning.
             (_log.warning if again else _log.error)(
                 "too many dead letters: consumption pauses, nothing is dropped",
                 reason=flood.why,
@@ -141,8 +136,8 @@ class DeadLetterBreaker:
                 fix="see the dead letters' class and message; mend the producer or the task, then `rexstream resume`",
             )
         elif flood.state == "trial":
-            intake.resume(REASON)
+            runtime.resume(REASON)
             _log.info("the flood pause ends with a trial", events=TRIAL_EVENTS)
         else:
-            intake.limit(None)
+            runtime.limit(None)
             _log.info("the trial went well: consumption goes on in full")

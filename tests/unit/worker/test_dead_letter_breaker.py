@@ -1,9 +1,9 @@
-"""The gate between the outcomes of events and the intake of records."""
+"""The breaker between the outcomes of events and the consumption of records."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict
 
+    from consumer.kafka.runtime import KafkaRuntime
+
 GOOD = Outcome("done", (Output("reviews.extracted", None, b"{}"),))
 DEAD = Outcome("done", (Output("reviews.dead", None, b"{"),))
 PARTIAL = Outcome("done", (*GOOD.outputs, *DEAD.outputs))
@@ -25,30 +27,30 @@ DROPPED = Outcome("dropped")
 PAUSED = [("pause", "flood"), ("limit", TRIAL_EVENTS)]
 
 
-class Intake:
-    """Writes down what it is told."""
+class Runtime:
+    """Writes down its calls."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, str | int | None]] = []
+        self.calls: list[tuple[str, str | int | None]] = []
 
     def pause(self, reason: str) -> None:
-        self.told.append(("pause", reason))
+        self.calls.append(("pause", reason))
 
     def resume(self, reason: str) -> None:
-        self.told.append(("resume", reason))
+        self.calls.append(("resume", reason))
 
     def limit(self, records: int | None) -> None:
-        self.told.append(("limit", records))
+        self.calls.append(("limit", records))
 
 
 class World:
-    """A gate with a run of three, its intake and its clock."""
+    """A breaker with a run of three, its runtime and its clock."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.intake = Intake()
-        self.gate = DeadLetterBreaker(DeliveryConfig(dead_letter_run=3, dead_letter_pause=60.0), lambda: self.now)
-        self.gate.intake = self.intake
+        self.runtime = Runtime()
+        self.breaker = DeadLetterBreaker(DeliveryConfig(dead_letter_run=3, dead_letter_pause=60.0), lambda: self.now)
+        self.breaker.runtime = cast("KafkaRuntime", self.runtime)
         self.offset = 0
 
     def record(self, epoch: int = 1) -> SourceRecord:
@@ -57,10 +59,10 @@ class World:
 
     def end(self, outcome: Outcome, times: int = 1) -> None:
         for _ in range(times):
-            self.gate.ended(self.record(), outcome)
+            self.breaker.ended(self.record(), outcome)
 
     def too_large(self, record: SourceRecord) -> None:
-        made = self.gate.noting(lambda _, output: output)(record, GOOD.outputs[0])
+        made = self.breaker.noting(lambda _, output: output)(record, GOOD.outputs[0])
         assert made is GOOD.outputs[0]
 
 
@@ -79,19 +81,19 @@ def logs() -> Iterator[list[EventDict]]:
 def test_any_dead_letter_of_an_event_counts(world: World, outcome: Outcome) -> None:
     """A task that fails on every event is a flood beside its siblings' results, too."""
     world.end(outcome, 3)
-    assert world.intake.told == []
+    assert world.runtime.calls == []
     world.end(outcome)
-    assert world.intake.told == PAUSED
+    assert world.runtime.calls == PAUSED
 
 
 def test_null_values_are_neither_good_nor_bad(world: World) -> None:
     """They end no run and are none."""
     world.end(DROPPED, 50)
-    assert world.intake.told == []
+    assert world.runtime.calls == []
     for _ in range(4):
         world.end(DEAD)
         world.end(DROPPED)
-    assert world.intake.told == PAUSED
+    assert world.runtime.calls == PAUSED
 
 
 def test_a_result_that_no_topic_takes_makes_its_event_dead(world: World) -> None:
@@ -100,14 +102,14 @@ def test_a_result_that_no_topic_takes_makes_its_event_dead(world: World) -> None
         record = world.record()
         world.too_large(record)
         world.too_large(record)
-        world.gate.ended(record, GOOD)
-        assert world.intake.told == []
+        world.breaker.ended(record, GOOD)
+        assert world.runtime.calls == []
     world.end(GOOD)
     for _ in range(4):
         record = world.record()
         world.too_large(record)
-        world.gate.ended(record, PARTIAL)
-    assert world.intake.told == PAUSED
+        world.breaker.ended(record, PARTIAL)
+    assert world.runtime.calls == PAUSED
 
 
 def test_a_result_too_large_of_an_assignment_that_ended_is_forgotten(world: World) -> None:
@@ -116,43 +118,43 @@ def test_a_result_too_large_of_an_assignment_that_ended_is_forgotten(world: Worl
     again = SourceRecord("reviews.raw", 0, old.offset, 2, None, b"{", (), None, world.now)
     world.end(DEAD, 3)
     world.too_large(old)
-    world.gate.ended(again, GOOD)
+    world.breaker.ended(again, GOOD)
     world.end(DEAD, 3)
     world.too_large(new)
     world.too_large(old)
-    world.gate.ended(again, GOOD)
+    world.breaker.ended(again, GOOD)
     world.end(DEAD, 2)
-    world.gate.ended(new, GOOD)
-    assert world.intake.told == []
+    world.breaker.ended(new, GOOD)
+    assert world.runtime.calls == []
     world.end(DEAD)
-    assert world.intake.told == PAUSED
+    assert world.runtime.calls == PAUSED
 
 
 def test_the_way_through_a_flood(world: World, logs: list[EventDict]) -> None:
     """Pause with the trial's bound set already, trial, pause again, trial, in full; one error line in all."""
     world.end(DEAD, 40)
-    assert world.intake.told == PAUSED
-    assert "4 events in a row" in str(world.gate.unready())
-    assert "60 s" in str(world.gate.unready())
+    assert world.runtime.calls == PAUSED
+    assert "4 events in a row" in str(world.breaker.unready())
+    assert "60 s" in str(world.breaker.unready())
     world.now = 59.9
-    world.gate.tick()
-    assert world.intake.told == PAUSED
+    world.breaker.tick()
+    assert world.runtime.calls == PAUSED
     world.now = 60.0
-    world.gate.tick()
-    world.gate.tick()
-    assert world.intake.told[2:] == [("resume", "flood")]
-    assert world.gate.unready() is None
-    assert world.gate.status()["state"] == "trial"
+    world.breaker.tick()
+    world.breaker.tick()
+    assert world.runtime.calls[2:] == [("resume", "flood")]
+    assert world.breaker.unready() is None
+    assert world.breaker.status()["state"] == "trial"
     world.end(DEAD, 4)
-    assert world.intake.told[3:] == PAUSED
-    assert world.gate.status()["trial_in_seconds"] == 120.0
-    assert world.gate.resume()["resumed"] == ["flood"]
-    assert world.gate.resume()["resumed"] == []
-    assert world.intake.told[5:] == [("resume", "flood")]
+    assert world.runtime.calls[3:] == PAUSED
+    assert world.breaker.status()["trial_in_seconds"] == 120.0
+    assert world.breaker.resume()["resumed"] == ["flood"]
+    assert world.breaker.resume()["resumed"] == []
+    assert world.runtime.calls[5:] == [("resume", "flood")]
     world.end(GOOD, TRIAL_EVENTS)
-    assert world.intake.told[6:] == [("limit", None)]
-    assert world.gate.status() == {"state": "flowing", "reason": None, "trial_in_seconds": 0.0}
-    assert world.gate.resume() == {
+    assert world.runtime.calls[6:] == [("limit", None)]
+    assert world.breaker.status() == {"state": "flowing", "reason": None, "trial_in_seconds": 0.0}
+    assert world.breaker.resume() == {
         "resumed": [],
         "state": "flowing",
         "message": "nothing to resume: consumption is not paused for a flood of dead letters",
@@ -167,21 +169,21 @@ def test_two_threads_pause_once(world: World) -> None:
     def end() -> None:
         both.wait()
         for _ in range(300):
-            world.gate.ended(SourceRecord("reviews.raw", 1, 0, 1, None, b"{", (), None, 1e9), DEAD)
+            world.breaker.ended(SourceRecord("reviews.raw", 1, 0, 1, None, b"{", (), None, 1e9), DEAD)
 
     def resume() -> None:
         both.wait()
         for _ in range(300):
-            world.gate.resume()
-            world.gate.tick()
+            world.breaker.resume()
+            world.breaker.tick()
 
     threads = [threading.Thread(target=end), threading.Thread(target=end), threading.Thread(target=resume)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    told = [what for what, _ in world.intake.told]
-    while told:
-        assert told[:2] == ["pause", "limit"]
-        assert told[2:3] in ([], ["resume"])
-        told = told[3:]
+    calls = [what for what, _ in world.runtime.calls]
+    while calls:
+        assert calls[:2] == ["pause", "limit"]
+        assert calls[2:3] in ([], ["resume"])
+        calls = calls[3:]
