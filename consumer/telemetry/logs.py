@@ -79,9 +79,7 @@ def configure_logging(level: LogLevel, worker: str, stream: TextIO | None = None
         )
     )
     root = logging.getLogger()
-    for old in root.handlers[:]:
-        root.removeHandler(old)
-    root.addHandler(handler)
+    root.handlers[:] = [handler]
     root.setLevel(threshold[level])
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, threshold[level]))
@@ -109,8 +107,7 @@ class _LineHandler(logging.StreamHandler[TextIO]):
 
 
 def _render(_: WrappedLogger, __: str, event: EventDict) -> str:
-    ordered: dict[str, Any] = {key: event.pop(key) for key in _FIRST if key in event}
-    ordered.update(event)
+    ordered: dict[str, Any] = {key: event.pop(key) for key in _FIRST if key in event} | dict(event)
     if isinstance(ordered.get("event"), str):
         ordered["event"] = ordered["event"].rstrip("\n")
     try:

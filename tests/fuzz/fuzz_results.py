@@ -21,6 +21,7 @@ from consumer.config.task_files import load_tasks
 from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import PREFIX, DeadLetters
 from consumer.events import BadInput, ReviewEvent, SourceRecord
+from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_processor import EventProcessor
 from consumer.worker.task_runner import Inference
 
@@ -95,10 +96,10 @@ def a_record(random: Random, topic: str) -> SourceRecord:
     )
 
 
-class _NoMetrics:
+class _NoMetrics(Metrics):
     """Takes every observation."""
 
-    def __getattr__(self, _: str) -> Any:
+    def __getattribute__(self, _: str) -> Any:
         return lambda *_: None
 
 

@@ -149,6 +149,61 @@ def test_sigterm_in_the_middle_finishes_what_is_in_flight_and_doubles_nothing(wo
     assert ids(worker.results()) == expected(150)
 
 
+def test_sigusr1_logs_the_stack_of_every_thread_and_task(worker: Run, server: StubServer) -> None:
+    """Asked of a worker with events in flight, it shows where each of them waits, and goes on; every line is JSON."""
+    worker.start()
+    worker.wait(lambda: any(line["event"] == "consuming" for line in worker.lines()))
+    server.gate.clear()
+    calls = server.calls
+    worker.send(reviews(5))
+    worker.wait(lambda: server.calls > calls)
+    worker.process.send_signal(signal.SIGUSR1)
+
+    def stacks(kind: str) -> dict[str, str]:
+        return {line[kind]: line["stack"] for line in worker.lines() if kind in line and line["reason"] == "SIGUSR1"}
+
+    worker.wait(lambda: any("event_processor" in stack for stack in stacks("asyncio_task").values()))
+    worker.wait(lambda: "http" in stacks("thread"))
+    threads = stacks("thread")
+    assert "poll_thread.py" in threads["rexstream-poll"]
+    assert "release_thread.py" in threads["rexstream-release"]
+    assert "MainThread" in threads
+    waiting = [stack for stack in stacks("asyncio_task").values() if "in _run_task" in stack]
+    assert any("task_runner.py" in stack for stack in waiting), "not only where a task begins, but where it waits"
+    server.gate.set()
+    worker.wait_for_results(10)
+    assert not any(text in json.dumps(worker.lines(), ensure_ascii=False) for text in TEXTS)
+    assert worker.signal(signal.SIGTERM) == 0
+
+
+HUNG = """
+import ctypes, sys
+from consumer.worker import lifecycle
+from consumer.cli import main
+
+libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+libc.pthread_mutex_lock(mutex)
+
+async def hang(_):
+    {call}
+
+lifecycle.Worker._heartbeat = hang
+sys.argv = ["rexstream", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.parametrize("call", ["[None for _ in iter(int, 1)]", "libc.pthread_mutex_lock(mutex)"])
+def test_sigusr1_logs_stacks_while_the_event_loop_hangs(worker: Run, tmp_path: Path, call: str) -> None:
+    """In Python code that never ends as well as in a call in C that no signal handler interrupts."""
+    program = tmp_path / "hung.py"
+    program.write_text(HUNG.format(call=call))
+    worker.program = [sys.executable, str(program)]
+    worker.start()
+    worker.process.send_signal(signal.SIGUSR1)
+    worker.wait(lambda: any("in hang" in line.get("stack", "") for line in worker.lines()))
+
+
 def test_a_model_of_another_contract_stops_consumption_and_dead_letters_nothing(
     worker: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

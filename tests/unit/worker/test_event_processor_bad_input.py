@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from stub_model import StubModel, engine
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from consumer.codecs.avro_codec import ParsedSchema
     from consumer.extraction.task import Task
     from consumer.extraction.window import Window
+    from consumer.kafka.registry.awaited import AwaitedSchemas
     from consumer.worker.task_runner import Inference
 
 NOW = 1_790_000_000.0
@@ -91,7 +92,7 @@ def process(records: Sequence[SourceRecord], model: StubModel | None = None) -> 
             model="stub",
             max_value_bytes=1_048_576,
             latency_objective=1.0,
-            schemas=Registry(),
+            schemas=cast("AwaitedSchemas", Registry()),
             wall_clock=lambda: NOW,
             clock=lambda: 0.0,
         )
