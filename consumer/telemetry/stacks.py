@@ -1,6 +1,7 @@
-"""Stacks of every thread and every asyncio task as log lines: what a worker that hangs is doing.
+"""Every thread's and every asyncio task's stack, in the log: what a worker was doing when it hung, or was asked.
 
-``SIGUSR1`` asks for them, and the Kafka runtime's watchdog before it ends a worker. A stack shows code, never values.
+The worker calls ``dump`` before the watchdog ends it, and on SIGUSR1. Stacks name files, lines and functions only: no
+local variables, so no review text.
 """
 
 from __future__ import annotations
@@ -19,21 +20,34 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 
 
-def dump(reason: str, loop: asyncio.AbstractEventLoop) -> None:
-    """Log one line for each thread and for each task of ``loop``. From any thread, also while the loop hangs."""
+def dump(reason: str, loop: asyncio.AbstractEventLoop | None) -> None:
+    """Log the stack of every thread, and of every task of ``loop`` where there is one. From any thread.
+
+    One line each, with the fields ``reason``, ``thread`` or ``task``, and ``stack``: a list of "file:line function",
+    the outermost call first.
+    """
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     for ident, frame in sys._current_frames().items():
-        stack = "".join(traceback.format_stack(frame))
-        _log.warning("stack of a thread", reason=reason, thread=names.get(ident, str(ident)), stack=stack)
-    for task in asyncio.all_tasks(loop):
-        _log.warning("stack of an asyncio task", reason=reason, asyncio_task=task.get_name(), stack=_stack_of(task))
+        stack = [_place(each, line) for each, line in traceback.walk_stack(frame)]
+        _log.warning("stack of a thread", reason=reason, thread=names.get(ident, str(ident)), stack=stack[::-1])
+    try:
+        tasks = asyncio.all_tasks(loop) if loop is not None else ()
+    except RuntimeError:
+        # The set changed at every one of asyncio's 1000 tries to copy it: so the loop is not what hangs.
+        _log.warning("the stacks of tasks are unknown: tasks come and go too fast", reason=reason)
+        return
+    for task in tasks:
+        _log.warning("stack of a task", reason=reason, task=task.get_name(), stack=_awaiting(task.get_coro()))
 
 
-def _stack_of(task: asyncio.Task[Any]) -> str:
-    """Where the task's coroutine waits, and in it the one that it awaits, and so on."""
-    frames: list[FrameType] = []
-    waiting: Any = task.get_coro()
-    while (frame := getattr(waiting, "cr_frame", None)) is not None:
-        frames.append(frame)
-        waiting = waiting.cr_await
-    return "".join("".join(traceback.format_stack(frame, 1)) for frame in frames)
+def _awaiting(coroutine: Any) -> list[str]:
+    """Where ``coroutine`` waits, and what it awaits in turn; ``Task.get_stack`` has only the first of these."""
+    stack = []
+    while (frame := getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)) is not None:
+        stack.append(_place(frame, frame.f_lineno))
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+    return stack
+
+
+def _place(frame: FrameType, line: int) -> str:
+    return f"{frame.f_code.co_filename}:{line} {frame.f_code.co_qualname}"
