@@ -3,9 +3,9 @@
 What is counted are events, once each, when their outputs are durable. An event with any dead letter counts as dead: a
 task that fails on every event fills the dead-letter topic as fast as bad bytes do. Null values count as neither.
 
-A pause has an end, and behind it stands a trial: a few events more, whose share of dead letters decides whether
+A pause ends with a trial: a few events more, whose share of dead letters decides whether
 consumption goes on in full or pauses again, twice as long. Events that were fetched before the trial are not counted:
-they are what was in flight when the pause began, and say nothing about what the topic holds now.
+they are what was in flight when the pause began, and no sample of what the topic holds now.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
 One path changes something: ``POST /resume``. Whoever reaches the port may use it, but no page in a browser.
 
-It runs on threads of its own and asks the worker through callables; whatever a client does, or an answer raises, ends
-here. A connection serves one request and is closed by force when it is ``_CONNECTION_SECONDS`` old or when too many are
-open, the oldest first, so that a client that drips bytes can neither hold threads nor keep a probe from being answered.
+It runs on threads of its own and gets its answers from callables of the worker; whatever a client does, or an answer
+raises, ends here. A connection serves one request and is closed by force when it is ``_CONNECTION_SECONDS`` old or when
+too many are open, the oldest first, so that a client that drips bytes can neither hold threads nor keep a probe from
+being answered.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from socketserver import TCPServer
 from typing import Any, NamedTuple
 
 Probe = Callable[[], tuple[bool, Mapping[str, object]]]
-"""Whether the answer is yes, and what else to say, ready for JSON."""
+"""Whether the answer is yes, and further fields of it, ready for JSON."""
 
 _CONNECTION_SECONDS = 10.0
 _MAX_CONNECTIONS = 64
@@ -133,7 +134,7 @@ class HttpServer(ThreadingHTTPServer):
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """Split ``host:port`` or ``[v6]:port``. Raises ValueError that says what is missing."""
+    """Host and port of ``host:port`` or ``[v6]:port``. Raises ValueError with examples for anything else."""
     match = re.fullmatch(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]+)):(?P<port>\d{1,5})", address)
     if match is None or int(match["port"]) > 65_535:
         raise ValueError(
@@ -226,7 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's signature
-        """Say nothing: probes and scrapes would fill the log."""
+        """Log nothing: probes and scrapes would fill the log."""
 
 
 def _text(status: HTTPStatus, message: str, headers: Mapping[str, str] = {}) -> _Answer:

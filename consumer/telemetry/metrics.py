@@ -1,7 +1,7 @@
 """What a worker counts and measures: for Prometheus, and as a summary of the last minute for ``/status``.
 
 One method for each thing that happens. The event processor, the dispatcher and the Kafka runtime call them:
-``Metrics`` is their ``DispatchObserver`` and ``KafkaObserver``. ``metric_declarations`` says what there is to count.
+``Metrics`` is their ``DispatchObserver`` and ``KafkaObserver``. ``metric_declarations`` lists the metrics.
 """
 
 from __future__ import annotations
@@ -23,13 +23,10 @@ from consumer.telemetry.status import RecentActivity
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from consumer.events import Outcome, Partition, SourceRecord
-    from consumer.events import Stage as DeadLetterStage
+    from consumer.events import Outcome, Partition, SourceRecord, Stage
 
 EventOutcome = Literal["done", "partial", "dead_letter", "dropped"]
 """One record: every task gave a result; some did; none did; nothing to do (a null value)."""
-LatencyPoint = Literal["extracted", "durable"]
-Stage = Literal["decode", "queue", "model", "hold"]
 Breaker = Literal["closed", "half_open", "open"]
 
 OTHER = "other"
@@ -41,8 +38,8 @@ _log = structlog.stdlib.get_logger(__name__)
 class Metrics:
     """The metrics of one worker, in a registry of their own. Every method may be called from any thread.
 
-    ``on_durable`` also hears of every record whose outputs are durable. ``clock`` (seconds, monotonic) dates what
-    ``recent()`` summarises.
+    ``on_durable`` is called with every record whose outputs are durable, before it is measured: the breaker before the
+    dead-letter topic counts them. ``clock`` (seconds, monotonic) dates what ``recent()`` summarises.
     """
 
     def __init__(
@@ -64,29 +61,27 @@ class Metrics:
 
     # Events.
 
-    def event_processed(self, topic: str, outcome: EventOutcome) -> None:
-        """A record of the input ``topic`` has its outcome."""
+    def event_processed(self, topic: str, outcome: EventOutcome, windows: int | None = None) -> None:
+        """A record of the input ``topic`` has its outcome, after ``windows`` model rows for all tasks together."""
+        if windows is not None:
+            self._histograms["rexstream_windows_per_event"].observe(windows)
         self._counters["rexstream_events_total"].labels(self._capped("topic", topic), outcome).inc()
         self._last_minute.add({"events": 1})
         with self._lock:
             self._events_total[outcome] += 1
 
-    def event_latency(self, point: LatencyPoint, seconds: float) -> None:
+    def event_latency(self, point: Literal["extracted", "durable"], seconds: float) -> None:
         """Seconds from the record's broker timestamp to ``point``; a timestamp in the future counts as 0."""
         seconds = max(seconds, 0.0)
         self._histograms["rexstream_event_latency_seconds"].labels(point).observe(seconds)
         if point == "durable":
             self._last_minute.add({}, latency=seconds)
 
-    def stage(self, stage: Stage, seconds: float) -> None:
+    def stage(self, stage: Literal["decode", "queue", "model", "hold"], seconds: float) -> None:
         """Seconds that an event or a batch spent in ``stage``."""
         self._histograms["rexstream_stage_seconds"].labels(stage).observe(seconds)
 
-    def event_windows(self, windows: int) -> None:
-        """Model rows that a processed event needed, all tasks together."""
-        self._histograms["rexstream_windows_per_event"].observe(windows)
-
-    def dead_letter(self, stage: DeadLetterStage, reason: str) -> None:
+    def dead_letter(self, stage: Stage, reason: str) -> None:
         """A dead letter was made; ``reason`` is a slug of this code (``InvalidJson``), never a message."""
         kept = self._capped("class", reason)
         self._counters["rexstream_dead_letters_total"].labels(stage, kept).inc()
@@ -235,9 +230,6 @@ class Metrics:
 WINDOW_SECONDS = 60
 _GROWTH = 1.04
 """Bucket borders grow by this factor, so the middle of a bucket is at most 2 % away from what it holds."""
-_LOG_GROWTH = math.log(_GROWTH)
-_SMALLEST = 1e-4
-_LARGEST = 1e6
 
 Counts = Counter["str | tuple[str, int]"]
 """Sums by name; how often values occurred, by name and logarithmic bucket."""
@@ -262,8 +254,7 @@ class LastMinute:
             for name, amount in sums.items():
                 counts[name] += amount
             for name, value in values.items():
-                clamped = min(max(value, _SMALLEST), _LARGEST)
-                counts[name, math.ceil(math.log(clamped) / _LOG_GROWTH)] += 1
+                counts[name, math.ceil(math.log(min(max(value, 1e-4), 1e6), _GROWTH))] += 1
 
     def summed(self) -> tuple[Counts, float]:
         """All counts, and the seconds they were made in: fewer than the window at the start, but at least 1."""

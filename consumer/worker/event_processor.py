@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -90,13 +90,6 @@ class Intake:
             processed(record, outcome)
 
 
-class _Published(NamedTuple):
-    """A result with the model rows that it needed, or a dead letter with None."""
-
-    output: Output
-    model_calls: int | None
-
-
 class EventProcessor:
     """Turns records into outcomes."""
 
@@ -149,19 +142,21 @@ class EventProcessor:
         except BadInput as bad:
             self._metrics.event_processed(record.topic, "dead_letter")
             return Outcome("done", (self._dead_letter(record, bad, None),))
-        published = [_Published(self._dead_letter(record, bad, name[:NAME_CHARS]), None) for name, bad in refused]
+        # Outputs with the model rows that each needed; None for a dead letter.
+        published: list[tuple[Output, int | None]] = [
+            (self._dead_letter(record, bad, name[:NAME_CHARS]), None) for name, bad in refused
+        ]
         structlog.contextvars.bind_contextvars(event_id=event.event_id)
         if tasks:
             published += await asyncio.gather(*(self._run_task(record, event, task, trace) for task in tasks))
-        model_calls = [each.model_calls for each in published if each.model_calls is not None]
+        rows = [each for _, each in published if each is not None]
         outcome: EventOutcome = "dead_letter"
-        if model_calls:
-            outcome = "done" if len(model_calls) == len(published) else "partial"
-        self._metrics.event_processed(record.topic, outcome)
-        self._metrics.event_windows(sum(model_calls))
+        if rows:
+            outcome = "done" if len(rows) == len(published) else "partial"
+        self._metrics.event_processed(record.topic, outcome, sum(rows))
         if record.timestamp_ms is not None:
             self._metrics.event_latency("extracted", self._wall() - record.timestamp_ms / 1000)
-        return Outcome("done", tuple(each.output for each in published))
+        return Outcome("done", tuple(output for output, _ in published))
 
     def too_large(self, record: SourceRecord, refused: Output) -> Output:
         """The dead letter of a result that its topic refuses for its size."""
@@ -186,7 +181,9 @@ class EventProcessor:
         self._metrics.stage("decode", self._clock() - started)
         return event, chosen.tasks, chosen.refused
 
-    async def _run_task(self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace) -> _Published:
+    async def _run_task(
+        self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace
+    ) -> tuple[Output, int | None]:
         deadline = event_deadline(
             record.timestamp_ms,
             fetched_wall=self._wall() - (self._clock() - record.fetched_at),
@@ -198,13 +195,13 @@ class EventProcessor:
                 origin = (record.topic, record.partition, record.offset)
                 inference = await self._infer(event.text, task, deadline, origin)
         except BadInput as bad:
-            return _Published(self._dead_letter(record, bad, task.name), None)
+            return self._dead_letter(record, bad, task.name), None
         except WindowRefused as refused:
             unanswerable = BadInput("extract", refused.reason, str(refused.error))
-            return _Published(self._dead_letter(record, unanswerable, task.name, refused), None)
+            return self._dead_letter(record, unanswerable, task.name, refused), None
         self._metrics.stage("queue", inference.queued)
         self._metrics.stage("model", inference.in_model)
-        return _Published(await self._result(record, event, task, trace, inference), inference.extracted.model_calls)
+        return await self._result(record, event, task, trace, inference), inference.extracted.model_calls
 
     async def _result(
         self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, inference: Inference

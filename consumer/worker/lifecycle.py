@@ -67,14 +67,14 @@ class Worker:
         """Reads the bundle and the files of model.tls: raises ValueError when one is missing or cannot be used."""
         if config.model.bundle is None:
             raise ValueError("model.bundle is not set: name the folder <model>/<version>/bundle that the export wrote")
-        bundle = load_bundle(Path(config.model.bundle))
+        self._bundle = load_bundle(Path(config.model.bundle))
         read_credentials(config.model.tls)  # the client reads them again, when it is too late for exit code 2
         limits = config.limits
         self._config = config
         self._routes = Routes(config.routes, tasks)
         self._engine = Engine(
-            bundle.tokenizer,
-            bundle.limits,
+            self._bundle.tokenizer,
+            self._bundle.limits,
             ExtractionLimits(
                 text_chars=limits.text_chars,
                 types_per_level=limits.types_per_level,
@@ -83,7 +83,6 @@ class Worker:
                 model_calls=limits.model_calls,
             ),
         )
-        self._bundle = bundle
         self._breaker = DeadLetterBreaker(config.delivery)
         self._metrics = Metrics(on_durable=self._breaker.ended)
         self._health = Health(config, name, self._metrics, self._breaker)
@@ -272,7 +271,7 @@ class Worker:
     def _signalled(self, number: signal.Signals) -> None:
         if self._stopping.is_set():
             _log.warning("second signal: ending at once; what is in flight is read again", signal=number.name)
-            # A worker that has failed and is on its way out says so, whoever is impatient with it.
+            # A worker that failed before the signals keeps the exit code of its failure.
             os._exit(self._exit or EXIT_INTERRUPTED)
         _log.info("draining", signal=number.name, grace_seconds=self._config.delivery.grace_seconds)
         self._end(EXIT_INTERRUPTED if number == signal.SIGINT else self._exit)

@@ -20,11 +20,11 @@ from consumer.codecs.results import ModelUsed
 from consumer.events import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+    from collections.abc import AsyncIterator, Callable, Hashable
 
-    from consumer.extraction.engine import Engine, Extraction
+    from consumer.extraction.engine import Engine
     from consumer.extraction.task import Extracted, Task
-    from consumer.serving.dispatch.dispatcher import Dispatcher, WindowAnswer
+    from consumer.serving.dispatch.dispatcher import Dispatcher
 
 VERSION_CHANGED = "model_version_changed: started again"
 
@@ -62,34 +62,28 @@ class TaskRunner:
         self._clock = clock
 
     async def infer(self, text: str, task: Task, deadline: float, origin: Hashable) -> Inference:
-        """Extract ``task`` from ``text``. ``deadline`` (seconds of the clock) orders the work, it does not end it.
+        """Extract ``task`` from ``text``. ``deadline`` (seconds of the clock) orders the work; nothing ends at it.
 
-        ``origin`` tells one event from another: what the model refuses of one counts once, whatever its tasks.
+        ``origin`` identifies the event: what the model refuses of one event counts once, whatever its tasks.
 
         One result never mixes models: when another version answers than answered before, the extraction starts again
         at level 0. Raises BadInput for a text or schema over the limits, and WindowRefused.
         """
         restarts = 0
-        while True:
-            attempt = _Attempt(self._engine.start(text, task))
-            try:
-                finished = await self._finish(attempt, deadline, origin)
-            except BadInput as bad:
-                bad.model_version = attempt.model.version or None
-                raise
-            if finished:
-                extracted = attempt.extraction.result()
-                return Inference(
-                    extracted, attempt.model, attempt.queued, attempt.in_model, attempt.overflowed, restarts
-                )
+        while (inference := await self._attempt(text, task, deadline, origin, restarts)) is None:
             restarts += 1
             if restarts > self.PATIENT_AFTER:
                 _log.warning("model versions change faster than this text is extracted", restarts=restarts)
                 await asyncio.sleep(random.uniform(0.1, 1.0))  # noqa: S311 - jitter, not cryptography
+        return inference
 
-    async def _finish(self, attempt: _Attempt, deadline: float, origin: Hashable) -> bool:
-        """Answer level after level; False when the model version changed on the way."""
-        extraction = attempt.extraction
+    async def _attempt(
+        self, text: str, task: Task, deadline: float, origin: Hashable, restarts: int
+    ) -> Inference | None:
+        """Answer level after level; None when the model version changed on the way."""
+        extraction = self._engine.start(text, task)
+        model = _NO_MODEL
+        queued, in_model, overflowed = 0.0, 0.0, 0
         while not extraction.finished:
             started = self._clock()
             futures = [self._dispatcher.submit(w, deadline, extraction.level, origin) for w in extraction.windows]
@@ -100,35 +94,23 @@ class TaskRunner:
                 for future in futures:
                     if not future.cancel() and not future.cancelled():
                         future.exception()  # or asyncio reports a second refusal as one that nobody saw
-            if not attempt.accept(answers, self._clock() - started):
-                return False
-            extraction.advance([answer.cells for answer in answers])
-        return True
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """One attempt at an extraction, on one model version, and what it took so far."""
-
-    extraction: Extraction
-    model: ModelUsed = _NO_MODEL
-    queued: float = 0.0
-    in_model: float = 0.0
-    overflowed: int = 0
-
-    def accept(self, answers: Sequence[WindowAnswer], elapsed: float) -> bool:
-        """Count a level's answers; False when they come from another model version than before, or from two."""
-        models = {ModelUsed(a.answer.model_name, a.answer.model_version, a.answer.signature) for a in answers}
-        if self.model.version:
-            models.add(self.model)
-        if len(models) > 1:
-            return False
-        self.model = models.pop()
-        in_model = min(elapsed, max(answer.answer.seconds for answer in answers))
-        self.in_model += in_model
-        self.queued += elapsed - in_model
-        self.overflowed += sum(answer.overflowed for answer in answers)
-        return True
+            elapsed = self._clock() - started
+            models = {ModelUsed(a.answer.model_name, a.answer.model_version, a.answer.signature) for a in answers}
+            if model.version:
+                models.add(model)
+            if len(models) > 1:
+                return None
+            model = models.pop()
+            level_in_model = min(elapsed, max(answer.answer.seconds for answer in answers))
+            in_model += level_in_model
+            queued += elapsed - level_in_model
+            overflowed += sum(answer.overflowed for answer in answers)
+            try:
+                extraction.advance([answer.cells for answer in answers])
+            except BadInput as bad:
+                bad.model_version = model.version or None
+                raise
+        return Inference(extraction.result(), model, queued, in_model, overflowed, restarts)
 
 
 class TextBudget:

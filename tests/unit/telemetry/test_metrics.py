@@ -36,10 +36,9 @@ CONTRACT = {
 def used() -> Metrics:
     """Metrics to which everything has happened once."""
     metrics = Metrics()
-    metrics.event_processed("reviews.raw", "done")
+    metrics.event_processed("reviews.raw", "done", 3)
     metrics.event_latency("durable", 0.2)
     metrics.stage("decode", 0.001)
-    metrics.event_windows(3)
     metrics.batch_sent(rows=4, useful_tokens=300, padded_tokens=400, reason="deadline")
     metrics.model_called("rexuninlu", "3", "OK", 0.02)
     metrics.model_retried()

@@ -47,11 +47,11 @@ def test_a_revocation_cancels_what_runs_in_its_epoch_and_nothing_else() -> None:
     """Its records are another member's now; those of other partitions and later epochs go on."""
 
     async def main() -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        gate, cancelled, done = asyncio.Event(), list[tuple[int, int]](), list[tuple[int, int]]()
+        released, cancelled, done = asyncio.Event(), list[tuple[int, int]](), list[tuple[int, int]]()
 
         async def process(record: SourceRecord) -> Outcome:
             try:
-                await gate.wait()
+                await released.wait()
             except asyncio.CancelledError:
                 cancelled.append((record.partition, record.epoch))
                 raise
@@ -66,7 +66,7 @@ def test_a_revocation_cancels_what_runs_in_its_epoch_and_nothing_else() -> None:
             await asyncio.sleep(0)
             intake.revoke({P: 3})
             await asyncio.sleep(0)
-            gate.set()
+            released.set()
             while len(done) < 2:
                 await asyncio.sleep(0)
         running.cancel()
@@ -76,7 +76,7 @@ def test_a_revocation_cancels_what_runs_in_its_epoch_and_nothing_else() -> None:
 
 
 def test_a_record_without_an_outcome_is_a_defect_and_is_not_handed_on() -> None:
-    """Nothing from it on may be committed, so the worker must hear of it."""
+    """Nothing from it on may be committed, so the worker must end."""
 
     async def main() -> tuple[list[str], list[SourceRecord]]:
         defects, done = list[str](), list[SourceRecord]()

@@ -1,4 +1,4 @@
-"""What a worker says of itself, state by state."""
+"""A worker's answers to probes and /status, state by state."""
 
 from __future__ import annotations
 
