@@ -73,7 +73,7 @@ class Flood:
         """Of the pause; 0 when there is none."""
         return max(0.0, self._until - self._clock()) if self.state == "paused" else 0.0
 
-    def ended(self, fetched_at: float, *, dead: bool) -> bool:
+    def count(self, fetched_at: float, *, dead: bool) -> bool:
         """Count an event, fetched at ``fetched_at`` (the same clock); whether the state changed."""
         if self._off or self.state == "paused" or fetched_at < self.counts_from:
             return False

@@ -74,7 +74,10 @@ def signals_handled(handlers: Mapping[signal.Signals, Callable[[signal.Signals],
             for number in numbers:
                 # Others have handlers in Python, too; theirs arrive here as well.
                 if number in handlers:
-                    handlers[signal.Signals(number)](signal.Signals(number))
+                    try:
+                        handlers[signal.Signals(number)](signal.Signals(number))
+                    except Exception:
+                        _log.exception("a signal's handler failed", signal=signal.Signals(number).name)
         os.close(arrived)
 
     threading.Thread(target=read, name="rexstream-signals", daemon=True).start()

@@ -34,7 +34,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class DeadLetterBreaker:
-    """Thread-safe: events end on the release thread, pauses on the event loop, and operators resume by HTTP."""
+    """Thread-safe: the release thread counts events, the event loop ends pauses, the HTTP server's threads resume."""
 
     def __init__(self, delivery: DeliveryConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self.runtime: KafkaRuntime | None = None
@@ -62,8 +62,8 @@ class DeadLetterBreaker:
 
         return noted
 
-    def ended(self, record: SourceRecord, outcome: Outcome) -> None:
-        """All outputs of ``record`` are durable, so it can neither fail any more nor come twice in this assignment."""
+    def durable(self, record: SourceRecord, outcome: Outcome) -> None:
+        """Count ``record``: it can neither fail any more nor come twice in this assignment."""
         if outcome.kind == "dropped":
             return
         dead = any(output.topic == self._dead_letter_topic for output in outcome.outputs)
@@ -74,10 +74,10 @@ class DeadLetterBreaker:
                 dead = True
             flood = self._flood
             if not dead and not flood.dead and flood.state == "flowing" and record.fetched_at >= flood.counts_from:
-                flood.counted += 1  # all that ``ended`` would do; nearly every event comes this way
+                flood.counted += 1  # all that ``count`` would do; nearly every event comes this way
                 return
             tried = flood.state == "trial"
-            if flood.ended(record.fetched_at, dead=dead):
+            if flood.count(record.fetched_at, dead=dead):
                 self._changed(again=tried)
 
     # Any thread's.
@@ -123,7 +123,7 @@ class DeadLetterBreaker:
     def _changed(self, *, again: bool = False) -> None:
         flood, runtime = self._flood, self.runtime
         if runtime is None:
-            raise RuntimeError("An event ended before the breaker knew the Kafka runtime")
+            raise RuntimeError("An event was durable before the breaker knew the Kafka runtime")
         if flood.state == "paused":
             runtime.pause(REASON)
             # Already now: when consumption resumes, the poll thread may still fill the bounds that it saw before.

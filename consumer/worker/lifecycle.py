@@ -84,7 +84,7 @@ class Worker:
             ),
         )
         self._breaker = DeadLetterBreaker(config.delivery)
-        self._metrics = Metrics(on_durable=self._breaker.ended)
+        self._metrics = Metrics(on_durable=self._breaker.durable)
         self._health = Health(config, name, self._metrics, self._breaker)
         self._background = BackgroundTasks(self._fatal)
         self._stopping = asyncio.Event()

@@ -23,7 +23,7 @@ class World:
     def end(self, dead: str) -> None:
         """One event for each letter: ``x`` dead, ``.`` good."""
         for letter in dead:
-            self.flood.ended(self.now, dead=letter == "x")
+            self.flood.count(self.now, dead=letter == "x")
 
     def paused(self) -> World:
         """By a run."""
@@ -44,7 +44,7 @@ def test_more_dead_events_in_a_row_than_the_run_pause() -> None:
     world = World()
     world.end("xxxxx")
     assert world.state() == "flowing"
-    assert world.flood.ended(world.now, dead=True)
+    assert world.flood.count(world.now, dead=True)
     assert world.state() == "paused"
     assert world.flood.why == "6 events in a row ended in dead letters"
     assert world.flood.seconds_left == PAUSE
@@ -102,17 +102,17 @@ def test_what_was_in_flight_neither_extends_a_pause_nor_decides_the_trial() -> N
     fetched = world.now
     world.now += 10
     for _ in range(2000):
-        assert not world.flood.ended(fetched, dead=True)
+        assert not world.flood.count(fetched, dead=True)
     assert world.flood.seconds_left == PAUSE - 10
     world.now += PAUSE - 10
     assert world.flood.wake()
     for dead in (True, False) * 500:
-        assert not world.flood.ended(fetched, dead=dead)
+        assert not world.flood.count(fetched, dead=dead)
     assert world.state() == "trial"
     world.end("." * TRIAL_EVENTS)
     assert world.state() == "flowing"
     for _ in range(100):
-        assert not world.flood.ended(fetched, dead=True)
+        assert not world.flood.count(fetched, dead=True)
 
 
 def test_a_pause_lasts_its_time() -> None:
@@ -215,7 +215,7 @@ def test_it_pauses_at_the_first_event_that_exceeds_run_or_rate_and_not_before(
         row = next((back for back, each in enumerate(reversed(seen)) if not each), number)
         window = seen[-WINDOW_EVENTS:]
         too_many = rate is not None and len(window) >= MIN_EVENTS and sum(window) > rate * len(window)
-        changed = world.flood.ended(world.now, dead=dead)
+        changed = world.flood.count(world.now, dead=dead)
         assert changed == (row > run or too_many)
         if changed:
             return
@@ -237,10 +237,28 @@ def test_whatever_happens_every_pause_ends_and_leads_into_a_trial(steps: list[tu
         elif step == "resume":
             assert flood.resume() == (before == "paused")
         else:
-            changed = flood.ended(world.now - (5000 if step == "late" else 0), dead=step != "good")
+            changed = flood.count(world.now - (5000 if step == "late" else 0), dead=step != "good")
             assert changed == (flood.state != before)
         assert (before, flood.state) not in {("paused", "flowing"), ("flowing", "trial")}
         if before == flood.state == "paused":
             assert flood.seconds_left == pytest.approx(max(0.0, left - seconds), abs=1e-6)
         assert flood.seconds_left <= LONGEST_PAUSE * PAUSE
         assert bool(flood.seconds_left) <= (flood.state == "paused")
+
+
+@given(st.lists(st.tuples(st.sampled_from(".x"), st.integers(1, 7), st.sampled_from([1, 150])), max_size=12))
+def test_good_events_that_the_breaker_counts_itself_change_no_decision(blocks: list[tuple[str, int, int]]) -> None:
+    """While no dead letter is in the window, raising the count is all that counting a good event does."""
+    one, other = World(), World()
+    for letter, times, good in blocks:
+        for _ in range(times * (good if letter == "." else 1)):
+            one.end(letter)
+            if letter == "." and not other.flood.dead and other.state() == "flowing":
+                other.flood.counted += 1
+            else:
+                other.end(letter)
+            assert (one.state(), one.flood.why) == (other.state(), other.flood.why)
+            assert (one.flood.counted, one.flood.dead) == (other.flood.counted, other.flood.dead)
+        if one.state() == "paused":
+            one.now, other.now = one.now + PAUSE, other.now + PAUSE
+            assert one.flood.wake() == other.flood.wake()

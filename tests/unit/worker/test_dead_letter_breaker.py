@@ -59,7 +59,7 @@ class World:
 
     def end(self, outcome: Outcome, times: int = 1) -> None:
         for _ in range(times):
-            self.breaker.ended(self.record(), outcome)
+            self.breaker.durable(self.record(), outcome)
 
     def too_large(self, record: SourceRecord) -> None:
         made = self.breaker.noting(lambda _, output: output)(record, GOOD.outputs[0])
@@ -102,13 +102,13 @@ def test_a_result_that_no_topic_takes_makes_its_event_dead(world: World) -> None
         record = world.record()
         world.too_large(record)
         world.too_large(record)
-        world.breaker.ended(record, GOOD)
+        world.breaker.durable(record, GOOD)
         assert world.runtime.calls == []
     world.end(GOOD)
     for _ in range(4):
         record = world.record()
         world.too_large(record)
-        world.breaker.ended(record, PARTIAL)
+        world.breaker.durable(record, PARTIAL)
     assert world.runtime.calls == PAUSED
 
 
@@ -118,13 +118,13 @@ def test_a_result_too_large_of_an_assignment_that_ended_is_forgotten(world: Worl
     again = SourceRecord("reviews.raw", 0, old.offset, 2, None, b"{", (), None, world.now)
     world.end(DEAD, 3)
     world.too_large(old)
-    world.breaker.ended(again, GOOD)
+    world.breaker.durable(again, GOOD)
     world.end(DEAD, 3)
     world.too_large(new)
     world.too_large(old)
-    world.breaker.ended(again, GOOD)
+    world.breaker.durable(again, GOOD)
     world.end(DEAD, 2)
-    world.breaker.ended(new, GOOD)
+    world.breaker.durable(new, GOOD)
     assert world.runtime.calls == []
     world.end(DEAD)
     assert world.runtime.calls == PAUSED
@@ -169,7 +169,7 @@ def test_two_threads_pause_once(world: World) -> None:
     def end() -> None:
         both.wait()
         for _ in range(300):
-            world.breaker.ended(SourceRecord("reviews.raw", 1, 0, 1, None, b"{", (), None, 1e9), DEAD)
+            world.breaker.durable(SourceRecord("reviews.raw", 1, 0, 1, None, b"{", (), None, 1e9), DEAD)
 
     def resume() -> None:
         both.wait()
