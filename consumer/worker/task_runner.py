@@ -40,7 +40,11 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """What a task found, and what it took. Seconds; ``queued`` is the time that windows waited for a batch."""
+    """What a task found, and what it took.
+
+    ``queued`` (waiting for a batch) and ``in_model`` are seconds, ``overflowed`` windows were repeated on the dense
+    signature, ``restarts`` attempts before this one met another model version.
+    """
 
     extracted: Extracted
     model: ModelUsed
@@ -54,7 +58,7 @@ class TaskRunner:
     """Runs extractions through the dispatcher."""
 
     # From here on the event waits before each restart and logs it: replicas that serve different versions.
-    PATIENT_AFTER = 3
+    RESTARTS_WITHOUT_WAIT = 3
 
     def __init__(self, engine: Engine, dispatcher: Dispatcher, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
@@ -72,7 +76,7 @@ class TaskRunner:
         restarts = 0
         while (inference := await self._attempt(text, task, deadline, origin, restarts)) is None:
             restarts += 1
-            if restarts > self.PATIENT_AFTER:
+            if restarts > self.RESTARTS_WITHOUT_WAIT:
                 _log.warning("model versions change faster than this text is extracted", restarts=restarts)
                 await asyncio.sleep(random.uniform(0.1, 1.0))  # noqa: S311 - jitter, not cryptography
         return inference
