@@ -62,10 +62,6 @@ def configure_logging(level: LogLevel, worker: str, stream: TextIO | None = None
         cache_logger_on_first_use=True,
     )
 
-    def name_the_worker(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        event["worker"] = worker
-        return event
-
     handler = _LineHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -73,7 +69,7 @@ def configure_logging(level: LogLevel, worker: str, stream: TextIO | None = None
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,  # a plain traceback: it shows code and messages, never locals
-                name_the_worker,
+                lambda _, __, event: {**event, "worker": worker},
                 _render,
             ],
         )

@@ -8,7 +8,6 @@ ids are never labels.
 from __future__ import annotations
 
 import platform
-from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
@@ -162,27 +161,17 @@ HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
 }
 
 
-class Registered(NamedTuple):
-    """The metrics of one worker, by name."""
-
-    counters: dict[str, Counter]
-    gauges: dict[str, Gauge]
-    histograms: dict[str, Histogram]
-
-
-def register(registry: CollectorRegistry) -> Registered:
-    """Put every metric, and the process's own, into ``registry``; what never changes is set."""
+def register(registry: CollectorRegistry) -> tuple[dict[str, Counter], dict[str, Gauge], dict[str, Histogram]]:
+    """Put every metric, and the process's own, into ``registry``; the metrics by name. What never changes is set."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, that nobody reads
     ProcessCollector(registry=registry)
-    made = Registered(
-        {name: Counter(name, text, labels, registry=registry) for name, (text, labels) in COUNTERS.items()},
-        {name: Gauge(name, text, labels, registry=registry) for name, (text, labels) in GAUGES.items()},
-        {
-            name: Histogram(name, text, labels, buckets=buckets, registry=registry)
-            for name, (text, labels, buckets) in HISTOGRAMS.items()
-        },
-    )
-    made.gauges["rexstream_build_info"].labels(__version__, platform.python_version()).set(1)
+    counters = {name: Counter(name, text, labels, registry=registry) for name, (text, labels) in COUNTERS.items()}
+    gauges = {name: Gauge(name, text, labels, registry=registry) for name, (text, labels) in GAUGES.items()}
+    histograms = {
+        name: Histogram(name, text, labels, buckets=buckets, registry=registry)
+        for name, (text, labels, buckets) in HISTOGRAMS.items()
+    }
+    gauges["rexstream_build_info"].labels(__version__, platform.python_version()).set(1)
     for reason in PAUSE_REASONS:
-        made.gauges["rexstream_paused"].labels(reason).set(0)
-    return made
+        gauges["rexstream_paused"].labels(reason).set(0)
+    return counters, gauges, histograms

@@ -137,18 +137,25 @@ class EventProcessor:
         structlog.contextvars.bind_contextvars(
             topic=record.topic, partition=record.partition, offset=record.offset, trace_id=trace.trace_id
         )
+        value_format = self._routes.value_format(record.topic)
+        schemas = self._schemas if value_format == "avro" else None
         try:
-            event, tasks, refused = await self._decode(record, record.value)
+            if schemas is not None and len(record.value) <= self._max_value_bytes:
+                await schemas.ensure(record.value)
+            started = self._clock()
+            event = decode(record, value_format, self._max_value_bytes, schemas.schema_for if schemas else None)
+            chosen = self._routes.choose(record, event)
         except BadInput as bad:
             self._metrics.event_processed(record.topic, "dead_letter")
             return Outcome("done", (self._dead_letter(record, bad, None),))
+        self._metrics.stage("decode", self._clock() - started)
         # Outputs with the model rows that each needed; None for a dead letter.
         published: list[tuple[Output, int | None]] = [
-            (self._dead_letter(record, bad, name[:NAME_CHARS]), None) for name, bad in refused
+            (self._dead_letter(record, bad, name[:NAME_CHARS]), None) for name, bad in chosen.refused
         ]
         structlog.contextvars.bind_contextvars(event_id=event.event_id)
-        if tasks:
-            published += await asyncio.gather(*(self._run_task(record, event, task, trace) for task in tasks))
+        if chosen.tasks:
+            published += await asyncio.gather(*(self._run_task(record, event, task, trace) for task in chosen.tasks))
         rows = [each for _, each in published if each is not None]
         outcome: EventOutcome = "dead_letter"
         if rows:
@@ -167,20 +174,6 @@ class EventProcessor:
         )
         return self._dead_letter(record, BadInput("produce", "ResultTooLarge", what), task)
 
-    async def _decode(
-        self, record: SourceRecord, value: bytes
-    ) -> tuple[ReviewEvent, tuple[Task, ...], tuple[tuple[str, BadInput], ...]]:
-        """The event, its tasks, and the names that are no task with the reason. Raises BadInput."""
-        value_format = self._routes.value_format(record.topic)
-        schemas = self._schemas if value_format == "avro" else None
-        if schemas is not None and len(value) <= self._max_value_bytes:
-            await schemas.ensure(value)
-        started = self._clock()
-        event = decode(record, value_format, self._max_value_bytes, schemas.schema_for if schemas else None)
-        chosen = self._routes.choose(record, event)
-        self._metrics.stage("decode", self._clock() - started)
-        return event, chosen.tasks, chosen.refused
-
     async def _run_task(
         self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace
     ) -> tuple[Output, int | None]:
@@ -197,8 +190,8 @@ class EventProcessor:
         except BadInput as bad:
             return self._dead_letter(record, bad, task.name), None
         except WindowRefused as refused:
-            unanswerable = BadInput("extract", refused.reason, str(refused.error))
-            return self._dead_letter(record, unanswerable, task.name, refused), None
+            bad = BadInput("extract", refused.reason, str(refused.error))
+            return self._dead_letter(record, bad, task.name, refused), None
         self._metrics.stage("queue", inference.queued)
         self._metrics.stage("model", inference.in_model)
         return await self._result(record, event, task, trace, inference), inference.extracted.model_calls
