@@ -190,8 +190,8 @@ class EventProcessor:
         except BadInput as bad:
             return self._dead_letter(record, bad, task.name), None
         except WindowRefused as refused:
-            bad = BadInput("extract", refused.reason, str(refused.error))
-            return self._dead_letter(record, bad, task.name, refused), None
+            unanswerable = BadInput("extract", refused.reason, str(refused.error))
+            return self._dead_letter(record, unanswerable, task.name, refused), None
         self._metrics.stage("queue", inference.queued)
         self._metrics.stage("model", inference.in_model)
         return await self._result(record, event, task, trace, inference), inference.extracted.model_calls
