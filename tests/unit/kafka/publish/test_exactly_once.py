@@ -12,14 +12,16 @@ from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.delivery.commands import Processed
+from consumer.config.tree import DeliveryConfig
 from consumer.delivery.ledger import Release
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.watchdog import STALLED_SECONDS, StuckClientDetector
 from consumer.kafka.publish import exactly_once as transactions
-from consumer.kafka.publish.exactly_once import BLOCKED_FAILURES, LOST_SECONDS, TransactionalPublisher
+from consumer.kafka.publish.exactly_once import TransactionalPublisher
 from consumer.kafka.publish.producers import Oversize, PartitionCounts
+from consumer.kafka.publish.transaction import LOST_SECONDS
+from consumer.kafka.publish.transaction_failures import BLOCKED_FAILURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -180,19 +182,23 @@ class Bench:
         self.seen: Any = Seen()
         self.topics = {"in": 4, "out": 4, "dead": 4}
         self.durable: list[tuple[Partition, int]] = []
+        self.published: list[tuple[str, bytes | None]] = []
+        """Outputs that became durable, as the publisher says."""
         self.replaced = 0
         self.brokers = False
         """Whether they answer a new client."""
+        group: Any = self.group
+        this: Any = self
         self.transactions = TransactionalPublisher(
-            self,
+            this,
             PartitionCounts(lambda topic, _: self.topics.get(topic, 0), lambda: self.now),
             Oversize("dead", lambda record, _: Output("dead", record.key, b"%d" % record.offset), self.seen),
-            self.group,
+            group,
             self.seen,
             StuckClientDetector(None, lambda: self.brokers, lambda: self.now),
-            0.1,
-            records,
-            TIMEOUT,
+            DeliveryConfig(
+                transaction_interval_ms=100, transaction_records=records, transaction_timeout_ms=int(TIMEOUT * 1000)
+            ),
             lambda: self.now,
         )
         if initialised:
@@ -216,10 +222,12 @@ class Bench:
         epoch = {P: 1, Q: 2}[partition] if epoch is None else epoch
         record = SourceRecord(partition.topic, partition.number, offset, epoch, b"k", b"v", (), None, 0.0)
         output = Output("out", b"k", value or b"%d-%d" % (partition.number, offset))
-        self.transactions.send(Release(partition, epoch, offset, Processed(record, Outcome("done", (output,)))))
+        self.transactions.send(Release(partition, record, Outcome("done", (output,))))
 
-    def run_once(self) -> None:
-        self.durable += [(r.partition, r.offset) for r in self.transactions.run_once()]
+    def run_once(self, *, linger: bool = True) -> None:
+        for release in self.transactions.run_once(linger=linger):
+            self.durable.append((release.partition, release.record.offset))
+            self.published += [(output.topic, output.value) for output in release.outcome.outputs]
 
     def run(self, seconds: float = 1.0) -> None:
         for _ in range(int(seconds / 0.05)):
@@ -258,8 +266,7 @@ def test_a_transaction_waits_for_company_no_longer_than_its_interval(bench: Benc
     bench.now += 0.06
     bench.run_once()
     assert bench.producer.commits == []
-    bench.transactions.flush_soon()
-    bench.run_once()
+    bench.run_once(linger=False)
     assert bench.producer.commits == [{P: 1}]
     for offset in range(1, 24):
         bench.send(offset)
@@ -273,7 +280,7 @@ def test_a_transaction_waits_for_company_no_longer_than_its_interval(bench: Benc
 def test_a_dropped_record_is_committed_without_an_output(bench: Bench) -> None:
     """Its offset passes through a transaction like any other."""
     record = SourceRecord("in", 0, 0, 1, None, None, (), None, 0.0)
-    bench.transactions.send(Release(P, 1, 0, Processed(record, Outcome("dropped"))))
+    bench.transactions.send(Release(P, record, Outcome("dropped")))
     bench.run()
     assert bench.producer.commits == [{P: 1}]
     assert bench.producer.log == []
@@ -469,6 +476,7 @@ def test_only_what_is_too_large_by_itself_becomes_a_dead_letter() -> None:
     bench.run(30)
     assert bench.values("dead") == [b"0", b"31", b"63"]
     assert bench.values() == [b"0-%d" % n for n in range(64) if n not in (0, 31, 63)]
+    assert bench.published == bench.producer.log
     assert bench.producer.offsets == {P: 64}
 
 
@@ -478,7 +486,7 @@ def test_a_record_larger_than_the_client_takes_is_replaced_at_once(bench: Bench)
     bench.send(0, value=b"x" * 101)
     bench.send(1)
     bench.run()
-    assert bench.producer.log == [("dead", b"0"), ("out", b"0-1")]
+    assert bench.producer.log == bench.published == [("dead", b"0"), ("out", b"0-1")]
     assert [how for how, _ in bench.seen.ended] == ["committed"]
 
 
