@@ -28,12 +28,14 @@ no order among themselves or with others, as Kafka gives them none. ``none``: as
 
 @dataclass(slots=True)
 class Release:
-    """A processed record whose outputs may be produced now."""
+    """A processed record whose outputs may be produced now: from here on it is the publisher's."""
 
     partition: Partition
     record: SourceRecord
     outcome: Outcome
     """What is published: a publisher that has to replace an output puts the outcome with the other one here."""
+    unacknowledged: int = 0
+    """Outputs that the publisher still waits for, where it counts them."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -93,15 +95,15 @@ class Ledger:
         self.revoke((partition,))
         self._assignments[partition] = _Assignment(epoch, position)
 
-    def deliver(self, record: SourceRecord) -> bool:
-        """Take note of a polled record. False, and ignored, when its epoch is not the current one.
+    def deliver(self, record: SourceRecord) -> None:
+        """Take note of a polled record. Ignored when its epoch is not the current one.
 
         Raises ValueError when its offset is not above the last one delivered: going back is a new epoch.
         """
         partition, offset = Partition.of(record), record.offset
         assignment = self._current(partition, record.epoch)
         if assignment is None:
-            return False
+            return
         if assignment.last is not None and offset <= assignment.last:
             raise ValueError(
                 f"Offset {offset} of {partition} follows {assignment.last} in epoch {record.epoch}: going back is a "
@@ -118,7 +120,6 @@ class Ledger:
         if key is not None or self._order == "partition":
             entry.queue = assignment.queues.setdefault(key, deque())
             entry.queue.append(entry)
-        return True
 
     def processed(self, record: SourceRecord, outcome: Outcome) -> tuple[Release, ...]:
         """Take the outcome of one record; returns what may be produced now, in the order it must be produced."""

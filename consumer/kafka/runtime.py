@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from consumer.config.tree import Config
     from consumer.events import Outcome, Output, Partition, SourceRecord
     from consumer.kafka.clients.observer import KafkaObserver
-    from consumer.kafka.publish.release_thread import Publisher
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +136,7 @@ class KafkaRuntime:
         oversize = Oversize(config.delivery.dead_letter_topic, too_large, observer)
 
         ledger = Ledger(config.delivery.release_order)
-        publisher: Publisher
+        publisher: AtLeastOncePublisher | TransactionalPublisher
         if transactional:
             # No call of its own: brokers may well answer a producer that does not find the coordinator any more.
             stuck = StuckClientDetector(None, others)

@@ -357,10 +357,11 @@ class Runtime:
             new_consumer=new_client,
         )
         self.publisher = Publisher(self)
+        publisher: Any = self.publisher
         self.release = ReleaseThread(
             Ledger(order),
             self.commands,
-            self.publisher,
+            publisher,
             self.source,
             self,
             self.fatal.append,

@@ -94,9 +94,9 @@ class AtLeastOncePublisher:
         outputs = release.outcome.outputs
         if not outputs:
             self._durable.append(release)
-        job = _Job(release, len(outputs))
+        release.unacknowledged = len(outputs)
         for output in outputs:
-            self._windows[output.topic].put(_Send(job, output, next(self._numbers)))
+            self._windows[output.topic].put(_Send(release, output, next(self._numbers)))
 
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
         """All of ``offsets``: here they are the consumer's to commit."""
@@ -129,7 +129,7 @@ class AtLeastOncePublisher:
         """Produce what the window lets out; False when the producer's queue is full."""
         while window.open(self._clock()):
             send = window.take()
-            release = send.job.release
+            release = send.release
             if self._epoch_of(release.partition) != release.record.epoch:
                 continue
             partition = self._counts.place(send.output, release.partition.topic)
@@ -163,9 +163,9 @@ class AtLeastOncePublisher:
         if error is None:
             self._stuck.works()
             window.acknowledged()
-            send.job.missing -= 1
-            if not send.job.missing:
-                self._durable.append(send.job.release)
+            send.release.unacknowledged -= 1
+            if not send.release.unacknowledged:
+                self._durable.append(send.release)
         elif error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
             self._refused(send, error)
         elif send.alone:
@@ -175,7 +175,7 @@ class AtLeastOncePublisher:
             window.put(send)
 
     def _too_large(self, send: _Send) -> None:
-        smaller = self._oversize.replace(send.job.release, send.output)
+        smaller = self._oversize.replace(send.release, send.output)
         if smaller is None:
             self._refused(send, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, NOTHING_LEFT))
             return
@@ -205,15 +205,8 @@ class AtLeastOncePublisher:
 
 
 @dataclass(slots=True, eq=False)
-class _Job:
-    release: Release
-    missing: int
-    """Outputs not acknowledged yet."""
-
-
-@dataclass(slots=True, eq=False)
 class _Send:
-    job: _Job
+    release: Release
     output: Output
     number: int
     """Place in the order of release."""

@@ -256,8 +256,9 @@ class TransactionalPublisher:
         if lost:
             _log.info("a transaction is aborted: partitions went to another worker", partitions=[*map(str, lost)])
         elif not is_member(metadata):
-            given_up = KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "it has given this worker up")
-            transaction.refused = Refused("the group", given_up)
+            transaction.refused = Refused(
+                "the group", KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "it has given this worker up")
+            )
         else:
             positions = [TopicPartition(p.topic, p.number, offset) for p, (_, offset) in transaction.offsets.items()]
             self._offsets_call = PendingCall(

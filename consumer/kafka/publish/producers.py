@@ -44,11 +44,10 @@ class Producers:
         self._new = partial(Producer, dict(settings), logger=librdkafka_logger("producer"))
         self.current = self._new()
 
-    def replace(self) -> Producer:
-        """Another producer with the same settings; what the old one held is dropped."""
+    def replace(self) -> None:
+        """Make ``current`` another producer with the same settings; what the old one held is dropped."""
         self.current.purge(blocking=False)
         self.current = self._new()
-        return self.current
 
     def partitions(self, topic: str, seconds: float) -> int:
         """Partitions of ``topic``, 0 when it does not exist (asking may create it, where brokers create topics).

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -31,10 +31,12 @@ from consumer.kafka.clients.errors import as_client_failure
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from consumer.delivery.ledger import Ledger, Release
+    from consumer.delivery.ledger import Ledger
     from consumer.events import Partition
     from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.consume.poll_thread import PollThread
+    from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
+    from consumer.kafka.publish.exactly_once import TransactionalPublisher
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -48,33 +50,6 @@ COMMANDS_A_ROUND = 1000
 """Commands handled before delivery reports are served again, so that a flood of one does not starve the other."""
 
 
-class Publisher(Protocol):
-    """Makes released outcomes durable. All of it is called on the release thread."""
-
-    @property
-    def idle_seconds(self) -> float:
-        """How long ``run_once`` has nothing to do unless more is sent."""
-
-    @property
-    def blocked(self) -> tuple[str, ...]:
-        """What takes no output now: topics."""
-
-    def send(self, release: Release) -> None:
-        """Accept one released outcome."""
-
-    def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
-        """(epoch, offset) of each partition that may be committed; returns those that the consumer has to commit."""
-
-    def run_once(self, *, linger: bool = True) -> list[Release]:
-        """Do what can be done now, in about a second at most; returns what became durable, as it was published.
-
-        Without ``linger`` a revocation or a drain is waiting: publish what is pending now.
-        """
-
-    def flush(self, seconds: float) -> int:
-        """Wait for what is in flight; returns how many outputs are not acknowledged."""
-
-
 class ReleaseThread:
     """Runs until ``Stop``. ``publisher`` and ``ledger`` are its own from its start on."""
 
@@ -82,7 +57,7 @@ class ReleaseThread:
         self,
         ledger: Ledger,
         commands: SimpleQueue[Command],
-        publisher: Publisher,
+        publisher: AtLeastOncePublisher | TransactionalPublisher,
         poll_thread: PollThread,
         observer: KafkaObserver,
         on_fatal: Callable[[BaseException], None],
@@ -215,10 +190,7 @@ class ReleaseThread:
     def _report_changes(self) -> None:
         blocked = self._publisher.blocked
         if bool(blocked) != bool(self.blocked):
-            if blocked:
-                self._poll_thread.pause("output")
-            else:
-                self._poll_thread.resume("output")
+            (self._poll_thread.pause if blocked else self._poll_thread.resume)("output")
         self.blocked = blocked
         if self._ledger.stale != self._stale:
             self._observer.stale(self._ledger.stale - self._stale)

@@ -17,7 +17,6 @@ in that state.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Literal
 
 import structlog
@@ -91,7 +90,7 @@ def _useless(error: KafkaError) -> bool:
 class Retries:
     """The pause before the next try, which grows with the failures in a row, and what they were about."""
 
-    def __init__(self, observer: KafkaObserver, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, observer: KafkaObserver, clock: Callable[[], float]) -> None:
         self._observer = observer
         self._clock = clock
         self.failures = 0

@@ -70,9 +70,10 @@ class Bench:
         self.counted: list[tuple[Any, ...]] = []
         self.fatal: list[BaseException] = []
         self.ledger = Ledger("key")
+        publisher: Any = self.publisher
         this: Any = self  # the poll thread and the observer
         self.thread = ReleaseThread(
-            self.ledger, self.commands, self.publisher, this, this, self.fatal.append, 1.0, lambda: self.now
+            self.ledger, self.commands, publisher, this, this, self.fatal.append, 1.0, lambda: self.now
         )
 
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
