@@ -2,7 +2,7 @@
 
 - *processed*: its outcome is known; it came through the queue of commands, as everything does, in order.
 - *released*: the ledger lets its outputs go, in the configured order, and the publisher has them.
-- *durable*: the brokers acknowledged every output (exactly_once: in a committed transaction), and the ledger knows.
+- *durable*: the brokers acknowledged every output (exactly_once: in a committed transaction).
 - *committable*: so is every record before it. The offset goes to the poll thread, or into the next transaction.
 """
 

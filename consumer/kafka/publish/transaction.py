@@ -44,7 +44,7 @@ a broker's restart, librdkafka ended the process on a call that resumed a commit
 _CONSEQUENCES = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._STATE})
 """What records get of a transaction that failed for another reason."""
 
-_SEE_LOG = "the brokers let it not into the transaction; the client's own line before this one says why"
+_SEE_LOG = "the brokers did not let it into the transaction; the client's own line before this one says why"
 
 
 Step = Enum("Step", "INITIALISE BEGIN PRODUCE FLUSH REVIEW SEND_OFFSETS AWAIT_OFFSETS COMMIT ABORT")

@@ -31,7 +31,7 @@ def outcome(text: str) -> Outcome:
 
 
 def release_of(record: SourceRecord) -> Release:
-    """With an outcome that tells it from others."""
+    """With an outcome of its own."""
     return Release(Partition.of(record), record, outcome(f"{record.offset}"))
 
 
@@ -41,7 +41,7 @@ class Seen:
 
     offset: int
     key: bytes | None
-    state: Literal["open", "finished", "released", "durable"] = "open"
+    state: Literal["open", "processed", "released", "durable"] = "open"
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Epoch:
                 before = [r for r in before if record.key is not None and r.key == record.key]
             elif order == "none":
                 before = []
-            if record.state == "finished" and all(r.state in ("released", "durable") or r in found for r in before):
+            if record.state == "processed" and all(r.state in ("released", "durable") or r in found for r in before):
                 found.append(record)
         return found
 
@@ -129,7 +129,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
         partition, epoch, record = data.draw(st.sampled_from(self.records("open")))
-        record.state = "finished"
+        record.state = "processed"
         done = self.release(partition, epoch, record)
         released = self.ledger.processed(done.record, done.outcome)
         expected = epoch.releasable(self.order)
@@ -261,7 +261,7 @@ def test_an_offset_that_goes_back_needs_a_new_epoch() -> None:
 
 
 def test_an_epoch_is_never_used_twice() -> None:
-    """Late completions could not be told from current ones."""
+    """Late completions would look like current ones."""
     ledger = Ledger("key")
     ledger.assign(P, 3)
     with pytest.raises(ValueError, match="Epoch 3 of reviews-0 is not newer than 3"):

@@ -31,14 +31,14 @@ class Producer:
         self.log: list[tuple[str, bytes | None]] = []
         self.attempts = 0
         self.batch_bytes = 1 << 30
-        self.room = 1 << 30
+        self.capacity = 1 << 30
         self.refuse: dict[str, int] = {}
         self.client_bytes = 1 << 30
         self.header_bytes = 1 << 30
         self.headers: list[dict[str, bytes | None]] = []
 
     def produce(self, topic: str, **record: Any) -> None:
-        if len(self.queue) >= self.room:
+        if len(self.queue) >= self.capacity:
             raise BufferError
         headers = sum(len(name) + len(value or b"") for name, value in record["headers"])
         if len(record["value"] or b"") > self.client_bytes or headers > self.header_bytes:
@@ -90,7 +90,7 @@ class Bench:
     def __init__(self) -> None:
         self.producer = Producer()
         self.now = 0.0
-        self.way = True
+        self.answered = True
         """Whether brokers answer this producer."""
         self.asked = 0
         self.brokers = True
@@ -101,7 +101,7 @@ class Bench:
         self.hooks: Any = Hooks()
         self.durable: list[int] = []
         self.published: list[tuple[str, bytes | None]] = []
-        """Outputs that became durable, as the publisher says."""
+        """Outputs that the publisher returned as durable."""
         producer: Any = self.producer
         self.publisher = AtLeastOncePublisher(
             producer,
@@ -118,7 +118,7 @@ class Bench:
 
     def ask(self) -> None:
         self.asked += 1
-        if not self.way:
+        if not self.answered:
             raise KafkaException(KafkaError(KafkaError._TRANSPORT))
 
     def send(self, offset: int, *outputs: Output, epoch: int = 1, original: bytes = b"in") -> None:
@@ -212,11 +212,11 @@ def test_probing_a_refused_batch_stays_cheap(bench: Bench) -> None:
     bench.producer.batch_bytes = 50_000
     for offset in range(1000):
         bench.send(offset, out(b"x" * (60_000 if offset == 700 else 10)))
-    turns = 0
+    rounds = 0
     while len(bench.durable) < 1000:
         bench.run_once()
-        turns += 1
-    assert turns < 60
+        rounds += 1
+    assert rounds < 60
     assert bench.producer.attempts < 6000
 
 
@@ -271,11 +271,11 @@ def test_a_dead_letter_too_large_without_value_and_headers_waits(bench: Bench) -
 
 
 def test_a_record_larger_than_the_queue_is_not_waited_for(bench: Bench) -> None:
-    """A queue that is empty and has no room never will: the record becomes a dead letter, as far as one fits."""
-    bench.producer.room = 0
+    """A queue that is empty and takes nothing never will: the record becomes a dead letter, as far as one fits."""
+    bench.producer.capacity = 0
     bench.send(0, out())
     bench.run_once()
-    bench.producer.room = 10
+    bench.producer.capacity = 10
     bench.run_once()
     assert bench.durable == [0]
     assert bench.producer.values("dead") == [b"in"]
@@ -283,7 +283,7 @@ def test_a_record_larger_than_the_queue_is_not_waited_for(bench: Bench) -> None:
 
 def test_a_full_queue_is_waited_out_in_order(bench: Bench) -> None:
     """Nothing is lost, doubled or reordered."""
-    bench.producer.room = 7
+    bench.producer.capacity = 7
     for offset in range(50):
         bench.send(offset, out(b"%d" % offset))
     bench.run_once(8)
@@ -345,7 +345,7 @@ def test_what_is_revoked_while_it_waits_is_not_produced(bench: Bench) -> None:
     assert bench.durable == []
 
 
-def test_a_fatal_error_is_told_and_the_output_is_kept(bench: Bench) -> None:
+def test_a_fatal_error_is_reported_and_the_output_is_kept(bench: Bench) -> None:
     """The worker must end; nothing it holds is reported durable."""
 
     def produce(topic: str, **record: Any) -> None:  # noqa: ARG001
@@ -360,19 +360,19 @@ def test_a_fatal_error_is_told_and_the_output_is_kept(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("way", "brokers", "ends"),
+    ("answered", "brokers", "ends"),
     [
-        pytest.param(False, True, True, id="lost its way"),
+        pytest.param(False, True, True, id="stuck client"),
         pytest.param(False, False, False, id="brokers are away"),
         pytest.param(True, True, False, id="brokers are slow"),
     ],
 )
 def test_a_producer_without_answers_is_given_up_only_where_others_get_some(
-    way: bool, brokers: bool, ends: bool, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    answered: bool, brokers: bool, ends: bool, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its records may be there or not; what is not committed is read again."""
     monkeypatch.setattr(bench.producer, "poll", lambda _: 0)
-    bench.way, bench.brokers = way, brokers
+    bench.answered, bench.brokers = answered, brokers
     bench.send(0, Output("out", b"k", b"v"))
 
     def wait() -> None:
@@ -389,7 +389,7 @@ def test_a_producer_without_answers_is_given_up_only_where_others_get_some(
 
 
 def test_a_producer_that_gets_reports_is_not_asked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when something is always under way."""
+    """Also when something is always in flight."""
     report = bench.producer.poll
     for offset in range(60):
         monkeypatch.setattr(bench.producer, "poll", report if offset % 2 else lambda _: 0)

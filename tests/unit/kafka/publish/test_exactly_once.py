@@ -1,4 +1,4 @@
-"""TransactionalPublisher against a producer that keeps what was committed, and fails where a test says so."""
+"""TransactionalPublisher against a producer that keeps what was committed, and fails where a test wants it."""
 
 from __future__ import annotations
 
@@ -134,21 +134,21 @@ class Producer:
 
 
 class Group:
-    """What the poll thread knows; remembers in which order it was asked."""
+    """What the poll thread knows; remembers the order in which that was read."""
 
     def __init__(self) -> None:
         self.assigned = {P: 1, Q: 2}
         self.known: object = metadata(1)
-        self.asked: list[str] = []
+        self.read: list[str] = []
 
     @property
     def epochs(self) -> dict[Partition, int]:
-        self.asked.append("epochs")
+        self.read.append("epochs")
         return dict(self.assigned)
 
     @property
     def group_metadata(self) -> object:
-        self.asked.append("metadata")
+        self.read.append("metadata")
         return self.known
 
 
@@ -183,7 +183,7 @@ class Bench:
         self.topics = {"in": 4, "out": 4, "dead": 4}
         self.durable: list[tuple[Partition, int]] = []
         self.published: list[tuple[str, bytes | None]] = []
-        """Outputs that became durable, as the publisher says."""
+        """Outputs that the publisher returned as durable."""
         self.replaced = 0
         self.brokers = False
         """Whether they answer a new client."""
@@ -260,7 +260,7 @@ def test_results_and_offsets_leave_in_one_transaction(bench: Bench) -> None:
 
 
 def test_a_transaction_waits_for_company_no_longer_than_its_interval(bench: Bench) -> None:
-    """Nor at all when it is full, or when someone waits for it; ``idle_seconds`` says how long it does."""
+    """Nor at all when it is full, or when someone waits for it; ``idle_seconds`` is how long it does."""
     bench.send(0)
     assert bench.transactions.idle_seconds == pytest.approx(0.1)
     bench.now += 0.06
@@ -299,7 +299,7 @@ def test_after_an_abort_the_same_outcomes_are_produced_again(bench: Bench, where
 
 
 def test_what_a_topic_refuses_is_tried_again_and_pauses_consumption_meanwhile(bench: Bench) -> None:
-    """Blocked is said from the fourth time in a row, and taken back with the first success."""
+    """Blocked from the fourth time in a row, and no more after the first success."""
     bench.producer.refuse["out"] = KafkaError.TOPIC_AUTHORIZATION_FAILED
     bench.send(0)
     bench.run(0.3)
@@ -372,7 +372,7 @@ def test_offsets_are_never_sent_without_a_membership_that_fences_them(bench: Ben
 
 
 def test_group_metadata_in_an_unknown_form_ends_the_worker(bench: Bench) -> None:
-    """Without it nobody could tell whether commits are fenced."""
+    """Without it it would not be known whether commits are fenced."""
     bench.send(0)
     bench.group.known = b"CGMDv9:whatever"
     with pytest.raises(ClientFailed, match=r"constraints\.txt"):
@@ -384,9 +384,9 @@ def test_the_metadata_is_read_before_the_epochs(bench: Bench) -> None:
     """The other way round, a rebalance in between would give a newer generation the older partitions."""
     bench.send(0)
     bench.now += 1
-    bench.group.asked.clear()
+    bench.group.read.clear()
     bench.run_once()
-    assert bench.group.asked == ["epochs", "metadata", "epochs"]  # the first chooses what to produce
+    assert bench.group.read == ["epochs", "metadata", "epochs"]  # the first chooses what to produce
 
 
 def test_a_slow_commit_goes_on_and_nothing_is_produced_again(bench: Bench) -> None:
@@ -468,7 +468,7 @@ def test_a_transaction_that_the_brokers_ended_counts_as_fenced(bench: Bench) -> 
 
 
 def test_only_what_is_too_large_by_itself_becomes_a_dead_letter() -> None:
-    """The broker refuses whole batches, so halves are tried until one record stands alone; all others stay results."""
+    """The broker refuses whole batches, so halves are tried until one record is alone; all others stay results."""
     bench = Bench(records=64)
     bench.producer.batch_bytes = 100
     for offset in range(64):
@@ -599,7 +599,7 @@ def test_a_fatal_error_hidden_behind_another_is_found(bench: Bench) -> None:
         bench.run_once()
 
 
-def test_a_commit_that_takes_long_blocks_and_says_so(bench: Bench) -> None:
+def test_a_commit_that_takes_long_blocks(bench: Bench) -> None:
     """Consumption pauses meanwhile, and a revocation need not wait for it."""
     bench.send(0)
     bench.producer.failing["commit"] = [RETRIABLE] * 6
@@ -665,7 +665,7 @@ def never(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.E
 
 
 def test_a_producer_that_does_not_come_back_with_the_offsets_is_replaced(bench: Bench, never: threading.Event) -> None:
-    """When the brokers have ended its transaction; meanwhile the thread turns. What it does later changes nothing."""
+    """When the brokers have ended its transaction; the thread is not held up. What it does later changes nothing."""
     lost = bench.producer
     bench.send(0)
     bench.run(TIMEOUT + LOST_SECONDS)

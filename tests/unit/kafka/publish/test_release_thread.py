@@ -1,4 +1,4 @@
-"""The release thread, turned by hand, with a publisher that a test acknowledges."""
+"""The release thread, its rounds called one by one, with a publisher that a test acknowledges."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ P, Q = Partition("in", 0), Partition("in", 1)
 
 
 class Publisher:
-    """Publishes at once what it is sent while it is told to."""
+    """Publishes at once what it is sent while it is ``working``."""
 
     def __init__(self) -> None:
         self.sent: list[Release] = []
@@ -57,14 +57,14 @@ class Publisher:
 
 
 class Bench:
-    """A release thread and what it tells the poll thread."""
+    """A release thread and what it hands to the poll thread."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.commands: SimpleQueue[Command] = SimpleQueue()
         self.publisher = Publisher()
         self.commits: list[dict[Partition, tuple[int, int]]] = []
-        self.room: list[tuple[Partition, int, int]] = []
+        self.freed: list[tuple[Partition, int, int]] = []
         self.in_flight_seconds: list[float] = []
         self.pauses: list[str] = []
         self.counted: list[tuple[Any, ...]] = []
@@ -80,7 +80,7 @@ class Bench:
         self.commits.append(dict(offsets))
 
     def no_longer_in_flight(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
-        self.room += records
+        self.freed += records
         self.in_flight_seconds += seconds
 
     def pause(self, reason: str) -> None:
@@ -99,7 +99,7 @@ class Bench:
 
     def later(self, seconds: float = 1.0) -> None:
         self.now += seconds
-        self.commands.put(Lost({}))  # nothing, so that the turn need not wait for a command
+        self.commands.put(Lost({}))  # nothing, so that the round need not wait for a command
         self.thread.run_once()
 
 
@@ -117,16 +117,16 @@ def done(which: SourceRecord) -> Processed:
 
 
 def test_an_offset_is_committed_only_when_its_results_are_durable(bench: Bench) -> None:
-    """Processed is not enough; room is made at the same moment."""
+    """Processed is not enough; it is no longer in flight at the same moment."""
     bench.publisher.working = False
     bench.put(Assigned(P, 1, None), Delivered((record(0), record(1))), done(record(0)))
     bench.later()
     assert bench.commits == []
-    assert bench.room == []
+    assert bench.freed == []
     bench.publisher.working = True
     bench.later()
     assert bench.commits == [{P: (1, 1)}]
-    assert bench.room == [(P, 1, 4)]
+    assert bench.freed == [(P, 1, 4)]
 
 
 def test_offsets_are_handed_out_at_intervals(bench: Bench) -> None:
@@ -178,7 +178,7 @@ def test_lost_partitions_are_never_committed(bench: Bench) -> None:
 
 
 def test_the_loss_of_an_older_epoch_does_not_touch_the_current_one(bench: Bench) -> None:
-    """The partition came back before the loss was told."""
+    """The partition came back before the loss was known."""
     bench.put(Assigned(P, 1, None), Assigned(P, 2, None), Delivered((record(0, epoch=2),)), Lost({P: 1}))
     bench.put(done(record(0, epoch=2)))
     bench.later()
@@ -186,7 +186,7 @@ def test_the_loss_of_an_older_epoch_does_not_touch_the_current_one(bench: Bench)
 
 
 def test_a_drain_is_answered_when_nothing_is_in_flight_and_offsets_are_out(bench: Bench) -> None:
-    """In this order: whoever is told may commit and leave."""
+    """In this order: whoever gets the answer may commit and leave."""
     reply: SimpleQueue[bool] = SimpleQueue()
     bench.put(Assigned(P, 1, None), Delivered((record(0),)), Drain(reply))
     assert reply.empty()
@@ -196,7 +196,7 @@ def test_a_drain_is_answered_when_nothing_is_in_flight_and_offsets_are_out(bench
 
 
 def test_the_end_of_an_idle_partition_is_committed(bench: Bench) -> None:
-    """Behind transaction markers no record will ever stand."""
+    """Behind transaction markers no record will ever follow."""
     bench.put(Assigned(P, 1, None), EndReached(P, 1, 12))
     bench.later()
     assert bench.commits == [{P: (1, 12)}]
@@ -237,7 +237,7 @@ def test_a_revocation_and_a_drain_leave_the_publisher_no_linger(bench: Bench) ->
     assert bench.publisher.hurried > before
 
 
-def test_how_long_records_were_in_flight_is_told(bench: Bench) -> None:
+def test_how_long_records_were_in_flight_is_reported(bench: Bench) -> None:
     """From the poll to the acknowledgement: revocations wait that long for others."""
     bench.put(Assigned(P, 1, None), Delivered((record(0),)))
     bench.now = 2.5
@@ -266,8 +266,8 @@ def test_a_revocation_does_not_wait_for_a_release_thread_that_failed(bench: Benc
     assert isinstance(failed, ClientFailed)
 
 
-def test_what_is_told_to_be_durable_is_what_was_published(bench: Bench) -> None:
-    """An output that was too large is another one by then; of an assignment that ended nothing is told."""
+def test_what_is_reported_durable_is_what_was_published(bench: Bench) -> None:
+    """An output that was too large is another one by then; of an assignment that ended nothing is reported."""
     published = Outcome("done", (Output("dead", None, b""),))
     bench.publisher.working = False
     bench.put(Assigned(P, 1, None), Assigned(Q, 2, None), Delivered((record(0), record(0, Q, 2))))
