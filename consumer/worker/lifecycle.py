@@ -162,7 +162,7 @@ class Worker:
                 self._routes.inputs,
                 intake.add,
                 partial(self._on_loop, intake.revoke),
-                self._breaker.noting(processor.too_large),
+                processor.too_large,
                 partial(self._on_loop, self._fatal),
                 self._metrics,
             )
