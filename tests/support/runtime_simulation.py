@@ -1,6 +1,6 @@
 """The whole Kafka runtime without threads: a group and brokers of a few lines, and a naive account of what may happen.
 
-``Source``, ``ReleaseThread`` and everything between them are the real ones, turned by hand; only the Kafka client and
+``PollThread``, ``ReleaseThread`` and everything between them are the real ones, run by hand; only the Kafka client and
 the publisher are played. The account knows no ledger and no epochs: it writes down what the client delivered in each
 assignment and what the brokers acknowledged, and looks through all of it whenever an offset is committed.
 """
@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, TopicPartition
 
-from consumer.delivery.admission import Admission
 from consumer.delivery.commands import Command, Lost, Processed, Revoke
 from consumer.events import Outcome, Output, Partition
-from consumer.kafka.consume.poll_thread import PollThread
+from consumer.kafka.consume.poll_thread import PollSettings, PollThread
 from consumer.kafka.publish.release_thread import ReleaseThread
 
 if TYPE_CHECKING:
@@ -343,16 +342,14 @@ class Runtime:
             return self.clients[-1]
 
         self.source = PollThread(
-            settings,
-            ["in"],
-            Admission(cap, 1_000_000, stall_seconds=0.0),  # a stall would wait for a thread that is not there
+            # A stall would wait for a thread that is not there.
+            PollSettings(settings, ["in"], cap, 1_000_000, revoke_seconds, stall_seconds=0.0),
             self.commands,
             self._on_records,
             self._on_revoked,
-            self,
             self.fatal.append,
-            revoke_seconds,
             lambda: self.brokers.answers_others,
+            self,
             clock=lambda: self.now,
             new_consumer=new_client,
         )

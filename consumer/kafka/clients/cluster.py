@@ -1,12 +1,16 @@
-"""What a client can learn about a cluster before it uses it: is it there, is it the embedded one, has it the topic."""
+"""What a client can learn about a cluster before it uses it: is it there, is it the embedded one, has it the topic.
+
+The commands ask through ``Reader``, ``look_up`` and ``require_topic``; a worker asks ``refuse_embedded`` whether the
+cluster can keep what exactly_once promises.
+"""
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.kafka.clients.settings import metadata_settings, way_out
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
     from consumer.config.tree import Config
 
+_log = structlog.stdlib.get_logger(__name__)
 
 EMBEDDED_CLUSTER_ID = "mockCluster"
 """What the cluster id of librdkafka's mock cluster begins with; Apache Kafka's is a base64 UUID."""
@@ -85,7 +90,7 @@ class ClientErrors:
 
 
 class Reader:
-    """A read_committed consumer outside any group, with calls that wait ``timeout`` seconds and say what is wrong.
+    """A read_committed consumer outside any group, with calls that wait ``timeout`` seconds and name what is wrong.
 
     A context manager. ``consumer`` is the client itself, to assign and poll. Methods raise ClusterUnreachable.
     """
@@ -157,15 +162,12 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster that answered. ``partitions`` is the number of partitions of the topic asked about, 0 if none was."""
+    """A cluster that answered."""
 
-    cluster_id: str
+    embedded: bool
+    """Whether this is librdkafka's mock cluster: in memory, 4 MB a partition, no working transactions."""
     partitions: int
-
-    @property
-    def embedded(self) -> bool:
-        """Whether this is librdkafka's mock cluster: in memory, 4 MB a partition, no working transactions."""
-        return self.cluster_id.startswith(EMBEDDED_CLUSTER_ID)
+    """Of the topic asked about; 0 if none was."""
 
 
 def look_up(
@@ -175,22 +177,22 @@ def look_up(
     client: Mapping[str, Any] | None = None,
     timeout: float = 10.0,
 ) -> Cluster:
-    """Ask the cluster who it is and, with ``topic``, for its partitions, creating it where topics create themselves.
+    """Ask which cluster this is and, with ``topic``, for its partitions, creating it where topics create themselves.
 
     ``timeout`` is in seconds. Raises ClusterUnreachable and TopicUnusable.
     """
     with Reader(bootstrap_servers, client=client, timeout=timeout, allow_auto_create_topics=True) as reader:
-        if topic is None:
-            return Cluster(reader.metadata().cluster_id or "", 0)
+        partitions: list[int] = []
         deadline = time.monotonic() + min(timeout, _CREATION_SECONDS)
-        while not (partitions := reader.partitions(topic)):
+        while topic is not None and not (partitions := reader.partitions(topic)):
             if time.monotonic() > deadline:
                 raise TopicUnusable(
                     f"topic {topic!r} does not exist at {bootstrap_servers}, where topics are not created by "
                     "themselves; create it, or name another"
                 )
             time.sleep(_RETRY_SECONDS)
-        return Cluster(reader.metadata(topic).cluster_id or "", len(partitions))
+        cluster_id = reader.metadata(topic).cluster_id or ""
+        return Cluster(cluster_id.startswith(EMBEDDED_CLUSTER_ID), len(partitions))
 
 
 def require_topic(
@@ -209,26 +211,21 @@ def is_embedded(bootstrap_servers: str, *, client: Mapping[str, Any] | None = No
     return look_up(bootstrap_servers, client=client, timeout=timeout).embedded
 
 
-# Whether a cluster can keep what exactly_once promises.
-
-logger = logging.getLogger(__name__)
-
-
-def refuse_embedded(config: Config, stopping: Callable[[], bool], look: Callable[..., bool] = is_embedded) -> None:
+def refuse_embedded(config: Config, stopping: Callable[[], bool]) -> None:
     """Wait until the cluster answers, or ``stopping()``. Raises ValueError when it is the embedded broker.
 
     The embedded broker answers OK to everything, commits no offset of a transaction and shows what was aborted: a
     worker on it would double and lose without a sign.
     """
     servers = config.kafka.bootstrap_servers
-    said = False
+    logged = False
     while not stopping():
         try:
-            embedded = look(servers, client=metadata_settings(config), timeout=5.0)
+            embedded = is_embedded(servers, client=metadata_settings(config), timeout=5.0)
         except ClusterUnreachable as error:
-            if not said:
-                logger.warning("exactly_once has to know the cluster first: %s", error)
-                said = True
+            if not logged:
+                _log.warning("exactly_once has to know the cluster first", reason=str(error))
+                logged = True
             continue
         if embedded:
             raise ValueError(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from consumer.delivery.ledger import Order
+    from consumer.events import Outcome, SourceRecord
     from consumer.kafka.clients.observer import KafkaObserver
 
 logger = logging.getLogger(__name__)
@@ -125,6 +126,10 @@ class ReleaseThread:
     def blocked(self) -> tuple[str, ...]:
         """Output topics that take nothing now."""
         return self._blocked
+
+    def processed(self, record: SourceRecord, outcome: Outcome) -> None:
+        """Hand back what ``record`` turned into. From any thread, in any order, once a record."""
+        self._commands.put(Processed(record, outcome))
 
     def _run(self) -> None:
         try:

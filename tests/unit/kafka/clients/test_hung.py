@@ -9,17 +9,20 @@ from consumer.kafka.clients.watchdog import Watchdog, WatchedThread
 
 
 class Bench:
-    """Two threads that turn when told to, and a clock."""
+    """Two threads that come round when they should, and a clock."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.turned = {"poll": 0.0, "release": 0.0}
-        self.told: list[BaseException] = []
+        self.fatal: list[BaseException] = []
+        self.hangs: list[tuple[str, int]] = []
         threads = [
             WatchedThread("poll", lambda: self.turned["poll"], 10.0),
             WatchedThread("release", lambda: self.turned["release"], 5.0),
         ]
-        self.watch = Watchdog(threads, self.told.append, lambda: self.now)
+        self.watch = Watchdog(
+            threads, lambda why: self.hangs.append((why, len(self.fatal))), self.fatal.append, lambda: self.now
+        )
 
     def run(self, seconds: int, *turning: str, step: float = 1.0) -> bool:
         """Look so many times, ``step`` apart, while these threads turn; whether a look found one that hangs."""
@@ -38,7 +41,8 @@ def test_threads_that_turn_are_left_alone() -> None:
     for _ in range(20):
         assert not bench.run(5, "poll")
         assert not bench.run(1, "poll", "release")
-    assert not bench.told
+    assert not bench.fatal
+    assert not bench.hangs
 
 
 @pytest.mark.parametrize(("turning", "name", "limit"), [("poll", "release", 5), ("release", "poll", 10)])
@@ -47,9 +51,12 @@ def test_one_that_does_not_come_round_ends_the_worker(turning: str, name: str, l
     bench = Bench()
     assert not bench.run(limit, turning)
     assert bench.run(1, turning)
-    (error,) = bench.told
+    (error,) = bench.fatal
     assert isinstance(error, ClientFailed)
     assert f"The {name} thread" in str(error)
+    ((why, fatal_before),) = bench.hangs
+    assert f"The {name} thread" in why
+    assert fatal_before == 0, "stacks are logged before anything is done about them"
 
 
 def test_time_in_which_the_whole_process_stood_still_does_not_count() -> None:
@@ -58,4 +65,4 @@ def test_time_in_which_the_whole_process_stood_still_does_not_count() -> None:
     assert not bench.run(1, "poll", "release")
     assert not bench.run(2, step=3600.0)
     assert not bench.run(1, "poll", "release")
-    assert not bench.told
+    assert not bench.fatal
