@@ -104,6 +104,13 @@ def readable_headers(message: Message) -> tuple[Header, ...] | None:
     return tuple(cast("list[Header]", headers or []))
 
 
+BACKPRESSURE = "backpressure"
+"""Reason of the pause while the in-flight bounds are reached."""
+
+DRAINING = "draining"
+"""Reason of the pause while a worker drains."""
+
+
 class Pauses:
     """Which partitions are paused, and why. Reasons may come and go from any thread; the poll thread applies them.
 

@@ -23,10 +23,10 @@ from consumer.events import Partition
 from consumer.kafka.clients.errors import ClientFailed, NoSuchOffset, error_callback, librdkafka_logger
 from consumer.kafka.clients.settings import MAX_POLL_INTERVAL_MS
 from consumer.kafka.clients.watchdog import OWN_SECONDS, StuckClientDetector
-from consumer.kafka.consume.assignment import Assignment, Pauses, source_record
+from consumer.kafka.consume.assignment import BACKPRESSURE, DRAINING, Assignment, Pauses, source_record
 from consumer.kafka.consume.committer import Committer
 from consumer.kafka.consume.membership import Membership
-from consumer.kafka.consume.rebalance import DRAINING, Rebalance
+from consumer.kafka.consume.rebalance import Rebalance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,8 +50,6 @@ JOIN_SECONDS = 60.0
 POLL_INTERVAL_SHARE = 0.1
 """Of max.poll.interval.ms, the most that a revocation may wait for records in flight. The last commit, up to a minute,
 comes on top; a member that is silent for the whole of it loses everything."""
-
-BACKPRESSURE = "backpressure"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import structlog
 
 from consumer.delivery.commands import Assigned, Command, Lost, Revoke
 from consumer.events import Partition
+from consumer.kafka.consume.assignment import DRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -35,9 +36,6 @@ REPLY_SECONDS = 0.1
 
 REPLY_MARGIN_SECONDS = 5.0
 """The release thread answers a revocation at its deadline; this much later it is taken for dead."""
-
-DRAINING = "draining"
-"""Reason of the pause while a worker drains."""
 
 
 @dataclass(eq=False, slots=True)
