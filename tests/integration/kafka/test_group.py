@@ -131,7 +131,9 @@ def test_the_end_of_a_short_grace_period_leaves_the_rest_to_be_read_again(
 WORKER = """
     import sys
     sys.path.insert(0, sys.argv[1])
+    from consumer.telemetry.logs import configure_logging
     from runtime_harness import Worker
+    configure_logging("warning", "victim")  # on stderr: standard output has the numbers alone
     worker = Worker(*sys.argv[2:6], echo=False, order="none")
     worker.runtime.start()
     done = 0
