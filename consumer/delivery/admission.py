@@ -32,7 +32,7 @@ class InFlight:
     read.
     """
 
-    def __init__(self, events: int, size: int, budget: RevokeBudget, stall_seconds: float = STALL_SECONDS) -> None:
+    def __init__(self, events: int, size: int, budget: RevokeBudget) -> None:
         """Cap of ``events`` records and of ``size`` bytes; ValueError when either is below 1."""
         if events < 1 or size < 1:
             raise ValueError(
@@ -43,7 +43,7 @@ class InFlight:
         self._cap_bytes = size
         self._high_bytes, self._low_bytes = _marks(size)
         self._budget = budget
-        self._stall_seconds = stall_seconds
+        self.stall_seconds = STALL_SECONDS
         self._of: dict[tuple[Partition, int], list[int]] = {}
         self._full_since: float | None = None
         self._paused = False
@@ -109,13 +109,8 @@ class InFlight:
         with self._changed:
             return self._budget.seconds(paused)
 
-    def wake(self) -> None:
-        """End the ``wait`` of another thread."""
-        with self._changed:
-            self._changed.notify()
-
     def wait(self, seconds: float) -> None:
-        """Until something changed, at most ``seconds``."""
+        """Until records became durable or the limit changed, at most ``seconds``."""
         with self._changed:
             self._changed.wait(seconds)
 
@@ -139,7 +134,7 @@ class InFlight:
         elif self._events <= self._high_events and self._bytes <= self._high_bytes:
             self._full_since = None
             return "admit"
-        if now - self._full_since < self._stall_seconds:
+        if now - self._full_since < self.stall_seconds:
             return "stall"
         self._paused = True
         return "pause"

@@ -117,7 +117,7 @@ class KafkaRuntime:
         # Built first: both check the configuration, and a consumer that is not closed would keep its membership.
         transactional = config.delivery.mode == "exactly_once"
         # TransactionalPublisher learn of a fatal error where it happens, and know whether a new producer may take over.
-        told = error_callback("producer", observer, _told if transactional else self._fatal)
+        told = error_callback("producer", observer, _log_fatal if transactional else self._fatal)
 
         # The group's generation fences zombies, so no other process has to take the id over.
         own = f"{config.kafka.group_id}-{uuid.uuid4().hex}"
@@ -186,15 +186,13 @@ class KafkaRuntime:
         """``pause(reason)``: stop consuming; what is in flight goes on. From any thread."""
         self.resume = self._poll_thread.resume
         """``resume(reason)``: withdraw the reason of a pause. From any thread."""
-        self.limit = self._poll_thread.limit
+        self.limit = self._poll_thread.in_flight.limit
         """``limit(records)``: have at most so many records in flight from now on; None: as many as configured."""
 
     def start(self) -> None:
         """Join the group and begin."""
-        self._release.thread.start()
-        self._poll_thread.thread.start()
-        self._lag.thread.start()
-        self._watchdog.thread.start()
+        for each in (self._release, self._poll_thread, self._lag, self._watchdog):
+            each.thread.start()
 
     def drain(self, grace_seconds: float) -> bool:
         """Take no more records, finish those in flight within ``grace_seconds``, commit, leave the group, end.
@@ -207,7 +205,7 @@ class KafkaRuntime:
         deadline = time.monotonic() + grace_seconds
         self._watchdog.end()  # from here on this method bounds every wait
         emptied = self._await_empty(deadline)
-        events, _ = self._poll_thread.in_flight
+        events, _ = self._poll_thread.in_flight.count
         if events:
             _log.warning(
                 "records are not durable within the grace period; they are read again",
@@ -222,16 +220,16 @@ class KafkaRuntime:
         end = max(end, time.monotonic() + CLOSE_SECONDS)
         self._commands.put(Stop(max(0.0, min(CLOSE_SECONDS, end - time.monotonic() - 1.0))))
         ended = _join(self._release.thread, end)
-        return emptied and left and ended and self._poll_thread.left_whole and not self._failed.is_set()
+        return emptied and left and ended and self._poll_thread.rebalance.left_whole and not self._failed.is_set()
 
     def status(self) -> RuntimeStatus:
         """How things stand. From any thread."""
         now = time.monotonic()
-        events, size = self._poll_thread.in_flight
+        events, size = self._poll_thread.in_flight.count
         return RuntimeStatus(
-            joined=self._poll_thread.joined,
+            joined=self._poll_thread.membership.joined,
             assignment=self._poll_thread.epochs,
-            paused=self._poll_thread.paused,
+            paused=tuple(sorted(self._poll_thread.pauses.reasons)),
             in_flight_events=events,
             in_flight_bytes=size,
             poll_age=now - self._poll_thread.last_round,
@@ -251,7 +249,7 @@ class KafkaRuntime:
         while not emptied and self._may_wait(deadline):
             with suppress(Empty):
                 emptied = reply.get(timeout=max(0.0, min(0.2, deadline - time.monotonic())))
-        while emptied and not self._poll_thread.all_committed and self._may_wait(deadline):
+        while emptied and not self._poll_thread.committer.all_answered and self._may_wait(deadline):
             time.sleep(COMMITTED_LOOK_SECONDS)
         return emptied
 
@@ -265,7 +263,7 @@ class KafkaRuntime:
             self._on_fatal(error)
 
 
-def _told(error: BaseException) -> None:
+def _log_fatal(error: BaseException) -> None:
     _log.warning("the producer failed; a new one may take its place", reason=str(error))
 
 

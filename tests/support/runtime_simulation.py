@@ -342,8 +342,7 @@ class Runtime:
             return self.clients[-1]
 
         self.source = PollThread(
-            # A stall would wait for a thread that is not there.
-            PollSettings(settings, ["in"], cap, 1_000_000, revoke_seconds, stall_seconds=0.0),
+            PollSettings(settings, ["in"], cap, 1_000_000, revoke_seconds),
             self.commands,
             self._on_records,
             self._on_revoked,
@@ -353,6 +352,7 @@ class Runtime:
             clock=lambda: self.now,
             new_consumer=new_client,
         )
+        self.source.in_flight.stall_seconds = 0.0  # a stall would wait for a thread that is not there
         self.publisher = Publisher(self)
         self.release = ReleaseThread(
             order, self.commands, lambda _: self.publisher, self.source, self, self.fatal.append, 1.0, lambda: self.now
@@ -461,7 +461,7 @@ class Runtime:
 
     def _state(self) -> tuple[Any, ...]:
         committed = [log.committed for log in self.brokers.logs.values()]
-        return len(self.finished), committed, self.source.in_flight, len(self.clients[-1].answers)
+        return len(self.finished), committed, self.source.in_flight.count, len(self.clients[-1].answers)
 
 
 def _named(partitions: list[TopicPartition]) -> list[Partition]:

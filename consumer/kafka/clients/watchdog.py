@@ -73,7 +73,7 @@ class Watchdog:
         self._looked_at = clock()
         self.thread = threading.Thread(target=self._run, name="rexstream-watchdog", daemon=True)
         self.end = self._ended.set
-        """Look no more."""
+        """``end()``: look no more."""
 
     def _run(self) -> None:
         while not self._ended.wait(LOOK_SECONDS) and not self.look():

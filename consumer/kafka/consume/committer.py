@@ -84,16 +84,15 @@ class Committer:
             try:
                 consumer.commit(offsets=_positions(offsets), asynchronous=True)
             except KafkaException as error:
-                self._failed(error.args[0])
+                self._answered(error.args[0])
 
     def on_commit(self, error: KafkaError | None, positions: list[TopicPartition]) -> None:
         """The client's ``on_commit`` callback, called inside its poll: the commit in flight ended."""
-        errors = [error] if error is not None else [p.error for p in positions if p.error is not None]
-        if errors:
-            self._failed(errors[0])
-            return
-        self._end_commit()
-        self._observer.committed(len(positions))
+        errors = [error, *(position.error for position in positions)]
+        failed = next((each for each in errors if each is not None), None)
+        self._answered(failed)
+        if failed is None:
+            self._observer.committed(len(positions))
 
     def finish(self, consumer: Consumer, leaving: Mapping[Partition, int], last: Mapping[Partition, int]) -> bool:
         """Assignments end: commit ``last``, and what was requested and not yet answered, and wait for the answer.
@@ -139,18 +138,17 @@ class Committer:
                         last[partition] = max(offset, last.get(partition, 0))
         return last
 
-    def _failed(self, error: KafkaError) -> None:
+    def _answered(self, error: KafkaError | None) -> None:
+        """The commit in flight ended. When it failed, even in part, all of it is wanted again, in a second."""
         with self._lock:
-            self._want(self._in_flight)
-        self._end_commit()
-        self._not_before = self._clock() + RETRY_SECONDS
-        self._observer.commit_failed(error.name())
-        _log.warning("a commit failed; it is tried again while the partitions are ours", code=error.name())
-
-    def _end_commit(self) -> None:
-        with self._lock:
+            if error is not None:
+                self._want(self._in_flight)
             self._in_flight = {}
             self._unanswered = False
+        if error is not None:
+            self._not_before = self._clock() + RETRY_SECONDS
+            self._observer.commit_failed(error.name())
+            _log.warning("a commit failed; it is tried again while the partitions are ours", code=error.name())
 
 
 def _positions(offsets: Mapping[Partition, int]) -> list[TopicPartition]:

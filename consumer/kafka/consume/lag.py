@@ -49,13 +49,11 @@ class LagWatch:
         self._observer = observer
         self._interval = interval
         self._ended = threading.Event()
+        self.end = self._ended.set
+        """``end()``: ask no more."""
         self.lags: Mapping[Partition, int] = {}
         """Lag in records as last asked; replaced, never changed in place."""
         self.thread = threading.Thread(target=self._run, name="rexstream-lag", daemon=True)
-
-    def end(self) -> None:
-        """Ask no more."""
-        self._ended.set()
 
     def _run(self) -> None:
         while not self._ended.wait(self._interval):

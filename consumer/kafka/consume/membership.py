@@ -90,10 +90,6 @@ class Membership:
         self.joined = True
         self._refused_since = None
 
-    def left(self) -> None:
-        """The group took its assignment away."""
-        self.joined = False
-
     def look(self, consumer: Consumer) -> None:
         """Ask the client whether it joined. Raises RuntimeError when the brokers answer and the group does not."""
         now = self._clock()
@@ -116,7 +112,7 @@ class Membership:
         a broker without KIP-848.
         """
         now = self._clock()
-        self.left()
+        self.joined = False
         if _is(error, KafkaError.UNSUPPORTED_VERSION):
             raise RuntimeError(NO_KIP_848)
         if _is(error, KafkaError.FENCED_INSTANCE_ID):

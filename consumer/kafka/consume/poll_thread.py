@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from confluent_kafka import Consumer, KafkaError
 
-from consumer.delivery.admission import STALL_SECONDS, InFlight, RevokeBudget
+from consumer.delivery.admission import InFlight, RevokeBudget
 from consumer.delivery.commands import Command, Delivered, Drain, EndReached
 from consumer.events import Partition
 from consumer.kafka.clients.errors import ClientFailed, NoSuchOffset, error_callback, librdkafka_logger
@@ -64,7 +64,6 @@ class PollSettings:
     """The longest that a revocation waits for records in flight."""
     join_seconds: float = JOIN_SECONDS
     """How long a KIP-848 group may leave a join unanswered."""
-    stall_seconds: float = STALL_SECONDS
 
 
 class PollThread:
@@ -73,6 +72,9 @@ class PollThread:
     ``on_records`` gets lists of records and must be quick and thread-safe; ``on_revoked`` gets the epochs that ended,
     whose unfinished records are to be dropped. ``brokers_answer()`` says whether brokers answer a new client. Whatever
     ends the thread early goes to ``on_fatal``.
+
+    Other threads may call ``drain``, ``close``, ``pause``, ``resume``, ``commit`` and ``no_longer_in_flight``, read
+    ``epochs`` and ``group_metadata``, and ask its parts what they say is for any thread.
     """
 
     def __init__(
@@ -98,25 +100,25 @@ class PollThread:
         client = settings.client
         poll_interval = float(client.get("max.poll.interval.ms", MAX_POLL_INTERVAL_MS)) / 1000
         budget = RevokeBudget(min(settings.revoke_seconds, POLL_INTERVAL_SHARE * poll_interval))
-        self._in_flight = InFlight(settings.in_flight_events, settings.in_flight_bytes, budget, settings.stall_seconds)
+        self.in_flight = InFlight(settings.in_flight_events, settings.in_flight_bytes, budget)
         join_seconds = settings.join_seconds if client.get("group.protocol") == "consumer" else None
-        self._membership = Membership(client.get("group.instance.id"), join_seconds, clock)
+        self.membership = Membership(client.get("group.instance.id"), join_seconds, clock)
         self._assignment = Assignment()
-        self._pauses = Pauses(observer)
-        self._committer = Committer(observer, clock)
-        self._rebalance = Rebalance(
+        self.pauses = Pauses(observer)
+        self.committer = Committer(observer, clock)
+        self.rebalance = Rebalance(
             self._assignment,
-            self._pauses,
-            self._in_flight,
-            self._committer,
-            self._membership,
+            self.pauses,
+            self.in_flight,
+            self.committer,
+            self.membership,
             commands,
             on_revoked,
             self._show_life,
             observer,
             clock,
         )
-        callbacks = {"on_commit": self._committer.on_commit, "error_cb": error_callback("consumer", observer, on_fatal)}
+        callbacks = {"on_commit": self.committer.on_commit, "error_cb": error_callback("consumer", observer, on_fatal)}
         self._new_consumer = partial(new_consumer, {**client, **callbacks}, logger=librdkafka_logger("consumer"))
         self._consumer = self._new_consumer()
         self._stuck = StuckClientDetector(
@@ -130,70 +132,32 @@ class PollThread:
         Never newer than ``epochs`` are when they are read after it: the client enters another generation without a
         partition only after the callback that takes it away, and callbacks run between two of these readings.
         """
-        self.limit = self._in_flight.limit
-        """``limit(records)``: have at most so many records in flight; None: as many as configured."""
-        self.commit = self._committer.request
+        self.pause = self.pauses.pause
+        """``pause(reason)``: stop consuming; polling goes on."""
+        self.resume = self.pauses.resume
+        """``resume(reason)``: withdraw a reason; consumption goes on when it was the last."""
+        self.commit = self.committer.request
         """``commit(offsets)``: commit (epoch, offset) of each partition as long as its epoch is the current one."""
-        self.no_longer_in_flight = self._in_flight.durable
+        self.no_longer_in_flight = self.in_flight.durable
         """``no_longer_in_flight(records, seconds)``: these (partition, epoch, bytes) are durable, so long after their
         delivery."""
         self.thread = threading.Thread(target=self._run, name="rexstream-poll", daemon=True)
 
-    # What other threads may call, as well as ``limit``, ``commit`` and ``no_longer_in_flight``.
-
     @property
     def epochs(self) -> Mapping[Partition, int]:
-        """Partitions assigned now, with their epochs."""
+        """Partitions assigned now, with their epochs. From any thread."""
         return self._assignment.epochs
-
-    @property
-    def joined(self) -> bool:
-        """Whether the group has accepted this member; its assignment may be empty."""
-        return self._membership.joined
-
-    @property
-    def paused(self) -> tuple[str, ...]:
-        """Reasons for which consumption is paused, in order."""
-        return tuple(sorted(self._pauses.reasons))
-
-    @property
-    def in_flight(self) -> tuple[int, int]:
-        """Records and bytes delivered and not yet durable."""
-        return self._in_flight.count
-
-    @property
-    def all_committed(self) -> bool:
-        """Whether all commits that were requested are answered."""
-        return self._committer.all_answered
-
-    @property
-    def left_whole(self) -> bool:
-        """Whether no assignment that ended since a drain began left records to be repeated by their next owner."""
-        return self._rebalance.left_whole
-
-    def pause(self, reason: str) -> None:
-        """Stop consuming until ``resume(reason)``; polling goes on."""
-        self._pauses.pause(reason)
-        self._in_flight.wake()
-
-    def resume(self, reason: str) -> None:
-        """Withdraw ``reason``; consumption goes on when it was the last."""
-        self._pauses.resume(reason)
-        self._in_flight.wake()
 
     def drain(self, drain: Drain) -> None:
         """Take no more records; ``drain`` is answered by the release thread when nothing is in flight."""
-        self._pauses.pause(DRAINING)
+        self.rebalance.left_whole = True
+        self.pauses.pause(DRAINING)
         self._drains.put(drain)
-        self._in_flight.wake()
 
     def close(self, deadline: float) -> None:
         """Commit what is committable, leave the group and end the thread; revocations may take until ``deadline``."""
-        self._rebalance.close_by = deadline
+        self.rebalance.close_by = deadline
         self._closing = True
-        self._in_flight.wake()
-
-    # The poll thread.
 
     def _run(self) -> None:
         try:
@@ -210,30 +174,30 @@ class PollThread:
 
     def subscribe(self) -> None:
         """Begin to join the group."""
-        of = self._rebalance
+        of = self.rebalance
         self._consumer.subscribe(self._topics, on_assign=of.assigned, on_revoke=of.revoked, on_lost=of.lost)
 
     def run_once(self) -> None:
         """One round: pauses, drains, commits, records."""
         self.last_round = now = self._clock()
-        intake, free = self._in_flight.intake(now)
+        intake, free = self.in_flight.intake(now)
         if intake == "pause":
-            self._pauses.pause(BACKPRESSURE)
+            self.pauses.pause(BACKPRESSURE)
         elif intake == "resume":
-            self._pauses.resume(BACKPRESSURE)
+            self.pauses.resume(BACKPRESSURE)
         # Taken before the pauses are applied: no record may follow a drain.
         drains = [self._drains.get() for _ in range(self._drains.qsize())]
-        self._pauses.apply(self._consumer, self._assignment.epochs)
+        self.pauses.apply(self._consumer, self._assignment.epochs)
         for drain in drains:
             self._commands.put(drain)
-        self._committer.send(self._consumer, self._assignment.epochs)
-        if self._membership.again_at is not None:
-            self._replace_client(self._membership.again_at)
+        self.committer.send(self._consumer, self._assignment.epochs)
+        if self.membership.again_at is not None:
+            self._replace_client(self.membership.again_at)
             return
         # Here, since the client lets one thread at a time call it, and another one would wait for the poll to end.
         self.group_metadata = self._consumer.consumer_group_metadata()
         if intake == "stall":
-            self._in_flight.wait(POLL_SECONDS)
+            self.in_flight.wait(POLL_SECONDS)
             self._observer.stalled(self._clock() - now)
             return
         first = self._consumer.poll(POLL_SECONDS)
@@ -242,8 +206,8 @@ class PollThread:
             more = min(free, HANDOFF_RECORDS) - 1
             self._receive([first, *(self._consumer.consume(more, 0) if more else ())])
             return
-        if not self._membership.joined:
-            self._membership.look(self._consumer)
+        if not self.membership.joined:
+            self.membership.look(self._consumer)
         if now >= self._stuck.look_at and self._stuck.look():
             # Not replaced here: closing such a client was seen to wait for ever.
             raise ClientFailed(
@@ -275,7 +239,7 @@ class PollThread:
                 if self._assignment.goes_back(partition, offset):
                     self._hand_over(records)
                     records = []
-                    epoch = self._rebalance.rewound(partition, offset)
+                    epoch = self.rebalance.rewound(partition, offset)
                 records.append(source_record(message, partition, epoch, now))
                 self._assignment.reached(partition, offset + 1)
         self._hand_over(records)
@@ -283,13 +247,13 @@ class PollThread:
             self._commands.put(end)
         if failed is not None:
             self._observer.client_error("consumer", failed.name())
-            self._pauses.forget()
-            self._rebalance.drop(self._assignment.epochs)  # what the group thinks of us, nobody can tell
-            self._membership.refused(failed)
+            self.pauses.forget()
+            self.rebalance.drop(self._assignment.epochs)  # what the group thinks of us, nobody can tell
+            self.membership.refused(failed)
 
     def _hand_over(self, records: list[SourceRecord]) -> None:
         if records:
-            self._in_flight.admit((Partition.of(record), record.epoch, record.size) for record in records)
+            self.in_flight.admit((Partition.of(record), record.epoch, record.size) for record in records)
             self._commands.put(Delivered(tuple(records)))  # before anyone can finish them
             self._on_records(records)
 
@@ -312,12 +276,12 @@ class PollThread:
     def _replace_client(self, again_at: float) -> None:
         """The group refused this member: once it is time, try with a new client."""
         if self._clock() < again_at:
-            self._in_flight.wait(POLL_SECONDS)
+            self.in_flight.wait(POLL_SECONDS)
             return
         self._consumer.close()
         self._consumer = self._new_consumer()
-        self._membership.again_at = None
-        self._committer.reset()
+        self.membership.again_at = None
+        self.committer.reset()
         self._stuck.worked_at = self._clock()
         self.subscribe()
 

@@ -16,7 +16,6 @@ import structlog
 
 from consumer.delivery.commands import Assigned, Command, Lost, Revoke
 from consumer.events import Partition
-from consumer.kafka.consume.assignment import DRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -56,7 +55,8 @@ class Rebalance:
     close_by: float = math.inf
     """Monotonic seconds after which no revocation waits."""
     left_whole: bool = True
-    """Whether no assignment that ended since a drain began left records to be repeated by their next owner."""
+    """Whether no assignment that ended left records to be repeated by their next owner. Set anew when a drain begins: a
+    rebalance long before is no matter of how this worker ends."""
 
     def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """``on_assign``: begin an epoch of each."""
@@ -76,7 +76,7 @@ class Rebalance:
         last = self._last_offsets(leaving, min(self.clock() + budget, self.close_by))
         whole = self.in_flight.forget(self.assignment.end(leaving))
         self.pauses.unassign(consumer, leaving)
-        self._note_left(whole=self.committer.finish(consumer, leaving, last) and whole)
+        self.left_whole = self.committer.finish(consumer, leaving, last) and whole and self.left_whole
         self.on_revoked(leaving)
         consumer.incremental_unassign(partitions)
         self.observer.rebalanced("revoked", len(leaving))
@@ -84,7 +84,7 @@ class Rebalance:
 
     def lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """``on_lost``: the group has given these to someone else already."""
-        self.membership.left()
+        self.membership.joined = False
         lost = [Partition(p.topic, p.partition) for p in partitions]
         self.pauses.unassign(consumer, lost)
         self.drop(lost)
@@ -95,7 +95,7 @@ class Rebalance:
         ended = self.assignment.end(lost)
         self.commands.put(Lost(ended))
         whole = self.committer.forget(ended)
-        self._note_left(whole=self.in_flight.forget(ended) and whole)
+        self.left_whole = self.in_flight.forget(ended) and whole and self.left_whole
         self.on_revoked(ended)
         self.observer.rebalanced("lost", len(ended))
         _log.warning(
@@ -138,11 +138,6 @@ class Rebalance:
                         partitions=_fields(leaving),
                     )
                     return {}
-
-    def _note_left(self, *, whole: bool) -> None:
-        # A rebalance long before is no matter of how this worker ends.
-        if DRAINING in self.pauses.reasons:
-            self.left_whole = self.left_whole and whole
 
 
 def _fields(epochs: Mapping[Partition, int]) -> dict[str, int]:
