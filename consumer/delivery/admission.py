@@ -47,15 +47,11 @@ class InFlight:
         self._of: dict[tuple[Partition, int], list[int]] = {}
         self._full_since: float | None = None
         self._paused = False
-        self._events = 0
-        self._bytes = 0
+        self.events = 0
+        """Records in flight."""
+        self.bytes = 0
+        """Bytes of them: keys, values and header values."""
         self.limit(None)
-
-    @property
-    def count(self) -> tuple[int, int]:
-        """Records and bytes in flight."""
-        with self._changed:
-            return self._events, self._bytes
 
     def limit(self, events: int | None) -> None:
         """Have at most ``events`` records in flight, for a trial; None: as many as configured, never more than that."""
@@ -85,12 +81,11 @@ class InFlight:
     def forget(self, ended: Mapping[Partition, int]) -> bool:
         """These assignments ended, and what they had in flight no longer counts. Whether that was nothing."""
         with self._changed:
-            before = self._events
-            for assignment in ended.items():
-                events, size = self._of.pop(assignment, (0, 0))
-                self._events -= events
-                self._bytes -= size
-            return self._events == before
+            left = [self._of.pop(assignment, (0, 0)) for assignment in ended.items()]
+            events = sum(events for events, _ in left)
+            self.events -= events
+            self.bytes -= sum(size for _, size in left)
+            return events == 0
 
     def intake(self, now: float) -> tuple[Intake, int]:
         """What to do at ``now`` (monotonic seconds), and how many records may be taken, at least 1.
@@ -99,9 +94,9 @@ class InFlight:
         the low mark is reached, then once ``resume``. Bytes are judged by the mean size of what is in flight.
         """
         with self._changed:
-            free = self._cap_events - self._events
-            if self._events and self._bytes:
-                free = min(free, (self._cap_bytes - self._bytes) * self._events // self._bytes)
+            free = self._cap_events - self.events
+            if self.events and self.bytes:
+                free = min(free, (self._cap_bytes - self.bytes) * self.events // self.bytes)
             return self._decide(now), max(1, free)
 
     def revoke_seconds(self, paused: Collection[str]) -> float:
@@ -117,21 +112,21 @@ class InFlight:
     def _add(self, tally: list[int], events: int, size: int) -> None:
         tally[0] += events
         tally[1] += size
-        self._events += events
-        self._bytes += size
+        self.events += events
+        self.bytes += size
 
     def _decide(self, now: float) -> Intake:
         if self._paused:
-            if self._events > self._low_events or self._bytes > self._low_bytes:
+            if self.events > self._low_events or self.bytes > self._low_bytes:
                 return "pause"
             self._paused = False
             self._full_since = None
             return "resume"
         if self._full_since is None:
-            if self._events < self._cap_events and self._bytes < self._cap_bytes:
+            if self.events < self._cap_events and self.bytes < self._cap_bytes:
                 return "admit"
             self._full_since = now
-        elif self._events <= self._high_events and self._bytes <= self._high_bytes:
+        elif self.events <= self._high_events and self.bytes <= self._high_bytes:
             self._full_since = None
             return "admit"
         if now - self._full_since < self.stall_seconds:

@@ -205,8 +205,7 @@ class KafkaRuntime:
         deadline = time.monotonic() + grace_seconds
         self._watchdog.end()  # from here on this method bounds every wait
         emptied = self._await_empty(deadline)
-        events, _ = self._poll_thread.in_flight.count
-        if events:
+        if events := self._poll_thread.in_flight.events:
             _log.warning(
                 "records are not durable within the grace period; they are read again",
                 records=events,
@@ -225,13 +224,12 @@ class KafkaRuntime:
     def status(self) -> RuntimeStatus:
         """How things stand. From any thread."""
         now = time.monotonic()
-        events, size = self._poll_thread.in_flight.count
         return RuntimeStatus(
             joined=self._poll_thread.membership.joined,
             assignment=self._poll_thread.epochs,
             paused=tuple(sorted(self._poll_thread.pauses.reasons)),
-            in_flight_events=events,
-            in_flight_bytes=size,
+            in_flight_events=self._poll_thread.in_flight.events,
+            in_flight_bytes=self._poll_thread.in_flight.bytes,
             poll_age=now - self._poll_thread.last_round,
             release_age=now - self._release.last_round,
             lag=self._lag.lags,

@@ -461,7 +461,7 @@ class Runtime:
 
     def _state(self) -> tuple[Any, ...]:
         committed = [log.committed for log in self.brokers.logs.values()]
-        return len(self.finished), committed, self.source.in_flight.count, len(self.clients[-1].answers)
+        return len(self.finished), committed, self.source.in_flight.events, len(self.clients[-1].answers)
 
 
 def _named(partitions: list[TopicPartition]) -> list[Partition]:

@@ -7,6 +7,7 @@ cluster can keep what exactly_once promises.
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from consumer.kafka.clients.settings import metadata_settings, way_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Self
 
     from confluent_kafka.admin._metadata import ClusterMetadata
 
@@ -56,12 +56,12 @@ class TopicUnusable(Exception):  # noqa: N818 - named for what it is
     """The topic is not there for this client: missing where topics are not created by themselves, or forbidden."""
 
 
+@dataclass(eq=False, slots=True)
 class ClientErrors:
     """The last error that a client met, for the message of a time-out."""
 
-    def __init__(self, bootstrap_servers: str) -> None:
-        self._bootstrap_servers = bootstrap_servers
-        self._last = ""
+    bootstrap_servers: str
+    last: str = ""
 
     def settings(self, client: Mapping[str, Any] | None) -> dict[str, Any]:
         """Settings of a short-lived command's client, over the user's own ``client`` settings.
@@ -71,25 +71,25 @@ class ClientErrors:
         return {
             "log_level": 0,
             **(client or {}),
-            "bootstrap.servers": self._bootstrap_servers,
+            "bootstrap.servers": self.bootstrap_servers,
             "error_cb": self._note,
         }
 
     def _note(self, error: KafkaError) -> None:
         # "All brokers are down" follows every single reason and would hide it.
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._last = error.str()
+            self.last = error.str()
 
     def unreachable(self, seconds: float) -> ClusterUnreachable:
         """The exception to raise when the cluster did not answer for ``seconds``."""
-        reason = f" ({self._last})" if self._last else ""
-        fix = way_out(self._last) or "check the address and kafka.security, or start one with 'rexstream broker'"
+        reason = f" ({self.last})" if self.last else ""
+        fix = way_out(self.last) or "check the address and kafka.security, or start one with 'rexstream broker'"
         return ClusterUnreachable(
-            f"no Kafka broker answered at {self._bootstrap_servers} within {seconds:g} s{reason}; {fix}"
+            f"no Kafka broker answered at {self.bootstrap_servers} within {seconds:g} s{reason}; {fix}"
         )
 
 
-class Reader:
+class Reader(AbstractContextManager["Reader"]):
     """A read_committed consumer outside any group, with calls that wait ``timeout`` seconds and name what is wrong.
 
     A context manager. ``consumer`` is the client itself, to assign and poll. Methods raise ClusterUnreachable.
@@ -110,9 +110,6 @@ class Reader:
         own = {name.replace("_", "."): value for name, value in settings.items()}
         self.consumer = Consumer({**self._errors.settings(client), **_OUTSIDE_ANY_GROUP, **own})
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.consumer.close()
 
@@ -122,11 +119,10 @@ class Reader:
         while (left := deadline - time.monotonic()) > 0:
             try:
                 metadata: ClusterMetadata = self.consumer.list_topics(topic, timeout=min(left, _CALL_SECONDS))
+                if metadata.brokers:
+                    return metadata
             except KafkaException:
                 self.consumer.poll(0)
-                continue
-            if metadata.brokers:
-                return metadata
         raise self.unreachable()
 
     def partitions(self, topic: str) -> list[int]:
@@ -147,12 +143,11 @@ class Reader:
         while (left := deadline - time.monotonic()) > 0:
             try:
                 offsets = self.consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=left)
+                if offsets is not None:
+                    return offsets
             except KafkaException:
                 # Also a partition that is so new that it has no leader.
                 time.sleep(_RETRY_SECONDS)
-                continue
-            if offsets is not None:
-                return offsets
         raise self.unreachable()
 
     def unreachable(self) -> ClusterUnreachable:
@@ -221,15 +216,14 @@ def refuse_embedded(config: Config, stopping: Callable[[], bool]) -> None:
     logged = False
     while not stopping():
         try:
-            embedded = is_embedded(servers, client=metadata_settings(config), timeout=5.0)
+            if not is_embedded(servers, client=metadata_settings(config), timeout=5.0):
+                return
         except ClusterUnreachable as error:
             if not logged:
                 _log.warning("exactly_once has to know the cluster first", reason=str(error))
                 logged = True
-            continue
-        if embedded:
+        else:
             raise ValueError(
                 f"delivery.mode is exactly_once, and {servers} is the embedded broker, whose transactions are not real:"
                 " use Apache Kafka, or delivery.mode at_least_once"
             )
-        return

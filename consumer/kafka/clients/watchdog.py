@@ -16,6 +16,7 @@ import math
 import threading
 import time
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,18 +41,9 @@ class WatchedThread:
     """It hangs when it stays within one round for more than so many seconds."""
 
     def __post_init__(self) -> None:
-        self._seen = self.last_round()
-        self._still = 0.0
-
-    def hangs(self, passed: float) -> bool:
-        """To be asked all the time, with the seconds since the last time.
-
-        No more than twice ``LOOK_SECONDS`` of them count: in a process that was stopped or starved no thread ran.
-        """
-        seen = self.last_round()
-        self._still = 0.0 if seen != self._seen else self._still + min(passed, 2 * LOOK_SECONDS)
-        self._seen = seen
-        return self._still > self.limit
+        self.seen = self.last_round()
+        self.still = 0.0
+        """Seconds since ``last_round`` changed, as far as they count."""
 
 
 class Watchdog:
@@ -82,15 +74,19 @@ class Watchdog:
     def look(self) -> bool:
         """Whether a thread hangs; ``on_fatal`` was called then."""
         now = self._clock()
-        passed, self._looked_at = now - self._looked_at, now
-        # A list, so that each is asked every time.
-        hanging = [each for each in self._threads if each.hangs(passed)]
-        if hanging:
-            name, limit = hanging[0].name, hanging[0].limit
-            what = f"The {name} thread has not come back from its Kafka client for {limit:.0f} s."
+        # No more than this counts: in a process that was stopped or starved no thread ran.
+        passed = min(now - self._looked_at, 2 * LOOK_SECONDS)
+        self._looked_at = now
+        for each in self._threads:
+            seen = each.last_round()
+            each.still = each.still + passed if seen == each.seen else 0.0
+            each.seen = seen
+        hanging = next((each for each in self._threads if each.still > each.limit), None)
+        if hanging is not None:
+            what = f"The {hanging.name} thread has not come back from its Kafka client for {hanging.limit:.0f} s."
             self._on_hang(what)
             self._on_fatal(ClientFailed(f"{what} Start the worker again; what is not committed is read again."))
-        return bool(hanging)
+        return hanging is not None
 
 
 STALL_LOOK_SECONDS = 5.0
@@ -147,20 +143,16 @@ class StuckClientDetector:
         if now < self.look_at:
             return False
         self.look_at = now + STALL_LOOK_SECONDS
-        if self._answers() or not self._others():
+        answers = False
+        if self._own is not None:
+            with suppress(KafkaException):
+                self._own()
+                answers = True
+        if answers or not self._others():
             self._since = math.inf
         elif self._since == math.inf or self._since <= self.worked_at:
             self._since = now
         return now - self._since >= STALLED_SECONDS
-
-    def _answers(self) -> bool:
-        if self._own is None:
-            return False
-        try:
-            self._own()
-        except KafkaException:
-            return False
-        return True
 
 
 class PendingCall:

@@ -5,6 +5,7 @@ The poll thread owns the ``Committer``; only ``request`` and ``all_answered`` ar
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -48,10 +49,9 @@ class Committer:
         """
         self._wanted: dict[Partition, tuple[int, int]] = {}
         self._in_flight: dict[Partition, tuple[int, int]] = {}
-        # Also when all that was in flight has left meanwhile: its answer must not be taken for that to the next commit.
-        self._unanswered = False
-        self._sent_at = 0.0
-        self._not_before = 0.0
+        # As long as a commit is unanswered, also when all that was in flight has left meanwhile: its answer must not be
+        # taken for that to the next commit.
+        self._not_before = -math.inf
 
     @property
     def all_answered(self) -> bool:
@@ -71,15 +71,14 @@ class Committer:
         """
         now = self._clock()
         # Without the lock: what is requested meanwhile is sent in the next round.
-        if not self._wanted or now < self._not_before or (self._unanswered and now < self._sent_at + ANSWER_SECONDS):
+        if not self._wanted or now < self._not_before:
             return
         with self._lock:
             self._want(self._in_flight)
             self._in_flight = {p: wanted for p, wanted in self._wanted.items() if epochs.get(p) == wanted[0]}
             self._wanted = {}
-        self._unanswered = bool(self._in_flight)
-        self._sent_at = now
         if self._in_flight:
+            self._not_before = now + ANSWER_SECONDS
             offsets = {partition: offset for partition, (_, offset) in self._in_flight.items()}
             try:
                 consumer.commit(offsets=_positions(offsets), asynchronous=True)
@@ -144,7 +143,7 @@ class Committer:
             if error is not None:
                 self._want(self._in_flight)
             self._in_flight = {}
-            self._unanswered = False
+        self._not_before = -math.inf
         if error is not None:
             self._not_before = self._clock() + RETRY_SECONDS
             self._observer.commit_failed(error.name())

@@ -174,8 +174,12 @@ class PollThread:
 
     def subscribe(self) -> None:
         """Begin to join the group."""
-        of = self.rebalance
-        self._consumer.subscribe(self._topics, on_assign=of.assigned, on_revoke=of.revoked, on_lost=of.lost)
+        self._consumer.subscribe(
+            self._topics,
+            on_assign=self.rebalance.assigned,
+            on_revoke=self.rebalance.revoked,
+            on_lost=self.rebalance.lost,
+        )
 
     def run_once(self) -> None:
         """One round: pauses, drains, commits, records."""

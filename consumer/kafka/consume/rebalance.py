@@ -61,7 +61,9 @@ class Rebalance:
     def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """``on_assign``: begin an epoch of each."""
         self.membership.entered()
-        begun = self._begin(Partition(p.topic, p.partition) for p in partitions)
+        begun = self.assignment.begin(Partition(p.topic, p.partition) for p in partitions)
+        for partition, epoch in begun.items():
+            self.commands.put(Assigned(partition, epoch, None))
         consumer.incremental_assign(partitions)
         self.pauses.assign(consumer, begun)  # a pause before the assignment would do nothing
         self.observer.rebalanced("assigned", len(begun))
@@ -112,16 +114,11 @@ class Rebalance:
         )
         ended = self.assignment.end((partition,))
         self.in_flight.forget(ended)
-        begun = self._begin((partition,))
+        (epoch,) = self.assignment.begin((partition,)).values()
+        self.commands.put(Assigned(partition, epoch, None))
         self.observer.rebalanced("rewound", 1)
         self.on_revoked(ended)
-        return begun[partition]
-
-    def _begin(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        begun = self.assignment.begin(partitions)
-        for partition, epoch in begun.items():
-            self.commands.put(Assigned(partition, epoch, None))
-        return begun
+        return epoch
 
     def _last_offsets(self, leaving: Mapping[Partition, int], deadline: float) -> dict[Partition, int]:
         """Let what is in flight of these become durable until ``deadline``; returns the offsets to commit."""

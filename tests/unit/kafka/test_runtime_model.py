@@ -138,7 +138,7 @@ class EdgeMachine(RuleBasedStateMachine):
     @invariant()
     def bounded(self) -> None:
         if hasattr(self, "runtime"):
-            assert 0 <= self.runtime.source.in_flight.count[0] <= self.cap
+            assert 0 <= self.runtime.source.in_flight.events <= self.cap
             assert self.runtime.fatal == []
 
     def settle(self) -> None:
@@ -153,7 +153,7 @@ class EdgeMachine(RuleBasedStateMachine):
             assert runtime.brokers.logs[partition].committed == held.behind()
         runtime.brokers.tell_ends = True
         runtime.settle()
-        assert runtime.source.in_flight.count == (0, 0)
+        assert (runtime.source.in_flight.events, runtime.source.in_flight.bytes) == (0, 0)
         assert runtime.release._ledger.in_flight == 0
         for partition, held in runtime.brokers.held.items():
             assert held.in_flight() == 0
