@@ -84,7 +84,7 @@ def test_full_intake_stalls_then_pauses_and_loses_nothing(
     cluster: Any,
     start: Callable[..., Any],
 ) -> None:
-    """In flight never exceeds the bound; a second of fullness pauses; room resumes; every record arrives once."""
+    """In flight never exceeds the bound; a second of fullness pauses; less of it resumes; every record arrives once."""
     topic, output = mock_broker.topic(4, "in"), mock_broker.topic(4, "out")
     cluster.send(topic, 1000, 4)
     worker = start(mock_broker.bootstrap, topic, output, "full", events=40)
@@ -130,8 +130,8 @@ def test_named_pauses_hold_records_back_until_the_last_is_withdrawn(
     worker.runtime.pause("flood")
     eventually(lambda: len(worker.runtime.status().assignment) == 2)
     worker.runtime.resume("model")
-    turned = worker.runtime.status().poll_age
-    assert turned < 5
+    poll_age = worker.runtime.status().poll_age
+    assert poll_age < 5
     assert worker.runtime.status().paused == ("flood",)
     assert not worker.records
     worker.runtime.resume("flood")

@@ -44,7 +44,7 @@ def test_fullness_stalls_for_a_second_then_pauses_until_half_is_free() -> None:
 
 
 def test_a_stall_ends_as_soon_as_there_is_room_for_a_handful() -> None:
-    """One finished record of 128 is not worth a poll, two are; the next fullness has its own second."""
+    """One durable record of 128 is not worth a poll, two are; the next fullness has its own second."""
     admission = Admission(128, 1_000_000)
     for _ in range(128):
         admission.one(P, 1, 10)
@@ -69,7 +69,7 @@ def test_bytes_count_as_records_do() -> None:
     assert admission.decide(0.1) == "admit"
 
 
-def test_room_follows_the_mean_size() -> None:
+def test_what_may_be_taken_follows_the_mean_size() -> None:
     """With half the bytes used by four records there is room for four more, and never for none."""
     admission = Admission(100, 1000)
     assert admission.intake(4.0)[1] == 100

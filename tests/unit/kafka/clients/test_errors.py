@@ -1,4 +1,4 @@
-"""What is told of librdkafka's own log lines and errors."""
+"""What is logged of librdkafka's own log lines and errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Seen:
 
 
 def test_one_trouble_is_logged_once_in_a_while() -> None:
-    """A client that cannot log in tries for ever: each kind of error is told again after a time, with the way out."""
+    """A client that cannot log in tries for ever: each kind of error is logged again after a time, with the way out."""
     seen = Seen()
     callback = seen.callback()
     refused = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: no")
@@ -75,7 +75,7 @@ def test_a_fatal_error_is_passed_on_every_time() -> None:
 
 
 def test_log_lines_that_differ_in_counts_only_are_repeats(caplog: pytest.LogCaptureFixture) -> None:
-    """They are told once for a while; lines about another broker, or of another kind, at once."""
+    """They are logged once for a while; lines about another broker, or of another kind, at once."""
     caplog.set_level(logging.INFO)
     first, second = librdkafka_logger("test-a"), librdkafka_logger("test-a")
     for number in range(4):
@@ -91,7 +91,7 @@ def test_log_lines_that_differ_in_counts_only_are_repeats(caplog: pytest.LogCapt
     assert len(caplog.records) == 503
 
 
-def test_a_line_is_told_again_after_a_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_is_logged_again_after_a_time(caplog: pytest.LogCaptureFixture) -> None:
     """So that a trouble that lasts stays in sight."""
     logger = librdkafka_logger("test-b")
     for created in (0.0, REPEAT_SECONDS - 1, REPEAT_SECONDS + 1):

@@ -13,29 +13,29 @@ class Bench:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.turned = {"poll": 0.0, "release": 0.0}
+        self.rounds = {"poll": 0.0, "release": 0.0}
         self.fatal: list[BaseException] = []
         self.hangs: list[tuple[str, int]] = []
         threads = [
-            WatchedThread("poll", lambda: self.turned["poll"], 10.0),
-            WatchedThread("release", lambda: self.turned["release"], 5.0),
+            WatchedThread("poll", lambda: self.rounds["poll"], 10.0),
+            WatchedThread("release", lambda: self.rounds["release"], 5.0),
         ]
         self.watch = Watchdog(
             threads, lambda why: self.hangs.append((why, len(self.fatal))), self.fatal.append, lambda: self.now
         )
 
-    def run(self, seconds: int, *turning: str, step: float = 1.0) -> bool:
-        """Look so many times, ``step`` apart, while these threads turn; whether a look found one that hangs."""
+    def run(self, seconds: int, *running: str, step: float = 1.0) -> bool:
+        """Look so many times, ``step`` apart, while these threads come round; whether a look found one that hangs."""
         found = False
         for _ in range(seconds):
             self.now += step
-            for name in turning:
-                self.turned[name] = self.now
+            for name in running:
+                self.rounds[name] = self.now
             found = self.watch.look() or found
         return found
 
 
-def test_threads_that_turn_are_left_alone() -> None:
+def test_threads_that_come_round_are_left_alone() -> None:
     """However long, and also when now and then one takes nearly as long as it may."""
     bench = Bench()
     for _ in range(20):
@@ -45,12 +45,12 @@ def test_threads_that_turn_are_left_alone() -> None:
     assert not bench.hangs
 
 
-@pytest.mark.parametrize(("turning", "name", "limit"), [("poll", "release", 5), ("release", "poll", 10)])
-def test_one_that_does_not_come_round_ends_the_worker(turning: str, name: str, limit: int) -> None:
-    """After its own limit; what is said names it."""
+@pytest.mark.parametrize(("running", "name", "limit"), [("poll", "release", 5), ("release", "poll", 10)])
+def test_one_that_does_not_come_round_ends_the_worker(running: str, name: str, limit: int) -> None:
+    """After its own limit; what is logged names it."""
     bench = Bench()
-    assert not bench.run(limit, turning)
-    assert bench.run(1, turning)
+    assert not bench.run(limit, running)
+    assert bench.run(1, running)
     (error,) = bench.fatal
     assert isinstance(error, ClientFailed)
     assert f"The {name} thread" in str(error)

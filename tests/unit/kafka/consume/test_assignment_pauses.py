@@ -29,15 +29,15 @@ class Consumer:
 
 
 def make() -> tuple[Any, Pauses, list[frozenset[str]]]:
-    told: list[frozenset[str]] = []
+    reported: list[frozenset[str]] = []
     consumer = Consumer()
 
     class Hooks:
         def paused(self, reasons: frozenset[str]) -> None:
-            told.append(reasons)
+            reported.append(reasons)
 
     hooks: Any = Hooks()
-    return consumer, Pauses(hooks), told
+    return consumer, Pauses(hooks), reported
 
 
 def test_resumed_is_exactly_what_was_paused() -> None:
@@ -56,7 +56,7 @@ def test_resumed_is_exactly_what_was_paused() -> None:
 
 def test_every_reason_must_be_withdrawn() -> None:
     """One alone keeps consumption paused; what is applied twice is called once."""
-    consumer, pauses, told = make()
+    consumer, pauses, reported = make()
     pauses.pause("model")
     pauses.pause("output")
     pauses.pause("model")
@@ -69,7 +69,7 @@ def test_every_reason_must_be_withdrawn() -> None:
     pauses.resume("output")
     pauses.apply(consumer, [P])
     assert consumer.paused == set()
-    assert told == [frozenset({"model"}), frozenset({"model", "output"}), frozenset({"output"}), frozenset()]
+    assert reported == [frozenset({"model"}), frozenset({"model", "output"}), frozenset({"output"}), frozenset()]
 
 
 def test_without_a_reason_nothing_is_resumed() -> None:

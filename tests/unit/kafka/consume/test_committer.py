@@ -17,7 +17,7 @@ class Answered(NamedTuple):
 
 
 class Consumer:
-    """Remembers commits; fails when told to."""
+    """Remembers commits; fails when it should."""
 
     def __init__(self) -> None:
         self.commits: list[tuple[dict[int, int], bool]] = []
@@ -124,7 +124,7 @@ def test_a_lost_partition_is_not_committed() -> None:
     assert bench.consumer.commits == []
 
 
-def test_a_last_commit_that_fails_is_told() -> None:
+def test_a_last_commit_that_fails_is_reported() -> None:
     """As a whole or for one partition: what was not committed is repeated by the partition's next owner."""
     bench = Bench()
     bench.consumer.error = KafkaError(KafkaError._TRANSPORT)
