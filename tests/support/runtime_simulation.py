@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, TopicPartition
 
-from consumer.delivery.commands import Command, Lost, Processed, Revoke
+from consumer.delivery.commands import Command, Delivered, Lost, Processed, Revoke
 from consumer.events import Outcome, Output, Partition
 from consumer.kafka.clients.observer import KafkaObserver
 from consumer.kafka.consume.poll_thread import PollSettings, PollThread
@@ -307,6 +307,7 @@ class Commands(SimpleQueue[Command]):
     def __init__(self, meanwhile: Callable[[Revoke], None], on_lost: Callable[[Lost], None]) -> None:
         self._meanwhile = meanwhile
         self._on_lost = on_lost
+        self.last: Command | None = None
 
     def get_nowait(self) -> Command:
         item = super().get_nowait()
@@ -316,6 +317,7 @@ class Commands(SimpleQueue[Command]):
 
     def put(self, item: Command, block: bool = True, timeout: float | None = None) -> None:
         super().put(item, block, timeout)
+        self.last = item
         if isinstance(item, Revoke):
             self._meanwhile(item)
 
@@ -372,6 +374,7 @@ class Runtime:
 
     def _on_records(self, records: list[SourceRecord]) -> None:
         assert not self.reasons, f"records arrive although consumption is paused for {self.reasons}"
+        assert self.commands.last == Delivered(tuple(records)), "they can be processed before the ledger knows them"
         for record in records:
             held = self.brokers.held[Partition.of(record)]
             known = self.assignment_of.setdefault((Partition.of(record), record.epoch), held)
@@ -465,6 +468,22 @@ class Runtime:
     def _state(self) -> tuple[Any, ...]:
         committed = [log.committed for log in self.brokers.logs.values()]
         return len(self.done), committed, self.source.in_flight.events, len(self.clients[-1].answers)
+
+
+def runtime_with(records: int, **settings: object) -> Runtime:
+    """Both partitions assigned, so many records in flight of the first."""
+    runtime = Runtime("key", 100, **settings)  # type: ignore[arg-type]  # the settings of any client
+    runtime.rebalance("assign")
+    deliver(runtime, records)
+    return runtime
+
+
+def deliver(runtime: Runtime, records: int) -> None:
+    for _ in range(records):
+        runtime.brokers.logs[PARTITIONS[0]].append(0, None)
+    before = len(runtime.unprocessed)
+    while len(runtime.unprocessed) < before + records:
+        runtime.source.run_once()
 
 
 def _named(partitions: list[TopicPartition]) -> list[Partition]:

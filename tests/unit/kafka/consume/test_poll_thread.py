@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from confluent_kafka import KafkaError
-from runtime_simulation import PARTITIONS, Message, Runtime
+from runtime_simulation import PARTITIONS, Message, Runtime, deliver, runtime_with
 
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.watchdog import STALLED_SECONDS
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-P, Q = PARTITIONS
-
-
-def runtime_with(records: int, **settings: object) -> Runtime:
-    """Both partitions assigned, so many records in flight of the first."""
-    runtime = Runtime("key", 100, **settings)  # type: ignore[arg-type]  # the settings of any client
-    runtime.rebalance("assign")
-    deliver(runtime, records)
-    return runtime
-
-
-def deliver(runtime: Runtime, records: int) -> None:
-    for _ in range(records):
-        runtime.brokers.logs[P].append(0, None)
-    before = len(runtime.unprocessed)
-    while len(runtime.unprocessed) < before + records:
-        runtime.source.run_once()
+P, _ = PARTITIONS
 
 
 def joined(runtime: Runtime) -> bool:
     return runtime.source.membership.joined
-
-
-def observe(runtime: Runtime, seconds: Sequence[float]) -> None:
-    runtime.source.no_longer_in_flight([], seconds)
 
 
 def fail(runtime: Runtime, code: int) -> None:
@@ -46,42 +21,6 @@ def fail(runtime: Runtime, code: int) -> None:
     words = f"Fatal error: {KafkaError(code).str()}"
     runtime.brokers.messages.append(Message(P, 0, None, KafkaError(KafkaError._FATAL, words)))
     runtime.source.run_once()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "paused", "expected"),
-    [
-        pytest.param(0.05, None, 1.0, id="fast"),
-        pytest.param(3.0, None, 6.0, id="slow"),
-        pytest.param(60.0, None, 20.0, id="slower than the most that a group should wait"),
-        pytest.param(3.0, "outage", 0.0, id="outage"),
-    ],
-)
-def test_a_revocation_waits_as_long_as_records_of_late_were_in_flight(
-    seconds: float, paused: str | None, expected: float
-) -> None:
-    """One record is stuck; how long the group waits for it depends on what the others took."""
-    runtime = runtime_with(1, revoke_seconds=20.0)
-    observe(runtime, [seconds] * 100)
-    if paused:
-        runtime.source.pause(paused)
-    runtime.rebalance("revoke", [P])
-    assert runtime.waited == [expected]
-
-
-def test_a_revocation_waits_for_a_tenth_of_the_poll_interval_at_most() -> None:
-    """A member that is silent for all of it loses every partition."""
-    runtime = runtime_with(1, revoke_seconds=20.0, **{"max.poll.interval.ms": 30_000})
-    observe(runtime, [60.0] * 100)
-    runtime.rebalance("revoke", [P])
-    assert runtime.waited == [3.0]
-
-
-def test_with_nothing_in_flight_a_revocation_does_not_wait() -> None:
-    """Also of one partition while another has something."""
-    runtime = runtime_with(1)
-    runtime.rebalance("revoke", [Q])
-    assert runtime.waited == [0.0]
 
 
 def test_a_place_in_the_group_that_is_still_taken_is_tried_again_with_a_new_client() -> None:
@@ -130,18 +69,6 @@ def test_records_polled_together_with_the_end_of_the_client_are_forgotten_with_i
     assert len(runtime.unprocessed) == 1
     assert (runtime.source.in_flight.events, runtime.source.in_flight.bytes) == (0, 0)
     assert runtime.source.epochs == {}
-
-
-def test_a_position_that_moves_back_behind_an_idle_end_is_a_new_assignment() -> None:
-    """A topic was made anew: what is committed of the old one must not hide its records."""
-    runtime = runtime_with(0)
-    runtime.brokers.logs[P].end = 5
-    runtime.run_until_idle()
-    assert runtime.brokers.logs[P].committed == 5
-    runtime.brokers.logs[P].records, runtime.brokers.logs[P].end, runtime.brokers.held[P].position = [], 0, 0
-    deliver(runtime, 1)
-    runtime.run_until_idle()
-    assert runtime.brokers.logs[P].committed == 1
 
 
 @pytest.mark.parametrize(
