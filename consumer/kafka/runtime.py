@@ -195,7 +195,7 @@ class KafkaRuntime:
             each.thread.start()
 
     def drain(self, grace_seconds: float) -> bool:
-        """Take no more records, finish those in flight within ``grace_seconds``, commit, leave the group, end.
+        """Take no more records, make those in flight durable within ``grace_seconds``, commit, leave the group, end.
 
         True when nothing was left in flight or uncommitted and all threads ended: a successor repeats nothing. It
         returns at the latest ``CLOSE_SECONDS`` (twice over) after the grace period, also when a client hangs: its

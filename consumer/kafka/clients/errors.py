@@ -74,7 +74,7 @@ def librdkafka_logger(client: str) -> logging.Logger:
     """The logger to hand to a client as ``logger=``; ``client`` is ``consumer``, ``producer`` or ``lag``.
 
     From its constructor on, the client's lines wait in a queue that its poll empties, so none reaches stderr. A client
-    that cannot connect says so at every try: a line is passed on once in ``REPEAT_SECONDS``, whatever durations and
+    that cannot connect logs it at every try: a line is passed on once in ``REPEAT_SECONDS``, whatever durations and
     counts are in it.
     """
     found = logging.getLogger(f"librdkafka.{client}")

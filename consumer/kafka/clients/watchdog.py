@@ -1,4 +1,4 @@
-"""Kafka clients that hang or get stuck: found from outside, since librdkafka does not say so.
+"""Kafka clients that hang or get stuck: found from outside, since librdkafka does not report it.
 
 ``Watchdog`` ends a worker one of whose Kafka threads never comes back from a call of its client. librdkafka's calls
 have deadlines, which its own threads keep: with 2.16 adding offsets to a transaction was seen not to return for

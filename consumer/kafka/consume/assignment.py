@@ -1,7 +1,7 @@
 """The partitions assigned to this worker: their epochs, their pauses, and their records as the worker sees them.
 
-The poll thread owns all of it. An epoch numbers one assignment of one partition, so that whatever is late (a result, a
-commit) can be told from what belongs to the current assignment.
+The poll thread owns all of it. An epoch numbers one assignment of one partition, so that a result or a
+commit that is late is not taken for one of the current assignment.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Committer:
         if failed is None:
             self._observer.committed(len(positions))
 
-    def finish(self, consumer: Consumer, leaving: Mapping[Partition, int], last: Mapping[Partition, int]) -> bool:
+    def commit_last(self, consumer: Consumer, leaving: Mapping[Partition, int], last: Mapping[Partition, int]) -> bool:
         """Assignments end: commit ``last``, and what was requested and not yet answered, and wait for the answer.
 
         Whether all of it is committed now. Otherwise the new owner starts at the commit before: records are repeated,

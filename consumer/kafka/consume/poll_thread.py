@@ -74,7 +74,7 @@ class PollThread:
     ends the thread early goes to ``on_fatal``.
 
     Other threads may call ``drain``, ``close``, ``pause``, ``resume``, ``commit`` and ``no_longer_in_flight``, read
-    ``epochs`` and ``group_metadata``, and ask its parts what they say is for any thread.
+    ``epochs`` and ``group_metadata``, and use what is for any thread in its public parts.
     """
 
     def __init__(
@@ -252,13 +252,13 @@ class PollThread:
         if failed is not None:
             self._observer.client_error("consumer", failed.name())
             self.pauses.forget()
-            self.rebalance.drop(self._assignment.epochs)  # what the group thinks of us, nobody can tell
+            self.rebalance.drop(self._assignment.epochs)  # whether the group still has us is unknown
             self.membership.refused(failed)
 
     def _hand_over(self, records: list[SourceRecord]) -> None:
         if records:
             self.in_flight.admit((Partition.of(record), record.epoch, record.size) for record in records)
-            self._commands.put(Delivered(tuple(records)))  # before anyone can finish them
+            self._commands.put(Delivered(tuple(records)))  # before anyone can process them
             self._on_records(records)
 
     def _client_error(self, error: KafkaError, partition: Partition) -> None:

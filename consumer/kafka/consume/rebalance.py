@@ -78,7 +78,7 @@ class Rebalance:
         last = self._last_offsets(leaving, min(self.clock() + budget, self.close_by))
         whole = self.in_flight.forget(self.assignment.end(leaving))
         self.pauses.unassign(consumer, leaving)
-        self.left_whole = self.committer.finish(consumer, leaving, last) and whole and self.left_whole
+        self.left_whole = self.committer.commit_last(consumer, leaving, last) and whole and self.left_whole
         self.on_revoked(leaving)
         consumer.incremental_unassign(partitions)
         self.observer.rebalanced("revoked", len(leaving))
@@ -101,7 +101,8 @@ class Rebalance:
         self.on_revoked(ended)
         self.observer.rebalanced("lost", len(ended))
         _log.warning(
-            "lost: the group took partitions away; their records in flight are read again", partitions=_fields(ended)
+            "lost partitions: the group took them away; their records in flight are read again",
+            partitions=_fields(ended),
         )
 
     def rewound(self, partition: Partition, offset: int) -> int:

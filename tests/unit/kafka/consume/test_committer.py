@@ -17,7 +17,7 @@ class Answered(NamedTuple):
 
 
 class Consumer:
-    """Remembers commits; fails when it should."""
+    """Remembers commits; fails when it is asked to."""
 
     def __init__(self) -> None:
         self.commits: list[tuple[dict[int, int], bool]] = []
@@ -106,7 +106,7 @@ def test_a_leaving_partition_gets_its_furthest_offset_in_a_last_commit() -> None
     bench.committer.request({P: (1, 5), Q: (2, 6)})
     bench.send(p0=1, p1=2)
     bench.committer.request({Q: (2, 9)})
-    assert bench.committer.finish(bench.consumer, {P: 1, Q: 2}, {P: 8})
+    assert bench.committer.commit_last(bench.consumer, {P: 1, Q: 2}, {P: 8})
     assert bench.consumer.commits[1] == ({0: 8, 1: 9}, False)
     bench.committer.on_commit(KafkaError(KafkaError._TRANSPORT), [])
     bench.now = 9.0
@@ -119,7 +119,7 @@ def test_a_lost_partition_is_not_committed() -> None:
     bench = Bench()
     bench.committer.request({P: (1, 5)})
     assert not bench.committer.forget({P: 1}), "the new owner repeats records"
-    assert bench.committer.finish(bench.consumer, {P: 1}, {})
+    assert bench.committer.commit_last(bench.consumer, {P: 1}, {})
     bench.send(p0=1)
     assert bench.consumer.commits == []
 
@@ -128,10 +128,10 @@ def test_a_last_commit_that_fails_is_reported() -> None:
     """As a whole or for one partition: what was not committed is repeated by the partition's next owner."""
     bench = Bench()
     bench.consumer.error = KafkaError(KafkaError._TRANSPORT)
-    assert not bench.committer.finish(bench.consumer, {P: 1}, {P: 8})
+    assert not bench.committer.commit_last(bench.consumer, {P: 1}, {P: 8})
     bench.consumer.error = None
     bench.consumer.refused = {1: KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)}
-    assert not bench.committer.finish(bench.consumer, {P: 1, Q: 1}, {P: 8, Q: 9})
+    assert not bench.committer.commit_last(bench.consumer, {P: 1, Q: 1}, {P: 8, Q: 9})
     assert bench.counted == [("commit_failed", "_TRANSPORT"), ("commit_failed", "TOPIC_AUTHORIZATION_FAILED")]
 
 
@@ -142,7 +142,7 @@ def test_where_everything_is_committed_nothing_is_left_to_fail() -> None:
     bench.send(p0=1)
     bench.committer.on_commit(None, [TopicPartition("in", 0, 5)])
     bench.consumer.error = KafkaError(KafkaError._TRANSPORT)
-    assert bench.committer.finish(bench.consumer, {P: 1}, {})
+    assert bench.committer.commit_last(bench.consumer, {P: 1}, {})
     assert bench.committer.forget({P: 1})
 
 

@@ -87,7 +87,10 @@ def test_each_change_is_logged_with_partitions_and_epochs() -> None:
         runtime = runtime_with(1)
         runtime.rebalance("revoke", [P])
         runtime.rebalance("lost", [Q])
-    changes = [(line["event"].partition(":")[0], line["partitions"], line["log_level"]) for line in lines]
+    changes = [
+        (line["event"].partition(":")[0].removesuffix(" partitions"), line["partitions"], line["log_level"])
+        for line in lines
+    ]
     assert changes == [
         ("assigned", {"in-0": 1}, "info"),
         ("assigned", {"in-1": 2}, "info"),
