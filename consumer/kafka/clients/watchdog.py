@@ -125,13 +125,9 @@ class StuckClientDetector:
         self._clock = clock
         self._since = math.inf
         self.look_at = -math.inf
-        """``look`` has nothing to do before this time (monotonic seconds)."""
+        """``look`` has nothing to do before this time (monotonic seconds), so it need not be called."""
         self.worked_at = clock()
         """When the client last got something done (monotonic seconds): for its owner to set."""
-
-    def works(self) -> None:
-        """The client got something done."""
-        self.worked_at = self._clock()
 
     def look(self) -> bool:
         """Whether to give the client up. To be asked while it gets nothing done; may be asked often.

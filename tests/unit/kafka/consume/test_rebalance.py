@@ -90,6 +90,7 @@ def test_each_change_is_logged_with_partitions_and_epochs() -> None:
     changes = [
         (line["event"].partition(":")[0].removesuffix(" partitions"), line["partitions"], line["log_level"])
         for line in lines
+        if isinstance(line["partitions"], dict)  # others are the release thread's
     ]
     assert changes == [
         ("assigned", {"in-0": 1}, "info"),
