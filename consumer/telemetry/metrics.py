@@ -125,9 +125,6 @@ class Metrics:
 
     # The Kafka runtime.
 
-    def delivered(self, records: int) -> None:
-        """Counted when they are processed."""
-
     def durable(self, record: SourceRecord, outcome: Outcome) -> None:
         """Every output of ``record`` is acknowledged by the brokers."""
         self._on_durable(record, outcome)

@@ -165,6 +165,7 @@ class Worker:
                 processor.too_large,
                 partial(self._on_loop, self._fatal),
                 self._metrics,
+                on_hang=partial(stacks.dump, loop=self._loop),
             )
         except (ValueError, KafkaException) as error:
             _log.error("kafka.client has settings that cannot be", reason=str(error))

@@ -37,16 +37,16 @@ def lines_about(call: Callable[[], None]) -> list[MutableMapping[str, Any]]:
 def test_a_thread_that_hangs_shows_where() -> None:
     """The outermost call comes first; the line that waits is the last of ours."""
     entered, until = threading.Event(), threading.Event()
-    thread = threading.Thread(target=hang, args=(entered, until, SECRET), name="rexstream-release", daemon=True)
+    thread = threading.Thread(target=hang, args=(entered, until, SECRET), name="hangs-in-a-test", daemon=True)
     thread.start()
     assert entered.wait(10)
     try:
         lines = lines_about(lambda: dump("a thread hangs", None))
     finally:
         until.set()
-    assert {line["thread"] for line in lines} >= {"MainThread", "rexstream-release"}
+    assert {line["thread"] for line in lines} >= {"MainThread", "hangs-in-a-test"}
     assert {line["reason"] for line in lines} == {"a thread hangs"}
-    (stack,) = [line["stack"] for line in lines if line["thread"] == "rexstream-release"]
+    (stack,) = [line["stack"] for line in lines if line["thread"] == "hangs-in-a-test"]
     ours = [place for place in stack if __file__ in place]
     assert len(ours) == 1
     assert ours[0].startswith(f"{__file__}:{hang.__code__.co_firstlineno + 2} ")
