@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +11,8 @@ from consumer.config.secrets import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from consumer.config.problems import KeyPath
 
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(gt=0)]
@@ -204,3 +207,38 @@ class Config(Section):
     dead_letter: DeadLetterConfig = DeadLetterConfig()
     limits: LimitsConfig = LimitsConfig()
     observability: ObservabilityConfig = ObservabilityConfig()
+
+
+class Key(NamedTuple):
+    """A key of the tree, or what an element of its list is."""
+
+    type: Any
+    """Without ``Annotated`` and ``| None``; None where there is no such key."""
+    optional: bool
+
+
+def key_at(path: KeyPath) -> Key:
+    """The key at ``path``, in which a list's elements go by their numbers."""
+    return KEYS.get(tuple(0 if isinstance(part, int) else part for part in path), Key(None, optional=False))
+
+
+def is_section(kind: Any) -> TypeGuard[type[Section]]:
+    """Whether a key's type is a section of the tree."""
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _keys(path: KeyPath, kind: Any) -> Iterator[tuple[KeyPath, Key]]:
+    optional = False
+    while get_origin(kind) in (Annotated, Union, UnionType):
+        optional = optional or NoneType in get_args(kind)
+        kind = next(part for part in get_args(kind) if part is not NoneType)
+    yield path, Key(kind, optional)
+    if is_section(kind):
+        for name, field in kind.model_fields.items():
+            yield from _keys((*path, name), field.annotation)
+    elif get_origin(kind) is tuple:
+        yield from _keys((*path, 0), get_args(kind)[0])
+
+
+KEYS: dict[KeyPath, Key] = dict(_keys((), Config))
+"""Every key of the tree by its path, sections and the whole tree among them; elements of lists have the number 0."""
