@@ -74,7 +74,7 @@ def command(
 
     from consumer.local.catalog import Catalog, find_models
     from consumer.local.model_server import ModelServer, usable_cpus
-    from consumer.local.refusal import Refusal
+    from consumer.local.servable import Refusal
     from consumer.telemetry.logs import configure_logging
 
     configure_logging("info", worker=f"serve-{os.getpid()}")

@@ -1,4 +1,8 @@
-"""The models that a server has, by name: looking versions up, following the disk, taking a new list of models."""
+"""The models that a server has, by name: which versions lie on disk and are to be served, and by whom a call is run.
+
+The command makes a ``Catalog`` of the models it finds, the model server asks it for the version of each call, polls it
+to follow the disk, and hands it the list of models of a HandleReloadConfig request, which ``read_config`` reads.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import structlog
 
-from consumer.local.refusal import Refusal
-from consumer.local.servable import Servable, State, servable_not_found
+from consumer.local.servable import Refusal, Servable, State, servable_not_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +22,10 @@ if TYPE_CHECKING:
 
     from consumer.local.servable import Model
 
+log = structlog.stdlib.get_logger(__name__)
 
-# Which versions of a model lie on disk, and which of them should be served. Pure but for listing a folder.
+Labels = dict[str, dict[str, int]]
+"""Model name to label to version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +38,9 @@ class VersionPolicy:
     def choose(self, found: Mapping[int, Path]) -> dict[int, Path]:
         """The versions to serve out of those found, newest first."""
         newest_first = sorted(found, reverse=True)
-        if self.specific is not None:
-            chosen = [version for version in newest_first if version in self.specific]
-        else:
-            chosen = newest_first[: self.latest]
-        return {version: found[version] for version in chosen}
+        if self.specific is None:
+            return {version: found[version] for version in newest_first[: self.latest]}
+        return {version: found[version] for version in newest_first if version in self.specific}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +73,6 @@ def find_models(folder: Path) -> list[ModelSource]:
     return [
         ModelSource(child.name, child) for child in sorted(folder.iterdir()) if child.is_dir() and find_versions(child)
     ]
-
-
-log = structlog.stdlib.get_logger(__name__)
-
-Labels = dict[str, dict[str, int]]
-"""Model name to label to version."""
 
 
 class Catalog:
@@ -121,7 +118,7 @@ class Catalog:
     def poll(self) -> None:
         """Bring what is served in line with what lies on disk."""
         with self._changing:
-            self._settle()
+            self._update()
 
     def replace(self, sources: Sequence[ModelSource], labels: Mapping[str, Mapping[str, int]]) -> None:
         """Serve this list of models instead. Returns when its new models are available; raises Refusal if one is not.
@@ -143,38 +140,36 @@ class Catalog:
             self._sources = tuple(sources)
             added = {source.name: Servable(source.name, self._load) for source in sources}
             self._servables = {**added, **self._servables}
-            self._settle()
+            self._update()
             self.require_available(new)
 
     def require_available(self, names: Sequence[str]) -> None:
         """Raise Refusal (UNKNOWN), with the errors of their versions, unless each of these models has a version."""
-        missing = [name for name in names if not self._servables[name].available()]
-        if not missing:
-            return
-        reasons = [
-            f"{{name: {name} version: {number}}} due to error: {error}"
-            for name in missing
-            for number, _, error in self.states(name)
-            if error is not None
-        ]
-        raise Refusal(
-            grpc.StatusCode.UNKNOWN,
-            f"{len(missing)} model(s) did not become available: {', '.join(missing)} "
-            f"{{{', '.join(reasons) or 'no version found'}}}",
-        )
+        if missing := [name for name in names if not self._servables[name].available()]:
+            reasons = [
+                f"{{name: {name} version: {number}}} due to error: {error}"
+                for name in missing
+                for number, _, error in self.states(name)
+                if error is not None
+            ]
+            raise Refusal(
+                grpc.StatusCode.UNKNOWN,
+                f"{len(missing)} model(s) did not become available: {', '.join(missing)} "
+                f"{{{', '.join(reasons) or 'no version found'}}}",
+            )
 
     def close(self) -> None:
         """Unload everything that no call is using."""
         with self._changing:
             self._sources = ()
-            self._settle()
+            self._update()
 
-    def _settle(self) -> None:
+    def _update(self) -> None:
         listed = {source.name: source for source in self._sources}
         for name, servable in self._servables.items():
             source = listed.get(name)
             if source is None:
-                servable.settle({})
+                servable.serve({})
                 continue
             try:
                 found = find_versions(source.base_path)
@@ -182,10 +177,8 @@ class Catalog:
                 # A folder that is gone for a moment (a remount, a rename) unloads nothing.
                 log.warning("model folder cannot be read", model=name, path=str(source.base_path), error=str(error))
                 continue
-            servable.settle(source.policy.choose(found))
+            servable.serve(source.policy.choose(found))
 
-
-# A ModelServerConfig message to the list of models that it asks for.
 
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -19,7 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import consumer
 from consumer.config.shipped import shipped
 from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable, look_up
-from consumer.kafka.tools.reader import headers_of
+from consumer.kafka.tools.reader import Tail, headers_of
+from consumer.kafka.tools.sender import NewRecord, Sender
 from consumer.local.demo_summary import Seen, WorkerNumbers
 from consumer.local.partition_budget import PartitionBudget, PartitionFull
 from consumer.local.processes import Child, ChildError
@@ -27,7 +29,7 @@ from consumer.local.processes import Child, ChildError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from consumer.local.demo_events import DemoEvent
+    from consumer.local.demo_summary import DemoEvent
 
 INPUT, OUTPUT, DEAD = "reviews.raw", "reviews.extracted", "reviews.dead"
 MODEL = "rexuninlu"
@@ -57,7 +59,7 @@ class Demo:
         self._logs = folder / "logs"
         self._logs.mkdir(parents=True, exist_ok=True)
         self._children = ExitStack()
-        self._worker: Child | None = None
+        self._worker: Child
 
     def __enter__(self) -> Demo:
         return self
@@ -111,54 +113,27 @@ class Demo:
             partitions = [budget.admit(event.key.encode(), event.value) for event in events]
         except (ClusterUnreachable, TopicUnusable, PartitionFull) as error:
             raise ChildError(f"nothing was sent to {INPUT}: {error}") from error
-        producer = ck.Producer({"bootstrap.servers": broker, "enable.idempotence": True, "linger.ms": 5})
-        refused: list[str] = []
-
-        def delivered(error: ck.KafkaError | None, message: ck.Message) -> None:
-            if error is not None:
-                refused.append(f"{message.key()!r}: {error}")
-
-        for event, partition in zip(events, partitions, strict=True):
-            producer.produce(
-                INPUT,
-                value=event.value,
-                key=event.key,
-                partition=partition,
-                on_delivery=delivered,
-            )
-            producer.poll(0)
-        if left := producer.flush(30):
-            refused.append(f"{left} events were not acknowledged within 30 s")
-        if refused:
-            raise ChildError(f"the broker did not take every event: {'; '.join(refused[:3])}")
+        sender = Sender(broker, INPUT, timeout=30)
+        places = zip(events, partitions, strict=True)
+        sender.send(NewRecord(event.key, event.key.encode(), event.value, (), number) for event, number in places)
+        if failures := sender.finish().failures:
+            raise ChildError(f"the broker did not take every event: {'; '.join(failures[:3])}")
 
     def collect(self, broker: str, expected: int, progress: Callable[[int], None]) -> Seen:
         """Read results and dead letters until ``expected`` came; raises ChildError when none comes for a minute."""
-        reader = ck.Consumer(
-            {"bootstrap.servers": broker, "group.id": "rexstream-demo", "auto.offset.reset": "earliest"}
-        )
         seen = Seen()
-        try:
-            partitions = [
-                ck.TopicPartition(topic, partition, ck.OFFSET_BEGINNING)
-                for topic in (OUTPUT, DEAD)
-                for partition in reader.list_topics(topic, timeout=10).topics[topic].partitions
-            ]
-            reader.assign(partitions)
-            last = time.monotonic()
+        last = time.monotonic()
+        with Tail(broker, (OUTPUT, DEAD), "beginning") as tail:
             while (count := len(seen.results) + len(seen.dead_letters)) < expected:
-                message = reader.poll(0.1)
-                if message is not None and not message.error():
+                if message := tail.poll(0.1):
                     _note(seen, message)
                     last = time.monotonic()
                     progress(len(seen.results) + len(seen.dead_letters))
-                elif self._worker is not None:
+                else:
                     self._worker.require_running()
                 if time.monotonic() - last > self.STALL_SECONDS:
-                    tail = self._worker.last_lines() if self._worker else ""
-                    raise ChildError(f"{count} of {expected} outcomes came, then none for a minute{tail}")
-        finally:
-            reader.close()
+                    end = self._worker.last_lines()
+                    raise ChildError(f"{count} of {expected} outcomes came, then none for a minute{end}")
         return seen
 
     def worker_numbers(self, http: str) -> WorkerNumbers:
@@ -180,7 +155,7 @@ class Demo:
 
     def stop_worker(self) -> None:
         """Drain. Raises ChildError when the worker does not end cleanly."""
-        if self._worker is not None and (code := self._worker.stop()) != 0:
+        if (code := self._worker.stop()) != 0:
             raise ChildError(f"the worker ended with exit code {code}{self._worker.last_lines()}")
 
 
@@ -219,26 +194,19 @@ def _fingerprint(checkpoint: Path) -> str:
     """Changes with the checkpoint and with the code that exports it."""
     digest = hashlib.sha256()
     code = Path(consumer.__file__).parent
-    for path in (
-        *sorted(checkpoint.iterdir()),
-        *sorted((code / "model").glob("*.py")),
-        code / "extraction/contract.py",
-    ):
+    model = sorted((code / "model").glob("*.py"))
+    for path in (*sorted(checkpoint.iterdir()), *model, code / "extraction/contract.py"):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
 def _address_in(output: str) -> str | None:
-    """The address in the model server's ready line, once it has printed it."""
-    for line in output.splitlines():
-        if line.startswith('{"address"') or '"ready"' in line:
-            return str(json.loads(line)["address"])
-    return None
+    """The address in the model server's first line on standard output, once it has printed it."""
+    lines = (line for line in output.splitlines() if line.startswith('{"address"'))
+    return next((str(json.loads(line)["address"]) for line in lines), None)
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

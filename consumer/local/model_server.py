@@ -18,7 +18,7 @@ import structlog
 
 from consumer.local.catalog import read_config
 from consumer.local.predict import predict
-from consumer.local.refusal import Refusal
+from consumer.local.servable import Refusal
 from consumer.serving import descriptors
 
 if TYPE_CHECKING:

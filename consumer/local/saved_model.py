@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
 from consumer.local.predict import predict
-from consumer.local.refusal import Refusal
+from consumer.local.servable import Refusal
 from consumer.serving.descriptors import PredictionLog, SignatureDef
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 MAX_WARMUP_RECORDS = 1000
+_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 tf.get_logger().setLevel("ERROR")  # its deprecation notes are about the very interface that the real server uses
 
@@ -104,6 +105,7 @@ def _warmup_records(folder: Path) -> Iterator[Any]:
 
 def _refusal(error: Exception, what: str) -> Refusal:
     if isinstance(error, tf.errors.OpError):
-        return Refusal.numbered(error.error_code, error.message)
+        # TensorFlow's error numbers are gRPC's.
+        return Refusal(_BY_NUMBER.get(error.error_code, grpc.StatusCode.UNKNOWN), error.message)
     code = grpc.StatusCode.NOT_FOUND if isinstance(error, OSError) else grpc.StatusCode.UNKNOWN
     return Refusal(code, f"{what}: {type(error).__name__}: {error}")

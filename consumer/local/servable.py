@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 import structlog
 
-from consumer.local.refusal import Refusal
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
@@ -26,6 +24,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+class Refusal(Exception):  # noqa: N818 - an answer that is not OK, worded as TensorFlow Serving words it
+    """A gRPC status other than OK, with TensorFlow Serving's text for the case."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(f"{code.name}: {message}")
+        self.code = code
+        self.message = message
 
 
 class State(IntEnum):
@@ -65,7 +72,7 @@ class _Version:
 
 
 class Servable:
-    """All versions that one model name has had. ``settle`` is for one thread at a time; all else is thread-safe."""
+    """All versions that one model name has had. ``serve`` is for one thread at a time; all else is thread-safe."""
 
     def __init__(self, name: str, load: Callable[[Path], Model]) -> None:
         self.name = name
@@ -89,33 +96,33 @@ class Servable:
         Raises Refusal (NOT_FOUND) when it does not answer calls.
         """
         with self._lock:
-            ready = [n for n, v in self._versions.items() if v.state is State.AVAILABLE and number in (None, n)]
+            ready = {
+                n: v.model
+                for n, v in self._versions.items()
+                if v.state is State.AVAILABLE and v.model is not None and number in (None, n)
+            }
             if not ready:
                 raise servable_not_found(self.name, number)
             chosen = max(ready)
             version = self._versions[chosen]
             version.calls += 1
-            model = version.model
-        if model is None:
-            raise AssertionError(f"version {chosen} of {self.name} is available without a model")
         try:
-            yield chosen, model
+            yield chosen, ready[chosen]
         finally:
             with self._lock:
                 version.calls -= 1
             self._close_if_idle(chosen, version)
 
-    def settle(self, wanted: Mapping[int, Path]) -> None:
+    def serve(self, wanted: Mapping[int, Path]) -> None:
         """Load the wanted versions that are missing, then unload the others once one of the wanted is available."""
         for number, path in wanted.items():
             version = self._versions.get(number)
             if version is None or (version.state is State.END and version.error is None):
-                version = _Version()
                 with self._lock:
-                    self._versions[number] = version
-                self._bring_up(number, version, path)
-            elif version.error is not None and _files(path) != version.files_at_error:
-                self._bring_up(number, version, path)
+                    self._versions[number] = version = _Version()
+            elif version.error is None or _files(path) == version.files_at_error:
+                continue
+            self._bring_up(number, version, path)
         if wanted and not set(wanted) & set(self.available()):
             return  # what is there, however old, is better than nothing
         for number in set(self.available()) - set(wanted):

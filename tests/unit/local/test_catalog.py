@@ -9,8 +9,7 @@ import grpc
 import pytest
 
 from consumer.local.catalog import Catalog, ModelSource, VersionPolicy
-from consumer.local.refusal import Refusal
-from consumer.local.servable import State
+from consumer.local.servable import Refusal, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from consumer.local.catalog import ModelSource, VersionPolicy, read_config
-from consumer.local.refusal import Refusal
+from consumer.local.servable import Refusal
 from consumer.serving.descriptors import HANDLE_RELOAD_CONFIG
 
 
