@@ -9,8 +9,8 @@ import grpc
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
+from consumer.local.catalog import Refusal
 from consumer.local.predict import predict
-from consumer.local.servable import Refusal
 from consumer.serving.descriptors import PredictionLog, SignatureDef
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ tf.get_logger().setLevel("ERROR")  # its deprecation notes are about the very in
 
 
 class SavedModel:
-    """Implements ``consumer.local.servable.Model``. Thread-safe; calls run side by side."""
+    """Implements ``consumer.local.catalog.Model``. Thread-safe; calls run side by side."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         """Load it and run its warm-up records. ``threads`` counts for the process: the first model decides.
