@@ -6,10 +6,8 @@ import hashlib
 import json
 import socket
 import time
-import urllib.error
 import urllib.request
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,15 +34,6 @@ MODEL = "rexuninlu"
 
 # A proxy that the environment names cannot reach this machine's loopback.
 _LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where the parts of the running demo listen."""
-
-    broker: str
-    model_server: str
-    http: str
 
 
 class Demo:
@@ -93,15 +82,15 @@ class Demo:
         server.wait_until(lambda: _address_in(server.output()) is not None, self.START_SECONDS)
         return addresses.read_text().strip(), _address_in(server.output()) or ""
 
-    def start_worker(self, broker: str, model_server: str, models: Path) -> Addresses:
-        """``rexstream run`` on a configuration file that is written for this run; returns when it is ready."""
+    def start_worker(self, broker: str, model_server: str, models: Path) -> str:
+        """``rexstream run`` on a configuration file that is written for this run; its HTTP address once it is ready."""
         http = f"127.0.0.1:{_free_port()}"
         path = self._folder / "config.yaml"
         path.write_text(yaml.safe_dump(_configuration(broker, model_server, models, http), allow_unicode=True))
         _create_topics(broker)
         self._worker = self._start("run", "--config", str(path))
-        self._worker.wait_until(lambda: _status_code(f"http://{http}/readyz") == 200, self.START_SECONDS)
-        return Addresses(broker, model_server, http)
+        self._worker.wait_until(lambda: _is_ready(f"http://{http}/readyz"), self.START_SECONDS)
+        return http
 
     def send(self, broker: str, events: Sequence[DemoEvent]) -> None:
         """Produce all events; returns when the broker has acknowledged every one.
@@ -217,11 +206,8 @@ def _get(url: str) -> str:
         return str(response.read().decode())
 
 
-def _status_code(url: str) -> int:
+def _is_ready(url: str) -> bool:
     try:
-        with _LOOPBACK.open(url, timeout=5) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return 0
+        return bool(_get(url))
+    except OSError:  # an answer other than 200 among them
+        return False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Group
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from consumer.config.shipped import shipped
@@ -108,24 +108,15 @@ def broken_events() -> list[DemoEvent]:
 
 def missing(samples: Sequence[DemoEvent], broken: Sequence[DemoEvent], seen: Seen, dropped: int) -> list[str]:
     """What should have arrived and did not, one line each; empty when the run is whole."""
-    lines = [
-        f"no {task} result for {event.key}"
-        for event in samples
-        for task in TASKS
-        if (event.key, task) not in seen.results
+    wanted = [(event.key, task) for event in samples for task in TASKS]
+    letters = {event.key: event.fault for event in broken if event.value is not None}
+    nulls = len(broken) - len(letters)
+    return [
+        *(f"no {task} result for {key}" for key, task in wanted if (key, task) not in seen.results),
+        *(f"no dead letter for {key} ({fault})" for key, fault in letters.items() if key not in seen.dead_letters),
+        *(f"{key} is a dead letter but was not broken" for key in seen.dead_letters.keys() - {e.key for e in broken}),
+        *([f"{dropped} null values were counted as dropped, {nulls} were sent"] if dropped != nulls else []),
     ]
-    lines += [
-        f"no dead letter for {event.key} ({event.fault})"
-        for event in broken
-        if event.value is not None and event.key not in seen.dead_letters
-    ]
-    lines += [
-        f"{key} is a dead letter but was not broken" for key in seen.dead_letters.keys() - {e.key for e in broken}
-    ]
-    nulls = sum(event.value is None for event in broken)
-    if dropped != nulls:
-        lines.append(f"{dropped} null values were counted as dropped, {nulls} were sent")
-    return lines
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
@@ -153,9 +144,8 @@ def numbers_table(samples: int, seconds: float, seen: Seen, worker: WorkerNumber
         ("windows per review", f"{sum(calls) / samples:.2f}", "model rows, all tasks and levels"),
         ("worker memory", f"{worker.rss_bytes / 2**20:.0f} MiB", "resident, at the end"),
     ]
-    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
-    for style in ("bold", "cyan", "dim"):
-        table.add_column(style=style)
+    columns = (Column(style=style) for style in ("bold", "cyan", "dim"))
+    table = Table(*columns, box=box.SIMPLE, show_header=False, pad_edge=False)
     for row in rows:
         table.add_row(*row)
     return table
@@ -163,9 +153,8 @@ def numbers_table(samples: int, seconds: float, seen: Seen, worker: WorkerNumber
 
 def dead_letter_table(broken: Iterable[DemoEvent], seen: Seen) -> Table:
     """What was broken on purpose and what the worker said about it."""
-    table = Table(box=box.SIMPLE_HEAD, title="Broken on purpose", title_justify="left", title_style="bold")
-    for column in ("sent", "outcome", "reason"):
-        table.add_column(column, overflow="fold")
+    columns = (Column(name, overflow="fold") for name in ("sent", "outcome", "reason"))
+    table = Table(*columns, box=box.SIMPLE_HEAD, title="Broken on purpose", title_justify="left", title_style="bold")
     for event in broken:
         if event.value is None:
             table.add_row(event.fault, "dropped", "[dim]a null value says nothing; it is counted[/]")
@@ -181,17 +170,22 @@ def dead_letter_table(broken: Iterable[DemoEvent], seen: Seen) -> Table:
 
 def reviews_table(samples: Sequence[DemoEvent], texts: Mapping[str, str], seen: Seen, rows: int) -> Table:
     """Some reviews with what was extracted; what the model got wrong is marked with what is right."""
-    table = Table(box=box.SIMPLE_HEAD, title="What was extracted", title_justify="left", title_style="bold")
-    table.add_column("review", ratio=5, overflow="fold")
-    table.add_column("category", ratio=2)
-    table.add_column("sentiment", ratio=2)
-    table.add_column("aspect → opinion", ratio=4, overflow="fold")
+    table = Table(
+        Column("review", ratio=5, overflow="fold"),
+        Column("category", ratio=2),
+        Column("sentiment", ratio=2),
+        Column("aspect → opinion", ratio=4, overflow="fold"),
+        box=box.SIMPLE_HEAD,
+        title="What was extracted",
+        title_justify="left",
+        title_style="bold",
+    )
     for event in samples[:: max(1, len(samples) // rows)][:rows]:
         text = texts[event.key].replace("\n", " ")
         table.add_row(
             Text(text if len(text) <= 80 else text[:79] + "…"),
-            _verdict(seen, event, "category"),
-            _verdict(seen, event, "sentiment"),
+            _compared(seen, event, "category"),
+            _compared(seen, event, "sentiment"),
             _aspects(seen.results.get((event.key, "product_features"))),
         )
     return table
@@ -202,7 +196,7 @@ def _label(seen: Seen, key: str, task: str) -> str | None:
     return result["extractions"][0][0]["type"] if result and result["extractions"] else None
 
 
-def _verdict(seen: Seen, event: DemoEvent, task: str) -> Text:
+def _compared(seen: Seen, event: DemoEvent, task: str) -> Text:
     found, gold = _label(seen, event.key, task) or "-", event.labels[task]
     if found == gold:
         return Text(found, style="green")
