@@ -39,8 +39,11 @@ def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Orig
 
 def find_warnings(config: Config, origin: Origin) -> list[Problem]:
     """What can work, and probably is not meant."""
-    found = [Problem(dotted(path), None, what, fix) for failed, path, what, fix in _doubtful(config) if failed]
-    return [*found, *security_warnings(config, origin)]
+    unsafe = security_warnings(config, origin)
+    return [
+        *(Problem(dotted(path), None, what, fix) for failed, path, what, fix in _doubtful(config) if failed),
+        *(Problem(dotted(path), origin(path), what, fix) for failed, path, what, fix in unsafe if failed),
+    ]
 
 
 def _doubtful(config: Config) -> Iterator[Check]:
@@ -91,16 +94,24 @@ def _tasks(config: Config, known: Mapping[str, Task]) -> Iterator[Check]:
             if task in route.tasks[:number]:
                 yield True, path, f"{task} is listed twice", "list it once"
             elif task == INLINE:
-                what = f"{INLINE} is the name of schemas that come with events"
-                yield True, path, what, "leave it out, they always run"
+                yield (
+                    True,
+                    path,
+                    f"{INLINE} is the name of schemas that come with events",
+                    "leave it out, they always run",
+                )
             elif task not in known:
                 guess = nearest(task, known)
                 fix = f"did you mean {guess}?" if guess else f"choose among {', '.join(sorted(known))}"
                 yield True, path, f"there is no task {task}", f"{fix} (own task files go into a folder of tasks_dirs)"
             else:
                 for key, size in _size(known[task].schema).items():
-                    what = f"the schema of {task} has {size}, more than limits.{key}, so every event would fail"
-                    yield size > getattr(config.limits, key), path, what, f"raise limits.{key} to {size}"
+                    yield (
+                        size > getattr(config.limits, key),
+                        path,
+                        f"the schema of {task} has {size}, more than limits.{key}, so every event would fail",
+                        f"raise limits.{key} to {size}",
+                    )
 
 
 def _size(schema: SchemaTree) -> dict[str, int]:
@@ -118,8 +129,12 @@ def _topics(config: Config, known: Collection[str]) -> Iterator[Check]:
     dead: KeyPath = ("delivery", "dead_letter_topic")
     letters = config.delivery.dead_letter_topic
     yield _is_topic(dead, letters)
-    what = f"{letters} is also an input, so dead letters would be read and fail for ever"
-    yield letters in inputs, dead, what, "use another topic"
+    yield (
+        letters in inputs,
+        dead,
+        f"{letters} is also an input, so dead letters would be read and fail for ever",
+        "use another topic",
+    )
     for index, route in enumerate(config.routes):
         yield _is_topic(("routes", index, "input"), route.input)
         path: KeyPath = ("routes", index, "output")
@@ -129,10 +144,18 @@ def _topics(config: Config, known: Collection[str]) -> Iterator[Check]:
         topics = _topics_of(route, known)
         for topic in sorted(topics):
             yield _is_topic(path, topic)
-            what = f"results would go to {topic}, which is an input"
-            yield topic in inputs, path, what, "use a topic that no route reads"
-        what = f"results would go to {letters}, the dead-letter topic"
-        yield letters in topics, path, what, "use another topic"
+            yield (
+                topic in inputs,
+                path,
+                f"results would go to {topic}, which is an input",
+                "use a topic that no route reads",
+            )
+        yield (
+            letters in topics,
+            path,
+            f"results would go to {letters}, the dead-letter topic",
+            "use another topic",
+        )
 
 
 def _topics_of(route: RouteConfig, known: Collection[str]) -> set[str]:
@@ -160,8 +183,12 @@ def _is_topic(path: KeyPath, topic: str) -> Check:
 
 def _model_and_limits(config: Config) -> Iterator[Check]:
     model, limits = config.model, config.limits
-    what = "version and label are both set, and each chooses the version"
-    yield model.version is not None and model.label is not None, ("model", "version"), what, "keep one of them"
+    yield (
+        model.version is not None and model.label is not None,
+        ("model", "version"),
+        "version and label are both set, and each chooses the version",
+        "keep one of them",
+    )
     if model.tls is not None:
         yield key_pair(("model", "tls"), model.tls)
     yield (
@@ -173,11 +200,18 @@ def _model_and_limits(config: Config) -> Iterator[Check]:
     http = config.observability.http
     address = ADDRESS.fullmatch(http)
     path: KeyPath = ("observability", "http")
-    what = f"{http!r} is not host:port"
-    yield address is None and bool(http), path, what, "write 127.0.0.1:9464, or an empty string for none"
-    if address is not None:
-        what = f"{http!r} has a port above 65535"
-        yield int(address["port"]) > 65_535, path, what, "choose 0 to 65535; 0 takes a free port"
+    yield (
+        address is None and http != "",
+        path,
+        f"{http!r} is not host:port",
+        "write 127.0.0.1:9464, or an empty string for none",
+    )
+    yield (
+        address is not None and int(address["port"]) > 65_535,
+        path,
+        f"{http!r} has a port above 65535",
+        "choose 0 to 65535; 0 takes a free port",
+    )
 
 
 def _registry(registry: RegistryConfig) -> Iterator[Check]:
@@ -188,19 +222,35 @@ def _registry(registry: RegistryConfig) -> Iterator[Check]:
     if url is None:
         for key in (*given, *tls):
             yield True, (*section, key), "is set without kafka.registry.url", "set the url or remove it"
-        what = "is false without kafka.registry.url"
-        yield not registry.auto_register, (*section, "auto_register"), what, "set the url or remove it"
+        yield (
+            not registry.auto_register,
+            (*section, "auto_register"),
+            "is false without kafka.registry.url",
+            "set the url or remove it",
+        )
         return
     known = url.startswith(("http://", "https://", "mock://"))
     yield not known, (*section, "url"), "is not an http or https address", "write it as http://host:8081"
     for key in tls:
-        what = "is for TLS, but the url is not https"
-        yield known and not url.startswith("https://"), (*section, key), what, "write the url as https://host:8081"
+        yield (
+            known and not url.startswith("https://"),
+            (*section, key),
+            "is for TLS, but the url is not https",
+            "write the url as https://host:8081",
+        )
     yield len(given) == 1, name, "username and password_file belong together", "set both or neither"
-    what = "is set, and the url holds credentials too"
-    yield len(given) == 2 and "@" in url, name, what, "remove those from the url"
-    what = "has a colon, which ends a name in HTTP's basic scheme"
-    yield ":" in (registry.username or ""), name, what, "use another name"
+    yield (
+        len(given) == 2 and "@" in url,
+        name,
+        "is set, and the url holds credentials too",
+        "remove those from the url",
+    )
+    yield (
+        ":" in (registry.username or ""),
+        name,
+        "has a colon, which ends a name in HTTP's basic scheme",
+        "use another name",
+    )
     yield key_pair(section, registry)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consumer.config.problems import Problem, dotted
+from consumer.config.problems import dotted
 from consumer.config.secrets import HIDDEN, is_secret, shown
 
 if TYPE_CHECKING:
@@ -87,22 +87,29 @@ def security_checks(kafka: KafkaConfig, origin: Origin) -> Iterator[Check]:
         yield secret and _from_flag(origin(path)), path, _ON_COMMAND_LINE, f"set {_variable(key)} instead"
 
 
-def security_warnings(config: Config, origin: Origin) -> Iterator[Problem]:
+def security_warnings(config: Config, origin: Origin) -> Iterator[Check]:
     """What can work and is not safe."""
     security = config.kafka.security
-    if security.protocol == "sasl_plaintext":
-        read = "the records and the password" if security.mechanism == "PLAIN" else "the records"
-        what = f"lets everyone on the way read {read}"
-        yield Problem("kafka.security.protocol", origin(("kafka", "security", "protocol")), what, "use sasl_ssl")
+    yield (
+        security.protocol == "sasl_plaintext",
+        ("kafka", "security", "protocol"),
+        f"lets everyone on the way read the records{' and the password' if security.mechanism == 'PLAIN' else ''}",
+        "use sasl_ssl",
+    )
     for key, value in config.kafka.client.items():
         path: KeyPath = ("kafka", "client", key)
-        if str(value).strip().lower() in _UNVERIFIED.get(key, ()):
-            what = f"is {value}, so whoever answers at the brokers' address is sent the records and the login"
-            fix = "remove it, and name the authority of the brokers' certificates in kafka.security.ca_file"
-            yield Problem(dotted(path), origin(path), what, fix)
-        if is_secret(path) and not _from_environment(origin(path)):
-            what = "is a secret in the configuration file"
-            yield Problem(dotted(path), origin(path), what, f"set {_variable(key)} instead, or use kafka.security")
+        yield (
+            str(value).strip().lower() in _UNVERIFIED.get(key, ()),
+            path,
+            f"is {value}, so whoever answers at the brokers' address is sent the records and the login",
+            "remove it, and name the authority of the brokers' certificates in kafka.security.ca_file",
+        )
+        yield (
+            is_secret(path) and not _from_environment(origin(path)),
+            path,
+            "is a secret in the configuration file",
+            f"set {_variable(key)} instead, or use kafka.security",
+        )
 
 
 def key_pair(section: KeyPath, files: SecurityConfig | RegistryConfig | ModelTlsConfig) -> Check:

@@ -37,15 +37,11 @@ def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
     lines: dict[KeyPath, int] = {}
     problems: list[Problem] = []
     try:
-        loader = yaml.SafeLoader(content)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return None, {}
-            problems += _walk(node, (), path.name, lines, frozenset())
-            value = None if problems else loader.construct_document(node)
-        finally:
-            loader.dispose()
+        node = yaml.compose(content, yaml.SafeLoader)
+        if node is None:
+            return None, {}
+        problems += _walk(node, (), path.name, lines, frozenset())
+        value = None if problems else yaml.SafeLoader("").construct_document(node)
     except yaml.MarkedYAMLError as error:
         # The error's own text quotes the line, which may hold a password, and so may an undefined alias or tag.
         place = f"{path.name}:{error.problem_mark.line + 1}" if error.problem_mark else path.name
