@@ -72,14 +72,12 @@ def _add_file(layers: Layers, path: Path) -> None:
     except ConfigError as error:
         layers.problems.extend(error.problems)
         return
-    if value is None:
-        return
-    if not isinstance(value, dict):
+    if isinstance(value, dict):
+        layers.origins.update({key: f"{path.name}:{line}" for key, line in lines.items()})
+        layers.tree = _frozen_lists(_without_empty_sections(layers, value, ()))
+    elif value is not None:
         what = "is not a mapping of sections"
         layers.problems.append(Problem(str(path), path.name, what, "start with a section such as kafka:"))
-        return
-    layers.origins.update({key: f"{path.name}:{line}" for key, line in lines.items()})
-    layers.tree = _frozen_lists(_without_empty_sections(layers, value, ()))
 
 
 def _without_empty_sections(layers: Layers, value: dict[str, Any], path: KeyPath) -> dict[str, Any]:
@@ -158,8 +156,8 @@ def _put(layers: Layers, path: KeyPath, value: Any, origin: str) -> None:
         what = "leads through a key that is neither a section nor an element of a list"
         layers.problems.append(Problem(dotted(path), origin, what, "compare with `rexstream config print`"))
         return
-    layers.origins = {key: place for key, place in layers.origins.items() if key[: len(path)] != path}
-    layers.origins.update(dict.fromkeys(_paths_in(value, path), origin))
+    kept = {key: place for key, place in layers.origins.items() if key[: len(path)] != path}
+    layers.origins = {**kept, **dict.fromkeys(_paths_in(value, path), origin)}
 
 
 def _paths_in(value: Any, path: KeyPath) -> Iterator[KeyPath]:

@@ -18,7 +18,7 @@ from consumer.extraction.task import INLINE
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from consumer.config.tree import Config, RegistryConfig, RouteConfig
+    from consumer.config.tree import Config, RegistryConfig
     from consumer.extraction.task import SchemaTree, Task
 
 
@@ -141,7 +141,8 @@ def _topics(config: Config, known: Collection[str]) -> Iterator[Check]:
         if fault := _template_fault(route.output):
             yield True, path, fault, "{task} is the only placeholder, for example reviews.extracted.{task}"
             continue
-        topics = _topics_of(route, known)
+        # Every topic that a result can go to: events may name any known task, or bring a schema of their own.
+        topics = {output_topic(route.output, task) for task in {*route.tasks, *known}} | {plain_topic(route.output)}
         for topic in sorted(topics):
             yield _is_topic(path, topic)
             yield (
@@ -156,11 +157,6 @@ def _topics(config: Config, known: Collection[str]) -> Iterator[Check]:
             f"results would go to {letters}, the dead-letter topic",
             "use another topic",
         )
-
-
-def _topics_of(route: RouteConfig, known: Collection[str]) -> set[str]:
-    """Every topic that a result of this route can go to: events may name any known task, or bring a schema."""
-    return {output_topic(route.output, task) for task in {*route.tasks, *known}} | {plain_topic(route.output)}
 
 
 def _template_fault(template: str) -> str | None:

@@ -87,7 +87,10 @@ class Demo:
         http = f"127.0.0.1:{_free_port()}"
         path = self._folder / "config.yaml"
         path.write_text(yaml.safe_dump(_configuration(broker, model_server, models, http), allow_unicode=True))
-        _create_topics(broker)
+        # The embedded broker makes a topic when it is first asked about it.
+        producer = ck.Producer({"bootstrap.servers": broker})
+        for topic in (INPUT, OUTPUT, DEAD):
+            producer.list_topics(topic, timeout=10)
         self._worker = self._start("run", "--config", str(path))
         self._worker.wait_until(lambda: _is_ready(f"http://{http}/readyz"), self.START_SECONDS)
         return http
@@ -170,13 +173,6 @@ def _note(seen: Seen, message: ck.Message) -> None:
     seen.doubled += key in seen.results
     seen.results[key] = result
     seen.latencies_ms.append(message.timestamp()[1] - result["record"]["timestamp"])
-
-
-def _create_topics(broker: str) -> None:
-    """The embedded broker makes a topic when it is first asked about it."""
-    producer = ck.Producer({"bootstrap.servers": broker})
-    for topic in (INPUT, OUTPUT, DEAD):
-        producer.list_topics(topic, timeout=10)
 
 
 def _fingerprint(checkpoint: Path) -> str:

@@ -223,12 +223,10 @@ def accuracy_lines(samples: Sequence[DemoEvent], seen: Seen) -> list[str]:
             for event in judged
             if _label(seen, event.key, task) != event.labels[task]
         )
-        errors = sum(wrong.values())
+        right = len(judged) - wrong.total()
         common = ", ".join(f"{gold} read as {found} ({n})" for (gold, found), n in wrong.most_common(3))
-        share = 1 - errors / len(judged)
-        lines.append(
-            f"{task}: {len(judged) - errors} of {len(judged)} right ({share:.0%})" + (f"; {common}" if wrong else "")
-        )
+        share = f"{right} of {len(judged)} right ({right / len(judged):.0%})"
+        lines.append(f"{task}: {share}; {common}" if wrong else f"{task}: {share}")
     with_opinion = sum(
         any(len(path) == 2 for path in seen.results[event.key, "product_features"]["extractions"])
         for event in samples

@@ -118,14 +118,11 @@ class ModelServer:
 
     def _status(self, request: Any) -> Any:
         spec = _spec(request)
-        states = self._catalog.states(spec.name)
-        if spec.HasField("version"):
-            states = [entry for entry in states if entry[0] == spec.version.value]
-            missing = f"Could not find version {spec.version.value} of model {spec.name}"
-        else:
-            missing = f"Could not find any versions of model {spec.name}"
+        one = spec.HasField("version")
+        states = [state for state in self._catalog.states(spec.name) if not one or state[0] == spec.version.value]
         if not states:
-            raise Refusal(grpc.StatusCode.NOT_FOUND, missing)
+            asked = f"version {spec.version.value}" if one else "any versions"
+            raise Refusal(grpc.StatusCode.NOT_FOUND, f"Could not find {asked} of model {spec.name}")
         response = descriptors.GET_MODEL_STATUS.response()
         for number, state, error in states:
             entry = response.model_version_status.add(version=number, state=int(state))

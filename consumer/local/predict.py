@@ -117,9 +117,8 @@ def parse(alias: str, proto: Any) -> NDArray[Any]:
     shape = shape_of(proto)
     encoding = ENCODINGS.get(proto.dtype)
     unreadable = Refusal(_INVALID, f"tensor parsing error: {alias}")
-    if proto.dtype == 0 or proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
-        raise unreadable
-    if math.prod(max(size, 1) for size in shape) >= _MOST_VALUES:
+    impossible = any(size < 0 for size in shape) or math.prod(max(size, 1) for size in shape) >= _MOST_VALUES
+    if proto.dtype == 0 or proto.tensor_shape.unknown_rank or impossible:
         raise unreadable
     if encoding is None or proto.dtype == BFLOAT16:
         raise _not_carried(alias)

@@ -6,6 +6,7 @@ import gzip
 import json
 import sys
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
@@ -44,18 +45,15 @@ class ReviewLines:
 
     def __iter__(self) -> Iterator[NewRecord]:
         """Raises OSError when the file cannot be read, EOFError or zlib.error when a gzip file is damaged."""
-        count = 0
-        for cycle in range(1, self.repeat + 1):
-            with _open(self.path) as lines:
-                for number, line in enumerate(lines, 1):
-                    if self.limit is not None and count >= self.limit:
-                        return
-                    content = line.rstrip(b"\r\n")
-                    if not content.strip():
-                        continue
-                    if record := self._record(number, cycle, content):
-                        count += 1
-                        yield record
+        records = (record for cycle in range(1, self.repeat + 1) for record in self._records(cycle))
+        return islice(records, self.limit)
+
+    def _records(self, cycle: int) -> Iterator[NewRecord]:
+        with _open(self.path) as lines:
+            for number, line in enumerate(lines, 1):
+                content = line.rstrip(b"\r\n")
+                if content.strip() and (record := self._record(number, cycle, content)):
+                    yield record
 
     def _record(self, number: int, cycle: int, content: bytes) -> NewRecord | None:
         label = f"line {number}" if cycle == 1 else f"line {number} (time {cycle})"
