@@ -1,7 +1,7 @@
-"""Files with certificates, keys and passwords, looked at before a client is made of them.
+"""Files with certificates, keys and passwords, checked before a client is made of them.
 
-What librdkafka, gRPC and HTTP libraries say of a bad one comes late, names no setting, and may quote it. Files are read
-once; a renewed one takes effect when its client is made again.
+Used for the brokers, the registry and the model server: their libraries report a bad file late, without the setting's
+name, and may quote what is in it. Files are read once; a renewed one takes effect when its client is made again.
 """
 
 from __future__ import annotations

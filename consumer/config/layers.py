@@ -1,4 +1,7 @@
-"""Where configuration comes from: a file, then the environment, then ``--set`` flags. The later wins."""
+"""Where configuration comes from: a file, then the environment, then ``--set`` flags. The later wins.
+
+``consumer.config.loading`` calls ``gather`` and checks the merged tree.
+"""
 
 from __future__ import annotations
 
@@ -97,9 +100,14 @@ def _without_empty_sections(layers: Layers, value: dict[str, Any], path: KeyPath
 
 def _refuse_empty_section(layers: Layers, path: KeyPath, origin: str | None) -> None:
     """Empty could mean off, or on with the defaults. The only such section, model.tls, is no place to guess."""
-    what = "has nothing below it, which may mean TLS and may mean none"
-    fix = "write {} for TLS with public authorities, or remove it"
-    layers.problems.append(Problem(dotted(path), origin, what, fix))
+    layers.problems.append(
+        Problem(
+            dotted(path),
+            origin,
+            "has nothing below it, which may mean TLS and may mean none",
+            "write {} for TLS with public authorities, or remove it",
+        )
+    )
 
 
 def _frozen_lists(value: Any) -> Any:
@@ -135,9 +143,14 @@ def _add_text(layers: Layers, path: KeyPath, text: str, origin: str) -> None:
         try:
             value = yaml.safe_load(text)
         except (yaml.YAMLError, *CONSTRUCTOR_ERRORS):
-            what = f"the text of {len(text)} characters is not YAML"
-            fix = 'write it as YAML or JSON, for example \'["a", "b"]\''
-            layers.problems.append(Problem(dotted(path), origin, what, fix))
+            layers.problems.append(
+                Problem(
+                    dotted(path),
+                    origin,
+                    f"the text of {len(text)} characters is not YAML",
+                    'write it as YAML or JSON, for example \'["a", "b"]\'',
+                )
+            )
             return
     _put(layers, path, _frozen_lists(value), origin)
 

@@ -1,4 +1,7 @@
-"""Load the configuration: merge its sources, check every key, check the combinations, report all that is wrong."""
+"""Load the configuration: merge its sources, check every key, check the combinations, report all that is wrong.
+
+Every command that takes ``--config`` calls ``load``.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A valid configuration with its tasks, where each key that was set came from, and what is worth a warning."""
+    """A valid configuration with its tasks, where each key that was set came from, and the warnings."""
 
     config: Config
     tasks: Mapping[str, Task]
@@ -41,7 +44,7 @@ def load_config(path: str | None, environ: Mapping[str, str], overrides: Sequenc
 
 
 def load(path: str | None, environ: Mapping[str, str], overrides: Sequence[str] = ()) -> Loaded:
-    """As ``load_config``, with the tasks, origins and warnings that it came upon."""
+    """As ``load_config``, with the tasks, the origin of each key that was set, and the warnings."""
     layers = gather(path, environ, overrides)
     problems = list(layers.problems)
     try:
@@ -70,8 +73,9 @@ def _translated(detail: ErrorDetails, layers: Layers) -> Problem:
     path: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
     key, origin = dotted(path), layers.origin(path)
     if detail["type"] == "extra_forbidden":
-        what = f"there is no such key (its value is {kind_of(detail['input'])})"
-        return Problem(key, origin, what, _suggestion(path))
+        return Problem(
+            key, origin, f"there is no such key (its value is {kind_of(detail['input'])})", _suggestion(path)
+        )
     if detail["type"] == "missing":
         return Problem(key, layers.origin(path[:-1]), "is not set and has no default", "add it")
     wanted = _WANTED.get(detail["type"])
@@ -82,7 +86,7 @@ def _translated(detail: ErrorDetails, layers: Layers) -> Problem:
 
 def _described(path: KeyPath, value: Any) -> str:
     kind = kind_of(value)
-    # A value under a key of free form may be a secret whatever its name says.
+    # A value under a key of free form may be a secret whatever its name is.
     hidden = is_secret(path) or path[:2] == ("kafka", "client") or isinstance(value, (dict, list, tuple))
     return kind if hidden or value in (None, "") else f"{kind} ({str(value)[:60]})"
 

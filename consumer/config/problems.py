@@ -1,4 +1,4 @@
-"""What is wrong with a configuration or a task file, said in a way that leads to the fix."""
+"""Problems of a configuration or a task file: which key, where it was set, what is wrong, and how to mend it."""
 
 from __future__ import annotations
 

@@ -32,12 +32,12 @@ _CLIENT_KEYS = {
     "ssl.keystore.location": "key_file",
     "ssl.keystore.password": "key_password_file",
 }
-"""librdkafka key -> the key of ``kafka.security`` that says the same."""
+"""librdkafka key -> the key of ``kafka.security`` for the same thing."""
 _UNVERIFIED = {
     "enable.ssl.certificate.verification": ("false", "f", "0"),
     "ssl.endpoint.identification.algorithm": ("none",),
 }
-"""librdkafka key -> the values with which TLS takes anyone for the brokers."""
+"""librdkafka key -> the values with which TLS does not check that it talks to the brokers."""
 _ON_COMMAND_LINE = "is given on the command line, which every user of this machine can read"
 
 

@@ -2,7 +2,7 @@
 
 It keeps everything in memory, drops the oldest records of a partition beyond about 4 MB without a word, and answers
 transactions without carrying them out. Good for trying things out and for fast tests of at-least-once delivery;
-nothing about exactly-once can be seen on it (``consumer.kafka.clients.cluster`` tells it apart from a real one).
+nothing about exactly-once can be seen on it (``consumer.kafka.clients.cluster`` recognises it).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
 
 
 class EmbeddedBrokerError(Exception):
-    """The broker could not be started; the message says why and what to use in its place."""
+    """The broker could not be started. The message has the reason and what to use in its place."""
 
 
 class EmbeddedBroker:
@@ -71,7 +71,7 @@ class EmbeddedBroker:
         self._library = _librdkafka()
         error = ctypes.create_string_buffer(_ERROR_BYTES)
         settings = self._library.rd_kafka_conf_new()
-        # The handle only hosts the cluster and never connects: it need not say that it has no bootstrap.servers.
+        # The handle only hosts the cluster and never connects: no warning is needed that it has no bootstrap.servers.
         self._library.rd_kafka_conf_set(settings, b"log_level", b"3", error, _ERROR_BYTES)
         self._handle = self._library.rd_kafka_new(_PRODUCER, settings, error, _ERROR_BYTES)
         if not self._handle:

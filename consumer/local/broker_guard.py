@@ -1,7 +1,7 @@
 """Stands before the embedded broker and refuses what it would lose: no partition is given more than PARTITION_BYTES.
 
 The mock cluster drops the oldest records of a full partition without a word. A reader that watched it would come too
-late: a producer on this machine writes hundreds of megabytes a second. So clients are told the guard's own ports, and
+late: a producer on this machine writes hundreds of megabytes a second. So clients are given the guard's own ports, and
 each Produce request is counted before the broker sees it. All else passes through untouched.
 """
 

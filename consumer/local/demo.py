@@ -1,4 +1,7 @@
-"""The demo: every part of the pipeline as a process of its own, on this machine, and an audit of what came out."""
+"""The demo: every part of the pipeline as a process of its own on this machine, run by ``rexstream demo``.
+
+It starts the parts, sends the events, and reads every outcome; ``consumer.local.demo_summary`` audits and draws them.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +35,11 @@ if TYPE_CHECKING:
 INPUT, OUTPUT, DEAD = "reviews.raw", "reviews.extracted", "reviews.dead"
 MODEL = "rexuninlu"
 
-# A proxy that the environment names cannot reach this machine's loopback.
 _LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Opens no proxy: one that the environment names cannot reach this machine's loopback."""
 
 
-class Demo:
+class Demo(ExitStack):
     """The parts of the demo in the order in which they are needed. A context manager that stops what it started."""
 
     START_SECONDS = 120.0
@@ -44,20 +47,14 @@ class Demo:
 
     def __init__(self, folder: Path) -> None:
         """``folder`` takes the exported model, kept for the next time, and this run's logs and configuration."""
+        super().__init__()
         self._folder = folder
         self._logs = folder / "logs"
         self._logs.mkdir(parents=True, exist_ok=True)
-        self._children = ExitStack()
         self._worker: Child
 
-    def __enter__(self) -> Demo:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._children.close()
-
     def _start(self, *arguments: str) -> Child:
-        return self._children.enter_context(Child(arguments, self._logs / f"{arguments[0]}.log"))
+        return self.enter_context(Child(arguments, self._logs / f"{arguments[0]}.log"))
 
     def export_model(self) -> tuple[Path, bool]:
         """The demo model as a SavedModel: the folder that the server polls, and whether it was exported just now."""
@@ -98,7 +95,7 @@ class Demo:
     def send(self, broker: str, events: Sequence[DemoEvent]) -> None:
         """Produce all events; returns when the broker has acknowledged every one.
 
-        Raises ChildError, before the first is produced, when the embedded broker has no room for all of them.
+        Raises ChildError, before the first is produced, when the embedded broker cannot hold all of them.
         """
         try:
             budget = PartitionBudget(look_up(broker, INPUT).partitions)
@@ -129,7 +126,7 @@ class Demo:
         return seen
 
     def worker_numbers(self, http: str) -> WorkerNumbers:
-        """What the worker says of itself on /metrics and /status."""
+        """The worker's own figures, from /metrics and /status."""
         samples = {
             (sample.name, sample.labels.get("outcome", "")): sample.value
             for family in text_string_to_metric_families(_get(f"http://{http}/metrics"))
@@ -192,9 +189,9 @@ def _address_in(output: str) -> str | None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def _get(url: str) -> str:

@@ -32,7 +32,7 @@ class DemoEvent:
     value: bytes | None
     fault: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
-    """The sample's own category and sentiment, to say afterwards what the model got wrong."""
+    """The sample's own category and sentiment, to compare with the model's."""
 
 
 @dataclass(slots=True)
@@ -152,12 +152,12 @@ def numbers_table(samples: int, seconds: float, seen: Seen, worker: WorkerNumber
 
 
 def dead_letter_table(broken: Iterable[DemoEvent], seen: Seen) -> Table:
-    """What was broken on purpose and what the worker said about it."""
+    """What was broken on purpose, and the reason that its dead letter gives."""
     columns = (Column(name, overflow="fold") for name in ("sent", "outcome", "reason"))
     table = Table(*columns, box=box.SIMPLE_HEAD, title="Broken on purpose", title_justify="left", title_style="bold")
     for event in broken:
         if event.value is None:
-            table.add_row(event.fault, "dropped", "[dim]a null value says nothing; it is counted[/]")
+            table.add_row(event.fault, "dropped", "[dim]a null value has nothing to extract; it is counted[/]")
             continue
         headers = seen.dead_letters.get(event.key, {})
         table.add_row(
@@ -249,18 +249,18 @@ def summary(
     rows: int,
 ) -> RenderableType:
     """The closing page of the demo."""
-    honest = "\n".join(accuracy_lines(samples, seen))
     scores = [fact["score"] for result in seen.results.values() for path in result["extractions"] for fact in path]
     return Group(
         reviews_table(samples, texts, seen, rows),
         dead_letter_table(broken, seen),
         Panel(
             Text(
-                f"{honest}\nThe demo model has 4.4 M parameters and was trained on shop reviews alone; the mean score "
-                f"of its facts is {mean(scores) if scores else 0:.2f}. What it gets wrong is the model's doing, not "
-                "the pipeline's: the published checkpoint takes its place with one `rexstream export`."
+                "\n".join(accuracy_lines(samples, seen))
+                + "\nThe demo model has 4.4 M parameters and was trained on shop reviews alone; the mean score of its "
+                f"facts is {mean(scores) if scores else 0:.2f}. What it gets wrong is the model's fault, not the "
+                "pipeline's: the published checkpoint takes its place with one `rexstream export`."
             ),
-            title="honestly",
+            title="accuracy",
             title_align="left",
             border_style="dim",
         ),

@@ -1,4 +1,7 @@
-"""Keeps a sender from overfilling the embedded broker, which silently drops the oldest records of a full partition."""
+"""Keeps a sender from overfilling the embedded broker, which silently drops the oldest records of a full partition.
+
+``rexstream send`` and the demo count what they are about to send; ``consumer.local.broker_guard`` counts what arrives.
+"""
 
 from __future__ import annotations
 

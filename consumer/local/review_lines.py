@@ -1,4 +1,4 @@
-"""Files of reviews, a line each, as records to produce: JSON objects (JSONL) or plain text, gzipped or not."""
+"""Files of reviews, a line each, as records for ``rexstream send``: JSON objects (JSONL) or plain text, also gzipped."""
 
 from __future__ import annotations
 

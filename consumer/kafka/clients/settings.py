@@ -26,7 +26,7 @@ PREFETCH_KBYTES = 16_384
 
 MESSAGE_BYTES = 32 * 1024 * 1024
 """Largest record the producer hands to the broker. A dead letter holds its input whole, so this lies far above any
-input topic's max.message.bytes: the broker, not the client, says what is too large for a topic."""
+input topic's max.message.bytes: the broker, not the client, decides what is too large for a topic."""
 
 QUEUE_KBYTES = 131_072
 """Bound of the producer's queue; larger than ``MESSAGE_BYTES``, or such a record would never fit into it."""
