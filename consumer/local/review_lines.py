@@ -1,4 +1,4 @@
-"""Files of reviews, a line each, as records for ``rexstream send``: JSON objects (JSONL) or plain text, also gzipped."""
+"""Files of reviews, a line each, as records for ``rexstream send``: JSON objects (JSONL) or text, gzipped or not."""
 
 from __future__ import annotations
 
