@@ -26,6 +26,8 @@ from pathlib import Path
 from socketserver import TCPServer
 from typing import Any, NamedTuple
 
+from consumer.config.names import ADDRESS
+
 Probe = Callable[[], tuple[bool, Mapping[str, object]]]
 """Whether the answer is yes, and further fields of it, ready for JSON."""
 
@@ -135,7 +137,7 @@ class HttpServer(ThreadingHTTPServer):
 
 def parse_address(address: str) -> tuple[str, int]:
     """Host and port of ``host:port`` or ``[v6]:port``. Raises ValueError with examples for anything else."""
-    match = re.fullmatch(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]+)):(?P<port>\d{1,5})", address)
+    match = ADDRESS.fullmatch(address)
     if match is None or int(match["port"]) > 65_535:
         raise ValueError(
             f"HTTP address {address!r} is not host:port; write 127.0.0.1:9464, [::1]:9464, or 0.0.0.0:9464 for every "
