@@ -12,7 +12,7 @@ else
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: install demo test kafka chaos lint house bench clean help
+.PHONY: install demo test kafka chaos lint docs house bench clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -57,6 +57,9 @@ lint: .venv/.dev  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/.dev  ## write docs/configuration.md from the configuration tree
+	@PYTHONPATH=tests $(BIN)/python -m house.configuration_doc
 
 house: .venv/.dev  ## the size and shape of the code in figures (ARGS=--files names what is counted)
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m house $(ARGS)

@@ -33,8 +33,7 @@ def command(rows: int) -> None:
       rexstream demo
     """  # noqa: D301 - click wants the backspace character itself
     from consumer.local.demo import Demo
-    from consumer.local.demo_events import broken_events, sample_events
-    from consumer.local.demo_summary import TASKS, missing, summary
+    from consumer.local.demo_summary import TASKS, broken_events, missing, sample_events, summary
     from consumer.local.processes import ChildError
 
     console = Console()
@@ -50,8 +49,8 @@ def command(rows: int) -> None:
                 broker, model_server = demo.start_servers(models)
                 done(f"Kafka protocol on {broker} (in memory), TensorFlow Serving's API on {model_server}")
             with _step(console, "worker") as done:
-                addresses = demo.start_worker(broker, model_server, models)
-                done(f"ready; watch it on http://{addresses.http}/")
+                http = demo.start_worker(broker, model_server, models)
+                done(f"ready; watch it on http://{http}/")
             started = time.monotonic()
             with _step(console, "producer") as done:
                 demo.send(broker, [*broken[:6], *samples, *broken[6:]])
@@ -59,7 +58,7 @@ def command(rows: int) -> None:
             with _progress(console, expected) as advance:
                 seen = demo.collect(broker, expected, advance)
             seconds = time.monotonic() - started
-            numbers = demo.worker_numbers(addresses.http)
+            numbers = demo.worker_numbers(http)
             with _step(console, "worker") as done:
                 demo.stop_worker()
                 done("drained, committed, left the group")

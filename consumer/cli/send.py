@@ -106,12 +106,12 @@ def command(
     from consumer.kafka.clients.cluster import look_up
     from consumer.kafka.tools.sender import Sender
     from consumer.local.partition_budget import PartitionBudget
-    from consumer.local.review_lines import STDIN, LineOptions, ReviewLines
+    from consumer.local.review_lines import STDIN, ReviewLines
 
     path = path or _shipped_reviews()
     if path == STDIN and repeat > 1:
         raise click.UsageError("--repeat needs a file: standard input can be read only once")
-    lines = ReviewLines(path, LineOptions(line_format, key_field or None, id_field, headers), repeat, limit)
+    lines = ReviewLines(path, line_format, key_field or None, id_field, headers, repeat, limit)
     with exit_codes():
         servers, client = cluster(config_file, overrides, bootstrap_servers)
         found = look_up(servers, topic, client=client, timeout=timeout)

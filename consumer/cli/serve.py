@@ -72,9 +72,9 @@ def command(
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: sys.exit(0))
 
-    from consumer.local.catalog import Catalog, find_models
+    from consumer.local.catalog import Catalog, Refusal
+    from consumer.local.model_folders import find_models
     from consumer.local.model_server import ModelServer, usable_cpus
-    from consumer.local.refusal import Refusal
     from consumer.telemetry.logs import configure_logging
 
     configure_logging("info", worker=f"serve-{os.getpid()}")

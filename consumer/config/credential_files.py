@@ -1,12 +1,13 @@
-"""Files with certificates, keys and passwords, looked at before a client is made of them.
+"""Files with certificates, keys and passwords, checked before a client is made of them.
 
-What librdkafka, gRPC and HTTP libraries say of a bad one comes late, names no setting, and may quote it. Files are read
-once; a renewed one takes effect when its client is made again.
+Used for the brokers, the registry and the model server: their libraries report a bad file late, without the setting's
+name, and may quote what is in it. Files are read once; a renewed one takes effect when its client is made again.
 """
 
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -31,13 +32,9 @@ def read_certificates(setting: str, file: str) -> bytes:
     """The content of a file with one or more certificates in PEM form. Raises CredentialFileError."""
     content = _content(setting, file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
+    with suppress(OSError, ValueError):  # SSLError is an OSError
         context.load_verify_locations(cafile=file)
-    except (OSError, ValueError):  # SSLError is an OSError
-        found = 0
-    else:
-        found = context.cert_store_stats()["x509"]
-    if not found:
+    if not context.cert_store_stats()["x509"]:
         what = "has no certificate in PEM form (-----BEGIN CERTIFICATE-----)"
         raise CredentialFileError(f"{setting} {file} {what}; name a file that has, or convert it with openssl x509")
     return content
@@ -71,8 +68,8 @@ def read_pair(
             what, fix = "has no private key in PEM form that fits", "name the key that the certificate was made for"
         if password is not None:
             fix += " and the key's password"
-        told = f" ({reason})" if reason else ""
-        raise CredentialFileError(f"{key_setting} {key_file} {what} {setting} {file}{told}; {fix}") from None
+        where = f"{setting} {file} ({reason})" if reason else f"{setting} {file}"
+        raise CredentialFileError(f"{key_setting} {key_file} {what} {where}; {fix}") from None
     return certificate, key
 
 

@@ -1,23 +1,24 @@
-"""Where configuration comes from: a file, then the environment, then ``--set`` flags. The later wins."""
+"""Where configuration comes from: a file, then the environment, then ``--set`` flags. The later wins.
+
+``consumer.config.loading`` calls ``gather`` and checks the merged tree.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_origin
 
 import yaml
-from pydantic import BaseModel
 
 from consumer.config.problems import ConfigError, KeyPath, Problem, dotted
 from consumer.config.secrets import is_secret
-from consumer.config.tree import Config
+from consumer.config.tree import Config, is_section, key_at
 from consumer.config.yaml import CONSTRUCTOR_ERRORS, read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 PREFIX = "REXSTREAM_"
 CONFIG_FILE_VARIABLE = "REXSTREAM_CONFIG"
@@ -55,62 +56,17 @@ def gather(path: str | None, environ: Mapping[str, str], overrides: Sequence[str
     if path is not None:
         _add_file(layers, Path(path))
     for name in sorted(environ, key=lambda name: (name.count("__"), name)):
-        if not name.startswith(PREFIX) or name == CONFIG_FILE_VARIABLE:
-            continue
-        if name.startswith("REXSTREAM_TEST_") or _SERVICE_LINK.fullmatch(name):
-            continue
-        _add_text(layers, _path_of_variable(name), environ[name], name)
+        foreign = name == CONFIG_FILE_VARIABLE or name.startswith("REXSTREAM_TEST_") or _SERVICE_LINK.fullmatch(name)
+        if name.startswith(PREFIX) and not foreign:
+            _add_text(layers, _path_of(name.removeprefix(PREFIX).lower(), "__"), environ[name], name)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
             # Not echoed: a flag that lost its equals sign may be a bare password.
             layers.problems.append(Problem("--set", "flag", "has no key=value", "write --set model.target=host:8500"))
         else:
-            _add_text(layers, _path_of_flag(key.strip()), value, f"--set {key.strip()}")
+            _add_text(layers, _path_of(key.strip(), "."), value, f"--set {key.strip()}")
     return layers
-
-
-def annotation_at(path: KeyPath) -> Any:
-    """The type of the key at ``path``; None when there is no such key."""
-    annotation: Any = Config
-    for part in path:
-        annotation = _plain(annotation)
-        if is_model(annotation):
-            known = annotation.model_fields.get(part) if isinstance(part, str) else None
-            if known is None:
-                return None
-            annotation = known.annotation
-        elif get_origin(annotation) is tuple and isinstance(part, int):
-            annotation = get_args(annotation)[0]
-        elif get_origin(annotation) is dict:
-            annotation = Any
-        else:
-            return None
-    return _plain(annotation)
-
-
-def is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
-    """Whether a type is a section of the tree."""
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _plain(annotation: Any) -> Any:
-    """Strip ``Annotated`` and ``| None``."""
-    while True:
-        origin = get_origin(annotation)
-        if origin is Annotated:
-            annotation = get_args(annotation)[0]
-        elif origin in (Union, UnionType):
-            annotation = next(part for part in get_args(annotation) if part is not NoneType)
-        else:
-            return annotation
-
-
-def _may_be_none(path: KeyPath) -> bool:
-    parent = annotation_at(path[:-1]) if len(path) > 1 else Config
-    if not is_model(parent):
-        return False
-    return NoneType in get_args(parent.model_fields[str(path[-1])].annotation)
 
 
 def _add_file(layers: Layers, path: Path) -> None:
@@ -119,36 +75,39 @@ def _add_file(layers: Layers, path: Path) -> None:
     except ConfigError as error:
         layers.problems.extend(error.problems)
         return
-    if value is None:
-        return
-    if not isinstance(value, dict):
+    if isinstance(value, dict):
+        layers.origins.update({key: f"{path.name}:{line}" for key, line in lines.items()})
+        layers.tree = _frozen_lists(_without_empty_sections(layers, value, ()))
+    elif value is not None:
         what = "is not a mapping of sections"
         layers.problems.append(Problem(str(path), path.name, what, "start with a section such as kafka:"))
-        return
-    layers.origins.update({key: f"{path.name}:{line}" for key, line in lines.items()})
-    layers.tree = _frozen_lists(_without_empty_sections(layers, value, ()))
 
 
 def _without_empty_sections(layers: Layers, value: dict[str, Any], path: KeyPath) -> dict[str, Any]:
     """A section whose keys are all commented out reads as null and means its defaults, unless it is off by default."""
     kept: dict[str, Any] = {}
-    for key, item in value.items():
-        here = (*path, key)
-        annotation = annotation_at(here)
+    for name, item in value.items():
+        here = (*path, name)
+        key = key_at(here)
         if isinstance(item, dict):
-            kept[key] = _without_empty_sections(layers, item, here)
-        elif item is None and is_model(annotation) and _may_be_none(here):
+            kept[name] = _without_empty_sections(layers, item, here)
+        elif item is None and is_section(key.type) and key.optional:
             _refuse_empty_section(layers, here, layers.origins.get(here))
-        elif item is not None or not (get_origin(annotation) is dict or is_model(annotation)):
-            kept[key] = item
+        elif item is not None or not (get_origin(key.type) is dict or is_section(key.type)):
+            kept[name] = item
     return kept
 
 
 def _refuse_empty_section(layers: Layers, path: KeyPath, origin: str | None) -> None:
     """Empty could mean off, or on with the defaults. The only such section, model.tls, is no place to guess."""
-    what = "has nothing below it, which may mean TLS and may mean none"
-    fix = "write {} for TLS with public authorities, or remove it"
-    layers.problems.append(Problem(dotted(path), origin, what, fix))
+    layers.problems.append(
+        Problem(
+            dotted(path),
+            origin,
+            "has nothing below it, which may mean TLS and may mean none",
+            "write {} for TLS with public authorities, or remove it",
+        )
+    )
 
 
 def _frozen_lists(value: Any) -> Any:
@@ -160,47 +119,40 @@ def _frozen_lists(value: Any) -> Any:
     return value
 
 
-def _path_of_variable(name: str) -> KeyPath:
-    parts = name.removeprefix(PREFIX).lower().split("__")
+def _path_of(name: str, separator: str) -> KeyPath:
+    parts = name.split(separator)
     if tuple(parts[:2]) == _CLIENT and len(parts) > 2:
+        key = ".".join(parts[2:])
         # librdkafka's names have dots, which a variable cannot have.
-        return (*_CLIENT, ".".join(parts[2:]).replace("_", "."))
-    return tuple(map(_key_or_index, parts))
-
-
-def _path_of_flag(key: str) -> KeyPath:
-    parts = key.split(".")
-    if tuple(parts[:2]) == _CLIENT and len(parts) > 2:
-        return (*_CLIENT, ".".join(parts[2:]))
-    return tuple(map(_key_or_index, parts))
-
-
-def _key_or_index(part: str) -> str | int:
-    return int(part) if re.fullmatch("[0-9]{1,4}", part) else part
+        return (*_CLIENT, key if separator == "." else key.replace("_", "."))
+    return tuple(int(part) if re.fullmatch("[0-9]{1,4}", part) else part for part in parts)
 
 
 def _add_text(layers: Layers, path: KeyPath, text: str, origin: str) -> None:
-    try:
-        value = _value_of(path, text)
-    except (yaml.YAMLError, *CONSTRUCTOR_ERRORS):
-        fix = 'write it as YAML or JSON, for example \'["a", "b"]\''
-        layers.problems.append(Problem(dotted(path), origin, f"the text of {len(text)} characters is not YAML", fix))
-        return
-    if not text.strip() and is_model(annotation_at(path)) and _may_be_none(path):
-        _refuse_empty_section(layers, path, origin)
-        return
-    _put(layers, path, _frozen_lists(value), origin)
-
-
-def _value_of(path: KeyPath, text: str) -> Any:
-    annotation = annotation_at(path)
+    key = key_at(path)
     if path[:2] == _CLIENT and len(path) > 2:
         # librdkafka reads text itself, and a password of digits must not become a number.
-        return text
-    if annotation is str:
+        value: Any = text
+    elif key.type is str:
         # A password may be the word null, and an empty one is no password that was forgotten on purpose.
-        return None if text in ("", "null", "~") and _may_be_none(path) and not is_secret(path) else text
-    return yaml.safe_load(text)
+        value = None if text in ("", "null", "~") and key.optional and not is_secret(path) else text
+    elif not text.strip() and is_section(key.type) and key.optional:
+        _refuse_empty_section(layers, path, origin)
+        return
+    else:
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, *CONSTRUCTOR_ERRORS):
+            layers.problems.append(
+                Problem(
+                    dotted(path),
+                    origin,
+                    f"the text of {len(text)} characters is not YAML",
+                    'write it as YAML or JSON, for example \'["a", "b"]\'',
+                )
+            )
+            return
+    _put(layers, path, _frozen_lists(value), origin)
 
 
 def _put(layers: Layers, path: KeyPath, value: Any, origin: str) -> None:
@@ -217,18 +169,14 @@ def _put(layers: Layers, path: KeyPath, value: Any, origin: str) -> None:
         what = "leads through a key that is neither a section nor an element of a list"
         layers.problems.append(Problem(dotted(path), origin, what, "compare with `rexstream config print`"))
         return
-    layers.origins = {key: place for key, place in layers.origins.items() if key[: len(path)] != path}
-    layers.origins.update(dict.fromkeys(_paths_in(value, path), origin))
+    kept = {key: place for key, place in layers.origins.items() if key[: len(path)] != path}
+    layers.origins = {**kept, **dict.fromkeys(_paths_in(value, path), origin)}
 
 
 def _paths_in(value: Any, path: KeyPath) -> Iterator[KeyPath]:
     yield path
-    items: Iterable[tuple[str | int, Any]] = ()
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, tuple):
-        items = enumerate(value)
-    for key, item in items:
+    pairs = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, tuple) else ())
+    for key, item in pairs:
         yield from _paths_in(item, (*path, key))
 
 

@@ -1,23 +1,25 @@
-"""Load the configuration: merge its sources, check every key, check the combinations, report all that is wrong."""
+"""Load the configuration: merge its sources, check every key, check the combinations, report all that is wrong.
+
+Every command that takes ``--config`` calls ``load``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_origin
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from consumer.config.layers import Layers, annotation_at, gather, is_model
+from consumer.config.layers import Layers, gather
 from consumer.config.problems import ConfigError, KeyPath, Problem, dotted, kind_of, nearest
 from consumer.config.rules import find_problems, find_warnings
 from consumer.config.secrets import is_secret
 from consumer.config.task_files import load_tasks
-from consumer.config.tree import Config
+from consumer.config.tree import KEYS, Config, is_section, key_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from pydantic import BaseModel
     from pydantic_core import ErrorDetails
 
     from consumer.extraction.task import Task
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A valid configuration with its tasks, where each key that was set came from, and what is worth a warning."""
+    """A valid configuration with its tasks, where each key that was set came from, and the warnings."""
 
     config: Config
     tasks: Mapping[str, Task]
@@ -42,7 +44,7 @@ def load_config(path: str | None, environ: Mapping[str, str], overrides: Sequenc
 
 
 def load(path: str | None, environ: Mapping[str, str], overrides: Sequence[str] = ()) -> Loaded:
-    """As ``load_config``, with the tasks, origins and warnings that it came upon."""
+    """As ``load_config``, with the tasks, the origin of each key that was set, and the warnings."""
     layers = gather(path, environ, overrides)
     problems = list(layers.problems)
     try:
@@ -69,23 +71,22 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Sequence[str] 
 
 def _translated(detail: ErrorDetails, layers: Layers) -> Problem:
     path: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
-    value, kind = detail["input"], detail["type"]
-    if kind == "extra_forbidden":
+    key, origin = dotted(path), layers.origin(path)
+    if detail["type"] == "extra_forbidden":
         return Problem(
-            dotted(path),
-            layers.origin(path),
-            f"there is no such key (its value is {kind_of(value)})",
-            _suggestion(path),
+            key, origin, f"there is no such key (its value is {kind_of(detail['input'])})", _suggestion(path)
         )
-    if kind == "missing":
-        return Problem(dotted(path), layers.origin(path[:-1]), "is not set and has no default", "add it")
-    what = f"is {_described(path, value)}, but must be {_wanted(path, detail)}"
-    return Problem(dotted(path), layers.origin(path), what, _fix(path, value, detail))
+    if detail["type"] == "missing":
+        return Problem(key, layers.origin(path[:-1]), "is not set and has no default", "add it")
+    wanted = _WANTED.get(detail["type"])
+    needed = wanted.format_map(detail.get("ctx", {})) if wanted else f"a valid {path[-1]}"
+    what = f"is {_described(path, detail['input'])}, but must be {needed}"
+    return Problem(key, origin, what, _fix(path, detail))
 
 
 def _described(path: KeyPath, value: Any) -> str:
     kind = kind_of(value)
-    # A value under a key of free form may be a secret whatever its name says.
+    # A value under a key of free form may be a secret whatever its name is.
     hidden = is_secret(path) or path[:2] == ("kafka", "client") or isinstance(value, (dict, list, tuple))
     return kind if hidden or value in (None, "") else f"{kind} ({str(value)[:60]})"
 
@@ -101,28 +102,16 @@ _WANTED = {
     "dict_type": "a mapping of keys to values",
     "model_type": "a section, a mapping of keys to values",
     "too_short": "a list with at least one element",
+    "literal_error": "one of {expected}",
+    "greater_than": "greater than {gt}",
+    "less_than": "less than {lt}",
+    "greater_than_equal": "at least {ge}",
 }
+"""pydantic's name of an error -> what the value must be, with the error's context filled in."""
 
 
-def _wanted(path: KeyPath, detail: ErrorDetails) -> str:
-    context = detail.get("ctx", {})
-    match detail["type"]:
-        case "literal_error":
-            return f"one of {context['expected']}"
-        case "greater_than":
-            return f"greater than {context['gt']}"
-        case "less_than":
-            return f"less than {context['lt']}"
-        case "greater_than_equal":
-            return f"at least {context['ge']}"
-        case known if known in _WANTED:
-            return _WANTED[known]
-        case _:
-            return f"a valid {path[-1]}"
-
-
-def _fix(path: KeyPath, value: Any, detail: ErrorDetails) -> str:
-    kind = detail["type"]
+def _fix(path: KeyPath, detail: ErrorDetails) -> str:
+    kind, value = detail["type"], detail["input"]
     if kind == "literal_error" and isinstance(value, str):
         guess = nearest(value, [word.strip("' ") for word in detail["ctx"]["expected"].replace(" or ", ",").split(",")])
         return f"did you mean {guess}?" if guess else "choose one of them"
@@ -138,28 +127,11 @@ def _fix(path: KeyPath, value: Any, detail: ErrorDetails) -> str:
 def _suggestion(path: KeyPath) -> str:
     """What an unknown key was probably meant to be: a sibling's name, or the same name in another section."""
     parent, name = path[:-1], str(path[-1])
-    annotation = annotation_at(parent) if parent else Config
-    siblings = list(annotation.model_fields) if is_model(annotation) else []
-    guess = nearest(name, siblings)
-    if guess:
+    section = key_at(parent).type
+    siblings = list(section.model_fields) if is_section(section) else []
+    if guess := nearest(name, siblings):
         return f"did you mean {dotted((*parent, guess))}?"
-    everywhere = {str(known[-1]): known for known in _all_keys(Config, ())}
-    elsewhere = nearest(name, everywhere)
-    if elsewhere:
-        return f"did you mean {dotted(everywhere[elsewhere])}?"
+    everywhere = {known[-1]: known for known, key in KEYS.items() if known and not is_section(key.type)}
+    if guess := nearest(name, [key for key in everywhere if isinstance(key, str)]):
+        return f"did you mean {dotted(everywhere[guess])}?"
     return f"the keys here are {', '.join(sorted(siblings))}" if siblings else "remove it"
-
-
-def _all_keys(section: type[BaseModel], path: KeyPath) -> Iterator[KeyPath]:
-    for name in section.model_fields:
-        here = (*path, name)
-        annotation = annotation_at(here)
-        if is_model(annotation):
-            yield from _all_keys(annotation, here)
-        elif get_origin(annotation) is tuple:
-            yield here
-            element = annotation_at((*here, 0))
-            if is_model(element):
-                yield from _all_keys(element, (*here, 0))
-        else:
-            yield here

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration or a task file, said in a way that leads to the fix."""
+"""Problems of a configuration or a task file: which key, where it was set, what is wrong, and how to mend it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from types import NoneType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ KeyPath = tuple[str | int, ...]
 Origin = Callable[[KeyPath], str | None]
 """Where a key was set: ``file:line``, a variable's name, ``--set key``, None for a default."""
 
+Check = tuple[bool, KeyPath, str, str]
+"""One check of a configuration: whether it has failed, the key, what is wrong with it, and the way out."""
 
 _UNLIKE_KEYS = re.compile(r"[:=\"'@].*|(?<=\S)\s.*", re.DOTALL)
 
@@ -31,27 +34,24 @@ def dotted(path: KeyPath) -> str:
 
 def kind_of(value: object) -> str:
     """Name the kind of a value in words, without the value: it may be a secret."""
-    if value is None:
-        return "empty"
-    if isinstance(value, bool):
-        return "true/false"
-    if isinstance(value, int):
-        return "a whole number"
-    if isinstance(value, float):
-        return "a number"
-    if isinstance(value, str):
-        return "text" if value else "empty text"
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    return f"a {type(value).__name__}"
+    return "empty text" if value == "" else _KINDS.get(type(value), f"a {type(value).__name__}")
+
+
+_KINDS: dict[type, str] = {
+    NoneType: "empty",
+    bool: "true/false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    dict: "a mapping",
+    list: "a list",
+    tuple: "a list",
+}
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that ``name`` is most likely a slip of, or None."""
-    matches = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return matches[0] if matches else None
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,5 @@ class ConfigError(Exception):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        count = len(self.problems)
-        head = f"configuration: {count} problem{'s' if count != 1 else ''}"
+        head = f"configuration: {len(problems)} problem{'s' if len(problems) != 1 else ''}"
         super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems)]))

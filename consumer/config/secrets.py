@@ -39,6 +39,4 @@ def shown(path: KeyPath, value: Any) -> Any:
         return value
     if is_secret(path):
         return HIDDEN
-    if isinstance(value, str):
-        return _USERINFO.sub(HIDDEN + "@", value)
-    return value
+    return _USERINFO.sub(HIDDEN + "@", value) if isinstance(value, str) else value

@@ -15,14 +15,14 @@ def shipped(relative: str, package: Path = _PACKAGE) -> Path:
     ``package`` is the folder of the ``consumer`` package. The installed copy is looked for first: beside an installed
     package, a folder called ``schemas`` may be anybody's. Raises FileNotFoundError with both places.
     """
-    tried = []
-    for folder, installed in _INSTALLED.items():
-        if relative == folder or relative.startswith(folder + "/"):
-            tried.append(package / installed / relative[len(folder) + 1 :])
+    tried = [
+        package / installed / relative[len(folder) + 1 :]
+        for folder, installed in _INSTALLED.items()
+        if relative == folder or relative.startswith(folder + "/")
+    ]
     tried.append(package.parent / relative)
-    for path in tried:
-        if path.exists():
-            return path
+    if found := next((path for path in tried if path.exists()), None):
+        return found
     raise FileNotFoundError(
         f"{relative} is not shipped: looked for {' and '.join(map(str, tried))}; reinstall rexstream"
     )

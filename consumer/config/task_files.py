@@ -2,188 +2,164 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from consumer.config.problems import ConfigError, KeyPath, Problem, dotted, kind_of, nearest
+from consumer.config.names import TASK_NAME
+from consumer.config.problems import Check, ConfigError, KeyPath, Problem, dotted, kind_of, nearest
 from consumer.config.shipped import shipped
 from consumer.config.yaml import read_yaml
 from consumer.events import TaskKind
 from consumer.extraction.task import INLINE, SchemaTree, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _KEYS = ("name", "kind", "schema", "implicit_aspect", "threshold", "description", "examples")
 _KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A text and the facts that the task should find in it: paths of ``(type, span)``, span None where it has none."""
-
-    text: str
-    paths: tuple[tuple[tuple[str, str | None], ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TaskFile:
-    """A task as its file describes it."""
-
-    path: Path
-    task: Task
-    examples: tuple[Example, ...]
 
 
 def load_tasks(extra_dirs: Iterable[str | Path] = ()) -> dict[str, Task]:
-    """All tasks by name: the shipped ones, then those of each folder.
+    """All tasks by name: the shipped ones, then those of each folder, in the order of their files' names.
 
     Raises ConfigError with the file, the key and the fix of everything that is wrong; a name may be used once only.
     """
-    return {file.task.name: file.task for file in load_task_files(extra_dirs)}
-
-
-def load_task_files(extra_dirs: Iterable[str | Path] = ()) -> tuple[TaskFile, ...]:
-    """As ``load_tasks``, with the examples, in the order of folders and file names."""
     problems: list[Problem] = []
-    found: dict[str, TaskFile] = {}
+    found: dict[str, Task] = {}
+    paths: dict[str, Path] = {}
     for folder in (shipped("schemas/tasks"), *map(Path, extra_dirs)):
         if not folder.is_dir():
-            what = "is not a folder"
-            problems.append(
-                Problem("tasks_dirs", None, f"{folder} {what}", "name a folder with task files, or remove it")
-            )
+            fix = "name a folder with task files, or remove it"
+            problems.append(Problem("tasks_dirs", None, f"{folder} is not a folder", fix))
             continue
         for path in sorted(folder.glob("*.y*ml")):
             try:
-                file = read_task_file(path)
+                task = read_task_file(path)
             except ConfigError as error:
                 problems += error.problems
                 continue
-            if file.task.name in found:
-                what = f"{file.task.name} is already the task of {found[file.task.name].path}"
+            if task.name in found:
+                what = f"{task.name} is already the task of {paths[task.name]}"
                 problems.append(Problem("name", str(path), what, "give it another name"))
             else:
-                found[file.task.name] = file
+                found[task.name], paths[task.name] = task, path
     if problems:
         raise ConfigError(problems)
-    return tuple(found.values())
+    return found
 
 
-def read_task_file(path: Path) -> TaskFile:
-    """Read and check one task file. Raises ConfigError with all of its problems."""
+def read_task_file(path: Path) -> Task:
+    """Read and check one task file. Raises ConfigError with all of its problems, each with its line."""
     raw, lines = read_yaml(path)
-    reader = _Reader(path, lines)
-    file = reader.read(raw)
-    if reader.problems or file is None:
-        raise ConfigError(reader.problems)
-    return file
+
+    def problem(key: KeyPath, what: str, fix: str) -> Problem:
+        numbers = [lines[key[:end]] for end in range(len(key), 0, -1) if key[:end] in lines]
+        return Problem(dotted(key) or "task", f"{path}:{numbers[0]}" if numbers else str(path), what, fix)
+
+    if problems := [problem(key, what, fix) for failed, key, what, fix in _checks(raw) if failed]:
+        raise ConfigError(problems)
+    return Task(
+        name=raw["name"],
+        kind=raw["kind"],
+        schema=_tree(raw["schema"]),
+        implicit_aspect=raw.get("implicit_aspect"),
+        threshold=None if raw.get("threshold") is None else float(raw["threshold"]),
+        description=raw.get("description") or "",
+    )
 
 
-class _Reader:
-    """Collects the problems of one file, each with its line."""
-
-    def __init__(self, path: Path, lines: dict[KeyPath, int]) -> None:
-        self.path = path
-        self.problems: list[Problem] = []
-        self._lines = lines
-
-    def read(self, raw: Any) -> TaskFile | None:
-        if not isinstance(raw, dict):
-            self._problem((), f"is {kind_of(raw)}, but must be a mapping", "start with name:, kind: and schema:")
-            return None
-        for key in raw.keys() - set(_KEYS):
-            guess = nearest(str(key), _KEYS)
-            fix = f"did you mean {guess}?" if guess else f"the keys of a task are {', '.join(_KEYS)}"
-            self._problem((key,), "there is no such key", fix)
-        task = Task(
-            name=self._name(raw),
-            kind=self._kind(raw),
-            schema=self._schema(raw.get("schema"), ("schema",)),
-            implicit_aspect=self._implicit_aspect(raw),
-            threshold=self._threshold(raw),
-            description=self._text(raw.get("description"), ("description",)) if raw.get("description") else "",
+def _checks(raw: Any) -> Iterator[Check]:
+    if not isinstance(raw, dict):
+        yield True, (), f"is {kind_of(raw)}, but must be a mapping", "start with name:, kind: and schema:"
+        return
+    for key in raw.keys() - set(_KEYS):
+        guess = nearest(key, _KEYS)
+        fix = f"did you mean {guess}?" if guess else f"the keys of a task are {', '.join(_KEYS)}"
+        yield True, (key,), "there is no such key", fix
+    name, kind, aspect, threshold = map(raw.get, ("name", "kind", "implicit_aspect", "threshold"))
+    yield _is_text(name, ("name",))
+    yield name == INLINE, ("name",), f"{INLINE} is the name of schemas that come with events", "choose another name"
+    yield (
+        isinstance(name, str) and name.strip() != "" and not TASK_NAME.fullmatch(name),
+        ("name",),
+        f"{name!r} is not a task name",
+        "use 1 to 64 letters, digits, underscores and hyphens: it becomes part of topic names",
+    )
+    guess = nearest(kind, _KINDS) if isinstance(kind, str) else None
+    fix = f"did you mean {guess}?" if guess else f"set it to one of {', '.join(_KINDS)}"
+    yield kind not in _KINDS, ("kind",), "is not set" if kind is None else f"is {kind!r}", fix
+    yield from _schema_checks(raw.get("schema"), ("schema",))
+    if aspect is not None:
+        yield (
+            kind in ("classify", "multi_classify"),
+            ("implicit_aspect",),
+            f"has no meaning for kind {kind}",
+            "remove it",
         )
-        return TaskFile(self.path, task, self._examples(raw.get("examples") or []))
+        yield _is_text(aspect, ("implicit_aspect",))
+    if raw.get("description"):
+        yield _is_text(raw["description"], ("description",))
+    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+    yield (
+        threshold is not None and not (number and 0 <= threshold <= 1),
+        ("threshold",),
+        f"is {threshold if number else kind_of(threshold)}, but must be a score from 0 to 1",
+        "change or remove it",
+    )
+    examples = raw.get("examples") or []
+    yield (
+        not isinstance(examples, list),
+        ("examples",),
+        f"is {kind_of(examples)}, but must be a list",
+        "start each example with a hyphen",
+    )
+    for index, example in enumerate(examples if isinstance(examples, list) else ()):
+        yield from _example_checks(example, ("examples", index))
 
-    def _problem(self, path: KeyPath, what: str, fix: str) -> None:
-        lines = [self._lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self._lines]
-        origin = f"{self.path}:{lines[0]}" if lines else str(self.path)
-        self.problems.append(Problem(dotted(path) or "task", origin, what, fix))
 
-    def _text(self, value: Any, path: KeyPath) -> str:
-        if isinstance(value, str) and value.strip():
-            return value
-        self._problem(path, f"is {kind_of(value)}, but must be text", "put it in quotes" if value else "add it")
-        return ""
+def _is_text(value: Any, path: KeyPath) -> Check:
+    fix = "put it in quotes" if value else "add it"
+    return not isinstance(value, str) or not value.strip(), path, f"is {kind_of(value)}, but must be text", fix
 
-    def _name(self, raw: dict[str, Any]) -> str:
-        name = self._text(raw.get("name"), ("name",))
-        if name == INLINE:
-            self._problem(("name",), f"{INLINE} is the name of schemas that come with events", "choose another name")
-        elif name and not _NAME.fullmatch(name):
-            fix = "use 1 to 64 letters, digits, underscores and hyphens: it becomes part of topic names"
-            self._problem(("name",), f"{name!r} is not a task name", fix)
-        return name
 
-    def _kind(self, raw: dict[str, Any]) -> TaskKind:
-        for kind in _KINDS:
-            if raw.get("kind") == kind:
-                return kind
-        written = raw.get("kind")
-        what = "is not set" if written is None else f"is {written!r}"
-        guess = nearest(written, _KINDS) if isinstance(written, str) else None
-        self._problem(("kind",), what, f"did you mean {guess}?" if guess else f"set it to one of {', '.join(_KINDS)}")
-        return "extract"
+def _schema_checks(raw: Any, path: KeyPath) -> Iterator[Check]:
+    if not isinstance(raw, dict) or not raw:
+        yield (
+            True,
+            path,
+            f"is {kind_of(raw) if raw else 'empty'}, but must be a mapping of type names",
+            "write type names as keys, each with its children or nothing behind the colon",
+        )
+        return
+    for name, children in raw.items():
+        yield (
+            name.strip() != name or not name,
+            (*path, name),
+            "has a type name that is empty or has outer spaces",
+            "remove the spaces",
+        )
+        if children not in (None, {}):
+            yield from _schema_checks(children, (*path, name))
 
-    def _schema(self, raw: Any, path: KeyPath) -> SchemaTree:
-        if not isinstance(raw, dict) or not raw:
-            fix = "write type names as keys, each with its children or nothing behind the colon"
-            self._problem(path, f"is {kind_of(raw) if raw else 'empty'}, but must be a mapping of type names", fix)
-            return {}
-        tree: dict[str, SchemaTree | None] = {}
-        for name, children in raw.items():
-            here = (*path, name)
-            if name.strip() != name or not name:
-                self._problem(here, "has a type name that is empty or has outer spaces", "remove the spaces")
-            tree[name] = None if children in (None, {}) else self._schema(children, here)
-        return tree
 
-    def _implicit_aspect(self, raw: dict[str, Any]) -> str | None:
-        if raw.get("implicit_aspect") is None:
-            return None
-        if raw.get("kind") in ("classify", "multi_classify"):
-            self._problem(("implicit_aspect",), f"has no meaning for kind {raw['kind']}", "remove it")
-        return self._text(raw["implicit_aspect"], ("implicit_aspect",)) or None
+def _tree(schema: dict[str, Any]) -> SchemaTree:
+    return {name: _tree(children) if children else None for name, children in schema.items()}
 
-    def _threshold(self, raw: dict[str, Any]) -> float | None:
-        value = raw.get("threshold")
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            shown = value if isinstance(value, (int, float)) and not isinstance(value, bool) else kind_of(value)
-            self._problem(("threshold",), f"is {shown}, but must be a score from 0 to 1", "change or remove it")
-            return None
-        return float(value)
 
-    def _examples(self, raw: Any) -> tuple[Example, ...]:
-        if not isinstance(raw, list):
-            self._problem(("examples",), f"is {kind_of(raw)}, but must be a list", "start each example with a hyphen")
-            return ()
-        return tuple(self._example(entry, ("examples", index)) for index, entry in enumerate(raw))
+def _example_checks(raw: Any, path: KeyPath) -> Iterator[Check]:
+    if not isinstance(raw, dict) or raw.keys() != {"text", "extractions"}:
+        yield True, path, "is not an example", "give it the keys text and extractions, and no others"
+        return
+    yield _is_text(raw["text"], (*path, "text"))
+    yield (
+        not _are_paths(raw["extractions"]),
+        (*path, "extractions"),
+        "is not a list of paths",
+        "write a list of paths, each a list of {type: …, span: …}",
+    )
 
-    def _example(self, raw: Any, path: KeyPath) -> Example:
-        if not isinstance(raw, dict) or raw.keys() != {"text", "extractions"}:
-            self._problem(path, "is not an example", "give it the keys text and extractions, and no others")
-            return Example("", ())
-        text = self._text(raw["text"], (*path, "text"))
-        try:
-            paths = tuple(tuple((str(fact["type"]), fact.get("span")) for fact in one) for one in raw["extractions"])
-        except (TypeError, KeyError, AttributeError):
-            fix = "write a list of paths, each a list of {type: …, span: …}"
-            self._problem((*path, "extractions"), "is not a list of paths", fix)
-            paths = ()
-        return Example(text, paths)
+
+def _are_paths(raw: Any) -> bool:
+    """Whether each path is a list of facts, and each fact a mapping with a type, and with a span where it has one."""
+    lists = isinstance(raw, list) and all(isinstance(path, list) for path in raw)
+    return lists and all(isinstance(fact, dict) and "type" in fact for path in raw for fact in path)

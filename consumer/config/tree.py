@@ -1,8 +1,13 @@
-"""The configuration tree: every key, its type, its bounds and its default. Loading it is config_loading's part."""
+"""The configuration tree: every key with its type, its bounds, its default and what it does.
+
+The text below a key is its description, also in ``docs/configuration.md`` (``make docs``). ``consumer.config.loading``
+fills the tree from its sources.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +15,8 @@ from consumer.config.secrets import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from consumer.config.problems import KeyPath
 
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(gt=0)]
@@ -29,51 +36,63 @@ class Section(BaseModel):
 
 
 class RegistryConfig(Section):
-    """Schema Registry. Without a url, Avro values are bare data against the shipped schema. Files are PEM."""
+    """A Confluent-compatible Schema Registry, for Avro values. Without ``url`` they are bare Avro data, without a
+    schema id in front, against the schema that ships with Rexstream. Files are PEM.
+    """
 
     url: Text | None = None
+    """Address of the registry, ``http://…`` or ``https://…``."""
     username: Text | None = None
+    """User name for HTTP's basic authentication; goes with ``password_file``."""
     password_file: Text | None = None
+    """File with the password of ``username``. Line ends at its end do not count."""
     ca_file: Text | None = None
     """Certificates of the authorities that the registry's may come from; without it, the public ones of certifi."""
     certificate_file: Text | None = None
-    """This client's certificate, for a registry that asks for one (mutual TLS)."""
+    """This client's certificate, for a registry that asks for one (mutual TLS); goes with ``key_file``."""
     key_file: Text | None = None
-    """Its private key, not encrypted."""
+    """The private key of ``certificate_file``, not encrypted."""
     timeout_seconds: Seconds = 5.0
+    """Longest wait for one answer of the registry, in seconds. A record that needs an answer waits and tries again."""
     auto_register: bool = True
-    """Register the result schema as ``<topic>-value`` when a topic gets its first Avro result. False: it must be there
-    already, and results wait until it is."""
+    """Register the result schema as ``<topic>-value`` when a topic gets its first Avro result. If false, it must be
+    there already, and results wait until it is."""
 
 
 class SecurityConfig(Section):
     """How this client and the brokers prove themselves to each other. Files are read once, at start."""
 
     protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] | None = None
-    """None: what ``kafka.client`` says, which also has what this section has no keys for, such as OAUTHBEARER."""
+    """TLS (``ssl``), a login (``sasl``), both or neither. Without it ``kafka.client`` decides, which also takes what
+    this section has no keys for, such as OAUTHBEARER."""
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    """SASL mechanism of the login."""
     username: Text | None = None
+    """User name of the login."""
     password_file: Text | None = None
-    """Text; line ends at its end do not count."""
+    """File with the password of the login, as UTF-8 text. Line ends at its end do not count."""
     password: Text | None = None
-    """Only from the environment, ``REXSTREAM_KAFKA__SECURITY__PASSWORD``."""
+    """The password itself. Accepted only from the environment, ``REXSTREAM_KAFKA__SECURITY__PASSWORD``."""
     ca_file: Text | None = None
     """PEM certificates of the authorities that the brokers' may come from; without it, those of the system."""
     certificate_file: Text | None = None
     """This client's PEM certificate, with its chain, for brokers that ask for one (mutual TLS)."""
     key_file: Text | None = None
-    """Its PEM private key."""
+    """The PEM private key of ``certificate_file``."""
     key_password_file: Text | None = None
-    """Opens ``key_file`` when that is encrypted."""
+    """File with the password of ``key_file``, when that is encrypted."""
 
 
 class KafkaConfig(Section):
     """The cluster and the consumer group."""
 
     bootstrap_servers: Text = "127.0.0.1:9092"
+    """Brokers to ask for the rest of the cluster first: ``host:port``, several with commas between them."""
     group_id: Text = "rexstream"
+    """Consumer group. Workers with the same one share the partitions of the input topics."""
     client: dict[str, Any] = Field(default_factory=dict)
-    """librdkafka settings passed through to consumer and producer."""
+    """librdkafka settings passed through to consumer and producer, such as ``client.rack``. A setting that would break
+    a delivery guarantee is refused with the reason."""
     security: SecurityConfig = SecurityConfig()
     registry: RegistryConfig = RegistryConfig()
 
@@ -82,11 +101,16 @@ class RouteConfig(Section):
     """What becomes of the records of one input topic."""
 
     input: Text
+    """Topic to read. Each input topic has one route."""
     format: ValueFormat = "json"
+    """What a record's value is: a JSON event, the bare text of a review, or an Avro event."""
     tasks: tuple[Text, ...] = ()
+    """Tasks to run on an event that names none itself: names of shipped task files or of your own (``tasks_dirs``)."""
     output: Text = "reviews.extracted"
-    """Topic, or a template with ``{task}``."""
+    """Topic of the results, or a template in which ``{task}`` stands for the task's name. Results of a schema that came
+    with the event go to the template without it: ``reviews.{task}`` gives ``reviews``."""
     output_format: Literal["json", "avro"] = "json"
+    """What a result's value is."""
 
 
 class ModelTlsConfig(Section):
@@ -97,40 +121,51 @@ class ModelTlsConfig(Section):
     certificate_file: Text | None = None
     """This client's certificate, for a server that asks for one (mutual TLS)."""
     key_file: Text | None = None
-    """Its private key, not encrypted."""
+    """The private key of ``certificate_file``, not encrypted."""
     server_name: Text | None = None
     """Name that the server's certificate must have, if it is not the host of ``target``."""
 
 
 class ModelConfig(Section):
-    """The model server, and which of its versions to ask."""
+    """The model server (TensorFlow Serving, over gRPC), and which version of the model to ask."""
 
     target: Text = "127.0.0.1:8500"
+    """Address of the server's gRPC port, ``host:port`` or another gRPC target."""
     name: Text = "rexuninlu"
+    """Name of the model on the server."""
     version: Annotated[int, Field(ge=0)] | None = None
+    """Version to ask, and no other. Without ``version`` and ``label`` the newest that the server has."""
     label: Text | None = None
+    """Version label to ask, such as ``stable``; excludes ``version``."""
     bundle: Text | None = None
-    """Folder with tokenizer.json and bundle.json that the export wrote (``<model>/<version>/bundle``)."""
+    """Folder with tokenizer.json and bundle.json that the export wrote (``<model>/<version>/bundle``). A worker needs
+    it: it is the part of the model that runs in the worker."""
     tls: ModelTlsConfig | None = None
 
 
 class BatchingConfig(Section):
-    """What the batching policy aims at."""
+    """How windows of many events are put together into model calls."""
 
     latency_objective_ms: Count = 1000
+    """Time from a record's timestamp to its result, in milliseconds, that batching aims at: the lower it is, the less a
+    window waits for others to share its call. It is an aim and no bound: under more load than a worker can carry,
+    results are later."""
     max_tokens: Annotated[int, Field(ge=512)] = 16_384
     """Padded tokens of one model call; 512 is one window of the largest size."""
     max_in_flight: Count = 2
+    """Model calls of one worker that may be under way at once."""
 
 
 class DeliveryConfig(Section):
-    """How results and offsets leave."""
+    """How results, dead letters and offsets are written to Kafka."""
 
     mode: Literal["at_least_once", "exactly_once"] = "at_least_once"
     """``exactly_once``: results, dead letters and offsets in Kafka transactions, for readers with read_committed."""
     order: Literal["partition", "key", "none"] | None = None
-    """Order of results. None is ``key``, and in exactly_once ``partition``, the only one it can have."""
+    """Order of results: that of their input partition, that of the records with the same key, or none. By default
+    ``key``, and in exactly_once ``partition``, the only one it can have."""
     dead_letter_topic: Text = "reviews.dead"
+    """Topic for events that can never give a result, each with the reason in its headers."""
     dead_letter_run: Count | None = 50
     """More events than this in a row with a dead letter pause consumption; null: never. One bad record in a hundred
     makes no row of five; a shop's spoilt import does make one of some dozens, and is no reason to stop for the others.
@@ -139,18 +174,23 @@ class DeliveryConfig(Section):
     """A larger share than this of the last 1,000 events, and of at least 100, pauses too; null: never. Shops are known
     to send 0.1 to 1 % of bad records, and a fifth is no accident; a lower one sees one bad producer among many."""
     dead_letter_pause: Seconds = 60.0
-    """Pause in seconds before a few records are tried again; doubled while they fail, up to 16 of it. Long enough for a
-    probe to see it and an alert to go out, short enough to cost little where the flood was a single bad import."""
+    """Pause in seconds before a few records are tried again; doubled while they fail, up to 16 times as long. Long
+    enough for monitoring to see it and an alert to go out, short enough to cost little where the flood was a single bad
+    import."""
     commit_interval_ms: Count = 500
+    """at_least_once: time between two commits of offsets, in milliseconds. After a crash what came since the last one
+    is processed again."""
     transaction_interval_ms: Count = 100
-    """exactly_once: longest wait of a finished record for others to share its transaction."""
+    """exactly_once: longest wait of a processed record for others to share its transaction, in milliseconds."""
     transaction_records: Count = 1000
-    """exactly_once: input records of one transaction."""
+    """exactly_once: most input records of one transaction."""
     transaction_timeout_ms: Annotated[int, Field(ge=1000)] = 15_000
-    """exactly_once: after this the brokers abort what a dead worker left open; until then read_committed readers of
-    its output partitions, and its successor, wait. At most the brokers' transaction.max.timeout.ms (15 minutes)."""
+    """exactly_once: after this many milliseconds the brokers abort what a dead worker left open; until then
+    read_committed readers of its output partitions, and its successor, wait. At most the brokers'
+    transaction.max.timeout.ms (15 minutes)."""
     grace_seconds: Seconds = 25.0
-    """Time to finish what is in flight after SIGTERM."""
+    """Time to finish what is in flight after SIGTERM, in seconds. Keep it below the time after which the process is
+    killed (Kubernetes: 30 s)."""
 
     @property
     def release_order(self) -> Literal["partition", "key", "none"]:
@@ -159,7 +199,7 @@ class DeliveryConfig(Section):
 
 
 class DeadLetterConfig(Section):
-    """What dead letters say beside the project's own headers and those of KIP-1191."""
+    """What dead letters carry beside the project's own headers and those of KIP-1191."""
 
     headers: Literal["connect", "spring", "none"] = "none"
     """Adds the headers of Kafka Connect (``__connect.errors.*``) or of Spring (``kafka_dlt-*``)."""
@@ -171,14 +211,22 @@ class LimitsConfig(Section):
     """What one event may cost. An event over a limit becomes a dead letter; the in-flight bounds pause instead."""
 
     text_chars: Count = 50_000
+    """Longest text of an event, in characters (Unicode code points)."""
     types_per_level: Count = 512
+    """Most types under one parent in a schema; the whole schema may have ``schema_depth`` times as many."""
     schema_depth: Count = 8
+    """Most levels of a schema."""
     facts: Count = 1000
+    """Most facts of one level, and most paths of a result. What exceeds it is left out, and the result has a warning:
+    this limit makes no dead letter."""
     model_calls: Count = 4096
-    """Windows one task of one event may need, over all levels."""
+    """Most windows that one task of one event may need, over all levels."""
     value_bytes: Count = 1_048_576
+    """Largest value of a record, in bytes."""
     in_flight_events: Count = 2_000
+    """Records between poll and commit in one worker; at the bound it pauses fetching."""
     in_flight_bytes: Count = 67_108_864
+    """Bytes of those records; at the bound the worker pauses fetching. Not less than ``value_bytes``."""
 
 
 class ObservabilityConfig(Section):
@@ -187,20 +235,56 @@ class ObservabilityConfig(Section):
     http: str = "127.0.0.1:9464"
     """Address of /metrics, /livez, /readyz, /status; port 0 takes a free one; an empty string turns it off."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe log lines that are written."""
 
 
 class Config(Section):
-    """Everything a worker is told."""
+    """Everything that can be set."""
 
     kafka: KafkaConfig = KafkaConfig()
     routes: Annotated[tuple[RouteConfig, ...], Field(min_length=1)] = (
         RouteConfig(input="reviews.raw", tasks=("product_features",)),
     )
     tasks_dirs: tuple[Text, ...] = ()
-    """Folders with task files beside the shipped ones."""
+    """Folders with task files of your own, beside the shipped ones. A task name is used once."""
     model: ModelConfig = ModelConfig()
     batching: BatchingConfig = BatchingConfig()
     delivery: DeliveryConfig = DeliveryConfig()
     dead_letter: DeadLetterConfig = DeadLetterConfig()
     limits: LimitsConfig = LimitsConfig()
     observability: ObservabilityConfig = ObservabilityConfig()
+
+
+class Key(NamedTuple):
+    """A key of the tree, or what an element of its list is."""
+
+    type: Any
+    """Without ``Annotated`` and ``| None``; None where there is no such key."""
+    optional: bool
+
+
+def key_at(path: KeyPath) -> Key:
+    """The key at ``path``, in which a list's elements go by their numbers."""
+    return KEYS.get(tuple(0 if isinstance(part, int) else part for part in path), Key(None, optional=False))
+
+
+def is_section(kind: Any) -> TypeGuard[type[Section]]:
+    """Whether a key's type is a section of the tree."""
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _keys(path: KeyPath, kind: Any) -> Iterator[tuple[KeyPath, Key]]:
+    optional = False
+    while get_origin(kind) in (Annotated, Union, UnionType):
+        optional = optional or NoneType in get_args(kind)
+        kind = next(part for part in get_args(kind) if part is not NoneType)
+    yield path, Key(kind, optional)
+    if is_section(kind):
+        for name, field in kind.model_fields.items():
+            yield from _keys((*path, name), field.annotation)
+    elif get_origin(kind) is tuple:
+        yield from _keys((*path, 0), get_args(kind)[0])
+
+
+KEYS: dict[KeyPath, Key] = dict(_keys((), Config))
+"""Every key of the tree by its path, sections and the whole tree among them; elements of lists have the number 0."""

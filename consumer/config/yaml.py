@@ -11,6 +11,7 @@ from consumer.config.problems import ConfigError, KeyPath, Problem, dotted
 from consumer.config.secrets import HIDDEN
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 CONSTRUCTOR_ERRORS = (ValueError, RecursionError, LookupError, AttributeError, TypeError)
@@ -36,20 +37,16 @@ def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
     lines: dict[KeyPath, int] = {}
     problems: list[Problem] = []
     try:
-        loader = yaml.SafeLoader(content)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return None, {}
-            _walk(node, (), path.name, lines, problems, frozenset())
-            value = None if problems else loader.construct_document(node)
-        finally:
-            loader.dispose()
+        node = yaml.compose(content, yaml.SafeLoader)
+        if node is None:
+            return None, {}
+        problems += _walk(node, (), path.name, lines, frozenset())
+        value = None if problems else yaml.SafeLoader("").construct_document(node)
     except yaml.MarkedYAMLError as error:
         # The error's own text quotes the line, which may hold a password, and so may an undefined alias or tag.
         place = f"{path.name}:{error.problem_mark.line + 1}" if error.problem_mark else path.name
-        said = _QUOTED.sub(HIDDEN, error.problem or "")
-        problems.append(Problem(str(path), place, f"is not YAML: {said}", "mend the syntax at that line"))
+        what = f"is not YAML: {_QUOTED.sub(HIDDEN, error.problem or '')}"
+        problems.append(Problem(str(path), place, what, "mend the syntax at that line"))
     except yaml.reader.ReaderError as error:
         what = f"holds a byte or character that YAML does not allow, at position {error.position}"
         problems.append(Problem(str(path), None, what, "save it as UTF-8"))
@@ -62,22 +59,18 @@ def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
 
 
 def _walk(
-    node: yaml.Node,
-    path: KeyPath,
-    name: str,
-    lines: dict[KeyPath, int],
-    problems: list[Problem],
-    above: frozenset[int],
-) -> None:
+    node: yaml.Node, path: KeyPath, name: str, lines: dict[KeyPath, int], above: frozenset[int]
+) -> Iterator[Problem]:
+    """Note the lines below ``node``, and yield what plain YAML would let pass. ``above``: the nodes that hold it."""
     if id(node) in above:
-        what = "refers to itself through an anchor"
-        problems.append(Problem(dotted(path), f"{name}:{node.start_mark.line + 1}", what, "write it out"))
+        place = f"{name}:{node.start_mark.line + 1}"
+        yield Problem(dotted(path), place, "refers to itself through an anchor", "write it out")
         return
     above |= {id(node)}
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
             lines[(*path, index)] = child.start_mark.line + 1
-            _walk(child, (*path, index), name, lines, problems, above)
+            yield from _walk(child, (*path, index), name, lines, above)
     elif isinstance(node, yaml.MappingNode):
         for key, child in node.value:
             line = key.start_mark.line + 1
@@ -86,11 +79,11 @@ def _walk(
             if key.tag != _TEXT or not isinstance(key, yaml.ScalarNode):
                 written = key.value if isinstance(key, yaml.ScalarNode) else "a key that is a list or mapping"
                 what = f"YAML does not read the key {written!r} as text"
-                problems.append(Problem(dotted(path) or name, f"{name}:{line}", what, "put it in quotes"))
+                yield Problem(dotted(path) or name, f"{name}:{line}", what, "put it in quotes")
                 continue
             here = (*path, key.value)
             if here in lines:
                 what = f"is given twice, first on line {lines[here]}"
-                problems.append(Problem(dotted(here), f"{name}:{line}", what, "keep one of them"))
+                yield Problem(dotted(here), f"{name}:{line}", what, "keep one of them")
             lines[here] = line
-            _walk(child, here, name, lines, problems, above)
+            yield from _walk(child, here, name, lines, above)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from consumer.codecs.routing import EVENT_ID, ONLY_TASKS
+from consumer.config.names import TASK_NAME
 from consumer.delivery.dead_letters import CONNECT, KIP_1191, MAX_DIGITS, PREFIX, REPLAY_COUNT, SPRING
 from consumer.events import Output
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from consumer.events import Header, SourceRecord
 
-
-_TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-"""As in task files. Anything else is what a stranger's event asked for."""
 
 _YEAR_10000_MS = 253_402_300_800_000
 """The first time that cannot be shown."""
@@ -52,7 +49,7 @@ class Letter:
     @property
     def possible_task(self) -> bool:
         """Whether the task, if any is named, has a name that a task can have; else it may be anything, review text."""
-        return self.task is None or _TASK_NAME.fullmatch(self.task) is not None
+        return self.task is None or TASK_NAME.fullmatch(self.task) is not None
 
     @property
     def shown_task(self) -> str | None:

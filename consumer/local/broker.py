@@ -2,7 +2,7 @@
 
 It keeps everything in memory, drops the oldest records of a partition beyond about 4 MB without a word, and answers
 transactions without carrying them out. Good for trying things out and for fast tests of at-least-once delivery;
-nothing about exactly-once can be seen on it (consumer/kafka/cluster.py tells it apart from a real one).
+nothing about exactly-once can be seen on it (``consumer.kafka.clients.cluster`` recognises it).
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
 
 
 class EmbeddedBrokerError(Exception):
-    """The broker could not be started; the message says why and what to use in its place."""
+    """The broker could not be started. The message has the reason and what to use in its place."""
 
 
 class EmbeddedBroker:
     """A running cluster on 127.0.0.1. A context manager; its data is gone when it closes.
 
     The cluster listens on ports that the kernel picks: librdkafka offers no way to choose them. Here it takes all that
-    it is sent and loses what it has no room for; consumer/local/broker_guard.py keeps clients from that.
+    it is sent and loses what it cannot hold; ``consumer.local.broker_guard`` keeps clients from that.
     """
 
     def __init__(self, brokers: int = 1, topics: Mapping[str, int] | None = None) -> None:
@@ -71,7 +71,7 @@ class EmbeddedBroker:
         self._library = _librdkafka()
         error = ctypes.create_string_buffer(_ERROR_BYTES)
         settings = self._library.rd_kafka_conf_new()
-        # The handle only hosts the cluster and never connects: it need not say that it has no bootstrap.servers.
+        # The handle only hosts the cluster and never connects: no warning is needed that it has no bootstrap.servers.
         self._library.rd_kafka_conf_set(settings, b"log_level", b"3", error, _ERROR_BYTES)
         self._handle = self._library.rd_kafka_new(_PRODUCER, settings, error, _ERROR_BYTES)
         if not self._handle:
@@ -86,10 +86,8 @@ class EmbeddedBroker:
         self._library.rd_kafka_mock_set_group_consumer_heartbeat_interval_ms(self._cluster, _HEARTBEAT_MS)
         self.bootstrap_servers: str = self._library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
         for topic, partitions in (topics or {}).items():
-            created = partitions > 0 and not self._library.rd_kafka_mock_topic_create(
-                self._cluster, topic.encode(), partitions, 1
-            )
-            if not created:
+            create = self._library.rd_kafka_mock_topic_create
+            if partitions < 1 or create(self._cluster, topic.encode(), partitions, 1):
                 self.close()
                 raise EmbeddedBrokerError(
                     f"topic {topic!r} with {partitions} partitions was refused; give it one partition or more"

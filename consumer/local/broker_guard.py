@@ -1,7 +1,7 @@
 """Stands before the embedded broker and refuses what it would lose: no partition is given more than PARTITION_BYTES.
 
 The mock cluster drops the oldest records of a full partition without a word. A reader that watched it would come too
-late: a producer on this machine writes hundreds of megabytes a second. So clients are told the guard's own ports, and
+late: a producer on this machine writes hundreds of megabytes a second. So clients are given the guard's own ports, and
 each Produce request is counted before the broker sees it. All else passes through untouched.
 """
 
@@ -91,7 +91,7 @@ class BrokerGuard:
         writer.close()
 
     def _count(self, request: bytes) -> None:
-        """Let the broker refuse this request when a partition has no room for it, and all Produce requests after it."""
+        """Let the broker refuse this request when a partition cannot hold it, and all Produce requests after it."""
         sizes = produced_bytes(request)
         if sizes is None:
             return
@@ -102,7 +102,13 @@ class BrokerGuard:
             if self._held[topic, partition] + size > PARTITION_BYTES:
                 self._full = True
                 self._broker.refuse(_PRODUCE, POLICY_VIOLATION, _SPARE_REFUSALS)
-                self._refused(_explanation(topic, partition, self._held[topic, partition], size))
+                self._refused(
+                    f"topic {topic!r} partition {partition} is full: it holds {self._held[topic, partition]} bytes, "
+                    f"{size} more would bring it over {PARTITION_BYTES // 1024**2} MB, and this broker loses the "
+                    "oldest records of larger ones. Everything that anyone produces is refused from now on "
+                    "(POLICY_VIOLATION); what was acknowledged can still be read. Use Apache Kafka for more data, or "
+                    "restart this broker: it is in memory and starts empty"
+                )
                 return
         self._held.update(sizes)
 
@@ -139,15 +145,6 @@ def _string(request: bytes, at: int) -> tuple[str, int]:
     (length,) = struct.unpack_from(">h", request, at)
     end = at + 2 + max(length, 0)
     return request[at + 2 : end].decode(), end
-
-
-def _explanation(topic: str, partition: int, held: int, size: int) -> str:
-    return (
-        f"topic {topic!r} partition {partition} is full: it holds {held} bytes, {size} more would bring it over "
-        f"{PARTITION_BYTES // 1024**2} MB, and this broker loses the oldest records of larger ones. Everything that "
-        "anyone produces is refused from now on (POLICY_VIOLATION); what was acknowledged can still be read. Use "
-        "Apache Kafka for more data, or restart this broker: it is in memory and starts empty"
-    )
 
 
 async def _answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,81 +1,80 @@
-"""The models that a server has, by name: looking versions up, following the disk, taking a new list of models."""
+"""The models that a server has: which version answers a call, and how versions come and go, as in TensorFlow Serving.
+
+The model server asks it for the version of each call, polls it to follow the disk, and hands it the list of models of a
+HandleReloadConfig request. A new version loads before an old one unloads, and a call keeps the version it started with
+until it has ended, so a swap fails no call. A version that was loaded is never loaded again for a change of its files.
+A broken one ends with its error at once, without TensorFlow Serving's five retries a minute apart; it is tried again
+when its files change, so a folder that was seen half copied is served once it is whole.
+"""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import structlog
 
-from consumer.local.refusal import Refusal
-from consumer.local.servable import Servable, State, servable_not_found
+from consumer.local.model_folders import find_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
-    from consumer.local.servable import Model
+    from numpy.typing import NDArray
 
-
-# Which versions of a model lie on disk, and which of them should be served. Pure but for listing a folder.
-
-
-@dataclass(frozen=True, slots=True)
-class VersionPolicy:
-    """Exactly these versions, or the ``latest`` so many; None for all of them."""
-
-    latest: int | None = 1
-    specific: frozenset[int] | None = None
-
-    def choose(self, found: Mapping[int, Path]) -> dict[int, Path]:
-        """The versions to serve out of those found, newest first."""
-        newest_first = sorted(found, reverse=True)
-        if self.specific is not None:
-            chosen = [version for version in newest_first if version in self.specific]
-        else:
-            chosen = newest_first[: self.latest]
-        return {version: found[version] for version in chosen}
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """Where a model's versions appear, and which of them to serve."""
-
-    name: str
-    base_path: Path
-    policy: VersionPolicy = field(default_factory=VersionPolicy)
-
-
-def find_versions(base_path: Path) -> dict[int, Path]:
-    """Version number to folder. ``007`` is 7; names that are not numbers are ignored. Raises OSError without folder."""
-    return {
-        int(child.name): child
-        for child in sorted(base_path.iterdir())
-        if child.name.isascii() and child.name.isdigit() and child.is_dir()
-    }
-
-
-def find_models(folder: Path) -> list[ModelSource]:
-    """The models in a folder: the folder itself when it holds numbered versions, else its subfolders that do.
-
-    A folder that is a model is named after itself. Empty when there is none; raises OSError for a folder that cannot
-    be listed.
-    """
-    folder = folder.resolve()
-    if find_versions(folder):
-        return [ModelSource(folder.name, folder)]
-    return [
-        ModelSource(child.name, child) for child in sorted(folder.iterdir()) if child.is_dir() and find_versions(child)
-    ]
-
+    from consumer.local.model_folders import ModelSource
 
 log = structlog.stdlib.get_logger(__name__)
 
 Labels = dict[str, dict[str, int]]
 """Model name to label to version."""
+
+
+class Refusal(Exception):  # noqa: N818 - an answer that is not OK, worded as TensorFlow Serving words it
+    """A gRPC status other than OK, with TensorFlow Serving's text for the case."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(f"{code.name}: {message}")
+        self.code = code
+        self.message = message
+
+
+class State(IntEnum):
+    """Numbers of ModelVersionStatus.State."""
+
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50
+
+
+class Model(Protocol):
+    """A loaded SavedModel."""
+
+    @property
+    def signatures(self) -> Mapping[str, Any]:
+        """SignatureDef messages by key."""
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], fetches: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Feed tensors by name, fetch tensors by name. Raises Refusal."""
+
+    def close(self) -> None:
+        """Free it. Nothing runs it any more."""
+
+
+@dataclass(eq=False, slots=True)
+class _Version:
+    state: State = State.START
+    model: Model | None = None
+    calls: int = 0
+    error: Refusal | None = None
+    files_at_error: frozenset[tuple[str, int, int]] = frozenset()
 
 
 class Catalog:
@@ -84,22 +83,31 @@ class Catalog:
     def __init__(self, sources: Sequence[ModelSource], load: Callable[[Path], Model]) -> None:
         """Nothing is loaded before the first ``poll``. ``load`` raises Refusal for a version that is broken."""
         self._load = load
-        self._changing = threading.Lock()
         self._sources = tuple(sources)
-        self._servables: dict[str, Servable] = {source.name: Servable(source.name, load) for source in sources}
         self._labels: Labels = {}
+        self._changing = threading.Lock()
+        """Held while versions are loaded and unloaded."""
+        self._lock = threading.Lock()
+        """Held to read or write ``_versions`` and what is in them, never while a model loads or runs."""
+        self._versions: defaultdict[str, dict[int, _Version]] = defaultdict(dict)
+        """Every version that a model has had, by the model's name and the version's number."""
 
     def available(self) -> dict[str, list[int]]:
         """Versions that answer calls, newest first, of every model in the list."""
-        return {source.name: self._servables[source.name].available() for source in self._sources}
+        return {source.name: self._available(source.name) for source in self._sources}
 
     def states(self, name: str) -> list[tuple[int, State, Refusal | None]]:
-        """Every version that a model has had, newest first; empty for an unknown name."""
-        servable = self._servables.get(name)
-        return servable.states() if servable else []
+        """Every version that a model has had, newest first, with the error that ended it; empty for an unknown name."""
+        with self._lock:
+            versions = sorted(self._versions.get(name, {}).items(), reverse=True)
+            return [(number, version.state, version.error) for number, version in versions]
 
-    def use(self, spec: Any) -> AbstractContextManager[tuple[int, Model]]:
-        """The model version that a ModelSpec names, kept alive inside the block. Raises Refusal."""
+    @contextmanager
+    def use(self, spec: Any) -> Iterator[tuple[int, Model]]:
+        """The model version that a ModelSpec names, or the newest available one, kept alive inside the block.
+
+        Raises Refusal: INVALID_ARGUMENT for a name or label that cannot be, NOT_FOUND for what does not answer calls.
+        """
         name = spec.name
         if not name:
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "ModelSpec has no name specified.")
@@ -113,15 +121,29 @@ class Catalog:
                     raise Refusal(
                         grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}"
                     )
-        servable = self._servables.get(name)
-        if servable is None:
-            raise servable_not_found(name, number)
-        return servable.use(number)
+        with self._lock:
+            ready = {
+                found: version.model
+                for found, version in self._versions.get(name, {}).items()
+                if version.state is State.AVAILABLE and version.model is not None and number in (None, found)
+            }
+            if not ready:
+                asked = f"Latest({name})" if number is None else f"Specific({name}, {number})"
+                raise Refusal(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {asked}")
+            chosen = max(ready)
+            version = self._versions[name][chosen]
+            version.calls += 1
+        try:
+            yield chosen, ready[chosen]
+        finally:
+            with self._lock:
+                version.calls -= 1
+            self._close_if_idle(name, chosen)
 
     def poll(self) -> None:
         """Bring what is served in line with what lies on disk."""
         with self._changing:
-            self._settle()
+            self._update()
 
     def replace(self, sources: Sequence[ModelSource], labels: Mapping[str, Mapping[str, int]]) -> None:
         """Serve this list of models instead. Returns when its new models are available; raises Refusal if one is not.
@@ -130,101 +152,110 @@ class Catalog:
         """
         with self._changing:
             for name, versions in labels.items():
-                served = self._servables[name].available() if name in self._servables else []
                 for version in versions.values():
-                    if version not in served:
+                    if version not in self._available(name):
                         raise Refusal(
                             grpc.StatusCode.FAILED_PRECONDITION,
                             f"Request to assign label to version {version} of model {name}, "
                             "which is not currently available for inference",
                         )
-            new = [source.name for source in sources if source.name not in {old.name for old in self._sources}]
+            known = {source.name for source in self._sources}
             self._labels = {name: dict(versions) for name, versions in labels.items()}
             self._sources = tuple(sources)
-            added = {source.name: Servable(source.name, self._load) for source in sources}
-            self._servables = {**added, **self._servables}
-            self._settle()
-            self.require_available(new)
+            self._update()
+            self.require_available([source.name for source in sources if source.name not in known])
 
     def require_available(self, names: Sequence[str]) -> None:
         """Raise Refusal (UNKNOWN), with the errors of their versions, unless each of these models has a version."""
-        missing = [name for name in names if not self._servables[name].available()]
-        if not missing:
-            return
-        reasons = [
-            f"{{name: {name} version: {number}}} due to error: {error}"
-            for name in missing
-            for number, _, error in self.states(name)
-            if error is not None
-        ]
-        raise Refusal(
-            grpc.StatusCode.UNKNOWN,
-            f"{len(missing)} model(s) did not become available: {', '.join(missing)} "
-            f"{{{', '.join(reasons) or 'no version found'}}}",
-        )
+        if missing := [name for name in names if not self._available(name)]:
+            reasons = [
+                f"{{name: {name} version: {number}}} due to error: {error}"
+                for name in missing
+                for number, _, error in self.states(name)
+                if error is not None
+            ]
+            raise Refusal(
+                grpc.StatusCode.UNKNOWN,
+                f"{len(missing)} model(s) did not become available: {', '.join(missing)} "
+                f"{{{', '.join(reasons) or 'no version found'}}}",
+            )
 
     def close(self) -> None:
         """Unload everything that no call is using."""
         with self._changing:
             self._sources = ()
-            self._settle()
+            self._update()
 
-    def _settle(self) -> None:
-        listed = {source.name: source for source in self._sources}
-        for name, servable in self._servables.items():
-            source = listed.get(name)
-            if source is None:
-                servable.settle({})
-                continue
+    def _available(self, name: str) -> list[int]:
+        return [number for number, state, _ in self.states(name) if state is State.AVAILABLE]
+
+    def _update(self) -> None:
+        wanted: dict[str, dict[int, Path]] = {}
+        for source in self._sources:
             try:
-                found = find_versions(source.base_path)
+                wanted[source.name] = source.policy.choose(find_versions(source.base_path))
             except OSError as error:
                 # A folder that is gone for a moment (a remount, a rename) unloads nothing.
-                log.warning("model folder cannot be read", model=name, path=str(source.base_path), error=str(error))
+                log.warning(
+                    "model folder cannot be read", model=source.name, path=str(source.base_path), error=str(error)
+                )
+        # Models that are no longer listed come last: what is new loads before what is old unloads.
+        unlisted = self._versions.keys() - {source.name for source in self._sources}
+        for name, paths in [*wanted.items(), *((name, {}) for name in sorted(unlisted))]:
+            self._serve(name, paths)
+
+    def _serve(self, name: str, wanted: Mapping[int, Path]) -> None:
+        """Load the wanted versions that are missing, then unload the others once one of the wanted is available."""
+        for number, path in wanted.items():
+            version = self._versions[name].get(number)
+            if version is None or (version.state is State.END and version.error is None):
+                with self._lock:
+                    self._versions[name][number] = version = _Version()
+            elif version.error is None or _files(path) == version.files_at_error:
                 continue
-            servable.settle(source.policy.choose(found))
+            self._bring_up(name, number, version, path)
+        available = set(self._available(name))
+        if wanted and available.isdisjoint(wanted):
+            return  # what is there, however old, is better than nothing
+        for number in available - wanted.keys():
+            with self._lock:
+                self._versions[name][number].state = State.UNLOADING
+            self._close_if_idle(name, number)
+
+    def _bring_up(self, name: str, number: int, version: _Version, path: Path) -> None:
+        with self._lock:
+            version.state, version.error = State.LOADING, None
+        files = _files(path)
+        try:
+            model = self._load(path)
+        except Refusal as error:
+            with self._lock:
+                version.state, version.error, version.files_at_error = State.END, error, files
+            log.error("model version failed to load", model=name, version=number, error=str(error))
+            return
+        with self._lock:
+            version.state, version.model = State.AVAILABLE, model
+        log.info("model version available", model=name, version=number)
+
+    def _close_if_idle(self, name: str, number: int) -> None:
+        with self._lock:
+            version = self._versions[name][number]
+            if version.state is not State.UNLOADING or version.calls or version.model is None:
+                return
+            model, version.model = version.model, None
+        model.close()
+        with self._lock:
+            version.state = State.END
+        log.info("model version unloaded", model=name, version=number)
 
 
-# A ModelServerConfig message to the list of models that it asks for.
-
-_INVALID = grpc.StatusCode.INVALID_ARGUMENT
-
-
-def read_config(config: Any) -> tuple[list[ModelSource], Labels]:
-    """Models and version labels of a ModelServerConfig. Raises Refusal for what TensorFlow Serving refuses."""
-    if config.WhichOneof("config") != "model_config_list":
-        raise Refusal(
-            _INVALID,
-            "ServerModelConfig type not supported by HandleReloadConfigRequest. "
-            "Only ModelConfigList is currently supported",
-        )
-    sources: list[ModelSource] = []
-    labels: Labels = {}
-    for entry in config.model_config_list.config:
-        if entry.name in {source.name for source in sources}:
-            raise Refusal(_INVALID, f"Illegal to list model {entry.name} multiple times in config list")
-        base_path = Path(entry.base_path)
-        if not base_path.is_absolute():
-            raise Refusal(
-                _INVALID,
-                f"Expected model {entry.name} to have an absolute path or URI; got base_path()={entry.base_path}",
-            )
-        if entry.model_platform != "tensorflow":
-            raise Refusal(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"PlatformConfigMap has no entry for platform {entry.model_platform}",
-            )
-        sources.append(ModelSource(entry.name, base_path, _policy(entry.model_version_policy)))
-        labels[entry.name] = dict(entry.version_labels)
-    return sources, labels
-
-
-def _policy(policy: Any) -> VersionPolicy:
-    match policy.WhichOneof("policy_choice"):
-        case "all":
-            return VersionPolicy(latest=None)
-        case "specific":
-            return VersionPolicy(specific=frozenset(policy.specific.versions))
-        case "latest" if policy.latest.num_versions:
-            return VersionPolicy(latest=policy.latest.num_versions)
-    return VersionPolicy()
+def _files(path: Path) -> frozenset[tuple[str, int, int]]:
+    """Name, size in bytes and modification time in ns of every file below a folder."""
+    found = set()
+    for file in path.rglob("*"):
+        try:
+            status = file.stat()
+        except OSError:
+            continue
+        found.add((str(file), status.st_size, status.st_mtime_ns))
+    return frozenset(found)

@@ -1,14 +1,16 @@
-"""The demo: every part of the pipeline as a process of its own, on this machine, and an audit of what came out."""
+"""The demo: every part of the pipeline as a process of its own on this machine, run by ``rexstream demo``.
+
+It starts the parts, sends the events, and reads every outcome; ``consumer.local.demo_summary`` audits and draws them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import time
-import urllib.error
 import urllib.request
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import consumer
 from consumer.config.shipped import shipped
 from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable, look_up
-from consumer.kafka.tools.reader import headers_of
+from consumer.kafka.tools.reader import Tail, headers_of
+from consumer.kafka.tools.sender import NewRecord, Sender
 from consumer.local.demo_summary import Seen, WorkerNumbers
 from consumer.local.partition_budget import PartitionBudget, PartitionFull
 from consumer.local.processes import Child, ChildError
@@ -27,25 +30,16 @@ from consumer.local.processes import Child, ChildError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from consumer.local.demo_events import DemoEvent
+    from consumer.local.demo_summary import DemoEvent
 
 INPUT, OUTPUT, DEAD = "reviews.raw", "reviews.extracted", "reviews.dead"
 MODEL = "rexuninlu"
 
-# A proxy that the environment names cannot reach this machine's loopback.
 _LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Opens no proxy: one that the environment names cannot reach this machine's loopback."""
 
 
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where the parts of the running demo listen."""
-
-    broker: str
-    model_server: str
-    http: str
-
-
-class Demo:
+class Demo(ExitStack):
     """The parts of the demo in the order in which they are needed. A context manager that stops what it started."""
 
     START_SECONDS = 120.0
@@ -53,20 +47,14 @@ class Demo:
 
     def __init__(self, folder: Path) -> None:
         """``folder`` takes the exported model, kept for the next time, and this run's logs and configuration."""
+        super().__init__()
         self._folder = folder
         self._logs = folder / "logs"
         self._logs.mkdir(parents=True, exist_ok=True)
-        self._children = ExitStack()
-        self._worker: Child | None = None
-
-    def __enter__(self) -> Demo:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._children.close()
+        self._worker: Child
 
     def _start(self, *arguments: str) -> Child:
-        return self._children.enter_context(Child(arguments, self._logs / f"{arguments[0]}.log"))
+        return self.enter_context(Child(arguments, self._logs / f"{arguments[0]}.log"))
 
     def export_model(self) -> tuple[Path, bool]:
         """The demo model as a SavedModel: the folder that the server polls, and whether it was exported just now."""
@@ -91,78 +79,54 @@ class Demo:
         server.wait_until(lambda: _address_in(server.output()) is not None, self.START_SECONDS)
         return addresses.read_text().strip(), _address_in(server.output()) or ""
 
-    def start_worker(self, broker: str, model_server: str, models: Path) -> Addresses:
-        """``rexstream run`` on a configuration file that is written for this run; returns when it is ready."""
+    def start_worker(self, broker: str, model_server: str, models: Path) -> str:
+        """``rexstream run`` on a configuration file that is written for this run; its HTTP address once it is ready."""
         http = f"127.0.0.1:{_free_port()}"
         path = self._folder / "config.yaml"
         path.write_text(yaml.safe_dump(_configuration(broker, model_server, models, http), allow_unicode=True))
-        _create_topics(broker)
+        # The embedded broker makes a topic when it is first asked about it.
+        producer = ck.Producer({"bootstrap.servers": broker})
+        for topic in (INPUT, OUTPUT, DEAD):
+            producer.list_topics(topic, timeout=10)
         self._worker = self._start("run", "--config", str(path))
-        self._worker.wait_until(lambda: _status_code(f"http://{http}/readyz") == 200, self.START_SECONDS)
-        return Addresses(broker, model_server, http)
+        self._worker.wait_until(lambda: _is_ready(f"http://{http}/readyz"), self.START_SECONDS)
+        return http
 
     def send(self, broker: str, events: Sequence[DemoEvent]) -> None:
         """Produce all events; returns when the broker has acknowledged every one.
 
-        Raises ChildError, before the first is produced, when the embedded broker has no room for all of them.
+        Raises ChildError, before the first is produced, when the embedded broker cannot hold all of them.
         """
         try:
             budget = PartitionBudget(look_up(broker, INPUT).partitions)
             partitions = [budget.admit(event.key.encode(), event.value) for event in events]
         except (ClusterUnreachable, TopicUnusable, PartitionFull) as error:
             raise ChildError(f"nothing was sent to {INPUT}: {error}") from error
-        producer = ck.Producer({"bootstrap.servers": broker, "enable.idempotence": True, "linger.ms": 5})
-        refused: list[str] = []
-
-        def delivered(error: ck.KafkaError | None, message: ck.Message) -> None:
-            if error is not None:
-                refused.append(f"{message.key()!r}: {error}")
-
-        for event, partition in zip(events, partitions, strict=True):
-            producer.produce(
-                INPUT,
-                value=event.value,
-                key=event.key,
-                partition=partition,
-                on_delivery=delivered,
-            )
-            producer.poll(0)
-        if left := producer.flush(30):
-            refused.append(f"{left} events were not acknowledged within 30 s")
-        if refused:
-            raise ChildError(f"the broker did not take every event: {'; '.join(refused[:3])}")
+        sender = Sender(broker, INPUT, timeout=30)
+        places = zip(events, partitions, strict=True)
+        sender.send(NewRecord(event.key, event.key.encode(), event.value, (), number) for event, number in places)
+        if failures := sender.finish().failures:
+            raise ChildError(f"the broker did not take every event: {'; '.join(failures[:3])}")
 
     def collect(self, broker: str, expected: int, progress: Callable[[int], None]) -> Seen:
         """Read results and dead letters until ``expected`` came; raises ChildError when none comes for a minute."""
-        reader = ck.Consumer(
-            {"bootstrap.servers": broker, "group.id": "rexstream-demo", "auto.offset.reset": "earliest"}
-        )
         seen = Seen()
-        try:
-            partitions = [
-                ck.TopicPartition(topic, partition, ck.OFFSET_BEGINNING)
-                for topic in (OUTPUT, DEAD)
-                for partition in reader.list_topics(topic, timeout=10).topics[topic].partitions
-            ]
-            reader.assign(partitions)
-            last = time.monotonic()
+        last = time.monotonic()
+        with Tail(broker, (OUTPUT, DEAD), "beginning") as tail:
             while (count := len(seen.results) + len(seen.dead_letters)) < expected:
-                message = reader.poll(0.1)
-                if message is not None and not message.error():
+                if message := tail.poll(0.1):
                     _note(seen, message)
                     last = time.monotonic()
                     progress(len(seen.results) + len(seen.dead_letters))
-                elif self._worker is not None:
+                else:
                     self._worker.require_running()
                 if time.monotonic() - last > self.STALL_SECONDS:
-                    tail = self._worker.last_lines() if self._worker else ""
-                    raise ChildError(f"{count} of {expected} outcomes came, then none for a minute{tail}")
-        finally:
-            reader.close()
+                    end = self._worker.last_lines()
+                    raise ChildError(f"{count} of {expected} outcomes came, then none for a minute{end}")
         return seen
 
     def worker_numbers(self, http: str) -> WorkerNumbers:
-        """What the worker says of itself on /metrics and /status."""
+        """The worker's own figures, from /metrics and /status."""
         samples = {
             (sample.name, sample.labels.get("outcome", "")): sample.value
             for family in text_string_to_metric_families(_get(f"http://{http}/metrics"))
@@ -180,7 +144,7 @@ class Demo:
 
     def stop_worker(self) -> None:
         """Drain. Raises ChildError when the worker does not end cleanly."""
-        if self._worker is not None and (code := self._worker.stop()) != 0:
+        if (code := self._worker.stop()) != 0:
             raise ChildError(f"the worker ended with exit code {code}{self._worker.last_lines()}")
 
 
@@ -208,40 +172,26 @@ def _note(seen: Seen, message: ck.Message) -> None:
     seen.latencies_ms.append(message.timestamp()[1] - result["record"]["timestamp"])
 
 
-def _create_topics(broker: str) -> None:
-    """The embedded broker makes a topic when it is first asked about it."""
-    producer = ck.Producer({"bootstrap.servers": broker})
-    for topic in (INPUT, OUTPUT, DEAD):
-        producer.list_topics(topic, timeout=10)
-
-
 def _fingerprint(checkpoint: Path) -> str:
     """Changes with the checkpoint and with the code that exports it."""
     digest = hashlib.sha256()
     code = Path(consumer.__file__).parent
-    for path in (
-        *sorted(checkpoint.iterdir()),
-        *sorted((code / "model").glob("*.py")),
-        code / "extraction/contract.py",
-    ):
+    model = sorted((code / "model").glob("*.py"))
+    for path in (*sorted(checkpoint.iterdir()), *model, code / "extraction/contract.py"):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
 def _address_in(output: str) -> str | None:
-    """The address in the model server's ready line, once it has printed it."""
-    for line in output.splitlines():
-        if line.startswith('{"address"') or '"ready"' in line:
-            return str(json.loads(line)["address"])
-    return None
+    """The address in the model server's first line on standard output, once it has printed it."""
+    lines = (line for line in output.splitlines() if line.startswith('{"address"'))
+    return next((str(json.loads(line)["address"]) for line in lines), None)
 
 
 def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def _get(url: str) -> str:
@@ -249,11 +199,8 @@ def _get(url: str) -> str:
         return str(response.read().decode())
 
 
-def _status_code(url: str) -> int:
+def _is_ready(url: str) -> bool:
     try:
-        with _LOOPBACK.open(url, timeout=5) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return 0
+        return bool(_get(url))
+    except OSError:  # an answer other than 200 among them
+        return False

@@ -1,7 +1,8 @@
-"""What the demo saw, counted and drawn."""
+"""What the demo sends, and what came of it: the sample reviews and the broken events, then the tables of the run."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from statistics import mean, quantiles
@@ -10,17 +11,28 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Group
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
+
+from consumer.config.shipped import shipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import RenderableType
 
-    from consumer.local.demo_events import DemoEvent
-
 TASKS = ("product_features", "sentiment", "category")
+
+
+@dataclass(frozen=True, slots=True)
+class DemoEvent:
+    """A record to send and, for a broken one, what is wrong with it."""
+
+    key: str
+    value: bytes | None
+    fault: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    """The sample's own category and sentiment, to compare with the model's."""
 
 
 @dataclass(slots=True)
@@ -48,26 +60,63 @@ class WorkerNumbers:
     dropped: int
 
 
+def sample_events() -> list[DemoEvent]:
+    """The shipped reviews, as a producer would send them."""
+    lines = shipped("schemas/samples/reviews.jsonl").read_text("utf-8").splitlines()
+    return [_sample(json.loads(line)) for line in lines if line.strip()]
+
+
+def _sample(review: dict[str, Any]) -> DemoEvent:
+    labels = {name: review["attributes"][name] for name in ("category", "sentiment")}
+    value = json.dumps(review, ensure_ascii=False).encode()
+    return DemoEvent(review["event_id"], value, labels=labels)
+
+
+def broken_events() -> list[DemoEvent]:
+    """One event for each way in which a producer can get it wrong, and the one deliberate drop."""
+
+    def event(key: str, fault: str, value: object) -> DemoEvent:
+        body = value if isinstance(value, bytes) or value is None else json.dumps(value, ensure_ascii=False).encode()
+        return DemoEvent(key, body, fault)
+
+    deep: dict[str, Any] = {"最里层": None}
+    for level in range(12):
+        deep = {f"第{level}层": deep}
+    return [
+        event("broken-utf8", "not UTF-8", b'{"event_id": "broken-utf8", "text": "\xff\xfe\xfa"}'),
+        event("broken-json", "not JSON", '{"event_id": "broken-json", "text": "少了一个括号"'.encode()),
+        event("broken-array", "not an object", ["这不是", "一个事件"]),
+        event("broken-missing", "text is missing", {"event_id": "broken-missing", "product_id": "p-1"}),
+        event("broken-empty", "text is empty", {"event_id": "broken-empty", "text": ""}),
+        event("broken-type", "text is a number", {"event_id": "broken-type", "text": 42}),
+        event("broken-long", "text too long", {"event_id": "broken-long", "text": "很" * 50_001}),
+        event("broken-task", "unknown task", {"event_id": "broken-task", "text": "挺好", "tasks": ["no_such_task"]}),
+        event("broken-deep", "schema too deep", {"event_id": "broken-deep", "text": "挺好用的", "schema": deep}),
+        event(
+            "broken-wide",
+            "schema too wide",
+            {"event_id": "broken-wide", "text": "挺好用的", "schema": {f"类型{i}": None for i in range(600)}},
+        ),
+        event(
+            "broken-schema",
+            "schema is not a tree",
+            {"event_id": "broken-schema", "text": "挺好用的", "schema": {"属性词": ["好评", "差评"]}},
+        ),
+        event("broken-null", "null value", None),
+    ]
+
+
 def missing(samples: Sequence[DemoEvent], broken: Sequence[DemoEvent], seen: Seen, dropped: int) -> list[str]:
     """What should have arrived and did not, one line each; empty when the run is whole."""
-    lines = [
-        f"no {task} result for {event.key}"
-        for event in samples
-        for task in TASKS
-        if (event.key, task) not in seen.results
+    wanted = [(event.key, task) for event in samples for task in TASKS]
+    letters = {event.key: event.fault for event in broken if event.value is not None}
+    nulls = len(broken) - len(letters)
+    return [
+        *(f"no {task} result for {key}" for key, task in wanted if (key, task) not in seen.results),
+        *(f"no dead letter for {key} ({fault})" for key, fault in letters.items() if key not in seen.dead_letters),
+        *(f"{key} is a dead letter but was not broken" for key in seen.dead_letters.keys() - {e.key for e in broken}),
+        *([f"{dropped} null values were counted as dropped, {nulls} were sent"] if dropped != nulls else []),
     ]
-    lines += [
-        f"no dead letter for {event.key} ({event.fault})"
-        for event in broken
-        if event.value is not None and event.key not in seen.dead_letters
-    ]
-    lines += [
-        f"{key} is a dead letter but was not broken" for key in seen.dead_letters.keys() - {e.key for e in broken}
-    ]
-    nulls = sum(event.value is None for event in broken)
-    if dropped != nulls:
-        lines.append(f"{dropped} null values were counted as dropped, {nulls} were sent")
-    return lines
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
@@ -95,22 +144,20 @@ def numbers_table(samples: int, seconds: float, seen: Seen, worker: WorkerNumber
         ("windows per review", f"{sum(calls) / samples:.2f}", "model rows, all tasks and levels"),
         ("worker memory", f"{worker.rss_bytes / 2**20:.0f} MiB", "resident, at the end"),
     ]
-    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
-    for style in ("bold", "cyan", "dim"):
-        table.add_column(style=style)
+    columns = (Column(style=style) for style in ("bold", "cyan", "dim"))
+    table = Table(*columns, box=box.SIMPLE, show_header=False, pad_edge=False)
     for row in rows:
         table.add_row(*row)
     return table
 
 
 def dead_letter_table(broken: Iterable[DemoEvent], seen: Seen) -> Table:
-    """What was broken on purpose and what the worker said about it."""
-    table = Table(box=box.SIMPLE_HEAD, title="Broken on purpose", title_justify="left", title_style="bold")
-    for column in ("sent", "outcome", "reason"):
-        table.add_column(column, overflow="fold")
+    """What was broken on purpose, and the reason that its dead letter gives."""
+    columns = (Column(name, overflow="fold") for name in ("sent", "outcome", "reason"))
+    table = Table(*columns, box=box.SIMPLE_HEAD, title="Broken on purpose", title_justify="left", title_style="bold")
     for event in broken:
         if event.value is None:
-            table.add_row(event.fault, "dropped", "[dim]a null value says nothing; it is counted[/]")
+            table.add_row(event.fault, "dropped", "[dim]a null value has nothing to extract; it is counted[/]")
             continue
         headers = seen.dead_letters.get(event.key, {})
         table.add_row(
@@ -123,17 +170,22 @@ def dead_letter_table(broken: Iterable[DemoEvent], seen: Seen) -> Table:
 
 def reviews_table(samples: Sequence[DemoEvent], texts: Mapping[str, str], seen: Seen, rows: int) -> Table:
     """Some reviews with what was extracted; what the model got wrong is marked with what is right."""
-    table = Table(box=box.SIMPLE_HEAD, title="What was extracted", title_justify="left", title_style="bold")
-    table.add_column("review", ratio=5, overflow="fold")
-    table.add_column("category", ratio=2)
-    table.add_column("sentiment", ratio=2)
-    table.add_column("aspect → opinion", ratio=4, overflow="fold")
+    table = Table(
+        Column("review", ratio=5, overflow="fold"),
+        Column("category", ratio=2),
+        Column("sentiment", ratio=2),
+        Column("aspect → opinion", ratio=4, overflow="fold"),
+        box=box.SIMPLE_HEAD,
+        title="What was extracted",
+        title_justify="left",
+        title_style="bold",
+    )
     for event in samples[:: max(1, len(samples) // rows)][:rows]:
         text = texts[event.key].replace("\n", " ")
         table.add_row(
             Text(text if len(text) <= 80 else text[:79] + "…"),
-            _verdict(seen, event, "category"),
-            _verdict(seen, event, "sentiment"),
+            _compared(seen, event, "category"),
+            _compared(seen, event, "sentiment"),
             _aspects(seen.results.get((event.key, "product_features"))),
         )
     return table
@@ -144,7 +196,7 @@ def _label(seen: Seen, key: str, task: str) -> str | None:
     return result["extractions"][0][0]["type"] if result and result["extractions"] else None
 
 
-def _verdict(seen: Seen, event: DemoEvent, task: str) -> Text:
+def _compared(seen: Seen, event: DemoEvent, task: str) -> Text:
     found, gold = _label(seen, event.key, task) or "-", event.labels[task]
     if found == gold:
         return Text(found, style="green")
@@ -171,12 +223,10 @@ def accuracy_lines(samples: Sequence[DemoEvent], seen: Seen) -> list[str]:
             for event in judged
             if _label(seen, event.key, task) != event.labels[task]
         )
-        errors = sum(wrong.values())
+        right = len(judged) - wrong.total()
         common = ", ".join(f"{gold} read as {found} ({n})" for (gold, found), n in wrong.most_common(3))
-        share = 1 - errors / len(judged)
-        lines.append(
-            f"{task}: {len(judged) - errors} of {len(judged)} right ({share:.0%})" + (f"; {common}" if wrong else "")
-        )
+        share = f"{right} of {len(judged)} right ({right / len(judged):.0%})"
+        lines.append(f"{task}: {share}; {common}" if wrong else f"{task}: {share}")
     with_opinion = sum(
         any(len(path) == 2 for path in seen.results[event.key, "product_features"]["extractions"])
         for event in samples
@@ -199,18 +249,18 @@ def summary(
     rows: int,
 ) -> RenderableType:
     """The closing page of the demo."""
-    honest = "\n".join(accuracy_lines(samples, seen))
     scores = [fact["score"] for result in seen.results.values() for path in result["extractions"] for fact in path]
     return Group(
         reviews_table(samples, texts, seen, rows),
         dead_letter_table(broken, seen),
         Panel(
             Text(
-                f"{honest}\nThe demo model has 4.4 M parameters and was trained on shop reviews alone; the mean score "
-                f"of its facts is {mean(scores) if scores else 0:.2f}. What it gets wrong is the model's doing, not "
-                "the pipeline's: the published checkpoint takes its place with one `rexstream export`."
+                "\n".join(accuracy_lines(samples, seen))
+                + "\nThe demo model has 4.4 M parameters and was trained on shop reviews alone; the mean score of its "
+                f"facts is {mean(scores) if scores else 0:.2f}. What it gets wrong is the model's fault, not the "
+                "pipeline's: the published checkpoint takes its place with one `rexstream export`."
             ),
-            title="honestly",
+            title="accuracy",
             title_align="left",
             border_style="dim",
         ),

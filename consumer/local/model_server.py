@@ -16,22 +16,25 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import structlog
 
-from consumer.local.catalog import read_config
+from consumer.local.catalog import Refusal
+from consumer.local.model_folders import ModelSource, VersionPolicy
 from consumer.local.predict import predict
-from consumer.local.refusal import Refusal
 from consumer.serving import descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from consumer.local.catalog import Catalog
+    from consumer.local.catalog import Catalog, Labels
     from consumer.serving.descriptors import Method
 
 
 log = structlog.stdlib.get_logger(__name__)
 
 CALLS_PER_CPU = 4
-"""Calls that run side by side, as in the real server; more wait for their turn."""
+"""Calls that run side by side, as in the real server; more wait."""
+
+_INVALID = grpc.StatusCode.INVALID_ARGUMENT
+_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class ModelServer:
@@ -42,7 +45,6 @@ class ModelServer:
         self._catalog = catalog
         self._tensor_content = tensor_content
         self._stopping = threading.Event()
-        self._poller: threading.Thread | None = None
         self._server = grpc.server(
             ThreadPoolExecutor(CALLS_PER_CPU * cpus, thread_name_prefix="call"),
             options=(
@@ -51,9 +53,12 @@ class ModelServer:
                 ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share its calls
             ),
         )
-        prediction = {descriptors.PREDICT: self._predict, descriptors.GET_MODEL_METADATA: self._metadata}
-        model = {descriptors.GET_MODEL_STATUS: self._status, descriptors.HANDLE_RELOAD_CONFIG: self._reload}
-        for method, answer in {**prediction, **model}.items():
+        for method, answer in (
+            (descriptors.PREDICT, self._predict),
+            (descriptors.GET_MODEL_METADATA, self._metadata),
+            (descriptors.GET_MODEL_STATUS, self._status),
+            (descriptors.HANDLE_RELOAD_CONFIG, self._reload),
+        ):
             service, name = method.path.strip("/").split("/")
             handler = {name: _handler(method, answer)}
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handler),))
@@ -77,17 +82,14 @@ class ModelServer:
         except RuntimeError as error:
             raise OSError(f"cannot listen on {host}:{port}") from error
         self._server.start()
-        self._poller = threading.Thread(target=self._follow, args=(poll_seconds,), name="model-poll", daemon=True)
-        self._poller.start()
+        threading.Thread(target=self._follow, args=(poll_seconds,), name="model-poll", daemon=True).start()
         return f"{host}:{taken}"
 
     def stop(self) -> None:
         """Close the port at once, as the real server does: calls in flight fail and are to be repeated elsewhere."""
         self._stopping.set()
         self._server.stop(grace=None).wait()
-        if self._poller is not None:
-            self._poller.join()
-        self._catalog.close()
+        self._catalog.close()  # waits for the poll that is running; what comes after finds no models to load
 
     def _follow(self, poll_seconds: float) -> None:
         while not self._stopping.wait(poll_seconds):
@@ -100,12 +102,10 @@ class ModelServer:
     def _metadata(self, request: Any) -> Any:
         spec = _spec(request)
         if not request.metadata_field:
-            raise Refusal(
-                grpc.StatusCode.INVALID_ARGUMENT, "GetModelMetadataRequest must specify at least one metadata_field"
-            )
+            raise Refusal(_INVALID, "GetModelMetadataRequest must specify at least one metadata_field")
         for field in request.metadata_field:
             if field != "signature_def":
-                raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
+                raise Refusal(_INVALID, f"Metadata field {field} is not supported")
         response = descriptors.GET_MODEL_METADATA.response()
         with self._catalog.use(spec) as (version, model):
             response.model_spec.name = spec.name
@@ -118,14 +118,11 @@ class ModelServer:
 
     def _status(self, request: Any) -> Any:
         spec = _spec(request)
-        states = self._catalog.states(spec.name)
-        if spec.HasField("version"):
-            states = [entry for entry in states if entry[0] == spec.version.value]
-            missing = f"Could not find version {spec.version.value} of model {spec.name}"
-        else:
-            missing = f"Could not find any versions of model {spec.name}"
+        one = spec.HasField("version")
+        states = [state for state in self._catalog.states(spec.name) if not one or state[0] == spec.version.value]
         if not states:
-            raise Refusal(grpc.StatusCode.NOT_FOUND, missing)
+            asked = f"version {spec.version.value}" if one else "any versions"
+            raise Refusal(grpc.StatusCode.NOT_FOUND, f"Could not find {asked} of model {spec.name}")
         response = descriptors.GET_MODEL_STATUS.response()
         for number, state, error in states:
             entry = response.model_version_status.add(version=number, state=int(state))
@@ -146,14 +143,14 @@ class ModelServer:
 
 def _spec(request: Any) -> Any:
     if not request.HasField("model_spec"):
-        raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "Missing ModelSpec")
+        raise Refusal(_INVALID, "Missing ModelSpec")
     return request.model_spec
 
 
 def _handler(method: Method, answer: Callable[[Any], Any]) -> Any:
     def handle(request: Any, context: Any) -> Any:
         if not context.is_active():
-            return method.response()  # its deadline passed while it waited for its turn: nobody reads this
+            return method.response()  # its deadline passed while it waited: nobody reads this
         try:
             return answer(request)
         except Refusal as refusal:
@@ -166,13 +163,51 @@ def _handler(method: Method, answer: Callable[[Any], Any]) -> Any:
     )
 
 
-# How many CPUs this process may use, which in a container is not how many the machine has.
+def read_config(config: Any) -> tuple[list[ModelSource], Labels]:
+    """Models and version labels of a ModelServerConfig. Raises Refusal for what TensorFlow Serving refuses."""
+    if config.WhichOneof("config") != "model_config_list":
+        raise Refusal(
+            _INVALID,
+            "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+            "Only ModelConfigList is currently supported",
+        )
+    sources: list[ModelSource] = []
+    labels: Labels = {}
+    for entry in config.model_config_list.config:
+        if entry.name in {source.name for source in sources}:
+            raise Refusal(_INVALID, f"Illegal to list model {entry.name} multiple times in config list")
+        base_path = Path(entry.base_path)
+        if not base_path.is_absolute():
+            raise Refusal(
+                _INVALID,
+                f"Expected model {entry.name} to have an absolute path or URI; got base_path()={entry.base_path}",
+            )
+        if entry.model_platform != "tensorflow":
+            raise Refusal(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"PlatformConfigMap has no entry for platform {entry.model_platform}",
+            )
+        sources.append(ModelSource(entry.name, base_path, _policy(entry.model_version_policy)))
+        labels[entry.name] = dict(entry.version_labels)
+    return sources, labels
 
-_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+def _policy(policy: Any) -> VersionPolicy:
+    match policy.WhichOneof("policy_choice"):
+        case "all":
+            return VersionPolicy(latest=None)
+        case "specific":
+            return VersionPolicy(specific=frozenset(policy.specific.versions))
+        case "latest" if policy.latest.num_versions:
+            return VersionPolicy(latest=policy.latest.num_versions)
+    return VersionPolicy()
 
 
 def usable_cpus(quota_file: Path = _CGROUP_QUOTA) -> int:
-    """The scheduling affinity, cut to the cgroup's quota (version 2: ``<quota> <period>`` or ``max``)."""
+    """How many CPUs this process may use, which in a container is not how many the machine has.
+
+    The scheduling affinity, cut to the cgroup's quota (version 2: ``<quota> <period>`` or ``max``).
+    """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = quota_file.read_text().split()

@@ -1,4 +1,7 @@
-"""Keeps a sender from overfilling the embedded broker, which silently drops the oldest records of a full partition."""
+"""Keeps a sender from overfilling the embedded broker, which silently drops the oldest records of a full partition.
+
+``rexstream send`` and the demo count what they are about to send; ``consumer.local.broker_guard`` counts what arrives.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
 PARTITION_BYTES = 2 * 1024 * 1024
 """Most that a partition may hold. The mock cluster starts to drop at 5 MiB of stored batches, a whole batch (1 MB) at
-a time; results are larger than reviews, and a second ``send`` should find room."""
+a time; results are larger than reviews, and a second ``send`` should fit."""
 
 RECORD_OVERHEAD = 90
 """Bytes that a record adds to its key, value and headers when it travels in a batch of its own: the batch header
@@ -20,14 +23,7 @@ RECORD_OVERHEAD = 90
 
 
 class PartitionFull(Exception):  # noqa: N818 - named for what it is
-    """One more record would bring a partition over PARTITION_BYTES. ``partition`` names it."""
-
-    def __init__(self, partition: int, held: int) -> None:
-        super().__init__(
-            f"partition {partition} of the embedded broker would hold more than {PARTITION_BYTES // 1024**2} MB "
-            f"({held} bytes before this record), and it drops the oldest records of a full partition without a word"
-        )
-        self.partition = partition
+    """One more record would bring a partition over PARTITION_BYTES. The message names it."""
 
 
 class PartitionBudget:
@@ -42,7 +38,11 @@ class PartitionBudget:
         partition = self._bytes.index(min(self._bytes)) if key is None else partition_of(key, len(self._bytes))
         size = record_size(key, value, headers)
         if self._bytes[partition] + size > PARTITION_BYTES:
-            raise PartitionFull(partition, self._bytes[partition])
+            raise PartitionFull(
+                f"partition {partition} of the embedded broker would hold more than {PARTITION_BYTES // 1024**2} MB "
+                f"({self._bytes[partition]} bytes before this record), and it drops the oldest records of a full "
+                "partition without a word"
+            )
         self._bytes[partition] += size
         return partition
 
@@ -56,8 +56,6 @@ def record_size(key: bytes | None, value: bytes | None, headers: tuple[Header, .
         + sum(len(name.encode()) + len(content or b"") + 8 for name, content in headers)
     )
 
-
-# Which partition a key goes to: Java Kafka's murmur2, which librdkafka calls ``murmur2_random``.
 
 _MASK = 0xFFFFFFFF
 _M = 0x5BD1E995
@@ -81,5 +79,8 @@ def murmur2(data: bytes) -> int:
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition, out of ``partitions``, that a record with this key goes to."""
+    """The partition, out of ``partitions``, that a record with this key goes to.
+
+    Java Kafka's own choice, by ``murmur2``; librdkafka calls it ``murmur2_random``.
+    """
     return (murmur2(key) & 0x7FFFFFFF) % partitions

@@ -1,25 +1,34 @@
-"""One Predict call on one loaded model, checked and refused as TensorFlow Serving does it."""
+"""One Predict call on one loaded model, checked and refused as TensorFlow Serving does it.
+
+Tensors are read and written as TensorFlow's own C++ does it, with its leniencies.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import numpy as np
 
-from consumer.local import wire_tensors
-from consumer.local.refusal import Refusal
+from consumer.local.catalog import Refusal
 from consumer.serving.descriptors import PREDICT
-from consumer.serving.tensors import ENCODINGS
+from consumer.serving.tensors import BFLOAT16, ENCODINGS, HALF, shape_of, typed_values, write_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from consumer.local.servable import Model
+    from consumer.local.catalog import Model
 
 DEFAULT_SIGNATURE = "serving_default"
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+_MOST_VALUES = 2**59
+"""A shape of more overflows 64 bits when its bytes are counted, also where one of its sizes is 0."""
+
+_NUMBERS = {encoding.wire: number for number, encoding in ENCODINGS.items() if number != BFLOAT16}
 
 
 def predict(model: Model, version: int, request: Any, *, as_content: bool = False) -> Any:
@@ -40,7 +49,7 @@ def predict(model: Model, version: int, request: Any, *, as_content: bool = Fals
     response.model_spec.signature_name = key
     response.model_spec.version.value = version
     for alias, name in fetches.items():
-        wire_tensors.write(alias, response.outputs[alias], fetched[name], as_content=as_content)
+        write(alias, response.outputs[alias], fetched[name], as_content=as_content)
     return response
 
 
@@ -63,7 +72,7 @@ def _feeds(signature: Any, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]
                 f"Signature input alias: {alias}(feed name: {info.name}) not found in request and no default value "
                 f"provided. Inputs expected to be in the request {_names(sent)}, or default input alias set: ",
             )
-        arrays[info.name] = wire_tensors.parse(alias, inputs[alias])
+        arrays[info.name] = parse(alias, inputs[alias])
     dtypes = {info.name: (info.dtype, inputs[alias].dtype) for alias, info in signature.inputs.items()}
     for position, name in enumerate(sorted(arrays)):
         wanted, given = dtypes[name]
@@ -97,3 +106,53 @@ def _names(names: Iterable[str]) -> str:
 
 def _dtype_name(number: int) -> str:
     return ENCODINGS[number].name if number in ENCODINGS else f"dtype {number}"
+
+
+def parse(alias: str, proto: Any) -> NDArray[Any]:
+    """The array of a request's input. Raises Refusal.
+
+    ``tensor_content`` must have the exact length. Typed values need not: the last one fills up what is missing, more
+    than enough are ignored, none at all are zeros.
+    """
+    shape = shape_of(proto)
+    encoding = ENCODINGS.get(proto.dtype)
+    unreadable = Refusal(_INVALID, f"tensor parsing error: {alias}")
+    impossible = any(size < 0 for size in shape) or math.prod(max(size, 1) for size in shape) >= _MOST_VALUES
+    if proto.dtype == 0 or proto.tensor_shape.unknown_rank or impossible:
+        raise unreadable
+    if encoding is None or proto.dtype == BFLOAT16:
+        raise _not_carried(alias)
+    count = math.prod(shape)
+    if proto.tensor_content:
+        if len(proto.tensor_content) != count * encoding.wire.itemsize:
+            raise unreadable
+        return np.frombuffer(proto.tensor_content, encoding.wire).reshape(shape)
+    given = typed_values(proto, encoding)[:count]
+    values = np.full(count, given[-1] if len(given) else 0, encoding.wire)
+    values[: len(given)] = given
+    return values.reshape(shape)
+
+
+def write(alias: str, proto: Any, array: NDArray[Any], *, as_content: bool) -> None:
+    """Fill an empty TensorProto, in its typed field (TensorFlow Serving's default) or as ``tensor_content``.
+
+    Raises Refusal for a dtype that is neither a number nor a boolean.
+    """
+    number = _NUMBERS.get(array.dtype)
+    if number is None:
+        raise _not_carried(alias)
+    if as_content:
+        write_content(proto, array)
+        return
+    proto.dtype = number
+    for size in array.shape:
+        proto.tensor_shape.dim.add().size = size
+    flat = array.reshape(-1)
+    getattr(proto, ENCODINGS[number].field).extend((flat.view(np.uint16) if number == HALF else flat).tolist())
+
+
+def _not_carried(alias: str) -> Refusal:
+    return Refusal(
+        grpc.StatusCode.UNIMPLEMENTED,
+        f"tensor {alias}: the local model server carries numbers and booleans of TensorFlow's standard sizes only",
+    )

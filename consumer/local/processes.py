@@ -1,4 +1,4 @@
-"""The demo's child processes: the same commands that anyone can type, each with its output in a log file."""
+"""Child processes: the demo's commands, each with its output in a log file, and helpers that end with their parent."""
 
 from __future__ import annotations
 
@@ -47,17 +47,11 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        return self._process.pid
-
     def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
         """Return when ``ready()``; raise ChildError when the process ends first or ``timeout`` seconds pass."""
         deadline = time.monotonic() + timeout
         while not ready():
-            if self._process.poll() is not None:
-                raise ChildError(f"{self.name} ended with exit code {self._process.returncode}{self.last_lines()}")
+            self.require_running()
             if time.monotonic() > deadline:
                 raise ChildError(f"{self.name} was not ready within {timeout:.0f} s{self.last_lines()}")
             time.sleep(0.05)
@@ -79,25 +73,24 @@ class Child:
 
     def output(self) -> str:
         """All that the process has printed so far."""
-        return self.log.read_text("utf-8", errors="replace") if self.log.exists() else ""
+        return self.log.read_text("utf-8", errors="replace")
 
     def last_lines(self, count: int = 15) -> str:
         """The end of the log, indented, to follow an error message."""
-        lines = self.output().splitlines()[-count:]
-        return "".join(f"\n    {line}" for line in lines)
+        return "".join(f"\n    {line}" for line in self.output().splitlines()[-count:])
 
-
-# A helper process that ends when the process that started it ends, however that ended.
 
 POLL_SECONDS = 0.5
-STOP_SECONDS = 10.0
-"""Time the process has for its own clean end before it is ended without one."""
+"""How often a helper looks for its parent where the kernel does not signal the parent's end."""
+
+HELPER_STOP_SECONDS = 10.0
+"""Time a helper without a parent has for its own clean end before it is ended without one."""
 
 _PR_SET_PDEATHSIG = 1
 
 
 def exit_with_parent() -> None:
-    """Send this process SIGTERM once its parent is gone, and end it hard ``STOP_SECONDS`` later.
+    """Send this process SIGTERM once its parent is gone, and end it hard ``HELPER_STOP_SECONDS`` later.
 
     Call it first thing, before slow imports: a parent that died earlier is not noticed. On Linux the kernel sends the
     signal at once, even while Python cannot run; it does so when the *thread* that started this process ends, so start
@@ -114,5 +107,5 @@ def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(STOP_SECONDS)
+    time.sleep(HELPER_STOP_SECONDS)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Files of reviews, a line each, as records to produce: JSON objects (JSONL) or plain text, gzipped or not."""
+"""Files of reviews, a line each, as records for ``rexstream send``: JSON objects (JSONL) or text, gzipped or not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gzip
 import json
 import sys
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
@@ -21,18 +22,6 @@ LineFormat = Literal["json", "text"]
 STDIN = "-"
 
 
-@dataclass(frozen=True, slots=True)
-class LineOptions:
-    """How a line becomes a record."""
-
-    format: LineFormat = "json"
-    key_field: str | None = None
-    """JSON field whose value is the record's key; a line without it has no key."""
-    id_field: str | None = None
-    """JSON field whose value is written to ``event_id`` too."""
-    headers: tuple[Header, ...] = ()
-
-
 @dataclass(slots=True)
 class ReviewLines:
     """The records of a file, or of standard input (``-``), which can be read only once.
@@ -43,7 +32,12 @@ class ReviewLines:
     """
 
     path: str
-    options: LineOptions = field(default_factory=LineOptions)
+    format: LineFormat = "json"
+    key_field: str | None = None
+    """JSON field whose value is the record's key; a line without it has no key."""
+    id_field: str | None = None
+    """JSON field whose value is written to ``event_id`` too."""
+    headers: tuple[Header, ...] = ()
     repeat: int = 1
     limit: int | None = None
     bad_lines: dict[int, str] = field(default_factory=dict)
@@ -51,25 +45,20 @@ class ReviewLines:
 
     def __iter__(self) -> Iterator[NewRecord]:
         """Raises OSError when the file cannot be read, EOFError or zlib.error when a gzip file is damaged."""
-        count = 0
-        for cycle in range(1, self.repeat + 1):
-            with _open(self.path) as lines:
-                for number, line in enumerate(lines, 1):
-                    if self.limit is not None and count >= self.limit:
-                        return
-                    content = line.rstrip(b"\r\n")
-                    if not content.strip():
-                        continue
-                    record = self._record(number, cycle, content)
-                    if record is not None:
-                        count += 1
-                        yield record
+        records = (record for cycle in range(1, self.repeat + 1) for record in self._records(cycle))
+        return islice(records, self.limit)
+
+    def _records(self, cycle: int) -> Iterator[NewRecord]:
+        with _open(self.path) as lines:
+            for number, line in enumerate(lines, 1):
+                content = line.rstrip(b"\r\n")
+                if content.strip() and (record := self._record(number, cycle, content)):
+                    yield record
 
     def _record(self, number: int, cycle: int, content: bytes) -> NewRecord | None:
         label = f"line {number}" if cycle == 1 else f"line {number} (time {cycle})"
-        options = self.options
-        if options.format == "text":
-            return NewRecord(label, None, content, options.headers)
+        if self.format == "text":
+            return NewRecord(label, None, content, self.headers)
         try:
             review = json.loads(content)
         except (ValueError, RecursionError):
@@ -78,21 +67,13 @@ class ReviewLines:
         if not isinstance(review, dict):
             self.bad_lines[number] = "not a JSON object"
             return None
-        value = content
-        if (changed := self._with_event_id(review, cycle)) is not None:
-            value = _encoded(changed)
-        key = review.get(options.key_field) if options.key_field else None
-        return NewRecord(
-            label, None if key is None else _as_text(key).encode("utf-8", "replace"), value, options.headers
-        )
-
-    def _with_event_id(self, review: dict[str, object], cycle: int) -> dict[str, object] | None:
-        """``review`` with the event id that it is to have, or None when it has it already."""
-        event_id = review.get(self.options.id_field or "event_id")
-        if event_id is None or (cycle == 1 and self.options.id_field is None):
-            return None
-        suffix = "" if cycle == 1 else f"~{cycle}"
-        return {**review, "event_id": _as_text(event_id) + suffix}
+        key = review.get(self.key_field) if self.key_field else None
+        event_id = review.get(self.id_field or "event_id")
+        if event_id is not None and (cycle > 1 or self.id_field is not None):
+            suffix = "" if cycle == 1 else f"~{cycle}"
+            content = _encoded({**review, "event_id": _as_text(event_id) + suffix})
+        encoded_key = None if key is None else _as_text(key).encode("utf-8", "replace")
+        return NewRecord(label, encoded_key, content, self.headers)
 
 
 def _encoded(review: dict[str, object]) -> bytes:

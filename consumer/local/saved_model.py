@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
+import functools
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
+from consumer.local.catalog import Refusal
 from consumer.local.predict import predict
-from consumer.local.refusal import Refusal
 from consumer.serving.descriptors import PredictionLog, SignatureDef
 
 if TYPE_CHECKING:
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 MAX_WARMUP_RECORDS = 1000
+_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 tf.get_logger().setLevel("ERROR")  # its deprecation notes are about the very interface that the real server uses
 
 
 class SavedModel:
-    """Implements ``consumer.local.servable.Model``. Thread-safe; calls run side by side."""
+    """Implements ``consumer.local.catalog.Model``. Thread-safe; calls run side by side."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         """Load it and run its warm-up records. ``threads`` counts for the process: the first model decides.
@@ -36,8 +37,7 @@ class SavedModel:
         options = config_pb2.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
         options.gpu_options.allow_growth = True  # two versions share the device while they are swapped
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=options)
-        self._lock = threading.Lock()
-        self._callables: dict[tuple[tuple[str, ...], tuple[str, ...]], Callable[..., list[NDArray[Any]]]] = {}
+        self._callable = functools.cache(self._make_callable)
         try:
             self.signatures: Mapping[str, Any] = self._load(folder)
             for record in _warmup_records(folder):
@@ -69,18 +69,15 @@ class SavedModel:
 
     def close(self) -> None:
         """Free the session. Nothing runs it any more."""
-        self._callables.clear()
+        self._callable.cache_clear()
         self._session.close()
 
-    def _callable(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Callable[..., list[NDArray[Any]]]:
-        with self._lock:
-            if (feeds, fetches) not in self._callables:
-                # Session.run costs 0.4 ms a call more, and refuses shapes that the signature does not name, which the
-                # real server does not.
-                self._callables[feeds, fetches] = self._session._make_callable_from_options(
-                    config_pb2.CallableOptions(feed=feeds, fetch=fetches)
-                )
-            return self._callables[feeds, fetches]
+    def _make_callable(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Callable[..., list[NDArray[Any]]]:
+        # Session.run costs 0.4 ms a call more, and refuses shapes that the signature does not name, which the real
+        # server does not.
+        options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
+        made: Callable[..., list[NDArray[Any]]] = self._session._make_callable_from_options(options)
+        return made
 
 
 def _warmup_records(folder: Path) -> Iterator[Any]:
@@ -104,6 +101,7 @@ def _warmup_records(folder: Path) -> Iterator[Any]:
 
 def _refusal(error: Exception, what: str) -> Refusal:
     if isinstance(error, tf.errors.OpError):
-        return Refusal.numbered(error.error_code, error.message)
+        # TensorFlow's error numbers are gRPC's.
+        return Refusal(_BY_NUMBER.get(error.error_code, grpc.StatusCode.UNKNOWN), error.message)
     code = grpc.StatusCode.NOT_FOUND if isinstance(error, OSError) else grpc.StatusCode.UNKNOWN
     return Refusal(code, f"{what}: {type(error).__name__}: {error}")

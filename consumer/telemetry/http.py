@@ -25,6 +25,8 @@ from pathlib import Path
 from socketserver import TCPServer
 from typing import Any, ClassVar
 
+from consumer.config.names import ADDRESS
+
 Probe = Callable[[], tuple[bool, Mapping[str, object]]]
 """Whether the answer is yes, and what else to say, ready for JSON."""
 
@@ -98,7 +100,7 @@ class HttpServer:
 
 def parse_address(address: str) -> tuple[str, int]:
     """Split ``host:port`` or ``[v6]:port``. Raises ValueError that says what is missing."""
-    match = re.fullmatch(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]+)):(?P<port>\d{1,5})", address)
+    match = ADDRESS.fullmatch(address)
     if match is None or int(match["port"]) > 65_535:
         raise ValueError(
             f"HTTP address {address!r} is not host:port; write 127.0.0.1:9464, [::1]:9464, or 0.0.0.0:9464 for every "

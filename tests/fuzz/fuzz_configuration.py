@@ -119,11 +119,11 @@ _TASK_FILES = [path.read_bytes() for path in sorted(shipped("schemas/tasks").glo
 def check_task_file(body: bytes) -> str:
     _FILE.write_bytes(body)
     try:
-        file = read_task_file(_FILE)
+        task = read_task_file(_FILE)
     except ConfigError as error:
         return _check_problems(error, str(error))
-    require(file.task.schema and file.task.name, "a task without a name or a schema")
-    require(len(file.task.fingerprint) == 16, "a fingerprint")
+    require(task.schema and task.name, "a task without a name or a schema")
+    require(len(task.fingerprint) == 16, "a fingerprint")
     return "task"
 
 

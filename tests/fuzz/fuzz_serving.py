@@ -12,8 +12,8 @@ from google.protobuf.message import DecodeError
 
 from consumer.events import BadInput
 from consumer.extraction.task import Task
-from consumer.local.refusal import Refusal
-from consumer.local.wire_tensors import parse
+from consumer.local.catalog import Refusal
+from consumer.local.predict import parse
 from consumer.serving import errors
 from consumer.serving.descriptors import PREDICT
 from consumer.serving.errors import classify

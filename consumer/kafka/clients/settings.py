@@ -1,19 +1,19 @@
 """librdkafka settings of the consumer, the producer and the metadata client, from the configuration.
 
 What the user passes through (``kafka.client``) is merged last, except where it would break a delivery guarantee: that
-is refused with the reason. Settings that only one kind of client knows reach only that kind; those of
-``kafka.security`` reach all.
+is refused with the reason (``consumer.config.client_rules``). Settings that only one kind of client knows reach only
+that kind; those of ``kafka.security`` reach all.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from consumer.config.client_rules import brokers_assign, client_problems, known_to
 from consumer.config.credential_files import read_certificates, read_pair, read_password
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from consumer.config.client_rules import Client
     from consumer.config.tree import Config, SecurityConfig
 
 
@@ -26,10 +26,10 @@ PREFETCH_KBYTES = 16_384
 
 MESSAGE_BYTES = 32 * 1024 * 1024
 """Largest record the producer hands to the broker. A dead letter holds its input whole, so this lies far above any
-input topic's max.message.bytes: the broker, not the client, says what is too large for a topic."""
+input topic's max.message.bytes: the broker, not the client, decides what is too large for a topic."""
 
 QUEUE_KBYTES = 131_072
-"""Bound of the producer's queue; larger than ``MESSAGE_BYTES``, or such a record would never find room."""
+"""Bound of the producer's queue; larger than ``MESSAGE_BYTES``, or such a record would never fit into it."""
 
 CONNECTING = {
     # The first pause between tries to connect, about; it grows to reconnect.backoff.max.ms (10 s). A login that fails
@@ -40,84 +40,11 @@ CONNECTING = {
     "topic.metadata.refresh.interval.ms": 10_000,
 }
 
-_CONSUMER_ONLY = frozenset(
-    {
-        "auto.offset.reset",
-        "check.crcs",
-        "enable.partition.eof",
-        "fetch.error.backoff.ms",
-        "fetch.max.bytes",
-        "fetch.message.max.bytes",
-        "fetch.min.bytes",
-        "fetch.queue.backoff.ms",
-        "fetch.wait.max.ms",
-        "group.instance.id",
-        "group.protocol",
-        "group.remote.assignor",
-        "heartbeat.interval.ms",
-        "isolation.level",
-        "max.partition.fetch.bytes",
-        "max.poll.interval.ms",
-        "partition.assignment.strategy",
-        "queued.max.messages.kbytes",
-        "queued.min.messages",
-        "session.timeout.ms",
-        "allow.auto.create.topics",
-        "coordinator.query.interval.ms",
-        "group.protocol.type",
-    }
-)
-_PRODUCER_ONLY = frozenset(
-    {
-        "batch.num.messages",
-        "batch.size",
-        "compression.codec",
-        "compression.level",
-        "compression.type",
-        "delivery.timeout.ms",
-        "linger.ms",
-        "max.in.flight",
-        "max.in.flight.requests.per.connection",
-        "message.send.max.retries",
-        "message.timeout.ms",
-        "partitioner",
-        "queue.buffering.max.kbytes",
-        "queue.buffering.max.messages",
-        "queue.buffering.max.ms",
-        "request.timeout.ms",
-        "retries",
-        "retry.backoff.ms",
-        "retry.backoff.max.ms",
-        "sticky.partitioning.linger.ms",
-    }
-)
-_CLASSIC_ONLY = frozenset(
-    {"session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"}
-)
-_ELSEWHERE = {
-    "bootstrap.servers": "set kafka.bootstrap_servers",
-    "metadata.broker.list": "set kafka.bootstrap_servers",
-    "group.id": "set kafka.group_id",
-}
-_FIXED = {
-    "enable.auto.commit": "offsets are committed when their results are durable, never by a timer",
-    "enable.auto.offset.store": "offsets are committed when their results are durable",
-    "auto.commit.interval.ms": "offsets are committed when their results are durable; see delivery.commit_interval_ms",
-    "enable.partition.eof": "the end of a partition is how lag reaches zero behind transaction markers",
-    "enable.idempotence": "without it a retried result is written twice or out of order",
-    "acks": "a result is durable only when all in-sync replicas have it",
-    "request.required.acks": "a result is durable only when all in-sync replicas have it",
-    "enable.gapless.guarantee": "one refused record would stop every other one for good",
-    "transactional.id": "the at-least-once producer opens no transaction",
-    "partitioner": "results of a key must land where the Java clients would put them (murmur2)",
-    "delivery.report.only.error": "without reports no offset could ever be committed",
-}
-
 
 def consumer_settings(config: Config) -> dict[str, Any]:
     """Settings of the group's consumer. Raises ValueError, naming the key and the way out, for unsafe ones."""
-    given = _given(config)
-    settings: dict[str, Any] = {
+    given = _given(config, "consumer")
+    return {
         "bootstrap.servers": config.kafka.bootstrap_servers,
         "group.id": config.kafka.group_id,
         "client.id": "rexstream",
@@ -128,33 +55,18 @@ def consumer_settings(config: Config) -> dict[str, Any]:
         "enable.auto.offset.store": False,
         "enable.partition.eof": True,
         "isolation.level": "read_committed",
-        "partition.assignment.strategy": "cooperative-sticky",
+        **({} if brokers_assign(given) else {"partition.assignment.strategy": "cooperative-sticky"}),
         "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
         "queued.max.messages.kbytes": PREFETCH_KBYTES,
         "queued.min.messages": min(10_000, max(100, config.limits.in_flight_events)),
         "fetch.max.bytes": PREFETCH_KBYTES * 1024,
+        **given,
     }
-    if given.get("group.protocol") == "consumer":
-        _refuse_classic(given)
-        for name in _CLASSIC_ONLY:
-            settings.pop(name, None)
-    elif given.get("partition.assignment.strategy", "cooperative-sticky") != "cooperative-sticky":
-        raise ValueError(
-            "kafka.client: partition.assignment.strategy must be cooperative-sticky, or be left out: an eager one "
-            "takes every partition away at every rebalance."
-        )
-    if given.get("auto.offset.reset", "earliest") not in ("earliest", "smallest", "beginning", "error"):
-        raise ValueError(
-            f"kafka.client: auto.offset.reset {given['auto.offset.reset']!r} would silently skip records of every new "
-            "partition and expired offset. Leave it out, or set it to error; to start at the end, set the group's "
-            "offsets with kafka-consumer-groups --reset-offsets --to-latest."
-        )
-    return {**settings, **{name: value for name, value in given.items() if name not in _PRODUCER_ONLY}}
 
 
 def producer_settings(config: Config) -> dict[str, Any]:
     """Settings of the at-least-once producer. Raises ValueError, naming the key and the way out, for unsafe ones."""
-    settings: dict[str, Any] = {
+    return {
         "bootstrap.servers": config.kafka.bootstrap_servers,
         "client.id": "rexstream",
         **CONNECTING,
@@ -167,8 +79,8 @@ def producer_settings(config: Config) -> dict[str, Any]:
         "queue.buffering.max.kbytes": QUEUE_KBYTES,
         "linger.ms": 5,
         "compression.type": "lz4",
+        **_given(config, "producer"),
     }
-    return {**settings, **{name: value for name, value in _given(config).items() if name not in _CONSUMER_ONLY}}
 
 
 def transaction_settings(config: Config, transactional_id: str) -> dict[str, Any]:
@@ -190,40 +102,26 @@ def transaction_settings(config: Config, transactional_id: str) -> dict[str, Any
 
 def metadata_settings(config: Config) -> dict[str, Any]:
     """Settings of the client that only asks for offsets and metadata."""
-    given = _given(config)
     return {
         "bootstrap.servers": config.kafka.bootstrap_servers,
         "client.id": "rexstream-lag",
         **CONNECTING,
-        **{name: value for name, value in given.items() if name not in _CONSUMER_ONLY | _PRODUCER_ONLY},
+        **_given(config, "both"),
     }
 
 
-def _given(config: Config) -> Mapping[str, Any]:
-    for name in config.kafka.client:
-        if name in _ELSEWHERE:
-            raise ValueError(f"kafka.client: {name} has a key of its own: {_ELSEWHERE[name]}.")
-        if name in _FIXED:
-            raise ValueError(f"kafka.client: {name} cannot be changed: {_FIXED[name]}. Leave it out.")
-    return {**security_settings(config.kafka.security), **config.kafka.client}
-
-
-def _refuse_classic(given: Mapping[str, Any]) -> None:
-    refused = sorted(_CLASSIC_ONLY & given.keys())
-    if refused:
-        raise ValueError(
-            f"kafka.client: {', '.join(refused)} cannot be combined with group.protocol: consumer (KIP-848), where the "
-            "broker decides. Leave it out, or set group.protocol to classic."
-        )
-
-
-# librdkafka's security settings from ``kafka.security``, with every file looked at before a client is made.
-#
-# librdkafka names no configuration key, and says of a file that is no certificate only what OpenSSL thinks of it.
+def _given(config: Config, client: Client) -> dict[str, Any]:
+    for key, what, fix in client_problems(config.kafka.client):
+        raise ValueError(f"kafka.client: {key} {what}; {fix}.")
+    return known_to(client, {**security_settings(config.kafka.security), **config.kafka.client})
 
 
 def security_settings(security: SecurityConfig) -> dict[str, str]:
-    """What every kind of client needs; nothing when ``protocol`` is not set. Raises CredentialFileError."""
+    """What every kind of client needs, of ``kafka.security``; nothing when ``protocol`` is not set.
+
+    Every file is looked at before a client is made: librdkafka names no configuration key, and of a file that is no
+    certificate it reports only OpenSSL's own error. Raises CredentialFileError.
+    """
     if security.protocol is None:
         return {}
     password, key_password = security.password, None
@@ -255,18 +153,27 @@ def security_settings(security: SecurityConfig) -> dict[str, str]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def way_out(reason: str) -> str | None:
-    """What to look at after a client's error, by librdkafka's text; None when it is no matter of security."""
-    if "SASL" in reason:
-        return "check kafka.security's mechanism, username and password"
-    if "certificate verify failed" in reason:
-        return (
+_NO_TLS = "check kafka.security.protocol and the port in kafka.bootstrap_servers: it seems no TLS is spoken there"
+_WAYS_OUT = (
+    (("SASL",), "check kafka.security's mechanism, username and password"),
+    (
+        ("certificate verify failed",),
+        (
             "check that kafka.security.ca_file is the authority of the brokers' certificates, and that these name the "
             "addresses in kafka.bootstrap_servers"
-        )
-    if "alert" in reason and "certificate" in reason:
-        return "check kafka.security's certificate_file and key_file, which the broker asks for or does not take"
-    # Of the same broker librdkafka says now the one, now the other.
-    if "PLAINTEXT broker listener" in reason or ("closed by peer" in reason and "SSL_HANDSHAKE" in reason):
-        return "check kafka.security.protocol and the port in kafka.bootstrap_servers: it seems no TLS is spoken there"
-    return None
+        ),
+    ),
+    (
+        ("alert", "certificate"),
+        "check kafka.security's certificate_file and key_file, which the broker asks for or does not take",
+    ),
+    # Of the same broker librdkafka reports now the one, now the other.
+    (("PLAINTEXT broker listener",), _NO_TLS),
+    (("closed by peer", "SSL_HANDSHAKE"), _NO_TLS),
+)
+"""Words that an error has, all of them, and what to look at. The first that fits counts."""
+
+
+def way_out(reason: str) -> str | None:
+    """What to look at after a client's error, by librdkafka's text; None when it is no matter of security."""
+    return next((fix for words, fix in _WAYS_OUT if all(word in reason for word in words)), None)

@@ -10,13 +10,13 @@ marker already, and the rest is the newcomer's.
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from consumer.config.names import TOPIC_NAME
 from consumer.kafka.clients.cluster import ClientErrors, ClusterUnreachable, Reader, TopicUnusable
 from consumer.kafka.clients.errors import kafka_cause
 from consumer.kafka.publish.producers import KEYED
@@ -263,8 +263,6 @@ def _client_errors() -> Iterator[None]:
 
 # The topics that dead letters came from and go back to.
 
-_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
-
 
 class ReplayTargets:
     """What is known of each topic; asked for once, whatever the answer."""
@@ -293,7 +291,7 @@ class ReplayTargets:
 
     def _asked(self, topic: str) -> int:
         # Anyone may write to a dead-letter topic, and the client takes no text with a zero byte.
-        if not _TOPIC_NAME.fullmatch(topic):
+        if not TOPIC_NAME.fullmatch(topic):
             raise TopicUnusable(f"{topic[:249]!r} is no name of a topic")
         return self._lookup(topic)
 

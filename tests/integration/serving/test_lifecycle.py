@@ -221,7 +221,7 @@ def test_more_calls_than_threads_wait_their_turn(lab: Lab) -> None:
 
 def test_a_model_that_cannot_load_stops_the_start(lab: Lab) -> None:
     """The port stays closed unless every model has a version that loads."""
-    from consumer.local.refusal import Refusal
+    from consumer.local.catalog import Refusal
 
     lab.add("1")
     (lab.add("1", model="broken") / "saved_model.pb").unlink()

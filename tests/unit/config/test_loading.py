@@ -1,4 +1,4 @@
-"""Loading the configuration: sources, errors, combinations."""
+"""Loading the configuration: its sources, and the errors of each key."""
 
 from __future__ import annotations
 
@@ -10,20 +10,9 @@ from consumer.config.loading import load, load_config
 from consumer.config.problems import ConfigError, Problem
 from consumer.config.secrets import HIDDEN, shown
 from consumer.config.tree import Config, RouteConfig
-from consumer.kafka.clients.settings import consumer_settings, metadata_settings, producer_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Any:
-    def write_file(text: str) -> str:
-        path = tmp_path / "rexstream.yaml"
-        path.write_text(text, encoding="utf-8")
-        return str(path)
-
-    return write_file
 
 
 def refused(path: str | None = None, environ: dict[str, str] | None = None, *overrides: str) -> dict[str, Problem]:
@@ -213,100 +202,6 @@ def test_the_http_port_can_be_turned_off() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "key", "words"),
-    [
-        (["model.version=1", "model.label=stable"], "model.version", "both set"),
-        (["limits.in_flight_bytes=100"], "limits.in_flight_bytes", "less than one value may have"),
-        (["routes.1.input=reviews.raw", "routes.1.tasks=[ner]"], "routes.1.input", "already the input of routes.0"),
-        (["routes.0.format=text", "routes.0.tasks=[]"], "routes.0.tasks", "cannot name tasks"),
-        (["routes.0.tasks=[sentimnt]"], "routes.0.tasks.0", "there is no task sentimnt"),
-        (["routes.0.tasks=[ner, ner]"], "routes.0.tasks.1", "listed twice"),
-        (["routes.0.tasks=[inline]"], "routes.0.tasks.0", "inline"),
-        (["routes.0.output=out.{topic}"], "routes.0.output", "unknown placeholder {topic}"),
-        (["routes.0.output=out.{task"], "routes.0.output", "unbalanced"),
-        (["routes.0.output=out.{task!r}"], "routes.0.output", "placeholder"),
-        (["routes.0.output={task}"], "routes.0.output", "nothing but a placeholder"),
-        (["routes.0.output=结果"], "routes.0.output", "not a topic name"),
-        (["routes.0.input=a b"], "routes.0.input", "not a topic name"),
-        (["routes.0.output=reviews.raw"], "routes.0.output", "which is an input"),
-        (["routes.0.output=reviews.raw.{task}"], "routes.0.output", "which is an input"),
-        (["routes.0.input=x.event", "routes.0.output=x.{task}"], "routes.0.output", "which is an input"),
-        (["routes.0.output=reviews.dead"], "routes.0.output", "dead-letter topic"),
-        (["delivery.dead_letter_topic=reviews.raw"], "delivery.dead_letter_topic", "also an input"),
-        (["limits.types_per_level=2"], "routes.0.tasks.0", "limits.types_per_level"),
-        (["limits.schema_depth=1"], "routes.0.tasks.0", "limits.schema_depth"),
-        (["kafka.registry.url=http://h:1", "kafka.registry.ca_file=ca"], "kafka.registry.ca_file", "not https"),
-        (
-            ["kafka.registry.url=https://h:1", "kafka.registry.key_file=k"],
-            "kafka.registry.key_file",
-            "certificate_file",
-        ),
-        (["kafka.registry.url=https://h:1", "kafka.registry.username=u"], "kafka.registry.username", "belong together"),
-        (
-            ["kafka.registry.url=http://u:p@h:1", "kafka.registry.username=u", "kafka.registry.password_file=p"],
-            "kafka.registry.username",
-            "the url holds credentials",
-        ),
-        (
-            ["kafka.registry.url=http://h:1", "kafka.registry.username=u:v", "kafka.registry.password_file=p"],
-            "kafka.registry.username",
-            "colon",
-        ),
-    ],
-)
-def test_impossible_combinations_are_refused(settings: list[str], key: str, words: str) -> None:
-    """Settings that exclude each other are found before a worker starts."""
-    problem = refused(None, None, *settings)[key]
-    assert words in problem.what
-    assert problem.fix
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("enable.auto.commit", "true"),
-        ("enable.auto.offset.store", "true"),
-        ("auto.offset.reset", "latest"),
-        ("enable.idempotence", "false"),
-        ("acks", "1"),
-        ("request.required.acks", "0"),
-        ("partitioner", "random"),
-        ("isolation.level", "read_uncommitted"),
-        ("partition.assignment.strategy", "range"),
-        ("transactional.id", "x"),
-        ("retries", "0"),
-        ("group.id", "x"),
-        ("bootstrap.servers", "x:1"),
-    ],
-)
-def test_client_settings_that_break_a_guarantee_are_refused(key: str, value: str) -> None:
-    """The pass-through passes nothing that loses, doubles or misplaces a result."""
-    problem = refused(None, None, f"kafka.client.{key}={value}")[f"kafka.client.{key}"]
-    assert problem.what
-    assert problem.fix
-
-
-def test_client_settings_are_flat(write: Any) -> None:
-    """A nested mapping is not what librdkafka reads."""
-    assert "kafka.client.topic" in refused(write("kafka: {client: {topic: {acks: 1}}}"))
-
-
-def test_the_brokers_assignment_excludes_classic_settings() -> None:
-    """KIP-848 clients refuse a session timeout, so it is said before they do."""
-    settings = ["kafka.client.group.protocol=consumer", "kafka.client.session.timeout.ms=9000"]
-    assert "kafka.client.session.timeout.ms" in refused(None, None, *settings)
-
-
-@pytest.mark.parametrize("key", ["fetch.wait.max.ms", "linger.ms", "auto.offset.reset", "isolation.level"])
-def test_what_is_accepted_is_accepted_by_the_clients(key: str) -> None:
-    """No setting passes here to be refused when the worker starts."""
-    value = {"auto.offset.reset": "earliest", "isolation.level": "read_committed"}.get(key, "20")
-    config = load_config(None, {}, [f"kafka.client.{key}={value}"])
-    for settings in (consumer_settings, producer_settings, metadata_settings):
-        assert settings(config)["bootstrap.servers"] == "127.0.0.1:9092"
-
-
-@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("kafka: {group_id: a", "not YAML"),
@@ -336,12 +231,6 @@ def test_problems_never_show_secrets(write: Any) -> None:
         load_config(path, {"REXSTREAM_KAFKA__SASL_PASWORD": "hunter2"}, ["hunter2", "kafka.client=hunter2"])
     assert "hunter2" not in str(caught.value)
     assert "912837" not in str(caught.value)
-
-
-def test_a_secret_that_yaml_reads_as_a_number_is_refused(write: Any) -> None:
-    """0123 is 83 to YAML, and no login would say so."""
-    problem = refused(write("kafka: {client: {sasl.password: 0123}}"))["kafka.client.sasl.password"]
-    assert problem.fix == "put it in quotes"
 
 
 def test_syntax_errors_do_not_quote_the_line(write: Any) -> None:
@@ -379,27 +268,6 @@ def test_ordinary_keys_are_not_hidden() -> None:
     assert HIDDEN not in str(shown((), tree))
 
 
-def test_a_route_without_tasks_is_a_warning() -> None:
-    """Events may bring their own tasks, so it can be meant."""
-    (warning,) = load(None, {}, ["routes.0.tasks=[]"]).warnings
-    assert warning.key == "routes.0.tasks"
-
-
-def test_a_grace_period_shorter_than_the_objective_is_a_warning() -> None:
-    """Work in flight would not finish."""
-    (warning,) = load(None, {}, ["delivery.grace_seconds=0.5"]).warnings
-    assert warning.key == "delivery.grace_seconds"
-
-
-def test_a_dead_letter_topic_that_nothing_protects_is_a_warning() -> None:
-    """Run and rate are switched off by null, each alone without a word."""
-    off = ["delivery.dead_letter_run=null", "delivery.dead_letter_rate=null"]
-    (warning,) = load(None, {}, off).warnings
-    assert warning.key == "delivery.dead_letter_run"
-    assert [load(None, {}, [each]).warnings for each in off] == [(), ()]
-    assert "less than 1.0" in refused(None, None, "delivery.dead_letter_rate=1")["delivery.dead_letter_rate"].what
-
-
 def test_origins_tell_where_a_key_was_set(write: Any) -> None:
     """The last source that set a key is its origin; defaults have none."""
     origins = load(write("model:\n  name: m\n  target: t:1\n"), {"REXSTREAM_MODEL__NAME": "n"}).origins
@@ -423,13 +291,3 @@ def test_text_that_breaks_the_yaml_reader_is_a_problem_like_any_other(value: str
     """Found by fuzzing: what PyYAML's constructors let out must not end in a traceback."""
     assert "is not YAML" in refused(None, {"REXSTREAM_LIMITS__FACTS": value})["limits.facts"].what
     assert "is not YAML" in refused(None, {}, f"limits.facts={value}")["limits.facts"].what
-
-
-def test_a_half_pair_for_mutual_tls_is_refused() -> None:
-    """A certificate without its key proves nothing, and a key without its certificate even less."""
-    assert (
-        "model.tls.key_file" in refused(None, {}, "model.tls.certificate_file=a.pem")["model.tls.certificate_file"].what
-    )
-    assert "model.tls.certificate_file" in refused(None, {}, "model.tls.key_file=a.pem")["model.tls.key_file"].what
-    assert load_config(None, {}, ["model.tls={}"]).model.tls is not None
-    assert load_config(None, {"REXSTREAM_MODEL__TLS__CA_FILE": "ca.pem"}).model.tls is not None

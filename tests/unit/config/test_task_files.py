@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from consumer.config.problems import ConfigError, Problem
-from consumer.config.task_files import load_task_files, load_tasks, read_task_file
+from consumer.config.shipped import shipped
+from consumer.config.task_files import load_tasks, read_task_file
 from consumer.extraction.task import ExtractionLimits, parse_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from consumer.config.task_files import TaskFile
     from consumer.extraction.task import SchemaTree
 
 GOOD = "name: brand\nkind: extract\nschema: {品牌: }\n"
-SHIPPED = load_task_files()
+SHIPPED = sorted(shipped("schemas/tasks").glob("*.y*ml"))
 
 
 def legal_paths(tree: SchemaTree, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -60,31 +61,34 @@ def test_product_features_has_an_implicit_aspect() -> None:
     assert task.schema == {"属性词": {"正向情感(情感词)": None, "负向情感(情感词)": None, "中性情感(情感词)": None}}
 
 
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.task.name)
-def test_a_shipped_task_is_described_by_fitting_examples(file: TaskFile) -> None:
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_task_is_described_by_fitting_examples(path: Path) -> None:
     """Its file is named like it, and each example's facts lie on legal paths and in its text."""
-    assert file.path.stem == file.task.name
-    assert file.task.description
-    assert file.examples
-    paths = set(legal_paths(file.task.schema))
-    for example in file.examples:
-        assert example.paths
-        for path in example.paths:
-            assert tuple(kind for kind, _ in path) in paths
-            spans = [span for _, span in path]
-            if file.task.kind == "extract":
-                implicit = file.task.implicit_aspect is not None and spans[0] is None
-                assert all(span and span in example.text for span in (spans[1:] if implicit else spans))
+    task = read_task_file(path)
+    assert path.stem == task.name
+    assert task.description
+    examples = yaml.safe_load(path.read_text("utf-8"))["examples"]
+    assert examples
+    paths = set(legal_paths(task.schema))
+    for example in examples:
+        assert example["extractions"]
+        for facts in example["extractions"]:
+            assert tuple(fact["type"] for fact in facts) in paths
+            spans = [fact.get("span") for fact in facts]
+            if task.kind == "extract":
+                implicit = task.implicit_aspect is not None and spans[0] is None
+                assert all(span and span in example["text"] for span in (spans[1:] if implicit else spans))
             else:
                 assert spans == [None] * len(spans)
-        if file.task.kind == "classify":
-            assert len(example.paths) == 1
+        if task.kind == "classify":
+            assert len(example["extractions"]) == 1
 
 
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.task.name)
-def test_a_shipped_schema_is_one_that_the_engine_takes(file: TaskFile) -> None:
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_schema_is_one_that_the_engine_takes(path: Path) -> None:
     """What a task file may say is what an event's schema may say."""
-    assert parse_schema(file.task.schema, ExtractionLimits()) == file.task.schema
+    task = read_task_file(path)
+    assert parse_schema(task.schema, ExtractionLimits()) == task.schema
 
 
 def test_own_tasks_stand_beside_the_shipped(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from consumer.local.catalog import Catalog, ModelSource, VersionPolicy
-from consumer.local.refusal import Refusal
-from consumer.local.servable import State
+from consumer.local.catalog import Catalog, Refusal, State
+from consumer.local.model_folders import ModelSource, VersionPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,7 +102,7 @@ def test_a_new_version_loads_before_the_old_one_unloads(disk: Disk) -> None:
         assert disk.states()[2] is State.LOADING
         return load(folder)
 
-    disk.catalog._servables["demo"]._load = watch
+    disk.catalog._load = watch
     disk.add("2")
     disk.catalog.poll()
     assert available_while_loading == [[1]]

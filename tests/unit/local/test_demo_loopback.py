@@ -59,7 +59,7 @@ def asked_by_a_test(url: str) -> object:
 
 
 @pytest.mark.usefixtures("proxy")
-@pytest.mark.parametrize(("ask", "answer"), [(demo._status_code, 200), (demo._get, "{}"), (asked_by_a_test, (200, {}))])
+@pytest.mark.parametrize(("ask", "answer"), [(demo._is_ready, True), (demo._get, "{}"), (asked_by_a_test, (200, {}))])
 def test_a_worker_on_loopback_is_seen_past_a_proxy(ask: Callable[[str], object], answer: object, url: str) -> None:
     """A proxy does not know our loopback; asking it would leave the demo waiting for a worker that is ready."""
     assert ask(url) == answer

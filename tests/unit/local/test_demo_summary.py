@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from consumer.local.demo_events import broken_events, sample_events
-from consumer.local.demo_summary import TASKS, Seen, accuracy_lines, missing, percentile
+from consumer.local.demo_summary import TASKS, Seen, accuracy_lines, broken_events, missing, percentile, sample_events
 
 SAMPLES = sample_events()[:6]
 BROKEN = broken_events()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from consumer.local.review_lines import LineOptions, ReviewLines
+from consumer.local.review_lines import ReviewLines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def lines(path: Path, content: str, **options: object) -> ReviewLines:
     path.write_text(content, "utf-8")
-    return ReviewLines(str(path), LineOptions(**options))  # type: ignore[arg-type]
+    return ReviewLines(str(path), **options)  # type: ignore[arg-type]
 
 
 def test_a_json_line_is_sent_byte_for_byte(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_text_lines_are_sent_as_they_are(tmp_path: Path) -> None:
     """Format text looks into nothing: bytes that are not UTF-8 pass too."""
     path = tmp_path / "reviews.txt"
     path.write_bytes("屏幕很亮\n".encode() + b"\xff{\n")
-    records = list(ReviewLines(str(path), LineOptions(format="text", headers=(("h", b"1"),))))
+    records = list(ReviewLines(str(path), format="text", headers=(("h", b"1"),)))
     assert [record.value for record in records] == ["屏幕很亮".encode(), b"\xff{"]
     assert records[0].key is None
     assert records[0].headers == (("h", b"1"),)

@@ -82,11 +82,11 @@ def test_kip_848_with_a_classic_setting_is_refused_by_name(name: str) -> None:
         ("enable.auto.commit", True, "committed when their results are durable"),
         ("enable.idempotence", False, "written twice or out of order"),
         ("acks", "1", "all in-sync replicas"),
-        ("auto.offset.reset", "latest", "silently skip records"),
-        ("partition.assignment.strategy", "range", "must be cooperative-sticky"),
+        ("auto.offset.reset", "latest", "silently skip data"),
+        ("partition.assignment.strategy", "range", "sets cooperative-sticky"),
         ("bootstrap.servers", "x:1", "kafka.bootstrap_servers"),
         ("group.id", "g", "kafka.group_id"),
-        ("transactional.id", "t", "opens no transaction"),
+        ("transactional.id", "t", "would open transactions"),
     ],
 )
 def test_what_would_break_a_guarantee_is_refused_with_the_reason(name: str, value: Any, reason: str) -> None:

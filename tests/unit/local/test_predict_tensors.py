@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from consumer.local.refusal import Refusal
-from consumer.local.wire_tensors import parse, write
+from consumer.local.catalog import Refusal
+from consumer.local.predict import parse, write
 from consumer.serving.descriptors import TensorProto
 from consumer.serving.tensors import ENCODINGS
 

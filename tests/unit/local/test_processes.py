@@ -15,18 +15,18 @@ ROOT = Path(__file__).parents[3]
 # The helper holds the write end of a pipe open and never closes it: reading the pipe to its end waits for its death.
 HELPER = """
 import sys, threading
-from consumer.local import lifetime
-lifetime.POLL_SECONDS = 0.01 if {portable} else 1e6
+from consumer.local import processes
+processes.POLL_SECONDS = 0.01 if {portable} else 1e6
 if {portable}:
     sys.platform = "elsewhere"
-lifetime.exit_with_parent()
+processes.exit_with_parent()
 print("up", flush=True)
 threading.Event().wait()
 """
 PARENT = """
 import os, subprocess, sys
 helper = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, pass_fds=[int(sys.argv[2])])
-helper.stdout.readline()
+assert helper.stdout.readline().strip() == b"up"
 print(helper.pid, flush=True)
 os.kill(os.getpid(), {signal})
 """

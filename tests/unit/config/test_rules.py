@@ -1,0 +1,94 @@
+"""Combinations of settings: what cannot work, and what probably is not meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumer.config.loading import load, load_config
+from consumer.config.problems import ConfigError, Problem
+
+
+def refused(path: str | None = None, environ: dict[str, str] | None = None, *overrides: str) -> dict[str, Problem]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, environ or {}, overrides)
+    return {problem.key: problem for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "words"),
+    [
+        (["model.version=1", "model.label=stable"], "model.version", "both set"),
+        (["limits.in_flight_bytes=100"], "limits.in_flight_bytes", "less than one value may have"),
+        (["routes.1.input=reviews.raw", "routes.1.tasks=[ner]"], "routes.1.input", "already the input of routes.0"),
+        (["routes.0.format=text", "routes.0.tasks=[]"], "routes.0.tasks", "cannot name tasks"),
+        (["routes.0.tasks=[sentimnt]"], "routes.0.tasks.0", "there is no task sentimnt"),
+        (["routes.0.tasks=[ner, ner]"], "routes.0.tasks.1", "listed twice"),
+        (["routes.0.tasks=[inline]"], "routes.0.tasks.0", "inline"),
+        (["routes.0.output=out.{topic}"], "routes.0.output", "unknown placeholder {topic}"),
+        (["routes.0.output=out.{task"], "routes.0.output", "unbalanced"),
+        (["routes.0.output=out.{task!r}"], "routes.0.output", "placeholder"),
+        (["routes.0.output={task}"], "routes.0.output", "nothing but a placeholder"),
+        (["routes.0.output=结果"], "routes.0.output", "not a topic name"),
+        (["routes.0.input=a b"], "routes.0.input", "not a topic name"),
+        (["routes.0.output=reviews.raw"], "routes.0.output", "which is an input"),
+        (["routes.0.output=reviews.raw.{task}"], "routes.0.output", "which is an input"),
+        (["routes.0.input=x.event", "routes.0.output=x.{task}"], "routes.0.output", "which is an input"),
+        (["routes.0.output=reviews.dead"], "routes.0.output", "dead-letter topic"),
+        (["delivery.dead_letter_topic=reviews.raw"], "delivery.dead_letter_topic", "also an input"),
+        (["limits.types_per_level=2"], "routes.0.tasks.0", "limits.types_per_level"),
+        (["limits.schema_depth=1"], "routes.0.tasks.0", "limits.schema_depth"),
+        (["kafka.registry.url=http://h:1", "kafka.registry.ca_file=ca"], "kafka.registry.ca_file", "not https"),
+        (
+            ["kafka.registry.url=https://h:1", "kafka.registry.key_file=k"],
+            "kafka.registry.key_file",
+            "certificate_file",
+        ),
+        (["kafka.registry.url=https://h:1", "kafka.registry.username=u"], "kafka.registry.username", "belong together"),
+        (
+            ["kafka.registry.url=http://u:p@h:1", "kafka.registry.username=u", "kafka.registry.password_file=p"],
+            "kafka.registry.username",
+            "the url holds credentials",
+        ),
+        (
+            ["kafka.registry.url=http://h:1", "kafka.registry.username=u:v", "kafka.registry.password_file=p"],
+            "kafka.registry.username",
+            "colon",
+        ),
+    ],
+)
+def test_impossible_combinations_are_refused(settings: list[str], key: str, words: str) -> None:
+    """Settings that exclude each other are found before a worker starts."""
+    problem = refused(None, None, *settings)[key]
+    assert words in problem.what
+    assert problem.fix
+
+
+def test_a_half_pair_for_mutual_tls_is_refused() -> None:
+    """A certificate without its key proves nothing, and a key without its certificate even less."""
+    assert (
+        "model.tls.key_file" in refused(None, {}, "model.tls.certificate_file=a.pem")["model.tls.certificate_file"].what
+    )
+    assert "model.tls.certificate_file" in refused(None, {}, "model.tls.key_file=a.pem")["model.tls.key_file"].what
+    assert load_config(None, {}, ["model.tls={}"]).model.tls is not None
+    assert load_config(None, {"REXSTREAM_MODEL__TLS__CA_FILE": "ca.pem"}).model.tls is not None
+
+
+def test_a_route_without_tasks_is_a_warning() -> None:
+    """Events may bring their own tasks, so it can be meant."""
+    (warning,) = load(None, {}, ["routes.0.tasks=[]"]).warnings
+    assert warning.key == "routes.0.tasks"
+
+
+def test_a_grace_period_shorter_than_the_objective_is_a_warning() -> None:
+    """Work in flight would not finish."""
+    (warning,) = load(None, {}, ["delivery.grace_seconds=0.5"]).warnings
+    assert warning.key == "delivery.grace_seconds"
+
+
+def test_a_dead_letter_topic_that_nothing_protects_is_a_warning() -> None:
+    """Run and rate are switched off by null, each alone without a word."""
+    off = ["delivery.dead_letter_run=null", "delivery.dead_letter_rate=null"]
+    (warning,) = load(None, {}, off).warnings
+    assert warning.key == "delivery.dead_letter_run"
+    assert [load(None, {}, [each]).warnings for each in off] == [(), ()]
+    assert "less than 1.0" in refused(None, None, "delivery.dead_letter_rate=1")["delivery.dead_letter_rate"].what
