@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from consumer.cli import cli
-from consumer.cli.dependencies import DEAD_LETTER_RETENTION_MS, topic_setting_findings, transaction_findings
+from consumer.cli.kafka_findings import DEAD_LETTER_RETENTION_MS, topic_setting_findings, transaction_findings
 from consumer.config.tree import Config
 from consumer.local.broker import EmbeddedBroker
 from consumer.serving.descriptors import GET_MODEL_STATUS, ModelVersionStatus
