@@ -9,8 +9,7 @@ from typing import NoReturn
 import click
 
 from consumer import __version__
-
-INTERRUPTED = 130
+from consumer.exit_codes import EXIT_INTERRUPTED, EXIT_OK
 
 COMMANDS = {
     "demo": "Watch the whole pipeline run on this machine.",
@@ -65,6 +64,6 @@ def main(argv: list[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         # click's own answer to Ctrl-C is exit code 1, which here means that work failed.
         click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
     # The code of ctx.exit(), or what the command returned: nothing.
-    sys.exit(code or 0)
+    sys.exit(code or EXIT_OK)

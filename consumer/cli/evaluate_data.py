@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from consumer.events import TaskKind
 
-_MARKERS: Final[tuple[tuple[str, TaskKind], ...]] = ((CLASSIFY, "classify"), (MULTICLASSIFY, "multi_classify"))
+_MARKERS: Final[dict[str, TaskKind]] = {CLASSIFY: "classify", MULTICLASSIFY: "multi_classify"}
 IMPLICIT: Final = "#"
 """What annotators put in front of a text so that "the product as a whole" has a place."""
 
@@ -46,8 +47,7 @@ class DataError(ValueError):
     """A line that is not annotated data. The message names the line and the way out."""
 
 
-@dataclass(frozen=True, slots=True)
-class LabelColumns:
+class LabelColumns(NamedTuple):
     """Where classification data keeps text and label; ``names`` turns labels into types of the schema."""
 
     text: str
@@ -76,24 +76,19 @@ def read_examples(path: Path, limit: int | None, task: Task | None, columns: Lab
 
 def _rows(path: Path, limit: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        found = 0
-        for number, line in enumerate(lines, 1):
-            if found == limit:
-                return
-            if not line.strip():
-                continue
+        filled = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+        for number, line in islice(filled, limit):
             try:
                 row = json.loads(line)
-            except (UnicodeDecodeError, ValueError) as error:
+            except ValueError as error:
                 raise DataError(f"line {number} is not JSON; give one object a line") from error
             if not isinstance(row, dict):
                 raise DataError(f"line {number} is not a JSON object; give one object a line")
-            found += 1
             yield number, row
 
 
 def _annotated(rows: list[tuple[int, dict[str, Any]]], task: Task | None) -> list[Example]:
-    aspect = IMPLICIT if any(_stands_for_the_whole(row["info_list"]) for _, row in rows) else None
+    aspect = IMPLICIT if any(_has_implicit_aspect(row["info_list"]) for _, row in rows) else None
     tasks: dict[str, Task] = {}
     examples = []
     for number, row in rows:
@@ -108,7 +103,7 @@ def _annotated(rows: list[tuple[int, dict[str, Any]]], task: Task | None) -> lis
     return examples
 
 
-def _stands_for_the_whole(info_list: Any) -> bool:
+def _has_implicit_aspect(info_list: Any) -> bool:
     """Whether a path has the implicit aspect in it. What is not in the right form has not."""
     paths = [path for path in info_list if isinstance(path, list)] if isinstance(info_list, list) else []
     facts = [fact for path in paths for fact in path if isinstance(fact, dict)]
@@ -117,13 +112,8 @@ def _stands_for_the_whole(info_list: Any) -> bool:
 
 def _example(row: dict[str, Any], task: Task | None, aspect: str | None, tasks: dict[str, Task]) -> Example:
     text: str = row["text"]
-    kind: TaskKind = "extract"
-    front = ""
-    for marker, marked_kind in _MARKERS:
-        if text.startswith(marker):
-            front, kind = marker, marked_kind
-    if not front and aspect is not None and text.startswith(aspect):
-        front = aspect
+    front = next(filter(text.startswith, (*_MARKERS, *([aspect] if aspect else []))), "")
+    kind = _MARKERS.get(front, "extract")
     if task is None:
         legal = row.get("legal_output_type_list")
         key = json.dumps([kind, row["schema"], legal])
@@ -148,9 +138,8 @@ def _named(fact: dict[str, Any], front: str, kind: TaskKind) -> Named:
 def _labelled(rows: list[tuple[int, dict[str, Any]]], task: Task | None, columns: LabelColumns) -> list[Example]:
     labels: list[str] = []
     for number, row in rows:
-        for name in (columns.text, columns.label):
+        for name, option in ((columns.text, "--text-field"), (columns.label, "--label-field")):
             if name not in row:
-                option = "--text-field" if name == columns.text else "--label-field"
                 raise DataError(f"line {number} has neither info_list nor {name}; name its field with {option}")
         if not isinstance(row[columns.text], str):
             raise DataError(f"line {number}: field {columns.text} is not a string")

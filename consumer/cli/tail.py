@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from consumer.cli.options import cluster, cluster_options, exit_codes
+from consumer.cli.options import cluster_options
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
+    from consumer.cli.options import KafkaAccess
     from consumer.kafka.tools.reader import Tail
 
 _POLL_SECONDS = 0.2
@@ -37,10 +37,7 @@ _POLL_SECONDS = 0.2
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines: results as they are, other records described.")
 def command(
-    bootstrap_servers: str | None,
-    timeout: float,
-    config_file: str | None,
-    overrides: tuple[str, ...],
+    kafka: KafkaAccess,
     topics: tuple[str, ...],
     start: Literal["beginning", "end"],
     limit: int | None,
@@ -62,28 +59,25 @@ def command(
     from consumer.kafka.tools.reader import Tail, record_of
 
     line = record_json if as_json else readable_line
-    with exit_codes():
-        servers, client = cluster(config_file, overrides, bootstrap_servers)
-        with Tail(
-            servers,
-            topics or ("reviews.extracted",),
-            start,
-            client=client,
-            timeout=timeout,
-            on_trouble=lambda trouble: click.echo(trouble, err=True),
-        ) as tail:
-            for topic in tail.waiting_for:
-                click.echo(f"topic {topic} does not exist yet; waiting for it", err=True)
-            printed = 0
-            while limit is None or printed < limit:
-                message = _next(tail, idle_timeout)
-                if message is None:
-                    break
-                click.echo(line(record_of(message)))
-                printed += 1
+    printed = 0
+    with Tail(
+        kafka.servers,
+        topics or ("reviews.extracted",),
+        start,
+        client=kafka.client,
+        timeout=kafka.timeout,
+        on_trouble=lambda trouble: click.echo(trouble, err=True),
+    ) as tail:
+        for topic in tail.waiting_for:
+            click.echo(f"topic {topic} does not exist yet; waiting for it", err=True)
+        while limit is None or printed < limit:
+            message = _next(tail, idle_timeout)
+            if message is None:
+                break
+            click.echo(line(record_of(message)))
+            printed += 1
     if limit is not None and printed < limit:
-        click.echo(f"{printed} of {limit} records came, then none for {idle_timeout:g} s", err=True)
-        sys.exit(1)
+        raise click.ClickException(f"{printed} of {limit} records came, then none for {idle_timeout:g} s")
 
 
 def _next(tail: Tail, idle_timeout: float | None) -> Message | None:
