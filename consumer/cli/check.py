@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
 from consumer.cli.options import config_options, loaded
 from consumer.exit_codes import EXIT_OK, EXIT_UNREACHABLE, EXIT_USAGE
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from consumer.cli.dependencies import Finding
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -45,14 +39,14 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
         *dependencies.bundle_findings(config),
         *dependencies.tls_findings(config),
     ]
-    code = EXIT_USAGE if _failed(findings) else EXIT_OK
+    code = EXIT_USAGE if any(finding.status == "fail" for finding in findings) else EXIT_OK
     if connect and code == EXIT_OK:
         findings += [
             *kafka_findings(config),
             *dependencies.model_findings(config),
             *dependencies.registry_findings(config),
         ]
-        code = EXIT_UNREACHABLE if _failed(findings) else EXIT_OK
+        code = EXIT_UNREACHABLE if any(finding.status == "fail" for finding in findings) else EXIT_OK
     if as_json:
         rows = [{"subject": f.subject, "status": f.status, "detail": f.detail} for f in findings]
         click.echo(json.dumps({"ok": code == EXIT_OK, "findings": rows}, ensure_ascii=False))
@@ -62,7 +56,3 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
             status = click.style(f"{finding.status:<4}", fg=_COLOURS[finding.status])
             click.echo(f"{status}  {finding.subject:<{width}}  {finding.detail}")
     sys.exit(code)
-
-
-def _failed(findings: Sequence[Finding]) -> bool:
-    return any(finding.status == "fail" for finding in findings)

@@ -20,8 +20,6 @@ from consumer.events import Stage
 from consumer.exit_codes import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from consumer.cli.options import Command, KafkaAccess
 
 _AGO = re.compile(r"([0-9]{1,9})([smhd])")
@@ -69,12 +67,14 @@ def selection_options(command: Command) -> Command:
 
 
 def _filter(flag: str, name: str, what: str, **settings: Any) -> Any:
-    help_text = f"{what}; may be given many times."
-    return click.option(flag, name, multiple=True, callback=_as_set, help=help_text, **settings)
-
-
-def _as_set(_: click.Context, __: click.Parameter, values: Iterable[str]) -> frozenset[str]:
-    return frozenset(values)
+    return click.option(
+        flag,
+        name,
+        multiple=True,
+        callback=lambda _, __, values: frozenset(values),
+        help=f"{what}; may be given many times.",
+        **settings,
+    )
 
 
 def _time(_: click.Context, __: click.Parameter, value: str | None) -> int | None:

@@ -47,7 +47,7 @@ def command(rows: int) -> None:
     texts = {event.key: json.loads(event.value or b"{}").get("text", "") for event in samples}
     expected = len(samples) * len(TASKS) + sum(event.value is not None for event in broken)
     try:
-        with _folder() as folder, Demo(folder) as demo:
+        with _folder() as folder, Demo(Path(folder)) as demo:
             with _step(console, "demo model as a SavedModel") as done:
                 models, exported = demo.export_model()
                 done("exported and checked against its reference" if exported else "as exported before")
@@ -86,17 +86,14 @@ def command(rows: int) -> None:
     )
 
 
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
+def _folder() -> contextlib.AbstractContextManager[str | Path]:
     """The checkout's own cache folder, or a temporary one for an installed package."""
     checkout = Path(consumer.__file__).resolve().parent.parent
-    if (checkout / "pyproject.toml").exists():
-        folder = checkout / ".cache" / "demo"
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="rexstream-demo-") as temporary:
-        yield Path(temporary)
+    if not (checkout / "pyproject.toml").exists():
+        return tempfile.TemporaryDirectory(prefix="rexstream-demo-")
+    folder = checkout / ".cache" / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    return contextlib.nullcontext(folder)
 
 
 @contextlib.contextmanager

@@ -108,8 +108,11 @@ def model_findings(config: Config) -> Iterator[Finding]:
     if "AVAILABLE" not in states.values():
         yield Finding(subject, "fail", f"{model.target}: {listed}; load the model, or wait until it is loaded")
     elif model.label is not None:
-        detail = f"{model.target}: {listed}; whether label {model.label} exists shows only when it is used"
-        yield Finding(subject, "warn", detail)
+        yield Finding(
+            subject,
+            "warn",
+            f"{model.target}: {listed}; whether label {model.label} exists shows only when it is used",
+        )
     else:
         yield Finding(subject, "ok", f"{model.target}: {listed}")
 
@@ -156,9 +159,13 @@ def _subject_finding(subject: str, state: SubjectState, auto_register: bool, onl
     if state.number is not None:
         return Finding(subject, "ok", f"has the result schema, id {state.number}; {mode}")
     if not state.accepts:
-        detail = f"{mode} forbids the result schema; change the subject's mode, or the route's output"
-        return Finding(subject, bad, detail)
+        return Finding(
+            subject, bad, f"{mode} forbids the result schema; change the subject's mode, or the route's output"
+        )
     if auto_register:
         return Finding(subject, "ok", f"takes the result schema, which its first result registers; {mode}")
-    detail = f"does not have the result schema, and auto_register is false; register it ({mode} allows it)"
-    return Finding(subject, bad, detail)
+    return Finding(
+        subject,
+        bad,
+        f"does not have the result schema, and auto_register is false; register it ({mode} allows it)",
+    )

@@ -6,7 +6,7 @@ Joins no group and creates no topic; rights are asked for, never tried out.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
@@ -101,18 +101,25 @@ def topic_findings(
         subject = f"topic {topic}"
         needed = "READ" if input_topic is None else "WRITE"
         only_inline = topic in of_templates - of_tasks  # results go there only for events that bring a schema
+        bad: Literal["warn", "fail"] = "warn" if only_inline else "fail"
         if found is None:
             hint = " (the topic of inline schemas)" if only_inline else ""
-            detail = f"does not exist{hint}; create it, or grant this client DESCRIBE on it"
-            yield Finding(subject, "warn" if only_inline else "fail", detail)
+            yield Finding(subject, bad, f"does not exist{hint}; create it, or grant this client DESCRIBE on it")
         elif found.error is not None:
             yield Finding(subject, "fail", f"{found.error.str()}; grant this client DESCRIBE on it")
         elif needed not in rights.get(topic, {needed}):
-            detail = f"{len(found.partitions)} partition(s), but no right to {needed}; grant this client {needed} on it"
-            yield Finding(subject, "warn" if only_inline else "fail", detail)
+            yield Finding(
+                subject,
+                bad,
+                f"{len(found.partitions)} partition(s), but no right to {needed}; grant this client {needed} on it",
+            )
         elif source is not None and source.error is None and len(source.partitions) != len(found.partitions):
-            detail = f"{len(found.partitions)} partitions, but {input_topic} has {len(source.partitions)}"
-            yield Finding(subject, "warn", f"{detail}; records are placed by their key, not beside their input")
+            yield Finding(
+                subject,
+                "warn",
+                f"{len(found.partitions)} partitions, but {input_topic} has {len(source.partitions)}; records are "
+                "placed by their key, not beside their input",
+            )
         else:
             may = f", may {needed}" if topic in rights else ""
             yield Finding(subject, "ok", f"{len(found.partitions)} partition(s){may}")
@@ -140,8 +147,12 @@ def topic_setting_findings(config: Config, admin: AdminClient, existing: set[str
     for topic, of_input in of_inputs.items():
         largest, limit = (int(of.get("max.message.bytes", 0)) for of in (of_input, of_letters))
         if largest > limit:
-            detail = f"takes {limit} bytes a record, but {topic} takes {largest}; such dead letters lose their value"
-            yield Finding(subject, "warn", f"{detail}; raise its max.message.bytes")
+            yield Finding(
+                subject,
+                "warn",
+                f"takes {limit} bytes a record, but {topic} takes {largest}; such dead letters lose their value; raise "
+                "its max.message.bytes",
+            )
 
 
 def _retention_findings(

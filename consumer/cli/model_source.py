@@ -34,6 +34,7 @@ from consumer.serving.protocol import Failure
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from consumer.cli.options import Command
     from consumer.extraction.engine import Extraction
     from consumer.extraction.task import Task
     from consumer.offline import Extracting
@@ -43,12 +44,24 @@ DEMO_MODEL = "deploy/demo-model"
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def model_options(command: Command) -> Command:
     """Add ``--checkpoint``, ``--server``, ``--bundle``, ``--model`` and TLS options to a command.
 
     It gets them as one argument ``model_source``.
     """
 
+    @click.option("--checkpoint", type=_FOLDER, help="Run this checkpoint in the process; default: the demo model.")
+    @click.option("--server", metavar="HOST:PORT", help="Use the TensorFlow Serving at this gRPC address.")
+    @click.option(
+        "--bundle",
+        type=_FOLDER,
+        help="Folder that 'rexstream export' wrote beside the served model; default: the demo model's.",
+    )
+    @click.option("--model", default=ModelConfig().name, show_default=True, help="Name of the model on the server.")
+    @click.option("--ca-file", metavar="PEM", help="Use TLS; the issuers whose certificates are trusted.")
+    @click.option("--certificate-file", metavar="PEM", help="This client's certificate, if the server wants one.")
+    @click.option("--key-file", metavar="PEM", help="Private key of --certificate-file, not encrypted.")
+    @click.option("--server-name", metavar="NAME", help="Name in the server's certificate, if not its host's.")
     @functools.wraps(command)
     def with_source(
         *,
@@ -69,23 +82,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             )
         return command(model_source=ModelSource(checkpoint, server, bundle, model, tls), **others)
 
-    decorated: Callable[..., Any] = with_source
-    for option in (
-        click.option("--server-name", metavar="NAME", help="Name in the server's certificate, if not its host's."),
-        click.option("--key-file", metavar="PEM", help="Private key of --certificate-file, not encrypted."),
-        click.option("--certificate-file", metavar="PEM", help="This client's certificate, if the server wants one."),
-        click.option("--ca-file", metavar="PEM", help="Use TLS; the issuers whose certificates are trusted."),
-        click.option("--model", default=ModelConfig().name, show_default=True, help="Name of the model on the server."),
-        click.option(
-            "--bundle",
-            type=_FOLDER,
-            help="Folder that 'rexstream export' wrote beside the served model; default: the demo model's.",
-        ),
-        click.option("--server", metavar="HOST:PORT", help="Use the TensorFlow Serving at this gRPC address."),
-        click.option("--checkpoint", type=_FOLDER, help="Run this checkpoint in the process; default: the demo model."),
-    ):
-        decorated = option(decorated)
-    return decorated
+    return with_source
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,9 @@ def cluster_options(command: Command) -> Command:
         overrides: tuple[str, ...],
         **others: Any,
     ) -> Any:
+        from confluent_kafka import KafkaException
+
+        from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
         from consumer.kafka.clients.settings import metadata_settings
 
         config = loaded(config_file, overrides).config
@@ -120,29 +123,19 @@ def cluster_options(command: Command) -> Command:
             raise click.UsageError(str(error)) from None
         servers = bootstrap_servers or config.kafka.bootstrap_servers
         del settings["bootstrap.servers"]
-        with _exit_codes_of_kafka():
+        try:
             return command(kafka=KafkaAccess(config, servers, settings, timeout), **others)
+        except ClusterUnreachable as error:
+            raise Unreachable(str(error)) from None
+        except TopicUnusable as error:
+            raise click.UsageError(str(error)) from None
+        except KafkaException as error:
+            # Raised by the constructors, for a setting that librdkafka does not take.
+            raise click.UsageError(f"kafka.client: {error.args[0].str()}") from None
+        except KeyboardInterrupt:
+            sys.exit(EXIT_INTERRUPTED)
 
     return with_kafka
-
-
-@contextlib.contextmanager
-def _exit_codes_of_kafka() -> Iterator[None]:
-    from confluent_kafka import KafkaException
-
-    from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
-
-    try:
-        yield
-    except ClusterUnreachable as error:
-        raise Unreachable(str(error)) from None
-    except TopicUnusable as error:
-        raise click.UsageError(str(error)) from None
-    except KafkaException as error:
-        # Raised by the constructors, for a setting that librdkafka does not take.
-        raise click.UsageError(f"kafka.client: {error.args[0].str()}") from None
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
 
 
 def rate_option(help_text: str) -> Callable[[Command], Command]:

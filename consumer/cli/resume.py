@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-from typing import Any
 
 import click
 
@@ -50,7 +49,13 @@ def command(
     if not port:
         raise click.UsageError(f"{address} stands for any free port; give --http the one that the worker's log shows")
     text = _post(_EVERY_INTERFACE.get(host, host), port, timeout)
-    answer = _understood(text, address)
+    try:
+        answer = json.loads(text)
+        known = isinstance(answer["resumed"], list) and isinstance(answer["message"], str)
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise click.ClickException(f"what answers at {address} is no worker that knows /resume")
     click.echo(text.decode().strip() if as_json else answer["message"])
 
 
@@ -66,13 +71,3 @@ def _post(host: str, port: int, timeout: float) -> bytes:
         raise Unreachable(f"no worker answers at {host}:{port}: {what}; check --http and that it runs") from None
     finally:
         connection.close()
-
-
-def _understood(text: bytes, address: str) -> dict[str, Any]:
-    try:
-        answer = json.loads(text)
-        if isinstance(answer["resumed"], list) and isinstance(answer["message"], str):
-            return dict(answer)
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise click.ClickException(f"what answers at {address} is no worker that knows /resume")

@@ -100,12 +100,16 @@ def command(
       rexstream send
       rexstream send --input reviews.jsonl.gz --id-field review_id --rate 200
     """  # noqa: D301 - click's own mark for a block that is not wrapped
+    from consumer.config.shipped import shipped
     from consumer.kafka.clients.cluster import look_up
     from consumer.kafka.tools.sender import Sender
     from consumer.local.partition_budget import PartitionBudget
     from consumer.local.review_lines import STDIN, LineOptions, ReviewLines
 
-    path = path or _shipped_reviews()
+    try:
+        path = path or str(shipped("schemas/samples/reviews.jsonl"))
+    except FileNotFoundError as error:
+        raise click.UsageError(f"{error}, or name a file with --input") from None
     if path == STDIN and repeat > 1:
         raise click.UsageError("--repeat needs a file: standard input can be read only once")
     lines = ReviewLines(path, LineOptions(line_format, key_field or None, id_field, headers), repeat, limit)
@@ -137,15 +141,6 @@ def command(
     if delivery.timed_out and not code:
         raise Unreachable(f"{servers} left {delivery.timed_out} records unanswered for {timeout:g} s; is it still up?")
     sys.exit(code or (EXIT_FAILED if delivery.failed or lines.bad_lines else EXIT_OK))
-
-
-def _shipped_reviews() -> str:
-    from consumer.config.shipped import shipped
-
-    try:
-        return str(shipped("schemas/samples/reviews.jsonl"))
-    except FileNotFoundError as error:
-        raise click.UsageError(f"{error}, or name a file with --input") from None
 
 
 def _held_bytes(kafka: KafkaAccess, topic: str) -> Counter[int]:

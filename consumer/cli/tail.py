@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import inf
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -10,10 +11,7 @@ import click
 from consumer.cli.options import cluster_options
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message
-
     from consumer.cli.options import KafkaAccess
-    from consumer.kafka.tools.reader import Tail
 
 _POLL_SECONDS = 0.2
 
@@ -70,23 +68,15 @@ def command(
     ) as tail:
         for topic in tail.waiting_for:
             click.echo(f"topic {topic} does not exist yet; waiting for it", err=True)
+        idle_since = time.monotonic()
         while limit is None or printed < limit:
-            message = _next(tail, idle_timeout)
-            if message is None:
+            left = inf if idle_timeout is None else idle_since + idle_timeout - time.monotonic()
+            if left <= 0:
                 break
-            click.echo(line(record_of(message)))
-            printed += 1
+            message = tail.poll(min(left, _POLL_SECONDS))
+            if message is not None:
+                click.echo(line(record_of(message)))
+                printed += 1
+                idle_since = time.monotonic()
     if limit is not None and printed < limit:
         raise click.ClickException(f"{printed} of {limit} records came, then none for {idle_timeout:g} s")
-
-
-def _next(tail: Tail, idle_timeout: float | None) -> Message | None:
-    """The next record, or None when none came for ``idle_timeout`` seconds (None: wait for ever)."""
-    started = time.monotonic()
-    while True:
-        left = _POLL_SECONDS if idle_timeout is None else started + idle_timeout - time.monotonic()
-        if left <= 0:
-            return None
-        message = tail.poll(min(left, _POLL_SECONDS))
-        if message is not None:
-            return message

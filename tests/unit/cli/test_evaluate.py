@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 
-from consumer.cli.evaluate import METRICS, Score, command, reduced
-from consumer.cli.evaluate_data import DataError, LabelColumns, Named, read_examples
+from consumer.cli.evaluate import METRICS, DataError, LabelColumns, Named, Score, command, read_examples, reduced
 from consumer.config.task_files import load_tasks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from consumer.cli.evaluate import Metric
-    from consumer.cli.evaluate_data import Example, NamedPath
+    from consumer.cli.evaluate import Example, Metric, NamedPath
 
 pytestmark = pytest.mark.usefixtures("logging_as_before")
 
