@@ -51,7 +51,12 @@ def cli() -> None:
 
     Exit codes: 0 success, 1 failed work, 2 bad usage or configuration, 3 a dependency is unreachable,
     4 fenced by Kafka or a client that failed for good, 130 interrupted.
-    """
+
+    \b
+    Example:
+      rexstream demo
+      rexstream run --help
+    """  # noqa: D301 - click's own mark for a block that is not wrapped
 
 
 def main(argv: list[str] | None = None) -> NoReturn:

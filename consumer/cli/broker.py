@@ -62,7 +62,7 @@ def command(port: int, brokers: int, topics: dict[str, int], address_file: Path 
     """Run an embedded, in-memory Kafka broker for trying things out: no Java, nothing to install.
 
     Prints its bootstrap address on standard output once clients can connect. SIGTERM and Ctrl-C stop it with exit
-    code 0. Clients must run on this machine: the address that the broker tells them is 127.0.0.1.
+    code 0. Clients must run on this machine: the address that the broker advertises is 127.0.0.1.
 
     A partition takes 2 MB. What would go beyond is refused with POLICY_VIOLATION, and so is everything that anyone
     produces afterwards, because the broker would drop the oldest records without a word. A line on standard error

@@ -41,7 +41,7 @@ def print_config(config_file: str | None, overrides: tuple[str, ...]) -> None:
     found = loaded(config_file, overrides)
     tree = found.config.model_dump()
     if tree["model"]["tls"] is None:
-        del tree["model"]["tls"]  # a section that is there and says nothing is refused
+        del tree["model"]["tls"]  # an empty section is refused
     for line in _lines(tree, (), found.origins):
         click.echo(line)
 

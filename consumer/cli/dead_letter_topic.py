@@ -36,15 +36,15 @@ class Source:
     kafka: KafkaAccess
     topic: str
 
-    def letters(self, sieve: LetterFilter) -> Iterator[Letter]:
-        """The letters there are now, one by one, as far as ``sieve`` lets them through."""
+    def letters(self, letter_filter: LetterFilter) -> Iterator[Letter]:
+        """The letters there are now, one by one, as far as ``letter_filter`` lets them through."""
         from consumer.kafka.tools.reader import read_to_end, record_of
 
         kafka = self.kafka
         for message in read_to_end(kafka.servers, self.topic, client=kafka.client, timeout=kafka.timeout):
-            if (letter := sieve.take(record_of(message))) is not None:
+            if (letter := letter_filter.take(record_of(message))) is not None:
                 yield letter
-        yield from sieve.rest()
+        yield from letter_filter.rest()
 
     def replayed_ids(self) -> dict[str, int]:
         """Ids of the letters that were replayed, and when (milliseconds since 1970)."""
@@ -59,7 +59,7 @@ class Replaying:
 
     source: Source
     targets: ReplayTargets
-    sieve: LetterFilter
+    letter_filter: LetterFilter
     """Of the last time that the topic was read."""
     max_replays: int
     limit: int | None
@@ -74,12 +74,12 @@ class Replaying:
         """Read the dead-letter topic and count anew."""
         from consumer.kafka.clients.cluster import TopicUnusable
 
-        self.sieve = LetterFilter(self.sieve.selection, replayed_ids)
+        self.letter_filter = LetterFilter(self.letter_filter.selection, replayed_ids)
         self.left_out.clear()
         self.refused = 0
         self.refusals.clear()
         count = 0
-        for letter in self.source.letters(self.sieve):
+        for letter in self.source.letters(self.letter_filter):
             if (why := why_not(letter, self.max_replays)) is not None:
                 self.left_out[why, WHY_SKIPPED[why]] += 1
                 continue
@@ -135,7 +135,7 @@ class Replaying:
 
     def print_summary(self, count: int, as_json: bool, *, dry_run: bool = False) -> None:
         """``count`` letters were replayed, or would be: on standard output that; on standard error what was not."""
-        topic, before = self.source.topic, self.sieve.replayed
+        topic, before = self.source.topic, self.letter_filter.replayed
         if as_json:
             skipped = Counter[str]()
             for (why, _), number in self.left_out.items():

@@ -118,19 +118,19 @@ def list_letters(source: Source, limit: int | None, as_json: bool, **filters: An
       rexstream dead-letters list --since 2h
       rexstream dead-letters list --class TextTooLong --task sentiment --json
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    sieve = LetterFilter(Selection(**filters), source.replayed_ids())
+    letter_filter = LetterFilter(Selection(**filters), source.replayed_ids())
     if not as_json:
         click.secho(lines.COLUMNS, dim=True)
-    for number, letter in enumerate(source.letters(sieve), 1):
+    for number, letter in enumerate(source.letters(letter_filter), 1):
         click.echo(json.dumps(lines.fields(letter), ensure_ascii=False) if as_json else lines.row(letter))
         if number == limit:
             break
     if not as_json:
-        click.echo(lines.counts(sieve))
-    if sieve.younger:
+        click.echo(lines.counts(letter_filter))
+    if letter_filter.younger:
         click.echo(
-            f"{sieve.younger} of those replayed already failed after that; if a topic was deleted and made anew, "
-            f"delete {source.topic}.replayed too",
+            f"{letter_filter.younger} of those replayed already failed after that; if a topic was deleted and made "
+            f"anew, delete {source.topic}.replayed too",
             err=True,
         )
 

@@ -40,7 +40,7 @@ class Finding:
 
 
 def client_findings(config: Config) -> Iterator[Finding]:
-    """Whether librdkafka takes the settings. Nothing is connected to: the clients are told of no broker."""
+    """Whether librdkafka takes the settings. Nothing is connected to: the clients get no broker address."""
     try:
         for make, settings in ((Consumer, consumer_settings(config)), (Producer, producer_settings(config))):
             del settings["bootstrap.servers"]
@@ -50,7 +50,7 @@ def client_findings(config: Config) -> Iterator[Finding]:
     except CredentialFileError as error:
         yield Finding("kafka.security", "fail", str(error))
     except (KafkaException, ValueError, TypeError) as error:
-        # librdkafka's text names the property, and of a refused value says only what may stand there.
+        # librdkafka's text names the property, and for a refused value lists only what may stand there.
         reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
         yield Finding("kafka.client", "fail", f"{reason}; see librdkafka's CONFIGURATION.md")
     else:

@@ -225,7 +225,7 @@ class DataError(ValueError):
 
 
 class LabelColumns(NamedTuple):
-    """Where classification data keeps text and label; ``names`` turns labels into types of the schema."""
+    """Where classification data keeps text and label; ``names`` maps labels to types of the schema."""
 
     text: str
     label: str
@@ -304,11 +304,9 @@ def _example(row: dict[str, Any], task: Task | None, aspect: str | None, tasks: 
 
 
 def _named(fact: dict[str, Any], front: str, kind: TaskKind) -> Named:
-    if kind != "extract":
+    if kind != "extract" or (front and fact["offset"] == [0, len(front)]):
         return Named(fact["type"], None, None, None)
     start, end = fact["offset"]
-    if front and (start, end) == (0, len(front)):
-        return Named(fact["type"], None, None, None)
     return Named(fact["type"], fact["span"], start - len(front), end - len(front))
 
 

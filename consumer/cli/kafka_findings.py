@@ -183,7 +183,7 @@ def _retention_ms(settings: Mapping[str, str]) -> float:
 
 
 def _topic_settings(admin: AdminClient, topics: list[str]) -> dict[str, dict[str, str]]:
-    """Settings by topic, of those topics whose settings the cluster tells this client."""
+    """Settings by topic, of those topics whose settings this client may read."""
     resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in dict.fromkeys(topics)]
     return {
         resource.name: {name: entry.value for name, entry in entries.items() if entry.value is not None}
@@ -192,9 +192,9 @@ def _topic_settings(admin: AdminClient, topics: list[str]) -> dict[str, dict[str
 
 
 def topic_rights(admin: AdminClient, topics: Collection[str]) -> dict[str, frozenset[str]]:
-    """Operations, such as ``READ``, by topic, of those topics of which the cluster tells them.
+    """Authorized operations, such as ``READ``, by topic, of those topics for which the cluster answers.
 
-    Without an authorizer it tells all operations there are; brokers older than 2.3 tell none.
+    Without an authorizer it answers with all operations there are; brokers older than 2.3 answer with none.
     """
     if not topics:
         return {}
@@ -232,8 +232,8 @@ def group_finding(config: Config, admin: AdminClient) -> Finding:
             return Finding(subject, "warn", f"rights unknown: {error.args[0].name()}; check again in a while")
     if refused:
         return Finding(subject, "fail", "no right to READ; grant this client READ on the group")
-    detail = "may READ" if operations else "the cluster tells no rights"
+    detail = "may READ" if operations else "the cluster reports no rights"
     if config.delivery.mode == "exactly_once":
         # A worker's ids are its own, and a question by one would open a transaction's producer.
-        detail += f"; WRITE on the transactional ids {group}-* is not checked: only using one would tell"
+        detail += f"; WRITE on the transactional ids {group}-* is not checked: only using one would show"
     return Finding(subject, "ok", detail)

@@ -163,7 +163,7 @@ def _open(runner: asyncio.Runner, source: ModelSource) -> tuple[ModelClient, Bun
 
 
 def _in_process(checkpoint: Path) -> tuple[ModelClient, Bundle, int]:
-    with _native_chatter_held_back():
+    with _native_stderr_held_back():
         with model_extra("running a checkpoint", ", or use --server"):
             from consumer.model.encoder_config import CheckpointError
             from consumer.model.runner import CheckpointModel
@@ -175,16 +175,17 @@ def _in_process(checkpoint: Path) -> tuple[ModelClient, Bundle, int]:
 
 
 @contextmanager
-def _native_chatter_held_back() -> Iterator[None]:
-    """TensorFlow tells file descriptor 2 about the processor before it can be told not to.
+def _native_stderr_held_back() -> Iterator[None]:
+    """Keep what TensorFlow writes to file descriptor 2 off standard error.
 
-    What it said is shown after all when loading fails without an explanation of ours.
+    It describes the processor there before its log level is read. What it wrote is shown after all when loading fails
+    with anything but a click.UsageError, which explains itself.
     """
     sys.stderr.flush()
     kept = os.dup(2)
     replay = False
-    with TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
+    with TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
         try:
             yield
         except Exception as error:
@@ -194,8 +195,8 @@ def _native_chatter_held_back() -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(kept)
             if replay:
-                said.seek(0)
-                os.write(2, said.read())
+                held.seek(0)
+                os.write(2, held.read())
 
 
 async def _served(server: str, source: ModelSource) -> tuple[ModelClient, Bundle, int]:

@@ -172,16 +172,16 @@ def lines_in_full(described: dict[str, Any]) -> list[str]:
     return [*lines, "  value     omitted" if size is None else f"  value     {size} bytes; --value shows them"]
 
 
-def counts(sieve: LetterFilter) -> str:
+def counts(letter_filter: LetterFilter) -> str:
     """How many letters of which class there were, and what was left out."""
-    total = sum(sieve.by_class.values())
-    classes = ", ".join(f"{count} {stage}/{reason}" for (stage, reason), count in sieve.by_class.most_common())
+    total = sum(letter_filter.by_class.values())
+    classes = ", ".join(f"{count} {stage}/{reason}" for (stage, reason), count in letter_filter.by_class.most_common())
     others = [
         f"{count} {what}"
         for count, what in (
-            (sieve.replayed, "replayed already"),
-            (sieve.copies, "further copies"),
-            (sieve.strangers, "records that are no dead letters"),
+            (letter_filter.replayed, "replayed already"),
+            (letter_filter.copies, "further copies"),
+            (letter_filter.strangers, "records that are no dead letters"),
         )
         if count
     ]

@@ -29,7 +29,7 @@ def command(
     """Let a worker that paused for a flood of dead letters go on before its time.
 
     It begins with a trial of a few records: dead letters again pause it again, good ones let consumption go on in full.
-    Each worker pauses for itself, so each is to be told. Exit code 0 when it was resumed or there was nothing to
+    Each worker pauses for itself, so each must be resumed. Exit code 0 when it was resumed or there was nothing to
     resume, 1 when what answers is not a worker, 3 when nothing answers.
 
     \b

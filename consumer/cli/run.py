@@ -44,7 +44,7 @@ def command(config_file: str | None, overrides: tuple[str, ...]) -> None:
     for warning in configuration.warnings:
         log.warning("configuration", problem=str(warning))
     try:
-        # Kafka's clients are made when the model is there: a bad file is told before that wait.
+        # Kafka's clients are made when the model is there: a bad file is reported before that wait.
         security_settings(configuration.config.kafka.security)
         worker = Worker(configuration.config, configuration.tasks, name)
     except ValueError as error:

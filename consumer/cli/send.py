@@ -93,7 +93,7 @@ def command(
 
     Lines that are not JSON objects are reported and not sent; --format text sends any line as it is. On the embedded
     broker ('rexstream broker') a file that would bring a partition over 2 MB is refused before anything is sent,
-    because that broker drops what it has no room for. Exit code 1 when a line was bad or a record not acknowledged.
+    because that broker would drop its oldest records. Exit code 1 when a line was bad or a record not acknowledged.
 
     \b
     Example:
@@ -136,8 +136,7 @@ def command(
             error.show()
             code = error.exit_code
         delivery = sender.finish(lambda delivery: progress(delivery.acknowledged))
-    _report(lines.bad_lines, delivery)
-    _summary(topic, delivery, len(lines.bad_lines), time.monotonic() - started, as_json)
+    _report(topic, lines.bad_lines, delivery, time.monotonic() - started, as_json)
     if delivery.timed_out and not code:
         raise Unreachable(f"{servers} left {delivery.timed_out} records unanswered for {timeout:g} s; is it still up?")
     sys.exit(code or (EXIT_FAILED if delivery.failed or lines.bad_lines else EXIT_OK))
@@ -155,7 +154,7 @@ def _held_bytes(kafka: KafkaAccess, topic: str) -> Counter[int]:
 
 
 def _placed(records: Iterable[NewRecord], budget: PartitionBudget) -> Iterator[NewRecord]:
-    """Each record with its partition, for as long as there is room in it. Raises PartitionFull."""
+    """Each record with its partition. Raises PartitionFull for one that would not fit."""
     for record in records:
         yield replace(record, partition=budget.admit(record.key, record.value, record.headers))
 
@@ -177,8 +176,8 @@ def _input_errors(path: str) -> Iterator[None]:
         raise click.UsageError(f"--input {path} cannot be read: {reason}") from None
 
 
-def _report(bad_lines: dict[int, str], delivery: Delivery) -> None:
-    """What was not sent or not acknowledged, the first few by name."""
+def _report(topic: str, bad_lines: dict[int, str], delivery: Delivery, seconds: float, as_json: bool) -> None:
+    """On standard error what was not sent or not acknowledged, the first few by name; on standard output the counts."""
     for number, reason in list(bad_lines.items())[:_REPORTED_LINES]:
         click.echo(f"line {number}: {reason}; not sent (--format text sends any line as it is)", err=True)
     for failure in delivery.failures:
@@ -186,23 +185,20 @@ def _report(bad_lines: dict[int, str], delivery: Delivery) -> None:
     hidden = max(0, len(bad_lines) - _REPORTED_LINES) + delivery.failed - len(delivery.failures)
     if hidden:
         click.echo(f"... and {hidden} more", err=True)
-
-
-def _summary(topic: str, delivery: Delivery, bad_lines: int, seconds: float, as_json: bool) -> None:
     rate = delivery.acknowledged / seconds if seconds > 0 else 0.0
+    summary = {
+        "topic": topic,
+        "acknowledged": delivery.acknowledged,
+        "failed": delivery.failed,
+        "bad_lines": len(bad_lines),
+        "partitions": {str(partition): count for partition, count in sorted(delivery.partitions.items())},
+        "seconds": round(seconds, 3),
+        "records_per_second": round(rate, 1),
+    }
     if as_json:
-        summary = {
-            "topic": topic,
-            "acknowledged": delivery.acknowledged,
-            "failed": delivery.failed,
-            "bad_lines": bad_lines,
-            "partitions": {str(partition): count for partition, count in sorted(delivery.partitions.items())},
-            "seconds": round(seconds, 3),
-            "records_per_second": round(rate, 1),
-        }
         click.echo(json.dumps(summary))
-        return
-    click.echo(
-        f"{topic}: {delivery.acknowledged} records acknowledged in {seconds:.1f} s ({rate:.0f}/s), "
-        f"{delivery.failed} failed, {bad_lines} bad lines"
-    )
+    else:
+        click.echo(
+            f"{topic}: {delivery.acknowledged} records acknowledged in {seconds:.1f} s ({rate:.0f}/s), "
+            f"{delivery.failed} failed, {len(bad_lines)} bad lines"
+        )

@@ -198,7 +198,7 @@ def test_a_model_that_is_not_available_fails(broker: str, model_server: str, set
 
 
 def test_a_label_cannot_be_confirmed(model_server: str) -> None:
-    """A model server's status ignores labels, which is said rather than passed over."""
+    """A model server's status ignores labels, which is reported rather than passed over."""
     from consumer.cli.dependencies import model_findings
     from consumer.config.loading import load_config
 
@@ -223,7 +223,7 @@ def test_nothing_answers() -> None:
 
 
 class Admin:
-    """Tells topic settings as a cluster would; None for a topic that it keeps to itself."""
+    """Answers with topic settings as a cluster would; None for a topic whose settings this client may not read."""
 
     def __init__(self, **topics: dict[str, str] | None) -> None:
         self.topics = {name.replace("_", "."): settings for name, settings in topics.items()}
