@@ -62,7 +62,8 @@ def cli() -> None:
 def main(argv: list[str] | None = None) -> NoReturn:
     """Entry point of the console script."""
     try:
-        code = cli.main(args=argv, prog_name="rexstream", standalone_mode=False)
+        # The code of ctx.exit(), or what the command returned: nothing.
+        sys.exit(cli.main(args=argv, prog_name="rexstream", standalone_mode=False) or EXIT_OK)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -70,5 +71,3 @@ def main(argv: list[str] | None = None) -> NoReturn:
         # click's own answer to Ctrl-C is exit code 1, which here means that work failed.
         click.echo("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    # The code of ctx.exit(), or what the command returned: nothing.
-    sys.exit(code or EXIT_OK)

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -121,10 +122,8 @@ def list_letters(source: Source, limit: int | None, as_json: bool, **filters: An
     letter_filter = LetterFilter(Selection(**filters), source.replayed_ids())
     if not as_json:
         click.secho(lines.COLUMNS, dim=True)
-    for number, letter in enumerate(source.letters(letter_filter), 1):
+    for letter in islice(source.letters(letter_filter), limit):
         click.echo(json.dumps(lines.fields(letter), ensure_ascii=False) if as_json else lines.row(letter))
-        if number == limit:
-            break
     if not as_json:
         click.echo(lines.counts(letter_filter))
     if letter_filter.younger:

@@ -101,7 +101,6 @@ def _step(console: Console, title: str) -> Iterator[Callable[[str], None]]:
     """One line a step: a spinner on a terminal while it runs, then what was done and how long it took."""
     started = time.monotonic()
     done: list[str] = []
-    status = console.status(f"{title} ...") if console.is_terminal else contextlib.nullcontext()
-    with status:
+    with console.status(f"{title} ...") if console.is_terminal else contextlib.nullcontext():
         yield done.append
     console.print(f"[green]✓[/] [bold]{title}[/]: {' '.join(done)} [dim]({time.monotonic() - started:.1f} s)[/]")

@@ -121,10 +121,9 @@ def cluster_options(command: Command) -> Command:
             settings = metadata_settings(config)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-        servers = bootstrap_servers or config.kafka.bootstrap_servers
-        del settings["bootstrap.servers"]
+        configured = settings.pop("bootstrap.servers")
         try:
-            return command(kafka=KafkaAccess(config, servers, settings, timeout), **others)
+            return command(kafka=KafkaAccess(config, bootstrap_servers or configured, settings, timeout), **others)
         except ClusterUnreachable as error:
             raise Unreachable(str(error)) from None
         except TopicUnusable as error:
