@@ -199,14 +199,14 @@ def replay(
     from consumer.kafka.clients.cluster import is_embedded
     from consumer.kafka.tools.replayer import open_targets
 
-    servers, client, timeout = source.kafka.servers, source.kafka.client, source.kafka.timeout
+    kafka = source.kafka
     # Its transactions commit nothing and fence nobody, so a replay would double letters without a word.
-    if is_embedded(servers, client=client, timeout=timeout):
+    if is_embedded(kafka.servers, client=kafka.client, timeout=kafka.timeout):
         raise click.UsageError(
-            f"{servers} is the embedded broker, which has no working transactions, so a replay could double events; "
-            "use Apache Kafka"
+            f"{kafka.servers} is the embedded broker, which has no working transactions, so a replay could double "
+            "events; use Apache Kafka"
         )
-    with open_targets(servers, client=client, timeout=timeout) as targets:
+    with open_targets(kafka.servers, client=kafka.client, timeout=kafka.timeout) as targets:
         work = Replaying(source, targets, LetterFilter(Selection(**filters), {}), max_replays, limit)
         if dry_run:
             count = 0
@@ -220,7 +220,7 @@ def replay(
                 work.limit = sum(1 for _ in work.letters(source.replayed_ids()))
                 # The limit stays: letters that come meanwhile may have causes that nobody has looked at.
                 if not yes and _asked():
-                    question = f"Replay {work.limit} dead letters of {source.topic} at {servers}?"
+                    question = f"Replay {work.limit} dead letters of {source.topic} at {kafka.servers}?"
                     click.confirm(question, abort=True, err=True)
             work.run(rate, as_json)
     sys.exit(EXIT_FAILED if work.refused else EXIT_OK)

@@ -91,11 +91,10 @@ def _result(value: bytes | None) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     paths = content.get("extractions") if isinstance(content, dict) else None
-    if not isinstance(paths, list):
-        return None
-    if not all(isinstance(path, list) and all(isinstance(fact, dict) for fact in path) for path in paths):
-        return None
-    return cast("dict[str, Any]", content)
+    is_result = isinstance(paths, list) and all(
+        isinstance(path, list) and all(isinstance(fact, dict) for fact in path) for path in paths
+    )
+    return cast("dict[str, Any]", content) if is_result else None
 
 
 def _fact(fact: Mapping[str, Any]) -> str:

@@ -113,8 +113,7 @@ def command(
     if path == STDIN and repeat > 1:
         raise click.UsageError("--repeat needs a file: standard input can be read only once")
     lines = ReviewLines(path, LineOptions(line_format, key_field or None, id_field, headers), repeat, limit)
-    servers, client, timeout = kafka.servers, kafka.client, kafka.timeout
-    found = look_up(servers, topic, client=client, timeout=timeout)
+    found = look_up(kafka.servers, topic, client=kafka.client, timeout=kafka.timeout)
     records: Iterable[NewRecord] = lines
     total = limit
     if found.embedded:
@@ -123,7 +122,7 @@ def command(
             with _input_errors(path):
                 total = sum(1 for _ in _placed(lines, PartitionBudget(found.partitions, held)))
         records = _placed(lines, PartitionBudget(found.partitions, held))
-    sender = Sender(servers, topic, client=client, timeout=timeout, rate=rate)
+    sender = Sender(kafka.servers, topic, client=kafka.client, timeout=kafka.timeout, rate=rate)
     started = time.monotonic()
     code = EXIT_OK
     with counter(f"records acknowledged by {topic}", total, line_seconds=_PROGRESS_SECONDS) as progress:
@@ -138,7 +137,9 @@ def command(
         delivery = sender.finish(lambda delivery: progress(delivery.acknowledged))
     _report(topic, lines.bad_lines, delivery, time.monotonic() - started, as_json)
     if delivery.timed_out and not code:
-        raise Unreachable(f"{servers} left {delivery.timed_out} records unanswered for {timeout:g} s; is it still up?")
+        raise Unreachable(
+            f"{kafka.servers} left {delivery.timed_out} records unanswered for {kafka.timeout:g} s; is it still up?"
+        )
     sys.exit(code or (EXIT_FAILED if delivery.failed or lines.bad_lines else EXIT_OK))
 
 
