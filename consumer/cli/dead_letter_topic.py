@@ -1,7 +1,7 @@
 """The dead-letter topic that ``dead-letters`` works on: its letters one by one, and replaying them.
 
-``Source`` reads the topic and the markers of what was replayed; ``Replaying`` chooses the letters that can be sent
-again, counts the others, sends at the pace that was asked for and prints the summary.
+``DeadLetterTopic`` reads the letters and the markers of what was replayed; ``Replaying`` chooses the letters that can
+be sent again, counts the others, sends at the pace that was asked for and prints the summary.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REPORTED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class DeadLetterTopic:
     """A dead-letter topic, and how to reach it."""
 
     kafka: KafkaAccess
@@ -57,7 +57,7 @@ class Source:
 class Replaying:
     """The letters to send again, and how many of those that were meant cannot be."""
 
-    source: Source
+    source: DeadLetterTopic
     targets: ReplayTargets
     letter_filter: LetterFilter
     """Of the last time that the topic was read."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from consumer.cli import record_lines as lines
-from consumer.cli.dead_letter_topic import Replaying, Source
+from consumer.cli.dead_letter_topic import DeadLetterTopic, Replaying
 from consumer.cli.options import cluster_options, rate_option
 from consumer.delivery.letters import LetterFilter, Selection
 from consumer.events import Stage
@@ -28,9 +28,9 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def source_options(command: Command) -> Command:
-    """Add ``--dead-letter-topic`` and the options of ``cluster_options``; the command gets a Source as ``source``.
+    """Add ``--dead-letter-topic`` and the options of ``cluster_options``.
 
-    A topic that does not exist is bad usage, or a mistyped name would look like one without dead letters.
+    The command gets them as one argument ``source``, a DeadLetterTopic. A topic that does not exist is bad usage, or a mistyped name would look like one without dead letters.
     """
 
     @cluster_options
@@ -41,7 +41,7 @@ def source_options(command: Command) -> Command:
 
         topic = dead_letter_topic or kafka.config.delivery.dead_letter_topic
         require_topic(kafka.servers, topic, client=kafka.client, timeout=kafka.timeout)
-        return command(source=Source(kafka, topic), **others)
+        return command(source=DeadLetterTopic(kafka, topic), **others)
 
     return with_source
 
@@ -111,7 +111,7 @@ def command() -> None:
 @selection_options
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
-def list_letters(source: Source, limit: int | None, as_json: bool, **filters: Any) -> None:
+def list_letters(source: DeadLetterTopic, limit: int | None, as_json: bool, **filters: Any) -> None:
     """List dead letters that were not replayed: when, where and why; never the review.
 
     \b
@@ -139,7 +139,7 @@ def list_letters(source: Source, limit: int | None, as_json: bool, **filters: An
 @click.argument("letter_id", metavar="ID")
 @click.option("--value", "with_value", is_flag=True, help="Show the value too: the review.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def show(source: Source, letter_id: str, with_value: bool, as_json: bool) -> None:
+def show(source: DeadLetterTopic, letter_id: str, with_value: bool, as_json: bool) -> None:
     """Show one dead letter: its key, all its headers and, with --value, its value. Exit code 1 when it is not there.
 
     \b
@@ -170,7 +170,7 @@ def show(source: Source, letter_id: str, with_value: bool, as_json: bool) -> Non
 @click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as a JSON object.")
 def replay(
-    source: Source,
+    source: DeadLetterTopic,
     rate: float | None,
     limit: int | None,
     max_replays: int,

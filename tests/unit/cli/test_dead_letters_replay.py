@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from consumer.cli import cli
-from consumer.cli.dead_letter_topic import Source
+from consumer.cli.dead_letter_topic import DeadLetterTopic
 from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.events import SourceRecord
 from consumer.kafka.clients import cluster
@@ -87,8 +87,8 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(cluster, "require_topic", lambda *_, **__: it.log.append("there"))
     monkeypatch.setattr(replay_targets, "open_targets", targets)
     monkeypatch.setattr(replaying, "open_replayer", lambda *_, **__: it)
-    monkeypatch.setattr(Source, "letters", lambda _, sieve: it.read(sieve))
-    monkeypatch.setattr(Source, "replayed_ids", lambda _: it.replayed_ids())
+    monkeypatch.setattr(DeadLetterTopic, "letters", lambda _, sieve: it.read(sieve))
+    monkeypatch.setattr(DeadLetterTopic, "replayed_ids", lambda _: it.replayed_ids())
     return it
 
 
