@@ -30,7 +30,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 def source_options(command: Command) -> Command:
     """Add ``--dead-letter-topic`` and the options of ``cluster_options``.
 
-    The command gets them as one argument ``source``, a DeadLetterTopic. A topic that does not exist is bad usage, or a mistyped name would look like one without dead letters.
+    The command gets them as one argument ``source``, a DeadLetterTopic. A topic that does not exist is bad usage,
+    or a mistyped name would look like one without dead letters.
     """
 
     @cluster_options

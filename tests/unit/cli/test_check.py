@@ -250,7 +250,11 @@ GOOD = {"retention.ms": str(DEAD_LETTER_RETENTION_MS), "cleanup.policy": "delete
         (GOOD, GOOD, []),
         ({**GOOD, "retention.ms": "-1"}, GOOD, []),
         ({**GOOD, "retention.ms": "604800000"}, GOOD, ["7.0 days"]),
-        ({**GOOD, "retention.ms": "604800000"}, {**GOOD, "retention.ms": "604800000"}, ["7.0 days; set", "to 30 days"]),
+        (
+            {**GOOD, "retention.ms": "604800000"},
+            {**GOOD, "retention.ms": "604800000"},
+            ["7.0 days; set its retention.ms to 30 days"],
+        ),
         ({**GOOD, "cleanup.policy": "compact"}, GOOD, ["compacted"]),
         (GOOD, {**GOOD, "max.message.bytes": "2000000"}, ["2000000"]),
         (GOOD, None, []),
