@@ -11,7 +11,7 @@ from avro_values import EVENT_SCHEMA, NEWER, OLDER, RESULT_SCHEMA, REVIEWS, fram
 from certificates import Authority
 from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
 
-from consumer.cli.check import registry_findings
+from consumer.cli.dependencies import registry_findings
 from consumer.codecs.avro_codec import decode_avro
 from consumer.config.loading import load_config
 from consumer.config.tree import RegistryConfig
