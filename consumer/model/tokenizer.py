@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from consumer.extraction.contract import MAX_CELLS_PER_WINDOW, PromptLimits, contract_hash
-from consumer.extraction.prompts import MARKERS, PromptTokenizer, with_markers
+from consumer.extraction.prompts import (
+    MARKERS,
+    MAX_CELLS_PER_WINDOW,
+    PromptLimits,
+    PromptTokenizer,
+    contract_hash,
+    with_markers,
+)
 from consumer.model.encoder_config import CheckpointError
 from consumer.serving.bundle import Bundle
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from consumer.extraction.window import FloatArray, IntArray, Window
+    from consumer.extraction.prompts import IntArray
+    from consumer.extraction.window import FloatArray, Window
     from consumer.serving.bundle import Bundle
 
 
@@ -179,7 +180,7 @@ class GraphContract(NamedTuple):
     """What the exported graph and this worker must agree on, from the worker's bundle."""
 
     contract: int
-    """Hash of tokenizer, limits and K (``consumer.extraction.contract``)."""
+    """Hash of tokenizer, limits and K (``consumer.extraction.prompts``)."""
     cells_per_window: int
     pad: int
     """Token ids, this one and those below."""

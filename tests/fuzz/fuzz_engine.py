@@ -10,10 +10,9 @@ from fuzzing import JSON_TOKENS, Target, a_schema, a_text, a_value, bad, damaged
 from stub_model import TOKENIZER_JSON
 
 from consumer.events import BadInput
-from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
-from consumer.extraction.prompts import PromptTokenizer
-from consumer.extraction.task import INLINE, Branch, ExtractionLimits, Task, encodable, legal_leaves, parse_schema
+from consumer.extraction.prompts import PromptLimits, PromptTokenizer
+from consumer.extraction.task import INLINE, ExtractionLimits, Task, encodable, legal_leaves, parse_schema
 from consumer.extraction.window import Cells
 
 if TYPE_CHECKING:
@@ -63,12 +62,12 @@ def check_schema(raw: Any) -> str:
     leaves = legal_leaves(tree)
     require(leaves and all(len(path) <= LIMITS.schema_depth for path in leaves), "no leaf, or one too deep")
     require(all(name == name.strip() != "" and len(name) <= 512 for path in leaves for name in path), "a name")
-    level = [Branch(tree)]
+    level = [tree]
     while level:
         for branch in level:
-            require(0 < len(branch.names) <= LIMITS.types_per_level, "a branch too wide")
-            "".join(branch.names).encode()
-        level = [below for branch in level for n in range(len(branch.names)) if (below := branch.child(n)) is not None]
+            require(0 < len(branch) <= LIMITS.types_per_level, "a branch too wide")
+            "".join(branch).encode()
+        level = [below for branch in level for below in branch.values() if below is not None]
     return "schema"
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from consumer.config.shipped import shipped
-from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
-from consumer.extraction.prompts import PromptTokenizer, with_markers
+from consumer.extraction.prompts import PromptLimits, PromptTokenizer, with_markers
 from consumer.extraction.task import ExtractionLimits
 from consumer.extraction.window import Cells, Window
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from consumer.events import BadInput
-from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
+from consumer.extraction.prompts import PromptLimits
 from consumer.extraction.task import INLINE, ExtractionLimits, Fact, Task
 from consumer.extraction.window import Cells, Window
 

@@ -10,9 +10,8 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from consumer.events import BadInput
-from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
-from consumer.extraction.prompts import MARKERS, PromptTokenizer
+from consumer.extraction.prompts import MARKERS, PromptLimits, PromptTokenizer
 from consumer.extraction.reference import Quirks, start_reference
 from consumer.extraction.task import ExtractionLimits, ReferenceCrash, Task, encodable, legal_leaves
 from consumer.extraction.window import Cells, Window

@@ -8,12 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.extraction.contract import PromptLimits
-from consumer.extraction.prompts import Hint, HintBuilder, Parent
+from consumer.extraction.prompts import Hint, HintBuilder, Parent, PromptLimits
 from consumer.extraction.spans import marker_hits, mean, sigmoid, span_hits
-from consumer.extraction.task import Branch, Notes
-from consumer.extraction.window import Cells, Window
-from consumer.extraction.windows import WindowWriter
+from consumer.extraction.task import Notes
+from consumer.extraction.window import Cells, Window, write_window
 
 if TYPE_CHECKING:
     from consumer.extraction.prompts import PromptTokenizer
@@ -26,13 +24,13 @@ TEXT = 6
 def hint(tokenizer: PromptTokenizer) -> Hint:
     """``[CLS] [PREFIX] [TYPE] 甲 [TYPE] 乙 [SEP]``: types at 2 and 4, H = 7."""
     builder = HintBuilder(tokenizer, PromptLimits())
-    packed = next(builder.pack([Parent((), (), Branch({"甲": None, "乙": None}))], Notes(), special=False))
+    packed = next(builder.pack([Parent((), (), {"甲": None, "乙": None})], Notes(), special=False))
     return builder.build(packed, special=False).hint
 
 
 @pytest.fixture(scope="module")
 def window(tokenizer: PromptTokenizer, hint: Hint) -> Window:
-    return WindowWriter(tokenizer).write(hint, np.full(TEXT, 700, dtype=np.int32))
+    return write_window(tokenizer, hint, np.full(TEXT, 700, dtype=np.int32))
 
 
 def logistic(logit: float) -> float:
