@@ -259,11 +259,8 @@ class HintBuilder:
     def build(self, packed: Packed, *, special: bool) -> Chunk:
         """The hint of ``packed``, from the cache where the same was built before."""
         groups = tuple((parent.prompt, tuple(names)) for parent, names in packed.groups)
-        short = all(
-            isinstance(piece, int) or len(piece) <= _CACHED_CHARS
-            for prompt, names in groups
-            for piece in prompt + names
-        )
+        pieces = (piece for prompt, names in groups for piece in prompt + names)
+        short = all(isinstance(piece, int) or len(piece) <= _CACHED_CHARS for piece in pieces)
         hint = (self._cached_hint if short else self._hint)(groups, special)
         owners = (Owner(parent, name, parent.children[name]) for parent, names in packed.groups for name in names)
         return Chunk(hint, tuple(owners))

@@ -7,7 +7,6 @@ positive.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -20,7 +19,7 @@ from consumer.extraction.task import Fact
 from consumer.extraction.window import View, marker_prompt, text_prompt, write_window
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from consumer.extraction.prompts import Chunk, Encoded
     from consumer.extraction.spans import Hit, LegalPaths

@@ -104,7 +104,7 @@ class Prompting:
         return [self.builder.build(packed, special=self.special) for packed in paid]
 
     def pay(self, hint_length: int, tokens: int) -> None:
-        """Take the windows of one hint over ``tokens`` text tokens off the budget. Raises BadInput TooManyModelCalls."""
+        """Take one hint's windows over ``tokens`` text tokens off the budget. Raises BadInput ``TooManyModelCalls``."""
         capacity = self.capacity(hint_length)
         self.budget -= window_count(tokens, capacity, capacity - self.overlap)
         if self.budget < 0:
