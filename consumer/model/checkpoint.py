@@ -1,4 +1,8 @@
-"""A checkpoint on disk: its configuration, and weights that match it name by name and shape by shape."""
+"""A checkpoint on disk: its configuration, and weights that match it name by name and shape by shape.
+
+The exporter and the in-process model start here. Nothing of a weights file is taken that its ``config.json`` does not
+ask for, and nothing that it asks for may be absent.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,10 @@ it is the one name that may be there without being used, and only with that cont
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """A loaded checkpoint. ``weights`` are float32, whatever they were stored in; names as in section 13."""
+    """A loaded checkpoint.
+
+    ``weights`` are float32, whatever they were stored in; names as in docs/extraction.md, section 13.
+    """
 
     folder: Path
     config: EncoderConfig
@@ -79,11 +86,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     ]
     if problems:
         raise CheckpointError(f"{path} does not fit {folder / 'config.json'}; " + "; ".join(problems))
-    return Checkpoint(folder, config, weights, _sha256(path))
+    with path.open("rb") as file:
+        return Checkpoint(folder, config, weights, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def expected_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that this configuration needs (specification section 13)."""
+    """Name and shape of every tensor that this configuration needs (docs/extraction.md, section 13)."""
     h, e = config.hidden_size, config.embedding_size
     shapes: dict[str, tuple[int, ...]] = {
         "plm.embeddings.word_embeddings.weight": (config.vocab_size + len(MARKERS), e)
@@ -102,8 +110,11 @@ def expected_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     if e != h:
         shapes["plm.embeddings.embed_proj.weight"] = (h, e)
     norm("plm.embeddings.LayerNorm")
+    projections = ["query_proj", "key_proj", "value_proj"]
+    if not config.share_att_key:
+        projections += ["pos_key_proj"] * config.content_to_position + ["pos_query_proj"] * config.position_to_content
     for layer in (f"plm.encoder.layer.{i}" for i in range(config.layers)):
-        for projection in _projections(config):
+        for projection in projections:
             linear(f"{layer}.attention.self.{projection}", h, h)
         linear(f"{layer}.attention.output.dense", h, h)
         norm(f"{layer}.attention.output.LayerNorm")
@@ -123,15 +134,6 @@ def expected_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _projections(config: EncoderConfig) -> Iterator[str]:
-    yield from ("query_proj", "key_proj", "value_proj")
-    if not config.share_att_key:
-        if config.content_to_position:
-            yield "pos_key_proj"
-        if config.position_to_content:
-            yield "pos_query_proj"
-
-
 def _read_safetensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
     # safe_open(framework="np") has no bfloat16; deserialize gives the checked bytes of every tensor.
     try:
@@ -145,8 +147,3 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
             supported = ", ".join(_SAFETENSORS_TYPES)
             raise CheckpointError(f"{path}: {name} is stored as {entry['dtype']}; supported: {supported}")
         yield name, to_array(entry["data"], dtype).reshape(entry["shape"])
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,9 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from consumer.batching.policy import padded_length as round_up
-from consumer.extraction.window import Cells
 from consumer.model.checkpoint import load_checkpoint
-from consumer.model.graph import DENSE, SERVING, RexUniNLU
+from consumer.model.graph import DENSE, SERVING, RexUniNLU, unpacked
 from consumer.model.tokenizer import read_bundle
 from consumer.serving.errors import classify
 from consumer.serving.protocol import Answer, Failure, ServingError
@@ -67,12 +66,8 @@ class CheckpointModel:
         started = time.monotonic()
         outputs = self._run(SERVING, windows, padded_length)
         seconds = time.monotonic() - started
-        counts = outputs["count"][:, 0]
-        cells = [
-            Cells(packed[:count] >> 16, packed[:count] & 0xFFFF, scores[:count])
-            for packed, scores, count in zip(outputs["cells"], outputs["scores"], counts.tolist(), strict=True)
-        ]
-        overflowed = np.flatnonzero(counts > self._agreed.cells_per_window).tolist()
+        cells = unpacked(outputs)
+        overflowed = np.flatnonzero(outputs["count"][:, 0] > self._agreed.cells_per_window).tolist()
         for index in overflowed:
             window = windows[index]
             logits = self._run(DENSE, [window], round_up(window.length))["logits"][0]

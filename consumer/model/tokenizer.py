@@ -102,9 +102,6 @@ def _load(folder: Path) -> bytes:
         raise CheckpointError(
             f"{folder}: {type(tokenizer).__name__} is not a fast tokenizer, which offsets need; {wanted}"
         )
-    return json.dumps(_without_batching(json.loads(tokenizer.backend_tokenizer.to_str())), ensure_ascii=False).encode()
-
-
-def _without_batching(stored: dict[str, Any]) -> dict[str, Any]:
-    """Truncation and padding are the engine's business."""
-    return {**stored, "truncation": None, "padding": None}
+    stored = json.loads(tokenizer.backend_tokenizer.to_str())
+    # Truncation and padding are the engine's business.
+    return json.dumps({**stored, "truncation": None, "padding": None}, ensure_ascii=False).encode()

@@ -115,11 +115,9 @@ def _describe(path: Path, archive: zipfile.ZipFile) -> tuple[str, dict[str, _Ten
 def _materialise(path: Path, archive: zipfile.ZipFile, prefix: str, name: str, tensor: _Tensor) -> NDArray[Any]:
     member = f"{prefix}data/{tensor.storage.key}"
     try:
-        raw = archive.read(member)
+        flat = to_array(archive.read(member), tensor.storage.dtype)
     except KeyError:
         raise CheckpointError(f"{path}: the bytes of {name} ({member}) are missing") from None
-    try:
-        flat = to_array(raw, tensor.storage.dtype)
     except ValueError as error:
         raise CheckpointError(f"{path}: {member}: {error}") from None
     extent = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride, strict=True))
