@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from consumer.offline import Extracting
 
 
-# Micro precision, recall and F1 of paths (specification section 13), and accuracy.
+# Micro precision, recall and F1 of paths (docs/extraction.md, section 13), and accuracy.
 
 Metric = Literal["strict", "span", "triplet", "trigger", "argument", "accuracy"]
 METRICS: tuple[Metric, ...] = get_args(Metric)

@@ -1,7 +1,7 @@
 """The whole forward pass in plain numpy, one window at a time, in double precision.
 
 It is the yardstick for the exported graph and shares no arithmetic with it: nothing is folded, fused, sliced or
-reordered here. Section numbers are those of docs/extraction.md; in short, DeBERTa-v2 with positions and a 2-D
+reordered here. In short, DeBERTa-v2 with positions and a 2-D
 mask from the prompt's segments, and a rotary head whose dot products are the logits.
 """
 
@@ -42,7 +42,7 @@ def reference_logits(checkpoint: Checkpoint, window: Window) -> Array:
 
 
 def visible(segment: NDArray[np.int32]) -> Mask:
-    """Which tokens see which, bool ``[L, L]`` (section 7). ``segment`` is prefix * 256 + type, 0 outside the hint."""
+    """Which tokens see which, bool ``[L, L]`` (docs/extraction.md, section 7). ``segment`` is prefix * 256 + type, 0 outside the hint."""
     prefix, kind = segment // 256, segment % 256
     rows, columns = np.meshgrid(np.arange(len(segment)), np.arange(len(segment)), indexing="ij")
     outside = (prefix[rows] == 0) | (prefix[columns] == 0)
@@ -52,7 +52,7 @@ def visible(segment: NDArray[np.int32]) -> Mask:
 
 
 def buckets(distance: NDArray[np.int64], config: EncoderConfig) -> NDArray[np.int64]:
-    """Index of a relative position embedding for each distance (section 9).
+    """Index of a relative position embedding for each distance (docs/extraction.md, section 9).
 
     The logarithm is taken in float32 as the reference does: at a bucket's edge the last bit decides.
     """
