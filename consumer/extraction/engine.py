@@ -15,17 +15,16 @@ import numpy as np
 
 from consumer.events import BadInput
 from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY, Chunk, Encoded, HintBuilder, Parent, PromptTokenizer
-from consumer.extraction.spans import IMPLICIT, LegalPaths, SpanSearch
+from consumer.extraction.spans import IMPLICIT, SpanSearch
 from consumer.extraction.task import INLINE, Extracted, Notes, encodable, parse_schema, shown
 from consumer.extraction.voting import Classification
-from consumer.extraction.window import Prompting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from consumer.extraction.prompts import PromptLimits
     from consumer.extraction.task import ExtractionLimits, Task
-    from consumer.extraction.window import Cells, View, Window
+    from consumer.extraction.window import Cells, LegalPaths, Search, View, Window
 
 ReferenceOutput = list[list[dict[str, object]]]
 """Paths of ``{"type": str, "span": str, "offset": [start, end]}``, as the reference prints them."""
@@ -77,7 +76,7 @@ class Extraction:
     def result(self) -> Extracted:
         """The outcome. Raises RuntimeError before the last level is answered, and after a failure."""
         self._require_finished()
-        return Extracted(self._search.facts(), _warnings(self._search.prompting), self.model_calls)
+        return Extracted(self._search.facts(), _warnings(self._search), self.model_calls)
 
     def reference_output(self) -> ReferenceOutput:
         """What the reference's predict variant prints. Raises ReferenceCrash where it raises after its last model call.
@@ -152,7 +151,10 @@ class Engine:
         token = self.tokenizer.classify if single else self.tokenizer.multiclassify
         return Extraction(
             Classification(
-                prompting=self.prompting(notes, overlap=0),
+                builder=self.hints,
+                notes=notes,
+                budget=self.limits.model_calls,
+                overlap=0,
                 first=compiled.chunks,
                 encoded=Encoded("", np.concatenate((np.array([token], dtype=np.int32), encoded.ids)), []),
                 marker=CLASSIFY if single else MULTICLASSIFY,
@@ -164,17 +166,16 @@ class Engine:
             )
         )
 
-    def prompting(self, notes: Notes, *, overlap: int, special: bool = False) -> Prompting:
-        """Lays out the levels of one extraction. ``overlap`` in tokens; ``special`` as in PromptTokenizer."""
-        return Prompting(self.hints, notes, self.limits.model_calls, special, overlap)
-
     def _span_search(self, encoded: Encoded, task: Task, compiled: _CompiledTask, notes: Notes) -> SpanSearch:
         front = compiled.aspect_ids
         if front:
             ids = np.concatenate((np.array(front, dtype=np.int32), encoded.ids))
             encoded = Encoded(encoded.text, ids, [(IMPLICIT, IMPLICIT)] * len(front) + encoded.offsets)
         return SpanSearch(
-            prompting=self.prompting(notes, overlap=self.hints.limits.stride_len),
+            builder=self.hints,
+            notes=notes,
+            budget=self.limits.model_calls,
+            overlap=self.hints.limits.stride_len,
             first=compiled.chunks,
             encoded=encoded,
             aspect=encodable(task.implicit_aspect).strip() if front and task.implicit_aspect else None,
@@ -194,9 +195,9 @@ class Engine:
         return _CompiledTask(chunks, tuple(notes.skipped_types), legal, self.tokenizer.ids(aspect))
 
 
-def _warnings(prompting: Prompting) -> tuple[str, ...]:
+def _warnings(search: Search) -> tuple[str, ...]:
     """One line for each kind of note, starting with a stable slug. Without review text."""
-    notes, limits = prompting.notes, prompting.builder.limits
+    notes, limits = search.notes, search.builder.limits
     lines = []
     if notes.skipped_types:
         names = ", ".join(shown(name) for name in list(notes.skipped_types)[:_NAMED])

@@ -77,20 +77,17 @@ def with_markers(tokenizer_json: bytes) -> bytes:
     wanted = [token for token in _BERT if tokenizer.token_to_id(token) is not None] + list(MARKERS)
     stored: dict[str, Any] = json.loads(tokenizer_json)
     added = {entry["content"]: entry for entry in stored.get("added_tokens") or []}
+    complete = dict(added)
     used = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    changed = False
     for token in wanted:
         known = tokenizer.token_to_id(token)
         if known is None:
             known = used = used + 1
-        entry = {"id": known, "content": token, **flags}
-        if added.get(token) != entry:
-            added[token] = entry
-            changed = True
-    if not changed:
+        complete[token] = {"id": known, "content": token, **flags}
+    if complete == added:
         return tokenizer_json
-    stored["added_tokens"] = sorted(added.values(), key=lambda entry: int(entry["id"]))
+    stored["added_tokens"] = sorted(complete.values(), key=lambda entry: int(entry["id"]))
     return json.dumps(stored, ensure_ascii=False).encode()
 
 

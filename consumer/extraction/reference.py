@@ -1,7 +1,7 @@
 """Compatibility mode: what the reference does with marked texts, its harmful quirks mended or, on request, kept.
 
-For ``rexstream extract --reference-output`` and the golden vectors. Texts hold their own markers, schemas are taken as they
-are, and the output is the reference's. Quirks are numbered as in docs/extraction.md, section 15.
+For ``rexstream extract --reference-output`` and the golden vectors. Texts hold their own markers, schemas are taken as
+they are, and the output is the reference's. Quirks are numbered as in docs/extraction.md, section 15.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
     from consumer.extraction.engine import Engine
     from consumer.extraction.prompts import Chunk, Encoded, IntArray, PromptTokenizer
-    from consumer.extraction.spans import LegalPaths
     from consumer.extraction.task import SchemaTree
-    from consumer.extraction.window import Prompting
+    from consumer.extraction.window import LegalPaths
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,11 @@ def _extract(engine: Engine, text: str, root: Parent, legal: LegalPaths, quirks:
     notes = Notes()
     encoded = engine.tokenizer.encode(text, special=True)
     search = SpanSearch(
-        prompting=engine.prompting(notes, overlap=engine.hints.limits.stride_len, special=True),
+        builder=engine.hints,
+        notes=notes,
+        budget=engine.limits.model_calls,
+        special=True,
+        overlap=engine.hints.limits.stride_len,
         first=engine.hints.chunks([root], notes, special=True) if text else (),
         encoded=encoded,
         aspect=None,
@@ -106,7 +109,11 @@ def _classify(engine: Engine, text: str, root: Parent, legal: LegalPaths, quirks
     marker = CLASSIFY if single else MULTICLASSIFY
     token = engine.tokenizer.classify if single else engine.tokenizer.multiclassify
     search = Classification(
-        prompting=engine.prompting(notes, overlap=0, special=True),
+        builder=engine.hints,
+        notes=notes,
+        budget=engine.limits.model_calls,
+        special=True,
+        overlap=0,
         first=engine.hints.chunks([root], notes, special=True),
         encoded=engine.tokenizer.encode(text, special=True),
         marker=marker,
@@ -130,18 +137,18 @@ def _classify(engine: Engine, text: str, root: Parent, legal: LegalPaths, quirks
 
 
 def _inserted_windows(
-    token: int, edit: bool, prompting: Prompting, marker: str, chunks: Sequence[Chunk], encoded: Encoded
+    token: int, edit: bool, search: Classification, chunks: Sequence[Chunk], encoded: Encoded
 ) -> tuple[list[View], Encoded]:
     """Windows of a text that holds the marker itself: it is inserted in front of all windows but the first.
 
     ``edit`` inserts it at the reference's places, and cuts later chunks and levels from the edited text (Q5).
     """
-    tokenizer = prompting.builder.tokenizer
+    tokenizer, marker = search.builder.tokenizer, search.marker
     views: list[View] = []
     for chunk in chunks:
         text, ids, offsets = encoded
         has_markers = _opens_segments(tokenizer, ids)
-        ranges = list(prompting.pieces(chunk, len(ids)))
+        ranges = list(search.pieces(chunk, len(ids)))
         inserts = [offsets[start][0] for start, _ in ranges[1:]]
         if not edit:
             text = marker.join(text[start:end] for start, end in pairwise([0, *inserts, len(text)]))
@@ -152,7 +159,7 @@ def _inserted_windows(
                 if edit:
                     text = text[:insert] + marker + text[insert:]
                 # The reference drops the last token of every later window, also where the marker has room beside it.
-                kept = len(piece) - 1 if edit else prompting.capacity(len(chunk.hint.ids)) - 1
+                kept = len(piece) - 1 if edit else search.capacity(len(chunk.hint.ids)) - 1
                 piece = np.concatenate((np.array([token], dtype=np.int32), piece[:kept]))
                 shift = number * len(marker)
                 moved = ((first + shift, last + shift) for first, last in places[:kept])

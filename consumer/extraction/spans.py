@@ -13,37 +13,25 @@ import numpy as np
 
 from consumer.extraction.prompts import Found, Parent
 from consumer.extraction.task import Fact
-from consumer.extraction.window import View, text_prompt, write_window
+from consumer.extraction.window import Search, View, text_prompt, write_window
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
-    from consumer.extraction.prompts import Chunk, Encoded, Hint, IntArray
+    from consumer.extraction.prompts import Hint, IntArray
     from consumer.extraction.task import Path
-    from consumer.extraction.window import Cells, FloatArray, Prompting, Window
+    from consumer.extraction.window import Cells, FloatArray, Window
 
 IMPLICIT = -1
 """Offset of the tokens of an implicit aspect: they stand in no text of the caller's."""
 
-LegalPaths = frozenset[tuple[str, ...]]
 
-
-@dataclass(slots=True)
-class SpanSearch:
+@dataclass(slots=True, kw_only=True)
+class SpanSearch(Search):
     """One extraction task on one text. ``run`` yields the views of a level and is sent their cells."""
 
-    prompting: Prompting
-    first: Sequence[Chunk]
-    """Level 0, ready made."""
-    encoded: Encoded
-    """Text and tokens, those of the implicit aspect in front with IMPLICIT offsets."""
     aspect: str | None
-    legal: LegalPaths | None
-    """Paths that may be reported; None for those that end in a leaf."""
-    cap: int | None
-    """Facts of one level, and paths in all."""
-    threshold: float | None = None
-    """Mean score that a reported path reaches."""
+    """The implicit aspect, as it stands in prompts. Its tokens have IMPLICIT offsets."""
     has_markers: bool = False
     """The text holds marker tokens that open segments."""
     keep_duplicates: bool = False
@@ -53,18 +41,18 @@ class SpanSearch:
     def run(self) -> Generator[list[View], Sequence[Cells], None]:
         """Raises BadInput ``TooManyModelCalls``."""
         text, ids, offsets = self.encoded
-        for chunk in self.first:
-            self.prompting.pay(len(chunk.hint.ids), len(ids))
+        self.pay_first()
         chunks = self.first
-        tokenizer = self.prompting.builder.tokenizer
         while chunks:
             views = []
             for chunk in chunks:
-                for start, end in self.prompting.pieces(chunk, len(ids)):
-                    window = write_window(tokenizer, chunk.hint, ids[start:end], has_markers=self.has_markers)
+                for start, end in self.pieces(chunk, len(ids)):
+                    window = write_window(
+                        self.builder.tokenizer, chunk.hint, ids[start:end], has_markers=self.has_markers
+                    )
                     views.append(View(window, chunk, text, offsets[start:end]))
             answers = yield views
-            chunks = self.prompting.chunks(self._read(views, answers), len(ids))
+            chunks = self.chunks(self._read(views, answers), len(ids))
 
     def facts(self) -> tuple[Path, ...]:
         """What is reported of the paths found."""
@@ -92,7 +80,7 @@ class SpanSearch:
                 if repeated and not self.keep_duplicates:
                     continue
                 if self.cap is not None and max(len(seen), len(self.paths)) >= self.cap:
-                    self.prompting.notes.capped_at = self.cap
+                    self.notes.capped_at = self.cap
                     return parents
                 seen.add(key)
                 path = (*parent.facts, fact)
@@ -109,7 +97,7 @@ class SpanSearch:
             return Found(name, view.text[start:end], start, end, hit.score)
         if end == IMPLICIT and self.aspect is not None:
             return Found(name, self.aspect, IMPLICIT, IMPLICIT, hit.score)
-        self.prompting.notes.crossed_aspect += 1
+        self.notes.crossed_aspect += 1
         return None
 
 

@@ -16,29 +16,27 @@ import numpy as np
 from consumer.extraction.prompts import Found, Parent
 from consumer.extraction.spans import marker_hits, span_hits
 from consumer.extraction.task import Fact
-from consumer.extraction.window import View, marker_prompt, text_prompt, write_window
+from consumer.extraction.window import Search, View, marker_prompt, text_prompt, write_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
     from consumer.extraction.prompts import Chunk, Encoded
-    from consumer.extraction.spans import Hit, LegalPaths
+    from consumer.extraction.spans import Hit
     from consumer.extraction.task import Path
-    from consumer.extraction.window import Cells, Prompting
+    from consumer.extraction.window import Cells
 
 MULTI_CUT = 0.9
 """Mean score above which the reference reports a path of a multi-label task."""
 
-Cut: TypeAlias = "Callable[[Prompting, str, Sequence[Chunk], Encoded], tuple[list[View], Encoded]]"
-"""Prompting, marker, chunks and text -> all windows of a level, and the text that the next level is cut from."""
+Cut: TypeAlias = "Callable[[Classification, Sequence[Chunk], Encoded], tuple[list[View], Encoded]]"
+"""Chunks and text -> all windows of a level, and the text that the next level is cut from."""
 
 Scores = dict[tuple[str, ...], list[tuple[float, ...]]]
 """Path of types -> the scores of its elements, once for each window that voted for it."""
 
 
-def marked_windows(
-    prompting: Prompting, marker: str, chunks: Sequence[Chunk], encoded: Encoded
-) -> tuple[list[View], Encoded]:
+def marked_windows(search: Classification, chunks: Sequence[Chunk], encoded: Encoded) -> tuple[list[View], Encoded]:
     """Windows that do not overlap and each start with the marker; only the marker can be read in their answers.
 
     ``encoded`` begins with the marker's own token. As in the reference, a window that is full without the marker loses
@@ -47,11 +45,11 @@ def marked_windows(
     ids = encoded.ids
     views = []
     for chunk in chunks:
-        capacity = prompting.capacity(len(chunk.hint.ids))
-        for start, end in prompting.pieces(chunk, len(ids)):
+        capacity = search.capacity(len(chunk.hint.ids))
+        for start, end in search.pieces(chunk, len(ids)):
             piece = np.concatenate((ids[:1], ids[start:end]))[:capacity] if start else ids[:end]
-            window = write_window(prompting.builder.tokenizer, chunk.hint, piece)
-            views.append(View(window, chunk, marker, [(0, len(marker))]))
+            window = write_window(search.builder.tokenizer, chunk.hint, piece)
+            views.append(View(window, chunk, search.marker, [(0, len(search.marker))]))
     return views, encoded
 
 
@@ -66,14 +64,10 @@ class Vote(NamedTuple):
         return sum(self.scores) / len(self.scores)
 
 
-@dataclass(slots=True)
-class Classification:
+@dataclass(slots=True, kw_only=True)
+class Classification(Search):
     """One classification task on one text. ``run`` yields the views of a level and is sent their cells."""
 
-    prompting: Prompting
-    first: Sequence[Chunk]
-    """Level 0, ready made."""
-    encoded: Encoded
     marker: str
     token: int | None
     """The marker's id: windows begin with it, and it is the span in the prompts of deeper levels.
@@ -81,11 +75,6 @@ class Classification:
     None in compatibility mode: the marker is looked for wherever it is found, and its literal stands in prompts.
     """
     single: bool
-    legal: LegalPaths | None
-    """Paths that may be reported; None for those that end in a leaf."""
-    cap: int | None
-    """Parents of one level, and paths in all."""
-    threshold: float | None = None
     cut: Cut = marked_windows
     expand_all: bool = False
     """Also look below facts that are not the marker, as the reference does."""
@@ -93,9 +82,8 @@ class Classification:
 
     def run(self) -> Generator[list[View], Sequence[Cells], None]:
         """Raises BadInput ``TooManyModelCalls``."""
-        for chunk in self.first:
-            self.prompting.pay(len(chunk.hint.ids), len(self.encoded.ids))
-        views, encoded = self.cut(self.prompting, self.marker, self.first, self.encoded)
+        self.pay_first()
+        views, encoded = self.cut(self, self.first, self.encoded)
         if not views:
             return
         answers = yield views
@@ -103,7 +91,7 @@ class Classification:
         if not self.votes:
             # The fallback reads level 0 once more: what it would send is the same, and the answers are at hand.
             yield from self._pass(views, answers, encoded, blank=True)
-            self.prompting.notes.fallback = bool(self.votes)
+            self.notes.fallback = bool(self.votes)
 
     def facts(self) -> tuple[Path, ...]:
         """What is reported of the votes, scores rounded to 4 decimals. The first of several equal paths counts."""
@@ -122,10 +110,10 @@ class Classification:
         self, views: list[View], answers: Sequence[Cells], encoded: Encoded, *, blank: bool
     ) -> Generator[list[View], Sequence[Cells], None]:
         while parents := self._read(views, answers, blank=blank):
-            chunks = self.prompting.chunks(parents, len(encoded.ids))
+            chunks = self.chunks(parents, len(encoded.ids))
             if not chunks:
                 return
-            views, encoded = self.cut(self.prompting, self.marker, chunks, encoded)
+            views, encoded = self.cut(self, chunks, encoded)
             answers = yield views
 
     def _read(self, views: Sequence[View], answers: Sequence[Cells], *, blank: bool) -> list[Parent]:
@@ -157,7 +145,7 @@ class Classification:
         # One parent for each window that found it, as in the reference (Q24): no two of them are the same.
         if children and (is_marker or self.expand_all):
             if self.cap is not None and len(parents) >= self.cap:
-                self.prompting.notes.capped_at = self.cap
+                self.notes.capped_at = self.cap
             else:
                 below = (
                     text_prompt(parent, name, fact.span)
@@ -175,7 +163,7 @@ class Classification:
     def _add(self, votes: Iterable[Vote]) -> None:
         for vote in votes:
             if self.cap is not None and len(self.votes) >= self.cap:
-                self.prompting.notes.capped_at = self.cap
+                self.notes.capped_at = self.cap
                 return
             self.votes.append(vote)
 

@@ -2,7 +2,7 @@
 
 ``Window`` and ``Cells`` are what the engine exchanges with the model client. The rest makes windows: a text is cut into
 pieces (docs/extraction.md, section 5), and each piece is laid out behind a hint with position ids and segment labels
-(sections 6 and 7). ``Prompting`` does so for the levels of one extraction, within the event's budget of model calls.
+(sections 6 and 7). ``Search`` does so for the levels of one extraction, within the event's budget of model calls.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from consumer.extraction.task import ReferenceCrash
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from consumer.extraction.prompts import Chunk, Hint, HintBuilder, IntArray, Parent, Prompt, PromptTokenizer
+    from consumer.extraction.prompts import Chunk, Encoded, Hint, HintBuilder, IntArray, Parent, Prompt, PromptTokenizer
     from consumer.extraction.task import Notes
 
 FloatArray = NDArray[np.float32]
+LegalPaths = frozenset[tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,16 +82,33 @@ class View:
         return start, end
 
 
-@dataclass(slots=True)
-class Prompting:
-    """Lays out the levels of one extraction. ``overlap`` is what neighbouring windows share, in tokens."""
+@dataclass(slots=True, kw_only=True)
+class Search:
+    """One task on one text: what is looked for, and the windows that ask for it, level by level."""
 
     builder: HintBuilder
     notes: Notes
     budget: int
     """Windows that may still be sent to the model."""
-    special: bool
+    special: bool = False
+    """As in PromptTokenizer."""
     overlap: int
+    """Tokens that neighbouring windows share."""
+    first: Sequence[Chunk]
+    """Level 0, ready made."""
+    encoded: Encoded
+    """The text, with the implicit aspect or the marker in front of its tokens."""
+    legal: LegalPaths | None
+    """Paths that may be reported; None for those that end in a leaf."""
+    cap: int | None
+    """Facts or parents of one level, and paths in all."""
+    threshold: float | None = None
+    """Mean score that a reported path reaches; None for the reference's own rule."""
+
+    def pay_first(self) -> None:
+        """Pay for level 0: ``pay``."""
+        for chunk in self.first:
+            self.pay(len(chunk.hint.ids), len(self.encoded.ids))
 
     def chunks(self, parents: Sequence[Parent], tokens: int) -> list[Chunk]:
         """Pack and build the hints of a level for a text of ``tokens`` tokens.

@@ -39,7 +39,6 @@ class Checkpoint:
     ``weights`` are float32, whatever they were stored in; names as in docs/extraction.md, section 13.
     """
 
-    folder: Path
     config: EncoderConfig
     weights: Mapping[str, NDArray[np.float32]]
     sha256: str
@@ -63,31 +62,34 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     expected = expected_shapes(config)
     weights: dict[str, NDArray[np.float32]] = {}
     unused: list[str] = []
-    misshaped: list[str] = []
+    misshaped: dict[str, str] = {}
     for name, array in _read_safetensors(path) if path.name == _SAFETENSORS else read_torch_zip(path):
         if name == _POSITION_COUNT and np.array_equal(array.ravel(), np.arange(array.size)):
             continue
         if name not in expected:
             unused.append(name)
         elif array.shape != expected[name]:
-            misshaped.append(f"{name} {list(array.shape)} instead of {list(expected[name])}")
+            misshaped[name] = f"{name} {list(array.shape)} instead of {list(expected[name])}"
         elif array.dtype.kind != "f":
-            misshaped.append(f"{name} of type {array.dtype} instead of a floating point type")
+            misshaped[name] = f"{name} of type {array.dtype} instead of a floating point type"
         else:
             weights[name] = array.astype(np.float32)
             if not np.isfinite(weights[name]).all():
-                misshaped.append(f"{name} with values that are not finite")
-    bad_names = {entry.split(" ", 1)[0] for entry in misshaped}
-    missing = [name for name in expected if name not in weights and name not in bad_names]
+                misshaped[name] = f"{name} with values that are not finite"
+    missing = [name for name in expected if name not in weights and name not in misshaped]
     problems = [
         f"{what}: {', '.join(names)}"
-        for what, names in (("missing", missing), ("not used by this configuration", unused), ("wrong", misshaped))
+        for what, names in (
+            ("missing", missing),
+            ("not used by this configuration", unused),
+            ("wrong", list(misshaped.values())),
+        )
         if names
     ]
     if problems:
         raise CheckpointError(f"{path} does not fit {folder / 'config.json'}; " + "; ".join(problems))
     with path.open("rb") as file:
-        return Checkpoint(folder, config, weights, hashlib.file_digest(file, "sha256").hexdigest())
+        return Checkpoint(config, weights, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def expected_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:

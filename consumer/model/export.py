@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,7 +193,7 @@ def _version_folder(output: Path, version: int | None) -> Iterator[tuple[Path, i
     target = output / str(number)
     if target.exists():
         raise ExportError(f"{target} exists; servers do not reload a version that they know: leave --version out")
-    created = next((path for path in (*reversed(output.parents), output) if not path.exists()), None)
+    created = [path for path in (output, *output.parents) if not path.exists()]
     draft = output / f".exporting-{number}-{os.getpid()}"
     try:
         draft.mkdir(parents=True)
@@ -201,17 +201,7 @@ def _version_folder(output: Path, version: int | None) -> Iterator[tuple[Path, i
         draft.rename(target)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
-        if created is not None:
-            _remove_empty(output, created)
+        with suppress(OSError):  # somebody else has put something there
+            for path in created:
+                path.rmdir()
         raise
-
-
-def _remove_empty(folder: Path, topmost: Path) -> None:
-    """Remove ``folder`` and its parents up to ``topmost``, as far as they are empty."""
-    for path in (folder, *folder.parents):
-        try:
-            path.rmdir()
-        except OSError:  # somebody else has put something there
-            return
-        if path == topmost:
-            return

@@ -1,8 +1,8 @@
 """The whole forward pass in plain numpy, one window at a time, in double precision.
 
 It is the yardstick for the exported graph and shares no arithmetic with it: nothing is folded, fused, sliced or
-reordered here. In short, DeBERTa-v2 with positions and a 2-D
-mask from the prompt's segments, and a rotary head whose dot products are the logits.
+reordered here. In short, DeBERTa-v2 with positions and a 2-D mask from the prompt's segments, and a rotary head whose
+dot products are the logits (docs/extraction.md, sections 6 to 10).
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ def reference_logits(checkpoint: Checkpoint, window: Window) -> Array:
 
 
 def visible(segment: NDArray[np.int32]) -> Mask:
-    """Which tokens see which, bool ``[L, L]`` (docs/extraction.md, section 7). ``segment`` is prefix * 256 + type, 0 outside the hint."""
+    """Which tokens see which, bool ``[L, L]`` (docs/extraction.md, section 7).
+
+    ``segment`` is prefix * 256 + type, 0 outside the hint.
+    """
     prefix, kind = segment // 256, segment % 256
     rows, columns = np.meshgrid(np.arange(len(segment)), np.arange(len(segment)), indexing="ij")
     outside = (prefix[rows] == 0) | (prefix[columns] == 0)
@@ -119,10 +122,10 @@ class _Forward:
             scores = query[:, part] @ key[:, part].T
             if config.content_to_position:
                 positions = self.linear(f"{name}.{own}key_proj", relative)[:, part]
-                scores = scores + (query[:, part] @ positions.T)[rows, distances]
+                scores += (query[:, part] @ positions.T)[rows, distances]
             if config.position_to_content:
                 positions = self.linear(f"{name}.{own}query_proj", relative)[:, part]
-                scores = scores + (key[:, part] @ positions.T)[rows.T, distances]
+                scores += (key[:, part] @ positions.T)[rows.T, distances]
             scores = np.where(mask, scores / math.sqrt(config.head_size * config.score_terms), -np.inf)
             weights = np.exp(scores - scores.max(axis=1, keepdims=True))
             context[:, part] = weights / weights.sum(axis=1, keepdims=True) @ value[:, part]

@@ -11,7 +11,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -88,8 +88,7 @@ def _describe(path: Path, archive: zipfile.ZipFile) -> tuple[str, dict[str, _Ten
     if len(members) != 1:
         raise CheckpointError(f"{path} holds {len(members)} members named */data.pkl; expected one")
     prefix = members[0].removesuffix("data.pkl")
-    order = f"{prefix}byteorder"
-    if order in archive.namelist() and archive.read(order) != b"little":
+    if f"{prefix}byteorder" in archive.namelist() and archive.read(f"{prefix}byteorder") != b"little":
         raise CheckpointError(f"{path} was written on a big-endian machine; supported: little")
     if archive.getinfo(members[0]).file_size > _DESCRIPTION_BYTES:
         raise CheckpointError(f"{path}: {members[0]} is larger than {_DESCRIPTION_BYTES} bytes")
@@ -150,7 +149,7 @@ class _TensorUnpickler(pickle.Unpickler):
         match pid:
             case ("storage", _StorageType(dtype=dtype), str(key), str(), int(elements)) if "/" not in key:
                 return _Storage(dtype, key, elements)
-        return self._malformed(f"storage reference {pid!r}")
+        raise CheckpointError(f"{self._path}: its pickle holds storage reference {pid!r}")
 
     def _rebuild(self, *arguments: object) -> _Tensor:
         match arguments:
@@ -158,7 +157,4 @@ class _TensorUnpickler(pickle.Unpickler):
                 numbers = (offset, *shape, *stride)
                 if len(shape) == len(stride) and all(type(n) is int and 0 <= n < 2**40 for n in numbers):
                     return _Tensor(storage, offset, shape, stride)
-        return self._malformed("a tensor with impossible shape, stride or offset")
-
-    def _malformed(self, what: str) -> NoReturn:
-        raise CheckpointError(f"{self._path}: its pickle holds {what}")
+        raise CheckpointError(f"{self._path}: its pickle holds a tensor with impossible shape, stride or offset")

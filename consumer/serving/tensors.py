@@ -147,7 +147,7 @@ def pad(windows: Sequence[Window], padded_length: int, pad_id: int) -> dict[str,
     """The inputs of both signatures, int32: three tensors [B, padded_length] and two [B, 1].
 
     Behind a window stand ``pad_id``, segment -1 and positions that count on from its last one, as the model was
-    trained (docs/extraction.md, section 8). Raises ValueError for no windows or one that is longer than ``padded_length``.
+    trained (docs/extraction.md, section 8). Raises ValueError for no windows or one longer than ``padded_length``.
     """
     if not windows:
         raise ValueError("a batch needs at least one window")
