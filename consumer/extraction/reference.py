@@ -189,11 +189,10 @@ def _tree(raw: object) -> SchemaTree:
     while stack:
         source, target = stack.pop()
         for name, children in source.items():
-            if not isinstance(name, str) or not (children is None or isinstance(children, Mapping)):
+            if not isinstance(name, str) or not isinstance(children, Mapping | None):
                 raise BadInput("validate", "InvalidSchema", "the schema holds something else than names and objects")
-            below: dict[str, Any] | None = None
+            below: dict[str, Any] = {}
             if children:
-                below = {}
                 stack.append((children, below))
             target[encodable(name)] = below
     return root

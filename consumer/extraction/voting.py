@@ -109,10 +109,7 @@ class Classification(Search):
     def _pass(
         self, views: list[View], answers: Sequence[Cells], encoded: Encoded, *, blank: bool
     ) -> Generator[list[View], Sequence[Cells], None]:
-        while parents := self._read(views, answers, blank=blank):
-            chunks = self.chunks(parents, len(encoded.ids))
-            if not chunks:
-                return
+        while chunks := self.chunks(self._read(views, answers, blank=blank), len(encoded.ids)):
             views, encoded = self.cut(self, chunks, encoded)
             answers = yield views
 

@@ -18,7 +18,7 @@ from consumer.events import BadInput
 from consumer.extraction.task import ReferenceCrash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from consumer.extraction.prompts import Chunk, Encoded, Hint, HintBuilder, IntArray, Parent, Prompt, PromptTokenizer
     from consumer.extraction.task import Notes
@@ -53,12 +53,6 @@ class Cells(NamedTuple):
     rows: IntArray
     columns: IntArray
     logits: FloatArray
-
-    @classmethod
-    def of(cls, cells: Mapping[tuple[int, int], float]) -> Cells:
-        """Build from ``{(row, column): logit}``."""
-        keys = np.array(list(cells), dtype=np.int32).reshape(-1, 2)
-        return cls(keys[:, 0], keys[:, 1], np.array(list(cells.values()), dtype=np.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

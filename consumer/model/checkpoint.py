@@ -44,11 +44,6 @@ class Checkpoint:
     sha256: str
     """Of the weights file."""
 
-    @property
-    def parameters(self) -> int:
-        """How many numbers the weights hold."""
-        return sum(weight.size for weight in self.weights.values())
-
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint folder: ``config.json`` and ``model.safetensors`` or ``pytorch_model.bin``.
@@ -94,45 +89,34 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 def expected_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that this configuration needs (docs/extraction.md, section 13)."""
-    h, e = config.hidden_size, config.embedding_size
+    h, e, inner = config.hidden_size, config.embedding_size, config.intermediate_size
     shapes: dict[str, tuple[int, ...]] = {
-        "plm.embeddings.word_embeddings.weight": (config.vocab_size + len(MARKERS), e)
+        "plm.embeddings.word_embeddings.weight": (config.vocab_size + len(MARKERS), e),
+        "plm.encoder.rel_embeddings.weight": (2 * config.span, h),
+        "rotary_emb.freqs": (h // 2,),
     }
-
-    def linear(name: str, rows: int, columns: int) -> None:
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (rows, columns), (rows,)
-
-    def norm(name: str) -> None:
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (h,), (h,)
-
     if config.position_biased_input:
         shapes["plm.embeddings.position_embeddings.weight"] = (config.max_position_embeddings, e)
     if config.type_vocab_size:
         shapes["plm.embeddings.token_type_embeddings.weight"] = (config.type_vocab_size, e)
     if e != h:
         shapes["plm.embeddings.embed_proj.weight"] = (h, e)
-    norm("plm.embeddings.LayerNorm")
+    norms = ["plm.embeddings.LayerNorm"] + ["plm.encoder.LayerNorm"] * config.normalize_positions
+    if config.conv_kernel_size:
+        norms.append("plm.encoder.conv.LayerNorm")
+        shapes["plm.encoder.conv.conv.weight"] = (h, h // config.conv_groups, config.conv_kernel_size)
+        shapes["plm.encoder.conv.conv.bias"] = (h,)
     projections = ["query_proj", "key_proj", "value_proj"]
     if not config.share_att_key:
         projections += ["pos_key_proj"] * config.content_to_position + ["pos_query_proj"] * config.position_to_content
+    linears = {"ffnq": (h, h), "ffnk": (h, h)}
     for layer in (f"plm.encoder.layer.{i}" for i in range(config.layers)):
-        for projection in projections:
-            linear(f"{layer}.attention.self.{projection}", h, h)
-        linear(f"{layer}.attention.output.dense", h, h)
-        norm(f"{layer}.attention.output.LayerNorm")
-        linear(f"{layer}.intermediate.dense", config.intermediate_size, h)
-        linear(f"{layer}.output.dense", h, config.intermediate_size)
-        norm(f"{layer}.output.LayerNorm")
-    shapes["plm.encoder.rel_embeddings.weight"] = (2 * config.span, h)
-    if config.normalize_positions:
-        norm("plm.encoder.LayerNorm")
-    if config.conv_kernel_size:
-        shapes["plm.encoder.conv.conv.weight"] = (h, h // config.conv_groups, config.conv_kernel_size)
-        shapes["plm.encoder.conv.conv.bias"] = (h,)
-        norm("plm.encoder.conv.LayerNorm")
-    linear("ffnq", h, h)
-    linear("ffnk", h, h)
-    shapes["rotary_emb.freqs"] = (h // 2,)
+        linears |= {f"{layer}.attention.self.{projection}": (h, h) for projection in projections}
+        linears |= {f"{layer}.attention.output.dense": (h, h)}
+        linears |= {f"{layer}.intermediate.dense": (inner, h), f"{layer}.output.dense": (h, inner)}
+        norms += [f"{layer}.attention.output.LayerNorm", f"{layer}.output.LayerNorm"]
+    for name, shape in (*linears.items(), *((norm, (h,)) for norm in norms)):
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
     return shapes
 
 

@@ -88,6 +88,7 @@ def export(
     bundle = read_bundle(checkpoint_folder, checkpoint.config)
     agreed = GraphContract.of(bundle)
     windows = sample_windows(bundle)
+    parameters = sum(weight.size for weight in checkpoint.weights.values())
     stamp = {
         "contract": bundle.contract,
         "limits": asdict(bundle.limits),
@@ -98,7 +99,7 @@ def export(
         "model": {
             **{name: getattr(checkpoint.config, name) for name in _SIZES},
             "relative_span": checkpoint.config.span,
-            "parameters": checkpoint.parameters,
+            "parameters": parameters,
         },
         "rexstream": __version__,
     }
@@ -118,7 +119,7 @@ def export(
         version=number,
         files=tuple(sorted((str(p.relative_to(folder)), p.stat().st_size) for p in folder.rglob("*") if p.is_file())),
         signatures=(SERVING, DENSE),
-        parameters=checkpoint.parameters,
+        parameters=parameters,
         precision=precision,
         contract=bundle.contract,
         checkpoint_sha256=checkpoint.sha256,

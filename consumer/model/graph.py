@@ -122,8 +122,7 @@ def select(logits: Tensor, tokens: Roles, cells_per_window: int) -> tuple[Tensor
     """
     first, first_count = _marker_cells(tokens)
     found = tf.where((logits > 0.0) & _ordinary(tokens))  # [n, 3], sorted by window, row, column
-    shape = tf.shape(logits, out_type=tf.int64)
-    batch = shape[0]
+    batch = tf.shape(logits, out_type=tf.int64)[0]
     found_count = _count(found[:, 0], batch)
     # A cell's place: its rank among all, less the cells of windows before, plus the marker's cells of its own window.
     ahead = tf.gather(tf.cumsum(found_count, exclusive=True) - first_count, found[:, 0])
@@ -175,5 +174,4 @@ def _marker_cells(tokens: Roles) -> tuple[Tensor, Tensor]:
 
 def _count(owner: Tensor, batch: Tensor) -> Tensor:
     """How often each of 0 .. batch - 1 occurs, int64 ``[B]``. Summed in float32, which is exact for whole numbers."""
-    ones = tf.ones_like(owner, dtype=tf.float32)
-    return tf.cast(tf.math.unsorted_segment_sum(ones, owner, batch), tf.int64)
+    return tf.cast(tf.math.unsorted_segment_sum(tf.ones_like(owner, dtype=tf.float32), owner, batch), tf.int64)

@@ -76,6 +76,5 @@ class CheckpointModel:
 
     def _run(self, signature: str, windows: Sequence[Window], padded_length: int) -> dict[str, NDArray[Any]]:
         inputs = pad(windows, padded_length, self._agreed.pad)
-        function = getattr(self._module, signature)
-        outputs = function(**{name: tf.constant(array) for name, array in inputs.items()})
+        outputs = getattr(self._module, signature)(**{name: tf.constant(array) for name, array in inputs.items()})
         return {name: tensor.numpy() for name, tensor in outputs.items()}

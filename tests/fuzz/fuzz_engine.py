@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from cells import cells_of
 from fuzzing import JSON_TOKENS, Target, a_schema, a_text, a_value, bad, damaged, require
 from stub_model import TOKENIZER_JSON
 
@@ -105,7 +106,7 @@ def any_cells(window: Window, seed: int, density: float) -> Cells:
     size, start = window.length, window.text_start
     count = int(density * 30)
     if not count:
-        return Cells.of({})
+        return cells_of({})
     text = random.integers(start, max(start + 1, size - 1), (count, 2))
     types = np.flatnonzero(np.diff(window.segment) != 0) + 1
     kinds = random.choice(types, count)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from cells import cells_of
 
 from consumer.config.shipped import shipped
 from consumer.extraction.engine import Engine
@@ -51,6 +52,6 @@ def mark(tokenizer: PromptTokenizer) -> Mark:
         for first, last, kind in spans:
             start, end = window.text_start + first, window.text_start + last
             cells[start, end] = cells[start, types[kind]] = cells[types[kind], end] = 2.0
-        return Cells.of(cells)
+        return cells_of(cells)
 
     return make

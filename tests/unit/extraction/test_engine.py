@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from cells import cells_of
 
 from consumer.events import BadInput
 from consumer.extraction.engine import Engine
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 Mark = Callable[[Window, Sequence[tuple[int, int, int]]], Cells]
 
-NONE = Cells.of({})
+NONE = cells_of({})
 ASPECTS = Task("aspects", "extract", {"属性": {"优点": None, "缺点": None}}, implicit_aspect="#")
 FEELINGS = Task("feelings", "classify", {"喜欢": None, "讨厌": None})
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from cells import cells_of
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -253,7 +254,7 @@ def one_span(window: Window, seed: int, kind: TaskKind) -> Cells:
         cells[start, start] = float(random.normal())
         for token in types.tolist():
             cells[start, token], cells[token, start] = random.normal(size=2).tolist()
-    return Cells.of(cells)
+    return cells_of(cells)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
