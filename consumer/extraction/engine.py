@@ -137,12 +137,18 @@ class Engine:
         or ``SchemaTooWide``; stage ``extract`` with ``TooManyModelCalls``, which ``advance`` may raise as well.
         """
         if len(text) > self.limits.text_chars:
-            what = f"the text has {len(text)} characters; at most {self.limits.text_chars} are allowed"
-            raise BadInput("validate", "TextTooLong", what)
+            raise BadInput(
+                "validate",
+                "TextTooLong",
+                f"the text has {len(text)} characters; at most {self.limits.text_chars} are allowed",
+            )
         encoded = self.tokenizer.encode(encodable(text))
         if not len(encoded.ids):
-            what = f"the text has {len(text)} characters, and none that the tokenizer keeps; send some words"
-            raise BadInput("validate", "EmptyText", what)
+            raise BadInput(
+                "validate",
+                "EmptyText",
+                f"the text has {len(text)} characters, and none that the tokenizer keeps; send some words",
+            )
         compiled = self._compiled(task) if task.name == INLINE else self._cached_task(task)
         notes = Notes(dict.fromkeys(compiled.skipped_types))
         if task.kind == "extract":
@@ -187,12 +193,12 @@ class Engine:
     def _compiled(self, task: Task) -> _CompiledTask:
         notes = Notes()
         root = Parent((), (), parse_schema(task.schema, self.limits))
-        legal = None
-        if task.legal_paths is not None:
-            legal = frozenset(tuple(encodable(name).strip() for name in path) for path in task.legal_paths)
-        aspect = encodable(task.implicit_aspect or "")
         chunks = tuple(self.hints.chunks([root], notes, special=False))
-        return _CompiledTask(chunks, tuple(notes.skipped_types), legal, self.tokenizer.ids(aspect))
+        legal = task.legal_paths
+        if legal is not None:
+            legal = frozenset(tuple(encodable(name).strip() for name in path) for path in legal)
+        aspect_ids = self.tokenizer.ids(encodable(task.implicit_aspect or ""))
+        return _CompiledTask(chunks, tuple(notes.skipped_types), legal, aspect_ids)
 
 
 def _warnings(search: Search) -> tuple[str, ...]:
@@ -202,11 +208,15 @@ def _warnings(search: Search) -> tuple[str, ...]:
     if notes.skipped_types:
         names = ", ".join(shown(name) for name in list(notes.skipped_types)[:_NAMED])
         more = len(notes.skipped_types) - _NAMED
-        skipped = f"{len(notes.skipped_types)} over {limits.type_max_len - 1} tokens"
-        lines.append(f"types-skipped: {skipped}: {names}" + (f" and {more} more" if more > 0 else ""))
+        lines.append(
+            f"types-skipped: {len(notes.skipped_types)} over {limits.type_max_len - 1} tokens: {names}"
+            + (f" and {more} more" if more > 0 else "")
+        )
     if notes.skipped_parents:
-        over = f"{notes.skipped_parents} found facts over {limits.prefix_max_len - 1} tokens"
-        lines.append(f"children-skipped: {over} were not expanded")
+        lines.append(
+            f"children-skipped: {notes.skipped_parents} found facts over {limits.prefix_max_len - 1} tokens "
+            "were not expanded"
+        )
     if notes.crossed_aspect:
         lines.append(f"aspect-crossed: {notes.crossed_aspect} spans from the implicit aspect into the text dropped")
     if notes.capped_at is not None:

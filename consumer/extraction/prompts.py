@@ -286,7 +286,6 @@ class HintBuilder:
                 last = max(last, base + len(tokens) - 1)
         slot_at = np.full(len(ids) + 1, -1, dtype=np.int32)
         slot_at[type_tokens] = np.arange(len(type_tokens), dtype=np.int32)
-        own_markers = ids.count(marks.prefix) > len(groups) or ids.count(marks.type) > len(type_tokens)
         return Hint(
             ids=np.array([*ids, marks.sep], dtype=np.int32),
             positions=np.array([*positions, last + 1], dtype=np.int32),
@@ -294,7 +293,9 @@ class HintBuilder:
             text_position=last + 2,
             slot_at=slot_at,
             types=len(type_tokens),
-            has_markers=own_markers or marks.sep in ids,
+            has_markers=ids.count(marks.prefix) > len(groups)
+            or ids.count(marks.type) > len(type_tokens)
+            or marks.sep in ids,
         )
 
     def _prefix_length(self, prompt: Prompt, special: bool) -> int:

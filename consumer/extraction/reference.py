@@ -158,7 +158,7 @@ def _inserted_windows(
                 insert = inserts[number - 1]
                 if edit:
                     text = text[:insert] + marker + text[insert:]
-                # The reference drops the last token of every later window, also where the marker has room beside it.
+                # The reference drops the last token of every later window, also where the marker fits beside it.
                 kept = len(piece) - 1 if edit else search.capacity(len(chunk.hint.ids)) - 1
                 piece = np.concatenate((np.array([token], dtype=np.int32), piece[:kept]))
                 shift = number * len(marker)

@@ -72,10 +72,15 @@ class SpanSearch(Search):
         for view, cells in zip(views, answers, strict=True):
             for hit in span_hits(view.chunk.hint, view.window, cells, final_sep=self.final_sep):
                 parent, name, children = view.chunk.owners[hit.slot]
-                fact = self._fact(view, hit, name)
-                if fact is None:
+                start, end = view.characters(hit.first, hit.last)
+                if start != IMPLICIT:
+                    span = view.text[start:end]
+                elif end == IMPLICIT and self.aspect is not None:
+                    span = self.aspect
+                else:
+                    self.notes.crossed_aspect += 1
                     continue
-                key = (id(parent), name, fact.start, fact.end)
+                key = (id(parent), name, start, end)
                 repeated = key in seen
                 if repeated and not self.keep_duplicates:
                     continue
@@ -83,22 +88,13 @@ class SpanSearch(Search):
                     self.notes.capped_at = self.cap
                     return parents
                 seen.add(key)
-                path = (*parent.facts, fact)
+                path = (*parent.facts, Found(name, span, start, end, hit.score))
                 if children and not repeated:
-                    parents.append(Parent(path, text_prompt(parent, fact.type, fact.span), children))
+                    parents.append(Parent(path, text_prompt(parent, name, span), children))
                 types = (*(above.type.strip() for above in parent.facts), name)
                 if types in self.legal if self.legal is not None else not children:
                     self.paths.append(path)
         return parents
-
-    def _fact(self, view: View, hit: Hit, name: str) -> Found | None:
-        start, end = view.characters(hit.first, hit.last)
-        if start != IMPLICIT:
-            return Found(name, view.text[start:end], start, end, hit.score)
-        if end == IMPLICIT and self.aspect is not None:
-            return Found(name, self.aspect, IMPLICIT, IMPLICIT, hit.score)
-        self.notes.crossed_aspect += 1
-        return None
 
 
 class Hit(NamedTuple):
@@ -165,8 +161,7 @@ def marker_hits(hint: Hint, window: Window, cells: Cells, *, blank: bool = False
 
 def sigmoid(logits: FloatArray) -> FloatArray:
     """Logistic function in float32, without overflow; minus infinity gives a denormal that no score can show."""
-    probabilities: FloatArray = np.float32(1) / (np.float32(1) + np.exp(np.minimum(-logits, np.float32(88))))
-    return probabilities
+    return np.float32(1) / (np.float32(1) + np.exp(np.minimum(-logits, np.float32(88))))
 
 
 def mean(span: float, head: float, tail: float) -> float:
@@ -193,8 +188,7 @@ def _links(
 def _slots(hint: Hint, tokens: IntArray, valid: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> IntArray:
     """Slot of each token that is a ``[TYPE]`` of the hint where ``valid``, else -1."""
     inside = valid & (tokens >= 0) & (tokens < len(hint.ids))
-    slots: IntArray = np.where(inside, hint.slot_at[np.where(inside, tokens, 0)], np.int32(-1))
-    return slots
+    return np.where(inside, hint.slot_at[np.where(inside, tokens, 0)], np.int32(-1))
 
 
 def _linked(

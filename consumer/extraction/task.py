@@ -183,12 +183,18 @@ class _Checker:
         if depth > deepest:
             raise BadInput("validate", "SchemaTooDeep", f"the schema has more than {deepest} levels; flatten it")
         if len(raw) > widest:
-            message = f"{len(raw)} types stand under one parent of the schema; at most {widest} are allowed"
-            raise BadInput("validate", "SchemaTooWide", message)
+            raise BadInput(
+                "validate",
+                "SchemaTooWide",
+                f"{len(raw)} types stand under one parent of the schema; at most {widest} are allowed",
+            )
         self.types += len(raw)
         if self.types > widest * deepest:
-            message = f"the schema has more than {widest * deepest} types in all; split it into tasks"
-            raise BadInput("validate", "SchemaTooWide", message)
+            raise BadInput(
+                "validate",
+                "SchemaTooWide",
+                f"the schema has more than {widest * deepest} types in all; split it into tasks",
+            )
         tree: dict[str, SchemaTree | None] = {}
         for written, children in raw.items():
             name = _name(written)

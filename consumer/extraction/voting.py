@@ -169,16 +169,12 @@ def selected(votes: Sequence[Vote], *, single: bool, threshold: float | None) ->
     """What is reported: the best path of a single-label task if it reaches ``threshold``; of a multi-label task every
     path that reaches it, or the best one. Without a threshold multi-label paths have to exceed MULTI_CUT.
     """
-    if not votes:
-        return []
-    best = max(votes, key=lambda vote: vote.mean)
+    best = [max(votes, key=lambda vote: vote.mean)] if votes else []
     if single:
-        return [best] if threshold is None or best.mean >= threshold else []
+        return [vote for vote in best if threshold is None or vote.mean >= threshold]
     if threshold is None:
-        kept = [vote for vote in votes if vote.mean > MULTI_CUT]
-    else:
-        kept = [vote for vote in votes if vote.mean >= threshold]
-    return kept or [best]
+        return [vote for vote in votes if vote.mean > MULTI_CUT] or best
+    return [vote for vote in votes if vote.mean >= threshold] or best
 
 
 def _candidate(scores: Scores) -> list[Vote]:

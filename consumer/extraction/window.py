@@ -161,12 +161,9 @@ def write_window(tokenizer: PromptTokenizer, hint: Hint, piece: IntArray, *, has
     ids[-1] = tokenizer.sep
     if has_markers or hint.has_markers:
         return Window(ids, *marked_layout(ids.tolist(), tokenizer), start)
-    positions = np.empty(length, dtype=np.int32)
-    positions[:start] = hint.positions
-    positions[start:] = np.arange(hint.text_position, hint.text_position + length - start, dtype=np.int32)
-    segments = np.zeros(length, dtype=np.int32)
-    segments[:start] = hint.segments
-    return Window(ids, positions, segments, start)
+    text_positions = np.arange(hint.text_position, hint.text_position + length - start, dtype=np.int32)
+    segments = np.concatenate((hint.segments, np.zeros(length - start, dtype=np.int32)))
+    return Window(ids, np.concatenate((hint.positions, text_positions)), segments, start)
 
 
 def text_prompt(parent: Parent, kind: str, span: str) -> Prompt:

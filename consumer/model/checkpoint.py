@@ -112,8 +112,11 @@ def expected_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     linears = {"ffnq": (h, h), "ffnk": (h, h)}
     for layer in (f"plm.encoder.layer.{i}" for i in range(config.layers)):
         linears |= {f"{layer}.attention.self.{projection}": (h, h) for projection in projections}
-        linears |= {f"{layer}.attention.output.dense": (h, h)}
-        linears |= {f"{layer}.intermediate.dense": (inner, h), f"{layer}.output.dense": (h, inner)}
+        linears |= {
+            f"{layer}.attention.output.dense": (h, h),
+            f"{layer}.intermediate.dense": (inner, h),
+            f"{layer}.output.dense": (h, inner),
+        }
         norms += [f"{layer}.attention.output.LayerNorm", f"{layer}.output.LayerNorm"]
     for name, shape in (*linears.items(), *((norm, (h,)) for norm in norms)):
         shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
@@ -130,6 +133,7 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
         name, entry = entries.pop()
         dtype = _SAFETENSORS_TYPES.get(entry["dtype"])
         if dtype is None:
-            supported = ", ".join(_SAFETENSORS_TYPES)
-            raise CheckpointError(f"{path}: {name} is stored as {entry['dtype']}; supported: {supported}")
+            raise CheckpointError(
+                f"{path}: {name} is stored as {entry['dtype']}; supported: {', '.join(_SAFETENSORS_TYPES)}"
+            )
         yield name, to_array(entry["data"], dtype).reshape(entry["shape"])

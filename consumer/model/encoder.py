@@ -31,7 +31,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 """Of the encoder's matrix products. All else (embeddings, normalisation, softmax, positions, head) stays float32."""
 
 _MASKED: Final = -1e9
-"""Added to scores of tokens that must not be seen: exp() of it is exactly 0, and it is far from float32's edge."""
+"""Added to scores of tokens that must not be seen: exp() of it is exactly 0, and it is far from float32's limit."""
 
 _ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "gelu": lambda x: 0.5 * x * (1.0 + tf.math.erf(x * math.sqrt(0.5))),
@@ -215,12 +215,9 @@ class Encoder(tf.Module):  # type: ignore[misc]
         if self.absolute_positions is not None:
             x += tf.gather(self.absolute_positions, tf.cast(positions, tf.int32))
         if self.token_types is not None:
-            hint, text = self.token_types[0], self.token_types[1]
-            x += tf.where(in_text[:, :, None] > 0, text, hint)
+            x += tf.where(in_text[:, :, None] > 0, self.token_types[1], self.token_types[0])
         if self.widen_embedding is not None:
-            shape = tf.shape(x)
-            flat = tf.matmul(tf.reshape(x, [-1, self._config.embedding_size]), self.widen_embedding)
-            x = tf.reshape(flat, [shape[0], shape[1], self._config.hidden_size])
+            x = tf.tensordot(x, self.widen_embedding, 1)
         # Zero pads (Q16): a convolution would otherwise see them beside the last token.
         return self.embedding_norm(x) * valid[:, :, None]
 
@@ -266,15 +263,12 @@ def _additive_mask(segment: Tensor, valid: Tensor) -> Tensor:
     """Float32 ``[B, L, L]``: 0 where row sees column (docs/extraction.md, section 7), _MASKED elsewhere."""
     prefix = tf.math.floor(segment / 256.0)
     kind = segment - 256.0 * prefix
-
-    def pairs(x: Tensor) -> tuple[Tensor, Tensor]:
-        return x[:, :, None], x[:, None, :]
-
-    everywhere = tf.math.logical_or(*pairs(prefix <= 0.0))
-    same_prefix = tf.equal(*pairs(prefix))
-    same_type = tf.equal(*pairs(kind))
-    whole_prefix = tf.math.logical_or(*pairs(kind <= 0.0))
-    sees = everywhere | (same_prefix & (same_type | whole_prefix))
+    prefix_row, prefix_column, kind_row, kind_column = (
+        each for x in (prefix, kind) for each in (x[:, :, None], x[:, None, :])
+    )
+    same_prefix = tf.equal(prefix_row, prefix_column)
+    same_type = tf.equal(kind_row, kind_column) | (kind_row <= 0.0) | (kind_column <= 0.0)
+    sees = (prefix_row <= 0.0) | (prefix_column <= 0.0) | (same_prefix & same_type)
     return tf.where(sees & (valid[:, None, :] > 0.0), 0.0, _MASKED)
 
 

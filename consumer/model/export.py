@@ -181,8 +181,9 @@ def _save(module: RexUniNLU, folder: Path, stamp: dict[str, Any]) -> None:
             SERVING: module.serving_default.get_concrete_function(),
             DENSE: module.dense.get_concrete_function(),
         }
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(saved, str(folder), signatures, options)
+        tf.saved_model.save(
+            saved, str(folder), signatures, tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        )
 
 
 @contextmanager

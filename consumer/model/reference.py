@@ -57,7 +57,7 @@ def visible(segment: NDArray[np.int32]) -> Mask:
 def buckets(distance: NDArray[np.int64], config: EncoderConfig) -> NDArray[np.int64]:
     """Index of a relative position embedding for each distance (docs/extraction.md, section 9).
 
-    The logarithm is taken in float32 as the reference does: at a bucket's edge the last bit decides.
+    The logarithm is taken in float32 as the reference does: at a bucket's border the last bit decides.
     """
     span = config.span
     bucket = distance
@@ -146,10 +146,8 @@ class _Forward:
     def rotate(self, x: Array, positions: NDArray[np.int32]) -> Array:
         angles = positions[:, None] * self._weight("rotary_emb.freqs")
         even, odd = x[:, 0::2], x[:, 1::2]
-        rotated = np.empty_like(x)
-        rotated[:, 0::2] = even * np.cos(angles) - odd * np.sin(angles)
-        rotated[:, 1::2] = odd * np.cos(angles) + even * np.sin(angles)
-        return rotated
+        cos, sin = np.cos(angles), np.sin(angles)
+        return np.stack((even * cos - odd * sin, odd * cos + even * sin), axis=2).reshape(x.shape)
 
     def _weight(self, name: str) -> Array:
         return self.weights[name].astype(np.float64)
@@ -160,5 +158,4 @@ class _Forward:
     def _norm(self, name: str, x: Array) -> Array:
         centred = x - x.mean(axis=-1, keepdims=True)
         deviation = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + self.config.layer_norm_eps)
-        scaled: Array = centred / deviation * self._weight(f"{name}.weight")
-        return scaled + self._weight(f"{name}.bias")
+        return np.asarray(centred / deviation * self._weight(f"{name}.weight") + self._weight(f"{name}.bias"))

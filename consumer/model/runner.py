@@ -48,8 +48,11 @@ class CheckpointModel:
         try:
             return await asyncio.wait_for(asyncio.to_thread(self._predict, windows, padded_length), timeout)
         except TimeoutError:
-            message = f"a batch of {len(windows)} x {padded_length} tokens took more than {timeout:g} s"
-            raise ServingError(Failure.TRANSIENT, "DEADLINE_EXCEEDED", message) from None
+            raise ServingError(
+                Failure.TRANSIENT,
+                "DEADLINE_EXCEEDED",
+                f"a batch of {len(windows)} x {padded_length} tokens took more than {timeout:g} s",
+            ) from None
         except tf.errors.OpError as error:
             code = _STATUS_NAMES.get(error.error_code, "UNKNOWN")
             failure, relief = classify(code, error.message)

@@ -28,12 +28,19 @@ if TYPE_CHECKING:
 def read_bundle(folder: Path, config: EncoderConfig) -> Bundle:
     """Load a checkpoint folder's tokenizer as Hugging Face does, from local files only, and append absent markers.
 
-    A folder with ``vocab.txt`` and ``tokenizer_config.json`` is enough. Raises CheckpointError when there is no fast
-    tokenizer, or when an id has no row in the word embedding.
+    A folder with ``vocab.txt`` and ``tokenizer_config.json`` is enough; its own ``tokenizer.json`` is kept byte for
+    byte where it means the same. Raises CheckpointError when there is no fast tokenizer, or when an id has no row in
+    the word embedding.
     """
     plain = _load(folder)
     try:
-        complete = _as_stored(folder, with_markers(plain))
+        complete = with_markers(plain)
+        file = folder / "tokenizer.json"
+        if file.is_file():
+            # Its bytes, and with them the contract, do not depend on the release of transformers that loaded it.
+            stored = with_markers(file.read_bytes())
+            if Tokenizer.from_str(stored.decode()).to_str() == Tokenizer.from_str(complete.decode()).to_str():
+                complete = stored
         tokenizer = PromptTokenizer(complete)
     except ValueError as error:
         raise CheckpointError(f"{folder}: {error}") from error
@@ -64,19 +71,6 @@ def _check_ids(folder: Path, config: EncoderConfig, plain: bytes, complete: byte
             f"{folder}: the tokenizer's highest id is {highest}, the word embedding ends at {expected[-1]} "
             f"(vocab_size {config.vocab_size} and the markers); tokenizer files and weights are of different models"
         )
-
-
-def _as_stored(folder: Path, complete: bytes) -> bytes:
-    """Prefer the folder's own ``tokenizer.json`` where it means the same.
-
-    Its bytes, and with them the contract, do not depend on the release of transformers that loaded it.
-    """
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        return complete
-    stored = with_markers(file.read_bytes())
-    same: bool = Tokenizer.from_str(stored.decode()).to_str() == Tokenizer.from_str(complete.decode()).to_str()
-    return stored if same else complete
 
 
 def _load(folder: Path) -> bytes:

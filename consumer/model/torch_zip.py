@@ -124,8 +124,9 @@ def _materialise(path: Path, archive: zipfile.ZipFile, prefix: str, name: str, t
     if len(flat) < tensor.storage.elements or end > len(flat):
         raise CheckpointError(f"{path}: {name} needs {end} elements of {member}, which holds {len(flat)}")
     stride = tuple(step * flat.itemsize for step in tensor.stride)
-    view = np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, stride, writeable=False)
-    return np.ascontiguousarray(view)
+    return np.ascontiguousarray(
+        np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, stride, writeable=False)
+    )
 
 
 class _TensorUnpickler(pickle.Unpickler):
