@@ -109,7 +109,7 @@ def expected_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     projections = ["query_proj", "key_proj", "value_proj"]
     if not config.share_att_key:
         projections += ["pos_key_proj"] * config.content_to_position + ["pos_query_proj"] * config.position_to_content
-    linears = {"ffnq": (h, h), "ffnk": (h, h)}
+    linears: dict[str, tuple[int, ...]] = {}
     for layer in (f"plm.encoder.layer.{i}" for i in range(config.layers)):
         linears |= {f"{layer}.attention.self.{projection}": (h, h) for projection in projections}
         linears |= {
@@ -118,6 +118,7 @@ def expected_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
             f"{layer}.output.dense": (h, inner),
         }
         norms += [f"{layer}.attention.output.LayerNorm", f"{layer}.output.LayerNorm"]
+    linears |= {"ffnq": (h, h), "ffnk": (h, h)}
     for name, shape in (*linears.items(), *((norm, (h,)) for norm in norms)):
         shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
     return shapes
