@@ -173,10 +173,9 @@ class Engine:
         )
 
     def _span_search(self, encoded: Encoded, task: Task, compiled: _CompiledTask, notes: Notes) -> SpanSearch:
-        front = compiled.aspect_ids
-        if front:
-            ids = np.concatenate((np.array(front, dtype=np.int32), encoded.ids))
-            encoded = Encoded(encoded.text, ids, [(IMPLICIT, IMPLICIT)] * len(front) + encoded.offsets)
+        if compiled.aspect_ids:
+            ids = np.concatenate((np.array(compiled.aspect_ids, dtype=np.int32), encoded.ids))
+            encoded = Encoded(encoded.text, ids, [(IMPLICIT, IMPLICIT)] * len(compiled.aspect_ids) + encoded.offsets)
         return SpanSearch(
             builder=self.hints,
             notes=notes,
@@ -184,7 +183,7 @@ class Engine:
             overlap=self.hints.limits.stride_len,
             first=compiled.chunks,
             encoded=encoded,
-            aspect=encodable(task.implicit_aspect).strip() if front and task.implicit_aspect else None,
+            aspect=encodable(task.implicit_aspect).strip() if compiled.aspect_ids and task.implicit_aspect else None,
             legal=compiled.legal,
             cap=self.limits.facts,
             threshold=task.threshold,
@@ -192,8 +191,8 @@ class Engine:
 
     def _compiled(self, task: Task) -> _CompiledTask:
         notes = Notes()
-        root = Parent((), (), parse_schema(task.schema, self.limits))
-        chunks = tuple(self.hints.chunks([root], notes, special=False))
+        schema = parse_schema(task.schema, self.limits)
+        chunks = tuple(self.hints.chunks([Parent((), (), schema)], notes, special=False))
         legal = task.legal_paths
         if legal is not None:
             legal = frozenset(tuple(encodable(name).strip() for name in path) for path in legal)

@@ -100,14 +100,15 @@ class Search:
     """Mean score that a reported path reaches; None for the reference's own rule."""
 
     def pay_first(self) -> None:
-        """Pay for level 0: ``pay``."""
+        """Take the windows of level 0 off the budget, as ``pay`` does."""
         for chunk in self.first:
             self.pay(len(chunk.hint.ids), len(self.encoded.ids))
 
     def chunks(self, parents: Sequence[Parent], tokens: int) -> list[Chunk]:
         """Pack and build the hints of a level for a text of ``tokens`` tokens.
 
-        Pays for each hint's windows before any hint is built, and stops packing when it cannot: ``pay``.
+        Each hint's windows are taken off the budget before any hint is built, and packing stops where it is used up:
+        see ``pay``.
         """
         paid = []
         for packed in self.builder.pack(parents, self.notes, special=self.special):

@@ -243,8 +243,7 @@ class Encoder(tf.Module):  # type: ignore[misc]
 
 def dense_of(checkpoint: Checkpoint, source: str, precision: Precision, name: str) -> Dense:
     """Take a PyTorch linear layer (``[out, in]``) over."""
-    weights = checkpoint.weights
-    return Dense(weights[f"{source}.weight"].T, weights[f"{source}.bias"], precision, name)
+    return Dense(checkpoint.weights[f"{source}.weight"].T, checkpoint.weights[f"{source}.bias"], precision, name)
 
 
 def _gather_heads(content: Tensor, table: Any, rows: Tensor, geometry: Geometry) -> Tensor:

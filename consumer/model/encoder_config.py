@@ -169,8 +169,14 @@ class _Fields:
         return value
 
     def _int(self, field: str, default: object = _MISSING, at_least: int = -(2**31)) -> int:
-        supported = "an integer" if at_least < -1 else f"an integer of at least {at_least}"
-        return int(self._checked(field, default, lambda value: type(value) is int and value >= at_least, supported))
+        return int(
+            self._checked(
+                field,
+                default,
+                lambda value: type(value) is int and value >= at_least,
+                "an integer" if at_least < -1 else f"an integer of at least {at_least}",
+            )
+        )
 
     def _one_of(self, field: str, supported: tuple[object, ...], default: object = _MISSING) -> Any:
         def valid(value: object) -> bool:  # JSON's 1 is not true, although Python's is equal

@@ -106,8 +106,9 @@ class _Forward:
 
     def _layer(self, name: str, x: Array, relative: Array, distances: NDArray[np.int64], mask: Mask) -> Array:
         attended = self._attend(f"{name}.attention.self", x, relative, distances, mask)
-        dense = self.linear(f"{name}.attention.output.dense", attended)
-        x = self._norm(f"{name}.attention.output.LayerNorm", x + dense)
+        x = self._norm(
+            f"{name}.attention.output.LayerNorm", x + self.linear(f"{name}.attention.output.dense", attended)
+        )
         inner = _ACTIVATIONS[self.config.hidden_act](self.linear(f"{name}.intermediate.dense", x))
         return self._norm(f"{name}.output.LayerNorm", x + self.linear(f"{name}.output.dense", inner))
 

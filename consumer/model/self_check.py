@@ -77,8 +77,9 @@ def self_check(
         for outputs in (dense, compact):
             if (outputs["contract"] != agreed.contract).any():
                 raise SelfCheckError(f"the contract is {outputs['contract'].ravel()[0]}, expected {agreed.contract}")
-        for row, (index, window, cells) in enumerate(zip(indexes, batch, unpacked(compact), strict=True)):
-            expected = references[index]
+        for row, (window, expected, cells) in enumerate(
+            zip(batch, [references[index] for index in indexes], unpacked(compact), strict=True)
+        ):
             logits = dense["logits"][row, : window.length, : window.length]
             error = float(np.abs(logits - expected).max()) if np.isfinite(logits).all() else math.inf
             deviations = error / max(1.0, float(expected.std()))

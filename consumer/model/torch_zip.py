@@ -123,9 +123,10 @@ def _materialise(path: Path, archive: zipfile.ZipFile, prefix: str, name: str, t
     end = tensor.offset + extent + 1 if all(tensor.shape) else tensor.offset
     if len(flat) < tensor.storage.elements or end > len(flat):
         raise CheckpointError(f"{path}: {name} needs {end} elements of {member}, which holds {len(flat)}")
-    stride = tuple(step * flat.itemsize for step in tensor.stride)
     return np.ascontiguousarray(
-        np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, stride, writeable=False)
+        np.lib.stride_tricks.as_strided(
+            flat[tensor.offset :], tensor.shape, [step * flat.itemsize for step in tensor.stride], writeable=False
+        )
     )
 
 

@@ -277,7 +277,7 @@ def test_the_fallback_asks_nothing_twice(engine: Engine) -> None:
     assert extraction.result().paths == ((Fact("喜欢", None, None, None, 0.0474),),)
 
 
-def test_a_path_that_several_parents_elect_is_reported_once(engine: Engine) -> None:
+def test_a_path_that_several_parents_vote_for_is_reported_once(engine: Engine) -> None:
     """Each window's parent asks for itself, in a chunk of its own where they do not fit one; the first one counts."""
     children = [letter + "字" * 60 for letter in "甲乙丙"]
     extraction = engine.start("长" * 700, Task("t", "multi_classify", {"商品": dict.fromkeys(children)}))
