@@ -23,9 +23,8 @@ from consumer.config.shipped import shipped
 from consumer.config.task_files import load_tasks
 from consumer.config.tree import ModelConfig, ModelTlsConfig
 from consumer.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
-from consumer.extraction.contract import MAX_CELLS_PER_WINDOW, PromptLimits, contract_hash
 from consumer.extraction.engine import Engine
-from consumer.extraction.prompts import PromptTokenizer, with_markers
+from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW, PromptLimits, PromptTokenizer, contract_hash, with_markers
 from consumer.extraction.task import ExtractionLimits
 from consumer.offline import Driver, Unanswered
 from consumer.serving.bundle import Bundle, load_bundle
