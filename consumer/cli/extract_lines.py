@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
 
-from consumer.codecs.fields import event_from_fields, parse_json, utf8
-from consumer.codecs.results import ModelUsed, Timing, result_fields
+from consumer.codecs.decoding import event_from_fields, parse_json, utf8
+from consumer.codecs.outputs import ModelUsed, Timing, result_fields
 from consumer.events import BadInput
 from consumer.extraction.reference import start_reference
 from consumer.extraction.task import INLINE, ReferenceCrash, Task, parse_schema

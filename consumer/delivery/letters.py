@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from consumer.codecs.routing import EVENT_ID, ONLY_TASKS
+from consumer.codecs.decoding import EVENT_ID, ONLY_TASKS
 from consumer.delivery.dead_letters import CONNECT, KIP_1191, MAX_DIGITS, PREFIX, REPLAY_COUNT, SPRING
 from consumer.events import Output
 

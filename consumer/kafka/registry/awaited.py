@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from consumer.codecs.framing import schema_id
+from consumer.codecs.avro_codec import schema_id
 from consumer.kafka.registry.client import RegistryRefused, RegistryUnavailable
 
 if TYPE_CHECKING:

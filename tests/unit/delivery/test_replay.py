@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.codecs.decoding import decode
-from consumer.codecs.results import result_id
-from consumer.codecs.routing import event_id_of, only_tasks_of
+from consumer.codecs.decoding import decode, event_id_of, only_tasks_of
+from consumer.codecs.outputs import result_id
 from consumer.delivery.dead_letters import DeadLetters, Failure, replay_count, without_value
 from consumer.delivery.letters import Letter, read_letter, replayed, why_not
 from consumer.events import Header, Output, SourceRecord

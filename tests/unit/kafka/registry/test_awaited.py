@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from avro_frames import framed
 
-from consumer.codecs.framing import framed
 from consumer.config.tree import RegistryConfig
 from consumer.events import BadInput
 from consumer.kafka.registry.awaited import AwaitedSchemas
