@@ -205,7 +205,7 @@ def counts(sieve: LetterFilter) -> str:
         for count, what in (
             (sieve.replayed, "replayed already"),
             (sieve.copies, "further copies"),
-            (sieve.strangers, "records that are no dead letters"),
+            (sieve.other_records, "records that are no dead letters"),
         )
         if count
     ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from consumer.delivery.flood import TRIAL_EVENTS, Flood
+from consumer.delivery.dead_letter_rate import TRIAL_EVENTS, DeadLetterRate
 from consumer.events import Partition
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ class DeadLetterBreaker:
         """``intake`` is to be set before the first event."""
         self.intake: Intake | None = None
         self._dead_letter_topic = delivery.dead_letter_topic
-        self._flood = Flood(delivery.dead_letter_run, delivery.dead_letter_rate, delivery.dead_letter_pause, clock)
+        self._flood = DeadLetterRate(
+            delivery.dead_letter_run, delivery.dead_letter_rate, delivery.dead_letter_pause, clock
+        )
         self._lock = threading.Lock()
         # Offsets whose results became dead letters after their outcome was made, by partition, of its latest epoch.
         self._replaced: dict[Partition, tuple[int, set[int]]] = {}
@@ -82,7 +84,7 @@ class DeadLetterBreaker:
                 offsets.discard(record.offset)
                 dead = True
             tried = self._flood.state == "trial"
-            if self._flood.ended(record.fetched_at, dead=dead):
+            if self._flood.count(record.fetched_at, dead=dead):
                 self._changed(again=tried)
 
     # Any thread's.

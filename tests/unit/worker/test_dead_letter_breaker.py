@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer.config.tree import DeliveryConfig
-from consumer.delivery.flood import TRIAL_EVENTS
+from consumer.delivery.dead_letter_rate import TRIAL_EVENTS
 from consumer.events import Outcome, Output, SourceRecord
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 

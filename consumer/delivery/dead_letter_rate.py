@@ -1,7 +1,8 @@
-"""Whether so many events end in dead letters that consumption must pause. Pure; the clock is injected.
+"""How many events end in dead letters, and whether consumption must pause for it. Pure; the clock is injected.
 
-What is counted are events, once each, when their outputs are durable. An event with any dead letter counts as dead: a
-task that fails on every event fills the dead-letter topic as fast as bad bytes do. Null values count as neither.
+The worker's dead-letter breaker asks it at every event and every tick. What is counted are events, once each, when
+their outputs are durable. An event with any dead letter counts as dead: a task that fails on every event fills the
+dead-letter topic as fast as bad bytes do. Null values count as neither.
 
 A pause has an end, and behind it stands a trial: a few events more, whose share of dead letters decides whether
 consumption goes on in full or pauses again, twice as long. Events that were fetched before the trial are not counted:
@@ -17,8 +18,6 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-FloodState = Literal["flowing", "paused", "trial"]
 
 WINDOW_EVENTS = 1000
 """Events over which the rate is taken."""
@@ -37,24 +36,22 @@ LONGEST_PAUSE = 16
 """The longest pause, in multiples of the configured one."""
 
 
-class Flood:
-    """The state of one worker's consumption. One thread's at a time; the gate that holds it has the lock."""
+class DeadLetterRate:
+    """The state of one worker's consumption. One thread's at a time; the breaker that holds it has the lock."""
 
     def __init__(
         self, run: int | None, rate: float | None, pause_seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """More than ``run`` dead events in a row are a flood, and so is a share above ``rate``; None: never."""
         self._most = math.inf if run is None else run
-        self._rate = rate
+        self._rate = math.inf if rate is None else rate
         self._pause_seconds = pause_seconds
         self._clock = clock
         self._allowed = TRIAL_EVENTS // 2 if rate is None else max(TRIAL_DEAD, int(rate * TRIAL_EVENTS))
-        self._off = run is None and rate is None
-        self._fetched_from = -math.inf
         self._pauses = 0
-        self._pause_ended = -math.inf
         self._until = -math.inf
-        self.state: FloodState = "flowing"
+        self._trial_began = -math.inf
+        self.state: Literal["flowing", "paused", "trial"] = "flowing"
         self.why = ""
         """What made the pause begin, in words; holds nothing of any event."""
         self._run = 0
@@ -66,18 +63,29 @@ class Flood:
         """Of the pause; 0 when there is none."""
         return max(0.0, self._until - self._clock()) if self.state == "paused" else 0.0
 
-    def ended(self, fetched_at: float, *, dead: bool) -> bool:
+    def count(self, fetched_at: float, *, dead: bool) -> bool:
         """Count an event, fetched at ``fetched_at`` (the same clock); whether the state changed."""
-        if self._off or self.state == "paused" or fetched_at < self._fetched_from:
+        if self.state == "paused" or fetched_at < self._trial_began:
             return False
         self._run = self._run + 1 if dead else 0
         if len(self._window) == WINDOW_EVENTS:
             self._dead -= self._window[0]
         self._window.append(dead)
         self._dead += dead
+        counted = len(self._window)
         if self._run > self._most:
             return self._pause(f"{self._run} events in a row ended in dead letters")
-        return self._judge_trial() if self.state == "trial" else self._judge_rate()
+        if self.state == "flowing":
+            if counted < MIN_EVENTS or self._dead <= self._rate * counted:
+                return False
+            return self._pause(f"{self._dead} of the last {counted} events ended in dead letters")
+        if self._dead > self._allowed:
+            return self._pause(f"{self._dead} of {counted} events of the trial ended in dead letters")
+        if counted - self._dead < TRIAL_EVENTS - self._allowed:
+            return False
+        self.state = "flowing"
+        self._count_anew()
+        return True
 
     def wake(self) -> bool:
         """Begin the trial when the pause is over; whether the state changed."""
@@ -88,29 +96,14 @@ class Flood:
         if self.state != "paused":
             return False
         self.state = "trial"
-        self._fetched_from = self._pause_ended = self._clock()
+        self._trial_began = self._clock()
         self._count_anew()
         return True
-
-    def _judge_trial(self) -> bool:
-        if self._dead > self._allowed:
-            return self._pause(f"{self._dead} of {len(self._window)} events of the trial ended in dead letters")
-        if len(self._window) - self._dead < TRIAL_EVENTS - self._allowed:
-            return False
-        self.state = "flowing"
-        self._count_anew()
-        return True
-
-    def _judge_rate(self) -> bool:
-        counted = len(self._window)
-        if self._rate is None or counted < MIN_EVENTS or self._dead <= self._rate * counted:
-            return False
-        return self._pause(f"{self._dead} of the last {counted} events ended in dead letters")
 
     def _pause(self, why: str) -> bool:
         now = self._clock()
         # A flood that a trial does not show, as one of 30 %, comes back soon after; its pauses must grow as well.
-        again = self.state == "trial" or now - self._pause_ended < LONGEST_PAUSE * self._pause_seconds
+        again = self.state == "trial" or now - self._trial_began < LONGEST_PAUSE * self._pause_seconds
         self._pauses = self._pauses + 1 if again else 1
         self._until = now + self._pause_seconds * min(2.0 ** min(self._pauses - 1, 30), LONGEST_PAUSE)
         self.state, self.why = "paused", why
