@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from consumer.kafka.registry.client import RegistryClient
+    from confluent_kafka.schema_registry import SchemaRegistryClient
 
 PASSWORD = "pa:ss wörd%40"
 
@@ -34,7 +34,7 @@ def connection(url: str, **settings: Any) -> RegistryConnection:
     return RegistryConnection(RegistryConfig(url=url, **settings), connect)
 
 
-def subjects(client: RegistryClient) -> list[str]:
+def subjects(client: SchemaRegistryClient) -> list[str]:
     return client.get_subjects()
 
 
