@@ -116,11 +116,10 @@ def parse_writer_schema(text: str, named: dict[str, Any] | None = None) -> Parse
         what = f"an array of items that take no bytes, or a record of more than {MOST_NOTHINGS} such"
         raise ValueError(f"it has {what}, and a few bytes can hold any number of those")
     if is_recursive:
-        branches = parsed if isinstance(parsed, list) else [parsed]
-        written_out = [branch for branch in branches if isinstance(branch, dict)]
-        if not written_out:  # names only, and a name cannot be marked
+        branches = [branch for branch in (parsed if isinstance(parsed, list) else [parsed]) if isinstance(branch, dict)]
+        if not branches:  # names only, and a name cannot be marked
             raise ValueError("it takes a type that holds itself from another schema")
-        for branch in written_out:
+        for branch in branches:
             branch[_RECURSIVE] = True
     return parsed
 

@@ -60,7 +60,7 @@ def decode(
     if len(value) > max_value_bytes:
         what = f"the value has {len(value)} bytes, more than limits.value_bytes {max_value_bytes}; raise that limit"
         raise BadInput("decode", "ValueTooLarge", what)
-    return decode_value(value, value_format, event_id_of(record.headers) or coordinates, schema_for)
+    return decode_value(value, value_format, control_text(record.headers, EVENT_ID) or coordinates, schema_for)
 
 
 def decode_value(
@@ -86,27 +86,25 @@ def decode_value(
     return event_from_fields(fields, default_event_id)
 
 
-def event_id_of(headers: Sequence[Header]) -> str | None:
-    """The event id that the headers carry, or None. Raises BadInput InvalidHeader (stage ``validate``)."""
-    return _last(headers, EVENT_ID) or None
-
-
 def only_tasks_of(headers: Sequence[Header]) -> frozenset[str] | None:
     """The tasks that the headers narrow the event to, or None. Raises BadInput InvalidHeader (stage ``validate``)."""
-    names = (_last(headers, ONLY_TASKS) or "").split(",")
+    names = control_text(headers, ONLY_TASKS).split(",")
     return frozenset(filter(None, map(str.strip, names))) or None
 
 
-def _last(headers: Sequence[Header], name: str) -> str | None:
-    """The value of the last header of that name: the nearest hop's."""
-    for key, value in reversed(headers):
-        if key == name and value is not None:
-            try:
-                return value.decode()
-            except UnicodeDecodeError as error:
-                what = f"header {name} is not UTF-8 at byte {error.start} of {len(value)}; replay the dead letter again"
-                raise BadInput("validate", "InvalidHeader", what) from None
-    return None
+def control_text(headers: Sequence[Header], name: str) -> str:
+    """The text of a control header, empty when there is none. Raises BadInput InvalidHeader (stage ``validate``)."""
+    value = last_value(headers, name) or b""
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        what = f"header {name} is not UTF-8 at byte {error.start} of {len(value)}; replay the dead letter again"
+        raise BadInput("validate", "InvalidHeader", what) from None
+
+
+def last_value(headers: Sequence[Header], name: str) -> bytes | None:
+    """The last value of a header that has one: the nearest hop's."""
+    return next((value for key, value in reversed(headers) if key == name and value is not None), None)
 
 
 def utf8(value: bytes) -> str:

@@ -29,8 +29,11 @@ RESULT_ID = "rexstream-result-id"
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
 
-_VALUE_TYPE_HEADERS = frozenset(
+_NOT_CARRIED = frozenset(
     {
+        TASK,
+        RESULT_ID,
+        TRACEPARENT,
         "content-type",
         "contenttype",
         "content_type",
@@ -39,9 +42,8 @@ _VALUE_TYPE_HEADERS = frozenset(
         "__value_schema_id",  # Confluent
     }
 )
-"""Headers, in lower case, that tell how the value of the review is written, and would be wrong about the result's."""
-
-_NOT_CARRIED = _VALUE_TYPE_HEADERS | {TASK, RESULT_ID, TRACEPARENT}
+"""Headers of a review, in lower case, that its results do not carry on: those that results have themselves, and those
+that tell how the value of the review is written, and would be wrong about the result's."""
 
 _TRACEPARENT_VALUE = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 
@@ -143,21 +145,23 @@ def result_fields(
 
     Without a record, outside Kafka, there is no ``record``; without a queue there is no ``queued_ms``.
     """
-    fields: dict[str, Any] = {
-        "result_id": result_id(event.event_id, task),
-        "event_id": event.event_id,
-        "task": task.name,
-        "extractions": [[asdict(fact) for fact in path] for path in extracted.paths],
-        "model": asdict(model),
-    }
-    if record is not None:
-        fields["record"] = {
+    place = (
+        None
+        if record is None
+        else {
             "topic": record.topic,
             "partition": record.partition,
             "offset": record.offset,
             "timestamp": record.timestamp_ms,
         }
-    return fields | {
+    )
+    return {
+        "result_id": result_id(event.event_id, task),
+        "event_id": event.event_id,
+        "task": task.name,
+        "extractions": [[asdict(fact) for fact in path] for path in extracted.paths],
+        "model": asdict(model),
+        **({} if place is None else {"record": place}),
         "product_id": event.product_id,
         "source": event.source,
         "language": event.language,

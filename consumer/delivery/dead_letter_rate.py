@@ -12,7 +12,6 @@ they are what was in flight when the pause began, and say nothing about what the
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Literal
 
@@ -39,9 +38,7 @@ LONGEST_PAUSE = 16
 class DeadLetterRate:
     """The state of one worker's consumption. One thread's at a time; the breaker that holds it has the lock."""
 
-    def __init__(
-        self, run: int | None, rate: float | None, pause_seconds: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, run: int | None, rate: float | None, pause_seconds: float, clock: Callable[[], float]) -> None:
         """More than ``run`` dead events in a row are a flood, and so is a share above ``rate``; None: never."""
         self._most = math.inf if run is None else run
         self._rate = math.inf if rate is None else rate

@@ -56,12 +56,6 @@ _CONNECT_STAGES: Mapping[Stage, str] = {
 }
 """Connect's own stages, the nearest one for each of ours."""
 
-_CONNECT_TASK = "0"
-"""Connect numbers the tasks of a connector; the workers of a group have no numbers."""
-
-_NO_TIMESTAMP = -1
-"""``ConsumerRecord.NO_TIMESTAMP``."""
-
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -227,7 +221,7 @@ def compatible_headers(chosen: CompatibleSet, record: SourceRecord, failure: Fai
             "partition": str(record.partition),
             "offset": str(record.offset),
             "connector.name": group,
-            "task.id": _CONNECT_TASK,
+            "task.id": "0",  # Connect numbers the tasks of a connector; the workers of a group have no numbers
             "stage": _CONNECT_STAGES[failure.stage],
             "class.name": failure.reason,
             "exception.class.name": failure.exception,
@@ -237,7 +231,7 @@ def compatible_headers(chosen: CompatibleSet, record: SourceRecord, failure: Fai
         return _named(CONNECT, connect)
     if chosen == "none":
         return {}
-    timestamp = _NO_TIMESTAMP if record.timestamp_ms is None else record.timestamp_ms
+    timestamp = -1 if record.timestamp_ms is None else record.timestamp_ms  # ConsumerRecord.NO_TIMESTAMP
     kind = "LogAppendTime" if record.log_append_time else "CreateTime"
     spring = {
         "original-topic": record.topic,

@@ -7,13 +7,13 @@ which the worker treats it as the same: the default event id, which a new place 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from consumer.codecs.decoding import EVENT_ID, ONLY_TASKS
+from consumer.codecs.decoding import EVENT_ID, ONLY_TASKS, last_value
+from consumer.config.topics import TASK_NAME
 from consumer.delivery.dead_letters import CONNECT, KIP_1191, MAX_DIGITS, PREFIX, REPLAY_COUNT, SPRING
 from consumer.events import Output
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from consumer.events import Header, SourceRecord
 
-
-_TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-"""As in task files. Anything else is what an event asked for, and may be any text."""
 
 _YEAR_10000_MS = 253_402_300_800_000
 """The first time that cannot be shown."""
@@ -36,8 +33,6 @@ WHY_SKIPPED: dict[Skipped, str] = {
     "replayed_too_often": "they were replayed as often as --max-replays allows",
     "impossible_task": "no task can have the name that they failed for",
 }
-
-_STRIPPED = (PREFIX, KIP_1191, CONNECT, SPRING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +54,9 @@ class Letter:
     """The dead letter itself, with its own place."""
 
     @property
-    def value_omitted(self) -> bool:
-        """Whether the dead-letter topic was too small for the value: it is not here, and cannot be replayed."""
-        # A record without a value is dropped, never dead-lettered.
-        return self.record.value is None
-
-    @property
     def possible_task(self) -> bool:
         """Whether the task, if any is named, has a name that a task can have; else it may be anything, review text."""
-        return self.task is None or _TASK_NAME.fullmatch(self.task) is not None
+        return self.task is None or TASK_NAME.fullmatch(self.task) is not None
 
     @property
     def shown_task(self) -> str | None:
@@ -179,7 +168,7 @@ class LetterFilter:
             self.replayed += 1
             self.younger += (letter.failed_at_ms or 0) > self.replayed_ids[letter.id]
             return None
-        if letter.value_omitted:
+        if record.value is None:
             self._without_value.setdefault(letter.id, letter)
             return None
         self._without_value.pop(letter.id, None)
@@ -210,7 +199,8 @@ def _milliseconds(text: str) -> int | None:
 
 def why_not(letter: Letter, max_replays: int) -> Skipped | None:
     """Why ``letter`` cannot be sent again, or None when it can. ``max_replays`` is how often a record may be."""
-    if letter.value_omitted:
+    # A record without a value is dropped, never dead-lettered: its topic was too small for it.
+    if letter.record.value is None:
         return "value_omitted"
     if letter.replay_count >= max_replays:
         return "replayed_too_often"
@@ -231,14 +221,16 @@ def replayed(letter: Letter) -> Output:
         ONLY_TASKS: _readable(record.headers, ONLY_TASKS) if letter.task is None else letter.task.encode(),
         REPLAY_COUNT: str(letter.replay_count + 1).encode(),
     }
-    kept = [header for header in record.headers if not header[0].startswith(_STRIPPED) and header[0] not in added]
+    kept = [
+        header
+        for header in record.headers
+        if not header[0].startswith((PREFIX, KIP_1191, CONNECT, SPRING)) and header[0] not in added
+    ]
     headers = (*kept, *((name, value) for name, value in added.items() if value))
     return Output(letter.topic, record.key, record.value, headers, letter.partition)
 
 
 def _readable(headers: Sequence[Header], name: str) -> bytes | None:
-    """What a source would honour: the last value of that name, unless it is not UTF-8, which it would refuse."""
-    for key, value in reversed(headers):
-        if key == name and value is not None:
-            return value if value.decode(errors="ignore").encode() == value else None
-    return None
+    """The value that a worker would read, None when it is not UTF-8, which a worker refuses."""
+    value = last_value(headers, name) or b""
+    return value if value.decode(errors="ignore").encode() == value else None

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from consumer.config.tree import RegistryConfig
 
-_RETRIABLE = frozenset({408, 429})
 _UNAUTHORIZED = frozenset({401, 403})
 
 _REASON_CHARS = 300
@@ -78,7 +77,7 @@ class RegistryConnection:
     def _fault(self, error: SchemaRegistryError) -> RegistryUnavailable | RegistryRefused:
         code = error.http_status_code
         what = f"{self._where} answered {code}"
-        if code in _RETRIABLE or code >= 500:
+        if code in (408, 429) or code >= 500:
             return RegistryUnavailable(what)
         if code in _UNAUTHORIZED:
             # Whoever mends the credentials, here or there, need not start the worker again.
@@ -86,12 +85,12 @@ class RegistryConnection:
         # The registry's own words, when they are its own and not a proxy's page.
         words = " ".join(str(error.error_message or "").split())[:_REASON_CHARS]
         says = f": {words}" if words and error.error_code not in (None, -1) else ""
-        forbids = f"the subject's compatibility rule forbids this schema{says}; change the rule, or send the results to"
-        credentials = "check kafka.registry's username and password_file, and what that user may do"
         fixes = {
-            401: credentials,
-            403: credentials,
-            409: f"{forbids} another topic",
+            **dict.fromkeys(
+                _UNAUTHORIZED, "check kafka.registry's username and password_file, and what that user may do"
+            ),
+            409: f"the subject's compatibility rule forbids this schema{says}; change the rule, or send the results to"
+            " another topic",
             422: f"it takes no such schema there{says}; mend the subject or the registry's mode",
         }
         return RegistryRefused(f"{what} (code {error.error_code}); {fixes.get(code, 'check kafka.registry.url')}")

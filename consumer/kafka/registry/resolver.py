@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka.schema_registry import SchemaRegistryClient
 
-    from consumer.codecs.avro_codec import ParsedSchema
+    from consumer.codecs.avro_codec import ParsedSchema, SchemaFor
     from consumer.config.tree import RegistryConfig
 
 UNKNOWN_SECONDS = 60.0
@@ -80,15 +80,11 @@ class SchemaResolver:
         self._result_schema = Schema(result_schema, "AVRO")
         self._clock = clock
         self._schemas: dict[int, ParsedSchema] = {}
-        self._unknown_until: dict[int, float] = {}
-
-    def schema_for(self, number: int) -> ParsedSchema:
+        self.schema_for: SchemaFor = self._schemas.__getitem__
         """The schema of an id that was fetched. Raises KeyError for any other."""
-        return self._schemas[number]
-
-    def is_cached(self, number: int) -> bool:
+        self.is_cached: Callable[[int], bool] = self._schemas.__contains__
         """Whether ``schema_for`` would answer."""
-        return number in self._schemas
+        self._unknown_until: dict[int, float] = {}
 
     def fetch(self, number: int) -> ParsedSchema:
         """The schema of an id, asked for when it is not cached; waits up to the configured timeout.
