@@ -1,8 +1,8 @@
 """How many events end in dead letters, and whether consumption must pause for it. Pure; the clock is injected.
 
-The worker's dead-letter breaker asks it at every event and every tick. What is counted are events, once each, when
-their outputs are durable. An event with any dead letter counts as dead: a task that fails on every event fills the
-dead-letter topic as fast as bad bytes do. Null values count as neither.
+The worker's dead-letter breaker owns it. What is counted are events, once each, when their outputs are durable. An
+event with any dead letter counts as dead: a task that fails on every event fills the dead-letter topic as fast as bad
+bytes do. Null values count as neither.
 
 A pause has an end, and behind it stands a trial: a few events more, whose share of dead letters decides whether
 consumption goes on in full or pauses again, twice as long. Events that were fetched before the trial are not counted:
@@ -36,7 +36,11 @@ LONGEST_PAUSE = 16
 
 
 class DeadLetterRate:
-    """The state of one worker's consumption. One thread's at a time; the breaker that holds it has the lock."""
+    """The state of one worker's consumption. One thread's at a time; the breaker that holds it has the lock.
+
+    A good event changes nothing while consumption flows and no dead event is in the window: unless it was fetched
+    before ``trial_began``, adding one to ``counted`` is as good as a call of ``count``.
+    """
 
     def __init__(self, run: int | None, rate: float | None, pause_seconds: float, clock: Callable[[], float]) -> None:
         """More than ``run`` dead events in a row are a flood, and so is a share above ``rate``; None: never."""
@@ -47,13 +51,15 @@ class DeadLetterRate:
         self._allowed = TRIAL_EVENTS // 2 if rate is None else max(TRIAL_DEAD, int(rate * TRIAL_EVENTS))
         self._pauses = 0
         self._until = -math.inf
-        self._trial_began = -math.inf
+        self.trial_began = -math.inf
         self.state: Literal["flowing", "paused", "trial"] = "flowing"
         self.why = ""
         """What made the pause begin, in words; holds nothing of any event."""
+        self.counted = 0
+        """Events since the last clean sheet, good and dead."""
+        self.dead_events: deque[int] = deque()
+        """Which of them, as numbers from 1, are dead and in the window; ``counted`` is the last event's number."""
         self._run = 0
-        self._dead = 0
-        self._window: deque[bool] = deque(maxlen=WINDOW_EVENTS)
 
     @property
     def seconds_left(self) -> float:
@@ -62,23 +68,24 @@ class DeadLetterRate:
 
     def count(self, fetched_at: float, *, dead: bool) -> bool:
         """Count an event, fetched at ``fetched_at`` (the same clock); whether the state changed."""
-        if self.state == "paused" or fetched_at < self._trial_began:
+        if self.state == "paused" or fetched_at < self.trial_began:
             return False
+        self.counted += 1
         self._run = self._run + 1 if dead else 0
-        if len(self._window) == WINDOW_EVENTS:
-            self._dead -= self._window[0]
-        self._window.append(dead)
-        self._dead += dead
-        counted = len(self._window)
+        if dead:
+            self.dead_events.append(self.counted)
+        while self.dead_events and self.dead_events[0] <= self.counted - WINDOW_EVENTS:
+            self.dead_events.popleft()
+        failed, counted = len(self.dead_events), min(self.counted, WINDOW_EVENTS)
         if self._run > self._most:
             return self._pause(f"{self._run} events in a row ended in dead letters")
         if self.state == "flowing":
-            if counted < MIN_EVENTS or self._dead <= self._rate * counted:
+            if counted < MIN_EVENTS or failed <= self._rate * counted:
                 return False
-            return self._pause(f"{self._dead} of the last {counted} events ended in dead letters")
-        if self._dead > self._allowed:
-            return self._pause(f"{self._dead} of {counted} events of the trial ended in dead letters")
-        if counted - self._dead < TRIAL_EVENTS - self._allowed:
+            return self._pause(f"{failed} of the last {counted} events ended in dead letters")
+        if failed > self._allowed:
+            return self._pause(f"{failed} of {counted} events of the trial ended in dead letters")
+        if counted - failed < TRIAL_EVENTS - self._allowed:
             return False
         self.state = "flowing"
         self._count_anew()
@@ -93,19 +100,19 @@ class DeadLetterRate:
         if self.state != "paused":
             return False
         self.state = "trial"
-        self._trial_began = self._clock()
+        self.trial_began = self._clock()
         self._count_anew()
         return True
 
     def _pause(self, why: str) -> bool:
         now = self._clock()
         # A flood that a trial does not show, as one of 30 %, comes back soon after; its pauses must grow as well.
-        again = self.state == "trial" or now - self._trial_began < LONGEST_PAUSE * self._pause_seconds
+        again = self.state == "trial" or now - self.trial_began < LONGEST_PAUSE * self._pause_seconds
         self._pauses = self._pauses + 1 if again else 1
         self._until = now + self._pause_seconds * min(2.0 ** min(self._pauses - 1, 30), LONGEST_PAUSE)
         self.state, self.why = "paused", why
         return True
 
     def _count_anew(self) -> None:
-        self._run = self._dead = 0
-        self._window.clear()
+        self._run = self.counted = 0
+        self.dead_events.clear()

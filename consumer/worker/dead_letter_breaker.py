@@ -83,8 +83,12 @@ class DeadLetterBreaker:
             if epoch == record.epoch and record.offset in offsets:
                 offsets.discard(record.offset)
                 dead = True
-            tried = self._flood.state == "trial"
-            if self._flood.count(record.fetched_at, dead=dead):
+            flood = self._flood
+            if not (dead or flood.dead_events) and flood.state == "flowing" and record.fetched_at >= flood.trial_began:
+                flood.counted += 1
+                return
+            tried = flood.state == "trial"
+            if flood.count(record.fetched_at, dead=dead):
                 self._changed(again=tried)
 
     # Any thread's.

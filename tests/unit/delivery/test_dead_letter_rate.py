@@ -205,6 +205,7 @@ def test_a_flood_that_passes_trials_and_comes_back_grows_its_pauses_too() -> Non
 
 @given(st.lists(st.booleans(), max_size=1200), st.integers(1, 30), st.sampled_from((None, 0.01, 0.2, 0.5)))
 @example([True] * 30 + [False] * 1100, 30, 0.01)
+@example([number % 100 == 0 for number in range(1, 1101)], 30, 0.01)
 def test_it_pauses_at_the_first_event_that_exceeds_run_or_rate_and_not_before(
     events: list[bool], run: int, rate: float | None
 ) -> None:
