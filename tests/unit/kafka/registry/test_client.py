@@ -64,7 +64,16 @@ def test_a_silent_registry_times_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(401, "password_file"), (403, "password_file"), (404, "url"), (410, "url"), (302, "url")]
+    ("status", "words"),
+    [
+        (401, "password_file"),
+        (403, "password_file"),
+        (404, "url"),
+        (410, "url"),
+        (302, "url"),
+        (409, "compatibility"),
+        (422, "mode"),
+    ],
 )
 def test_a_refusal_is_a_deployment_fault(registry: RegistryDouble, status: int, words: str) -> None:
     """Wrong credentials are for the operator, and so is any other web server."""
