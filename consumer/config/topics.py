@@ -1,4 +1,4 @@
-"""Names of topics: what may be one, and which one a result goes to.
+"""Which topic a result goes to.
 
 The routes name their output topics once, at start; ``check`` and the configuration's rules ask the same functions.
 """
@@ -10,12 +10,6 @@ import re
 from consumer.extraction.task import INLINE
 
 PLACEHOLDER = "{task}"
-
-TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
-"""What Kafka takes for a topic's name."""
-
-TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-"""What a task file may give as a task's name, which stands in a topic's."""
 
 
 def output_topic(template: str, task: str) -> str:

@@ -38,8 +38,8 @@ LONGEST_PAUSE = 16
 class DeadLetterRate:
     """The state of one worker's consumption. One thread's at a time; the breaker that holds it has the lock.
 
-    A good event changes nothing while consumption flows and no dead event is in the window: unless it was fetched
-    before ``trial_began``, adding one to ``counted`` is as good as a call of ``count``.
+    A good event that was fetched at or after ``counts_from``, in state ``flowing`` and with none in ``dead``, changes
+    nothing but ``counted``, which the breaker then raises itself.
     """
 
     def __init__(self, run: int | None, rate: float | None, pause_seconds: float, clock: Callable[[], float]) -> None:
@@ -51,13 +51,14 @@ class DeadLetterRate:
         self._allowed = TRIAL_EVENTS // 2 if rate is None else max(TRIAL_DEAD, int(rate * TRIAL_EVENTS))
         self._pauses = 0
         self._until = -math.inf
-        self.trial_began = -math.inf
+        self.counts_from = -math.inf
+        """When the last trial began: events that were fetched earlier, by the clock, do not count."""
         self.state: Literal["flowing", "paused", "trial"] = "flowing"
         self.why = ""
         """What made the pause begin, in words; holds nothing of any event."""
         self.counted = 0
         """Events since the last clean sheet, good and dead."""
-        self.dead_events: deque[int] = deque()
+        self.dead: deque[int] = deque()
         """Which of them, as numbers from 1, are dead and in the window; ``counted`` is the last event's number."""
         self._run = 0
 
@@ -68,15 +69,15 @@ class DeadLetterRate:
 
     def count(self, fetched_at: float, *, dead: bool) -> bool:
         """Count an event, fetched at ``fetched_at`` (the same clock); whether the state changed."""
-        if self.state == "paused" or fetched_at < self.trial_began:
+        if self.state == "paused" or fetched_at < self.counts_from:
             return False
         self.counted += 1
         self._run = self._run + 1 if dead else 0
         if dead:
-            self.dead_events.append(self.counted)
-        while self.dead_events and self.dead_events[0] <= self.counted - WINDOW_EVENTS:
-            self.dead_events.popleft()
-        failed, counted = len(self.dead_events), min(self.counted, WINDOW_EVENTS)
+            self.dead.append(self.counted)
+        while self.dead and self.dead[0] <= self.counted - WINDOW_EVENTS:
+            self.dead.popleft()
+        failed, counted = len(self.dead), min(self.counted, WINDOW_EVENTS)
         if self._run > self._most:
             return self._pause(f"{self._run} events in a row ended in dead letters")
         if self.state == "flowing":
@@ -100,14 +101,14 @@ class DeadLetterRate:
         if self.state != "paused":
             return False
         self.state = "trial"
-        self.trial_began = self._clock()
+        self.counts_from = self._clock()
         self._count_anew()
         return True
 
     def _pause(self, why: str) -> bool:
         now = self._clock()
         # A flood that a trial does not show, as one of 30 %, comes back soon after; its pauses must grow as well.
-        again = self.state == "trial" or now - self.trial_began < LONGEST_PAUSE * self._pause_seconds
+        again = self.state == "trial" or now - self.counts_from < LONGEST_PAUSE * self._pause_seconds
         self._pauses = self._pauses + 1 if again else 1
         self._until = now + self._pause_seconds * min(2.0 ** min(self._pauses - 1, 30), LONGEST_PAUSE)
         self.state, self.why = "paused", why
@@ -115,4 +116,4 @@ class DeadLetterRate:
 
     def _count_anew(self) -> None:
         self._run = self.counted = 0
-        self.dead_events.clear()
+        self.dead.clear()

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from consumer.codecs.decoding import EVENT_ID, ONLY_TASKS, last_value
-from consumer.config.topics import TASK_NAME
+from consumer.config.names import TASK_NAME
 from consumer.delivery.dead_letters import CONNECT, KIP_1191, MAX_DIGITS, PREFIX, REPLAY_COUNT, SPRING
 from consumer.events import Output
 

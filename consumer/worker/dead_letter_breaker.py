@@ -84,8 +84,8 @@ class DeadLetterBreaker:
                 offsets.discard(record.offset)
                 dead = True
             flood = self._flood
-            if not (dead or flood.dead_events) and flood.state == "flowing" and record.fetched_at >= flood.trial_began:
-                flood.counted += 1
+            if not dead and not flood.dead and flood.state == "flowing" and record.fetched_at >= flood.counts_from:
+                flood.counted += 1  # all that ``count`` would do; nearly every event comes this way
                 return
             tried = flood.state == "trial"
             if flood.count(record.fetched_at, dead=dead):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from consumer.config.topics import TOPIC_NAME
+from consumer.config.names import TOPIC_NAME
 from consumer.kafka.clients.cluster import ClientErrors, ClusterUnreachable, Reader, TopicUnusable
 from consumer.kafka.clients.errors import kafka_cause
 from consumer.kafka.publish.producers import KEYED
