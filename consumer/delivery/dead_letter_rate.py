@@ -4,9 +4,9 @@ The worker's dead-letter breaker owns it. What is counted are events, once each,
 event with any dead letter counts as dead: a task that fails on every event fills the dead-letter topic as fast as bad
 bytes do. Null values count as neither.
 
-A pause has an end, and behind it stands a trial: a few events more, whose share of dead letters decides whether
-consumption goes on in full or pauses again, twice as long. Events that were fetched before the trial are not counted:
-they are what was in flight when the pause began, and say nothing about what the topic holds now.
+A pause ends with a trial: a few events more, whose share of dead letters decides whether consumption goes on in full or
+pauses again, twice as long. Events that were fetched before the trial are not counted: they are what was in flight when
+the pause began, and no sample of what the topic holds now.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class DeadLetterRate:
         self.why = ""
         """What made the pause begin, in words; holds nothing of any event."""
         self.counted = 0
-        """Events since the last clean sheet, good and dead."""
+        """Events, good and dead, since the start, or since a trial began or ended."""
         self.dead: deque[int] = deque()
         """Which of them, as numbers from 1, are dead and in the window; ``counted`` is the last event's number."""
         self._run = 0

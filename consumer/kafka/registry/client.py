@@ -82,7 +82,7 @@ class RegistryConnection:
         if code in _UNAUTHORIZED:
             # Whoever mends the credentials, here or there, need not start the worker again.
             self._client = None
-        # The registry's own words, when they are its own and not a proxy's page.
+        # The registry's own words, not those of a proxy's page.
         words = " ".join(str(error.error_message or "").split())[:_REASON_CHARS]
         says = f": {words}" if words and error.error_code not in (None, -1) else ""
         fixes = {
