@@ -96,7 +96,7 @@ class DeadLetterBreaker:
     def tick(self) -> None:
         """Begin the trial when the pause is over. To be called about every second."""
         with self._lock:
-            if self._flood.wake():
+            if self._flood.state == "paused" and self._flood.wake():
                 self._changed()
 
     def resume(self) -> dict[str, object]:
