@@ -12,7 +12,7 @@ WORKDIR /src
 COPY constraints.txt ./
 # The build backend comes from the constraints too, so no isolated build environment fetches another one.
 RUN pip install --constraint constraints.txt hatchling && python -m venv --without-pip /opt/rexstream
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY consumer consumer
 COPY schemas schemas
 COPY deploy/demo-model deploy/demo-model

@@ -1,6 +1,5 @@
-# make demo   watch the whole pipeline run on this machine
-# make test   run the test suite
 # Every target is idempotent and creates .venv on first use (with uv when it is there, with pip otherwise).
+# `make help` prints what stands behind the two number signs.
 
 # The first of these that is Python 3.11 to 3.13; override with: make PYTHON=/path/to/python
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -16,8 +15,8 @@ endif
 .PHONY: install demo test kafka chaos lint house bench clean help
 .DEFAULT_GOAL := help
 
-help:
-	@sed -n '1,3s/^# //p' Makefile; echo 'make kafka  a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C (PORT=9192 for another port)'; echo 'make chaos  every fault against a real Apache Kafka, each with an audit (ARGS=--list names them)'; echo 'make lint   ruff and mypy'; echo 'make house  the size and shape of the code in figures'; echo 'make bench  benchmarks, each printed with its limit or its peer'
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /make \1|/p' Makefile | awk -F'|' '{printf "%-13s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed and none was found; set PYTHON=/path/to/python" >&2; exit 2; }
@@ -40,30 +39,30 @@ endif
 	$(PIP) --no-deps -c constraints.txt tensorflow-serving-api
 	@touch $@
 
-install: .venv/.dev
+install: .venv/.dev  ## everything that the demo, the tests and the linters need, into .venv
 
-demo: .venv/.model
+demo: .venv/.model  ## watch the whole pipeline run on this machine (ARGS=--help)
 	@$(BIN)/rexstream demo $(ARGS)
 
-test: .venv/.dev
+test: .venv/.dev  ## run the test suite (ARGS="-k kafka"; ARGS=--cov for coverage of the pure core)
 	$(BIN)/python -m pytest $(ARGS)
 
-kafka: .venv/.dev
+kafka: .venv/.dev  ## a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C (PORT=9192 for another port)
 	@$(BIN)/python tests/support/kafka_server.py $(if $(PORT),--port $(PORT))
 
-chaos: .venv/.dev
+chaos: .venv/.dev  ## every fault against a real Apache Kafka, each with an audit (ARGS=--list names them)
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m chaos $(ARGS)
 
-lint: .venv/.dev
+lint: .venv/.dev  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-house: .venv/.dev
+house: .venv/.dev  ## the size and shape of the code in figures (ARGS=--files names what is counted)
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m house $(ARGS)
 
-bench: .venv/.dev
+bench: .venv/.dev  ## benchmarks, each printed with its limit or its peer
 	@set -e; for b in tests/bench/*.py; do echo "== $$b"; $(BIN)/python $$b; done
 
-clean:
-	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean:  ## remove .venv and everything else that was made
+	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

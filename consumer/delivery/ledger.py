@@ -13,73 +13,65 @@ commit.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from consumer.events import Outcome, Partition, SourceRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from consumer.events import Partition
 
 Order = Literal["partition", "key", "none"]
 """``partition``: results in offset order. ``key``: the results of one key in offset order; records without a key have
 no order among themselves or with others, as Kafka gives them none. ``none``: as they finish."""
 
-OutcomeT = TypeVar("OutcomeT")
 
-
-@dataclass(frozen=True, slots=True)
-class Release(Generic[OutcomeT]):
-    """A processed record whose outputs may be produced now."""
+@dataclass(slots=True)
+class Release:
+    """A processed record whose outputs may be produced now: from here on it is the publisher's."""
 
     partition: Partition
+    record: SourceRecord
+    outcome: Outcome
+    """What is published: a publisher that has to replace an output puts the outcome with the other one here."""
+    unacknowledged: int = 0
+    """Outputs that the publisher still waits for, where it counts them."""
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class _Entry:
+    through: int
+    previous: _Entry | None
+    next: _Entry | None = None
+    queue: deque[_Entry] | None = None
+    """Entries in flight that must be released in this order; None where the order of release does not matter."""
+    release: Release | None = None
+    """Set once the record is processed."""
+    released: bool = False
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class _Assignment:
     epoch: int
-    offset: int
-    outcome: OutcomeT
+    commit: int | None
+    last: int | None = None
+    end: int | None = None
+    tail: _Entry | None = None
+    entries: dict[int, _Entry] = field(default_factory=dict)
+    queues: dict[bytes | None, deque[_Entry]] = field(default_factory=dict)
 
 
-class _Entry(Generic[OutcomeT]):
-    __slots__ = ("key", "next", "offset", "outcome", "previous", "processed", "released", "through")
-
-    def __init__(self, offset: int, key: bytes | None, previous: _Entry[OutcomeT] | None) -> None:
-        self.offset = offset
-        self.key = key
-        self.through = offset
-        self.previous = previous
-        self.next: _Entry[OutcomeT] | None = None
-        self.outcome: list[OutcomeT] = []  # one element between finish and release: the result is not held any longer
-        self.processed = False
-        self.released = False
-
-
-class _Assignment(Generic[OutcomeT]):
-    __slots__ = ("commit", "end", "entries", "epoch", "lanes", "last", "tail")
-
-    def __init__(self, epoch: int, position: int | None) -> None:
-        self.epoch = epoch
-        self.commit = position
-        self.last: int | None = None
-        self.end: int | None = None
-        self.tail: _Entry[OutcomeT] | None = None
-        self.entries: dict[int, _Entry[OutcomeT]] = {}
-        self.lanes: dict[bytes | None, deque[_Entry[OutcomeT]]] = {}
-
-
-class Ledger(Generic[OutcomeT]):
+class Ledger:
     """Order of release and safe offsets of every assigned partition. One thread owns it."""
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._assignments: dict[Partition, _Assignment[OutcomeT]] = {}
-        self._moved: set[Partition] = set()
-        self._in_flight = 0
+        self._assignments: dict[Partition, _Assignment] = {}
+        self._moved: dict[Partition, tuple[int, int]] = {}
+        self.in_flight = 0
+        """Records delivered and not yet durable, over all partitions."""
         self.stale = 0
         """Completions that were ignored: of a revoked partition, an older epoch, or a record processed before."""
-
-    @property
-    def in_flight(self) -> int:
-        """Records delivered and not yet durable, over all partitions."""
-        return self._in_flight
 
     def in_flight_of(self, partition: Partition) -> int:
         """Records of ``partition`` delivered and not yet durable; 0 when it is not assigned."""
@@ -103,65 +95,68 @@ class Ledger(Generic[OutcomeT]):
         self.revoke((partition,))
         self._assignments[partition] = _Assignment(epoch, position)
 
-    def deliver(self, partition: Partition, epoch: int, offset: int, key: bytes | None) -> bool:
-        """Take note of a polled record. False, and ignored, when ``epoch`` is not the current one.
+    def deliver(self, record: SourceRecord) -> None:
+        """Take note of a polled record. Ignored when its epoch is not the current one.
 
-        Raises ValueError when ``offset`` is not above the last one delivered: going back is a new epoch.
+        Raises ValueError when its offset is not above the last one delivered: going back is a new epoch.
         """
-        assignment = self._current(partition, epoch)
+        partition, offset = Partition.of(record), record.offset
+        assignment = self._current(partition, record.epoch)
         if assignment is None:
-            return False
+            return
         if assignment.last is not None and offset <= assignment.last:
             raise ValueError(
-                f"Offset {offset} of {partition} follows {assignment.last} in epoch {epoch}: going back is a new epoch."
+                f"Offset {offset} of {partition} follows {assignment.last} in epoch {record.epoch}: going back is a "
+                "new epoch."
             )
-        entry: _Entry[OutcomeT] = _Entry(offset, key, assignment.tail)
+        entry = assignment.entries[offset] = _Entry(offset, assignment.tail)
         if assignment.tail is not None:
             assignment.tail.next = entry
         assignment.tail = entry
         assignment.last = offset
         assignment.end = None
-        assignment.entries[offset] = entry
-        self._in_flight += 1
-        if self._waits(entry):
-            assignment.lanes.setdefault(self._lane(entry), deque()).append(entry)
-        return True
+        self.in_flight += 1
+        key = record.key if self._order == "key" else None
+        if key is not None or self._order == "partition":
+            entry.queue = assignment.queues.setdefault(key, deque())
+            entry.queue.append(entry)
 
-    def processed(
-        self, partition: Partition, epoch: int, offset: int, outcome: OutcomeT
-    ) -> tuple[Release[OutcomeT], ...]:
-        """Record the outcome of one record; returns what may be produced now, in the order it must be produced."""
-        assignment = self._current(partition, epoch)
-        entry = assignment.entries.get(offset) if assignment else None
-        if assignment is None or entry is None or entry.processed:
+    def processed(self, record: SourceRecord, outcome: Outcome) -> tuple[Release, ...]:
+        """Take the outcome of one record; returns what may be produced now, in the order it must be produced."""
+        partition = Partition.of(record)
+        assignment = self._current(partition, record.epoch)
+        entry = assignment.entries.get(record.offset) if assignment else None
+        if assignment is None or entry is None or entry.release is not None:
             self.stale += 1
             return ()
-        entry.processed = True
-        entry.outcome.append(outcome)
-        if not self._waits(entry):
-            return (_release(partition, epoch, entry),)
-        lane = assignment.lanes[self._lane(entry)]
+        entry.release = Release(partition, record, outcome)
+        queue = entry.queue
+        if queue is None:
+            entry.released = True
+            return (entry.release,)
         released = []
-        while lane and lane[0].processed:
-            released.append(_release(partition, epoch, lane.popleft()))
-        if not lane:
-            del assignment.lanes[self._lane(entry)]
+        while queue and (release := queue[0].release) is not None:
+            queue.popleft().released = True
+            released.append(release)
+        if not queue:
+            del assignment.queues[record.key if self._order == "key" else None]
         return tuple(released)
 
-    def durable(self, partition: Partition, epoch: int, offset: int) -> None:
-        """All outputs of a released record are acknowledged. Ignored and counted when the epoch is gone.
+    def durable(self, release: Release) -> bool:
+        """All outputs of ``release`` are acknowledged. False, ignored and counted when its epoch is gone.
 
         Raises ValueError for a record that was not released: its outputs cannot be durable.
         """
+        partition, epoch, offset = release.partition, release.record.epoch, release.record.offset
         assignment = self._current(partition, epoch)
         entry = assignment.entries.get(offset) if assignment else None
         if assignment is None or entry is None:
             self.stale += 1
-            return
+            return False
         if not entry.released:
             raise ValueError(f"Offset {offset} of {partition} (epoch {epoch}) was not released, so it is not durable.")
         del assignment.entries[offset]
-        self._in_flight -= 1
+        self.in_flight -= 1
         if entry.next is not None:
             entry.next.previous = entry.previous
         else:
@@ -173,6 +168,7 @@ class Ledger(Generic[OutcomeT]):
             self._advance(partition, assignment, entry.through + 1)
         if not assignment.entries and assignment.end is not None:
             self._advance(partition, assignment, assignment.end)
+        return True
 
     def reached_end(self, partition: Partition, epoch: int, position: int) -> None:
         """The partition's end lies at ``position``: behind gaps and markers that no record will ever account for.
@@ -186,43 +182,26 @@ class Ledger(Generic[OutcomeT]):
         if not assignment.entries:
             self._advance(partition, assignment, position)
 
-    def committable(self) -> dict[Partition, int]:
-        """Offsets to commit that moved since the last call: next record to read, as Kafka counts."""
-        moved = {}
-        for partition in self._moved:
-            commit = self._assignments[partition].commit
-            if commit is not None:
-                moved[partition] = commit
-        self._moved.clear()
+    def committable(self) -> dict[Partition, tuple[int, int]]:
+        """(epoch, offset to commit) of partitions where it moved since the last call: next record to read."""
+        moved, self._moved = self._moved, {}
         return moved
 
     def revoke(self, partitions: Iterable[Partition]) -> int:
         """Forget these partitions; returns how many records in flight are abandoned. Read ``committable`` first."""
         abandoned = 0
         for partition in partitions:
-            assignment = self._assignments.pop(partition, None)
-            self._moved.discard(partition)
-            if assignment is not None:
-                abandoned += len(assignment.entries)
-        self._in_flight -= abandoned
+            abandoned += self.in_flight_of(partition)
+            self._assignments.pop(partition, None)
+            self._moved.pop(partition, None)
+        self.in_flight -= abandoned
         return abandoned
 
-    def _current(self, partition: Partition, epoch: int) -> _Assignment[OutcomeT] | None:
+    def _current(self, partition: Partition, epoch: int) -> _Assignment | None:
         assignment = self._assignments.get(partition)
         return assignment if assignment is not None and assignment.epoch == epoch else None
 
-    def _waits(self, entry: _Entry[OutcomeT]) -> bool:
-        return self._order == "partition" or (self._order == "key" and entry.key is not None)
-
-    def _lane(self, entry: _Entry[OutcomeT]) -> bytes | None:
-        return entry.key if self._order == "key" else None
-
-    def _advance(self, partition: Partition, assignment: _Assignment[OutcomeT], commit: int) -> None:
+    def _advance(self, partition: Partition, assignment: _Assignment, commit: int) -> None:
         if assignment.commit is None or commit > assignment.commit:
             assignment.commit = commit
-            self._moved.add(partition)
-
-
-def _release(partition: Partition, epoch: int, entry: _Entry[OutcomeT]) -> Release[OutcomeT]:
-    entry.released = True
-    return Release(partition, epoch, entry.offset, entry.outcome.pop())
+            self._moved[partition] = (assignment.epoch, commit)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from consumer.delivery.admission import Admission
 from consumer.delivery.commands import Command, Drain, Processed, Stop
+from consumer.delivery.ledger import Ledger
 from consumer.kafka.clients.cluster import ClusterUnreachable, look_up
 from consumer.kafka.clients.errors import error_callback
 from consumer.kafka.clients.settings import (
@@ -38,10 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from consumer.config.tree import Config
-    from consumer.delivery.ledger import Release
     from consumer.events import Outcome, Output, Partition, SourceRecord
     from consumer.kafka.clients.observer import KafkaObserver
-    from consumer.kafka.publish.release_thread import Publisher
 
 logger = logging.getLogger(__name__)
 
@@ -111,13 +110,13 @@ class KafkaRuntime:
         self._commands: SimpleQueue[Command] = SimpleQueue()
         # Built first: both check the configuration, and a consumer that is not closed would keep its membership.
         transactional = config.delivery.mode == "exactly_once"
-        # TransactionalPublisher learn of a fatal error where it happens, and know whether a new producer may take over.
-        told = error_callback("producer", observer, _told if transactional else self._fatal)
+        # A transactional publisher meets a fatal error in its calls, and decides whether a new producer may take over.
+        on_error = error_callback("producer", observer, _log_fatal if transactional else self._fatal)
 
         # The group's generation fences zombies, so no other process has to take the id over.
         own = f"{config.kafka.group_id}-{uuid.uuid4().hex}"
         settings = transaction_settings(config, own) if transactional else producer_settings(config)
-        producers = Producers({**settings, "error_cb": told})
+        producers = Producers({**settings, "error_cb": on_error})
         counts = PartitionCounts(producers.partitions)
         others = partial(_answers, config)
         self._poll_thread = PollThread(
@@ -136,23 +135,21 @@ class KafkaRuntime:
 
         oversize = Oversize(config.delivery.dead_letter_topic, too_large, observer)
 
-        def publisher(current: Callable[[Release[Processed]], bool]) -> Publisher:
-            if not transactional:
-                stalled = StuckClientDetector(partial(producers.partitions, input_topics[0], OWN_SECONDS), others)
-                return AtLeastOncePublisher(
-                    producers.current, counts, oversize, current, observer, self._fatal, stalled
-                )
-            interval = config.delivery.transaction_interval_ms / 1000
-            records = config.delivery.transaction_records
-            # Brokers may well answer a producer that has lost its way to the coordinator.
-            stalled = StuckClientDetector(None, others)
-            timeout = config.delivery.transaction_timeout_ms / 1000
-            return TransactionalPublisher(
-                producers, counts, oversize, self._poll_thread, observer, stalled, interval, records, timeout
+        ledger = Ledger(config.delivery.release_order)
+        publisher: AtLeastOncePublisher | TransactionalPublisher
+        if transactional:
+            # No call of its own: brokers may well answer a producer that does not find the coordinator any more.
+            stuck = StuckClientDetector(None, others)
+            publisher = TransactionalPublisher(
+                producers, counts, oversize, self._poll_thread, observer, stuck, config.delivery
             )
-
+        else:
+            stuck = StuckClientDetector(partial(producers.partitions, input_topics[0], OWN_SECONDS), others)
+            publisher = AtLeastOncePublisher(
+                producers.current, counts, oversize, ledger.epoch, observer, self._fatal, stuck
+            )
         self._release = ReleaseThread(
-            config.delivery.release_order,
+            ledger,
             self._commands,
             publisher,
             self._poll_thread,
@@ -260,7 +257,7 @@ class KafkaRuntime:
             self._on_fatal(error)
 
 
-def _told(error: BaseException) -> None:
+def _log_fatal(error: BaseException) -> None:
     logger.warning("%s", error)
 
 

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from consumer.delivery.dead_letter_rate import TRIAL_EVENTS, DeadLetterRate
-from consumer.events import Partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from consumer.config.tree import DeliveryConfig
-    from consumer.events import Outcome, Output, SourceRecord
+    from consumer.events import Outcome, SourceRecord
     from consumer.telemetry.status import FloodStatus
 
 REASON = "flood"
@@ -53,36 +52,18 @@ class DeadLetterBreaker:
             delivery.dead_letter_run, delivery.dead_letter_rate, delivery.dead_letter_pause, clock
         )
         self._lock = threading.Lock()
-        # Offsets whose results became dead letters after their outcome was made, by partition, of its latest epoch.
-        self._replaced: dict[Partition, tuple[int, set[int]]] = {}
 
     # The release thread's.
 
-    def noting(self, too_large: Callable[[SourceRecord, Output], Output]) -> Callable[[SourceRecord, Output], Output]:
-        """``too_large``, which makes dead letters of results that nobody takes; their events count as dead then."""
-
-        def noted(record: SourceRecord, output: Output) -> Output:
-            with self._lock:
-                epoch, offsets = self._replaced.get(Partition.of(record), (record.epoch, set[int]()))
-                if epoch < record.epoch:
-                    epoch, offsets = record.epoch, set[int]()
-                if epoch == record.epoch:
-                    offsets.add(record.offset)
-                self._replaced[Partition.of(record)] = epoch, offsets
-            return too_large(record, output)
-
-        return noted
-
     def ended(self, record: SourceRecord, outcome: Outcome) -> None:
-        """All outputs of ``record`` are durable, so it can neither fail any more nor come twice in this assignment."""
+        """All outputs of ``record`` are durable, so it can neither fail any more nor come twice in this assignment.
+
+        ``outcome`` holds what was published: a dead letter where a result was too large for its topic.
+        """
         if outcome.kind == "dropped":
             return
         dead = any(output.topic == self._dead_letter_topic for output in outcome.outputs)
         with self._lock:
-            epoch, offsets = self._replaced.get(Partition.of(record), (record.epoch, set[int]()))
-            if epoch == record.epoch and record.offset in offsets:
-                offsets.discard(record.offset)
-                dead = True
             flood = self._flood
             if not dead and not flood.dead and flood.state == "flowing" and record.fetched_at >= flood.counts_from:
                 flood.counted += 1  # all that ``count`` would do; nearly every event comes this way

@@ -185,7 +185,7 @@ class Worker:
                 self._routes.inputs,
                 on_records,
                 lambda epochs: self._from_thread(self._drop, epochs),
-                self._flood.noting(pipeline.too_large),
+                pipeline.too_large,
                 lambda error: self._from_thread(self._fatal, error),
                 KafkaMetrics(self._metrics, self._flood.ended),
             )

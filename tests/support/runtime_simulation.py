@@ -17,6 +17,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException,
 
 from consumer.delivery.admission import Admission
 from consumer.delivery.commands import Command, Lost, Processed, Revoke
+from consumer.delivery.ledger import Ledger
 from consumer.events import Outcome, Output, Partition
 from consumer.kafka.consume.poll_thread import PollThread
 from consumer.kafka.publish.release_thread import ReleaseThread
@@ -260,32 +261,31 @@ class Publisher:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self.under_way: list[Release[Processed]] = []
-        self.acknowledged: list[Release[Processed]] = []
+        self.under_way: list[Release] = []
+        self.acknowledged: list[Release] = []
         self.blocked: tuple[str, ...] = ()
         self.idle_seconds = 0.0
         self.meanwhile: Callable[[], None] | None = None
         """What the poll thread does while the release thread is in the middle of a turn."""
 
-    def send(self, release: Release[Processed]) -> None:
-        held = self._runtime.assignment_of[release.partition, release.epoch]
+    def send(self, release: Release) -> None:
+        held = self._runtime.assignment_of[release.partition, release.record.epoch]
         assert held not in self._runtime.brokers.given_back, "released although it was told that the partition is gone"
-        assert release.offset not in held.sent, "released twice"
-        held.sent.add(release.offset)
-        key = dict(held.delivered)[release.offset]
+        assert release.record.offset not in held.sent, "released twice"
+        held.sent.add(release.record.offset)
+        key = dict(held.delivered)[release.record.offset]
         for offset, other in held.delivered:
-            if offset < release.offset and self._runtime.order != "none" and offset not in held.sent:
-                assert self._runtime.order == "key", f"{offset} should have been released before {release.offset}"
+            if offset < release.record.offset and self._runtime.order != "none" and offset not in held.sent:
+                assert self._runtime.order == "key", (
+                    f"{offset} should have been released before {release.record.offset}"
+                )
                 assert key is None or other != key, f"{offset} has the same key and was not released before"
         self.under_way.append(release)
 
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
         return offsets
 
-    def flush_soon(self) -> None:
-        pass
-
-    def run_once(self) -> list[Release[Processed]]:
+    def run_once(self, *, linger: bool = True) -> list[Release]:  # noqa: ARG002
         if self.meanwhile is not None:
             meanwhile, self.meanwhile = self.meanwhile, None
             meanwhile()
@@ -297,7 +297,7 @@ class Publisher:
 
     def acknowledge(self, index: int) -> None:
         release = self.under_way.pop(index)
-        self._runtime.assignment_of[release.partition, release.epoch].durable.add(release.offset)
+        self._runtime.assignment_of[release.partition, release.record.epoch].durable.add(release.record.offset)
         self.acknowledged.append(release)
 
 
@@ -357,8 +357,16 @@ class Runtime:
             new_consumer=new_client,
         )
         self.publisher = Publisher(self)
+        publisher: Any = self.publisher
         self.release = ReleaseThread(
-            order, self.commands, lambda _: self.publisher, self.source, self, self.fatal.append, 1.0, lambda: self.now
+            Ledger(order),
+            self.commands,
+            publisher,
+            self.source,
+            self,
+            self.fatal.append,
+            1.0,
+            lambda: self.now,
         )
         self.source.subscribe()
 

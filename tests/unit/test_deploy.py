@@ -241,8 +241,7 @@ def test_the_readmes_configuration_is_valid(tmp_path: Path) -> None:
     (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "worker.yaml").write_text(example, encoding="utf-8")
     example_loaded = load(str(tmp_path / "worker.yaml"), {})
-    assert example_loaded.config.kafka.security.password_file == "/run/secrets/kafka"
-    assert example_loaded.config.delivery.mode == "exactly_once"
+    assert example_loaded.config.routes[0].output == "shop.facts.{task}"
     assert example_loaded.warnings == ()
 
 

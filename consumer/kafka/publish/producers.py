@@ -1,50 +1,29 @@
-"""The worker's producer, and the one that takes its place."""
+"""What both publishers share: the producer, the partition that an output goes to, and what replaces one too large.
+
+All of it belongs to the release thread.
+"""
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaException, Producer
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.delivery.dead_letters import without_carried_headers, without_value
+from consumer.events import Outcome, Output, SourceRecord
 from consumer.kafka.clients.errors import librdkafka_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from consumer.events import Output, SourceRecord
+    from consumer.delivery.ledger import Release
     from consumer.kafka.clients.observer import KafkaObserver
 
-
-class Producers:
-    """One ``Producer`` at a time. Raises KafkaException for settings that librdkafka refuses."""
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._settings = dict(settings)
-        self.current = self._new()
-
-    def replace(self) -> Producer:
-        """Another producer with the same settings; what the old one held is dropped."""
-        self.current.purge(blocking=False)
-        self.current = self._new()
-        return self.current
-
-    def partitions(self, topic: str, seconds: float) -> int:
-        """Partitions of ``topic``, 0 when it does not exist (asking may create it, where brokers create topics).
-
-        Raises KafkaException when brokers do not answer this producer.
-        """
-        found = self.current.list_topics(topic, timeout=seconds).topics.get(topic)
-        return 0 if found is None or found.error is not None else len(found.partitions)
-
-    def _new(self) -> Producer:
-        return Producer(self._settings, logger=librdkafka_logger("producer"))
-
-
-# How many partitions topics have, so that results keep their input's partition number where they can.
+_log = structlog.stdlib.get_logger(__name__)
 
 REFRESH_SECONDS = 300.0
 RETRY_SECONDS = 30.0
@@ -54,11 +33,54 @@ LOOKUP_SECONDS = 2.0
 KEYED = -1
 """Lets the partitioner decide."""
 
-logger = logging.getLogger(__name__)
+NO_TOPIC = "it is missing, or no broker answers"
+NOTHING_LEFT = "a dead letter's key and its headers about the failure alone exceed its limit"
+
+
+class Producers:
+    """One ``Producer`` at a time. Raises KafkaException for settings that librdkafka refuses."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._new = partial(Producer, dict(settings), logger=librdkafka_logger("producer"))
+        self.current = self._new()
+
+    def replace(self) -> None:
+        """Make ``current`` another producer with the same settings; what the old one held is dropped."""
+        self.current.purge(blocking=False)
+        self.current = self._new()
+
+    def partitions(self, topic: str, seconds: float) -> int:
+        """Partitions of ``topic``, 0 when it does not exist (asking may create it, where brokers create topics).
+
+        Raises KafkaException when brokers do not answer this producer within ``seconds``.
+        """
+        found = self.current.list_topics(topic, timeout=seconds).topics.get(topic)
+        return 0 if found is None or found.error is not None else len(found.partitions)
+
+
+def produce(
+    producer: Producer, output: Output, partition: int, report: Callable[[KafkaError | None, object], None]
+) -> None:
+    """Queue ``output``; ``report`` is called with None, or what it failed with, while the producer polls or flushes.
+
+    Raises BufferError when the producer's queue is full, KafkaException when the output is refused at once.
+    """
+    producer.produce(
+        output.topic,
+        value=output.value,
+        key=output.key,
+        partition=partition,
+        headers=list(output.headers),
+        on_delivery=report,
+        timestamp=output.timestamp_ms or 0,  # 0 is now
+    )
 
 
 class PartitionCounts:
-    """Cached partition counts. ``lookup(topic, seconds)`` returns a count, 0 for a topic that does not exist."""
+    """How many partitions topics have, cached, so that results keep their input's partition number where they can.
+
+    ``lookup(topic, seconds)`` returns a count, 0 for a topic that does not exist.
+    """
 
     def __init__(self, lookup: Callable[[str, float], int], clock: Callable[[], float] = time.monotonic) -> None:
         self._lookup = lookup
@@ -69,23 +91,21 @@ class PartitionCounts:
         """Partitions of ``topic``; 0 while it does not exist or no broker answers. A known count outlives an outage."""
         known, until = self._counts.get(topic, (0, 0.0))
         now = self._clock()
-        if known and now < until:
+        if now < until:
             return known
         try:
             found = self._lookup(topic, LOOKUP_SECONDS)
         except KafkaException as error:
-            logger.warning("Partition count of topic %s: %s", topic, error)
+            _log.warning("the partition count of a topic is not known", topic=topic, reason=str(error))
             found = 0
-        if found:
-            if known and known != found:
-                logger.warning("Topic %s has %d partitions now, it had %d", topic, found, known)
-            self._counts[topic] = (found, now + REFRESH_SECONDS)
-        elif known:
-            self._counts[topic] = (known, now + RETRY_SECONDS)
+        if found and known and found != known:
+            _log.warning("a topic has another number of partitions now", topic=topic, partitions=found, before=known)
+        if found or known:
+            self._counts[topic] = (found or known, now + (REFRESH_SECONDS if found else RETRY_SECONDS))
         return found or known
 
     def forget(self, topic: str) -> None:
-        """Ask anew: what is known of ``topic`` proved wrong."""
+        """Look ``topic`` up anew the next time: its cached count proved wrong."""
         self._counts.pop(topic, None)
 
     def place(self, output: Output, input_topic: str) -> int | None:
@@ -99,30 +119,30 @@ class PartitionCounts:
         if not inputs:
             return None
         if output.partition >= inputs:  # the input topic grew since its count was cached
-            self._counts.pop(input_topic, None)
+            self.forget(input_topic)
             inputs = self.of(input_topic)
         return output.partition if inputs == count and output.partition < count else KEYED
 
 
-# What takes the place of an output that its topic refuses for its size.
-
-NOTHING_LEFT = "a dead letter's key and what is said of the failure alone exceed its limit"
-
-
 @dataclass(frozen=True, slots=True)
 class Oversize:
-    """``make(record, output)`` builds the dead letter of a refused result."""
+    """What replaces an output that its topic refuses for its size: a dead letter, made by ``make(record, output)``."""
 
     dead_letter_topic: str
     make: Callable[[SourceRecord, Output], Output]
     observer: KafkaObserver
 
-    def instead(self, record: SourceRecord, output: Output) -> Output | None:
+    def replace(self, release: Release, output: Output) -> Output | None:
         """A dead letter for a result; for a dead letter one without its value, then without the headers it carries.
 
-        None when nothing is left that could be omitted.
+        It takes the place of ``output`` in the outcome of ``release``. None when nothing is left that could be omitted.
         """
         self.observer.produce_refused(output.topic, "MSG_SIZE_TOO_LARGE")
-        if output.topic != self.dead_letter_topic:
-            return self.make(record, output)
-        return without_value(output) or without_carried_headers(output)
+        is_result = output.topic != self.dead_letter_topic
+        smaller = (
+            self.make(release.record, output) if is_result else without_value(output) or without_carried_headers(output)
+        )
+        if smaller is not None:
+            outputs = release.outcome.outputs
+            release.outcome = Outcome("done", tuple(smaller if each is output else each for each in outputs))
+        return smaller

@@ -41,7 +41,7 @@ def numbers(values: list[bytes]) -> list[int]:
 def test_whatever_order_records_finish_in_their_results_come_once_and_in_order(
     cluster: Cluster, new_topic: Callable[..., str], start: Callable[..., Worker], group: str
 ) -> None:
-    """TransactionalPublisher of some records each, in partition order, with the offsets; a drain leaves nothing."""
+    """Transactions of some records each, in partition order, with the offsets; a drain leaves nothing."""
     topic, output = new_topic("in"), new_topic("out")
     cluster.send(topic, 1000, 4)
     worker = start(topic, output, group, CLASSIC, mode="exactly_once", transaction_records=64)

@@ -230,7 +230,7 @@ def test_a_release_thread_that_hangs_in_its_client_ends_the_worker(
     records = worker.wait(50)
     release = threading.Event()
 
-    def hang() -> list[Any]:
+    def hang(**_: bool) -> list[Any]:
         release.wait(60)
         return []
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from consumer.delivery.ledger import Ledger, Order, Release
-from consumer.events import Partition
+from consumer.events import Outcome, Output, Partition, SourceRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,13 +22,26 @@ KEYS: tuple[bytes | None, ...] = (None, b"a", b"b")
 SELDOM = st.sampled_from((False,) * 7 + (True,))  # or hardly anything would ever be in flight
 
 
+def record_at(offset: int, *, partition: Partition = P, epoch: int = 1, key: bytes | None = None) -> SourceRecord:
+    return SourceRecord(partition.topic, partition.number, offset, epoch, key, None, (), None, 0.0)
+
+
+def outcome(text: str) -> Outcome:
+    return Outcome("done", (Output("out", None, text.encode()),))
+
+
+def release_of(record: SourceRecord) -> Release:
+    """With an outcome of its own."""
+    return Release(Partition.of(record), record, outcome(f"{record.offset}"))
+
+
 @dataclass
 class Seen:
     """One record of the model."""
 
     offset: int
     key: bytes | None
-    state: Literal["open", "finished", "released", "durable"] = "open"
+    state: Literal["open", "processed", "released", "durable"] = "open"
 
 
 @dataclass
@@ -61,7 +74,7 @@ class Epoch:
                 before = [r for r in before if record.key is not None and r.key == record.key]
             elif order == "none":
                 before = []
-            if record.state == "finished" and all(r.state in ("released", "durable") or r in found for r in before):
+            if record.state == "processed" and all(r.state in ("released", "durable") or r in found for r in before):
                 found.append(record)
         return found
 
@@ -78,7 +91,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize(order=st.sampled_from(("partition", "key", "none")))
     def choose(self, order: Order) -> None:
         self.order = order
-        self.ledger: Ledger[str] = Ledger(order)
+        self.ledger = Ledger(order)
         self.assign(P, None)
         self.assign(Q, 10)
 
@@ -110,16 +123,17 @@ class LedgerMachine(RuleBasedStateMachine):
             offset = max(start, epoch.end or 0) + gap
             epoch.records.append(Seen(offset, key))
             epoch.end = None
-            assert self.ledger.deliver(partition, epoch.number, offset, key)
+            self.ledger.deliver(record_at(offset, partition=partition, epoch=epoch.number, key=key))
 
     @precondition(lambda self: self.records("open"))
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
         partition, epoch, record = data.draw(st.sampled_from(self.records("open")))
-        record.state = "finished"
-        released = self.ledger.processed(partition, epoch.number, record.offset, f"{record.offset}")
+        record.state = "processed"
+        done = self.release(partition, epoch, record)
+        released = self.ledger.processed(done.record, done.outcome)
         expected = epoch.releasable(self.order)
-        assert released == tuple(Release(partition, epoch.number, r.offset, f"{r.offset}") for r in expected)
+        assert released == tuple(self.release(partition, epoch, each) for each in expected)
         for waiting in expected:
             waiting.state = "released"
 
@@ -128,7 +142,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def durable(self, data: st.DataObject) -> None:
         partition, epoch, record = data.draw(st.sampled_from(self.records("released")))
         record.state = "durable"
-        self.ledger.durable(partition, epoch.number, record.offset)
+        assert self.ledger.durable(self.release(partition, epoch, record))
 
     @precondition(lambda self: self.epochs)
     @rule(data=st.data(), beyond=st.integers(-3, 3))
@@ -157,10 +171,13 @@ class LedgerMachine(RuleBasedStateMachine):
         """A completion of an epoch that is gone changes nothing."""
         stale = self.ledger.stale
         partition, epoch, offset = data.draw(st.sampled_from(self.past))
-        assert self.ledger.processed(partition, epoch, offset, "late") == ()
-        self.ledger.durable(partition, epoch, offset)
+        late = record_at(offset, partition=partition, epoch=epoch)
+        assert self.ledger.processed(late, outcome("late")) == ()
+        assert not self.ledger.durable(release_of(late))
         assert self.ledger.stale == stale + 2
-        assert not self.ledger.deliver(partition, epoch, offset + 1000, None)
+        in_flight = self.ledger.in_flight
+        self.ledger.deliver(record_at(offset + 1000, partition=partition, epoch=epoch))
+        assert self.ledger.in_flight == in_flight
         self.ledger.reached_end(partition, epoch, offset + 1000)
 
     @rule()
@@ -169,7 +186,8 @@ class LedgerMachine(RuleBasedStateMachine):
         expected = {}
         for partition, epoch in self.epochs.items():
             if epoch.high is not None and (epoch.committed is None or epoch.high > epoch.committed):
-                expected[partition] = epoch.committed = epoch.high
+                epoch.committed = epoch.high
+                expected[partition] = (epoch.number, epoch.high)
         assert self.ledger.committable() == expected
         assert self.ledger.committable() == {}
 
@@ -186,6 +204,9 @@ class LedgerMachine(RuleBasedStateMachine):
             assert self.ledger.in_flight_of(partition) == len(open_records)
             assert self.ledger.epoch(partition) == (epoch.number if epoch else None)
         assert self.ledger.in_flight == sum(self.ledger.in_flight_of(p) for p in PARTITIONS)
+
+    def release(self, partition: Partition, epoch: Epoch, record: Seen) -> Release:
+        return release_of(record_at(record.offset, partition=partition, epoch=epoch.number, key=record.key))
 
     def forget(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
@@ -207,40 +228,41 @@ def test_after_every_step_of_any_order_the_commit_is_the_durable_prefix(
     gaps: list[int], order: Order, data: st.DataObject
 ) -> None:
     """Records of one key finish in one order and become durable in another."""
-    ledger: Ledger[int] = Ledger(order)
+    ledger = Ledger(order)
     ledger.assign(P, 1)
     offsets = [sum(gaps[: n + 1]) for n in range(len(gaps))]
     for offset in offsets:
-        ledger.deliver(P, 1, offset, b"k")
-    released: list[int] = []
+        ledger.deliver(record_at(offset, key=b"k"))
+    releases: list[Release] = []
     for offset in data.draw(st.permutations(offsets)):
-        released += [release.offset for release in ledger.processed(P, 1, offset, offset)]
+        releases += ledger.processed(record_at(offset, key=b"k"), outcome("done"))
+    released = [release.record.offset for release in releases]
     assert sorted(released) == offsets
     assert order == "none" or released == offsets
     committed = None
     durable: set[int] = set()
     for offset in data.draw(st.permutations(offsets)):
-        ledger.durable(P, 1, offset)
+        ledger.durable(releases[released.index(offset)])
         durable.add(offset)
         prefix = [o for n, o in enumerate(offsets) if durable.issuperset(offsets[: n + 1])]
         before, committed = committed, prefix[-1] + 1 if prefix else None
-        assert ledger.committable() == ({} if committed == before else {P: committed})
+        assert ledger.committable() == ({} if committed == before else {P: (1, committed)})
     assert committed == offsets[-1] + 1
     assert ledger.in_flight == 0
 
 
 def test_an_offset_that_goes_back_needs_a_new_epoch() -> None:
     """A position that moved back within an epoch is refused: what was committed could no longer be trusted."""
-    ledger: Ledger[str] = Ledger("key")
+    ledger = Ledger("key")
     ledger.assign(P, 1)
-    ledger.deliver(P, 1, 5, None)
+    ledger.deliver(record_at(5))
     with pytest.raises(ValueError, match="Offset 5 of reviews-0 follows 5"):
-        ledger.deliver(P, 1, 5, None)
+        ledger.deliver(record_at(5))
 
 
 def test_an_epoch_is_never_used_twice() -> None:
-    """Late completions could not be told from current ones."""
-    ledger: Ledger[str] = Ledger("key")
+    """Late completions would look like current ones."""
+    ledger = Ledger("key")
     ledger.assign(P, 3)
     with pytest.raises(ValueError, match="Epoch 3 of reviews-0 is not newer than 3"):
         ledger.assign(P, 3)
@@ -248,20 +270,20 @@ def test_an_epoch_is_never_used_twice() -> None:
 
 def test_what_was_not_released_cannot_be_durable() -> None:
     """Committing before producing is a fault that shows at once."""
-    ledger: Ledger[str] = Ledger("partition")
+    ledger = Ledger("partition")
     ledger.assign(P, 1)
-    ledger.deliver(P, 1, 0, None)
-    ledger.deliver(P, 1, 1, None)
-    ledger.processed(P, 1, 1, "held behind 0")
+    ledger.deliver(record_at(0))
+    ledger.deliver(record_at(1))
+    ledger.processed(record_at(1), outcome("held behind 0"))
     with pytest.raises(ValueError, match=r"Offset 1 of reviews-0 .* was not released"):
-        ledger.durable(P, 1, 1)
+        ledger.durable(release_of(record_at(1)))
 
 
 def test_a_second_completion_of_a_record_is_ignored() -> None:
     """Processed twice is published once."""
-    ledger: Ledger[str] = Ledger("none")
+    ledger = Ledger("none")
     ledger.assign(P, 1)
-    ledger.deliver(P, 1, 0, None)
-    assert len(ledger.processed(P, 1, 0, "once")) == 1
-    assert ledger.processed(P, 1, 0, "twice") == ()
+    ledger.deliver(record_at(0))
+    assert len(ledger.processed(record_at(0), outcome("once"))) == 1
+    assert ledger.processed(record_at(0), outcome("twice")) == ()
     assert ledger.stale == 1

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from structlog.testing import capture_logs
 
 from consumer.config.tree import DeliveryConfig
 from consumer.delivery.dead_letter_rate import TRIAL_EVENTS
-from consumer.events import Outcome, Output, SourceRecord
+from consumer.delivery.ledger import Release
+from consumer.events import Outcome, Output, Partition, SourceRecord
+from consumer.kafka.publish.producers import Oversize
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 
 if TYPE_CHECKING:
@@ -59,9 +63,22 @@ class World:
         for _ in range(times):
             self.gate.ended(self.record(), outcome)
 
-    def too_large(self, record: SourceRecord) -> None:
-        made = self.gate.noting(lambda _, output: output)(record, GOOD.outputs[0])
-        assert made is GOOD.outputs[0]
+    def publish(self, release: Release) -> None:
+        self.gate.ended(release.record, release.outcome)
+
+
+def release(record: SourceRecord, outcome: Outcome) -> Release:
+    return Release(Partition.of(record), record, outcome)
+
+
+def too_large(release: Release) -> Release:
+    """What a publisher makes of it when its topic refuses the first result for its size."""
+    observer: Any = Mock()
+    output = next(each for each in release.outcome.outputs if each.topic != "reviews.dead")
+    Oversize("reviews.dead", lambda _, refused: replace(refused, topic="reviews.dead"), observer).replace(
+        release, output
+    )
+    return release
 
 
 @pytest.fixture
@@ -95,34 +112,29 @@ def test_null_values_are_neither_good_nor_bad(world: World) -> None:
 
 
 def test_a_result_that_no_topic_takes_makes_its_event_dead(world: World) -> None:
-    """Its outcome says result, what was written is a dead letter; it counts once, and no other event for it."""
+    """Its outcome was a result, what is published is a dead letter; it counts once, and no other event for it."""
     for _ in range(3):
-        record = world.record()
-        world.too_large(record)
-        world.too_large(record)
-        world.gate.ended(record, GOOD)
+        both = Outcome("done", (*GOOD.outputs, replace(GOOD.outputs[0])))
+        world.publish(too_large(too_large(release(world.record(), both))))
         assert world.intake.told == []
     world.end(GOOD)
     for _ in range(4):
-        record = world.record()
-        world.too_large(record)
-        world.gate.ended(record, PARTIAL)
+        world.publish(too_large(release(world.record(), PARTIAL)))
     assert world.intake.told == PAUSED
 
 
 def test_a_result_too_large_of_an_assignment_that_ended_is_forgotten(world: World) -> None:
     """Its record is read again, and then it may fit; late news of the old assignment change nothing."""
-    old, new = world.record(), world.record(epoch=2)
-    again = SourceRecord("reviews.raw", 0, old.offset, 2, None, b"{", (), None, world.now)
+    old, new = release(world.record(), GOOD), release(world.record(epoch=2), GOOD)
+    again = SourceRecord("reviews.raw", 0, old.record.offset, 2, None, b"{", (), None, world.now)
     world.end(DEAD, 3)
-    world.too_large(old)
-    world.gate.ended(again, GOOD)
+    too_large(old)
+    world.publish(release(again, GOOD))
     world.end(DEAD, 3)
-    world.too_large(new)
-    world.too_large(old)
-    world.gate.ended(again, GOOD)
+    too_large(new)
+    world.publish(release(again, GOOD))
     world.end(DEAD, 2)
-    world.gate.ended(new, GOOD)
+    world.publish(new)
     assert world.intake.told == []
     world.end(DEAD)
     assert world.intake.told == PAUSED

@@ -1,4 +1,4 @@
-"""The outbox against a producer that a test steers: it batches, and can refuse batches for their size."""
+"""The publisher against a producer that a test steers: it batches, and can refuse batches for their size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.commands import Processed
 from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.delivery.ledger import Release
 from consumer.events import Outcome, Output, Partition, SourceRecord
@@ -32,14 +31,14 @@ class Producer:
         self.log: list[tuple[str, bytes | None]] = []
         self.attempts = 0
         self.batch_bytes = 1 << 30
-        self.room = 1 << 30
+        self.capacity = 1 << 30
         self.refuse: dict[str, int] = {}
         self.client_bytes = 1 << 30
         self.header_bytes = 1 << 30
         self.headers: list[dict[str, bytes | None]] = []
 
     def produce(self, topic: str, **record: Any) -> None:
-        if len(self.queue) >= self.room:
+        if len(self.queue) >= self.capacity:
             raise BufferError
         headers = sum(len(name) + len(value or b"") for name, value in record["headers"])
         if len(record["value"] or b"") > self.client_bytes or headers > self.header_bytes:
@@ -86,12 +85,12 @@ class Hooks:
 
 
 class Bench:
-    """An outbox with its surroundings."""
+    """A publisher with its surroundings."""
 
     def __init__(self) -> None:
         self.producer = Producer()
         self.now = 0.0
-        self.way = True
+        self.answered = True
         """Whether brokers answer this producer."""
         self.asked = 0
         self.brokers = True
@@ -101,13 +100,16 @@ class Bench:
         self.fatal: list[BaseException] = []
         self.hooks: Any = Hooks()
         self.durable: list[int] = []
-        self.outbox = AtLeastOncePublisher(
-            self.producer,
+        self.published: list[tuple[str, bytes | None]] = []
+        """Outputs that the publisher returned as durable."""
+        producer: Any = self.producer
+        self.publisher = AtLeastOncePublisher(
+            producer,
             PartitionCounts(lambda topic, _: self.partitions.get(topic, 0), lambda: self.now),
             Oversize(
                 "dead", lambda record, _: Output("dead", record.key, record.value, (), record.partition), self.hooks
             ),
-            lambda release: release.epoch not in self.revoked,
+            lambda _: None if 1 in self.revoked else 1,
             self.hooks,
             self.fatal.append,
             StuckClientDetector(self.ask, lambda: self.brokers, lambda: self.now),
@@ -116,17 +118,19 @@ class Bench:
 
     def ask(self) -> None:
         self.asked += 1
-        if not self.way:
+        if not self.answered:
             raise KafkaException(KafkaError(KafkaError._TRANSPORT))
 
     def send(self, offset: int, *outputs: Output, epoch: int = 1, original: bytes = b"in") -> None:
         record = SourceRecord("in", 3, offset, epoch, b"key", original, (), None, 0.0)
         outcome = Outcome("done", outputs) if outputs else Outcome("dropped")
-        self.outbox.send(Release(IN, epoch, offset, Processed(record, outcome)))
+        self.publisher.send(Release(IN, record, outcome))
 
     def run_once(self, times: int = 1) -> None:
         for _ in range(times):
-            self.durable += [release.offset for release in self.outbox.run_once()]
+            for release in self.publisher.run_once():
+                self.durable.append(release.record.offset)
+                self.published += [(output.topic, output.value) for output in release.outcome.outputs]
 
     def run(self, seconds: float) -> None:
         for _ in range(int(seconds / 0.25)):
@@ -200,6 +204,7 @@ def test_of_a_refused_batch_only_what_is_too_large_by_itself_becomes_a_dead_lett
     assert sorted(bench.durable) == list(range(len(sizes)))
     assert sorted(len(value or b"") for value in bench.producer.values("out")) == sorted(s for s in sizes if s <= limit)
     assert len(bench.producer.values("dead")) == sum(size > limit for size in sizes)
+    assert sorted(bench.published) == sorted(bench.producer.log)
 
 
 def test_probing_a_refused_batch_stays_cheap(bench: Bench) -> None:
@@ -207,11 +212,11 @@ def test_probing_a_refused_batch_stays_cheap(bench: Bench) -> None:
     bench.producer.batch_bytes = 50_000
     for offset in range(1000):
         bench.send(offset, out(b"x" * (60_000 if offset == 700 else 10)))
-    turns = 0
+    rounds = 0
     while len(bench.durable) < 1000:
         bench.run_once()
-        turns += 1
-    assert turns < 60
+        rounds += 1
+    assert rounds < 60
     assert bench.producer.attempts < 6000
 
 
@@ -223,6 +228,7 @@ def test_a_record_larger_than_the_client_allows_is_a_dead_letter_at_once(bench: 
     bench.run_once(2)
     assert bench.durable == [1, 0]
     assert bench.producer.values("dead") == [b"in"]
+    assert bench.published == [("out", b"x" * 5), ("dead", b"in")]
     assert bench.hooks.refused == [("out", "MSG_SIZE_TOO_LARGE")]
 
 
@@ -233,6 +239,7 @@ def test_a_dead_letter_too_large_goes_without_its_value(bench: Bench) -> None:
     bench.run_once(2)
     assert bench.durable == [0]
     assert bench.producer.values("dead") == [None]
+    assert bench.published == [("dead", None)]
 
 
 def test_a_dead_letter_whose_headers_are_too_large_goes_without_them(bench: Bench) -> None:
@@ -243,7 +250,7 @@ def test_a_dead_letter_whose_headers_are_too_large_goes_without_them(bench: Benc
     bench.run_once(3)
     assert sorted(bench.durable) == [0, 1]
     assert bench.hooks.refused == [("dead", "MSG_SIZE_TOO_LARGE")] * 2
-    assert bench.outbox.blocked == ()
+    assert bench.publisher.blocked == ()
     assert sorted(bench.producer.values("dead"), key=bool) == [None, b"in"]
     whole, cut = sorted(bench.producer.headers, key=lambda headers: "trace" not in headers)
     assert whole["trace"] == b"t"
@@ -256,7 +263,7 @@ def test_a_dead_letter_too_large_without_value_and_headers_waits(bench: Bench) -
     bench.producer.header_bytes = 10
     bench.send(0, dead_letter((("trace", b"t"),)))
     bench.run(30.0)
-    assert list(bench.outbox.blocked) == ["dead"]
+    assert list(bench.publisher.blocked) == ["dead"]
     assert bench.durable == []
     bench.producer.header_bytes = 1000
     bench.run(10.0)
@@ -264,11 +271,11 @@ def test_a_dead_letter_too_large_without_value_and_headers_waits(bench: Bench) -
 
 
 def test_a_record_larger_than_the_queue_is_not_waited_for(bench: Bench) -> None:
-    """A queue that is empty and has no room never will: the record becomes a dead letter, as far as one fits."""
-    bench.producer.room = 0
+    """A queue that is empty and takes nothing never will: the record becomes a dead letter, as far as one fits."""
+    bench.producer.capacity = 0
     bench.send(0, out())
     bench.run_once()
-    bench.producer.room = 10
+    bench.producer.capacity = 10
     bench.run_once()
     assert bench.durable == [0]
     assert bench.producer.values("dead") == [b"in"]
@@ -276,7 +283,7 @@ def test_a_record_larger_than_the_queue_is_not_waited_for(bench: Bench) -> None:
 
 def test_a_full_queue_is_waited_out_in_order(bench: Bench) -> None:
     """Nothing is lost, doubled or reordered."""
-    bench.producer.room = 7
+    bench.producer.capacity = 7
     for offset in range(50):
         bench.send(offset, out(b"%d" % offset))
     bench.run_once(8)
@@ -290,17 +297,17 @@ def test_a_topic_that_refuses_sees_single_probes_and_then_everything_in_order(be
     for offset in range(300):
         bench.send(offset, out(b"%d" % offset))
     bench.run_once()
-    assert list(bench.outbox.blocked) == []
+    assert list(bench.publisher.blocked) == []
     bench.send(300, out(b"300"))
     bench.run(120.0)
-    assert list(bench.outbox.blocked) == ["out"]
+    assert list(bench.publisher.blocked) == ["out"]
     assert 300 + 12 <= bench.producer.attempts <= 300 + 20
     assert bench.durable == []
     bench.producer.refuse = {}
     bench.run(10.0)
     assert bench.durable == list(range(301))
     assert bench.producer.values("out") == [b"%d" % offset for offset in range(301)]
-    assert list(bench.outbox.blocked) == []
+    assert list(bench.publisher.blocked) == []
 
 
 def test_other_topics_go_on_while_one_refuses(bench: Bench) -> None:
@@ -317,7 +324,7 @@ def test_a_missing_topic_is_waited_for(bench: Bench) -> None:
     bench.send(0, out(topic="later"))
     bench.run(30.0)
     assert bench.producer.attempts == 0
-    assert list(bench.outbox.blocked) == ["later"]
+    assert list(bench.publisher.blocked) == ["later"]
     bench.partitions["later"] = 1
     bench.run(10.0)
     assert bench.durable == [0]
@@ -328,17 +335,17 @@ def test_what_is_revoked_while_it_waits_is_not_produced(bench: Bench) -> None:
     bench.producer.refuse = {"out": KafkaError.TOPIC_AUTHORIZATION_FAILED}
     bench.send(0, out())
     bench.run(5.0)
-    assert list(bench.outbox.blocked) == ["out"]
+    assert list(bench.publisher.blocked) == ["out"]
     attempts = bench.producer.attempts
     bench.revoked.add(1)
     bench.producer.refuse = {}
     bench.run(10.0)
     assert bench.producer.attempts == attempts
-    assert list(bench.outbox.blocked) == []
+    assert list(bench.publisher.blocked) == []
     assert bench.durable == []
 
 
-def test_a_fatal_error_is_told_and_the_output_is_kept(bench: Bench) -> None:
+def test_a_fatal_error_is_reported_and_the_output_is_kept(bench: Bench) -> None:
     """The worker must end; nothing it holds is reported durable."""
 
     def produce(topic: str, **record: Any) -> None:  # noqa: ARG001
@@ -348,24 +355,24 @@ def test_a_fatal_error_is_told_and_the_output_is_kept(bench: Bench) -> None:
     bench.send(0, out())
     bench.run_once()
     assert "_FENCED" in str(bench.fatal[0])
-    assert bench.outbox.flush(0.0) == 1
+    assert bench.publisher.flush(0.0) == 1
     assert bench.durable == []
 
 
 @pytest.mark.parametrize(
-    ("way", "brokers", "ends"),
+    ("answered", "brokers", "ends"),
     [
-        pytest.param(False, True, True, id="lost its way"),
+        pytest.param(False, True, True, id="stuck client"),
         pytest.param(False, False, False, id="brokers are away"),
         pytest.param(True, True, False, id="brokers are slow"),
     ],
 )
 def test_a_producer_without_answers_is_given_up_only_where_others_get_some(
-    way: bool, brokers: bool, ends: bool, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    answered: bool, brokers: bool, ends: bool, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its records may be there or not; what is not committed is read again."""
     monkeypatch.setattr(bench.producer, "poll", lambda _: 0)
-    bench.way, bench.brokers = way, brokers
+    bench.answered, bench.brokers = answered, brokers
     bench.send(0, Output("out", b"k", b"v"))
 
     def wait() -> None:
@@ -382,7 +389,7 @@ def test_a_producer_without_answers_is_given_up_only_where_others_get_some(
 
 
 def test_a_producer_that_gets_reports_is_not_asked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when something is always under way."""
+    """Also when something is always in flight."""
     report = bench.producer.poll
     for offset in range(60):
         monkeypatch.setattr(bench.producer, "poll", report if offset % 2 else lambda _: 0)

@@ -1,4 +1,4 @@
-"""TransactionalPublisher against a producer that keeps what was committed, and fails where a test says so."""
+"""TransactionalPublisher against a producer that keeps what was committed, and fails where a test wants it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.delivery.commands import Processed
+from consumer.config.tree import DeliveryConfig
 from consumer.delivery.ledger import Release
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.watchdog import STALLED_SECONDS, StuckClientDetector
 from consumer.kafka.publish import exactly_once as transactions
-from consumer.kafka.publish.exactly_once import BLOCKED_FAILURES, LOST_SECONDS, TransactionalPublisher
+from consumer.kafka.publish.exactly_once import TransactionalPublisher
 from consumer.kafka.publish.producers import Oversize, PartitionCounts
+from consumer.kafka.publish.transaction import LOST_SECONDS
+from consumer.kafka.publish.transaction_failures import BLOCKED_FAILURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,6 +56,11 @@ class Producer:
         self._sent: dict[Partition, int] = {}
         self._queue: list[dict[str, Any]] = []
         self._landed = False
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a commit was begun whose answer is not there yet."""
+        return self._open is not None and self.calls[-1] == "commit"
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
@@ -127,21 +134,21 @@ class Producer:
 
 
 class Group:
-    """What the poll thread knows; remembers in which order it was asked."""
+    """What the poll thread knows; remembers the order in which that was read."""
 
     def __init__(self) -> None:
         self.assigned = {P: 1, Q: 2}
         self.known: object = metadata(1)
-        self.asked: list[str] = []
+        self.read: list[str] = []
 
     @property
     def epochs(self) -> dict[Partition, int]:
-        self.asked.append("epochs")
+        self.read.append("epochs")
         return dict(self.assigned)
 
     @property
     def group_metadata(self) -> object:
-        self.asked.append("metadata")
+        self.read.append("metadata")
         return self.known
 
 
@@ -168,29 +175,34 @@ TIMEOUT = 15.0
 class Bench:
     """TransactionalPublisher with their surroundings, and a clock."""
 
-    def __init__(self, records: int = 10) -> None:
+    def __init__(self, records: int = 10, *, initialised: bool = True) -> None:
         self.now = 0.0
         self.producer = Producer()
         self.group = Group()
         self.seen: Any = Seen()
         self.topics = {"in": 4, "out": 4, "dead": 4}
         self.durable: list[tuple[Partition, int]] = []
+        self.published: list[tuple[str, bytes | None]] = []
+        """Outputs that the publisher returned as durable."""
         self.replaced = 0
         self.brokers = False
         """Whether they answer a new client."""
+        group: Any = self.group
+        this: Any = self
         self.transactions = TransactionalPublisher(
-            self,
+            this,
             PartitionCounts(lambda topic, _: self.topics.get(topic, 0), lambda: self.now),
             Oversize("dead", lambda record, _: Output("dead", record.key, b"%d" % record.offset), self.seen),
-            self.group,
+            group,
             self.seen,
             StuckClientDetector(None, lambda: self.brokers, lambda: self.now),
-            0.1,
-            records,
-            TIMEOUT,
+            DeliveryConfig(
+                transaction_interval_ms=100, transaction_records=records, transaction_timeout_ms=int(TIMEOUT * 1000)
+            ),
             lambda: self.now,
         )
-        self.run_once()
+        if initialised:
+            self.run_once()
 
     @property
     def current(self) -> Producer:
@@ -210,10 +222,12 @@ class Bench:
         epoch = {P: 1, Q: 2}[partition] if epoch is None else epoch
         record = SourceRecord(partition.topic, partition.number, offset, epoch, b"k", b"v", (), None, 0.0)
         output = Output("out", b"k", value or b"%d-%d" % (partition.number, offset))
-        self.transactions.send(Release(partition, epoch, offset, Processed(record, Outcome("done", (output,)))))
+        self.transactions.send(Release(partition, record, Outcome("done", (output,))))
 
-    def run_once(self) -> None:
-        self.durable += [(r.partition, r.offset) for r in self.transactions.run_once()]
+    def run_once(self, *, linger: bool = True) -> None:
+        for release in self.transactions.run_once(linger=linger):
+            self.durable.append((release.partition, release.record.offset))
+            self.published += [(output.topic, output.value) for output in release.outcome.outputs]
 
     def run(self, seconds: float = 1.0) -> None:
         for _ in range(int(seconds / 0.05)):
@@ -246,14 +260,13 @@ def test_results_and_offsets_leave_in_one_transaction(bench: Bench) -> None:
 
 
 def test_a_transaction_waits_for_company_no_longer_than_its_interval(bench: Bench) -> None:
-    """Nor at all when it is full, or when someone waits for it; ``idle_seconds`` says how long it does."""
+    """Nor at all when it is full, or when someone waits for it; ``idle_seconds`` is how long it does."""
     bench.send(0)
     assert bench.transactions.idle_seconds == pytest.approx(0.1)
     bench.now += 0.06
     bench.run_once()
     assert bench.producer.commits == []
-    bench.transactions.flush_soon()
-    bench.run_once()
+    bench.run_once(linger=False)
     assert bench.producer.commits == [{P: 1}]
     for offset in range(1, 24):
         bench.send(offset)
@@ -267,7 +280,7 @@ def test_a_transaction_waits_for_company_no_longer_than_its_interval(bench: Benc
 def test_a_dropped_record_is_committed_without_an_output(bench: Bench) -> None:
     """Its offset passes through a transaction like any other."""
     record = SourceRecord("in", 0, 0, 1, None, None, (), None, 0.0)
-    bench.transactions.send(Release(P, 1, 0, Processed(record, Outcome("dropped"))))
+    bench.transactions.send(Release(P, record, Outcome("dropped")))
     bench.run()
     assert bench.producer.commits == [{P: 1}]
     assert bench.producer.log == []
@@ -286,7 +299,7 @@ def test_after_an_abort_the_same_outcomes_are_produced_again(bench: Bench, where
 
 
 def test_what_a_topic_refuses_is_tried_again_and_pauses_consumption_meanwhile(bench: Bench) -> None:
-    """Blocked is said from the fourth time in a row, and taken back with the first success."""
+    """Blocked from the fourth time in a row, and no more after the first success."""
     bench.producer.refuse["out"] = KafkaError.TOPIC_AUTHORIZATION_FAILED
     bench.send(0)
     bench.run(0.3)
@@ -359,7 +372,7 @@ def test_offsets_are_never_sent_without_a_membership_that_fences_them(bench: Ben
 
 
 def test_group_metadata_in_an_unknown_form_ends_the_worker(bench: Bench) -> None:
-    """Without it nobody could tell whether commits are fenced."""
+    """Without it it would not be known whether commits are fenced."""
     bench.send(0)
     bench.group.known = b"CGMDv9:whatever"
     with pytest.raises(ClientFailed, match=r"constraints\.txt"):
@@ -371,9 +384,9 @@ def test_the_metadata_is_read_before_the_epochs(bench: Bench) -> None:
     """The other way round, a rebalance in between would give a newer generation the older partitions."""
     bench.send(0)
     bench.now += 1
-    bench.group.asked.clear()
+    bench.group.read.clear()
     bench.run_once()
-    assert bench.group.asked == ["epochs", "metadata", "epochs"]  # the first chooses what to produce
+    assert bench.group.read == ["epochs", "metadata", "epochs"]  # the first chooses what to produce
 
 
 def test_a_slow_commit_goes_on_and_nothing_is_produced_again(bench: Bench) -> None:
@@ -398,11 +411,10 @@ def test_a_commit_whose_outcome_is_unknown_ends_the_worker(bench: Bench) -> None
 
 
 @pytest.mark.parametrize("where", ["init", "begin", "produce", "offsets", "commit"])
-def test_a_fenced_producer_ends_the_worker(bench: Bench, where: str) -> None:
+def test_a_fenced_producer_ends_the_worker(where: str) -> None:
     """Wherever it learns of it."""
-    bench = Bench() if where != "init" else bench
+    bench = Bench(initialised=where != "init")
     bench.producer.failing[where] = [FENCED]
-    bench.transactions._step = bench.transactions._initialise if where == "init" else None
     bench.send(0)
     with pytest.raises(ClientFailed, match="_FENCED"):
         bench.run()
@@ -456,7 +468,7 @@ def test_a_transaction_that_the_brokers_ended_counts_as_fenced(bench: Bench) -> 
 
 
 def test_only_what_is_too_large_by_itself_becomes_a_dead_letter() -> None:
-    """The broker refuses whole batches, so halves are tried until one record stands alone; all others stay results."""
+    """The broker refuses whole batches, so halves are tried until one record is alone; all others stay results."""
     bench = Bench(records=64)
     bench.producer.batch_bytes = 100
     for offset in range(64):
@@ -464,6 +476,7 @@ def test_only_what_is_too_large_by_itself_becomes_a_dead_letter() -> None:
     bench.run(30)
     assert bench.values("dead") == [b"0", b"31", b"63"]
     assert bench.values() == [b"0-%d" % n for n in range(64) if n not in (0, 31, 63)]
+    assert bench.published == bench.producer.log
     assert bench.producer.offsets == {P: 64}
 
 
@@ -473,7 +486,7 @@ def test_a_record_larger_than_the_client_takes_is_replaced_at_once(bench: Bench)
     bench.send(0, value=b"x" * 101)
     bench.send(1)
     bench.run()
-    assert bench.producer.log == [("dead", b"0"), ("out", b"0-1")]
+    assert bench.producer.log == bench.published == [("dead", b"0"), ("out", b"0-1")]
     assert [how for how, _ in bench.seen.ended] == ["committed"]
 
 
@@ -586,7 +599,7 @@ def test_a_fatal_error_hidden_behind_another_is_found(bench: Bench) -> None:
         bench.run_once()
 
 
-def test_a_commit_that_takes_long_blocks_and_says_so(bench: Bench) -> None:
+def test_a_commit_that_takes_long_blocks(bench: Bench) -> None:
     """Consumption pauses meanwhile, and a revocation need not wait for it."""
     bench.send(0)
     bench.producer.failing["commit"] = [RETRIABLE] * 6
@@ -600,11 +613,11 @@ def test_a_commit_that_takes_long_blocks_and_says_so(bench: Bench) -> None:
 @pytest.mark.parametrize("where", ["init", "offsets", "abort"])
 @pytest.mark.parametrize("brokers", [True, False])
 def test_a_producer_that_finds_no_coordinator_is_replaced_only_where_brokers_answer_others(
-    where: str, brokers: bool, bench: Bench
+    where: str, brokers: bool
 ) -> None:
     """Nothing of its transaction was committed, so the next producer starts again with the same outcomes."""
+    bench = Bench(initialised=where != "init")
     bench.brokers = brokers
-    bench.transactions._step = bench.transactions._initialise if where == "init" else None
     silence = [RETRIABLE] * 100
     bench.producer.failing["offsets"] = [ABORTABLE] if where == "abort" else []
     bench.producer.failing[where] = silence
@@ -652,7 +665,7 @@ def never(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.E
 
 
 def test_a_producer_that_does_not_come_back_with_the_offsets_is_replaced(bench: Bench, never: threading.Event) -> None:
-    """When the brokers have ended its transaction; meanwhile the thread turns. What it does later changes nothing."""
+    """When the brokers have ended its transaction; the thread is not held up. What it does later changes nothing."""
     lost = bench.producer
     bench.send(0)
     bench.run(TIMEOUT + LOST_SECONDS)
@@ -750,7 +763,7 @@ def test_every_outcome_is_committed_exactly_once_with_its_offset(steps: list[Any
             bench.producer.failing[what[0]] += [what[1]] * count
         elif kind == "lose":
             # The new owner waits for an undecided commit (KIP-447), so the loss counts from behind it.
-            while bench.transactions._step == bench.transactions._commit:
+            while bench.producer.undecided:
                 bench.run(0.1)
             last_epoch += 1
             epochs[what] = last_epoch

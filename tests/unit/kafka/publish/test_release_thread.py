@@ -1,4 +1,4 @@
-"""The release thread, turned by hand, with a publisher that a test acknowledges."""
+"""The release thread, its rounds called one by one, with a publisher that a test acknowledges."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from consumer.delivery.commands import Assigned, Command, Delivered, Drain, EndReached, Lost, Processed, Revoke, Stop
+from consumer.delivery.ledger import Ledger
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.publish.release_thread import ReleaseThread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from consumer.delivery.ledger import Release
 
@@ -22,32 +23,31 @@ P, Q = Partition("in", 0), Partition("in", 1)
 
 
 class Publisher:
-    """Publishes at once what it is sent while it is told to."""
+    """Publishes at once what it is sent while it is ``working``."""
 
     def __init__(self) -> None:
-        self.sent: list[Release[Processed]] = []
+        self.sent: list[Release] = []
         self.working = True
         self.blocked: tuple[str, ...] = ()
 
         self.keeps_offsets = False
         self.kept: dict[Partition, tuple[int, int]] = {}
-        self.hastened = 0
+        self.hurried = 0
+        """Rounds in which it was not to linger."""
 
     @property
     def idle_seconds(self) -> float:
         return 0.0 if self.sent else 1.0
 
-    def send(self, release: Release[Processed]) -> None:
+    def send(self, release: Release) -> None:
         self.sent.append(release)
 
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
         self.kept |= offsets
         return {} if self.keeps_offsets else offsets
 
-    def flush_soon(self) -> None:
-        self.hastened += 1
-
-    def run_once(self) -> list[Release[Processed]]:
+    def run_once(self, *, linger: bool = True) -> list[Release]:
+        self.hurried += not linger
         durable = self.sent if self.working else []
         self.sent = [] if self.working else self.sent
         return durable
@@ -57,33 +57,30 @@ class Publisher:
 
 
 class Bench:
-    """A release thread and what it tells the poll thread."""
+    """A release thread and what it hands to the poll thread."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.commands: SimpleQueue[Command] = SimpleQueue()
         self.publisher = Publisher()
         self.commits: list[dict[Partition, tuple[int, int]]] = []
-        self.room: list[tuple[Partition, int, int]] = []
+        self.freed: list[tuple[Partition, int, int]] = []
         self.in_flight_seconds: list[float] = []
         self.pauses: list[str] = []
         self.counted: list[tuple[Any, ...]] = []
-        self.stands: Callable[[Release[Processed]], bool] = lambda _: True
         self.fatal: list[BaseException] = []
-
-        def publisher(stands: Callable[[Release[Processed]], bool]) -> Publisher:
-            self.stands = stands
-            return self.publisher
-
+        self.ledger = Ledger("key")
+        publisher: Any = self.publisher
+        this: Any = self  # the poll thread and the observer
         self.thread = ReleaseThread(
-            "key", self.commands, publisher, self, self, self.fatal.append, 1.0, lambda: self.now
+            self.ledger, self.commands, publisher, this, this, self.fatal.append, 1.0, lambda: self.now
         )
 
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
         self.commits.append(dict(offsets))
 
     def no_longer_in_flight(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
-        self.room += records
+        self.freed += records
         self.in_flight_seconds += seconds
 
     def pause(self, reason: str) -> None:
@@ -102,7 +99,7 @@ class Bench:
 
     def later(self, seconds: float = 1.0) -> None:
         self.now += seconds
-        self.commands.put(Lost({}))  # nothing, so that the turn need not wait for a command
+        self.commands.put(Lost({}))  # nothing, so that the round need not wait for a command
         self.thread.run_once()
 
 
@@ -120,16 +117,16 @@ def done(which: SourceRecord) -> Processed:
 
 
 def test_an_offset_is_committed_only_when_its_results_are_durable(bench: Bench) -> None:
-    """Processed is not enough; room is made at the same moment."""
+    """Processed is not enough; it is no longer in flight at the same moment."""
     bench.publisher.working = False
     bench.put(Assigned(P, 1, None), Delivered((record(0), record(1))), done(record(0)))
     bench.later()
     assert bench.commits == []
-    assert bench.room == []
+    assert bench.freed == []
     bench.publisher.working = True
     bench.later()
     assert bench.commits == [{P: (1, 1)}]
-    assert bench.room == [(P, 1, 4)]
+    assert bench.freed == [(P, 1, 4)]
 
 
 def test_offsets_are_handed_out_at_intervals(bench: Bench) -> None:
@@ -161,10 +158,10 @@ def test_a_revocation_ends_at_its_deadline(bench: Bench) -> None:
     bench.publisher.working = False
     bench.put(done(record(1)), Revoke({P: 1}, 10.0, reply))
     (waiting,) = bench.publisher.sent
-    assert bench.stands(waiting)
+    assert bench.ledger.epoch(P) == waiting.record.epoch
     bench.later(10.0)
     assert reply.get_nowait() == {P: 1}
-    assert not bench.stands(waiting)
+    assert bench.ledger.epoch(P) is None
     bench.publisher.working = True
     bench.put(done(record(2)))
     bench.later()
@@ -181,7 +178,7 @@ def test_lost_partitions_are_never_committed(bench: Bench) -> None:
 
 
 def test_the_loss_of_an_older_epoch_does_not_touch_the_current_one(bench: Bench) -> None:
-    """The partition came back before the loss was told."""
+    """The partition came back before the loss was known."""
     bench.put(Assigned(P, 1, None), Assigned(P, 2, None), Delivered((record(0, epoch=2),)), Lost({P: 1}))
     bench.put(done(record(0, epoch=2)))
     bench.later()
@@ -189,7 +186,7 @@ def test_the_loss_of_an_older_epoch_does_not_touch_the_current_one(bench: Bench)
 
 
 def test_a_drain_is_answered_when_nothing_is_in_flight_and_offsets_are_out(bench: Bench) -> None:
-    """In this order: whoever is told may commit and leave."""
+    """In this order: whoever gets the answer may commit and leave."""
     reply: SimpleQueue[bool] = SimpleQueue()
     bench.put(Assigned(P, 1, None), Delivered((record(0),)), Drain(reply))
     assert reply.empty()
@@ -199,7 +196,7 @@ def test_a_drain_is_answered_when_nothing_is_in_flight_and_offsets_are_out(bench
 
 
 def test_the_end_of_an_idle_partition_is_committed(bench: Bench) -> None:
-    """Behind transaction markers no record will ever stand."""
+    """Behind transaction markers no record will ever follow."""
     bench.put(Assigned(P, 1, None), EndReached(P, 1, 12))
     bench.later()
     assert bench.commits == [{P: (1, 12)}]
@@ -228,19 +225,19 @@ def test_a_publisher_that_commits_by_itself_leaves_no_offset_to_the_consumer(ben
     assert bench.commits == []
 
 
-def test_a_revocation_and_a_drain_hasten_the_publisher(bench: Bench) -> None:
+def test_a_revocation_and_a_drain_leave_the_publisher_no_linger(bench: Bench) -> None:
     """Whoever waits for them should not wait for a transaction to fill."""
     bench.put(Assigned(P, 1, None), Delivered((record(0),)))
-    assert bench.publisher.hastened == 0
+    assert bench.publisher.hurried == 0
     bench.put(Revoke({P: 1}, 10.0, SimpleQueue()))
-    assert bench.publisher.hastened == 1
+    assert bench.publisher.hurried == 1
     bench.later(10.0)
-    before = bench.publisher.hastened
+    before = bench.publisher.hurried
     bench.put(Drain(SimpleQueue()))
-    assert bench.publisher.hastened > before
+    assert bench.publisher.hurried > before
 
 
-def test_how_long_records_were_in_flight_is_told(bench: Bench) -> None:
+def test_how_long_records_were_in_flight_is_reported(bench: Bench) -> None:
     """From the poll to the acknowledgement: revocations wait that long for others."""
     bench.put(Assigned(P, 1, None), Delivered((record(0),)))
     bench.now = 2.5
@@ -255,7 +252,7 @@ def test_a_revocation_does_not_wait_for_a_release_thread_that_failed(bench: Benc
     bench.put(Assigned(P, 1, None), Delivered((record(0),)), Revoke({P: 1}, 100.0, before))
     fatal = KafkaError(KafkaError._FENCED, "fenced", fatal=True)
 
-    def fail() -> list[Release[Processed]]:
+    def fail(*, linger: bool = True) -> list[Release]:  # noqa: ARG001
         raise SystemError("hidden") from KafkaException(fatal)
 
     bench.publisher.run_once = fail  # type: ignore[method-assign]
@@ -267,3 +264,16 @@ def test_a_revocation_does_not_wait_for_a_release_thread_that_failed(bench: Benc
     bench.thread.thread.join(20)
     (failed,) = bench.fatal
     assert isinstance(failed, ClientFailed)
+
+
+def test_what_is_reported_durable_is_what_was_published(bench: Bench) -> None:
+    """An output that was too large is another one by then; of an assignment that ended nothing is reported."""
+    published = Outcome("done", (Output("dead", None, b""),))
+    bench.publisher.working = False
+    bench.put(Assigned(P, 1, None), Assigned(Q, 2, None), Delivered((record(0), record(0, Q, 2))))
+    bench.put(done(record(0)), done(record(0, Q, 2)), Lost({Q: 2}))
+    for release in bench.publisher.sent:
+        release.outcome = published
+    bench.publisher.working = True
+    bench.later()
+    assert [each for each in bench.counted if each[0] == "durable"] == [("durable", record(0), published)]

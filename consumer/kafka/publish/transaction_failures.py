@@ -1,0 +1,128 @@
+"""What follows a failed call of a transactional producer: an abort, another try, another producer, or the end.
+
+Decided by the error and the step alone. Whatever can be mended ends in an abort or another try; what is unknown, or
+belongs to another producer by now, ends the worker, whose successor reads again what is not committed.
+
+Another producer takes over where the old one could not even abort, or gets no answer from the coordinator. Nothing of
+its transaction is committed: a commit that was begun never comes to this. So the transaction ends when the brokers
+ended it first, and also when they let no partition into it: then there is none that they could abort, and the client
+takes their answer for the end of its producer.
+
+The new producer has the same transactional id, and first produces the same outcomes and aborts them. An only broker
+that was killed may come back without the markers of a transaction that its coordinator takes for ended (seen on Kafka
+4.4, in the log's segments): readers would wait at it for ever, or see it committed with the id's next transaction. The
+marker of this abort should end it, in every partition that a number or a key chose; that was not run against a broker
+in that state.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+
+from consumer.kafka.clients.errors import ClientFailed
+from consumer.kafka.publish.transaction import WITHOUT_TRANSACTION, Refused, Step
+from consumer.resilience.backoff import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from consumer.kafka.clients.observer import KafkaObserver
+
+_log = structlog.stdlib.get_logger(__name__)
+
+COORDINATOR = "the transaction coordinator"
+
+BACKOFF = Backoff(first=0.1, limit=5.0, uniform=max)
+"""Without jitter: one producer asks its coordinator."""
+
+BLOCKED_FAILURES = 4
+"""Consumption pauses from this many failures in a row (0.7 s): fewer are a rebalance, or a leader moving."""
+
+_NOT_OURS = frozenset({KafkaError._FENCED, KafkaError.INVALID_TXN_STATE, KafkaError.INVALID_PRODUCER_ID_MAPPING})
+"""The transactional id is someone else's, or its transaction was ended by the brokers. Some brokers answer a producer
+whose transaction they gave up only INVALID_TXN_STATE, which the client takes for an error that an abort could mend."""
+
+_REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "UNKNOWN_MEMBER_ID"})
+"""What a transaction meets in the middle of a rebalance; the next one has the new generation."""
+
+
+def action_after(error: KafkaError, step: Step) -> Literal["abort", "retry", "replace"]:
+    """What follows ``error``, met at ``step``; for what a commit itself raises ``check_commit`` comes first.
+
+    An abort (the same outcomes are produced again in the next transaction), another try of the same step after a pause,
+    or another producer. Raises ClientFailed where the worker must end.
+    """
+    if _useless(error):
+        if step is Step.ABORT:
+            return "replace"
+        raise ClientFailed(
+            f"The transactional producer is of no use any more: {error.name()}: {error.str()}. The brokers abort what "
+            "it left open, and a successor reads again what it held."
+        )
+    if error.txn_requires_abort() and step not in (*WITHOUT_TRANSACTION, Step.ABORT):
+        return "abort"
+    if error.retriable() or error.txn_requires_abort():
+        return "retry"
+    raise ClientFailed(f"A transaction failed: {error.name()}: {error.str()}")
+
+
+def check_commit(failure: KafkaException) -> None:
+    """Returns where the same commit may go on.
+
+    Raises ``failure`` itself where nothing was committed, ClientFailed where that is not known: producing the outcomes
+    again could double them.
+    """
+    error = failure.args[0]
+    if error.retriable() and not error.txn_requires_abort():
+        return
+    if _useless(error):
+        raise failure
+    raise ClientFailed(f"The outcome of a commit is unknown: {error.name()}: {error.str()}") from None
+
+
+def _useless(error: KafkaError) -> bool:
+    return error.fatal() or error.code() in _NOT_OURS
+
+
+class Retries:
+    """The pause before the next try, which grows with the failures in a row, and what they were about."""
+
+    def __init__(self, observer: KafkaObserver, clock: Callable[[], float]) -> None:
+        self._observer = observer
+        self._clock = clock
+        self.failures = 0
+        """In a row."""
+        self.not_before = 0.0
+        """Monotonic seconds of the next try."""
+        self.cause = ""
+        """What the latest failure was about: a topic, the coordinator or the group."""
+
+    @property
+    def blocked(self) -> tuple[str, ...]:
+        """What keeps transactions from being committed: a topic, or the coordinator."""
+        return (self.cause,) if self.failures >= BLOCKED_FAILURES else ()
+
+    def wait(self, refused: Refused) -> None:
+        """Try again after a pause."""
+        delay = BACKOFF.pause(self.failures)
+        self.failures += 1
+        self.cause, error = refused
+        self.not_before = self._clock() + delay
+        self._observer.produce_refused(self.cause, error.name())
+        if self.blocked:
+            log = _log.error
+        else:
+            log = _log.info if error.name() in _REBALANCING else _log.warning
+        log(
+            "a transaction could not be committed: nothing is dropped, it is tried again, and consumption pauses until "
+            "it works",
+            cause=self.cause,
+            code=error.name(),
+            reason=error.str(),
+            retry_seconds=round(delay, 1),
+            fix="if it lasts, check that the topics exist, and that this client may write to them and use its "
+            "transactional id",
+        )

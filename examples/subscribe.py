@@ -1,0 +1,89 @@
+"""Results into a database, each exactly once, whatever arrives twice and whenever this program is killed.
+
+    python examples/subscribe.py localhost:9092 reviews.extracted facts.db
+
+Two rules make it so, and neither is particular to SQLite:
+
+- ``result_id`` is the key. It is the same whenever the same event is extracted with the same task: after a worker was
+  killed (at_least_once), after a replay of dead letters, after a producer that sent an event again. Writing a result is
+  an upsert, so a second one changes nothing.
+- The rows and the position in the topic are written in one transaction of the database, and the database's position is
+  where reading starts. Kafka's own committed offsets are not needed.
+
+``isolation.level`` makes no difference to workers in at_least_once; for exactly_once it is what hides aborted results.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+import time
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS facts (
+    result_id TEXT PRIMARY KEY, event_id TEXT, product_id TEXT, task TEXT, extractions TEXT, model_version TEXT);
+CREATE TABLE IF NOT EXISTS positions (topic TEXT, number INTEGER, next_offset INTEGER, PRIMARY KEY (topic, number));
+"""
+IDLE_SECONDS = 5.0
+
+
+def upsert(database: sqlite3.Connection, result: dict[str, Any]) -> None:
+    """One row a result. ``extractions`` are paths of facts: [[{"type", "span", "start", "end", "score"}, …], …]."""
+    database.execute(
+        "INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (result_id) DO NOTHING",
+        (
+            result["result_id"],
+            result["event_id"],
+            result["product_id"],
+            result["task"],
+            json.dumps(result["extractions"], ensure_ascii=False),
+            result["model"]["version"],
+        ),
+    )
+
+
+def main() -> int:
+    """Read until nothing came for ``IDLE_SECONDS``; a service would go on."""
+    bootstrap_servers, topic, path = sys.argv[1:4]
+    database = sqlite3.connect(path)
+    database.executescript(TABLES)
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": "example-subscriber",  # asked for by the client; offsets are the database's
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+        }
+    )
+    # Own positions need own partitions: several of these programs would divide them by configuration.
+    found = consumer.list_topics(topic, timeout=10).topics[topic]
+    if found.error is not None:
+        raise KafkaException(found.error)
+    known = dict(database.execute("SELECT number, next_offset FROM positions WHERE topic = ?", (topic,)).fetchall())
+    consumer.assign([TopicPartition(topic, number, known.get(number, 0)) for number in found.partitions])
+    read, last = 0, time.monotonic()
+    while time.monotonic() - last < IDLE_SECONDS:
+        messages = consumer.consume(500, timeout=0.5)
+        with database:  # one transaction: rows and positions, or neither
+            for message in messages:
+                if message.error() is not None:
+                    raise KafkaException(message.error())
+                if (value := message.value()) is not None:
+                    upsert(database, json.loads(value))
+                    read += 1
+                position = (topic, message.partition(), (message.offset() or 0) + 1)
+                database.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", position)
+        if messages:
+            last = time.monotonic()
+    rows = database.execute("SELECT count(*) FROM facts").fetchone()[0]
+    print(f"{read} results read, {rows} rows in {path}")
+    consumer.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

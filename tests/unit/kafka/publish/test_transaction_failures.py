@@ -1,0 +1,74 @@
+"""What follows each kind of error at each step; ``test_exactly_once`` shows that it comes to a good end."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from structlog.testing import capture_logs
+
+from consumer.kafka.clients.errors import ClientFailed
+from consumer.kafka.publish.transaction import WITHOUT_TRANSACTION, Refused, Step
+from consumer.kafka.publish.transaction_failures import BLOCKED_FAILURES, Retries, action_after, check_commit
+
+FENCED = KafkaError(KafkaError._FENCED, "fenced", fatal=True)
+ENDED = KafkaError(KafkaError.INVALID_TXN_STATE, "expired", txn_requires_abort=True)
+UNMAPPED = KafkaError(KafkaError.INVALID_PRODUCER_ID_MAPPING, "expired", txn_requires_abort=True)
+ABORTABLE = KafkaError(KafkaError.ILLEGAL_GENERATION, "rebalance", txn_requires_abort=True)
+RETRIABLE = KafkaError(KafkaError._TIMED_OUT, "slow", retriable=True)
+OTHER = KafkaError(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "denied")
+EVERY = list(Step)
+
+
+@pytest.mark.parametrize("step", EVERY)
+@pytest.mark.parametrize("error", [FENCED, ENDED, UNMAPPED])
+def test_a_producer_that_is_of_no_use_is_replaced_only_where_an_abort_failed(error: KafkaError, step: Step) -> None:
+    """Anywhere else its successor decides, which sees what was committed."""
+    if step is Step.ABORT:
+        assert action_after(error, step) == "replace"
+    else:
+        with pytest.raises(ClientFailed, match=f"of no use any more: {error.name()}"):
+            action_after(error, step)
+
+
+@pytest.mark.parametrize("step", EVERY)
+def test_what_an_abort_mends_is_aborted_where_a_transaction_is_open(step: Step) -> None:
+    """Without one, and in the abort itself, there is nothing to do but to try again."""
+    expected = "retry" if step in (*WITHOUT_TRANSACTION, Step.ABORT) else "abort"
+    assert action_after(ABORTABLE, step) == expected
+
+
+@pytest.mark.parametrize("step", EVERY)
+def test_what_can_be_tried_again_is(step: Step) -> None:
+    """At the same step; any other error ends the worker."""
+    assert action_after(RETRIABLE, step) == "retry"
+    with pytest.raises(ClientFailed, match="A transaction failed: TRANSACTIONAL_ID_AUTHORIZATION_FAILED"):
+        action_after(OTHER, step)
+
+
+@pytest.mark.parametrize("error", [ABORTABLE, OTHER])
+def test_a_commit_goes_on_or_its_outcome_is_unknown(error: KafkaError) -> None:
+    """Unless the producer is of no use: then nothing was committed."""
+    check_commit(KafkaException(RETRIABLE))
+    with pytest.raises(ClientFailed, match="outcome of a commit is unknown"):
+        check_commit(KafkaException(error))
+    with pytest.raises(KafkaException, match="_FENCED"):
+        check_commit(KafkaException(FENCED))
+
+
+def test_pauses_double_up_to_five_seconds_and_a_rebalance_is_no_warning() -> None:
+    """Blocked, and an error in the log, is what fails often in a row."""
+    observer: Any = Mock()
+    retries = Retries(observer, lambda: 10.0)
+    pauses = []
+    with capture_logs() as lines:
+        for error in [ABORTABLE, *[OTHER] * 7]:
+            retries.wait(Refused("out", error))
+            pauses.append(round(retries.not_before - 10.0, 3))
+            assert bool(retries.blocked) == (retries.failures >= BLOCKED_FAILURES)
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert [line["log_level"] for line in lines] == ["info", "warning", "warning", *["error"] * 5]
+    assert (lines[0]["cause"], lines[0]["code"], lines[0]["reason"]) == ("out", "ILLEGAL_GENERATION", "rebalance")
+    assert retries.blocked == ("out",)
