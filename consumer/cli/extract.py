@@ -20,8 +20,8 @@ import click
 
 from consumer.cli.model_source import chosen_task, model_options, opened
 from consumer.cli.progress import counter
-from consumer.codecs.fields import event_from_fields, parse_json, utf8
-from consumer.codecs.results import ModelUsed, Timing, result_fields
+from consumer.codecs.decoding import event_from_fields, parse_json, utf8
+from consumer.codecs.outputs import ModelUsed, Timing, result_fields
 from consumer.events import BadInput
 from consumer.exit_codes import EXIT_FAILED, EXIT_OK
 from consumer.extraction.reference import start_reference

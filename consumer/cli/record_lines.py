@@ -180,7 +180,7 @@ def counts(letter_filter: LetterFilter) -> str:
         for count, what in (
             (letter_filter.replayed, "replayed already"),
             (letter_filter.copies, "further copies"),
-            (letter_filter.strangers, "records that are no dead letters"),
+            (letter_filter.other_records, "records that are no dead letters"),
         )
         if count
     ]

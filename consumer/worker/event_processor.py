@@ -12,7 +12,7 @@ import structlog
 
 from consumer.batching.deadlines import event_deadline
 from consumer.codecs.decoding import decode
-from consumer.codecs.results import TASK, Timing, continue_trace, encode_json, result_fields, result_headers, result_id
+from consumer.codecs.outputs import TASK, Timing, continue_trace, encode_json, result_fields, result_headers, result_id
 from consumer.delivery.dead_letters import Failure, class_name, stack_trace
 from consumer.events import BadInput, Outcome, Output
 from consumer.serving.refused import WindowRefused
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from consumer.codecs.avro_codec import ParsedSchema
-    from consumer.codecs.results import Trace
-    from consumer.codecs.routing import Routes
+    from consumer.codecs.outputs import Routes, Trace
     from consumer.delivery.dead_letters import DeadLetters
     from consumer.events import ReviewEvent, SourceRecord, Stage
     from consumer.extraction.task import Task
@@ -160,7 +159,7 @@ class EventProcessor:
     async def _decode(
         self, record: SourceRecord
     ) -> tuple[ReviewEvent, tuple[Task, ...], tuple[tuple[str, BadInput], ...]]:
-        value_format = self._routes.value_format(record.topic)
+        value_format = self._routes.route(record.topic).format
         schemas = self._schemas if value_format == "avro" else None
         if schemas is not None and len(record.value or b"") <= self._max_value_bytes:
             await schemas.ensure(record.value or b"")

@@ -20,7 +20,7 @@ from confluent_kafka import KafkaException
 
 from consumer import __version__
 from consumer.batching.policy import LengthCut
-from consumer.codecs.routing import Routes
+from consumer.codecs.outputs import Routes
 from consumer.delivery.dead_letters import DeadLetters
 from consumer.events import Partition
 from consumer.exit_codes import EXIT_FAILED, EXIT_FENCED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
