@@ -1,4 +1,9 @@
-"""How much may be in flight: counters with caps. Pure; the clock is the caller's."""
+"""How many records may be in flight, and how long a rebalance waits for them. Pure; the clock is the caller's.
+
+A record is in flight from its delivery by the poll thread until every output is durable. ``InFlight`` counts such
+records and their bytes, caps intake, and is shared by the poll thread, which adds, and the release thread, which takes
+away. ``RevokeBudget`` learns from the times in flight how long a revocation is worth waiting.
+"""
 
 from __future__ import annotations
 
@@ -10,80 +15,107 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from consumer.events import Partition, SourceRecord
+    from consumer.events import Partition
 
 
-Verdict = Literal["admit", "stall", "pause", "resume"]
+Intake = Literal["admit", "stall", "pause", "resume"]
 
 STALL_SECONDS = 1.0
 """How long intake only waits before partitions are paused. Pausing throws the client's prefetch away and fetches it
 again, so short fullness is waited out; the wait is far below max.poll.interval.ms (300 s)."""
 
 
-class Admission:
-    """Records and bytes that are delivered and not yet durable. CallLimits gate intake only.
+class InFlight:
+    """Records and bytes that are delivered and not yet durable. Every method may be called from any thread.
 
-    ``admit``: take more. ``stall``: full, wait. ``pause``: full for longer than the stall allows; said until the low
-    mark is reached, then once ``resume``. A record larger than the cap is still admitted when there is room for a
-    first one, or it would never be read.
+    The caps gate intake only: a record larger than the cap is still admitted as the only one, or it would never be
+    read.
     """
 
-    def __init__(self, events: int, size: int, stall_seconds: float = STALL_SECONDS) -> None:
+    def __init__(self, events: int, size: int, budget: RevokeBudget) -> None:
         """Cap of ``events`` records and of ``size`` bytes; ValueError when either is below 1."""
         if events < 1 or size < 1:
             raise ValueError(
                 f"limits.in_flight_events ({events}) and limits.in_flight_bytes ({size}) must be at least 1."
             )
+        self._changed = threading.Condition()
         self._configured_events = events
         self._cap_bytes = size
         self._high_bytes, self._low_bytes = _marks(size)
-        self.limit(None)
-        self._stall_seconds = stall_seconds
+        self._budget = budget
+        self.stall_seconds = STALL_SECONDS
         self._of: dict[tuple[Partition, int], list[int]] = {}
         self._full_since: float | None = None
         self._paused = False
         self.events = 0
+        """Records in flight."""
         self.bytes = 0
+        """Bytes of them: keys, values and header values."""
+        self.limit(None)
 
     def limit(self, events: int | None) -> None:
         """Have at most ``events`` records in flight, for a trial; None: as many as configured, never more than that."""
-        self._cap_events = self._configured_events if events is None else min(events, self._configured_events)
-        self._high_events, self._low_events = _marks(self._cap_events)
+        with self._changed:
+            self._cap_events = self._configured_events if events is None else min(events, self._configured_events)
+            self._high_events, self._low_events = _marks(self._cap_events)
+            self._changed.notify()
 
-    def admit(self, partition: Partition, epoch: int, size: int) -> None:
-        """Count one delivered record of ``size`` bytes."""
-        tally = self._of.setdefault((partition, epoch), [0, 0])
-        tally[0] += 1
+    def admit(self, records: Iterable[tuple[Partition, int, int]]) -> None:
+        """These (partition, epoch, bytes) were delivered."""
+        with self._changed:
+            for partition, epoch, size in records:
+                self._add(self._of.setdefault((partition, epoch), [0, 0]), 1, size)
+
+    def durable(self, records: Iterable[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
+        """These (partition, epoch, bytes) are durable, and were in flight for ``seconds``.
+
+        Records whose assignment was forgotten are not counted again.
+        """
+        with self._changed:
+            for partition, epoch, size in records:
+                if tally := self._of.get((partition, epoch)):
+                    self._add(tally, -1, -size)
+            self._budget.observe(seconds)
+            self._changed.notify()
+
+    def forget(self, ended: Mapping[Partition, int]) -> bool:
+        """These assignments ended, and what they had in flight no longer counts. Whether that was nothing."""
+        with self._changed:
+            left = [self._of.pop(assignment, (0, 0)) for assignment in ended.items()]
+            events = sum(events for events, _ in left)
+            self.events -= events
+            self.bytes -= sum(size for _, size in left)
+            return events == 0
+
+    def intake(self, now: float) -> tuple[Intake, int]:
+        """What to do at ``now`` (monotonic seconds), and how many records may be taken, at least 1.
+
+        ``admit``: take more. ``stall``: full, wait. ``pause``: full for longer than the stall allows; returned until
+        the low mark is reached, then once ``resume``. Bytes are judged by the mean size of what is in flight.
+        """
+        with self._changed:
+            free = self._cap_events - self.events
+            if self.events and self.bytes:
+                free = min(free, (self._cap_bytes - self.bytes) * self.events // self.bytes)
+            return self._decide(now), max(1, free)
+
+    def revoke_seconds(self, paused: Collection[str]) -> float:
+        """How long a revocation may wait now, while consumption is ``paused`` for these reasons."""
+        with self._changed:
+            return self._budget.seconds(paused)
+
+    def wait(self, seconds: float) -> None:
+        """Until records became durable or the limit changed, at most ``seconds``."""
+        with self._changed:
+            self._changed.wait(seconds)
+
+    def _add(self, tally: list[int], events: int, size: int) -> None:
+        tally[0] += events
         tally[1] += size
-        self.events += 1
+        self.events += events
         self.bytes += size
 
-    def durable(self, partition: Partition, epoch: int, size: int) -> None:
-        """A record is durable; ignored when its assignment was forgotten."""
-        tally = self._of.get((partition, epoch))
-        if tally is None:
-            return
-        tally[0] -= 1
-        tally[1] -= size
-        self.events -= 1
-        self.bytes -= size
-
-    def forget(self, partition: Partition, epoch: int) -> None:
-        """An assignment ended: what it had in flight no longer counts."""
-        events, size = self._of.pop((partition, epoch), (0, 0))
-        self.events -= events
-        self.bytes -= size
-
-    def room(self) -> int:
-        """Records that may be taken now, at least 1: bytes are judged by the mean size of what is in flight."""
-        by_events = self._cap_events - self.events
-        by_bytes = by_events
-        if self.events and self.bytes:
-            by_bytes = (self._cap_bytes - self.bytes) * self.events // self.bytes
-        return max(1, min(by_events, by_bytes))
-
-    def verdict(self, now: float) -> Verdict:
-        """What intake must do at ``now`` (monotonic seconds)."""
+    def _decide(self, now: float) -> Intake:
         if self._paused:
             if self.events > self._low_events or self.bytes > self._low_bytes:
                 return "pause"
@@ -97,7 +129,7 @@ class Admission:
         elif self.events <= self._high_events and self.bytes <= self._high_bytes:
             self._full_since = None
             return "admit"
-        if now - self._full_since < self._stall_seconds:
+        if now - self._full_since < self.stall_seconds:
             return "stall"
         self._paused = True
         return "pause"
@@ -113,16 +145,11 @@ def _marks(cap: int) -> tuple[int, int]:
     return high, min(high, cap // 2)
 
 
-# How long a rebalance waits for records in flight before it leaves them to the partitions' next owner.
-#
-# What finishes in that time is done once; what does not is done twice. The group waits with us, so the wait follows
-# what is to be expected: nearly all records of late took so long, and these were on their way already.
-
 FLOOR_SECONDS = 1.0
 """Enough for a delivery report and a hiccup; less would not make a rebalance, which takes as long by itself, faster."""
 
 UNKNOWN_SECONDS = 10.0
-"""Before enough records have finished to tell."""
+"""Before enough records are durable to judge by."""
 
 SAFETY = 2.0
 QUANTILE = 0.95
@@ -133,11 +160,16 @@ ENOUGH_SAMPLES = 20
 """The fewest of which one may lie beyond the quantile."""
 
 STANDSTILL = frozenset({"outage", "deployment_fault", "output"})
-"""Reasons of a pause during which nothing finishes: there is nothing to wait for."""
+"""Reasons of a pause during which nothing becomes durable: there is nothing to wait for."""
 
 
 class RevokeBudget:
-    """Watches how long records are in flight, from delivery until every output is durable. Pure; not thread-safe."""
+    """How long a rebalance waits for records in flight before it leaves them to the partitions' next owner.
+
+    What becomes durable in that time is done once; what does not is done twice. The group waits with us, so the wait
+    follows what is to be expected: nearly all records of late took so long from delivery until every output was
+    durable, and these were on their way already. Pure; not thread-safe.
+    """
 
     def __init__(self, ceiling_seconds: float) -> None:
         """Never more than ``ceiling_seconds``; raises ValueError for a negative one."""
@@ -154,76 +186,8 @@ class RevokeBudget:
         """How long to wait now, while consumption is ``paused`` for these reasons."""
         if not STANDSTILL.isdisjoint(paused):
             return 0.0
-        return min(self._ceiling, max(FLOOR_SECONDS, self._expected()))
-
-    def _expected(self) -> float:
-        if len(self._samples) < ENOUGH_SAMPLES:
-            return UNKNOWN_SECONDS
-        # Sorted only here: rebalances are rare, records are not.
-        return SAFETY * sorted(self._samples)[math.ceil(QUANTILE * len(self._samples)) - 1]
-
-
-# The records in flight, as both threads of the runtime see them: one adds, the other takes away, both may wait.
-
-
-class InFlight:
-    """Admission and the budget of revocations behind one lock. Every method may be called from any thread."""
-
-    def __init__(self, admission: Admission, budget: RevokeBudget) -> None:
-        self._admission = admission
-        self._budget = budget
-        self._changed = threading.Condition()
-
-    @property
-    def count(self) -> tuple[int, int]:
-        """Records and bytes delivered and not yet durable."""
-        with self._changed:
-            return self._admission.events, self._admission.bytes
-
-    def verdict(self, now: float) -> tuple[Verdict, int]:
-        """What intake must do at ``now`` (monotonic seconds), and how many records it may take."""
-        with self._changed:
-            return self._admission.verdict(now), self._admission.room()
-
-    def limit(self, records: int | None) -> None:
-        """Have at most so many records in flight; None: as many as configured."""
-        with self._changed:
-            self._admission.limit(records)
-            self._changed.notify()
-
-    def admit(self, records: Iterable[tuple[Partition, SourceRecord]]) -> None:
-        """These were delivered."""
-        with self._changed:
-            for partition, record in records:
-                self._admission.admit(partition, record.epoch, record.size)
-
-    def durable(self, records: Iterable[tuple[Partition, int, int]], seconds: Iterable[float]) -> None:
-        """These (partition, epoch, bytes) are durable, and were in flight for ``seconds``."""
-        with self._changed:
-            for partition, epoch, size in records:
-                self._admission.durable(partition, epoch, size)
-            self._budget.observe(seconds)
-            self._changed.notify()
-
-    def forget(self, ended: Mapping[Partition, int]) -> bool:
-        """These assignments ended. Whether nothing of them was in flight."""
-        with self._changed:
-            before = self._admission.events
-            for partition, epoch in ended.items():
-                self._admission.forget(partition, epoch)
-            return self._admission.events == before
-
-    def budget(self, paused: Collection[str]) -> float:
-        """Seconds that a revocation may wait now, while consumption is ``paused`` for these reasons."""
-        with self._changed:
-            return self._budget.seconds(paused)
-
-    def wake(self) -> None:
-        """End the ``wait`` of another thread."""
-        with self._changed:
-            self._changed.notify()
-
-    def wait(self, seconds: float) -> None:
-        """Until something changed, at most ``seconds``."""
-        with self._changed:
-            self._changed.wait(seconds)
+        expected = UNKNOWN_SECONDS
+        if len(self._samples) >= ENOUGH_SAMPLES:
+            # Sorted only here: rebalances are rare, records are not.
+            expected = SAFETY * sorted(self._samples)[math.ceil(QUANTILE * len(self._samples)) - 1]
+        return min(self._ceiling, max(FLOOR_SECONDS, expected))

@@ -1,4 +1,4 @@
-"""What the other threads tell the release thread: one queue, in order, no locks."""
+"""Commands to the release thread, from the poll thread, the worker and the runtime: one queue, in order, no locks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Assigned:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Records were polled. Always queued before anyone can finish them."""
+    """Records were polled. Always queued before anyone can process them."""
 
     records: tuple[SourceRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Processed:
-    """One record's processing ended."""
+    """The outcome of a record is known."""
 
     record: SourceRecord
     outcome: Outcome
@@ -47,7 +47,7 @@ class EndReached:
 
 @dataclass(frozen=True, slots=True)
 class Revoke:
-    """These assignments end: finish what is possible until ``deadline`` (monotonic seconds), forget the rest.
+    """These assignments end: make durable what is possible until ``deadline`` (monotonic seconds), forget the rest.
 
     ``reply`` then receives the offsets to commit: those that moved and were not handed out before.
     """
@@ -59,7 +59,7 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """These assignments are someone else's already: forget them, commit nothing."""
+    """These assignments are someone else's already: forget them, commit nothing of them."""
 
     epochs: Mapping[Partition, int]
 

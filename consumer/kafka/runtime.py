@@ -1,4 +1,5 @@
-"""The Kafka runtime: threads that poll, release, and watch lag and hanging calls, tied together. The only way to Kafka.
+"""The Kafka runtime: threads that poll, release, and watch lag and hanging calls, tied together. The worker's only way
+to Kafka.
 
 Records arrive by ``on_records``; each is answered once by ``processed``. What the runtime guarantees in return: an
 offset is committed only when every output of every record before it is acknowledged (in exactly_once: in the same
@@ -7,17 +8,18 @@ transaction), results leave in the configured order, and what is in flight stays
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from consumer.delivery.admission import Admission
-from consumer.delivery.commands import Command, Drain, Processed, Stop
+import structlog
+
+from consumer.delivery.commands import Command, Drain, Stop
 from consumer.delivery.ledger import Ledger
 from consumer.kafka.clients.cluster import ClusterUnreachable, look_up
 from consumer.kafka.clients.errors import error_callback
@@ -29,7 +31,7 @@ from consumer.kafka.clients.settings import (
 )
 from consumer.kafka.clients.watchdog import OWN_SECONDS, StuckClientDetector, Watchdog, WatchedThread
 from consumer.kafka.consume.lag import INTERVAL_SECONDS, LagWatch
-from consumer.kafka.consume.poll_thread import JOIN_SECONDS, PollThread
+from consumer.kafka.consume.poll_thread import JOIN_SECONDS, PollSettings, PollThread
 from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
 from consumer.kafka.publish.exactly_once import TransactionalPublisher
 from consumer.kafka.publish.producers import Oversize, PartitionCounts, Producers
@@ -39,19 +41,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from consumer.config.tree import Config
-    from consumer.events import Outcome, Output, Partition, SourceRecord
+    from consumer.events import Output, Partition, SourceRecord
     from consumer.kafka.clients.observer import KafkaObserver
 
-logger = logging.getLogger(__name__)
+_log = structlog.stdlib.get_logger(__name__)
 
 REVOKE_SECONDS = 30.0
 """The longest that a rebalance may wait for records in flight, however long they took of late. The whole group waits
 with us; what is cut off is processed twice."""
 
-SETTLING_SECONDS = 0.02
+COMMITTED_LOOK_SECONDS = 0.02
 
 POLL_HUNG_SECONDS = 120.0
-"""Twice what the last commit of a revocation may take, the longest that the poll thread waits in one turn."""
+"""Twice what the last commit of a revocation may take, the longest that the poll thread waits in one round."""
 
 RELEASE_HUNG_SECONDS = 30.0
 """On top of delivery.transaction_timeout_ms, which bounds the calls of a transactional producer."""
@@ -87,7 +89,8 @@ class KafkaRuntime:
     Callbacks run on the runtime's threads and must be quick. ``on_records`` receives polled records; ``on_revoked`` the
     epochs that ended, whose records need no ``processed`` any more (it would be ignored). ``too_large`` makes the dead
     letter of a result that its topic refuses for its size. ``on_fatal`` is called, once, with what ended the runtime:
-    the process should then exit; its successor reads again what was not committed.
+    the process should then exit; its successor reads again what was not committed. ``on_hang`` is called before it,
+    with the reason, where a thread hangs in a call of its client: to log every thread's stack.
 
     Raises ValueError for settings that cannot be, KafkaException for those that librdkafka refuses.
     """
@@ -101,6 +104,8 @@ class KafkaRuntime:
         too_large: Callable[[SourceRecord, Output], Output],
         on_fatal: Callable[[BaseException], None],
         observer: KafkaObserver,
+        *,
+        on_hang: Callable[[str], None],
         revoke_seconds: float = REVOKE_SECONDS,
         join_seconds: float = JOIN_SECONDS,
         lag_seconds: float = INTERVAL_SECONDS,
@@ -120,17 +125,20 @@ class KafkaRuntime:
         counts = PartitionCounts(producers.partitions)
         others = partial(_answers, config)
         self._poll_thread = PollThread(
-            consumer_settings(config),
-            input_topics,
-            Admission(config.limits.in_flight_events, config.limits.in_flight_bytes),
+            PollSettings(
+                consumer_settings(config),
+                input_topics,
+                config.limits.in_flight_events,
+                config.limits.in_flight_bytes,
+                revoke_seconds,
+                join_seconds,
+            ),
             self._commands,
             on_records,
             on_revoked,
-            observer,
             self._fatal,
-            revoke_seconds,
             others,
-            join_seconds,
+            observer,
         )
 
         oversize = Oversize(config.delivery.dead_letter_topic, too_large, observer)
@@ -166,34 +174,25 @@ class KafkaRuntime:
                 WatchedThread("poll", lambda: self._poll_thread.last_round, POLL_HUNG_SECONDS),
                 WatchedThread("release", lambda: self._release.last_round, release_limit),
             ),
+            on_hang,
             self._fatal,
         )
+        self.processed = self._release.processed
+        """``processed(record, outcome)``: hand back what a record turned into. From any thread, in any order, once."""
+        self.pause = self._poll_thread.pause
+        """``pause(reason)``: stop consuming; what is in flight goes on. From any thread."""
+        self.resume = self._poll_thread.resume
+        """``resume(reason)``: withdraw the reason of a pause. From any thread."""
+        self.limit = self._poll_thread.in_flight.limit
+        """``limit(records)``: have at most so many records in flight from now on; None: as many as configured."""
 
     def start(self) -> None:
         """Join the group and begin."""
-        self._release.thread.start()
-        self._poll_thread.thread.start()
-        self._lag.thread.start()
-        self._watchdog.thread.start()
-
-    def processed(self, record: SourceRecord, outcome: Outcome) -> None:
-        """Hand back what ``record`` turned into. From any thread, in any order, once a record."""
-        self._commands.put(Processed(record, outcome))
-
-    def pause(self, reason: str) -> None:
-        """Stop consuming for ``reason``; what is in flight goes on. From any thread."""
-        self._poll_thread.pause(reason)
-
-    def resume(self, reason: str) -> None:
-        """Withdraw ``reason``. From any thread."""
-        self._poll_thread.resume(reason)
-
-    def limit(self, records: int | None) -> None:
-        """Have at most so many records in flight from now on; None: as many as configured. From any thread."""
-        self._poll_thread.limit(records)
+        for each in (self._release, self._poll_thread, self._lag, self._watchdog):
+            each.thread.start()
 
     def drain(self, grace_seconds: float) -> bool:
-        """Take no more records, finish those in flight within ``grace_seconds``, commit, leave the group, end.
+        """Take no more records, make those in flight durable within ``grace_seconds``, commit, leave the group, end.
 
         True when nothing was left in flight or uncommitted and all threads ended: a successor repeats nothing. It
         returns at the latest ``CLOSE_SECONDS`` (twice over) after the grace period, also when a client hangs: its
@@ -203,11 +202,12 @@ class KafkaRuntime:
         deadline = time.monotonic() + grace_seconds
         self._watchdog.end()  # from here on this method bounds every wait
         emptied = self._await_empty(deadline)
-        if emptied:
-            self._await_commits(deadline)
-        events, _ = self._poll_thread.in_flight
-        if events:
-            logger.warning("%d records did not finish within %.1f s; they are read again", events, grace_seconds)
+        if events := self._poll_thread.in_flight.events:
+            _log.warning(
+                "records are not durable within the grace period; they are read again",
+                records=events,
+                grace_seconds=grace_seconds,
+            )
         self._lag.end()
         end = max(deadline, time.monotonic() + CLOSE_SECONDS)
         self._poll_thread.close(deadline)
@@ -216,18 +216,17 @@ class KafkaRuntime:
         end = max(end, time.monotonic() + CLOSE_SECONDS)
         self._commands.put(Stop(max(0.0, min(CLOSE_SECONDS, end - time.monotonic() - 1.0))))
         ended = _join(self._release.thread, end)
-        return emptied and left and ended and self._poll_thread.left_whole and not self._failed.is_set()
+        return emptied and left and ended and self._poll_thread.rebalance.left_whole and not self._failed.is_set()
 
     def status(self) -> RuntimeStatus:
         """How things stand. From any thread."""
         now = time.monotonic()
-        events, size = self._poll_thread.in_flight
         return RuntimeStatus(
-            joined=self._poll_thread.joined,
+            joined=self._poll_thread.membership.joined,
             assignment=self._poll_thread.epochs,
-            paused=self._poll_thread.paused,
-            in_flight_events=events,
-            in_flight_bytes=size,
+            paused=tuple(sorted(self._poll_thread.pauses.reasons)),
+            in_flight_events=self._poll_thread.in_flight.events,
+            in_flight_bytes=self._poll_thread.in_flight.bytes,
             poll_age=now - self._poll_thread.last_round,
             release_age=now - self._release.last_round,
             lag=self._lag.lags,
@@ -235,30 +234,32 @@ class KafkaRuntime:
         )
 
     def _await_empty(self, deadline: float) -> bool:
+        """Whether all that was in flight is durable in time; then wait for the answers to its commits as well.
+
+        A commit in the middle of a rebalance is refused and has to be tried again while the group still has us.
+        """
         reply: SimpleQueue[bool] = SimpleQueue()
         self._poll_thread.drain(Drain(reply))
-        while not self._failed.is_set():
-            try:
-                return reply.get(timeout=max(0.0, min(0.2, deadline - time.monotonic())))
-            except Empty:
-                if time.monotonic() >= deadline:
-                    break
-        return False
+        emptied = False
+        while not emptied and self._may_wait(deadline):
+            with suppress(Empty):
+                emptied = reply.get(timeout=max(0.0, min(0.2, deadline - time.monotonic())))
+        while emptied and not self._poll_thread.committer.all_answered and self._may_wait(deadline):
+            time.sleep(COMMITTED_LOOK_SECONDS)
+        return emptied
 
-    def _await_commits(self, deadline: float) -> None:
-        """A commit in the middle of a rebalance is refused and has to be tried again while the group still has us."""
-        while not self._poll_thread.settled and not self._failed.is_set() and time.monotonic() < deadline:
-            time.sleep(SETTLING_SECONDS)
+    def _may_wait(self, deadline: float) -> bool:
+        return not self._failed.is_set() and time.monotonic() < deadline
 
     def _fatal(self, error: BaseException) -> None:
         if not self._failed.is_set():
             self._failed.set()
-            logger.critical("The Kafka runtime ends: %s", error)
+            _log.critical("the Kafka runtime ends", reason=str(error))
             self._on_fatal(error)
 
 
 def _log_fatal(error: BaseException) -> None:
-    logger.warning("%s", error)
+    _log.warning("the producer failed; a new one may take its place", reason=str(error))
 
 
 def _join(thread: threading.Thread, deadline: float) -> bool:
@@ -266,7 +267,7 @@ def _join(thread: threading.Thread, deadline: float) -> bool:
         return True
     thread.join(max(0.0, deadline - time.monotonic()))
     if thread.is_alive():
-        logger.error("Thread %s hangs; the process must end without it", thread.name)
+        _log.error("a thread hangs; the process must end without it", thread=thread.name)
     return not thread.is_alive()
 
 

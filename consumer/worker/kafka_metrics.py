@@ -24,9 +24,6 @@ class KafkaMetrics:
         self._metrics = metrics
         self._ended = ended
 
-    def delivered(self, records: int) -> None:
-        """Counted when they are finished."""
-
     def durable(self, record: SourceRecord, outcome: Outcome) -> None:
         """The end of an event's journey."""
         self._ended(record, outcome)

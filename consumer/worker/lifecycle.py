@@ -12,6 +12,7 @@ import errno
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ from consumer.serving.client import TfServingClient
 from consumer.serving.dispatch.dispatcher import Dispatcher, State
 from consumer.telemetry.http import HttpServer
 from consumer.telemetry.metrics import Metrics
+from consumer.telemetry.stacks import dump
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 from consumer.worker.event_processor import EventProcessor
 from consumer.worker.health import Health
@@ -187,6 +189,7 @@ class Worker:
                 pipeline.too_large,
                 lambda error: self._from_thread(self._fatal, error),
                 KafkaMetrics(self._metrics, self._flood.ended),
+                on_hang=partial(dump, loop=self._loop),
             )
         except (ValueError, KafkaException) as error:
             _log.error("kafka.client has settings that cannot be", reason=str(error))

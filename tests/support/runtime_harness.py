@@ -42,9 +42,6 @@ class Observed:
         self.lags: list[dict[Partition, int]] = []
         self.refused: list[tuple[str, str]] = []
 
-    def delivered(self, records: int) -> None:
-        self.counts["delivered"] += records
-
     def durable(self, record: SourceRecord, outcome: Outcome) -> None:  # noqa: ARG002
         self.counts["durable"] += 1
 
@@ -122,6 +119,7 @@ class Worker:
         self.dead_letters = DeadLetters(dead, group, "test")
         self.observed = Observed()
         self.fatal: list[BaseException] = []
+        self.hangs: list[str] = []
         self.revoked: list[dict[Partition, int]] = []
         self.records: list[SourceRecord] = []
         self.changed = threading.Condition()
@@ -133,6 +131,7 @@ class Worker:
             too_large=self._too_large,
             on_fatal=self.fatal.append,
             observer=self.observed,
+            on_hang=self.hangs.append,
             **runtime,
         )
 

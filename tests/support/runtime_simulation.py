@@ -1,6 +1,6 @@
 """The whole Kafka runtime without threads: a group and brokers of a few lines, and a naive account of what may happen.
 
-``Source``, ``ReleaseThread`` and everything between them are the real ones, turned by hand; only the Kafka client and
+``PollThread``, ``ReleaseThread`` and everything between them are the real ones, run by hand; only the Kafka client and
 the publisher are played. The account knows no ledger and no epochs: it writes down what the client delivered in each
 assignment and what the brokers acknowledged, and looks through all of it whenever an offset is committed.
 """
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, TopicPartition
 
-from consumer.delivery.admission import Admission
-from consumer.delivery.commands import Command, Lost, Processed, Revoke
+from consumer.delivery.commands import Command, Delivered, Lost, Processed, Revoke
 from consumer.delivery.ledger import Ledger
 from consumer.events import Outcome, Output, Partition
-from consumer.kafka.consume.poll_thread import PollThread
+from consumer.kafka.clients.observer import KafkaObserver
+from consumer.kafka.consume.poll_thread import PollSettings, PollThread
 from consumer.kafka.publish.release_thread import ReleaseThread
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PARTITIONS = (Partition("in", 0), Partition("in", 1))
 OUTCOME = Outcome("done", (Output("out", None, b""),))
 Step = tuple[str, int]
-"""What happens while a revocation waits: ``finish``, ``ack`` or ``wait``, and which or how long."""
+"""What happens while a revocation waits: ``process``, ``ack`` or ``wait``, and which or how long."""
 
 
 @dataclass
@@ -209,7 +209,7 @@ class Brokers:
         self.tell_ends = True
         self.stepped_back = False
         self.client: Client | None = None
-        self._turn = 0
+        self._round = 0
 
     def begin(self, partition: Partition, position: int) -> None:
         assert partition not in self.held
@@ -223,8 +223,8 @@ class Brokers:
     def next_message(self, paused: set[Partition]) -> Message | None:
         if self.messages:
             return self.messages.popleft()
-        self._turn += 1
-        for partition in sorted(self.held.keys() - paused, key=lambda p: (p.number + self._turn) % 2):
+        self._round += 1
+        for partition in sorted(self.held.keys() - paused, key=lambda p: (p.number + self._round) % 2):
             held, log = self.held[partition], self.logs[partition]
             following = [record for record in log.records if record[0] >= held.position]
             if following:
@@ -266,11 +266,11 @@ class Publisher:
         self.blocked: tuple[str, ...] = ()
         self.idle_seconds = 0.0
         self.meanwhile: Callable[[], None] | None = None
-        """What the poll thread does while the release thread is in the middle of a turn."""
+        """What the poll thread does while the release thread is in the middle of a round."""
 
     def send(self, release: Release) -> None:
         held = self._runtime.assignment_of[release.partition, release.record.epoch]
-        assert held not in self._runtime.brokers.given_back, "released although it was told that the partition is gone"
+        assert held not in self._runtime.brokers.given_back, "released although it knew that the partition is gone"
         assert release.record.offset not in held.sent, "released twice"
         held.sent.add(release.record.offset)
         key = dict(held.delivered)[release.record.offset]
@@ -304,38 +304,40 @@ class Publisher:
 class Commands(SimpleQueue[Command]):
     """While the poll thread waits for the answer to a revocation, the rest of the world goes on."""
 
-    def __init__(self, meanwhile: Callable[[Revoke], None], told: Callable[[Lost], None]) -> None:
+    def __init__(self, meanwhile: Callable[[Revoke], None], on_lost: Callable[[Lost], None]) -> None:
         self._meanwhile = meanwhile
-        self._told = told
+        self._on_lost = on_lost
+        self.last: Command | None = None
 
     def get_nowait(self) -> Command:
         item = super().get_nowait()
         if isinstance(item, Lost):
-            self._told(item)
+            self._on_lost(item)
         return item
 
     def put(self, item: Command, block: bool = True, timeout: float | None = None) -> None:
         super().put(item, block, timeout)
+        self.last = item
         if isinstance(item, Revoke):
             self._meanwhile(item)
 
 
 class Runtime:
-    """The real runtime, its two threads turned by hand, on played brokers."""
+    """The real runtime, its two threads run by hand, on played brokers."""
 
     def __init__(self, order: Order, cap: int, *, revoke_seconds: float = 10.0, **settings: Any) -> None:
         self.now = 0.0
         self.order = order
         self.brokers = Brokers()
-        self.unfinished: list[SourceRecord] = []
-        self.finished: list[SourceRecord] = []
+        self.unprocessed: list[SourceRecord] = []
+        self.done: list[SourceRecord] = []
         self.assignment_of: dict[tuple[Partition, int], Held] = {}
         self.reasons: set[str] = set()
         self.fatal: list[BaseException] = []
         self.counts: Counter[str] = Counter()
         self.meanwhile: list[Step] = []
         self.waited: list[float] = []
-        self.commands = Commands(self._while_revoking, self._told)
+        self.commands = Commands(self._while_revoking, self._lost)
         self.clients: list[Client] = []
 
         def new_client(settings: Mapping[str, Any], logger: object) -> Any:
@@ -343,19 +345,17 @@ class Runtime:
             return self.clients[-1]
 
         self.source = PollThread(
-            settings,
-            ["in"],
-            Admission(cap, 1_000_000, stall_seconds=0.0),  # a stall would wait for a thread that is not there
+            PollSettings(settings, ["in"], cap, 1_000_000, revoke_seconds),
             self.commands,
             self._on_records,
             self._on_revoked,
-            self,
             self.fatal.append,
-            revoke_seconds,
             lambda: self.brokers.answers_others,
+            self,
             clock=lambda: self.now,
             new_consumer=new_client,
         )
+        self.source.in_flight.stall_seconds = 0.0  # a stall would wait for a thread that is not there
         self.publisher = Publisher(self)
         publisher: Any = self.publisher
         self.release = ReleaseThread(
@@ -372,7 +372,7 @@ class Runtime:
 
     def __getattr__(self, name: str) -> Any:
         """An observer that only counts."""
-        if name.startswith("__"):
+        if name not in vars(KafkaObserver):
             raise AttributeError(name)
 
         def count(*_: Any) -> None:
@@ -382,16 +382,19 @@ class Runtime:
 
     def _on_records(self, records: list[SourceRecord]) -> None:
         assert not self.reasons, f"records arrive although consumption is paused for {self.reasons}"
+        assert self.commands.last == Delivered(tuple(records)), "they can be processed before the ledger knows them"
         for record in records:
             held = self.brokers.held[Partition.of(record)]
             known = self.assignment_of.setdefault((Partition.of(record), record.epoch), held)
             assert known is held, "two assignments share an epoch"
-        self.unfinished += records
+        self.unprocessed += records
 
     def _on_revoked(self, epochs: Mapping[Partition, int]) -> None:
-        assert not set(epochs.values()) & set(self.source.epochs.values()), "an epoch that is told to be over is not"
+        assert not set(epochs.values()) & set(self.source.epochs.values()), (
+            "an epoch that is reported to be over is not"
+        )
 
-    def _told(self, lost: Lost) -> None:
+    def _lost(self, lost: Lost) -> None:
         known = (self.assignment_of.get(each) for each in lost.epochs.items())
         self.brokers.given_back += [held for held in known if held is not None]
 
@@ -399,8 +402,8 @@ class Runtime:
         started = self.now
         for what, which in self.meanwhile:
             self.release.run_once()
-            if what == "finish":
-                self.finish(which)
+            if what == "process":
+                self.processed(which)
             elif what == "ack":
                 self.acknowledge(which)
             else:
@@ -412,17 +415,17 @@ class Runtime:
         self.waited.append(self.now - started)
         assert not revoke.reply.empty(), "a revocation is answered at its deadline"
 
-    def finish(self, index: int) -> None:
-        """Any record that did not finish yet, also of an assignment that is over."""
-        if self.unfinished:
-            record = self.unfinished.pop(index % len(self.unfinished))
-            self.finished.append(record)
+    def processed(self, index: int) -> None:
+        """Any record that was not processed yet is now, also of an assignment that is over."""
+        if self.unprocessed:
+            record = self.unprocessed.pop(index % len(self.unprocessed))
+            self.done.append(record)
             self.commands.put(Processed(record, OUTCOME))
 
-    def finish_again(self, index: int) -> None:
-        """Any record that finished before."""
-        if self.finished:
-            self.commands.put(Processed(self.finished[index % len(self.finished)], OUTCOME))
+    def processed_again(self, index: int) -> None:
+        """Any record that was processed before is once more."""
+        if self.done:
+            self.commands.put(Processed(self.done[index % len(self.done)], OUTCOME))
 
     def acknowledge(self, index: int) -> None:
         """Any output that is under way."""
@@ -447,24 +450,24 @@ class Runtime:
         self.source.run_once()
         self.release.run_once()
 
-    def settle(self) -> None:
-        """Everything finishes while commits fail; then they work, until nothing changes any more."""
+    def run_until_idle(self) -> None:
+        """Everything is processed while commits fail; then they work, until nothing changes any more."""
         for reason in list(self.reasons):
             self.reasons.discard(reason)
             self.source.resume(reason)
         self.brokers.healthy = self.brokers.answering = False
         for _ in range(3):
-            self._finish_everything()
+            self._process_everything()
         self.brokers.healthy = self.brokers.answering = True
         quiet = 0
         while quiet < 4:
             before = self._state()
-            self._finish_everything()
+            self._process_everything()
             quiet = quiet + 1 if self._state() == before else 0
 
-    def _finish_everything(self) -> None:
-        while self.unfinished:
-            self.finish(0)
+    def _process_everything(self) -> None:
+        while self.unprocessed:
+            self.processed(0)
         self.step()
         while self.publisher.under_way:
             self.publisher.acknowledge(-1)
@@ -472,7 +475,23 @@ class Runtime:
 
     def _state(self) -> tuple[Any, ...]:
         committed = [log.committed for log in self.brokers.logs.values()]
-        return len(self.finished), committed, self.source.in_flight, len(self.clients[-1].answers)
+        return len(self.done), committed, self.source.in_flight.events, len(self.clients[-1].answers)
+
+
+def runtime_with(records: int, **settings: object) -> Runtime:
+    """Both partitions assigned, so many records in flight of the first."""
+    runtime = Runtime("key", 100, **settings)  # type: ignore[arg-type]  # the settings of any client
+    runtime.rebalance("assign")
+    deliver(runtime, records)
+    return runtime
+
+
+def deliver(runtime: Runtime, records: int) -> None:
+    for _ in range(records):
+        runtime.brokers.logs[PARTITIONS[0]].append(0, None)
+    before = len(runtime.unprocessed)
+    while len(runtime.unprocessed) < before + records:
+        runtime.source.run_once()
 
 
 def _named(partitions: list[TopicPartition]) -> list[Partition]:

@@ -1,24 +1,29 @@
-"""What a client can learn about a cluster before it uses it: is it there, is it the embedded one, has it the topic."""
+"""What a client can learn about a cluster before it uses it: is it there, is it the embedded one, has it the topic.
+
+The commands ask through ``Reader``, ``look_up`` and ``require_topic``; a worker asks ``refuse_embedded`` whether the
+cluster can keep what exactly_once promises.
+"""
 
 from __future__ import annotations
 
-import logging
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.kafka.clients.settings import metadata_settings, way_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Self
 
     from confluent_kafka.admin._metadata import ClusterMetadata
 
     from consumer.config.tree import Config
 
+_log = structlog.stdlib.get_logger(__name__)
 
 EMBEDDED_CLUSTER_ID = "mockCluster"
 """What the cluster id of librdkafka's mock cluster begins with; Apache Kafka's is a base64 UUID."""
@@ -51,12 +56,12 @@ class TopicUnusable(Exception):  # noqa: N818 - named for what it is
     """The topic is not there for this client: missing where topics are not created by themselves, or forbidden."""
 
 
+@dataclass(eq=False, slots=True)
 class ClientErrors:
     """The last error that a client met, for the message of a time-out."""
 
-    def __init__(self, bootstrap_servers: str) -> None:
-        self._bootstrap_servers = bootstrap_servers
-        self._last = ""
+    bootstrap_servers: str
+    last: str = ""
 
     def settings(self, client: Mapping[str, Any] | None) -> dict[str, Any]:
         """Settings of a short-lived command's client, over the user's own ``client`` settings.
@@ -66,26 +71,26 @@ class ClientErrors:
         return {
             "log_level": 0,
             **(client or {}),
-            "bootstrap.servers": self._bootstrap_servers,
+            "bootstrap.servers": self.bootstrap_servers,
             "error_cb": self._note,
         }
 
     def _note(self, error: KafkaError) -> None:
         # "All brokers are down" follows every single reason and would hide it.
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._last = error.str()
+            self.last = error.str()
 
     def unreachable(self, seconds: float) -> ClusterUnreachable:
         """The exception to raise when the cluster did not answer for ``seconds``."""
-        reason = f" ({self._last})" if self._last else ""
-        fix = way_out(self._last) or "check the address and kafka.security, or start one with 'rexstream broker'"
+        reason = f" ({self.last})" if self.last else ""
+        fix = way_out(self.last) or "check the address and kafka.security, or start one with 'rexstream broker'"
         return ClusterUnreachable(
-            f"no Kafka broker answered at {self._bootstrap_servers} within {seconds:g} s{reason}; {fix}"
+            f"no Kafka broker answered at {self.bootstrap_servers} within {seconds:g} s{reason}; {fix}"
         )
 
 
-class Reader:
-    """A read_committed consumer outside any group, with calls that wait ``timeout`` seconds and say what is wrong.
+class Reader(AbstractContextManager["Reader"]):
+    """A read_committed consumer outside any group, with calls that wait ``timeout`` seconds and name what is wrong.
 
     A context manager. ``consumer`` is the client itself, to assign and poll. Methods raise ClusterUnreachable.
     """
@@ -105,9 +110,6 @@ class Reader:
         own = {name.replace("_", "."): value for name, value in settings.items()}
         self.consumer = Consumer({**self._errors.settings(client), **_OUTSIDE_ANY_GROUP, **own})
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.consumer.close()
 
@@ -117,11 +119,10 @@ class Reader:
         while (left := deadline - time.monotonic()) > 0:
             try:
                 metadata: ClusterMetadata = self.consumer.list_topics(topic, timeout=min(left, _CALL_SECONDS))
+                if metadata.brokers:
+                    return metadata
             except KafkaException:
                 self.consumer.poll(0)
-                continue
-            if metadata.brokers:
-                return metadata
         raise self.unreachable()
 
     def partitions(self, topic: str) -> list[int]:
@@ -142,12 +143,11 @@ class Reader:
         while (left := deadline - time.monotonic()) > 0:
             try:
                 offsets = self.consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=left)
+                if offsets is not None:
+                    return offsets
             except KafkaException:
                 # Also a partition that is so new that it has no leader.
                 time.sleep(_RETRY_SECONDS)
-                continue
-            if offsets is not None:
-                return offsets
         raise self.unreachable()
 
     def unreachable(self) -> ClusterUnreachable:
@@ -157,15 +157,12 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster that answered. ``partitions`` is the number of partitions of the topic asked about, 0 if none was."""
+    """A cluster that answered."""
 
-    cluster_id: str
+    embedded: bool
+    """Whether this is librdkafka's mock cluster: in memory, 4 MB a partition, no working transactions."""
     partitions: int
-
-    @property
-    def embedded(self) -> bool:
-        """Whether this is librdkafka's mock cluster: in memory, 4 MB a partition, no working transactions."""
-        return self.cluster_id.startswith(EMBEDDED_CLUSTER_ID)
+    """Of the topic asked about; 0 if none was."""
 
 
 def look_up(
@@ -175,22 +172,22 @@ def look_up(
     client: Mapping[str, Any] | None = None,
     timeout: float = 10.0,
 ) -> Cluster:
-    """Ask the cluster who it is and, with ``topic``, for its partitions, creating it where topics create themselves.
+    """Ask which cluster this is and, with ``topic``, for its partitions, creating it where topics create themselves.
 
     ``timeout`` is in seconds. Raises ClusterUnreachable and TopicUnusable.
     """
     with Reader(bootstrap_servers, client=client, timeout=timeout, allow_auto_create_topics=True) as reader:
-        if topic is None:
-            return Cluster(reader.metadata().cluster_id or "", 0)
+        partitions: list[int] = []
         deadline = time.monotonic() + min(timeout, _CREATION_SECONDS)
-        while not (partitions := reader.partitions(topic)):
+        while topic is not None and not (partitions := reader.partitions(topic)):
             if time.monotonic() > deadline:
                 raise TopicUnusable(
                     f"topic {topic!r} does not exist at {bootstrap_servers}, where topics are not created by "
                     "themselves; create it, or name another"
                 )
             time.sleep(_RETRY_SECONDS)
-        return Cluster(reader.metadata(topic).cluster_id or "", len(partitions))
+        cluster_id = reader.metadata(topic).cluster_id or ""
+        return Cluster(cluster_id.startswith(EMBEDDED_CLUSTER_ID), len(partitions))
 
 
 def require_topic(
@@ -209,30 +206,24 @@ def is_embedded(bootstrap_servers: str, *, client: Mapping[str, Any] | None = No
     return look_up(bootstrap_servers, client=client, timeout=timeout).embedded
 
 
-# Whether a cluster can keep what exactly_once promises.
-
-logger = logging.getLogger(__name__)
-
-
-def refuse_embedded(config: Config, stopping: Callable[[], bool], look: Callable[..., bool] = is_embedded) -> None:
+def refuse_embedded(config: Config, stopping: Callable[[], bool]) -> None:
     """Wait until the cluster answers, or ``stopping()``. Raises ValueError when it is the embedded broker.
 
     The embedded broker answers OK to everything, commits no offset of a transaction and shows what was aborted: a
     worker on it would double and lose without a sign.
     """
     servers = config.kafka.bootstrap_servers
-    said = False
+    logged = False
     while not stopping():
         try:
-            embedded = look(servers, client=metadata_settings(config), timeout=5.0)
+            if not is_embedded(servers, client=metadata_settings(config), timeout=5.0):
+                return
         except ClusterUnreachable as error:
-            if not said:
-                logger.warning("exactly_once has to know the cluster first: %s", error)
-                said = True
-            continue
-        if embedded:
+            if not logged:
+                _log.warning("exactly_once has to know the cluster first", reason=str(error))
+                logged = True
+        else:
             raise ValueError(
                 f"delivery.mode is exactly_once, and {servers} is the embedded broker, whose transactions are not real:"
                 " use Apache Kafka, or delivery.mode at_least_once"
             )
-        return

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 from typing import TYPE_CHECKING
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException
 
 from consumer.kafka.clients.settings import way_out
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from consumer.kafka.clients.observer import KafkaObserver
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class ClientFailed(RuntimeError):  # noqa: N818 - named for what it is
@@ -42,53 +46,49 @@ def as_client_failure(error: BaseException) -> BaseException:
     return ClientFailed(f"A Kafka client failed for good: {client.args[0].name()}: {client.args[0].str()}")
 
 
-# librdkafka's own log lines and errors, led into Python's logging.
-
 REPEAT_SECONDS = 30.0
-"""How often one and the same trouble is told. Clients try to connect up to several times a second."""
+"""How often one and the same trouble is logged. Clients try to connect up to several times a second."""
 
 _REMEMBERED = 100
 _COUNT = re.compile(r"\d+(?=ms\b| identical| request)")
-
-
-class _Repeats(logging.Filter):
-    """Passes a line on when none that differs only in durations and counts was told of late."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._told: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        text = _COUNT.sub("0", record.getMessage())
-        if record.created - self._told.get(text, -REPEAT_SECONDS) < REPEAT_SECONDS:
-            return False
-        if len(self._told) >= _REMEMBERED:
-            self._told.clear()
-        self._told[text] = record.created
-        return True
-
-
 _REBALANCING = ("(ILLEGAL_GENERATION)", "(UNKNOWN_MEMBER_ID)", "(REBALANCE_IN_PROGRESS)")
 
 
-def _abortable_is_no_error(record: logging.LogRecord) -> bool:
-    """A rebalance fails a transaction, which is then repeated with the new generation."""
-    text = record.getMessage()
-    if record.levelno == logging.ERROR and "Current transaction failed" in text and text.endswith(_REBALANCING):
-        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
-    return True
+class _Repeats:
+    """What was logged of late."""
+
+    def __init__(self) -> None:
+        self._logged: dict[object, float] = {}
+
+    def due(self, trouble: object, now: float) -> bool:
+        """Whether ``trouble`` has not been logged for ``REPEAT_SECONDS``; noted as logged at ``now`` (seconds) then."""
+        if now - self._logged.get(trouble, -math.inf) < REPEAT_SECONDS:
+            return False
+        if len(self._logged) >= _REMEMBERED:
+            self._logged.clear()
+        self._logged[trouble] = now
+        return True
 
 
 def librdkafka_logger(client: str) -> logging.Logger:
     """The logger to hand to a client as ``logger=``; ``client`` is ``consumer``, ``producer`` or ``lag``.
 
     From its constructor on, the client's lines wait in a queue that its poll empties, so none reaches stderr. A client
-    that cannot connect says so at every try: a line is passed on once in ``REPEAT_SECONDS``.
+    that cannot connect logs it at every try: a line is passed on once in ``REPEAT_SECONDS``, whatever durations and
+    counts are in it.
     """
     found = logging.getLogger(f"librdkafka.{client}")
-    if not any(isinstance(filter_, _Repeats) for filter_ in found.filters):
-        found.addFilter(_Repeats())
-        found.addFilter(_abortable_is_no_error)
+    if not found.filters:
+        repeats = _Repeats()
+
+        def passes(record: logging.LogRecord) -> bool:
+            text = record.getMessage()
+            # A rebalance fails a transaction, which is then repeated with the new generation: no error.
+            if record.levelno == logging.ERROR and "Current transaction failed" in text and text.endswith(_REBALANCING):
+                record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+            return repeats.due(_COUNT.sub("0", text), record.created)
+
+        found.addFilter(passes)
     return found
 
 
@@ -98,12 +98,11 @@ def error_callback(
     on_fatal: Callable[[BaseException], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> Callable[[KafkaError], None]:
-    """An ``error_cb``. Errors other than fatal ones are told for information: the client retries by itself.
+    """An ``error_cb``. Errors other than fatal ones are logged for information: the client retries by itself.
 
-    Each code is told once in ``REPEAT_SECONDS``, with what to look at when a broker does not let the client in.
+    Each code is logged once in ``REPEAT_SECONDS``, with what to look at when a broker does not let the client in.
     """
-    logger = logging.getLogger(__name__)
-    said: dict[int, float] = {}
+    repeats = _Repeats()
 
     def on_error(error: KafkaError) -> None:
         observer.client_error(client, error.name())
@@ -113,10 +112,13 @@ def error_callback(
         fix = way_out(error.str())
         if error.code() == KafkaError._TRANSPORT and fix is None:
             return  # a lost connection has a line in the client's own log already
-        now = clock()
-        if now - said.get(error.code(), -REPEAT_SECONDS) >= REPEAT_SECONDS:
-            said[error.code()] = now
-            what = f"{error.str()} ({error.name()})"
-            logger.warning("%s: %s; %s", client, what, f"{fix}; it goes on trying" if fix else "it goes on trying")
+        if repeats.due(error.code(), clock()):
+            _log.warning(
+                "the client reports an error and goes on trying",
+                client=client,
+                reason=error.str(),
+                code=error.name(),
+                fix=fix,
+            )
 
     return on_error

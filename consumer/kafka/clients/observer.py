@@ -1,4 +1,4 @@
-"""What the Kafka runtime tells those who count. Every hook may be called from any of its threads, and must be quick."""
+"""The hooks of the Kafka runtime for metrics. Each may be called from any of its threads, and must be quick."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ if TYPE_CHECKING:
 
 
 class KafkaObserver(Protocol):
-    """Hooks for metrics and traces."""
-
-    def delivered(self, records: int) -> None:
-        """So many records were handed over."""
+    """Implemented by the worker's ``KafkaMetrics``, and by tests that count."""
 
     def durable(self, record: SourceRecord, outcome: Outcome) -> None:
         """Every output of ``record`` is acknowledged by the brokers."""
 
     def stale(self, completions: int) -> None:
-        """Completions of revoked partitions or past epochs arrived and were ignored."""
+        """So many records of revoked partitions or past epochs were processed late, and ignored."""
 
     def stalled(self, seconds: float) -> None:
         """Intake waited because the in-flight bounds were reached."""

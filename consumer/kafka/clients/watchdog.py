@@ -1,9 +1,13 @@
-"""Ends a worker one of whose Kafka threads never comes back from a call of its client.
+"""Kafka clients that hang or get stuck: found from outside, since librdkafka does not report it.
 
-librdkafka's calls have deadlines, which its own threads keep: with 2.16 adding offsets to a transaction was seen not to
-return for minutes, after brokers were killed one by one. That one call is waited for from outside (pending_call); for
+``Watchdog`` ends a worker one of whose Kafka threads never comes back from a call of its client. librdkafka's calls
+have deadlines, which its own threads keep: with 2.16 adding offsets to a transaction was seen not to return for
+minutes, after brokers were killed one by one. That one call is waited for on a thread of its own (``PendingCall``); for
 any other nothing can be thrown into the thread, and what is left is to end the process, whose successor reads again
 what is not committed.
+
+``StuckClientDetector`` finds a client that gets no answer while brokers answer a new one. The poll thread and the
+publishers own one each.
 """
 
 from __future__ import annotations
@@ -11,6 +15,9 @@ from __future__ import annotations
 import math
 import threading
 import time
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
@@ -20,77 +27,67 @@ from consumer.kafka.clients.errors import ClientFailed
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-
 LOOK_SECONDS = 1.0
 
 
+@dataclass(eq=False)
 class WatchedThread:
     """One thread, by the time at which its loop last came round."""
 
-    def __init__(self, name: str, last_round: Callable[[], float], limit: float) -> None:
-        """It hangs when it stays within one turn for more than ``limit`` seconds."""
-        self.name = name
-        self.limit = limit
-        self._turned_at = last_round
-        self._turn = last_round()
-        self._still = 0.0
+    name: str
+    last_round: Callable[[], float]
+    """Monotonic seconds."""
+    limit: float
+    """It hangs when it stays within one round for more than so many seconds."""
 
-    def hangs(self, passed: float) -> bool:
-        """To be asked all the time, with the seconds since the last time.
-
-        No more than twice ``LOOK_SECONDS`` of them count: a process that was stopped or starved did not turn either.
-        """
-        turn = self._turned_at()
-        self._still = 0.0 if turn != self._turn else self._still + min(passed, 2 * LOOK_SECONDS)
-        self._turn = turn
-        return self._still > self.limit
+    def __post_init__(self) -> None:
+        self.seen = self.last_round()
+        self.still = 0.0
+        """Seconds since ``last_round`` changed, as far as they count."""
 
 
 class Watchdog:
-    """Looks at ``threads`` and tells ``on_fatal``, once, of one that hangs."""
+    """Looks at ``threads`` every second. When one hangs: calls ``on_hang`` with the reason, ``on_fatal``, and ends."""
 
     def __init__(
         self,
         threads: Sequence[WatchedThread],
+        on_hang: Callable[[str], None],
         on_fatal: Callable[[BaseException], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``on_hang`` is for what must be written down while the thread still hangs: stacks."""
         self._threads = threads
+        self._on_hang = on_hang
         self._on_fatal = on_fatal
         self._clock = clock
         self._ended = threading.Event()
         self._looked_at = clock()
-        self.thread = threading.Thread(target=self._run, name="rexstream-hang-watch", daemon=True)
-
-    def end(self) -> None:
-        """Look no more."""
-        self._ended.set()
+        self.thread = threading.Thread(target=self._run, name="rexstream-watchdog", daemon=True)
+        self.end = self._ended.set
+        """``end()``: look no more."""
 
     def _run(self) -> None:
         while not self._ended.wait(LOOK_SECONDS) and not self.look():
             pass
 
     def look(self) -> bool:
-        """Whether one hangs; ``on_fatal`` knows then."""
+        """Whether a thread hangs; ``on_fatal`` was called then."""
         now = self._clock()
-        passed, self._looked_at = now - self._looked_at, now
-        # A list, so that each is asked every time.
-        if hanging := [each for each in self._threads if each.hangs(passed)]:
-            each = hanging[0]
-            self._on_fatal(
-                ClientFailed(
-                    f"The {each.name} thread has not come back from its Kafka client for {each.limit:.0f} s. Start "
-                    "the worker again; what is not committed is read again."
-                )
-            )
-        return bool(hanging)
+        # No more than this counts: in a process that was stopped or starved no thread ran.
+        passed = min(now - self._looked_at, 2 * LOOK_SECONDS)
+        self._looked_at = now
+        for each in self._threads:
+            seen = each.last_round()
+            each.still = each.still + passed if seen == each.seen else 0.0
+            each.seen = seen
+        hanging = next((each for each in self._threads if each.still > each.limit), None)
+        if hanging is not None:
+            what = f"The {hanging.name} thread has not come back from its Kafka client for {hanging.limit:.0f} s."
+            self._on_hang(what)
+            self._on_fatal(ClientFailed(f"{what} Start the worker again; what is not committed is read again."))
+        return hanging is not None
 
-
-# Tells a client that has lost its way from brokers that are away.
-#
-# Seen with librdkafka 2.16, after an only broker was restarted or hung for 20 s: clients that looked for no coordinator
-# any more, or had no connection and made none, while the broker answered everybody else. Nothing but a new client helps
-# then; where brokers are away it does not.
 
 STALL_LOOK_SECONDS = 5.0
 QUIET_SECONDS = 5.0
@@ -105,7 +102,12 @@ client has for more round trips than one: slow brokers are not held against it."
 
 
 class StuckClientDetector:
-    """One client's. ``own()`` asks brokers something through it; ``others()`` says whether they answer a new client."""
+    """Detects a stuck client: it gets no answer for ``STALLED_SECONDS``, while a new client does.
+
+    Seen with librdkafka 2.16, after an only broker was restarted or hung for 20 s: clients that looked for no
+    coordinator any more, or had no connection and made none, while the broker answered everybody else. Nothing but a
+    new client helps then; where brokers are away it does not.
+    """
 
     def __init__(
         self,
@@ -113,18 +115,19 @@ class StuckClientDetector:
         others: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Without ``own`` the client is taken to get no answer whenever it is looked at."""
+        """``own()`` asks brokers something through the client and raises KafkaException when none answers.
+
+        Without it the client is taken to get no answer whenever it is looked at. ``others()`` says whether brokers
+        answer a new client.
+        """
         self._own = own
         self._others = others
         self._clock = clock
-        self._next = -math.inf
-        self._since: float | None = None
-        self._worked_at = clock()
-
-    def works(self) -> None:
-        """The client got something done."""
-        self._worked_at = self._clock()
-        self._since = None
+        self._since = math.inf
+        self.look_at = -math.inf
+        """``look`` has nothing to do before this time (monotonic seconds), so it need not be called."""
+        self.worked_at = clock()
+        """When the client last got something done (monotonic seconds): for its owner to set."""
 
     def look(self) -> bool:
         """Whether to give the client up. To be asked while it gets nothing done; may be asked often.
@@ -132,39 +135,33 @@ class StuckClientDetector:
         Waits up to ``OWN_SECONDS``, and for ``others``, every ``STALL_LOOK_SECONDS``.
         """
         now = self._clock()
-        if now < max(self._next, self._worked_at + QUIET_SECONDS):
+        self.look_at = max(self.look_at, self.worked_at + QUIET_SECONDS)
+        if now < self.look_at:
             return False
-        self._next = now + STALL_LOOK_SECONDS
-        if self._answers() or not self._others():
-            self._since = None
-            return False
-        if self._since is None:
+        self.look_at = now + STALL_LOOK_SECONDS
+        answers = False
+        if self._own is not None:
+            with suppress(KafkaException):
+                self._own()
+                answers = True
+        if answers or not self._others():
+            self._since = math.inf
+        elif self._since == math.inf or self._since <= self.worked_at:
             self._since = now
         return now - self._since >= STALLED_SECONDS
 
-    def _answers(self) -> bool:
-        if self._own is None:
-            return False
-        try:
-            self._own()
-        except KafkaException:
-            return False
-        return True
-
-
-# A call of a Kafka client that may never return, on a thread of its own.
-
 
 class PendingCall:
-    """Begins at once. Its thread is a daemon: one that never returns keeps no process, but its client for good."""
+    """A call of a Kafka client that may never return, on a thread of its own; begins at once.
+
+    The thread is a daemon: one that never returns keeps no process, but its client for good.
+    """
 
     def __init__(self, call: Callable[[], object], clock: Callable[[], float] = time.monotonic) -> None:
-        self._call = call
         self._clock = clock
         self._started = clock()
-        self._error: BaseException | None = None
-        self._returned = threading.Event()
-        threading.Thread(target=self._run, name="rexstream-call", daemon=True).start()
+        self._future: Future[object] = Future()
+        threading.Thread(target=self._run, args=(call,), name="rexstream-call", daemon=True).start()
 
     @property
     def seconds(self) -> float:
@@ -173,16 +170,14 @@ class PendingCall:
 
     def returned(self, timeout: float) -> bool:
         """Whether it returned, or raised, within the next ``timeout`` seconds."""
-        return self._returned.wait(timeout)
+        return bool(wait((self._future,), timeout).done)
 
     def result(self) -> None:
         """Raises what the call raised. To be asked once it has returned."""
-        if self._error is not None:
-            raise self._error
+        self._future.result()
 
-    def _run(self) -> None:
+    def _run(self, call: Callable[[], object]) -> None:
         try:
-            self._call()
+            self._future.set_result(call())
         except BaseException as error:  # whatever it is, the thread that waits must have it
-            self._error = error
-        self._returned.set()
+            self._future.set_exception(error)

@@ -11,10 +11,10 @@ coordinator (one that is starting) crashes the process now and then.
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.events import Partition
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
     from consumer.kafka.clients.observer import KafkaObserver
 
+_log = structlog.stdlib.get_logger(__name__)
+
 INTERVAL_SECONDS = 10.0
 REQUEST_SECONDS = 5.0
 
-logger = logging.getLogger(__name__)
-
 
 class LagWatch:
-    """Asks every ``interval`` seconds for the partitions that ``assigned()`` names."""
+    """Asks for the lag of the partitions that ``assigned()`` names, every ``interval`` seconds."""
 
     def __init__(
         self,
@@ -49,20 +49,18 @@ class LagWatch:
         self._observer = observer
         self._interval = interval
         self._ended = threading.Event()
+        self.end = self._ended.set
+        """``end()``: ask no more."""
         self.lags: Mapping[Partition, int] = {}
         """Lag in records as last asked; replaced, never changed in place."""
         self.thread = threading.Thread(target=self._run, name="rexstream-lag", daemon=True)
-
-    def end(self) -> None:
-        """Ask no more."""
-        self._ended.set()
 
     def _run(self) -> None:
         while not self._ended.wait(self._interval):
             try:
                 self.lags = self._ask()
             except Exception as error:  # a number on a dashboard must not end a worker
-                logger.warning("Lag is unknown for now: %s%s", error, _hint(error))
+                _log.warning("lag is unknown for now", reason=str(error), fix=_fix(error))
                 self.lags = {}
             self._observer.lag(self.lags)
             self._client.poll(0)  # serves librdkafka's log lines; nothing is assigned, so nothing is read
@@ -76,19 +74,19 @@ class LagWatch:
             try:
                 start, end = self._client.get_watermark_offsets(committed, timeout=REQUEST_SECONDS)
             except KafkaException as error:
-                logger.info("Offset of %s is unknown: %s", partition, error)
+                _log.info("an offset is unknown", topic=partition.topic, partition=partition.number, reason=str(error))
                 continue
             # Nothing committed yet: everything that is still there lies ahead.
             lags[partition] = max(0, end - (committed.offset if committed.offset >= 0 else start))
         return lags
 
 
-def _hint(error: Exception) -> str:
+def _fix(error: Exception) -> str | None:
     """What holds back the group's offsets, and so whoever takes partitions over, where brokers answer the rest."""
     if isinstance(error, KafkaException) and error.args[0].code() == KafkaError._TIMED_OUT:
         return (
-            ". If the brokers are there, a transaction holds the group's offsets back: brokers abort that of a killed "
+            "if the brokers are there, a transaction holds the group's offsets back: brokers abort that of a killed "
             "worker after delivery.transaction_timeout_ms; one that lasts is named by 'kafka-transactions.sh "
             "find-hanging' and ended by its 'abort'"
         )
-    return ""
+    return None

@@ -11,11 +11,12 @@ session has run out, as after a crash: whoever comes has to come again, with a n
 
 from __future__ import annotations
 
-import logging
+import math
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException
 
 from consumer.kafka.clients.errors import ClientFailed
@@ -23,7 +24,9 @@ from consumer.kafka.clients.errors import ClientFailed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-logger = logging.getLogger(__name__)
+    from confluent_kafka import Consumer
+
+_log = structlog.stdlib.get_logger(__name__)
 
 AGAIN_SECONDS = 1.0
 """Between two tries to take a static member's place."""
@@ -40,16 +43,6 @@ NO_KIP_848 = (
 _MAGIC = b"CGMDv2:"
 
 
-class Member(Protocol):
-    """What is needed of ``confluent_kafka.Consumer``."""
-
-    def consumer_group_metadata(self) -> Any:
-        """Opaque; see ``accepted``."""
-
-    def list_topics(self, *, timeout: float) -> Any:
-        """Raises KafkaException when no broker answers."""
-
-
 def accepted(metadata: object) -> bool | None:
     """Whether ``consumer_group_metadata()`` is that of a member; None when this client writes it in another way."""
     if not isinstance(metadata, bytes) or not metadata.startswith(_MAGIC) or len(metadata) < len(_MAGIC) + 4:
@@ -62,8 +55,8 @@ def is_member(metadata: object) -> bool:
     """Whether ``metadata`` is that of a member, and so fenced.
 
     Brokers take the offsets of "no member" as those of a client outside the group and do not fence them; that is what
-    the client has between losing its membership and telling us so. Raises ClientFailed when this client writes it in
-    another way, so that nobody could tell.
+    the client has between losing its membership and its callback. Raises ClientFailed when this client writes it in
+    another way, so that nobody could know. None, before the first round of the poll thread, is no member.
     """
     member = accepted(metadata) if metadata is not None else False
     if member is None:
@@ -76,18 +69,19 @@ def is_member(metadata: object) -> bool:
 
 
 class Membership:
-    """The poll thread's, but for ``joined``, which others may read."""
+    """Joining the group and being refused by it. The poll thread owns it; ``joined`` is for any thread to read."""
 
     def __init__(
         self, instance: str | None, join_seconds: float | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """``join_seconds``: how long a group may leave a join unanswered; None where brokers always answer."""
         self._instance = instance
-        self._join_seconds = join_seconds
+        self._join_seconds = math.inf if join_seconds is None else join_seconds
         self._clock = clock
-        self._join_by = None if join_seconds is None else clock() + join_seconds
+        self._join_by = clock() + self._join_seconds
         self._refused_since: float | None = None
-        self._again_at: float | None = None
+        self.again_at: float | None = None
+        """When a new client has to take the place of this one, which is of no use; None while this one is."""
         self.joined = False
         """Whether the group has accepted this member; its assignment may be empty."""
 
@@ -96,76 +90,56 @@ class Membership:
         self.joined = True
         self._refused_since = None
 
-    def left(self) -> None:
-        """The group took its assignment away."""
-        self.joined = False
-
-    def look(self, member: Member) -> None:
-        """Ask the client how it stands. Raises RuntimeError when the brokers answer and the group does not."""
+    def look(self, consumer: Consumer) -> None:
+        """Ask the client whether it joined. Raises RuntimeError when the brokers answer and the group does not."""
         now = self._clock()
-        inside = accepted(member.consumer_group_metadata())
+        inside = accepted(consumer.consumer_group_metadata())
         if inside is True:
             self.entered()
-        if inside is not False or self._join_by is None or now < self._join_by:
+        if inside is not False or now < self._join_by:
             return
-        self._wait_longer(now)
+        self._join_by = now + self._join_seconds
         try:
-            member.list_topics(timeout=2.0)
+            consumer.list_topics(timeout=2.0)
         except KafkaException:
             return  # an unreachable broker is waited for
         raise RuntimeError(NO_KIP_848)
 
     def refused(self, error: KafkaError) -> None:
-        """The client failed for good. Returns when a new one should try ``again``.
+        """The client failed for good. Returns when a new one should try at ``again_at``.
 
         Raises ClientFailed when another worker has this one's place or the failure is of another kind, RuntimeError for
         a broker without KIP-848.
         """
         now = self._clock()
-        self.left()
-        if _says(error, KafkaError.UNSUPPORTED_VERSION):
+        self.joined = False
+        if _is(error, KafkaError.UNSUPPORTED_VERSION):
             raise RuntimeError(NO_KIP_848)
-        if _says(error, KafkaError.FENCED_INSTANCE_ID):
+        if _is(error, KafkaError.FENCED_INSTANCE_ID):
             raise ClientFailed(
                 f"Another worker joined with group.instance.id {self._instance} and has this one's place now "
                 "(FENCED_INSTANCE_ID). Give every worker an id of its own in kafka.client, or leave it out. What is "
                 "not committed is read again."
             )
-        if not _says(error, KafkaError.UNRELEASED_INSTANCE_ID):
+        if not _is(error, KafkaError.UNRELEASED_INSTANCE_ID):
             raise ClientFailed(f"The Kafka consumer failed for good: {error.str()}")
         if self._refused_since is None:
             self._refused_since = now
-            logger.warning(
-                "group.instance.id %s is still taken (UNRELEASED_INSTANCE_ID): by a worker that crashed, until its "
-                "session runs out, or by one that runs. It is tried again for %.0f s",
-                self._instance,
-                PLACE_SECONDS,
+            _log.warning(
+                "group.instance.id is still taken (UNRELEASED_INSTANCE_ID): by a worker that crashed, until its "
+                "session runs out, or by one that runs; it is tried again",
+                instance=self._instance,
+                seconds=PLACE_SECONDS,
             )
         elif now - self._refused_since >= PLACE_SECONDS:
             raise ClientFailed(
                 f"group.instance.id {self._instance} is taken by another worker, for {PLACE_SECONDS:.0f} s already "
                 "(UNRELEASED_INSTANCE_ID). Give every worker an id of its own in kafka.client, or leave it out."
             )
-        self._again_at = now + AGAIN_SECONDS
-        self._wait_longer(now)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether the client is of no use and a new one has to take its place."""
-        return self._again_at is not None
-
-    def again(self) -> bool:
-        """Whether now is the time for it; said once."""
-        if self._again_at is None or self._clock() < self._again_at:
-            return False
-        self._again_at = None
-        return True
-
-    def _wait_longer(self, now: float) -> None:
-        if self._join_seconds is not None:
-            self._join_by = now + self._join_seconds
+        self.again_at = now + AGAIN_SECONDS
+        self._join_by = now + self._join_seconds
 
 
-def _says(error: KafkaError, code: int) -> bool:
+def _is(error: KafkaError, code: int) -> bool:
     # A consumer's fatal errors arrive as _FATAL, and the client passes on only the words of their cause.
     return error.code() == code or KafkaError(code).str() in error.str()

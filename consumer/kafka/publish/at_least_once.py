@@ -112,7 +112,7 @@ class AtLeastOncePublisher:
         topics = sorted(self._windows, key=lambda topic: topic != self._full) if self._full else list(self._windows)
         self._full = next((topic for topic in topics if not self._produce_from(self._windows[topic])), None)
         self._producer.poll(REPORT_SECONDS if self._in_flight else 0.0)
-        if self._in_flight and self._stuck.look():
+        if self._in_flight and self._clock() >= self._stuck.look_at and self._stuck.look():
             raise ClientFailed(
                 "The Kafka producer gets no answer, while brokers answer a new client. Start the worker again; what is "
                 "not committed is read again."
@@ -161,7 +161,7 @@ class AtLeastOncePublisher:
         self._in_flight -= 1
         window.in_flight -= 1
         if error is None:
-            self._stuck.works()
+            self._stuck.worked_at = self._clock()
             window.acknowledged()
             send.release.unacknowledged -= 1
             if not send.release.unacknowledged:

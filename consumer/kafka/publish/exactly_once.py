@@ -176,7 +176,7 @@ class TransactionalPublisher:
 
     def _initialise(self) -> bool:
         self._producers.current.init_transactions(INITIAL_SECONDS)
-        self._stuck.works()
+        self._stuck.worked_at = self._clock()
         self._step = Step.BEGIN
         if self._retries.cause == COORDINATOR:
             self._retries.failures = 0
@@ -314,7 +314,7 @@ class TransactionalPublisher:
     def _ended(self, how: Literal["committed", "aborted"]) -> None:
         transaction, self._transaction = self._transaction, Transaction()
         self._observer.transaction(how, self._clock() - transaction.started, len(transaction.batch))
-        self._stuck.works()
+        self._stuck.worked_at = self._clock()
         self._step = Step.BEGIN
 
     # Failures.
@@ -340,6 +340,6 @@ class TransactionalPublisher:
             self._abort_again = self._transaction.batch
             self._ended("aborted")
         self._producers.replace()
-        self._stuck.works()  # the new one has its own time to find the coordinator
+        self._stuck.worked_at = self._clock()  # the new one has its own time to find the coordinator
         self._step = Step.INITIALISE
         self._retries.wait(refused)

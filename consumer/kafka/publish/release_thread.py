@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from consumer.delivery.ledger import Ledger
-    from consumer.events import Partition
+    from consumer.events import Outcome, Partition, SourceRecord
     from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.consume.poll_thread import PollThread
     from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
@@ -83,6 +83,10 @@ class ReleaseThread:
         self.last_round = clock()
         """Monotonic seconds at which the loop last came round."""
         self.thread = threading.Thread(target=self._run, name="rexstream-release", daemon=True)
+
+    def processed(self, record: SourceRecord, outcome: Outcome) -> None:
+        """Hand back what ``record`` turned into. From any thread, in any order, once a record."""
+        self._commands.put(Processed(record, outcome))
 
     def _run(self) -> None:
         try:

@@ -124,10 +124,10 @@ def pytest_terminal_summary(
 @pytest.fixture
 def start(apache_kafka: str) -> Iterator[Callable[..., Worker]]:
     """Starts runtimes; whatever the test leaves running is closed without a drain."""
-    with running() as start_edge:
+    with running() as run:
 
         def start_worker(topic: str, output: str, group: str, client: dict[str, Any], **kwargs: Any) -> Worker:
-            return start_edge(Worker(apache_kafka, topic, output, group, client=client, **kwargs))
+            return run(Worker(apache_kafka, topic, output, group, client=client, **kwargs))
 
         yield start_worker
 

@@ -1,4 +1,4 @@
-"""What the tests of the runtime share: a worker on an runtime, the cluster seen from outside, and a way to wait."""
+"""What the tests of the runtime share: a worker on a runtime, the cluster seen from outside, and a way to wait."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def cluster_of() -> Callable[[Any], Cluster]:
 @pytest.fixture
 def start() -> Iterator[Callable[..., Worker]]:
     """Starts workers; whatever the test leaves running is closed without a drain."""
-    with running() as start_edge:
-        yield lambda *args, **kwargs: start_edge(Worker(*args, **kwargs))
+    with running() as start_worker:
+        yield lambda *args, **kwargs: start_worker(Worker(*args, **kwargs))

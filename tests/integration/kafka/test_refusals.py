@@ -1,7 +1,7 @@
 """Outputs that brokers refuse: nothing is dropped, nothing is committed past them, only size makes a dead letter.
 
 The mock cluster knows no max.message.bytes of its own; refusals by the broker are injected, so which record was the
-large one cannot be told by it. The unit tests of the outbox and the tests on Apache Kafka have a broker that can.
+large one cannot be told by it. The unit tests of the publisher and the tests on Apache Kafka have a broker that can.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from runtime_harness import eventually
 
 from consumer.kafka import runtime as runtime
-from consumer.kafka.clients import watchdog as stalled
+from consumer.kafka.clients import watchdog
 from consumer.kafka.clients.errors import ClientFailed
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def test_full_intake_stalls_then_pauses_and_loses_nothing(
     cluster: Any,
     start: Callable[..., Any],
 ) -> None:
-    """In flight never exceeds the bound; a second of fullness pauses; room resumes; every record arrives once."""
+    """In flight never exceeds the bound; a second of fullness pauses; less of it resumes; every record arrives once."""
     topic, output = mock_broker.topic(4, "in"), mock_broker.topic(4, "out")
     cluster.send(topic, 1000, 4)
     worker = start(mock_broker.bootstrap, topic, output, "full", events=40)
@@ -130,8 +130,8 @@ def test_named_pauses_hold_records_back_until_the_last_is_withdrawn(
     worker.runtime.pause("flood")
     eventually(lambda: len(worker.runtime.status().assignment) == 2)
     worker.runtime.resume("model")
-    turned = worker.runtime.status().poll_age
-    assert turned < 5
+    poll_age = worker.runtime.status().poll_age
+    assert poll_age < 5
     assert worker.runtime.status().paused == ("flood",)
     assert not worker.records
     worker.runtime.resume("flood")
@@ -206,14 +206,14 @@ def test_a_consumer_that_alone_gets_no_answer_ends_the_worker(
 ) -> None:
     """A new client, made for this question, gets one from the same brokers."""
     for name, seconds in (("QUIET_SECONDS", 0.1), ("STALL_LOOK_SECONDS", 0.1), ("STALLED_SECONDS", 0.5)):
-        monkeypatch.setattr(stalled, name, seconds)
+        monkeypatch.setattr(watchdog, name, seconds)
     worker = start(mock_broker.bootstrap, mock_broker.topic(1, "in"), mock_broker.topic(1, "out"), "lost")
     eventually(lambda: worker.runtime.status().assignment)
 
     def silence() -> None:
         raise KafkaException(KafkaError(KafkaError._TRANSPORT))
 
-    monkeypatch.setattr(worker.runtime._poll_thread._stalled, "_own", silence)
+    monkeypatch.setattr(worker.runtime._poll_thread._stuck, "_own", silence)
     eventually(lambda: worker.fatal)
     assert isinstance(worker.fatal[0], ClientFailed)
     assert "gets no answer" in str(worker.fatal[0])
@@ -241,6 +241,7 @@ def test_a_release_thread_that_hangs_in_its_client_ends_the_worker(
         eventually(lambda: worker.fatal)
         assert isinstance(worker.fatal[0], ClientFailed)
         assert "release thread" in str(worker.fatal[0])
+        assert ["release thread" in why for why in worker.hangs] == [True]
         assert not worker.runtime.drain(0.0)
         successor = start(mock_broker.bootstrap, topic, output, "hung", echo=True)
         eventually(lambda: cluster.committed("hung", topic, 1) == [50])

@@ -24,10 +24,10 @@ mostly = st.sampled_from((True, True, False))
 some = st.lists(which, min_size=2, max_size=6)
 Records = list[tuple[int, bytes | None]]
 records = st.lists(st.tuples(st.sampled_from((0, 0, 0, 1, 5)), st.sampled_from(KEYS)), min_size=1, max_size=6)
-steps = st.lists(st.tuples(st.sampled_from(("finish", "finish", "ack", "ack", "wait")), which), max_size=8)
+steps = st.lists(st.tuples(st.sampled_from(("process", "process", "ack", "ack", "wait")), which), max_size=8)
 
 
-class EdgeMachine(RuleBasedStateMachine):
+class RuntimeMachine(RuleBasedStateMachine):
     """Records, completions, acknowledgements, rebalances, outages, steps back, in any order.
 
     The rules only make things happen. What must be true is asserted where it would be broken: see ``Brokers.commit``,
@@ -51,7 +51,7 @@ class EdgeMachine(RuleBasedStateMachine):
             self.runtime.source.run_once()
 
     @rule(chosen=some)
-    def finish(self, chosen: list[int]) -> None:
+    def process(self, chosen: list[int]) -> None:
         for index in chosen:
             self.runtime.processed(index)
 
@@ -66,14 +66,14 @@ class EdgeMachine(RuleBasedStateMachine):
     def work(self, partition: Partition, records: Records, marker: bool, chosen: list[int], last: bool) -> None:
         """Records come, some of them become durable, and what is durable is committed."""
         self.produce(partition, records, marker)
-        self.finish(chosen)
+        self.process(chosen)
         self.acknowledge(chosen[1:] if last else chosen[:-1], released=True)
         self.runtime.step()
         self.runtime.step()
 
     @rule(index=which)
-    def finish_again(self, index: int) -> None:
-        self.runtime.finish_again(index)
+    def process_again(self, index: int) -> None:
+        self.runtime.processed_again(index)
 
     @rule(release_first=st.booleans())
     def run_once(self, release_first: bool) -> None:
@@ -96,7 +96,7 @@ class EdgeMachine(RuleBasedStateMachine):
 
     @rule(chosen=partitions, acknowledged=some, back=st.integers(0, 3))
     def lose_in_the_middle_of_a_release(self, chosen: list[Partition], acknowledged: list[int], back: int) -> None:
-        """The release thread hears of it only at its next turn, and hands out offsets until then."""
+        """The release thread learns of it only in its next round, and hands out offsets until then."""
         self.acknowledge(acknowledged, released=True)
         self.runtime.publisher.meanwhile = lambda: self.runtime.rebalance("lost", chosen)
         self.runtime.now += 1.0
@@ -138,22 +138,22 @@ class EdgeMachine(RuleBasedStateMachine):
     @invariant()
     def bounded(self) -> None:
         if hasattr(self, "runtime"):
-            assert 0 <= self.runtime.source.in_flight[0] <= self.cap
+            assert 0 <= self.runtime.source.in_flight.events <= self.cap
             assert self.runtime.fatal == []
 
-    def settle(self) -> None:
+    def check_the_end(self) -> None:
         """Both counters agree with the account, and everything durable is committed, up to the end of the log."""
         runtime = self.runtime
         runtime.brokers.tell_ends = False
         for partition in PARTITIONS:
             for _ in range(3):
                 runtime.brokers.logs[partition].append(0, None)
-        runtime.settle()
+        runtime.run_until_idle()
         for partition, held in runtime.brokers.held.items():
             assert runtime.brokers.logs[partition].committed == held.behind()
         runtime.brokers.tell_ends = True
-        runtime.settle()
-        assert runtime.source.in_flight == (0, 0)
+        runtime.run_until_idle()
+        assert (runtime.source.in_flight.events, runtime.source.in_flight.bytes) == (0, 0)
         assert runtime.release._ledger.in_flight == 0
         for partition, held in runtime.brokers.held.items():
             assert held.in_flight() == 0
@@ -162,12 +162,12 @@ class EdgeMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "runtime"):
             self.runtime.rebalance("assign")
-            self.settle()
+            self.check_the_end()
             reply: SimpleQueue[bool] = SimpleQueue()
             self.runtime.source.drain(Drain(reply))
             self.runtime.step()
             assert reply.get_nowait()
 
 
-TestEdge = EdgeMachine.TestCase
-TestEdge.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestRuntime = RuntimeMachine.TestCase
+TestRuntime.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)

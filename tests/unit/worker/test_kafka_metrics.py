@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from consumer.events import Partition
-from consumer.kafka.consume.assignment import Pauses
-from consumer.kafka.consume.poll_thread import BACKPRESSURE, DRAINING
+from consumer.kafka.consume.assignment import BACKPRESSURE, DRAINING, Pauses
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dead_letter_breaker import REASON as FLOOD
 from consumer.worker.kafka_metrics import KafkaMetrics
@@ -44,10 +43,10 @@ def test_every_reason_to_pause_is_visible_under_its_own_name(reason: str) -> Non
     metrics = Metrics()
     consumer: Any = Consumer()
     pauses = Pauses(KafkaMetrics(metrics, lambda *_: None))
-    pauses.assigned(consumer, [Partition("in", 0)])
-    pauses.want(reason)
+    pauses.assign(consumer, [Partition("in", 0)])
+    pauses.pause(reason)
     assert paused(metrics) == {reason}
     help_text = next(each.documentation for each in metrics.registry.collect() if each.name == "rexstream_paused")
     assert reason in help_text
-    pauses.withdraw(reason)
+    pauses.resume(reason)
     assert paused(metrics) == set()

@@ -64,7 +64,7 @@ def test_only_an_offset_seen_in_this_epoch_goes_back() -> None:
     assignment = Assignment()
     assignment.begin([P])
     assert not assignment.goes_back(P, 0)
-    assignment.delivered(P, 10)
+    assignment.reached(P, 11)
     assert not assignment.goes_back(P, 20)
     assert assignment.goes_back(P, 10)
     assignment.begin([P])

@@ -1,44 +1,19 @@
-"""The poll thread, turned by hand on played brokers."""
+"""The poll thread, run by hand on played brokers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from confluent_kafka import KafkaError
-from runtime_simulation import PARTITIONS, Message, Runtime
+from runtime_simulation import PARTITIONS, Message, Runtime, deliver, runtime_with
 
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.watchdog import STALLED_SECONDS
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-P, Q = PARTITIONS
-
-
-def edge_with(records: int, **settings: object) -> Runtime:
-    """Both partitions assigned, so many records in flight of the first."""
-    runtime = Runtime("key", 100, **settings)  # type: ignore[arg-type]  # the settings of any client
-    runtime.rebalance("assign")
-    deliver(runtime, records)
-    return runtime
-
-
-def deliver(runtime: Runtime, records: int) -> None:
-    for _ in range(records):
-        runtime.brokers.logs[P].append(0, None)
-    before = len(runtime.unfinished)
-    while len(runtime.unfinished) < before + records:
-        runtime.source.run_once()
+P, _ = PARTITIONS
 
 
 def joined(runtime: Runtime) -> bool:
-    return runtime.source.joined
-
-
-def observe(runtime: Runtime, seconds: Sequence[float]) -> None:
-    runtime.source.no_longer_in_flight([], seconds)
+    return runtime.source.membership.joined
 
 
 def fail(runtime: Runtime, code: int) -> None:
@@ -48,45 +23,9 @@ def fail(runtime: Runtime, code: int) -> None:
     runtime.source.run_once()
 
 
-@pytest.mark.parametrize(
-    ("seconds", "paused", "expected"),
-    [
-        pytest.param(0.05, None, 1.0, id="fast"),
-        pytest.param(3.0, None, 6.0, id="slow"),
-        pytest.param(60.0, None, 20.0, id="slower than the most that a group should wait"),
-        pytest.param(3.0, "outage", 0.0, id="outage"),
-    ],
-)
-def test_a_revocation_waits_as_long_as_records_of_late_were_in_flight(
-    seconds: float, paused: str | None, expected: float
-) -> None:
-    """One record is stuck; how long the group waits for it depends on what the others took."""
-    runtime = edge_with(1, revoke_seconds=20.0)
-    observe(runtime, [seconds] * 100)
-    if paused:
-        runtime.source.pause(paused)
-    runtime.rebalance("revoke", [P])
-    assert runtime.waited == [expected]
-
-
-def test_a_revocation_waits_for_a_tenth_of_the_poll_interval_at_most() -> None:
-    """A member that is silent for all of it loses every partition."""
-    runtime = edge_with(1, revoke_seconds=20.0, **{"max.poll.interval.ms": 30_000})
-    observe(runtime, [60.0] * 100)
-    runtime.rebalance("revoke", [P])
-    assert runtime.waited == [3.0]
-
-
-def test_with_nothing_in_flight_a_revocation_does_not_wait() -> None:
-    """Also of one partition while another has something."""
-    runtime = edge_with(1)
-    runtime.rebalance("revoke", [Q])
-    assert runtime.waited == [0.0]
-
-
 def test_a_place_in_the_group_that_is_still_taken_is_tried_again_with_a_new_client() -> None:
     """The fatal error of a static member whose predecessor crashed; the old client is closed and nothing ends."""
-    runtime = edge_with(0)
+    runtime = runtime_with(0)
     runtime.brokers.held.clear()
     fail(runtime, KafkaError.UNRELEASED_INSTANCE_ID)
     assert not joined(runtime)
@@ -97,14 +36,14 @@ def test_a_place_in_the_group_that_is_still_taken_is_tried_again_with_a_new_clie
     assert runtime.brokers.client is second
     runtime.rebalance("assign")
     deliver(runtime, 3)
-    runtime.settle()
+    runtime.run_until_idle()
     assert joined(runtime)
     assert runtime.brokers.logs[P].committed == 3
 
 
 def test_a_client_that_fails_for_good_leaves_nothing_behind_that_is_committed() -> None:
     """What it held is lost; it is not known whose it is now."""
-    runtime = edge_with(3)
+    runtime = runtime_with(3)
     runtime.processed(0)
     runtime.release.run_once()
     runtime.acknowledge(0)
@@ -112,7 +51,7 @@ def test_a_client_that_fails_for_good_leaves_nothing_behind_that_is_committed() 
     with pytest.raises(ClientFailed, match="FENCED_INSTANCE_ID"):
         fail(runtime, KafkaError.FENCED_INSTANCE_ID)
     runtime.brokers.held.clear()  # a commit would now be one of a partition that is not ours
-    assert runtime.source.in_flight == (0, 0)
+    assert (runtime.source.in_flight.events, runtime.source.in_flight.bytes) == (0, 0)
     runtime.step()
     runtime.step()
     assert runtime.brokers.logs[P].committed is None
@@ -120,28 +59,16 @@ def test_a_client_that_fails_for_good_leaves_nothing_behind_that_is_committed() 
 
 def test_records_polled_together_with_the_end_of_the_client_are_forgotten_with_it() -> None:
     """They were counted, and are not counted any more."""
-    runtime = edge_with(0)
+    runtime = runtime_with(0)
     runtime.brokers.logs[P].append(0, None)
     words = f"Fatal error: {KafkaError(KafkaError.UNRELEASED_INSTANCE_ID).str()}"
     runtime.brokers.messages.append(runtime.brokers.next_message(set()) or pytest.fail("no record"))
     runtime.brokers.messages.append(Message(P, 0, None, KafkaError(KafkaError._FATAL, words)))
     runtime.source.run_once()
     runtime.source.run_once()
-    assert len(runtime.unfinished) == 1
-    assert runtime.source.in_flight == (0, 0)
+    assert len(runtime.unprocessed) == 1
+    assert (runtime.source.in_flight.events, runtime.source.in_flight.bytes) == (0, 0)
     assert runtime.source.epochs == {}
-
-
-def test_a_position_that_moves_back_behind_an_idle_end_is_a_new_assignment() -> None:
-    """A topic was made anew: what is committed of the old one must not hide its records."""
-    runtime = edge_with(0)
-    runtime.brokers.logs[P].end = 5
-    runtime.settle()
-    assert runtime.brokers.logs[P].committed == 5
-    runtime.brokers.logs[P].records, runtime.brokers.logs[P].end, runtime.brokers.held[P].position = [], 0, 0
-    deliver(runtime, 1)
-    runtime.settle()
-    assert runtime.brokers.logs[P].committed == 1
 
 
 @pytest.mark.parametrize(
@@ -156,18 +83,18 @@ def test_a_consumer_without_answers_is_given_up_only_where_others_get_some(
     lost: bool, others: bool, ends: bool
 ) -> None:
     """Only another process helps then; brokers that are away are waited for."""
-    runtime = edge_with(3)
+    runtime = runtime_with(3)
     runtime.clients[0].lost = lost
     runtime.brokers.answers_others = others
-    turn_for(runtime, STALLED_SECONDS - 1)
+    run_for(runtime, STALLED_SECONDS - 1)
     if ends:
         with pytest.raises(ClientFailed, match="gets no answer"):
-            turn_for(runtime, 30.0)
+            run_for(runtime, 30.0)
     else:
-        turn_for(runtime, 30.0)
+        run_for(runtime, 30.0)
 
 
-def turn_for(runtime: Runtime, seconds: float) -> None:
+def run_for(runtime: Runtime, seconds: float) -> None:
     for _ in range(int(seconds)):
         runtime.source.run_once()
         runtime.now += 1.0
@@ -175,7 +102,7 @@ def turn_for(runtime: Runtime, seconds: float) -> None:
 
 def test_a_consumer_that_reads_is_not_asked() -> None:
     """A look costs a question to the brokers, on the thread that reads."""
-    runtime = edge_with(0)
+    runtime = runtime_with(0)
     for _ in range(60):
         deliver(runtime, 1)
         runtime.source.run_once()

@@ -52,10 +52,19 @@ def test_one_answer_or_one_look_without_brokers_begins_anew(name: str, meanwhile
     assert bench.run(STALL_LOOK_SECONDS)
 
 
+def test_a_client_that_works_again_has_all_of_its_time_again() -> None:
+    """What was noted before is forgotten."""
+    bench = Bench()
+    assert not bench.run(QUIET_SECONDS + STALLED_SECONDS)
+    bench.stalled.worked_at = bench.now
+    assert not bench.run(QUIET_SECONDS + STALLED_SECONDS)
+    assert bench.run(STALL_LOOK_SECONDS)
+
+
 def test_a_client_that_works_is_not_asked() -> None:
-    """Whatever was noted before is forgotten."""
+    """Nothing is asked of brokers on its account."""
     bench = Bench()
     for _ in range(100):
-        bench.stalled.works()
+        bench.stalled.worked_at = bench.now
         assert not bench.run(QUIET_SECONDS)
     assert bench.asked == 0

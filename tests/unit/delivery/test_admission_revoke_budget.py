@@ -30,7 +30,7 @@ def test_the_quantile_is_reached_by_the_slow_twentieth() -> None:
     assert budget(*[1.0] * 95, *[5.0] * 5).seconds(()) == 2.0
 
 
-def test_before_enough_has_finished_nothing_is_concluded() -> None:
+def test_before_enough_is_durable_nothing_is_concluded() -> None:
     """A few quick first records say nothing of the model's first large batch."""
     assert budget(*[0.05] * 19).seconds(()) == UNKNOWN_SECONDS
     assert budget(*[0.05] * 20).seconds(()) == FLOOR_SECONDS
@@ -45,7 +45,7 @@ def test_old_records_are_forgotten() -> None:
 
 
 @pytest.mark.parametrize("reason", ["outage", "deployment_fault", "output"])
-def test_while_nothing_can_finish_nothing_is_waited_for(reason: str) -> None:
+def test_while_nothing_can_become_durable_nothing_is_waited_for(reason: str) -> None:
     """An outage must not hold the group as well."""
     assert budget(*[4.0] * 100).seconds(("backpressure", reason)) == 0.0
 

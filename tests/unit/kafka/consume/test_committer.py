@@ -17,7 +17,7 @@ class Answered(NamedTuple):
 
 
 class Consumer:
-    """Remembers commits; fails when told to."""
+    """Remembers commits; fails when it is asked to."""
 
     def __init__(self) -> None:
         self.commits: list[tuple[dict[int, int], bool]] = []
@@ -34,15 +34,15 @@ class Consumer:
 class Bench:
     def __init__(self) -> None:
         self.now = 0.0
-        self.consumer = Consumer()
+        self.consumer: Any = Consumer()
         self.counted: list[tuple[Any, ...]] = []
         self.committer = Committer(self, lambda: self.now)  # an observer by __getattr__
 
     def __getattr__(self, name: str) -> Any:
         return lambda *values: self.counted.append((name, *values))
 
-    def settled(self) -> bool:
-        return self.committer.settled
+    def all_answered(self) -> bool:
+        return self.committer.all_answered
 
     def send(self, **epochs: int) -> None:
         self.committer.send(self.consumer, {Partition("in", int(name[1:])): epoch for name, epoch in epochs.items()})
@@ -51,13 +51,13 @@ class Bench:
 def test_one_commit_is_under_way_at_a_time() -> None:
     """A second one waits for the answer, so an older offset never arrives behind a newer one."""
     bench = Bench()
-    bench.committer.ask({P: (1, 5)})
+    bench.committer.request({P: (1, 5)})
     bench.send(p0=1)
-    bench.committer.ask({P: (1, 7)})
-    bench.committer.ask({P: (1, 9)})
+    bench.committer.request({P: (1, 7)})
+    bench.committer.request({P: (1, 9)})
     bench.send(p0=1)
     assert bench.consumer.commits == [({0: 5}, True)]
-    bench.committer.answered(None, [TopicPartition("in", 0, 5)])
+    bench.committer.on_commit(None, [TopicPartition("in", 0, 5)])
     bench.send(p0=1)
     assert bench.consumer.commits == [({0: 5}, True), ({0: 9}, True)]
 
@@ -65,7 +65,7 @@ def test_one_commit_is_under_way_at_a_time() -> None:
 def test_offsets_of_other_epochs_are_never_sent() -> None:
     """Not those of a partition that is gone, nor of one that went and came back."""
     bench = Bench()
-    bench.committer.ask({P: (1, 5), Q: (2, 6)})
+    bench.committer.request({P: (1, 5), Q: (2, 6)})
     bench.send(p0=3)
     assert bench.consumer.commits == []
 
@@ -73,16 +73,16 @@ def test_offsets_of_other_epochs_are_never_sent() -> None:
 def test_a_failed_commit_is_repeated_after_a_second_unless_a_newer_offset_is_known() -> None:
     """Both when the call fails and when the answer says so."""
     bench = Bench()
-    bench.committer.ask({P: (1, 5), Q: (2, 6)})
+    bench.committer.request({P: (1, 5), Q: (2, 6)})
     bench.consumer.error = KafkaError(KafkaError._TRANSPORT)
     bench.send(p0=1, p1=2)
     bench.consumer.error = None
-    bench.committer.ask({P: (1, 8)})
+    bench.committer.request({P: (1, 8)})
     bench.send(p0=1, p1=2)
     assert bench.consumer.commits == []
     bench.now = 1.0
     bench.send(p0=1, p1=2)
-    bench.committer.answered(KafkaError(KafkaError.REBALANCE_IN_PROGRESS), [])
+    bench.committer.on_commit(KafkaError(KafkaError.REBALANCE_IN_PROGRESS), [])
     bench.now = 2.0
     bench.send(p0=1, p1=2)
     assert bench.consumer.commits == [({0: 8, 1: 6}, True)] * 2
@@ -92,9 +92,9 @@ def test_a_failed_commit_is_repeated_after_a_second_unless_a_newer_offset_is_kno
 def test_a_commit_without_an_answer_is_given_up_after_a_minute() -> None:
     """A callback that never comes does not stop committing for good."""
     bench = Bench()
-    bench.committer.ask({P: (1, 5)})
+    bench.committer.request({P: (1, 5)})
     bench.send(p0=1)
-    bench.committer.ask({Q: (2, 1)})
+    bench.committer.request({Q: (2, 1)})
     bench.now = 60.0
     bench.send(p0=1, p1=2)
     assert bench.consumer.commits[1] == ({0: 5, 1: 1}, True)
@@ -103,12 +103,12 @@ def test_a_commit_without_an_answer_is_given_up_after_a_minute() -> None:
 def test_a_leaving_partition_gets_its_furthest_offset_in_a_last_commit() -> None:
     """Asked for, sent without an answer, or known only now: the furthest counts, and the call waits."""
     bench = Bench()
-    bench.committer.ask({P: (1, 5), Q: (2, 6)})
+    bench.committer.request({P: (1, 5), Q: (2, 6)})
     bench.send(p0=1, p1=2)
-    bench.committer.ask({Q: (2, 9)})
-    assert bench.committer.finish(bench.consumer, {P: 1, Q: 2}, {P: 8})
+    bench.committer.request({Q: (2, 9)})
+    assert bench.committer.commit_last(bench.consumer, {P: 1, Q: 2}, {P: 8})
     assert bench.consumer.commits[1] == ({0: 8, 1: 9}, False)
-    bench.committer.answered(KafkaError(KafkaError._TRANSPORT), [])
+    bench.committer.on_commit(KafkaError(KafkaError._TRANSPORT), [])
     bench.now = 9.0
     bench.send(p0=1, p1=2)
     assert len(bench.consumer.commits) == 2
@@ -117,65 +117,65 @@ def test_a_leaving_partition_gets_its_furthest_offset_in_a_last_commit() -> None
 def test_a_lost_partition_is_not_committed() -> None:
     """It is someone else's already."""
     bench = Bench()
-    bench.committer.ask({P: (1, 5)})
+    bench.committer.request({P: (1, 5)})
     assert not bench.committer.forget({P: 1}), "the new owner repeats records"
-    assert bench.committer.finish(bench.consumer, {P: 1}, {})
+    assert bench.committer.commit_last(bench.consumer, {P: 1}, {})
     bench.send(p0=1)
     assert bench.consumer.commits == []
 
 
-def test_a_last_commit_that_fails_is_told() -> None:
+def test_a_last_commit_that_fails_is_reported() -> None:
     """As a whole or for one partition: what was not committed is repeated by the partition's next owner."""
     bench = Bench()
     bench.consumer.error = KafkaError(KafkaError._TRANSPORT)
-    assert not bench.committer.finish(bench.consumer, {P: 1}, {P: 8})
+    assert not bench.committer.commit_last(bench.consumer, {P: 1}, {P: 8})
     bench.consumer.error = None
     bench.consumer.refused = {1: KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)}
-    assert not bench.committer.finish(bench.consumer, {P: 1, Q: 1}, {P: 8, Q: 9})
+    assert not bench.committer.commit_last(bench.consumer, {P: 1, Q: 1}, {P: 8, Q: 9})
     assert bench.counted == [("commit_failed", "_TRANSPORT"), ("commit_failed", "TOPIC_AUTHORIZATION_FAILED")]
 
 
 def test_where_everything_is_committed_nothing_is_left_to_fail() -> None:
     """A broker that is gone is no reason to doubt what it acknowledged before."""
     bench = Bench()
-    bench.committer.ask({P: (1, 5)})
+    bench.committer.request({P: (1, 5)})
     bench.send(p0=1)
-    bench.committer.answered(None, [TopicPartition("in", 0, 5)])
+    bench.committer.on_commit(None, [TopicPartition("in", 0, 5)])
     bench.consumer.error = KafkaError(KafkaError._TRANSPORT)
-    assert bench.committer.finish(bench.consumer, {P: 1}, {})
+    assert bench.committer.commit_last(bench.consumer, {P: 1}, {})
     assert bench.committer.forget({P: 1})
 
 
-def test_commits_are_settled_when_all_that_was_asked_for_is_answered() -> None:
+def test_a_commit_is_answered_only_when_nothing_of_it_is_to_be_tried_again() -> None:
     """A drain waits for it: one that is refused in a rebalance must be tried again before the worker leaves."""
     bench = Bench()
-    assert bench.settled()
-    bench.committer.ask({P: (1, 5)})
-    assert not bench.settled()
+    assert bench.all_answered()
+    bench.committer.request({P: (1, 5)})
+    assert not bench.all_answered()
     bench.send(p0=1)
-    assert not bench.settled()
-    bench.committer.answered(KafkaError(KafkaError.ILLEGAL_GENERATION), [])
+    assert not bench.all_answered()
+    bench.committer.on_commit(KafkaError(KafkaError.ILLEGAL_GENERATION), [])
     bench.send(p0=1)
-    assert not bench.settled()
+    assert not bench.all_answered()
     bench.now += 2
     bench.send(p0=1)
-    bench.committer.answered(None, [TopicPartition("in", 0, 5)])
+    bench.committer.on_commit(None, [TopicPartition("in", 0, 5)])
     bench.send(p0=1)
-    assert bench.settled()
+    assert bench.all_answered()
 
 
 def test_the_answer_to_a_commit_whose_partitions_left_is_not_taken_for_the_next_ones() -> None:
     """Or a later commit that fails would count as answered, and never be tried again."""
     bench = Bench()
-    bench.committer.ask({P: (1, 5)})
+    bench.committer.request({P: (1, 5)})
     bench.send(p0=1)
     bench.committer.forget({P: 1})
-    bench.committer.ask({Q: (2, 3)})
+    bench.committer.request({Q: (2, 3)})
     bench.send(p1=2)
     assert bench.consumer.commits == [({0: 5}, True)]
-    bench.committer.answered(None, [TopicPartition("in", 0, 5)])
+    bench.committer.on_commit(None, [TopicPartition("in", 0, 5)])
     bench.send(p1=2)
-    bench.committer.answered(KafkaError(KafkaError.REBALANCE_IN_PROGRESS), [])
+    bench.committer.on_commit(KafkaError(KafkaError.REBALANCE_IN_PROGRESS), [])
     bench.now += 2.0
     bench.send(p1=2)
     assert bench.consumer.commits == [({0: 5}, True), ({1: 3}, True), ({1: 3}, True)]
@@ -184,9 +184,9 @@ def test_the_answer_to_a_commit_whose_partitions_left_is_not_taken_for_the_next_
 def test_a_new_client_owes_no_answer() -> None:
     """What the old one was asked is not waited for."""
     bench = Bench()
-    bench.committer.ask({P: (1, 5)})
+    bench.committer.request({P: (1, 5)})
     bench.send(p0=1)
-    bench.committer.begin_anew()
-    bench.committer.ask({P: (2, 3)})
+    bench.committer.reset()
+    bench.committer.request({P: (2, 3)})
     bench.send(p0=2)
     assert bench.consumer.commits == [({0: 5}, True), ({0: 3}, True)]

@@ -28,55 +28,55 @@ class Consumer:
         self.paused -= {p.partition for p in partitions}
 
 
-def make() -> tuple[Consumer, Pauses, list[frozenset[str]]]:
-    told: list[frozenset[str]] = []
+def make() -> tuple[Any, Pauses, list[frozenset[str]]]:
+    reported: list[frozenset[str]] = []
     consumer = Consumer()
 
     class Hooks:
         def paused(self, reasons: frozenset[str]) -> None:
-            told.append(reasons)
+            reported.append(reasons)
 
     hooks: Any = Hooks()
-    return consumer, Pauses(hooks), told
+    return consumer, Pauses(hooks), reported
 
 
 def test_resumed_is_exactly_what_was_paused() -> None:
     """Partitions that came and went during the pause included."""
     consumer, pauses, _ = make()
-    pauses.want("model")
+    pauses.pause("model")
     pauses.apply(consumer, [P, Q])
-    pauses.assigned(consumer, [R])
-    pauses.gone(consumer, [P])
+    pauses.assign(consumer, [R])
+    pauses.unassign(consumer, [P])
     assert consumer.paused == {1, 2}  # the client keeps a pause beyond the assignment
-    pauses.withdraw("model")
-    pauses.assigned(consumer, [P])  # it came back when the reason was gone, and was never paused this time
+    pauses.resume("model")
+    pauses.assign(consumer, [P])  # it came back when the reason was gone, and was never paused this time
     pauses.apply(consumer, [P, Q, R])
     assert consumer.paused == set()
 
 
 def test_every_reason_must_be_withdrawn() -> None:
     """One alone keeps consumption paused; what is applied twice is called once."""
-    consumer, pauses, told = make()
-    pauses.want("model")
-    pauses.want("output")
-    pauses.want("model")
+    consumer, pauses, reported = make()
+    pauses.pause("model")
+    pauses.pause("output")
+    pauses.pause("model")
     pauses.apply(consumer, [P])
     pauses.apply(consumer, [P])
     assert consumer.calls == 1
-    pauses.withdraw("model")
+    pauses.resume("model")
     pauses.apply(consumer, [P])
     assert consumer.paused == {0}
-    pauses.withdraw("output")
+    pauses.resume("output")
     pauses.apply(consumer, [P])
     assert consumer.paused == set()
-    assert told == [frozenset({"model"}), frozenset({"model", "output"}), frozenset({"output"}), frozenset()]
+    assert reported == [frozenset({"model"}), frozenset({"model", "output"}), frozenset({"output"}), frozenset()]
 
 
 def test_without_a_reason_nothing_is_resumed() -> None:
     """Resuming a partition that was not paused rewinds it."""
     consumer, pauses, _ = make()
     pauses.apply(consumer, [P])
-    pauses.assigned(consumer, [P])
-    pauses.withdraw("model")
+    pauses.assign(consumer, [P])
+    pauses.resume("model")
     pauses.apply(consumer, [P])
     assert consumer.calls == 0

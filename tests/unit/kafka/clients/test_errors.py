@@ -1,4 +1,4 @@
-"""What is told of librdkafka's own log lines and errors."""
+"""What is logged of librdkafka's own log lines and errors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError
+from structlog.testing import capture_logs
 
 from consumer.kafka.clients.errors import REPEAT_SECONDS, error_callback, librdkafka_logger
 
@@ -31,32 +32,36 @@ class Seen:
         return error_callback("consumer", observer, self.fatal.append, lambda: self.now)
 
 
-def test_one_trouble_is_told_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
-    """A client that cannot log in tries for ever: each kind of error is told again after a time, with the way out."""
+def test_one_trouble_is_logged_once_in_a_while() -> None:
+    """A client that cannot log in tries for ever: each kind of error is logged again after a time, with the way out."""
     seen = Seen()
     callback = seen.callback()
     refused = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: no")
-    for _ in range(5):
+    with capture_logs() as lines:
+        for _ in range(5):
+            callback(refused)
+        callback(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+        first, second = lines
+        assert (first["client"], first["reason"]) == ("consumer", "SASL authentication error: no")
+        assert (first["code"], first["log_level"]) == ("_AUTHENTICATION", "warning")
+        assert first["fix"].startswith("check kafka.security's mech")
+        assert first["event"].endswith("goes on trying")
+        assert second == {**first, "reason": "1/1 brokers are down", "code": "_ALL_BROKERS_DOWN", "fix": None}
+        seen.now = REPEAT_SECONDS
         callback(refused)
-    callback(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
-    first, second = (record.getMessage() for record in caplog.records)
-    assert first.startswith("consumer: SASL authentication error: no (_AUTHENTICATION); check kafka.security's mech")
-    assert first.endswith("; it goes on trying")
-    assert second == "consumer: 1/1 brokers are down (_ALL_BROKERS_DOWN); it goes on trying"
-    seen.now = REPEAT_SECONDS
-    callback(refused)
-    assert len(caplog.records) == 3
+        assert lines[2:] == [first]
     assert len(seen.codes) == 7
     assert seen.fatal == []
 
 
-def test_lost_connections_are_told_only_where_security_is_the_reason(caplog: pytest.LogCaptureFixture) -> None:
+def test_lost_connections_are_logged_only_where_security_is_the_reason() -> None:
     """The client's own log has a line for each already."""
     callback = Seen().callback()
-    callback(KafkaError(KafkaError._TRANSPORT, "Connect to ipv4#127.0.0.1:9 failed: Connection refused"))
-    assert caplog.records == []
-    callback(KafkaError(KafkaError._TRANSPORT, "ssl/tls alert bad certificate: SSL alert number 42"))
-    assert "certificate_file" in caplog.text
+    with capture_logs() as lines:
+        callback(KafkaError(KafkaError._TRANSPORT, "Connect to ipv4#127.0.0.1:9 failed: Connection refused"))
+        assert lines == []
+        callback(KafkaError(KafkaError._TRANSPORT, "ssl/tls alert bad certificate: SSL alert number 42"))
+    assert "certificate_file" in lines[0]["fix"]
 
 
 def test_a_fatal_error_is_passed_on_every_time() -> None:
@@ -70,7 +75,7 @@ def test_a_fatal_error_is_passed_on_every_time() -> None:
 
 
 def test_log_lines_that_differ_in_counts_only_are_repeats(caplog: pytest.LogCaptureFixture) -> None:
-    """They are told once for a while; lines about another broker, or of another kind, at once."""
+    """They are logged once for a while; lines about another broker, or of another kind, at once."""
     caplog.set_level(logging.INFO)
     first, second = librdkafka_logger("test-a"), librdkafka_logger("test-a")
     for number in range(4):
@@ -86,7 +91,7 @@ def test_log_lines_that_differ_in_counts_only_are_repeats(caplog: pytest.LogCapt
     assert len(caplog.records) == 503
 
 
-def test_a_line_is_told_again_after_a_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_is_logged_again_after_a_time(caplog: pytest.LogCaptureFixture) -> None:
     """So that a trouble that lasts stays in sight."""
     logger = librdkafka_logger("test-b")
     for created in (0.0, REPEAT_SECONDS - 1, REPEAT_SECONDS + 1):

@@ -1,0 +1,143 @@
+"""Rebalances: what happens when partitions are assigned, revoked, lost, or when a position moves back.
+
+``Rebalance`` has the callbacks that the poll thread gives to ``subscribe``; the client calls them inside ``poll``,
+``consume`` and ``close``, on the poll thread. Each assignment of a partition is a new epoch, so a partition that is
+assigned a second time, to this worker or back to it, never takes what is late of the assignment before.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+import structlog
+
+from consumer.delivery.commands import Assigned, Command, Lost, Revoke
+from consumer.events import Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from confluent_kafka import Consumer, TopicPartition
+
+    from consumer.delivery.admission import InFlight
+    from consumer.kafka.clients.observer import KafkaObserver
+    from consumer.kafka.consume.assignment import Assignment, Pauses
+    from consumer.kafka.consume.committer import Committer
+    from consumer.kafka.consume.membership import Membership
+
+_log = structlog.stdlib.get_logger(__name__)
+
+REPLY_SECONDS = 0.1
+"""Longest wait for the release thread's answer between two signs of life of the poll thread."""
+
+REPLY_MARGIN_SECONDS = 5.0
+"""The release thread answers a revocation at its deadline; this much later it is taken for dead."""
+
+
+@dataclass(eq=False, slots=True)
+class Rebalance:
+    """Begins and ends epochs. A revocation waits for what is in flight and commits it before the partitions leave."""
+
+    assignment: Assignment
+    pauses: Pauses
+    in_flight: InFlight
+    committer: Committer
+    membership: Membership
+    commands: SimpleQueue[Command]
+    on_revoked: Callable[[Mapping[Partition, int]], None]
+    on_wait: Callable[[], None]
+    """Called every ``REPLY_SECONDS`` while a revocation waits."""
+    observer: KafkaObserver
+    clock: Callable[[], float]
+    close_by: float = math.inf
+    """Monotonic seconds after which no revocation waits."""
+    left_whole: bool = True
+    """Whether no assignment that ended left records to be repeated by their next owner. Set anew when a drain begins: a
+    rebalance long before is no matter of how this worker ends."""
+
+    def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """``on_assign``: begin an epoch of each."""
+        self.membership.entered()
+        begun = self.assignment.begin(Partition(p.topic, p.partition) for p in partitions)
+        for partition, epoch in begun.items():
+            self.commands.put(Assigned(partition, epoch, None))
+        consumer.incremental_assign(partitions)
+        self.pauses.assign(consumer, begun)  # a pause before the assignment would do nothing
+        self.observer.rebalanced("assigned", len(begun))
+        _log.info("assigned", partitions=_fields(begun))
+
+    def revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """``on_revoke``: wait for what is in flight, commit what is durable, then let go."""
+        named = {Partition(p.topic, p.partition) for p in partitions}
+        leaving = {partition: epoch for partition, epoch in self.assignment.epochs.items() if partition in named}
+        budget = self.in_flight.revoke_seconds(self.pauses.reasons)
+        _log.info("revoking: waiting for what is in flight", partitions=_fields(leaving), seconds=round(budget, 1))
+        last = self._last_offsets(leaving, min(self.clock() + budget, self.close_by))
+        whole = self.in_flight.forget(self.assignment.end(leaving))
+        self.pauses.unassign(consumer, leaving)
+        self.left_whole = self.committer.commit_last(consumer, leaving, last) and whole and self.left_whole
+        self.on_revoked(leaving)
+        consumer.incremental_unassign(partitions)
+        self.observer.rebalanced("revoked", len(leaving))
+        _log.info("revoked", partitions=_fields(leaving))
+
+    def lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """``on_lost``: the group has given these to someone else already."""
+        self.membership.joined = False
+        lost = [Partition(p.topic, p.partition) for p in partitions]
+        self.pauses.unassign(consumer, lost)
+        self.drop(lost)
+        consumer.incremental_unassign(partitions)
+
+    def drop(self, lost: Iterable[Partition]) -> None:
+        """End the epochs of partitions that are someone else's: commit nothing of them."""
+        ended = self.assignment.end(lost)
+        self.commands.put(Lost(ended))
+        whole = self.committer.forget(ended)
+        self.left_whole = self.in_flight.forget(ended) and whole and self.left_whole
+        self.on_revoked(ended)
+        self.observer.rebalanced("lost", len(ended))
+        _log.warning(
+            "lost partitions: the group took them away; their records in flight are read again",
+            partitions=_fields(ended),
+        )
+
+    def rewound(self, partition: Partition, offset: int) -> int:
+        """The position moved back to ``offset``, as in a truncated log; returns the epoch that begins there."""
+        _log.warning(
+            "a position went back; what is in flight of its partition starts again",
+            topic=partition.topic,
+            partition=partition.number,
+            offset=offset,
+        )
+        ended = self.assignment.end((partition,))
+        self.in_flight.forget(ended)
+        (epoch,) = self.assignment.begin((partition,)).values()
+        self.commands.put(Assigned(partition, epoch, None))
+        self.observer.rebalanced("rewound", 1)
+        self.on_revoked(ended)
+        return epoch
+
+    def _last_offsets(self, leaving: Mapping[Partition, int], deadline: float) -> dict[Partition, int]:
+        """Let what is in flight of these become durable until ``deadline``; returns the offsets to commit."""
+        reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+        self.commands.put(Revoke(leaving, deadline, reply))
+        while True:
+            self.on_wait()
+            try:
+                return reply.get(timeout=REPLY_SECONDS)
+            except Empty:
+                if self.clock() >= deadline + REPLY_MARGIN_SECONDS:
+                    _log.error(
+                        "the release thread is silent; partitions end with the last known offsets",
+                        partitions=_fields(leaving),
+                    )
+                    return {}
+
+
+def _fields(epochs: Mapping[Partition, int]) -> dict[str, int]:
+    """Partitions and their epochs, as fields of a log line."""
+    return {str(partition): epoch for partition, epoch in sorted(epochs.items())}
