@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from consumer.batching.policy import padded_length
-from consumer.codecs.results import ModelUsed
+from consumer.codecs.outputs import ModelUsed
 from consumer.events import BadInput
 from consumer.extraction.task import ReferenceCrash
 from consumer.serving.protocol import Failure, Relief, ServingError

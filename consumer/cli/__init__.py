@@ -9,8 +9,7 @@ from typing import NoReturn
 import click
 
 from consumer import __version__
-
-INTERRUPTED = 130
+from consumer.exit_codes import EXIT_INTERRUPTED, EXIT_OK
 
 COMMANDS = {
     "demo": "Watch the whole pipeline run on this machine.",
@@ -52,19 +51,23 @@ def cli() -> None:
 
     Exit codes: 0 success, 1 failed work, 2 bad usage or configuration, 3 a dependency is unreachable,
     4 fenced by Kafka or a client that failed for good, 130 interrupted.
-    """
+
+    \b
+    Example:
+      rexstream demo
+      rexstream run --help
+    """  # noqa: D301 - click's own mark for a block that is not wrapped
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Entry point of the console script."""
     try:
-        code = cli.main(args=argv, prog_name="rexstream", standalone_mode=False)
+        # The code of ctx.exit(), or what the command returned: nothing.
+        sys.exit(cli.main(args=argv, prog_name="rexstream", standalone_mode=False) or EXIT_OK)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         # click's own answer to Ctrl-C is exit code 1, which here means that work failed.
         click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
-    # The code of ctx.exit(), or what the command returned: nothing.
-    sys.exit(code or 0)
+        sys.exit(EXIT_INTERRUPTED)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from consumer.cli.options import Unreachable
 
 if TYPE_CHECKING:
     from consumer.local.broker import EmbeddedBroker
@@ -61,7 +62,7 @@ def command(port: int, brokers: int, topics: dict[str, int], address_file: Path 
     """Run an embedded, in-memory Kafka broker for trying things out: no Java, nothing to install.
 
     Prints its bootstrap address on standard output once clients can connect. SIGTERM and Ctrl-C stop it with exit
-    code 0. Clients must run on this machine: the address that the broker tells them is 127.0.0.1.
+    code 0. Clients must run on this machine: the address that the broker advertises is 127.0.0.1.
 
     A partition takes 2 MB. What would go beyond is refused with POLICY_VIOLATION, and so is everything that anyone
     produces afterwards, because the broker would drop the oldest records without a word. A line on standard error
@@ -81,8 +82,7 @@ def command(port: int, brokers: int, topics: dict[str, int], address_file: Path 
     try:
         broker = EmbeddedBroker(brokers, topics)
     except EmbeddedBrokerError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(3)
+        raise Unreachable(str(error)) from None
     with broker:
         asyncio.run(_serve(broker, port, address_file))
 
@@ -104,17 +104,13 @@ async def _serve(broker: EmbeddedBroker, port: int, address_file: Path | None) -
             "running? Choose another with --port, or 0 for a free one"
         ) from error
     if address_file is not None:
+        # Whole at once: a reader that waits for the file must never see half of it.
+        unfinished = address_file.with_name(f".{address_file.name}.{os.getpid()}")
         try:
-            _write_whole(address_file, address + "\n")
+            unfinished.write_text(address + "\n", "utf-8")
+            unfinished.replace(address_file)
         except OSError as error:
             raise click.UsageError(f"--address-file {address_file} cannot be written: {error.strerror}") from error
     click.echo(WARNING, err=True)
     click.echo(address)
     await stop.wait()
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """A reader that waits for the file must never see half of it."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, "utf-8")
-    unfinished.replace(path)

@@ -41,32 +41,29 @@ def print_config(config_file: str | None, overrides: tuple[str, ...]) -> None:
     found = loaded(config_file, overrides)
     tree = found.config.model_dump()
     if tree["model"]["tls"] is None:
-        del tree["model"]["tls"]  # a section that is there and says nothing is refused
+        del tree["model"]["tls"]  # an empty section is refused
     for line in _lines(tree, (), found.origins):
         click.echo(line)
 
 
-def _lines(tree: Mapping[str, Any], path: KeyPath, origins: Mapping[KeyPath, str], lead: str = "") -> Iterator[str]:
-    indent = "  " * sum(isinstance(part, str) for part in path)
+def _lines(tree: Mapping[str, Any], path: KeyPath, origins: Mapping[KeyPath, str]) -> Iterator[str]:
+    """Lines of YAML for a mapping at ``path``, beginning in the first column."""
     for key, value in tree.items():
         here = (*path, key)
-        yield from _entry(here, value, origins, f"{lead or indent}{_scalar(key)}:")
-        lead = ""
-
-
-def _entry(here: KeyPath, value: Any, origins: Mapping[KeyPath, str], head: str) -> Iterator[str]:
-    indent = "  " * sum(isinstance(part, str) for part in here)
-    if isinstance(value, dict) and value:
-        yield head
-        yield from _lines(value, here, origins)
-    elif isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
-        yield head
-        for index, item in enumerate(value):
-            yield from _lines(item, (*here, index), origins, lead=f"{indent[:-2]}- ")
-    else:
-        # A list may have been set as a whole, or only elements of it.
-        place = origins.get(here) or next((place for path, place in origins.items() if path[: len(here)] == here), None)
-        yield f"{head} {_scalar(shown(here, value))}{f'  # {place}' if place else ''}"
+        head = f"{_scalar(key)}:"
+        if isinstance(value, dict) and value:
+            yield head
+            yield from (f"  {line}" for line in _lines(value, here, origins))
+        elif isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+            yield head
+            for index, item in enumerate(value):
+                for number, line in enumerate(_lines(item, (*here, index), origins)):
+                    yield f"  {line}" if number else f"- {line}"
+        else:
+            # A list may have been set as a whole, or only elements of it.
+            places = (place for key_path, place in origins.items() if key_path[: len(here)] == here)
+            place = origins.get(here) or next(places, None)
+            yield f"{head} {_scalar(shown(here, value))}{f'  # {place}' if place else ''}"
 
 
 def _scalar(value: Any) -> str:

@@ -2,17 +2,96 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import re
 import sys
-from typing import TYPE_CHECKING
+import time
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from consumer.cli.dead_letter_replay import replay
-from consumer.cli.dead_letter_source import open_source, selection, selection_options, source_options
-from consumer.cli.options import exit_codes
+from consumer.cli import record_lines as lines
+from consumer.cli.dead_letter_topic import DeadLetterTopic, Replaying
+from consumer.cli.options import cluster_options, rate_option
+from consumer.delivery.letters import LetterFilter, Selection
+from consumer.events import Stage
+from consumer.exit_codes import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
-    from typing import Any
+    from consumer.cli.options import Command, KafkaAccess
+
+_AGO = re.compile(r"([0-9]{1,9})([smhd])")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def source_options(command: Command) -> Command:
+    """Add ``--dead-letter-topic`` and the options of ``cluster_options``.
+
+    The command gets them as one argument ``source``, a DeadLetterTopic. A topic that does not exist is bad usage,
+    or a mistyped name would look like one without dead letters.
+    """
+
+    @cluster_options
+    @click.option("--dead-letter-topic", metavar="TOPIC", help="Topic to read; default: delivery.dead_letter_topic.")
+    @functools.wraps(command)
+    def with_source(*, kafka: KafkaAccess, dead_letter_topic: str | None, **others: Any) -> Any:
+        from consumer.kafka.clients.cluster import require_topic
+
+        topic = dead_letter_topic or kafka.config.delivery.dead_letter_topic
+        require_topic(kafka.servers, topic, client=kafka.client, timeout=kafka.timeout)
+        return command(source=DeadLetterTopic(kafka, topic), **others)
+
+    return with_source
+
+
+def selection_options(command: Command) -> Command:
+    """Add the filters by which letters are chosen: the fields of a Selection, as keyword arguments."""
+    for option in (
+        click.option("--until", "until_ms", metavar="TIME", callback=_time, help="Failed before then, as --since."),
+        click.option(
+            "--since",
+            "since_ms",
+            metavar="TIME",
+            callback=_time,
+            help="Failed then or later: 2026-05-01T08:30 (UTC), or an age in s, m, h or d, such as 2h.",
+        ),
+        _filter("--topic", "topics", "Topic that the failed record came from"),
+        _filter("--task", "tasks", "Task that failed"),
+        _filter("--stage", "stages", "Stage that failed", type=click.Choice(get_args(Stage))),
+        _filter("--class", "reasons", "Class of the failure, such as InvalidJson"),
+        _filter("--id", "ids", "Id of a dead letter"),
+    ):
+        command = option(command)
+    return command
+
+
+def _filter(flag: str, name: str, what: str, **settings: Any) -> Any:
+    return click.option(
+        flag,
+        name,
+        multiple=True,
+        callback=lambda _, __, values: frozenset(values),
+        help=f"{what}; may be given many times.",
+        **settings,
+    )
+
+
+def _time(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    """Milliseconds since 1970 of ``2h`` (ago) or of an ISO time, in UTC unless it says otherwise."""
+    if value is None:
+        return None
+    try:
+        if ago := _AGO.fullmatch(value):
+            return round((time.time() - int(ago[1]) * _UNITS[ago[2]]) * 1000)
+        moment = datetime.fromisoformat(value)
+        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{value!r} is neither a time such as 2026-05-01T08:30 nor an age such as 30s, 5m, 2h or 7d"
+        ) from None
 
 
 @click.group(name="dead-letters", short_help="List, show and replay dead letters.")
@@ -33,16 +112,7 @@ def command() -> None:
 @selection_options
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
-def list_letters(
-    bootstrap_servers: str | None,
-    timeout: float,
-    config_file: str | None,
-    overrides: tuple[str, ...],
-    dead_letter_topic: str | None,
-    limit: int | None,
-    as_json: bool,
-    **filters: Any,
-) -> None:
+def list_letters(source: DeadLetterTopic, limit: int | None, as_json: bool, **filters: Any) -> None:
     """List dead letters that were not replayed: when, where and why; never the review.
 
     \b
@@ -50,26 +120,19 @@ def list_letters(
       rexstream dead-letters list --since 2h
       rexstream dead-letters list --class TextTooLong --task sentiment --json
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    from consumer.cli import record_lines as lines
-    from consumer.delivery.letters import LetterFilter
-
-    with exit_codes():
-        source = open_source(bootstrap_servers, timeout, config_file, overrides, dead_letter_topic)
-        sieve = LetterFilter(selection(**filters), source.replayed_ids())
-        if not as_json:
-            click.secho(lines.COLUMNS, dim=True)
-        for number, letter in enumerate(source.letters(sieve), 1):
-            click.echo(lines.json_line(lines.fields(letter)) if as_json else lines.row(letter))
-            if number == limit:
-                break
-        if not as_json:
-            click.echo(lines.counts(sieve))
-        if sieve.younger:
-            click.echo(
-                f"{sieve.younger} of those replayed already failed after that; if a topic was deleted and made anew, "
-                f"delete {source.topic}.replayed too",
-                err=True,
-            )
+    letter_filter = LetterFilter(Selection(**filters), source.replayed_ids())
+    if not as_json:
+        click.secho(lines.COLUMNS, dim=True)
+    for letter in islice(source.letters(letter_filter), limit):
+        click.echo(json.dumps(lines.fields(letter), ensure_ascii=False) if as_json else lines.row(letter))
+    if not as_json:
+        click.echo(lines.counts(letter_filter))
+    if letter_filter.younger:
+        click.echo(
+            f"{letter_filter.younger} of those replayed already failed after that; if a topic was deleted and made "
+            f"anew, delete {source.topic}.replayed too",
+            err=True,
+        )
 
 
 @command.command(name="show", short_help="Show one dead letter with its headers.")
@@ -77,35 +140,98 @@ def list_letters(
 @click.argument("letter_id", metavar="ID")
 @click.option("--value", "with_value", is_flag=True, help="Show the value too: the review.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def show(
-    bootstrap_servers: str | None,
-    timeout: float,
-    config_file: str | None,
-    overrides: tuple[str, ...],
-    dead_letter_topic: str | None,
-    letter_id: str,
-    with_value: bool,
-    as_json: bool,
-) -> None:
+def show(source: DeadLetterTopic, letter_id: str, with_value: bool, as_json: bool) -> None:
     """Show one dead letter: its key, all its headers and, with --value, its value. Exit code 1 when it is not there.
 
     \b
     Example:
       rexstream dead-letters show reviews.raw-3-4711-sentiment
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    from consumer.cli import record_lines as lines
-    from consumer.delivery.letters import LetterFilter, Selection
-
-    with exit_codes():
-        source = open_source(bootstrap_servers, timeout, config_file, overrides, dead_letter_topic)
-        # Also when it was replayed: somebody wants to see it.
-        letter = next(source.letters(LetterFilter(Selection(ids=frozenset({letter_id})), {})), None)
-        if letter is None:
-            click.echo(f"topic {source.topic} holds no dead letter {letter_id!r} (see 'dead-letters list')", err=True)
-            sys.exit(1)
-        described = lines.in_full(letter, replayed=letter.id in source.replayed_ids(), with_value=with_value)
-        for line in [lines.json_line(described)] if as_json else lines.lines_in_full(described):
-            click.echo(line)
+    # Also when it was replayed: somebody wants to see it.
+    letter = next(source.letters(LetterFilter(Selection(ids=frozenset({letter_id})), {})), None)
+    if letter is None:
+        raise click.ClickException(f"topic {source.topic} holds no dead letter {letter_id!r} (see 'dead-letters list')")
+    described = lines.in_full(letter, replayed=letter.id in source.replayed_ids(), with_value=with_value)
+    click.echo(json.dumps(described, ensure_ascii=False) if as_json else "\n".join(lines.lines_in_full(described)))
 
 
-command.add_command(replay)
+@command.command(name="replay", short_help="Send dead letters again to the topics they came from.")
+@source_options
+@selection_options
+@rate_option("Dead letters a second. Default: as fast as Kafka takes them.")
+@click.option("--limit", type=click.IntRange(min=1), help="Replay at most this many.")
+@click.option(
+    "--max-replays",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Leave out records that were replayed this often and still fail.",
+)
+@click.option("--dry-run", is_flag=True, help="Only list what would be replayed.")
+@click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as a JSON object.")
+def replay(
+    source: DeadLetterTopic,
+    rate: float | None,
+    limit: int | None,
+    max_replays: int,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    **filters: Any,
+) -> None:
+    """Send dead letters again to the topics they came from; the worker then runs only the task that failed.
+
+    Each goes in one Kafka transaction with a marker of its id, so a replay that is interrupted, killed or started twice
+    doubles nothing: run it again, and it goes on with the rest. One replay of a topic runs at a time; a second one
+    takes over and ends the first. Letters without their value, and records that failed after --max-replays replays, are
+    left out and counted.
+
+    After a dead-letter topic or a topic that letters came from was deleted and made anew, delete <dead-letter
+    topic>.replayed too: by its markers new letters of the same places would pass for replayed.
+
+    Exit code 0, also when letters were left out; 1 when a topic refused some, 4 when another replay took over.
+
+    \b
+    Example:
+      rexstream dead-letters replay --class TextTooLong --dry-run
+      rexstream dead-letters replay --task sentiment --since 2h --rate 50
+    """  # noqa: D301 - click's own mark for a block that is not wrapped
+    from consumer.kafka.clients.cluster import is_embedded
+    from consumer.kafka.tools.replayer import open_targets
+
+    kafka = source.kafka
+    # Its transactions commit nothing and fence nobody, so a replay would double letters without a word.
+    if is_embedded(kafka.servers, client=kafka.client, timeout=kafka.timeout):
+        raise click.UsageError(
+            f"{kafka.servers} is the embedded broker, which has no working transactions, so a replay could double "
+            "events; use Apache Kafka"
+        )
+    with open_targets(kafka.servers, client=kafka.client, timeout=kafka.timeout) as targets:
+        work = Replaying(source, targets, LetterFilter(Selection(**filters), {}), max_replays, limit)
+        if dry_run:
+            count = 0
+            for letter in work.letters(source.replayed_ids()):
+                count += 1
+                if not as_json:
+                    click.echo(lines.row(letter))
+            work.print_summary(count, as_json, dry_run=True)
+        else:
+            if _watched():
+                work.limit = sum(1 for _ in work.letters(source.replayed_ids()))
+                # The limit stays: letters that come meanwhile may have causes that nobody has looked at.
+                if not yes and _asked():
+                    question = f"Replay {work.limit} dead letters of {source.topic} at {kafka.servers}?"
+                    click.confirm(question, abort=True, err=True)
+            work.run(rate, as_json)
+    sys.exit(EXIT_FAILED if work.refused else EXIT_OK)
+
+
+def _watched() -> bool:
+    """Whether somebody sees the progress."""
+    return sys.stderr.isatty()
+
+
+def _asked() -> bool:
+    """Whether somebody can answer."""
+    return sys.stdin.isatty()

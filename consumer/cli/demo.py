@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import consumer
+from consumer.cli.progress import counter
+from consumer.exit_codes import EXIT_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+_PROGRESS_SECONDS = 5.0
+"""Between lines where the output is no terminal."""
 
 
 @click.command(name="demo", short_help="Watch the whole pipeline run on this machine.")
@@ -41,7 +46,7 @@ def command(rows: int) -> None:
     texts = {event.key: json.loads(event.value or b"{}").get("text", "") for event in samples}
     expected = len(samples) * len(TASKS) + sum(event.value is not None for event in broken)
     try:
-        with _folder() as folder, Demo(folder) as demo:
+        with _folder() as folder, Demo(Path(folder)) as demo:
             with _step(console, "demo model as a SavedModel") as done:
                 models, exported = demo.export_model()
                 done("exported and checked against its reference" if exported else "as exported before")
@@ -55,7 +60,7 @@ def command(rows: int) -> None:
             with _step(console, "producer") as done:
                 demo.send(broker, [*broken[:6], *samples, *broken[6:]])
                 done(f"{len(samples)} reviews and {len(broken)} broken events sent to reviews.raw")
-            with _progress(console, expected) as advance:
+            with counter("outcomes", expected, console=console, line_seconds=_PROGRESS_SECONDS) as advance:
                 seen = demo.collect(broker, expected, advance)
             seconds = time.monotonic() - started
             numbers = demo.worker_numbers(http)
@@ -63,8 +68,7 @@ def command(rows: int) -> None:
                 demo.stop_worker()
                 done("drained, committed, left the group")
     except ChildError as error:
-        click.echo(f"the demo failed: {error}", err=True)
-        sys.exit(1)
+        raise click.ClickException(f"the demo failed: {error}") from None
     console.print()
     console.print(summary(samples, broken, texts, seconds, seen, numbers, rows))
     lost = missing(samples, broken, seen, numbers.dropped)
@@ -74,52 +78,28 @@ def command(rows: int) -> None:
         console.print(
             f"[red]audit: {len(lost)} outcomes are not what they should be, {seen.doubled} results came twice"
         )
-        sys.exit(1)
+        sys.exit(EXIT_FAILED)
     console.print(
         f"[green]✓[/] audit: {len(seen.results)} results, {len(seen.dead_letters)} dead letters, {numbers.dropped} "
         "dropped; every event has exactly its outcomes"
     )
 
 
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
+def _folder() -> contextlib.AbstractContextManager[str | Path]:
     """The checkout's own cache folder, or a temporary one for an installed package."""
     checkout = Path(consumer.__file__).resolve().parent.parent
-    if (checkout / "pyproject.toml").exists():
-        folder = checkout / ".cache" / "demo"
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="rexstream-demo-") as temporary:
-        yield Path(temporary)
+    if not (checkout / "pyproject.toml").exists():
+        return tempfile.TemporaryDirectory(prefix="rexstream-demo-")
+    folder = checkout / ".cache" / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    return contextlib.nullcontext(folder)
 
 
 @contextlib.contextmanager
 def _step(console: Console, title: str) -> Iterator[Callable[[str], None]]:
     """One line a step: a spinner on a terminal while it runs, then what was done and how long it took."""
     started = time.monotonic()
-    said: list[str] = []
-    status = console.status(f"{title} ...") if console.is_terminal else contextlib.nullcontext()
-    with status:
-        yield said.append
-    console.print(f"[green]✓[/] [bold]{title}[/]: {' '.join(said)} [dim]({time.monotonic() - started:.1f} s)[/]")
-
-
-@contextlib.contextmanager
-def _progress(console: Console, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal; a line every fifth of the way elsewhere."""
-    if not console.is_terminal:
-        shown = 0
-
-        def advance(count: int) -> None:
-            nonlocal shown
-            if count * 5 // total > shown:
-                shown = count * 5 // total
-                console.print(f"  {count} of {total} outcomes")
-
-        yield advance
-        return
-    columns = (TextColumn("  outcomes"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("outcomes", total=total)
-        yield lambda count: progress.update(task, completed=count)
+    done: list[str] = []
+    with console.status(f"{title} ...") if console.is_terminal else contextlib.nullcontext():
+        yield done.append
+    console.print(f"[green]✓[/] [bold]{title}[/]: {' '.join(done)} [dim]({time.monotonic() - started:.1f} s)[/]")

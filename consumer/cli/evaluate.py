@@ -1,127 +1,72 @@
-"""``rexstream evaluate``: how good a model is on annotated data."""
+"""``rexstream evaluate``: how good a model is on annotated data.
+
+Scores are micro precision, recall and F1 of paths, or accuracy (docs/extraction.md, section 13).
+"""
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 import click
 
-from consumer.cli.evaluate_data import DataError, Example, LabelColumns, Named, read_examples
-from consumer.cli.model_source import model_options, opened
+from consumer.cli.model_source import chosen_task, model_options, opened
 from consumer.cli.progress import counter
 from consumer.events import BadInput
+from consumer.exit_codes import EXIT_FAILED, EXIT_OK
+from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY
+from consumer.extraction.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
-    from consumer.cli.evaluate_data import NamedPath
-    from consumer.cli.model_source import ModelSource, Session
-    from consumer.offline import Extracting
-
-
-# Micro precision, recall and F1 of paths (specification section 13), and accuracy.
+    from consumer.cli.model_source import ModelSource
+    from consumer.events import TaskKind
 
 Metric = Literal["strict", "span", "triplet", "trigger", "argument", "accuracy"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
+COMPARED: Final[dict[Metric, Callable[[NamedPath], Hashable]]] = {
+    "strict": lambda path: path,
+    "span": lambda path: tuple((fact.type, fact.span) for fact in path),
+    "triplet": lambda path: (path[0].type, path[0].span, path[1].type.partition("(")[0], path[1].span),
+    "trigger": lambda path: path[0],
+    "argument": lambda path: (path[0].type, path[1].type, path[1].span),
+    "accuracy": lambda path: tuple(fact.type for fact in path),
+}
+"""What of a path a metric compares.
 
-@dataclass(slots=True)
-class Score:
-    """Sizes of the sets that were compared, over all texts. For accuracy each text counts once in all of them."""
+strict: everything. span: without offsets. triplet: the second type up to its bracket, without offsets. trigger: the
+first element. argument: the first type with the second element, without offsets. accuracy: the types alone, and all
+paths of a text must be right.
+"""
+PAIRS: Final = frozenset({"triplet", "argument"})
+"""Metrics that leave out all paths but those of two elements."""
 
-    predicted: int = 0
-    gold: int = 0
-    correct: int = 0
+_MARKERS: Final[dict[str, TaskKind]] = {CLASSIFY: "classify", MULTICLASSIFY: "multi_classify"}
+IMPLICIT: Final = "#"
+"""What annotators put in front of a text so that "the product as a whole" has a place."""
 
-    def add(self, metric: Metric, predicted: Iterable[NamedPath], gold: Iterable[NamedPath]) -> None:
-        """Count one text."""
-        ours, theirs = reduced(metric, predicted), reduced(metric, gold)
-        if metric == "accuracy":
-            self.predicted += 1
-            self.gold += 1
-            self.correct += ours == theirs
-        else:
-            self.predicted += len(ours)
-            self.gold += len(theirs)
-            self.correct += len(ours & theirs)
-
-    @property
-    def precision(self) -> float:
-        """Share of the predicted that is correct; 0 without any."""
-        return self.correct / self.predicted if self.predicted else 0.0
-
-    @property
-    def recall(self) -> float:
-        """Share of the gold that was found; 0 without any."""
-        return self.correct / self.gold if self.gold else 0.0
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of both."""
-        total = self.predicted + self.gold
-        return 2 * self.correct / total if total else 0.0
-
-
-def reduced(metric: Metric, paths: Iterable[NamedPath]) -> set[Hashable]:
-    """What of a text's paths a metric compares.
-
-    strict: everything. span: without offsets. triplet: paths of two, the second type up to its bracket, without
-    offsets. trigger: first elements. argument: the first type with the second element, without offsets. accuracy: the
-    types alone, all of which must be right.
-    """
-    match metric:
-        case "strict":
-            return set(paths)
-        case "span":
-            return {tuple((fact.type, fact.span) for fact in path) for path in paths}
-        case "triplet":
-            return {
-                (path[0].type, path[0].span, path[1].type.partition("(")[0], path[1].span)
-                for path in paths
-                if len(path) == 2
-            }
-        case "trigger":
-            return {path[0] for path in paths}
-        case "argument":
-            return {(path[0].type, path[1].type, path[1].span) for path in paths if len(path) == 2}
-        case "accuracy":
-            return {tuple(fact.type for fact in path) for path in paths}
-
-
-def report(metric: Metric, score: Score) -> dict[str, Any]:
-    """The numbers of a metric, rounded to 4 decimals."""
-    if metric == "accuracy":
-        return {"metric": metric, "accuracy": round(score.precision, 4), "correct": score.correct}
-    return {
-        "metric": metric,
-        "precision": round(score.precision, 4),
-        "recall": round(score.recall, 4),
-        "f1": round(score.f1, 4),
-        "predicted": score.predicted,
-        "gold": score.gold,
-        "correct": score.correct,
-    }
-
-
-CHUNK = 512
+CHUNK: Final = 512
+"""Texts that are worked on together."""
 
 
 def _label_map(_: click.Context, __: click.Parameter, value: str | None) -> dict[str, str]:
     """``LABEL=TYPE`` pairs, separated by commas."""
     names = {}
-    for pair in (value or "").split(","):
-        label, equals, name = pair.partition("=")
-        if pair and not (label and equals and name):
+    for pair in filter(None, (value or "").split(",")):
+        label, _equals, name = pair.partition("=")
+        if not (label and name):
             raise click.BadParameter(f"{pair!r} is not LABEL=TYPE, such as 1=正向情感")
-        if pair:
-            names[label] = name
+        names[label] = name
     return names
 
 
@@ -177,67 +122,214 @@ def command(
       rexstream evaluate --data absa.jsonl --metric span
       rexstream evaluate --data shop.jsonl.gz --task sentiment --label-map 1=正向情感,0=负向情感 --limit 500
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    from consumer.config.problems import ConfigError
-    from consumer.config.task_files import load_tasks
     from consumer.telemetry.logs import configure_logging
 
     configure_logging("warning", "evaluate")
+    _, task = chosen_task(tasks_dirs, task_name)
     try:
-        tasks = load_tasks(tasks_dirs)
-        if task_name is not None and task_name not in tasks:
-            raise click.UsageError(f"there is no task {task_name!r}; the tasks are {', '.join(sorted(tasks))}")
-        task = tasks[task_name] if task_name is not None else None
         examples = read_examples(data, limit, task, LabelColumns(text_field, label_field, label_map))
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from error
     except (DataError, OSError, EOFError) as error:
         raise click.UsageError(f"--data {data}: {error}") from error
-    chosen = metric or _default_metric(examples)
+    one_class = all(len(example.gold) == 1 and example.task.kind == "classify" for example in examples)
+    score = Score(metric or ("accuracy" if one_class else "strict"))
+    failures, used = Counter[str](), ""
     started = time.monotonic()
     with opened(model_source) as session, counter("texts", len(examples)) as progress:
-        score, failures, used = Score(), Counter[str](), ""
         for first in range(0, len(examples), CHUNK):
             chunk = examples[first : first + CHUNK]
-            for example, done in zip(chunk, _ask(session, chunk), strict=True):
-                score.add(chosen, _predicted(done), example.gold)
+            starts = [partial(session.engine.start, example.text, example.task) for example in chunk]
+            for example, done in zip(chunk, session.run(starts), strict=True):
+                paths = () if done.extraction is None else done.extraction.result().paths
+                named = [tuple(Named(fact.type, fact.span, fact.start, fact.end) for fact in path) for path in paths]
+                score.add(named, example.gold)
                 if isinstance(done.failure, BadInput):
                     failures[done.failure.reason] += 1
                 elif done.model is not None:
                     used = f"{done.model.name} {done.model.version}"
             progress(first + len(chunk))
-    outcome = report(chosen, score) | {
-        "texts": len(examples),
-        "failed": dict(failures),
-        "model": used,
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    click.echo(json.dumps(outcome, ensure_ascii=False) if as_json else _as_text(outcome))
-    if failures:
-        sys.exit(1)
+    seconds = round(time.monotonic() - started, 1)
+    outcome = score.report() | {"texts": len(examples), "failed": dict(failures), "model": used, "seconds": seconds}
+    if as_json:
+        click.echo(json.dumps(outcome, ensure_ascii=False))
+    else:
+        outcome["failed"] = ", ".join(f"{count} {reason}" for reason, count in failures.items()) or 0
+        click.echo("\n".join(f"{name:<10} {value}" for name, value in outcome.items()))
+    sys.exit(EXIT_FAILED if failures else EXIT_OK)
 
 
-def _ask(session: Session, examples: list[Example]) -> list[Extracting]:
-    return session.run([partial(session.engine.start, example.text, example.task) for example in examples])
+@dataclass(slots=True)
+class Score:
+    """Sizes of the sets that were compared, over all texts. For accuracy each text counts once in all of them."""
+
+    metric: Metric
+    predicted: int = 0
+    gold: int = 0
+    correct: int = 0
+
+    def add(self, predicted: Iterable[NamedPath], gold: Iterable[NamedPath]) -> None:
+        """Count one text."""
+        ours, theirs = reduced(self.metric, predicted), reduced(self.metric, gold)
+        self.predicted += len(ours)
+        self.gold += len(theirs)
+        self.correct += len(ours & theirs)
+
+    def report(self) -> dict[str, Any]:
+        """The numbers, rounded to 4 decimals.
+
+        precision: the share of what was predicted that is correct. recall: the share of the gold that was found. f1:
+        the harmonic mean of both. Each is 0 where there is nothing to have a share of.
+        """
+        precision = round(self.correct / max(self.predicted, 1), 4)
+        if self.metric == "accuracy":
+            return {"metric": self.metric, "accuracy": precision, "correct": self.correct}
+        return {
+            "metric": self.metric,
+            "precision": precision,
+            "recall": round(self.correct / max(self.gold, 1), 4),
+            "f1": round(2 * self.correct / max(self.predicted + self.gold, 1), 4),
+            "predicted": self.predicted,
+            "gold": self.gold,
+            "correct": self.correct,
+        }
 
 
-def _predicted(done: Extracting) -> set[NamedPath]:
-    if done.extraction is None:
-        return set()
-    return {
-        tuple(Named(fact.type, fact.span, fact.start, fact.end) for fact in path)
-        for path in done.extraction.result().paths
-    }
+def reduced(metric: Metric, paths: Iterable[NamedPath]) -> set[Hashable]:
+    """What ``metric`` compares of a text's paths, see ``COMPARED``; for accuracy all of it as one element."""
+    compared = {COMPARED[metric](path) for path in paths if metric not in PAIRS or len(path) == 2}
+    return {frozenset(compared)} if metric == "accuracy" else compared
 
 
-def _default_metric(examples: list[Example]) -> Metric:
-    one_class = all(len(example.gold) == 1 and example.task.kind == "classify" for example in examples)
-    return "accuracy" if one_class else "strict"
+class Named(NamedTuple):
+    """One element of a path as results have it: no span for classification and for the implicit aspect."""
+
+    type: str
+    span: str | None
+    start: int | None
+    end: int | None
 
 
-def _as_text(outcome: dict[str, Any]) -> str:
-    lines = []
-    for name, value in outcome.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{count} {reason}" for reason, count in value.items()) or 0
-        lines.append(f"{name:<10} {value}")
-    return "\n".join(lines)
+NamedPath = tuple[Named, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A text as a caller would send it, without markers, and the paths that belong to it."""
+
+    text: str
+    task: Task
+    gold: frozenset[NamedPath]
+
+
+class DataError(ValueError):
+    """A line that is not annotated data. The message names the line and the way out."""
+
+
+class LabelColumns(NamedTuple):
+    """Where classification data keeps text and label; ``names`` maps labels to types of the schema."""
+
+    text: str
+    label: str
+    names: Mapping[str, str]
+
+
+def read_examples(path: Path, limit: int | None, task: Task | None, columns: LabelColumns) -> list[Example]:
+    """Read at most ``limit`` examples of a JSON lines file, which may be compressed (``.gz``).
+
+    Lines with ``info_list`` are in RexUniNLU's form: markers in front of a text become the kind of its task, offsets
+    move along. Other lines are classification. ``task`` replaces what the lines say about schema and kind. Raises
+    DataError, OSError.
+    """
+    rows = list(_rows(path, limit))
+    if not rows:
+        raise DataError(f"{path} holds no line; give annotated data")
+    annotated = ["info_list" in row for _, row in rows]
+    if all(annotated):
+        return _annotated(rows, task)
+    if any(annotated):
+        number = rows[annotated.index(False)][0]
+        raise DataError(f"line {number} has no info_list, others have; give data of one form")
+    return _labelled(rows, task, columns)
+
+
+def _rows(path: Path, limit: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        filled = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+        for number, line in islice(filled, limit):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"line {number} is not JSON; give one object a line") from error
+            if not isinstance(row, dict):
+                raise DataError(f"line {number} is not a JSON object; give one object a line")
+            yield number, row
+
+
+def _annotated(rows: list[tuple[int, dict[str, Any]]], task: Task | None) -> list[Example]:
+    aspect = IMPLICIT if any(_has_implicit_aspect(row["info_list"]) for _, row in rows) else None
+    tasks: dict[str, Task] = {}
+    examples = []
+    for number, row in rows:
+        try:
+            examples.append(_example(row, task, aspect, tasks))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise DataError(
+                f"line {number} is not in RexUniNLU's form ({what}); it needs text, schema (or pass --task) and "
+                'info_list, a list of paths of {"type", "span", "offset": [start, end]}'
+            ) from error
+    return examples
+
+
+def _has_implicit_aspect(info_list: Any) -> bool:
+    """Whether a path has the implicit aspect in it. What is not in the right form has not."""
+    paths = [path for path in info_list if isinstance(path, list)] if isinstance(info_list, list) else []
+    facts = [fact for path in paths for fact in path if isinstance(fact, dict)]
+    return any((fact.get("span"), fact.get("offset")) == (IMPLICIT, [0, 1]) for fact in facts)
+
+
+def _example(row: dict[str, Any], task: Task | None, aspect: str | None, tasks: dict[str, Task]) -> Example:
+    text: str = row["text"]
+    front = next(filter(text.startswith, (*_MARKERS, *([aspect] if aspect else []))), "")
+    kind = _MARKERS.get(front, "extract")
+    if task is None:
+        legal = row.get("legal_output_type_list")
+        key = json.dumps([kind, row["schema"], legal])
+        if key not in tasks:
+            paths = None if legal is None else frozenset(tuple(path) for path in legal)
+            implicit = aspect if kind == "extract" else None
+            tasks[key] = Task("data", kind, row["schema"], implicit_aspect=implicit, legal_paths=paths)
+        task = tasks[key]
+    gold = frozenset(tuple(_named(fact, front, kind) for fact in path) for path in row["info_list"])
+    return Example(text.removeprefix(front), task, gold)
+
+
+def _named(fact: dict[str, Any], front: str, kind: TaskKind) -> Named:
+    if kind != "extract" or (front and fact["offset"] == [0, len(front)]):
+        return Named(fact["type"], None, None, None)
+    start, end = fact["offset"]
+    return Named(fact["type"], fact["span"], start - len(front), end - len(front))
+
+
+def _labelled(rows: list[tuple[int, dict[str, Any]]], task: Task | None, columns: LabelColumns) -> list[Example]:
+    labels: list[str] = []
+    for number, row in rows:
+        for name, option in ((columns.text, "--text-field"), (columns.label, "--label-field")):
+            if name not in row:
+                raise DataError(f"line {number} has neither info_list nor {name}; name its field with {option}")
+        if not isinstance(row[columns.text], str):
+            raise DataError(f"line {number}: field {columns.text} is not a string")
+        label = row[columns.label]
+        written = label if isinstance(label, str) else json.dumps(label)
+        labels.append(columns.names.get(written, written))
+    if task is None:
+        task = Task("data", "classify", dict.fromkeys(sorted(set(labels))))
+    unknown = sorted(set(labels) - set(task.schema))
+    if unknown:
+        raise DataError(
+            f"label {unknown[0]!r} is not a type of task {task.name} ({', '.join(task.schema)}); "
+            f"say which it is with --label-map {unknown[0]}=TYPE"
+        )
+    return [
+        Example(row[columns.text], task, frozenset({(Named(label, None, None, None),)}))
+        for (_, row), label in zip(rows, labels, strict=True)
+    ]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 from rich.table import Table
+
+from consumer.cli.options import model_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,13 +55,10 @@ def command(
     Example:
       rexstream export --checkpoint checkpoint/ --output models/rexuninlu
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
+    with model_extra("exporting"):
         from consumer.model.encoder_config import CheckpointError
         from consumer.model.export import ExportError, export
         from consumer.model.self_check import SelfCheckError
-    except ModuleNotFoundError as error:
-        raise click.UsageError(f"exporting needs {error.name}: pip install 'rexstream[model]'") from error
     try:
         with _announcing() as announce:
             report = export(
@@ -75,11 +72,9 @@ def command(
     except (CheckpointError, ExportError) as error:
         raise click.UsageError(str(error)) from error
     except SelfCheckError as error:
-        click.echo(f"Error: the written model failed its self-check and was removed: {error}", err=True)
-        sys.exit(1)
+        raise click.ClickException(f"the written model failed its self-check and was removed: {error}") from error
     except OSError as error:
-        click.echo(f"Error: {error.filename or output}: {error.strerror or error}", err=True)
-        sys.exit(1)
+        raise click.ClickException(f"{error.filename or output}: {error.strerror or error}") from error
     if as_json:
         click.echo(json.dumps({**asdict(report), "folder": str(report.folder), "files": dict(report.files)}))
     else:

@@ -1,4 +1,7 @@
-"""Which model a command without Kafka uses: the options for it, opening it, and the exit codes when that fails."""
+"""What ``extract`` and ``evaluate`` share: which model and task to use, opening the model, and the exit codes of that.
+
+``model_options`` give a command its ModelSource, ``opened`` a Session in which extractions run on that model.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from consumer.cli.options import Unreachable, model_extra
+from consumer.config.problems import ConfigError
 from consumer.config.shipped import shipped
+from consumer.config.task_files import load_tasks
 from consumer.config.tree import ModelConfig, ModelTlsConfig
-from consumer.extraction.contract import MAX_CELLS_PER_WINDOW, PromptLimits, contract_hash
+from consumer.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
 from consumer.extraction.engine import Engine
-from consumer.extraction.prompts import PromptTokenizer, with_markers
+from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW, PromptLimits, PromptTokenizer, contract_hash, with_markers
 from consumer.extraction.task import ExtractionLimits
 from consumer.offline import Driver, Unanswered
 from consumer.serving.bundle import Bundle, load_bundle
 from consumer.serving.protocol import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from consumer.cli.options import Command
     from consumer.extraction.engine import Extraction
+    from consumer.extraction.task import Task
     from consumer.offline import Extracting
     from consumer.serving.protocol import ModelClient
 
@@ -35,12 +43,24 @@ DEMO_MODEL = "deploy/demo-model"
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def model_options(command: Command) -> Command:
     """Add ``--checkpoint``, ``--server``, ``--bundle``, ``--model`` and TLS options to a command.
 
     It gets them as one argument ``model_source``.
     """
 
+    @click.option("--checkpoint", type=_FOLDER, help="Run this checkpoint in the process; default: the demo model.")
+    @click.option("--server", metavar="HOST:PORT", help="Use the TensorFlow Serving at this gRPC address.")
+    @click.option(
+        "--bundle",
+        type=_FOLDER,
+        help="Folder that 'rexstream export' wrote beside the served model; default: the demo model's.",
+    )
+    @click.option("--model", default=ModelConfig().name, show_default=True, help="Name of the model on the server.")
+    @click.option("--ca-file", metavar="PEM", help="Use TLS; the issuers whose certificates are trusted.")
+    @click.option("--certificate-file", metavar="PEM", help="This client's certificate, if the server wants one.")
+    @click.option("--key-file", metavar="PEM", help="Private key of --certificate-file, not encrypted.")
+    @click.option("--server-name", metavar="NAME", help="Name in the server's certificate, if not its host's.")
     @functools.wraps(command)
     def with_source(
         *,
@@ -61,23 +81,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             )
         return command(model_source=ModelSource(checkpoint, server, bundle, model, tls), **others)
 
-    decorated: Callable[..., Any] = with_source
-    for option in (
-        click.option("--server-name", metavar="NAME", help="Name in the server's certificate, if not its host's."),
-        click.option("--key-file", metavar="PEM", help="Private key of --certificate-file, not encrypted."),
-        click.option("--certificate-file", metavar="PEM", help="This client's certificate, if the server wants one."),
-        click.option("--ca-file", metavar="PEM", help="Use TLS; the issuers whose certificates are trusted."),
-        click.option("--model", default=ModelConfig().name, show_default=True, help="Name of the model on the server."),
-        click.option(
-            "--bundle",
-            type=_FOLDER,
-            help="Folder that 'rexstream export' wrote beside the served model; default: the demo model's.",
-        ),
-        click.option("--server", metavar="HOST:PORT", help="Use the TensorFlow Serving at this gRPC address."),
-        click.option("--checkpoint", type=_FOLDER, help="Run this checkpoint in the process; default: the demo model."),
-    ):
-        decorated = option(decorated)
-    return decorated
+    return with_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +95,26 @@ class ModelSource:
     tls: ModelTlsConfig | None = None
 
 
-class Session:
-    """A model that answers, and the event loop on which it does so."""
+def chosen_task(tasks_dirs: Sequence[str], name: str | None) -> tuple[Mapping[str, Task], Task | None]:
+    """All tasks, those of the folders ``tasks_dirs`` beside the shipped ones, and the one that ``name`` names.
 
-    def __init__(self, runner: asyncio.Runner, client: ModelClient, bundle: Bundle, concurrency: int) -> None:
-        self.engine = Engine(bundle.tokenizer, bundle.limits, ExtractionLimits())
-        self._runner = runner
-        self._driver = Driver(client, concurrency)
+    Raises click.UsageError.
+    """
+    try:
+        tasks = load_tasks(tasks_dirs)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    if name is not None and name not in tasks:
+        raise click.UsageError(f"there is no task {name!r}; the tasks are {', '.join(sorted(tasks))}")
+    return tasks, None if name is None else tasks[name]
 
-    def run(self, starts: Sequence[Callable[[], Extraction]]) -> list[Extracting]:
-        """Run extractions; see ``Driver.run``. The loop turns only meanwhile, so Ctrl-C ends waiting for input."""
-        return self._runner.run(self._driver.run(starts))
+
+class Session(NamedTuple):
+    """A model that answers."""
+
+    engine: Engine
+    run: Callable[[Sequence[Callable[[], Extraction]]], list[Extracting]]
+    """Run extractions; see ``Driver.run``. The event loop runs only meanwhile, so Ctrl-C ends waiting for input."""
 
 
 @contextmanager
@@ -112,24 +125,25 @@ def opened(source: ModelSource) -> Iterator[Session]:
     try:
         with asyncio.Runner() as runner:
             client, bundle, concurrency = _open(runner, source)
+            driver = Driver(client, concurrency)
+            engine = Engine(bundle.tokenizer, bundle.limits, ExtractionLimits())
             try:
-                yield Session(runner, client, bundle, concurrency)
+                yield Session(engine, lambda starts: runner.run(driver.run(starts)))
             finally:
                 runner.run(client.close())
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         # What Python's manual recommends: at exit it flushes once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
+        sys.exit(EXIT_FAILED)
     except Unanswered as unanswered:
         if unanswered.error.failure is Failure.DEPLOYMENT:
             raise click.UsageError(
                 f"the model served does not fit what is asked of it ({unanswered}): pass the --bundle that was "
                 "exported with it"
             ) from unanswered
-        click.echo(f"Error: the model server does not answer: {unanswered}", err=True)
-        sys.exit(3)
+        raise Unreachable(f"the model server does not answer: {unanswered}") from unanswered
 
 
 def _open(runner: asyncio.Runner, source: ModelSource) -> tuple[ModelClient, Bundle, int]:
@@ -148,15 +162,10 @@ def _open(runner: asyncio.Runner, source: ModelSource) -> tuple[ModelClient, Bun
 
 
 def _in_process(checkpoint: Path) -> tuple[ModelClient, Bundle, int]:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with _native_chatter_held_back():
-        try:
+    with _native_stderr_held_back():
+        with model_extra("running a checkpoint", ", or use --server"):
             from consumer.model.encoder_config import CheckpointError
             from consumer.model.runner import CheckpointModel
-        except ModuleNotFoundError as missing:
-            raise click.UsageError(
-                f"running a checkpoint needs the package {missing.name}: install rexstream[model], or use --server"
-            ) from missing
         try:
             model = CheckpointModel(checkpoint)
         except CheckpointError as error:
@@ -165,16 +174,17 @@ def _in_process(checkpoint: Path) -> tuple[ModelClient, Bundle, int]:
 
 
 @contextmanager
-def _native_chatter_held_back() -> Iterator[None]:
-    """TensorFlow tells file descriptor 2 about the processor before it can be told not to.
+def _native_stderr_held_back() -> Iterator[None]:
+    """Keep what TensorFlow writes to file descriptor 2 off standard error.
 
-    What it said is shown after all when loading fails without an explanation of ours.
+    It describes the processor there before its log level is read. What it wrote is shown after all when loading fails
+    with anything but a click.UsageError, which explains itself.
     """
     sys.stderr.flush()
     kept = os.dup(2)
     replay = False
-    with TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
+    with TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
         try:
             yield
         except Exception as error:
@@ -184,8 +194,8 @@ def _native_chatter_held_back() -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(kept)
             if replay:
-                said.seek(0)
-                os.write(2, said.read())
+                held.seek(0)
+                os.write(2, held.read())
 
 
 async def _served(server: str, source: ModelSource) -> tuple[ModelClient, Bundle, int]:
@@ -203,12 +213,10 @@ async def _served(server: str, source: ModelSource) -> tuple[ModelClient, Bundle
     if not await client.ready():
         await client.close()
         why = f" ({client.unready})" if client.unready else ""
-        click.echo(
-            f"Error: no version of model {source.model!r} is AVAILABLE at {server}{why}: is a server running there, is "
-            "this its gRPC port, and is --model its model's name?",
-            err=True,
+        raise Unreachable(
+            f"no version of model {source.model!r} is AVAILABLE at {server}{why}: is a server running there, is this "
+            "its gRPC port, and is --model its model's name?"
         )
-        sys.exit(3)
     return client, bundle, 2
 
 

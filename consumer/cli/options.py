@@ -1,34 +1,46 @@
-"""The options by which commands take their configuration."""
+"""What several commands share: their options, and the failures that click prints and turns into exit codes.
+
+``config_options`` name a configuration, ``cluster_options`` a Kafka cluster and ``rate_option`` a pace; ``model_extra``
+stands around imports that need the optional dependencies.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from consumer.config.layers import CONFIG_FILE_VARIABLE
 from consumer.config.problems import ConfigError
+from consumer.exit_codes import EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Any
 
     from consumer.config.loading import Loaded
+    from consumer.config.tree import Config
 
-
-_Function = TypeVar("_Function", bound="Callable[..., Any]")
+    Command = Callable[..., Any]
 
 
 class ConfigFailure(click.ClickException):
     """A configuration that cannot be run; click prints its problems and ends with exit code 2."""
 
-    exit_code = ConfigError.exit_code
+    exit_code = EXIT_USAGE
 
 
-def config_options(function: _Function) -> _Function:
+class Unreachable(click.ClickException):
+    """A dependency that does not answer; click ends with exit code 3."""
+
+    exit_code = EXIT_UNREACHABLE
+
+
+def config_options(command: Command) -> Command:
     """Add ``--config FILE`` (argument ``config_file``) and repeatable ``--set KEY=VALUE`` (argument ``overrides``)."""
     set_option = click.option(
         "--set",
@@ -45,7 +57,7 @@ def config_options(function: _Function) -> _Function:
         envvar=CONFIG_FILE_VARIABLE,
         help=f"YAML file with the configuration (also {CONFIG_FILE_VARIABLE}); without one the defaults hold.",
     )
-    return file_option(set_option(function))
+    return file_option(set_option(command))
 
 
 def loaded(config_file: str | None, overrides: Sequence[str]) -> Loaded:
@@ -59,34 +71,73 @@ def loaded(config_file: str | None, overrides: Sequence[str]) -> Loaded:
         raise ConfigFailure(str(error)) from None
 
 
-# The options by which ``send`` and ``tail`` reach a cluster, and what they answer when they cannot.
+@dataclass(frozen=True, slots=True)
+class KafkaAccess:
+    """How a command reaches Kafka."""
+
+    config: Config
+    servers: str
+    """Bootstrap address."""
+    client: dict[str, Any]
+    """librdkafka settings of any client, security mostly."""
+    timeout: float
+    """Seconds to wait for an answer."""
 
 
-INTERRUPTED = 130
+def cluster_options(command: Command) -> Command:
+    """Add ``--bootstrap-servers``, ``--timeout`` and the options of ``config_options``.
 
+    The command gets them as one argument ``kafka``, a KafkaAccess, and what the Kafka clients raise in it becomes an
+    exit code: 2, 3, and 130 for Ctrl-C.
+    """
 
-class Unreachable(click.ClickException):
-    """A dependency that does not answer."""
-
-    exit_code = 3
-
-
-def cluster_options(function: _Function) -> _Function:
-    """Add ``--bootstrap-servers``, ``--timeout``, and the options of ``config_options``."""
-    bootstrap = click.option(
+    @click.option(
         "--bootstrap-servers", "-b", metavar="HOST:PORT", help="Kafka to use; default: kafka.bootstrap_servers."
     )
-    timeout = click.option(
+    @click.option(
         "--timeout",
         type=click.FloatRange(min=0.1),
         default=15.0,
         show_default=True,
         help="Seconds to wait for an answer from Kafka.",
     )
-    return bootstrap(timeout(config_options(function)))
+    @config_options
+    @functools.wraps(command)
+    def with_kafka(
+        *,
+        bootstrap_servers: str | None,
+        timeout: float,
+        config_file: str | None,
+        overrides: tuple[str, ...],
+        **others: Any,
+    ) -> Any:
+        from confluent_kafka import KafkaException
+
+        from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
+        from consumer.kafka.clients.settings import metadata_settings
+
+        config = loaded(config_file, overrides).config
+        try:
+            settings = metadata_settings(config)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        configured = settings.pop("bootstrap.servers")
+        try:
+            return command(kafka=KafkaAccess(config, bootstrap_servers or configured, settings, timeout), **others)
+        except ClusterUnreachable as error:
+            raise Unreachable(str(error)) from None
+        except TopicUnusable as error:
+            raise click.UsageError(str(error)) from None
+        except KafkaException as error:
+            # Raised by the constructors, for a setting that librdkafka does not take.
+            raise click.UsageError(f"kafka.client: {error.args[0].str()}") from None
+        except KeyboardInterrupt:
+            sys.exit(EXIT_INTERRUPTED)
+
+    return with_kafka
 
 
-def rate_option(help_text: str) -> Callable[[_Function], _Function]:
+def rate_option(help_text: str) -> Callable[[Command], Command]:
     """Add ``--rate``, a number a second."""
     return click.option("--rate", metavar="N/s", callback=_rate, help=help_text)
 
@@ -104,36 +155,11 @@ def _rate(_: click.Context, __: click.Parameter, value: str | None) -> float | N
     return rate
 
 
-def cluster(
-    config_file: str | None, overrides: Sequence[str], bootstrap_servers: str | None
-) -> tuple[str, dict[str, Any]]:
-    """Bootstrap address and librdkafka settings (security, mostly) from flags and configuration."""
-    from consumer.kafka.clients.settings import metadata_settings
-
-    config = loaded(config_file, overrides).config
-    try:
-        settings = metadata_settings(config)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    configured = settings.pop("bootstrap.servers")
-    return bootstrap_servers or configured, settings
-
-
 @contextlib.contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turn what the Kafka clients raise into the command line's exit codes: 2, 3, and 130 for Ctrl-C."""
-    from confluent_kafka import KafkaException
-
-    from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
-
+def model_extra(doing: str, instead: str = "") -> Iterator[None]:
+    """Around imports that need TensorFlow. Raises click.UsageError where it, or what comes with it, is missing."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         yield
-    except ClusterUnreachable as error:
-        raise Unreachable(str(error)) from None
-    except TopicUnusable as error:
-        raise click.UsageError(str(error)) from None
-    except KafkaException as error:
-        # Raised by the constructors, for a setting that librdkafka does not take.
-        raise click.UsageError(f"kafka.client: {error.args[0].str()}") from None
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    except ModuleNotFoundError as error:
+        raise click.UsageError(f"{doing} needs {error.name}: pip install 'rexstream[model]'{instead}") from error

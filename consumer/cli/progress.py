@@ -1,7 +1,8 @@
-"""A counter on standard error while somebody watches it there."""
+"""How far a command is, while it works: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,15 +14,32 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def counter(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Call what this gives with the number done so far. Shows nothing unless standard error is a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _: None
-        return
+def counter(
+    what: str, total: int | None = None, *, console: Console | None = None, line_seconds: float = float("inf")
+) -> Iterator[Callable[[int], None]]:
+    """Call what this gives with the number of ``what`` that are done so far, of ``total`` where that is known.
+
+    Where ``console`` (standard error, unless another is given) is no terminal, a line is printed every ``line_seconds``
+    seconds: never, unless a number is given.
+    """
+    console = console or Console(stderr=True)
     of = "" if total is None else f" of {total:,}"
+    if not console.is_terminal:
+        started = time.monotonic()
+        due = started + line_seconds
+
+        def line(done: int) -> None:
+            nonlocal due
+            if (now := time.monotonic()) >= due:
+                console.print(
+                    f"{done:,}{of} {what}, {now - started:.0f} s", markup=False, highlight=False, soft_wrap=True
+                )
+                due = now + line_seconds
+
+        yield line
+        return
     columns = (
-        TextColumn(f"{{task.completed:,.0f}}{of} {what}"),
+        TextColumn(f"{{task.completed:,.0f}}{of} {what}", markup=False),
         *([BarColumn()] if total else []),
         TimeElapsedColumn(),
     )

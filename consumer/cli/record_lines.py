@@ -1,4 +1,8 @@
-"""Records of the result and dead-letter topics as lines: for a reader, or as JSON for a machine."""
+"""Records of the result and dead-letter topics as text for a reader, or as JSON for a machine.
+
+``readable_line`` and ``record_json`` are for ``tail``, which shows records of any kind; the rest, from ``row`` on, is
+for ``dead-letters``. The values of dead letters are shown only where that is asked for.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,16 @@ from consumer.delivery.dead_letters import KIP_1191, PREFIX, SPRING
 from consumer.delivery.letters import header_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from consumer.delivery.letters import Letter, LetterFilter
     from consumer.events import SourceRecord
 
-
 _ID_WIDTH = 20
 _TASK_WIDTH = 18
+_SPRING_NUMBERS = {SPRING + "original-partition", SPRING + "original-offset", SPRING + "original-timestamp"}
+COLUMNS = f"{'failed at (UTC)':<19}  {'stage/class':<26}  {'task':<18}  {'replays':>7}  id: message"
+"""Heads of the columns of ``row``."""
 
 
 def readable_line(record: SourceRecord) -> str:
@@ -35,7 +41,8 @@ def readable_line(record: SourceRecord) -> str:
     if result is None:
         size = "null value" if record.value is None else f"{len(record.value)} bytes"
         return printable(f"{record.topic}-{record.partition}@{record.offset}  not a JSON result, {size} (see --json)")
-    facts = "; ".join(_path(path) for path in result["extractions"]) or click.style("nothing found", dim=True)
+    paths = [" > ".join(map(_fact, path)) for path in result["extractions"]]
+    facts = "; ".join(paths) or click.style("nothing found", dim=True)
     event_id, task = printable(str(result.get("event_id", "?"))), printable(str(result.get("task", "?")))
     warnings = result.get("warnings")
     noted = click.style(f"  {printable(str(warnings))}", fg="yellow") if warnings else ""
@@ -55,9 +62,9 @@ def record_json(record: SourceRecord) -> str:
         "partition": record.partition,
         "offset": record.offset,
         "timestamp": record.timestamp_ms,
-        **text_or_base64("key", record.key),
-        "headers": [[name, header_value(value)] for name, value in record.headers],
-        **text_or_base64("value", record.value),
+        **_named("key", record.key),
+        "headers": [[name, _text(value)] for name, value in record.headers],
+        **_named("value", record.value),
     }
     return json.dumps(described, ensure_ascii=False)
 
@@ -84,15 +91,10 @@ def _result(value: bytes | None) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     paths = content.get("extractions") if isinstance(content, dict) else None
-    if not isinstance(paths, list):
-        return None
-    if not all(isinstance(path, list) and all(isinstance(fact, dict) for fact in path) for path in paths):
-        return None
-    return cast("dict[str, Any]", content)
-
-
-def _path(path: Sequence[Mapping[str, Any]]) -> str:
-    return " > ".join(_fact(fact) for fact in path)
+    is_result = isinstance(paths, list) and all(
+        isinstance(path, list) and all(isinstance(fact, dict) for fact in path) for path in paths
+    )
+    return cast("dict[str, Any]", content) if is_result else None
 
 
 def _fact(fact: Mapping[str, Any]) -> str:
@@ -100,47 +102,23 @@ def _fact(fact: Mapping[str, Any]) -> str:
     return printable(str(fact.get("type", "?")) if span is None else f"{fact.get('type', '?')}={span}")
 
 
-def text_or_base64(name: str, value: bytes | None) -> dict[str, str | None]:
-    """``{name: text}``, or ``{name_base64: ...}`` for what is not UTF-8."""
-    if value is None:
-        return {name: None}
-    try:
-        return {name: value.decode()}
-    except UnicodeDecodeError:
-        return {f"{name}_base64": base64.b64encode(value).decode()}
-
-
-def header_value(value: bytes | None) -> str | dict[str, str] | None:
-    """A header's text, or ``{"base64": ...}`` for what is not UTF-8."""
-    if value is None:
-        return None
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(value).decode()}
-
-
-# Dead letters as lines, for a reader or as JSON for a machine. Their values are shown only where that is asked for.
-
-_SPRING_NUMBERS = {SPRING + "original-partition", SPRING + "original-offset", SPRING + "original-timestamp"}
-COLUMNS = f"{'failed at (UTC)':<19}  {'stage/class':<26}  {'task':<18}  {'replays':>7}  id: message"
-
-
 def row(letter: Letter) -> str:
     """One letter in the columns of ``COLUMNS``; a longer entry pushes the others on."""
-    message = printable(letter.message)
+    failed_at = "?"
+    if letter.failed_at_ms is not None:
+        failed_at = f"{datetime.fromtimestamp(letter.failed_at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
     return (
-        f"{_moment(letter.failed_at_ms):<19}  {printable(f'{letter.stage}/{letter.reason}'):<26}  "
-        f"{printable(letter.shown_task or '-'):<18}  {letter.replay_count:>7}  {printable(letter.shown_id)}: {message}"
+        f"{failed_at:<19}  {printable(f'{letter.stage}/{letter.reason}'):<26}  "
+        f"{printable(letter.shown_task or '-'):<18}  {letter.replay_count:>7}  "
+        f"{printable(letter.shown_id)}: {printable(letter.message)}"
     )
 
 
 def fields(letter: Letter) -> dict[str, Any]:
-    """What is said of a failure: no key, no value, none of the record's own headers."""
-    said = {
-        name.removeprefix(PREFIX): text for name, text in header_texts(letter.record).items() if name.startswith(PREFIX)
-    }
+    """What the headers say of a failure: no key, no value, none of the record's own headers."""
     record = letter.record
+    texts = header_texts(record)
+    attempts = texts.get(PREFIX + "attempts", "")
     return {
         "id": letter.shown_id,
         "topic": letter.topic,
@@ -150,13 +128,13 @@ def fields(letter: Letter) -> dict[str, Any]:
         "class": letter.reason,
         "task": letter.shown_task,
         "message": letter.message,
-        "exception": said.get("exception"),
-        "attempts": int(attempts) if (attempts := said.get("attempts", "")).isdecimal() else None,
-        "first_failed_at": said.get("first-failed-at"),
-        "failed_at": said.get("failed-at"),
-        "model": said.get("model"),
-        "model_version": said.get("model-version"),
-        "service_version": said.get("service-version"),
+        "exception": texts.get(PREFIX + "exception"),
+        "attempts": int(attempts) if attempts.isdecimal() else None,
+        "first_failed_at": texts.get(PREFIX + "first-failed-at"),
+        "failed_at": texts.get(PREFIX + "failed-at"),
+        "model": texts.get(PREFIX + "model"),
+        "model_version": texts.get(PREFIX + "model-version"),
+        "service_version": texts.get(PREFIX + "service-version"),
         "replay_count": letter.replay_count,
         "value_bytes": None if record.value is None else len(record.value),
         "dead_letter": {"topic": record.topic, "partition": record.partition, "offset": record.offset},
@@ -169,15 +147,12 @@ def in_full(letter: Letter, *, replayed: bool, with_value: bool) -> dict[str, An
     return {
         **fields(letter),
         "replayed": replayed,
-        **text_or_base64("key", record.key),
+        **_named("key", record.key),
         "headers": [
-            [
-                name,
-                int.from_bytes(value, "big", signed=True) if value and name in _SPRING_NUMBERS else header_value(value),
-            ]
+            [name, int.from_bytes(value, "big", signed=True) if value and name in _SPRING_NUMBERS else _text(value)]
             for name, value in record.headers
         ],
-        **(text_or_base64("value", record.value) if with_value else {}),
+        **(_named("value", record.value) if with_value else {}),
     }
 
 
@@ -196,16 +171,16 @@ def lines_in_full(described: dict[str, Any]) -> list[str]:
     return [*lines, "  value     omitted" if size is None else f"  value     {size} bytes; --value shows them"]
 
 
-def counts(sieve: LetterFilter) -> str:
+def counts(letter_filter: LetterFilter) -> str:
     """How many letters of which class there were, and what was left out."""
-    total = sum(sieve.by_class.values())
-    classes = ", ".join(f"{count} {stage}/{reason}" for (stage, reason), count in sieve.by_class.most_common())
+    total = sum(letter_filter.by_class.values())
+    classes = ", ".join(f"{count} {stage}/{reason}" for (stage, reason), count in letter_filter.by_class.most_common())
     others = [
         f"{count} {what}"
         for count, what in (
-            (sieve.replayed, "replayed already"),
-            (sieve.copies, "further copies"),
-            (sieve.strangers, "records that are no dead letters"),
+            (letter_filter.replayed, "replayed already"),
+            (letter_filter.copies, "further copies"),
+            (letter_filter.other_records, "records that are no dead letters"),
         )
         if count
     ]
@@ -213,18 +188,23 @@ def counts(sieve: LetterFilter) -> str:
     return f"{text} (besides {', '.join(others)})" if others else text
 
 
-def json_line(content: dict[str, Any]) -> str:
-    """One line."""
-    return json.dumps(content, ensure_ascii=False)
-
-
-def _moment(milliseconds: int | None) -> str:
-    if milliseconds is None:
-        return "?"
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).replace(tzinfo=None).isoformat(" ", "seconds")
-
-
 def _shown(described: dict[str, Any], name: str) -> str:
     if f"{name}_base64" in described:
         return f"(base64) {described[f'{name}_base64']}"
     return "null" if described[name] is None else printable(described[name])
+
+
+def _named(name: str, value: bytes | None) -> dict[str, str | None]:
+    """``{name: text}``, or ``{name_base64: ...}`` for what is not UTF-8."""
+    text = _text(value)
+    return {f"{name}_base64": text["base64"]} if isinstance(text, dict) else {name: text}
+
+
+def _text(value: bytes | None) -> str | dict[str, str] | None:
+    """Bytes as text, or ``{"base64": ...}`` for what is not UTF-8."""
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}

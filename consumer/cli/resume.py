@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-from typing import Any
 
 import click
 
@@ -30,7 +29,7 @@ def command(
     """Let a worker that paused for a flood of dead letters go on before its time.
 
     It begins with a trial of a few records: dead letters again pause it again, good ones let consumption go on in full.
-    Each worker pauses for itself, so each is to be told. Exit code 0 when it was resumed or there was nothing to
+    Each worker pauses for itself, so each must be resumed. Exit code 0 when it was resumed or there was nothing to
     resume, 1 when what answers is not a worker, 3 when nothing answers.
 
     \b
@@ -50,7 +49,13 @@ def command(
     if not port:
         raise click.UsageError(f"{address} stands for any free port; give --http the one that the worker's log shows")
     text = _post(_EVERY_INTERFACE.get(host, host), port, timeout)
-    answer = _understood(text, address)
+    try:
+        answer = json.loads(text)
+        known = isinstance(answer["resumed"], list) and isinstance(answer["message"], str)
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise click.ClickException(f"what answers at {address} is no worker that knows /resume")
     click.echo(text.decode().strip() if as_json else answer["message"])
 
 
@@ -66,13 +71,3 @@ def _post(host: str, port: int, timeout: float) -> bytes:
         raise Unreachable(f"no worker answers at {host}:{port}: {what}; check --http and that it runs") from None
     finally:
         connection.close()
-
-
-def _understood(text: bytes, address: str) -> dict[str, Any]:
-    try:
-        answer = json.loads(text)
-        if isinstance(answer["resumed"], list) and isinstance(answer["message"], str):
-            return dict(answer)
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise click.ClickException(f"what answers at {address} is no worker that knows /resume")

@@ -10,6 +10,7 @@ import sys
 import click
 
 from consumer.cli.options import ConfigFailure, config_options, loaded
+from consumer.exit_codes import EXIT_FAILED, EXIT_FENCED
 
 
 @click.command(name="run", short_help="Run a worker.")
@@ -37,13 +38,13 @@ def command(config_file: str | None, overrides: tuple[str, ...]) -> None:
     import structlog
 
     from consumer.kafka.clients.settings import security_settings
-    from consumer.worker.lifecycle import EXIT_FAILED, EXIT_FENCED, Worker
+    from consumer.worker.lifecycle import Worker
 
     log = structlog.stdlib.get_logger("consumer.cli.run")
     for warning in configuration.warnings:
         log.warning("configuration", problem=str(warning))
     try:
-        # Kafka's clients are made when the model is there: a bad file is told before that wait.
+        # Kafka's clients are made when the model is there: a bad file is reported before that wait.
         security_settings(configuration.config.kafka.security)
         worker = Worker(configuration.config, configuration.tasks, name)
     except ValueError as error:

@@ -12,21 +12,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from consumer.cli.options import INTERRUPTED, Unreachable, cluster, cluster_options, exit_codes, rate_option
+from consumer.cli.options import Unreachable, cluster_options, rate_option
+from consumer.cli.progress import counter
+from consumer.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from typing import Any
+    from collections.abc import Iterable, Iterator
 
+    from consumer.cli.options import KafkaAccess
     from consumer.events import Header
     from consumer.kafka.tools.sender import Delivery, NewRecord
     from consumer.local.partition_budget import PartitionBudget
 
 _PROGRESS_SECONDS = 5.0
+"""Between lines on standard error where that is no terminal."""
 _REPORTED_LINES = 20
 
 
@@ -77,10 +77,7 @@ def _headers(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as a JSON object.")
 def command(
-    bootstrap_servers: str | None,
-    timeout: float,
-    config_file: str | None,
-    overrides: tuple[str, ...],
+    kafka: KafkaAccess,
     topic: str,
     path: str | None,
     line_format: Literal["json", "text"],
@@ -96,75 +93,69 @@ def command(
 
     Lines that are not JSON objects are reported and not sent; --format text sends any line as it is. On the embedded
     broker ('rexstream broker') a file that would bring a partition over 2 MB is refused before anything is sent,
-    because that broker drops what it has no room for. Exit code 1 when a line was bad or a record not acknowledged.
+    because that broker would drop its oldest records. Exit code 1 when a line was bad or a record not acknowledged.
 
     \b
     Example:
       rexstream send
       rexstream send --input reviews.jsonl.gz --id-field review_id --rate 200
     """  # noqa: D301 - click's own mark for a block that is not wrapped
+    from consumer.config.shipped import shipped
     from consumer.kafka.clients.cluster import look_up
     from consumer.kafka.tools.sender import Sender
     from consumer.local.partition_budget import PartitionBudget
     from consumer.local.review_lines import STDIN, ReviewLines
 
-    path = path or _shipped_reviews()
+    try:
+        path = path or str(shipped("schemas/samples/reviews.jsonl"))
+    except FileNotFoundError as error:
+        raise click.UsageError(f"{error}, or name a file with --input") from None
     if path == STDIN and repeat > 1:
         raise click.UsageError("--repeat needs a file: standard input can be read only once")
     lines = ReviewLines(path, line_format, key_field or None, id_field, headers, repeat, limit)
-    with exit_codes():
-        servers, client = cluster(config_file, overrides, bootstrap_servers)
-        found = look_up(servers, topic, client=client, timeout=timeout)
-        records: Iterable[NewRecord] = lines
-        total = limit
-        if found.embedded:
-            held = _held_bytes(servers, topic, client, timeout)
-            if path != STDIN:
-                with _input_errors(path):
-                    total = sum(1 for _ in _placed(lines, PartitionBudget(found.partitions, held)))
-            records = _placed(lines, PartitionBudget(found.partitions, held))
-        sender = Sender(servers, topic, client=client, timeout=timeout, rate=rate)
+    found = look_up(kafka.servers, topic, client=kafka.client, timeout=kafka.timeout)
+    records: Iterable[NewRecord] = lines
+    total = limit
+    if found.embedded:
+        held = _held_bytes(kafka, topic)
+        if path != STDIN:
+            with _input_errors(path):
+                total = sum(1 for _ in _placed(lines, PartitionBudget(found.partitions, held)))
+        records = _placed(lines, PartitionBudget(found.partitions, held))
+    sender = Sender(kafka.servers, topic, client=kafka.client, timeout=kafka.timeout, rate=rate)
     started = time.monotonic()
-    code = 0
-    with _progress(topic, total) as progress:
+    code = EXIT_OK
+    with counter(f"records acknowledged by {topic}", total, line_seconds=_PROGRESS_SECONDS) as progress:
         try:
             with _input_errors(path):
-                sender.send(records, progress)
+                sender.send(records, lambda delivery: progress(delivery.acknowledged))
         except KeyboardInterrupt:
-            code = INTERRUPTED
+            code = EXIT_INTERRUPTED
         except click.UsageError as error:
             error.show()
             code = error.exit_code
-        delivery = sender.finish(progress)
-    _report(lines.bad_lines, delivery)
-    _summary(topic, delivery, len(lines.bad_lines), time.monotonic() - started, as_json)
+        delivery = sender.finish(lambda delivery: progress(delivery.acknowledged))
+    _report(topic, lines.bad_lines, delivery, time.monotonic() - started, as_json)
     if delivery.timed_out and not code:
-        raise Unreachable(f"{servers} left {delivery.timed_out} records unanswered for {timeout:g} s; is it still up?")
-    sys.exit(code or int(bool(delivery.failed or lines.bad_lines)))
+        raise Unreachable(
+            f"{kafka.servers} left {delivery.timed_out} records unanswered for {kafka.timeout:g} s; is it still up?"
+        )
+    sys.exit(code or (EXIT_FAILED if delivery.failed or lines.bad_lines else EXIT_OK))
 
 
-def _shipped_reviews() -> str:
-    from consumer.config.shipped import shipped
-
-    try:
-        return str(shipped("schemas/samples/reviews.jsonl"))
-    except FileNotFoundError as error:
-        raise click.UsageError(f"{error}, or name a file with --input") from None
-
-
-def _held_bytes(servers: str, topic: str, client: dict[str, Any], timeout: float) -> Counter[int]:
+def _held_bytes(kafka: KafkaAccess, topic: str) -> Counter[int]:
     """Bytes that each partition holds already. The embedded broker holds so little that reading it all is quick."""
     from consumer.kafka.tools.reader import headers_of, read_to_end
     from consumer.local.partition_budget import record_size
 
     held: Counter[int] = Counter()
-    for message in read_to_end(servers, topic, client=client, timeout=timeout):
+    for message in read_to_end(kafka.servers, topic, client=kafka.client, timeout=kafka.timeout):
         held[message.partition() or 0] += record_size(message.key(), message.value(), headers_of(message))
     return held
 
 
 def _placed(records: Iterable[NewRecord], budget: PartitionBudget) -> Iterator[NewRecord]:
-    """Each record with its partition, for as long as there is room in it. Raises PartitionFull."""
+    """Each record with its partition. Raises PartitionFull for one that would not fit."""
     for record in records:
         yield replace(record, partition=budget.admit(record.key, record.value, record.headers))
 
@@ -186,31 +177,8 @@ def _input_errors(path: str) -> Iterator[None]:
         raise click.UsageError(f"--input {path} cannot be read: {reason}") from None
 
 
-@contextlib.contextmanager
-def _progress(topic: str, total: int | None) -> Iterator[Callable[[Delivery], None]]:
-    """A bar on a terminal, elsewhere a line every few seconds; both on standard error."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        started = time.monotonic()
-        due = started + _PROGRESS_SECONDS
-
-        def line(delivery: Delivery) -> None:
-            nonlocal due
-            if (now := time.monotonic()) >= due:
-                of_total = "" if total is None else f" of {total}"
-                click.echo(f"{topic}: {delivery.acknowledged}{of_total} acknowledged, {now - started:.0f} s", err=True)
-                due = now + _PROGRESS_SECONDS
-
-        yield line
-        return
-    columns = (TextColumn(f"[bold]{escape(topic)}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("send", total=total)
-        yield lambda delivery: bar.update(task, completed=delivery.acknowledged)
-
-
-def _report(bad_lines: dict[int, str], delivery: Delivery) -> None:
-    """What was not sent or not acknowledged, the first few by name."""
+def _report(topic: str, bad_lines: dict[int, str], delivery: Delivery, seconds: float, as_json: bool) -> None:
+    """On standard error what was not sent or not acknowledged, the first few by name; on standard output the counts."""
     for number, reason in list(bad_lines.items())[:_REPORTED_LINES]:
         click.echo(f"line {number}: {reason}; not sent (--format text sends any line as it is)", err=True)
     for failure in delivery.failures:
@@ -218,23 +186,20 @@ def _report(bad_lines: dict[int, str], delivery: Delivery) -> None:
     hidden = max(0, len(bad_lines) - _REPORTED_LINES) + delivery.failed - len(delivery.failures)
     if hidden:
         click.echo(f"... and {hidden} more", err=True)
-
-
-def _summary(topic: str, delivery: Delivery, bad_lines: int, seconds: float, as_json: bool) -> None:
     rate = delivery.acknowledged / seconds if seconds > 0 else 0.0
+    summary = {
+        "topic": topic,
+        "acknowledged": delivery.acknowledged,
+        "failed": delivery.failed,
+        "bad_lines": len(bad_lines),
+        "partitions": {str(partition): count for partition, count in sorted(delivery.partitions.items())},
+        "seconds": round(seconds, 3),
+        "records_per_second": round(rate, 1),
+    }
     if as_json:
-        summary = {
-            "topic": topic,
-            "acknowledged": delivery.acknowledged,
-            "failed": delivery.failed,
-            "bad_lines": bad_lines,
-            "partitions": {str(partition): count for partition, count in sorted(delivery.partitions.items())},
-            "seconds": round(seconds, 3),
-            "records_per_second": round(rate, 1),
-        }
         click.echo(json.dumps(summary))
-        return
-    click.echo(
-        f"{topic}: {delivery.acknowledged} records acknowledged in {seconds:.1f} s ({rate:.0f}/s), "
-        f"{delivery.failed} failed, {bad_lines} bad lines"
-    )
+    else:
+        click.echo(
+            f"{topic}: {delivery.acknowledged} records acknowledged in {seconds:.1f} s ({rate:.0f}/s), "
+            f"{delivery.failed} failed, {len(bad_lines)} bad lines"
+        )

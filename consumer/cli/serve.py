@@ -12,17 +12,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from consumer.cli.options import model_extra
+from consumer.exit_codes import EXIT_OK
+
 if TYPE_CHECKING:
     import grpc
 
-EXAMPLE = """\b
-Example:
-  rexstream export --checkpoint checkpoint/ --output models/rexuninlu
-  rexstream serve --models models --port 8500
-"""
 
-
-@click.command("serve", epilog=EXAMPLE)
+@click.command(name="serve", short_help="Serve exported models over TensorFlow Serving's gRPC API.")
 @click.option(
     "--models",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -64,13 +61,18 @@ def command(
     New versions are loaded as they appear, then old ones are unloaded; no call fails in between. A model folder that
     appears later is not served: restart, or send HandleReloadConfigRequest. Prints one line on standard output when
     it is ready, logs on standard error, and stops on SIGTERM or Ctrl-C.
-    """
+
+    \b
+    Example:
+      rexstream export --checkpoint checkpoint/ --output models/rexuninlu
+      rexstream serve --models models --port 8500
+    """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.local import processes as lifetime
 
     if exit_with_parent:
         lifetime.exit_with_parent()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signal_number, lambda *_: sys.exit(0))
+        signal.signal(signal_number, lambda *_: sys.exit(EXIT_OK))
 
     from consumer.local.catalog import Catalog, Refusal
     from consumer.local.model_folders import find_models
@@ -87,13 +89,8 @@ def command(
     credentials = _credentials(tls_certificate, tls_key, tls_client_ca)
     _require_free(host, port)
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
+    with model_extra("serving"):
         from consumer.local.saved_model import SavedModel
-    except ModuleNotFoundError as error:
-        raise click.UsageError(
-            f"serving needs TensorFlow ({error.name} is not installed): pip install 'rexstream[model]'"
-        ) from error
 
     cpus = threads or usable_cpus()
     catalog = Catalog(sources, lambda folder: SavedModel(folder, cpus))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from math import inf
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from consumer.cli.options import cluster, cluster_options, exit_codes
+from consumer.cli.options import cluster_options
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message
-
-    from consumer.kafka.tools.reader import Tail
+    from consumer.cli.options import KafkaAccess
 
 _POLL_SECONDS = 0.2
 
@@ -37,10 +35,7 @@ _POLL_SECONDS = 0.2
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines: results as they are, other records described.")
 def command(
-    bootstrap_servers: str | None,
-    timeout: float,
-    config_file: str | None,
-    overrides: tuple[str, ...],
+    kafka: KafkaAccess,
     topics: tuple[str, ...],
     start: Literal["beginning", "end"],
     limit: int | None,
@@ -62,37 +57,26 @@ def command(
     from consumer.kafka.tools.reader import Tail, record_of
 
     line = record_json if as_json else readable_line
-    with exit_codes():
-        servers, client = cluster(config_file, overrides, bootstrap_servers)
-        with Tail(
-            servers,
-            topics or ("reviews.extracted",),
-            start,
-            client=client,
-            timeout=timeout,
-            on_trouble=lambda trouble: click.echo(trouble, err=True),
-        ) as tail:
-            for topic in tail.waiting_for:
-                click.echo(f"topic {topic} does not exist yet; waiting for it", err=True)
-            printed = 0
-            while limit is None or printed < limit:
-                message = _next(tail, idle_timeout)
-                if message is None:
-                    break
+    printed = 0
+    with Tail(
+        kafka.servers,
+        topics or ("reviews.extracted",),
+        start,
+        client=kafka.client,
+        timeout=kafka.timeout,
+        on_trouble=lambda trouble: click.echo(trouble, err=True),
+    ) as tail:
+        for topic in tail.waiting_for:
+            click.echo(f"topic {topic} does not exist yet; waiting for it", err=True)
+        idle_since = time.monotonic()
+        while limit is None or printed < limit:
+            left = inf if idle_timeout is None else idle_since + idle_timeout - time.monotonic()
+            if left <= 0:
+                break
+            message = tail.poll(min(left, _POLL_SECONDS))
+            if message is not None:
                 click.echo(line(record_of(message)))
                 printed += 1
+                idle_since = time.monotonic()
     if limit is not None and printed < limit:
-        click.echo(f"{printed} of {limit} records came, then none for {idle_timeout:g} s", err=True)
-        sys.exit(1)
-
-
-def _next(tail: Tail, idle_timeout: float | None) -> Message | None:
-    """The next record, or None when none came for ``idle_timeout`` seconds (None: wait for ever)."""
-    started = time.monotonic()
-    while True:
-        left = _POLL_SECONDS if idle_timeout is None else started + idle_timeout - time.monotonic()
-        if left <= 0:
-            return None
-        message = tail.poll(min(left, _POLL_SECONDS))
-        if message is not None:
-            return message
+        raise click.ClickException(f"{printed} of {limit} records came, then none for {idle_timeout:g} s")

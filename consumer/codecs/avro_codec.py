@@ -1,9 +1,15 @@
-"""Avro: review events in, results out."""
+"""Avro values: fields of review events in, results out, and Confluent's frame around both.
+
+The frame is a zero byte, then the schema's id in four bytes, big-endian, before the datum. With a schema registry every
+value has it; without one, values are bare data of the shipped schemas. Only what reads or writes Avro imports this
+module, since it loads fastavro.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import struct
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -13,10 +19,8 @@ from fastavro._read_py import schemaless_reader as schemaless_reader_in_python
 from fastavro.read import SchemaResolutionError
 
 from consumer.codecs.avro_shapes import MOST_NOTHINGS, holds_endless_nothings, holds_itself
-from consumer.codecs.fields import event_from_fields
-from consumer.codecs.framing import framed, schema_id, unframed
 from consumer.config.shipped import shipped
-from consumer.events import BadInput, ReviewEvent
+from consumer.events import BadInput
 
 ParsedSchema = dict[str, Any] | list[Any] | str
 """A writer schema as ``parse_writer_schema`` returns it: as a rule a record, but unions and plain types are legal."""
@@ -27,25 +31,24 @@ _RECURSIVE = "__rexstream_recursive"
 SchemaFor = Callable[[int], ParsedSchema]
 """Writer schema by id. Raises LookupError for an id that the registry does not know."""
 
+_FRAME = struct.Struct(">bI")
 
-def decode_avro(value: bytes, default_event_id: str, schema_for: SchemaFor) -> ReviewEvent:
-    """Decode a value in Confluent's wire format, resolved against the shipped event schema.
 
-    Raises BadInput: InvalidFraming, UnknownSchemaId, InvalidAvro or IncompatibleSchema (stage ``decode``), and those of
-    ``event_from_fields``. What ``schema_for`` raises besides LookupError passes through.
+def decode_avro(value: bytes, schema_for: SchemaFor | None) -> dict[str, Any]:
+    """Fields of a value in Confluent's wire format, resolved against the shipped event schema.
+
+    With ``schema_for`` None the value is a bare datum that was written with that schema. Raises BadInput (stage
+    ``decode``): InvalidFraming, UnknownSchemaId, InvalidAvro or IncompatibleSchema. What ``schema_for`` raises besides
+    LookupError passes through.
     """
+    if schema_for is None:
+        return _read(value, event_schema())
     number = schema_id(value)
     try:
         writer = schema_for(number)
     except LookupError:
-        what = f"the registry has no schema {number}; register the producer's schema or ask it for its registry"
-        raise BadInput("decode", "UnknownSchemaId", what) from None
-    return event_from_fields(_read(unframed(value), writer), default_event_id)
-
-
-def decode_bare_avro(value: bytes, default_event_id: str) -> ReviewEvent:
-    """Decode a bare datum that was written with the shipped event schema. Raises BadInput as ``decode_avro``."""
-    return event_from_fields(_read(value, event_schema()), default_event_id)
+        raise unknown_schema(number) from None
+    return _read(value[_FRAME.size :], writer)
 
 
 def encode_avro(fields: Mapping[str, Any], number: int | None) -> bytes:
@@ -55,14 +58,31 @@ def encode_avro(fields: Mapping[str, Any], number: int | None) -> bytes:
     """
     out = io.BytesIO()
     fastavro.schemaless_writer(out, result_schema(), dict(fields))
-    return out.getvalue() if number is None else framed(out.getvalue(), number)
+    return out.getvalue() if number is None else _FRAME.pack(0, number) + out.getvalue()
 
 
-def decode_result(value: bytes, is_framed: bool) -> dict[str, Any]:
-    """Fields of a result that ``encode_avro`` wrote. Raises BadInput InvalidFraming or InvalidAvro."""
-    if is_framed:
-        schema_id(value)
-    return _read(unframed(value) if is_framed else value, result_schema(), result_schema())
+def schema_id(value: bytes) -> int:
+    """The id of the schema that a value was written with, without decoding it, so that it can be fetched first.
+
+    Raises BadInput InvalidFraming (stage ``decode``).
+    """
+    if len(value) < _FRAME.size:
+        what = f"a value of {len(value)} bytes is too short for a schema id and Avro; send Confluent's wire format"
+        raise BadInput("decode", "InvalidFraming", what)
+    magic, number = _FRAME.unpack_from(value)
+    if magic:
+        what = (
+            f"first byte is {value[0]}, but Confluent's wire format starts with 0; send that format, or remove"
+            " kafka.registry.url when values are bare Avro"
+        )
+        raise BadInput("decode", "InvalidFraming", what)
+    return int(number)
+
+
+def unknown_schema(number: int) -> BadInput:
+    """The error of a value whose schema the registry does not have: UnknownSchemaId (stage ``decode``)."""
+    what = f"the registry has no schema {number}; register the producer's schema or ask it for its registry"
+    return BadInput("decode", "UnknownSchemaId", what)
 
 
 @cache
@@ -96,11 +116,10 @@ def parse_writer_schema(text: str, named: dict[str, Any] | None = None) -> Parse
         what = f"an array of items that take no bytes, or a record of more than {MOST_NOTHINGS} such"
         raise ValueError(f"it has {what}, and a few bytes can hold any number of those")
     if is_recursive:
-        branches = parsed if isinstance(parsed, list) else [parsed]
-        written_out = [branch for branch in branches if isinstance(branch, dict)]
-        if not written_out:  # names only, and a name cannot be marked
+        branches = [branch for branch in (parsed if isinstance(parsed, list) else [parsed]) if isinstance(branch, dict)]
+        if not branches:  # names only, and a name cannot be marked
             raise ValueError("it takes a type that holds itself from another schema")
-        for branch in written_out:
+        for branch in branches:
             branch[_RECURSIVE] = True
     return parsed
 
@@ -127,14 +146,14 @@ class _Datum(io.BytesIO):
         return found
 
 
-def _read(datum: bytes, writer: ParsedSchema, reader: ParsedSchema | None = None) -> dict[str, Any]:
+def _read(datum: bytes, writer: ParsedSchema) -> dict[str, Any]:
     stream = _Datum(datum)
     # The compiled reader has no bound on nesting: a megabyte of it overflows the stack, which ends the process.
     deep = any(_RECURSIVE in branch for branch in (writer if isinstance(writer, list) else [writer]))
     read = schemaless_reader_in_python if deep else fastavro.schemaless_reader
     try:
         # Never anything but a record: the reader's schema is one.
-        fields: Any = read(stream, writer, reader or event_schema())
+        fields: Any = read(stream, writer, event_schema())
     except SchemaResolutionError:
         what = "the producer's schema, or a null that it allows, does not fit schemas/avro/review_event.avsc"
         raise BadInput("decode", "IncompatibleSchema", f"{what}; compare the two") from None
@@ -142,9 +161,7 @@ def _read(datum: bytes, writer: ParsedSchema, reader: ParsedSchema | None = None
         # fastavro documents no set of errors: whatever it raises on these bytes is the bytes' doing.
         what = f"not Avro of its schema: {type(error).__name__} at byte {stream.tell()} of {len(datum)}"
         raise BadInput("decode", "InvalidAvro", f"{what}; check which schema the producer writes") from None
-    rest = len(datum) - stream.tell()
-    if rest:
+    if rest := len(datum) - stream.tell():
         what = f"{rest} bytes of {len(datum)} are left behind the datum; check which schema the producer writes"
         raise BadInput("decode", "InvalidAvro", what)
-    decoded: dict[str, Any] = fields
-    return decoded
+    return dict(fields)

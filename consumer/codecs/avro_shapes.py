@@ -1,6 +1,7 @@
 """Shapes of writer schemas by which a few bytes could end a worker, although the schema is valid Avro.
 
-Every type is looked at once: a schema comes from outside, and its own reading must not be what ends the worker.
+``avro_codec`` asks about every schema that it parses. Every type is looked at once: a schema comes from outside, and
+looking at it must not be what ends the worker.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 MOST_NOTHINGS = 1000
 """Values without bytes that one record may hold. People write none; sixty records, each of which holds the next one
@@ -50,18 +51,17 @@ def holds_endless_nothings(schema: Any, named: Mapping[str, Any]) -> bool:
 
 def _mentioned(definition: Any) -> Iterator[str]:
     """Names of the types that a named type's definition uses, nested definitions not looked into."""
-    for field in definition.get("fields", ()):
-        stack = [field["type"]]
-        while stack:
-            part = stack.pop()
-            if isinstance(part, str):
-                yield part
-            elif isinstance(part, list):
-                stack += part
-            elif "name" in part:
-                yield part["name"]
-            else:
-                stack += [part[key] for key in ("type", "items", "values") if key in part]
+    stack = [field["type"] for field in definition.get("fields", ())]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, list):
+            stack += part
+        elif "name" in part:
+            yield part["name"]
+        else:
+            stack += [part[key] for key in ("type", "items", "values") if key in part]
 
 
 def _parts(schemas: Iterable[Any]) -> Iterator[dict[str, Any]]:
@@ -94,19 +94,18 @@ def _name_of(schema: Any) -> str:
     return schema if isinstance(schema, str) else ""
 
 
-def _nothings(parts: Iterable[dict[str, Any]]) -> Mapping[str, float]:
+def _nothings(parts: Sequence[dict[str, Any]]) -> Mapping[str, float]:
     """Values that a reader makes of no bytes at all, by type name: 0 for a type that takes bytes.
 
     A record counts itself and what it holds, as far as ``MOST_NOTHINGS`` + 1. One that holds itself and takes no bytes
     comes to infinity: reading it never ends, and is left to what ``holds_itself`` is for.
     """
-    empty = {"null"}
-    fields: dict[str, list[str]] = {}
-    for part in parts:
-        if part["type"] in _RECORDS:
-            fields[part["name"]] = [_name_of(field["type"]) for field in part["fields"]]
-        elif part["type"] == "fixed" and part["size"] == 0:
-            empty.add(part["name"])
+    empty = {"null"} | {part["name"] for part in parts if part["type"] == "fixed" and part["size"] == 0}
+    fields = {
+        part["name"]: [_name_of(field["type"]) for field in part["fields"]]
+        for part in parts
+        if part["type"] in _RECORDS
+    }
     holders = defaultdict(list)
     for record, held in fields.items():
         for name in held:
@@ -115,10 +114,10 @@ def _nothings(parts: Iterable[dict[str, Any]]) -> Mapping[str, float]:
     known |= {record: 1.0 for record, held in fields.items() if not held}
     left = {record: len(held) for record, held in fields.items()}
     sums = dict.fromkeys(fields, 1.0)
-    # Each number that becomes known is told once to every field of its type.
-    news = list(known)
-    while news:
-        name = news.pop()
+    # Each number that becomes known is added once to the sum of every field of its type.
+    fresh = list(known)
+    while fresh:
+        name = fresh.pop()
         for record in holders[name]:
             if record in known:
                 continue
@@ -126,5 +125,5 @@ def _nothings(parts: Iterable[dict[str, Any]]) -> Mapping[str, float]:
             sums[record] = min(sums[record] + known[name], MOST_NOTHINGS + 1)
             if known[name] == 0 or left[record] == 0:
                 known[record] = sums[record] if known[name] else 0.0
-                news.append(record)
+                fresh.append(record)
     return defaultdict(float, dict.fromkeys(fields, inf) | known)

@@ -1,56 +1,252 @@
-"""A record of an input topic to the review event in it."""
+"""From a record of an input topic to the review event in it: JSON, plain text or Avro.
+
+The event processor calls ``decode`` for each record. Whatever the format, the event's fields are checked in one place,
+``event_from_fields``, and every way to fail is BadInput. Two headers that a replay of a dead letter sets are read here
+as well: the event's id, and the tasks that it is narrowed to.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from consumer.codecs.fields import decode_json, decode_text
-from consumer.codecs.routing import event_id_of
-from consumer.events import BadInput
+from consumer.events import BadInput, ReviewEvent, TaskKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
-    from consumer.codecs.avro_codec import ParsedSchema
+    from consumer.codecs.avro_codec import SchemaFor
     from consumer.config.tree import ValueFormat
-    from consumer.events import ReviewEvent, SourceRecord
+    from consumer.events import Header, SourceRecord
+
+EVENT_ID = "rexstream-event-id"
+"""The default id that the event had before its replay: it is made of coordinates, which a replay changes. An id of the
+event's own stays what it is: whoever replays cannot read every value, and whoever joins results knows events by it."""
+
+ONLY_TASKS = "rexstream-only-tasks"
+"""Names, joined by commas, of the tasks to run among those that the event would run."""
+
+MAX_TASKS = 64
+"""Tasks one event may name. Every unknown one becomes a dead letter with the whole value in it, so the number that one
+record can cause must be bounded."""
+
+_KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_INT64 = range(-(2**63), 2**63)
+_JSON_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (type(None), "null"),
+    (bool, "a boolean"),  # before the numbers: to Python it is one
+    ((int, float), "a number"),
+    (str, "a string"),
+    (Mapping, "an object"),
+    ((list, tuple), "an array"),
+)
 
 
 def decode(
-    record: SourceRecord,
-    value_format: ValueFormat,
-    max_value_bytes: int,
-    schema_for: Callable[[int], ParsedSchema] | None = None,
+    record: SourceRecord, value_format: ValueFormat, max_value_bytes: int, schema_for: SchemaFor | None = None
 ) -> ReviewEvent:
     """Decode the value of a record, which must not be null: a null value is dropped, not decoded.
 
-    ``schema_for`` gives the writer schema of an id (see ``avro_codec.SchemaFor``); without it, Avro values are bare
-    data. An event without an id of its own has that of a replay's header, else its coordinates. Raises BadInput of
-    stage ``decode`` or ``validate``, and whatever ``schema_for`` raises besides LookupError.
+    An event without an id of its own has that of a replay's header, else its coordinates. Raises BadInput ValueTooLarge
+    (stage ``decode``) for more than ``max_value_bytes``, InvalidHeader (``validate``), and as ``decode_value``.
     """
     value = record.value
+    coordinates = f"{record.topic}-{record.partition}-{record.offset}"
     if value is None:
-        raise ValueError(f"{_coordinates(record)} has a null value: count it as dropped, there is nothing to decode")
+        raise ValueError(f"{coordinates} has a null value: count it as dropped, there is nothing to decode")
     if len(value) > max_value_bytes:
         what = f"the value has {len(value)} bytes, more than limits.value_bytes {max_value_bytes}; raise that limit"
         raise BadInput("decode", "ValueTooLarge", what)
-    return _decode(value, value_format, event_id_of(record.headers) or _coordinates(record), schema_for)
+    return decode_value(value, value_format, control_text(record.headers, EVENT_ID) or coordinates, schema_for)
 
 
-def _coordinates(record: SourceRecord) -> str:
-    return f"{record.topic}-{record.partition}-{record.offset}"
-
-
-def _decode(
-    value: bytes, value_format: ValueFormat, default_event_id: str, schema_for: Callable[[int], ParsedSchema] | None
+def decode_value(
+    value: bytes, value_format: ValueFormat, default_event_id: str, schema_for: SchemaFor | None = None
 ) -> ReviewEvent:
-    if value_format == "json":
-        return decode_json(value, default_event_id)
-    if value_format == "text":
-        return decode_text(value, default_event_id)
-    # Not at the top: a worker without Avro topics should not load the Avro library.
-    from consumer.codecs import avro_codec
+    """Decode a value: a JSON object (a byte order mark is skipped), the review itself, or an Avro record.
 
-    if schema_for is None:
-        return avro_codec.decode_bare_avro(value, default_event_id)
-    return avro_codec.decode_avro(value, default_event_id, schema_for)
+    ``schema_for`` gives the writer schema of an id; without it, Avro values are bare data. Raises BadInput InvalidUtf8,
+    and as ``parse_json``, ``avro_codec.decode_avro`` and ``event_from_fields`` do.
+    """
+    if value_format == "text":
+        fields: Any = {"text": utf8(value)}
+    elif value_format == "json":
+        fields = parse_json(utf8(value).removeprefix("\ufeff"))
+        if not isinstance(fields, dict):
+            what = f"the JSON value of {len(value)} bytes is not an object; send an object with a field text"
+            raise BadInput("validate", "InvalidEvent", what)
+    else:
+        # Not at the top: a worker without Avro topics should not load the Avro library.
+        from consumer.codecs.avro_codec import decode_avro
+
+        fields = decode_avro(value, schema_for)
+    return event_from_fields(fields, default_event_id)
+
+
+def only_tasks_of(headers: Sequence[Header]) -> frozenset[str] | None:
+    """The tasks that the headers narrow the event to, or None. Raises BadInput InvalidHeader (stage ``validate``)."""
+    names = control_text(headers, ONLY_TASKS).split(",")
+    return frozenset(filter(None, map(str.strip, names))) or None
+
+
+def control_text(headers: Sequence[Header], name: str) -> str:
+    """The text of a control header, empty when there is none. Raises BadInput InvalidHeader (stage ``validate``)."""
+    value = last_value(headers, name) or b""
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        what = f"header {name} is not UTF-8 at byte {error.start} of {len(value)}; replay the dead letter again"
+        raise BadInput("validate", "InvalidHeader", what) from None
+
+
+def last_value(headers: Sequence[Header], name: str) -> bytes | None:
+    """The last value of a header that has one: the nearest hop's."""
+    return next((value for key, value in reversed(headers) if key == name and value is not None), None)
+
+
+def utf8(value: bytes) -> str:
+    """Decode strictly. Raises BadInput InvalidUtf8 (stage ``decode``) with the position of the first bad byte."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8: byte {error.start} of {len(value)}; send UTF-8, or set the route's format to what is sent"
+        raise BadInput("decode", "InvalidUtf8", what) from None
+
+
+def parse_json(text: str) -> Any:
+    """Parse one JSON value, as the standard has it. Of a key given twice the last wins; NaN and Infinity are refused.
+
+    Raises BadInput with stage ``decode``: InvalidJson with the position, or JsonTooDeep. The message never quotes.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        what = f"not JSON: {error.msg.split(':')[0]} at character {error.pos} of {len(text)}; send one JSON value"
+        raise BadInput("decode", "InvalidJson", what) from None
+    except RecursionError:
+        what = f"JSON of {len(text)} characters nests too deep to be read; flatten it"
+        raise BadInput("decode", "JsonTooDeep", what) from None
+    except ValueError:
+        # What is left: an integer with more digits than Python converts, and _refuse.
+        what = "not JSON: it holds NaN, Infinity or an integer of thousands of digits; send null or a shorter number"
+        raise BadInput("decode", "InvalidJson", what) from None
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def event_from_fields(fields: Mapping[str, Any], default_event_id: str) -> ReviewEvent:
+    """Check decoded fields. Unknown ones are ignored; optional ones may be missing or null.
+
+    An empty ``event_id`` counts as missing and an empty ``tasks`` as no choice. ``schema`` may be an object or its JSON
+    text. Raises BadInput with stage ``validate``: MissingText, EmptyText, InvalidEvent (a field of the wrong type),
+    InvalidSchema or SchemaTooDeep.
+    """
+    text = _text(fields, "text")
+    if text is None:
+        raise BadInput("validate", "MissingText", "the event has no text; set its field text to the review")
+    attributes, event_id = _attributes(fields), _text(fields, "event_id")
+    if not text.strip():
+        what = f"the text of {len(text)} characters is empty or only white space; send reviews that say something"
+        raise BadInput("validate", "EmptyText", what)
+    return ReviewEvent(
+        event_id=event_id or default_event_id,
+        text=text,
+        tasks=_tasks(fields),
+        schema=_schema(fields),
+        kind=_kind(fields),
+        product_id=_text(fields, "product_id"),
+        source=_text(fields, "source"),
+        language=_text(fields, "language"),
+        created_at=_created_at(fields),
+        attributes=attributes,
+    )
+
+
+def _field(fields: Mapping[str, Any], name: str, types: type | tuple[type, ...], wanted: str) -> Any:
+    """A field's value, None when it is missing or null. Raises BadInput InvalidEvent when it is of another type."""
+    value = fields.get(name)
+    # No field takes a boolean, which to Python is an int.
+    if value is not None and (isinstance(value, bool) or not isinstance(value, types)):
+        raise _wrong_type(name, value, wanted)
+    return value
+
+
+def _wrong_type(name: str, value: object, wanted: str) -> BadInput:
+    kinds = (name for types, name in _JSON_TYPES if isinstance(value, types))
+    what = f"field {name} is {next(kinds, f'of type {type(value).__name__}')}, but must be {wanted}"
+    return BadInput("validate", "InvalidEvent", what)
+
+
+def _mended(text: str) -> str:
+    """Half of a surrogate pair, as text cut at a UTF-16 unit leaves it, cannot be written as UTF-8.
+
+    One replacement character for each keeps every offset where it was.
+    """
+    return _SURROGATE.sub("\ufffd", text)
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str | None:
+    value = _field(fields, name, str, "a string")
+    return None if value is None else _mended(value)
+
+
+def _tasks(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
+    value = _field(fields, "tasks", (list, tuple), "an array of task names") or ()
+    for index, task in enumerate(value):
+        if not isinstance(task, str):
+            raise _wrong_type(f"tasks[{index}]", task, "a string")
+    tasks = tuple(dict.fromkeys(map(_mended, value)))
+    if len(tasks) > MAX_TASKS:
+        what = f"field tasks names {len(tasks)} tasks, more than {MAX_TASKS}; send several events"
+        raise BadInput("validate", "InvalidEvent", what)
+    return tasks or None
+
+
+def _schema(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    value = fields.get("schema")
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            value = parse_json(value)
+        except BadInput as error:
+            raise BadInput("validate", "InvalidSchema", f"field schema: {error.message}") from None
+    if not isinstance(value, Mapping):
+        raise _wrong_type("schema", value, "an object of type names")
+    try:
+        return _mended_tree(value)
+    except RecursionError:
+        raise BadInput("validate", "SchemaTooDeep", "field schema nests too deep to be read; flatten it") from None
+
+
+def _mended_tree(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {_mended(key): _mended_tree(item) if isinstance(item, Mapping) else item for key, item in tree.items()}
+
+
+def _kind(fields: Mapping[str, Any]) -> TaskKind:
+    kind: TaskKind | None = fields.get("kind")
+    if kind is not None and kind not in _KINDS:
+        raise _wrong_type("kind", kind, f"one of the strings {', '.join(_KINDS)}")
+    return kind or "extract"
+
+
+def _created_at(fields: Mapping[str, Any]) -> int | None:
+    value: int | None = _field(fields, "created_at", int, "a whole number of milliseconds since 1970")
+    if value is not None and value not in _INT64:
+        what = "field created_at is a number of more than 64 bits; send milliseconds"
+        raise BadInput("validate", "InvalidEvent", what)
+    return value
+
+
+def _attributes(fields: Mapping[str, Any]) -> dict[str, str]:
+    attributes = _field(fields, "attributes", Mapping, "an object with string values") or {}
+    for number, item in enumerate(attributes.values(), 1):
+        if not isinstance(item, str):
+            # By number: the name may be any text, a review's too.
+            raise _wrong_type(f"attributes (value {number})", item, "a string")
+    return {_mended(key): _mended(item) for key, item in attributes.items()}

@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from types import NoneType
 from typing import TYPE_CHECKING
 
+from consumer.exit_codes import EXIT_USAGE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -71,7 +73,7 @@ class Problem:
 class ConfigError(Exception):
     """A configuration that cannot be run. ``problems`` holds all that was found, not only the first."""
 
-    exit_code = 2
+    exit_code = EXIT_USAGE
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)

@@ -1,4 +1,7 @@
-"""Which topic a result goes to."""
+"""Which topic a result goes to.
+
+The routes name their output topics once, at start; ``check`` and the configuration's rules ask the same functions.
+"""
 
 from __future__ import annotations
 

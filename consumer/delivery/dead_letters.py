@@ -1,8 +1,12 @@
 """Dead letters: the original record as it was, and in its headers why it could not be processed.
 
 Besides the project's own ``rexstream-dlq-*`` headers every dead letter carries the set of KIP-1191
-(``__dlq.errors.*``) and, if configured, that of Kafka Connect or of Spring. Header values are UTF-8 text, but for
-numbers in Spring's set.
+(``__dlq.errors.*``) and, if configured, that of Kafka Connect or of Spring, for tools that know those. Sources:
+Connect's ``DeadLetterQueueReporter`` (KIP-298), Spring's ``DeadLetterPublishingRecoverer``. Header values are UTF-8
+text, but for numbers in Spring's set.
+
+The event processor describes a failure (``Failure``, ``class_name``, ``stack_trace``) and makes the dead letter of it;
+the producers make it smaller where its topic refuses its size. ``letters`` reads dead letters back.
 """
 
 from __future__ import annotations
@@ -20,21 +24,37 @@ if TYPE_CHECKING:
     from consumer.events import Header, SourceRecord, Stage
 
 
+CompatibleSet = Literal["connect", "spring", "none"]
+"""Whose headers are added, ``dead_letter.headers`` of the configuration."""
+
 PREFIX = "rexstream-dlq-"
 KIP_1191 = "__dlq.errors."
+CONNECT = "__connect.errors."
+SPRING = "kafka_dlt-"
 ORIGINAL_TIMESTAMP = "rexstream-original-timestamp"
 REPLAY_COUNT = PREFIX + "replay-count"
 VALUE_OMITTED = PREFIX + "value-omitted"
 HEADERS_OMITTED = PREFIX + "headers-omitted"
 
 MESSAGE_BYTES = 2048
-"""Longest message in a header: what fails because it is large must not fail again because of what is said about it."""
+"""Longest message in a header: what fails because it is large must not fail again because of what is written on it."""
+
+STACK_TRACE_BYTES = 4096
+"""Longest stack trace in a header."""
 
 MAX_DIGITS = 19
 """Of the largest 64-bit number: longer ones in headers were not written here."""
 
 _TIMESTAMP_BYTES = 20
 """Longest 64-bit number in decimal: a longer original timestamp is none that was written here."""
+
+_CONNECT_STAGES: Mapping[Stage, str] = {
+    "decode": "VALUE_CONVERTER",
+    "validate": "TRANSFORMATION",
+    "extract": "TASK_PUT",
+    "produce": "KAFKA_PRODUCE",
+}
+"""Connect's own stages, the nearest one for each of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +87,6 @@ class DeadLetters:
     group: str
     service_version: str
     compatible: CompatibleSet = "none"
-    """Whose headers are added."""
     stack_traces: bool = False
     """Whether failures should bring a stack trace."""
 
@@ -77,41 +96,35 @@ class DeadLetters:
         The record's timestamp is kept; when it is missing, not positive or after ``now_ms`` (brokers refuse records
         from the future), ``now_ms`` takes its place and the original, if any, goes into a header.
         """
-        failure = replace(failure, message=_cut(failure.message))
+        failure = replace(failure, message=failure.message.encode()[:MESSAGE_BYTES].decode(errors="ignore"))
         timestamp = record.timestamp_ms
         clamped = timestamp is None or not 0 < timestamp <= now_ms
-        texts = {
-            **self._kip_1191(record, failure),
-            **self._own(record, failure, now_ms),
-        }
+        added = self._headers(record, failure, now_ms)
         if clamped and timestamp is not None:
-            texts[ORIGINAL_TIMESTAMP] = str(timestamp)
-        said = {
-            **{name: value.encode() for name, value in texts.items()},
-            **compatible_headers(self.compatible, record, failure, self.group),
-        }
+            added[ORIGINAL_TIMESTAMP] = str(timestamp).encode()
+        added |= compatible_headers(self.compatible, record, failure, self.group)
         return Output(
             topic=self.topic,
             key=record.key,
             value=record.value,
-            headers=(*_kept(record.headers, said), *said.items()),
+            headers=(*_kept(record.headers, added), *added.items()),
             partition=record.partition,
             timestamp_ms=now_ms if clamped else timestamp,
         )
 
-    def _kip_1191(self, record: SourceRecord, failure: Failure) -> dict[str, str]:
-        return {
-            KIP_1191 + "topic": record.topic,
-            KIP_1191 + "partition": str(record.partition),
-            KIP_1191 + "offset": str(record.offset),
-            KIP_1191 + "group": self.group,
-            KIP_1191 + "delivery.count": str(failure.attempts),
-            KIP_1191 + "message": failure.message,
+    def _headers(self, record: SourceRecord, failure: Failure, now_ms: int) -> dict[str, bytes]:
+        place = f"{record.topic}-{record.partition}-{record.offset}"
+        kip_1191 = {
+            "topic": record.topic,
+            "partition": str(record.partition),
+            "offset": str(record.offset),
+            "group": self.group,
+            "delivery.count": str(failure.attempts),
+            "message": failure.message,
         }
-
-    def _own(self, record: SourceRecord, failure: Failure, now_ms: int) -> dict[str, str]:
-        said = {
-            "id": dead_letter_id(record, failure.task),
+        own = {
+            # Equal for every copy of one dead letter.
+            "id": place if failure.task is None else f"{place}-{failure.task}",
             "stage": failure.stage,
             "class": failure.reason,
             "exception": failure.exception,
@@ -125,19 +138,13 @@ class DeadLetters:
             "replay-count": str(replay_count(record.headers)),
             "stack-trace": failure.stack_trace,
         }
-        return {PREFIX + name: value for name, value in said.items() if value is not None}
-
-
-def dead_letter_id(record: SourceRecord, task: str | None) -> str:
-    """``topic-partition-offset``, with ``-task`` when one task failed: equal for every copy of one dead letter."""
-    base = f"{record.topic}-{record.partition}-{record.offset}"
-    return base if task is None else f"{base}-{task}"
+        return _named(KIP_1191, kip_1191) | _named(PREFIX, own)
 
 
 def replay_count(headers: Sequence[Header]) -> int:
     """How often this record was replayed: the last readable count in its headers, else 0."""
     for name, value in reversed(headers):
-        # Python converts no number of thousands of digits, and headers are a stranger's.
+        # Python converts no number of thousands of digits, and anyone may write headers.
         if name == REPLAY_COUNT and value is not None and value.isdigit() and len(value) <= MAX_DIGITS:
             return int(value)
     return 0
@@ -154,18 +161,19 @@ def without_value(dead_letter: Output) -> Output | None:
 def without_carried_headers(dead_letter: Output) -> Output | None:
     """The next step where even its value was too much: without the record's own headers, but for an original timestamp.
 
-    What is said about the failure stays. None when there are none left to omit.
+    The headers about the failure stay. None when there are none left to omit.
     """
-    # ``of`` puts what is said behind what is carried, beginning with this name; another system's may come before.
+    # ``of`` puts its headers behind those that the record brought, beginning with this name; another system's may come
+    # before.
     begin = max((at for at, (name, _) in enumerate(dead_letter.headers) if name == KIP_1191 + "topic"), default=0)
-    carried, said = dead_letter.headers[:begin], dead_letter.headers[begin:]
+    carried, added = dead_letter.headers[:begin], dead_letter.headers[begin:]
     original = tuple(
         header for header in carried if header[0] == ORIGINAL_TIMESTAMP and len(header[1] or b"") <= _TIMESTAMP_BYTES
     )[-1:]
     if carried == original:
         return None
     omitted = _size(carried) - _size(original)
-    return replace(dead_letter, headers=(*original, *said, (HEADERS_OMITTED, str(omitted).encode())))
+    return replace(dead_letter, headers=(*original, *added, (HEADERS_OMITTED, str(omitted).encode())))
 
 
 def _size(headers: Sequence[Header]) -> int:
@@ -173,8 +181,8 @@ def _size(headers: Sequence[Header]) -> int:
     return sum(len(name.encode()) + len(value or b"") for name, value in headers)
 
 
-def _kept(headers: Sequence[Header], said: Mapping[str, bytes]) -> tuple[Header, ...]:
-    """The record's own headers: without what an earlier round wrote, which would contradict what is said now.
+def _kept(headers: Sequence[Header], added: Mapping[str, bytes]) -> tuple[Header, ...]:
+    """The record's own headers, without what an earlier round wrote, which would contradict what is added now.
 
     Another set's headers on a record that was not replayed are someone else's and stay.
     """
@@ -184,89 +192,60 @@ def _kept(headers: Sequence[Header], said: Mapping[str, bytes]) -> tuple[Header,
         for name, value in headers
         if not name.startswith(PREFIX)
         and not (replayed and name.startswith((KIP_1191, CONNECT, SPRING)))
-        and not (name == ORIGINAL_TIMESTAMP and ORIGINAL_TIMESTAMP in said)
+        and not (name == ORIGINAL_TIMESTAMP and ORIGINAL_TIMESTAMP in added)
     )
 
 
-def _cut(text: str) -> str:
-    return text.encode()[:MESSAGE_BYTES].decode(errors="ignore")
+def _named(prefix: str, values: Mapping[str, str | bytes | None]) -> dict[str, bytes]:
+    """Headers whose names begin with ``prefix``, text as UTF-8. What is unknown (None) has no header."""
+    return {
+        prefix + name: value.encode() if isinstance(value, str) else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def _iso(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-# What is said of a failure in the header names of Kafka Connect and of Spring, for tools that know those.
-#
-# Sources: Connect's ``DeadLetterQueueReporter`` (KIP-298), Spring's ``DeadLetterPublishingRecoverer``.
-
-CompatibleSet = Literal["connect", "spring", "none"]
-
-CONNECT = "__connect.errors."
-SPRING = "kafka_dlt-"
-
-_CONNECT_STAGES: Mapping[Stage, str] = {
-    "decode": "VALUE_CONVERTER",
-    "validate": "TRANSFORMATION",
-    "extract": "TASK_PUT",
-    "produce": "KAFKA_PRODUCE",
-}
-"""Connect's own stages, the nearest one for each of ours."""
-
-_CONNECT_TASK = "0"
-"""Connect numbers the tasks of a connector; the workers of a group have no numbers."""
-
-_NO_TIMESTAMP = -1
-"""``ConsumerRecord.NO_TIMESTAMP``."""
-
-
 def compatible_headers(chosen: CompatibleSet, record: SourceRecord, failure: Failure, group: str) -> dict[str, bytes]:
-    """The chosen set for ``record``; none for ``none``. What is unknown has no header."""
+    """The chosen set for ``record``; none for ``none``.
+
+    Of Connect all values are text; the group takes the place of the connector, the failure's class that of the failing
+    one. Spring's numbers are binary, big-endian: the partition an int32, offset and timestamp int64.
+    """
     if chosen == "connect":
-        return _connect(record, failure, group)
-    return _spring(record, failure, group) if chosen == "spring" else {}
-
-
-def _connect(record: SourceRecord, failure: Failure, group: str) -> dict[str, bytes]:
-    """All values are text. The group takes the place of the connector, the failure's class that of the failing one."""
-    said = {
-        "topic": record.topic,
-        "partition": str(record.partition),
-        "offset": str(record.offset),
-        "connector.name": group,
-        "task.id": _CONNECT_TASK,
-        "stage": _CONNECT_STAGES[failure.stage],
-        "class.name": failure.reason,
-        "exception.class.name": failure.exception,
-        "exception.message": failure.message,
-        "exception.stacktrace": failure.stack_trace,
-    }
-    return {CONNECT + name: value.encode() for name, value in said.items() if value is not None}
-
-
-def _spring(record: SourceRecord, failure: Failure, group: str) -> dict[str, bytes]:
-    """Numbers are binary, big-endian: the partition an int32, offset and timestamp int64."""
-    timestamp = _NO_TIMESTAMP if record.timestamp_ms is None else record.timestamp_ms
+        connect = {
+            "topic": record.topic,
+            "partition": str(record.partition),
+            "offset": str(record.offset),
+            "connector.name": group,
+            "task.id": "0",  # Connect numbers the tasks of a connector; the workers of a group have no numbers
+            "stage": _CONNECT_STAGES[failure.stage],
+            "class.name": failure.reason,
+            "exception.class.name": failure.exception,
+            "exception.message": failure.message,
+            "exception.stacktrace": failure.stack_trace,
+        }
+        return _named(CONNECT, connect)
+    if chosen == "none":
+        return {}
+    timestamp = -1 if record.timestamp_ms is None else record.timestamp_ms  # ConsumerRecord.NO_TIMESTAMP
     kind = "LogAppendTime" if record.log_append_time else "CreateTime"
-    said = {
-        "original-topic": record.topic.encode(),
+    spring = {
+        "original-topic": record.topic,
         "original-partition": record.partition.to_bytes(4, "big", signed=True),
         "original-offset": record.offset.to_bytes(8, "big", signed=True),
         "original-timestamp": timestamp.to_bytes(8, "big", signed=True),
-        "original-timestamp-type": b"NoTimestampType" if record.timestamp_ms is None else kind.encode(),
-        "original-consumer-group": group.encode(),
-        "exception-fqcn": failure.exception and failure.exception.encode(),
-        "exception-cause-fqcn": failure.cause and failure.cause.encode(),
-        "exception-message": failure.message.encode(),
-        "exception-stacktrace": failure.stack_trace and failure.stack_trace.encode(),
+        "original-timestamp-type": "NoTimestampType" if record.timestamp_ms is None else kind,
+        "original-consumer-group": group,
+        "exception-fqcn": failure.exception,
+        "exception-cause-fqcn": failure.cause,
+        "exception-message": failure.message,
+        "exception-stacktrace": failure.stack_trace,
     }
-    return {SPRING + name: value for name, value in said.items() if isinstance(value, bytes)}
-
-
-# What a dead letter says of an exception: its class, its cause's class, and, where that is wanted, its stack trace.
-
-STACK_TRACE_BYTES = 4096
-"""Longest stack trace in a header."""
+    return _named(SPRING, spring)
 
 
 def class_name(error: BaseException | None) -> str | None:

@@ -1,4 +1,9 @@
-"""Dead letters as they are read back: what their headers say, and which of them an operator means."""
+"""Dead letters as they are read back: what their headers say, which of them an operator means, and their replay.
+
+The ``dead-letters`` commands list and replay them. A replay sends the original record again, with three headers by
+which the worker treats it as the same: the default event id, which a new place would change and with it every
+``result_id``; the task that failed, since its siblings have their results; and how often the record was replayed.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from consumer.codecs.routing import EVENT_ID, ONLY_TASKS
+from consumer.codecs.decoding import EVENT_ID, ONLY_TASKS, last_value
 from consumer.config.names import TASK_NAME
 from consumer.delivery.dead_letters import CONNECT, KIP_1191, MAX_DIGITS, PREFIX, REPLAY_COUNT, SPRING
 from consumer.events import Output
@@ -20,6 +25,14 @@ if TYPE_CHECKING:
 
 _YEAR_10000_MS = 253_402_300_800_000
 """The first time that cannot be shown."""
+
+Skipped = Literal["value_omitted", "replayed_too_often", "impossible_task"]
+
+WHY_SKIPPED: dict[Skipped, str] = {
+    "value_omitted": "the dead-letter topic was too small for their value",
+    "replayed_too_often": "they were replayed as often as --max-replays allows",
+    "impossible_task": "no task can have the name that they failed for",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +54,6 @@ class Letter:
     """The dead letter itself, with its own place."""
 
     @property
-    def value_omitted(self) -> bool:
-        """Whether the dead-letter topic was too small for the value: it is not here, and cannot be replayed."""
-        # A record without a value is dropped, never dead-lettered.
-        return self.record.value is None
-
-    @property
     def possible_task(self) -> bool:
         """Whether the task, if any is named, has a name that a task can have; else it may be anything, review text."""
         return self.task is None or TASK_NAME.fullmatch(self.task) is not None
@@ -64,28 +71,29 @@ class Letter:
 
 def read_letter(record: SourceRecord) -> Letter | None:
     """The dead letter in ``record``, or None when it is none of ours: it lacks an id, or the place of its record."""
-    said = header_texts(record)
-    partition, offset = said.get(KIP_1191 + "partition", ""), said.get(KIP_1191 + "offset", "")
-    if not (said.get(PREFIX + "id") and said.get(KIP_1191 + "topic") and _is_number(partition) and _is_number(offset)):
+    texts = header_texts(record)
+    names = (PREFIX + "id", KIP_1191 + "topic", KIP_1191 + "partition", KIP_1191 + "offset")
+    identifier, topic, partition, offset = (texts.get(name, "") for name in names)
+    if not (identifier and topic and _is_number(partition) and _is_number(offset)):
         return None
-    count = said.get(PREFIX + "replay-count", "")
+    count = texts.get(PREFIX + "replay-count", "")
     return Letter(
-        id=said[PREFIX + "id"],
-        topic=said[KIP_1191 + "topic"],
+        id=identifier,
+        topic=topic,
         partition=int(partition),
         offset=int(offset),
-        stage=said.get(PREFIX + "stage", ""),
-        reason=said.get(PREFIX + "class", ""),
-        task=said.get(PREFIX + "task"),
-        message=said.get(KIP_1191 + "message", ""),
+        stage=texts.get(PREFIX + "stage", ""),
+        reason=texts.get(PREFIX + "class", ""),
+        task=texts.get(PREFIX + "task"),
+        message=texts.get(KIP_1191 + "message", ""),
         replay_count=int(count) if _is_number(count) else 0,
-        failed_at_ms=_milliseconds(said.get(PREFIX + "failed-at", "")),
+        failed_at_ms=_milliseconds(texts.get(PREFIX + "failed-at", "")),
         record=record,
     )
 
 
 def header_texts(record: SourceRecord) -> dict[str, str]:
-    """Headers as text; of a repeated name the last, since what is said of a failure stands behind what was carried."""
+    """Headers as text; of a repeated name the last, since those about the failure stand behind the record's own."""
     return {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
 
 
@@ -107,24 +115,19 @@ class Selection:
 
     def takes(self, letter: Letter) -> bool:
         """Whether ``letter`` is meant. With a limit of time, one that does not say when it failed is not."""
-        if self.ids and not self.ids & {letter.id, letter.shown_id}:
-            return False
-        named = (
-            (self.reasons, letter.reason),
-            (self.stages, letter.stage),
-            (self.tasks, letter.task),
-            (self.topics, letter.topic),
+        named: tuple[tuple[frozenset[str], set[str | None]], ...] = (
+            (self.ids, {letter.id, letter.shown_id}),
+            (self.reasons, {letter.reason}),
+            (self.stages, {letter.stage}),
+            (self.tasks, {letter.task}),
+            (self.topics, {letter.topic}),
         )
-        if any(wanted and value not in wanted for wanted, value in named):
+        if any(wanted and not wanted & found for wanted, found in named):
             return False
-        if self.since_ms is None and self.until_ms is None:
-            return True
         at = letter.failed_at_ms
-        return (
-            at is not None
-            and (self.since_ms is None or at >= self.since_ms)
-            and (self.until_ms is None or at < self.until_ms)
-        )
+        if at is None:
+            return self.since_ms is None and self.until_ms is None
+        return (self.since_ms is None or self.since_ms <= at) and (self.until_ms is None or at < self.until_ms)
 
 
 @dataclass(slots=True)
@@ -143,7 +146,7 @@ class LetterFilter:
     """Of ``replayed``: those that failed after that. Where a topic was made anew, others had their places before."""
     copies: int = 0
     """Further copies of a selected letter: at least once, a restarted worker writes some again."""
-    strangers: int = 0
+    other_records: int = 0
     """Records that are no dead letters."""
     by_class: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(stage, class) -> letters that were let through."""
@@ -154,13 +157,10 @@ class LetterFilter:
     def take(self, record: SourceRecord) -> Letter | None:
         """The letter to work on in ``record``, or None, counted."""
         letter = read_letter(record)
-        if letter is None:
-            self.strangers += 1
+        self.other_records += letter is None
+        if letter is None or not self.selection.takes(letter):
             return None
-        if not self.selection.takes(letter):
-            return None
-        if letter.id in self._seen or letter.id in self._without_value:
-            self.copies += 1
+        self.copies += letter.id in self._seen or letter.id in self._without_value
         if letter.id in self._seen:
             return None
         if letter.id in self.replayed_ids:
@@ -168,7 +168,7 @@ class LetterFilter:
             self.replayed += 1
             self.younger += (letter.failed_at_ms or 0) > self.replayed_ids[letter.id]
             return None
-        if letter.value_omitted:
+        if record.value is None:
             self._without_value.setdefault(letter.id, letter)
             return None
         self._without_value.pop(letter.id, None)
@@ -197,32 +197,15 @@ def _milliseconds(text: str) -> int | None:
     return moment if 0 <= moment < _YEAR_10000_MS else None
 
 
-# A dead letter as it is sent again: the original record, with the headers by which its source treats it as the same.
-#
-# The three headers: the default event id, which a new place would change and with it every ``result_id``; the task that
-# failed, since its siblings have their results; and how often the record was replayed.
-
-Skipped = Literal["value_omitted", "replayed_too_often", "impossible_task"]
-
-WHY_SKIPPED: dict[Skipped, str] = {
-    "value_omitted": "the dead-letter topic was too small for their value",
-    "replayed_too_often": "they were replayed as often as --max-replays allows",
-    "impossible_task": "no task can have the name that they failed for",
-}
-
-_STRIPPED = (PREFIX, KIP_1191, CONNECT, SPRING)
-
-
 def why_not(letter: Letter, max_replays: int) -> Skipped | None:
     """Why ``letter`` cannot be sent again, or None when it can. ``max_replays`` is how often a record may be."""
-    if letter.value_omitted:
+    # A record without a value is dropped, never dead-lettered: its topic was too small for it.
+    if letter.record.value is None:
         return "value_omitted"
     if letter.replay_count >= max_replays:
         return "replayed_too_often"
     # Such a name may hold the comma that separates names in the header, and so name tasks that have their results.
-    if not letter.possible_task:
-        return "impossible_task"
-    return None
+    return None if letter.possible_task else "impossible_task"
 
 
 def replayed(letter: Letter) -> Output:
@@ -232,23 +215,22 @@ def replayed(letter: Letter) -> Output:
     round when this one failed before its tasks were known.
     """
     record = letter.record
-    kept = [
-        (name, value)
-        for name, value in record.headers
-        if not name.startswith(_STRIPPED) and name not in (EVENT_ID, ONLY_TASKS)
-    ]
     default_id = f"{letter.topic}-{letter.partition}-{letter.offset}".encode()
-    kept.append((EVENT_ID, _readable(record.headers, EVENT_ID) or default_id))
-    only = letter.task.encode() if letter.task is not None else _readable(record.headers, ONLY_TASKS)
-    if only:
-        kept.append((ONLY_TASKS, only))
-    kept.append((REPLAY_COUNT, str(letter.replay_count + 1).encode()))
-    return Output(letter.topic, record.key, record.value, tuple(kept), letter.partition)
+    added = {
+        EVENT_ID: _readable(record.headers, EVENT_ID) or default_id,
+        ONLY_TASKS: _readable(record.headers, ONLY_TASKS) if letter.task is None else letter.task.encode(),
+        REPLAY_COUNT: str(letter.replay_count + 1).encode(),
+    }
+    kept = [
+        header
+        for header in record.headers
+        if not header[0].startswith((PREFIX, KIP_1191, CONNECT, SPRING)) and header[0] not in added
+    ]
+    headers = (*kept, *((name, value) for name, value in added.items() if value))
+    return Output(letter.topic, record.key, record.value, headers, letter.partition)
 
 
 def _readable(headers: Sequence[Header], name: str) -> bytes | None:
-    """What a source would honour: the last value of that name, unless it is not UTF-8, which it would refuse."""
-    for key, value in reversed(headers):
-        if key == name and value is not None:
-            return value if value.decode(errors="ignore").encode() == value else None
-    return None
+    """The value that a worker would read, None when it is not UTF-8, which a worker refuses."""
+    value = last_value(headers, name) or b""
+    return value if value.decode(errors="ignore").encode() == value else None

@@ -1,21 +1,52 @@
-"""The checkpoint's WordPiece tokenizer, with and without literal special tokens in the text."""
+"""Prompts: the tokenizer, its limits, and hints, which are the part of a window in front of the text.
+
+The engine packs the types of a level into as few hints as possible (docs/extraction.md, section 4) and builds each hint
+once. The exporter and a model's bundle use the tokenizer, the limits and their hash, so that worker and graph agree.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from consumer.extraction.contract import PromptLimits
-    from consumer.extraction.task import Branch, Notes
-    from consumer.extraction.window import IntArray
+    from consumer.extraction.task import Notes, SchemaTree
+
+IntArray = NDArray[np.int32]
+
+MAX_CELLS_PER_WINDOW: Final = 256
+"""K: cells returned per window by the compact signature. A 256-token hint has at most 126 types, so the 1 + 2T cells
+that classification must always see fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLimits:
+    """Token limits of one window (docs/extraction.md, section 1; the defaults are the reference's)."""
+
+    max_len: int = 512
+    stride_len: int = 32
+    hint_max_len: int = 256
+    prefix_max_len: int = 125
+    type_max_len: int = 125
+
+
+def contract_hash(tokenizer_json: bytes, limits: PromptLimits, cells_per_window: int = MAX_CELLS_PER_WINDOW) -> int:
+    """Signed 32-bit hash of all that worker and graph must share: tokenizer, limits and K.
+
+    The graph returns it with every answer, so a worker notices a model whose tokenizer it does not have.
+    """
+    digest = hashlib.sha256(hashlib.sha256(tokenizer_json).digest())
+    digest.update(json.dumps({**asdict(limits), "k": cells_per_window}, sort_keys=True).encode())
+    return int.from_bytes(digest.digest()[:4], "big", signed=True)
 
 
 PREFIX: Final = "[PREFIX]"
@@ -24,6 +55,14 @@ CLASSIFY: Final = "[CLASSIFY]"
 MULTICLASSIFY: Final = "[MULTICLASSIFY]"
 MARKERS: Final = (PREFIX, TYPE, CLASSIFY, MULTICLASSIFY)
 """Appended by the reference in this order to whatever the checkpoint's tokenizer holds."""
+
+_CACHED_CHARS: Final = 256
+"""Longer names and prompts are rare and would make the caches' memory unbounded in bytes."""
+_CACHED_PIECES: Final = 16_384
+_CACHED_HINTS: Final = 1024
+MAX_PROMPT_CHARS: Final = 2048
+"""A prompt of more characters counts as over its limit of tokens. Only runs of spaces and unknown words of dozens of
+letters make less of 2,048 characters than 125 tokens; without the bound a thousand of them take ten seconds."""
 
 _BERT: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -38,26 +77,24 @@ def with_markers(tokenizer_json: bytes) -> bytes:
     wanted = [token for token in _BERT if tokenizer.token_to_id(token) is not None] + list(MARKERS)
     stored: dict[str, Any] = json.loads(tokenizer_json)
     added = {entry["content"]: entry for entry in stored.get("added_tokens") or []}
+    complete = dict(added)
     used = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    changed = False
     for token in wanted:
         known = tokenizer.token_to_id(token)
         if known is None:
             known = used = used + 1
-        entry = {"id": known, "content": token, **flags}
-        if added.get(token) != entry:
-            added[token] = entry
-            changed = True
-    if not changed:
+        complete[token] = {"id": known, "content": token, **flags}
+    if complete == added:
         return tokenizer_json
-    stored["added_tokens"] = sorted(added.values(), key=lambda entry: int(entry["id"]))
+    stored["added_tokens"] = sorted(complete.values(), key=lambda entry: int(entry["id"]))
     return json.dumps(stored, ensure_ascii=False).encode()
 
 
 class Encoded(NamedTuple):
-    """Tokens of one string. ``ids`` int32[n]; ``offsets`` n pairs of code points into the string, half-open."""
+    """Tokens of one string. ``ids`` int32[n]; ``offsets`` n pairs of code points into ``text``, half-open."""
 
+    text: str
     ids: IntArray
     offsets: list[tuple[int, int]]
 
@@ -75,6 +112,7 @@ class PromptTokenizer:
         self._matching = _load(tokenizer_json)
         self._literal = _load(tokenizer_json)
         self._literal.encode_special_tokens = True
+        self._cached_ids = lru_cache(maxsize=_CACHED_PIECES)(self._ids)
         self.cls = self._id("[CLS]")
         self.sep = self._id("[SEP]")
         self.pad = self._id("[PAD]")
@@ -86,10 +124,13 @@ class PromptTokenizer:
     def encode(self, text: str, *, special: bool = False) -> Encoded:
         """Tokens and offsets of a text that holds no lone surrogate (see ``encodable``)."""
         encoding = (self._matching if special else self._literal).encode(text, add_special_tokens=False)
-        return Encoded(np.array(encoding.ids, dtype=np.int32), encoding.offsets)
+        return Encoded(text, np.array(encoding.ids, dtype=np.int32), encoding.offsets)
 
     def ids(self, text: str, *, special: bool = False) -> tuple[int, ...]:
-        """Token ids only."""
+        """Token ids only. Those of short texts are cached: they are type names and prompts, which come back."""
+        return (self._cached_ids if len(text) <= _CACHED_CHARS else self._ids)(text, special)
+
+    def _ids(self, text: str, special: bool) -> tuple[int, ...]:
         return tuple((self._matching if special else self._literal).encode(text, add_special_tokens=False).ids)
 
     def _id(self, token: str) -> int:
@@ -109,18 +150,8 @@ def _load(tokenizer_json: bytes) -> Any:
     return tokenizer
 
 
-# Hints: the part of a prompt in front of the text. Packing types into them, and building each only once.
-
 Prompt = tuple[str | int, ...]
-"""What a prefix says: texts to be tokenised, and ids of tokens that the engine places itself."""
-
-MAX_PROMPT_CHARS: Final = 2048
-"""A prompt of more characters counts as over its limit of tokens. Only runs of spaces and unknown words of dozens of
-letters say less in 2,048 characters than 125 tokens; without the bound a thousand of them take ten seconds."""
-_CACHED_CHARS: Final = 256
-"""Longer names and prompts are rare and would make the caches' memory unbounded in bytes."""
-_CACHED_PIECES: Final = 16_384
-_CACHED_HINTS: Final = 1024
+"""Text of a prefix: strings to be tokenised, and ids of tokens that the engine places itself."""
 
 
 class Found(NamedTuple):
@@ -128,7 +159,7 @@ class Found(NamedTuple):
 
     type: str
     span: str
-    """As the prompt of the next level says it."""
+    """As it stands in the prompt of the next level."""
     start: int
     """Code point in the text, -1 for an implicit aspect."""
     end: int
@@ -141,22 +172,15 @@ class Parent:
 
     facts: tuple[Found, ...]
     prompt: Prompt
-    branch: Branch
+    children: SchemaTree
 
 
 class Owner(NamedTuple):
-    """Whose ``[TYPE]`` token it is: type ``number`` of ``parent``."""
+    """Whose ``[TYPE]`` token it is: the type ``name`` below ``parent``. ``children`` is empty or None for a leaf."""
 
     parent: Parent
-    number: int
-
-    @property
-    def name(self) -> str:
-        return self.parent.branch.names[self.number]
-
-    @property
-    def child(self) -> Branch | None:
-        return self.parent.branch.child(self.number)
+    name: str
+    children: SchemaTree | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,11 +196,8 @@ class Hint:
     """Token index -> number of the type whose ``[TYPE]`` token it is, -1 for all other tokens."""
     types: int
     """T, types in this hint."""
-    odd: bool
-    """A name or prompt holds a marker of its own, so the layout has to be walked (compatibility mode only)."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
+    has_markers: bool
+    """A name or prompt holds a marker token of its own (compatibility mode only): write_window lays it out anew."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,9 +209,9 @@ class Chunk:
 
 
 class Packed(NamedTuple):
-    """Groups of one hint before it is built. ``length`` is H in tokens, ``[CLS]`` and ``[SEP]`` included."""
+    """Parents and type names of one hint before it is built. ``length`` is H in tokens, ``[CLS]`` and ``[SEP]`` too."""
 
-    groups: list[tuple[Parent, list[int]]]
+    groups: list[tuple[Parent, list[str]]]
     length: int
 
 
@@ -198,72 +219,71 @@ class HintBuilder:
     """Packs and builds hints for one tokenizer. ``special`` as in PromptTokenizer."""
 
     def __init__(self, tokenizer: PromptTokenizer, limits: PromptLimits) -> None:
-        self._tokenizer = tokenizer
-        self._limits = limits
-        self._piece = lru_cache(maxsize=_CACHED_PIECES)(self._encode)
-        self._hint = lru_cache(maxsize=_CACHED_HINTS)(self._assemble)
+        self.tokenizer = tokenizer
+        self.limits = limits
+        self._cached_hint = lru_cache(maxsize=_CACHED_HINTS)(self._hint)
 
     def pack(self, parents: Iterable[Parent], notes: Notes, *, special: bool) -> Iterator[Packed]:
-        """Fill hints greedily (specification section 4), in the order of ``parents``; types by code point.
+        """Fill hints greedily (docs/extraction.md, section 4), in the order of ``parents``; types by code point.
 
         Prefixes and types over their limit are skipped and noted.
         """
-        limits = self._limits
-        groups: list[tuple[Parent, list[int]]] = []
+        limits = self.limits
+        groups: list[tuple[Parent, list[str]]] = []
         running = 2
         for parent in parents:
-            prefix = self._prefix_cost(parent.prompt, special=special)
+            prefix = self._prefix_length(parent.prompt, special)
             if prefix > limits.prefix_max_len:
                 notes.skipped_parents += 1
                 continue
-            opened: list[int] = []
-            for index, name in enumerate(parent.branch.names):
-                cost = len(self._ids(name, special=special)) + 1
+            names: list[str] = []
+            for name in sorted(parent.children):
+                cost = len(self.tokenizer.ids(name, special=special)) + 1
                 if cost > limits.type_max_len:
                     notes.skipped_types[name] = None
                     continue
-                fresh = not opened
-                if groups and running + cost + (prefix if fresh else 0) > limits.hint_max_len:
+                if groups and running + cost + (0 if names else prefix) > limits.hint_max_len:
                     yield Packed(groups, running)
-                    groups, running, fresh = [], 2, True
-                if fresh:
-                    opened = []
-                    groups.append((parent, opened))
+                    groups, running, names = [], 2, []
+                if not names:
+                    groups.append((parent, names))
                     running += prefix
-                opened.append(index)
+                names.append(name)
                 running += cost
         if groups:
             yield Packed(groups, running)
 
     def build(self, packed: Packed, *, special: bool) -> Chunk:
-        """The hint of ``packed``, from the cache where the same was asked before."""
-        asked = tuple(
-            (parent.prompt, tuple(parent.branch.names[index] for index in indexes)) for parent, indexes in packed.groups
-        )
-        short = all(_short(piece) for prompt, names in asked for piece in (*prompt, *names))
-        hint = self._hint(asked, special) if short else self._assemble(asked, special)
-        return Chunk(hint, tuple(Owner(parent, index) for parent, indexes in packed.groups for index in indexes))
+        """The hint of ``packed``, from the cache where the same was built before."""
+        groups = tuple((parent.prompt, tuple(names)) for parent, names in packed.groups)
+        pieces = (piece for prompt, names in groups for piece in prompt + names)
+        short = all(isinstance(piece, int) or len(piece) <= _CACHED_CHARS for piece in pieces)
+        hint = (self._cached_hint if short else self._hint)(groups, special)
+        owners = (Owner(parent, name, parent.children[name]) for parent, names in packed.groups for name in names)
+        return Chunk(hint, tuple(owners))
 
-    def _assemble(self, asked: tuple[tuple[Prompt, tuple[str, ...]], ...], special: bool) -> Hint:
-        marks = self._tokenizer
+    def chunks(self, parents: Iterable[Parent], notes: Notes, *, special: bool) -> list[Chunk]:
+        """Pack and build all hints of a level."""
+        return [self.build(packed, special=special) for packed in self.pack(parents, notes, special=special)]
+
+    def _hint(self, groups: tuple[tuple[Prompt, tuple[str, ...]], ...], special: bool) -> Hint:
+        """Ids, positions and segments of ``[CLS] hint [SEP]`` (docs/extraction.md, sections 6 and 7)."""
+        marks = self.tokenizer
         ids, positions, segments, type_tokens = [marks.cls], [0], [0], []
-        odd = False
         last = 0
-        for number, (prompt, names) in enumerate(asked, 1):
-            prefix = (marks.prefix, *self._prompt(prompt, special=special))
+        for number, (prompt, names) in enumerate(groups, 1):
+            prefix = (marks.prefix, *self._prompt_ids(prompt, special))
             ids += prefix
             base = 1 + len(prefix)
             positions += range(1, base)
             segments += [number * 256] * len(prefix)
-            odd = odd or self._is_odd(prefix)
             for kind, name in enumerate(names, 1):
-                tokens = (marks.type, *self._ids(name, special=special))
+                tokens = (marks.type, *marks.ids(name, special=special))
                 type_tokens.append(len(ids))
                 ids += tokens
                 positions += range(base, base + len(tokens))
                 segments += [number * 256 + kind] * len(tokens)
                 last = max(last, base + len(tokens) - 1)
-                odd = odd or self._is_odd(tokens)
         slot_at = np.full(len(ids) + 1, -1, dtype=np.int32)
         slot_at[type_tokens] = np.arange(len(type_tokens), dtype=np.int32)
         return Hint(
@@ -273,33 +293,18 @@ class HintBuilder:
             text_position=last + 2,
             slot_at=slot_at,
             types=len(type_tokens),
-            odd=odd,
+            has_markers=ids.count(marks.prefix) > len(groups)
+            or ids.count(marks.type) > len(type_tokens)
+            or marks.sep in ids,
         )
 
-    def _prefix_cost(self, prompt: Prompt, *, special: bool) -> int:
+    def _prefix_length(self, prompt: Prompt, special: bool) -> int:
         if sum(len(piece) for piece in prompt if isinstance(piece, str)) > MAX_PROMPT_CHARS:
-            return self._limits.prefix_max_len + 1
-        return len(self._prompt(prompt, special=special)) + 1
+            return self.limits.prefix_max_len + 1
+        return len(self._prompt_ids(prompt, special)) + 1
 
-    def _is_odd(self, tokens: tuple[int, ...]) -> bool:
-        marks = self._tokenizer
-        return any(token in (marks.prefix, marks.type, marks.sep) for token in tokens[1:])
-
-    def _prompt(self, prompt: Prompt, *, special: bool) -> tuple[int, ...]:
+    def _prompt_ids(self, prompt: Prompt, special: bool) -> list[int]:
         ids: list[int] = []
         for piece in prompt:
-            if isinstance(piece, int):
-                ids.append(piece)
-            else:
-                ids += self._ids(piece, special=special)
-        return tuple(ids)
-
-    def _ids(self, piece: str, *, special: bool) -> tuple[int, ...]:
-        return self._piece(piece, special) if _short(piece) else self._encode(piece, special)
-
-    def _encode(self, piece: str, special: bool) -> tuple[int, ...]:
-        return self._tokenizer.ids(piece, special=special)
-
-
-def _short(piece: str | int) -> bool:
-    return isinstance(piece, int) or len(piece) <= _CACHED_CHARS
+            ids += (piece,) if isinstance(piece, int) else self.tokenizer.ids(piece, special=special)
+        return ids

@@ -1,10 +1,15 @@
-"""Compatibility mode: what the reference does with marked texts, its harmful quirks mended or, on request, kept."""
+"""Compatibility mode: what the reference does with marked texts, its harmful quirks mended or, on request, kept.
+
+For ``rexstream extract --reference-output`` and the golden vectors. Texts hold their own markers, schemas are taken as
+they are, and the output is the reference's. Quirks are numbered as in docs/extraction.md, section 15.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,23 +19,22 @@ from consumer.events import BadInput
 from consumer.extraction.engine import Extraction, ReferenceOutput
 from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY, Parent
 from consumer.extraction.spans import SpanSearch
-from consumer.extraction.task import Branch, Fact, Notes, ReferenceCrash, encodable, legal_leaves
-from consumer.extraction.voting import Election, Vote, selected
-from consumer.extraction.windows import View, pieces, spoken
+from consumer.extraction.task import Notes, ReferenceCrash, encodable, legal_leaves
+from consumer.extraction.voting import Classification, selected
+from consumer.extraction.window import View, write_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from consumer.extraction.engine import Engine
-    from consumer.extraction.prompts import Chunk, PromptTokenizer
-    from consumer.extraction.spans import LegalPaths
-    from consumer.extraction.task import Path, SchemaTree
-    from consumer.extraction.windows import Offsets, Prompting, WindowWriter
+    from consumer.extraction.prompts import Chunk, Encoded, IntArray, PromptTokenizer
+    from consumer.extraction.task import SchemaTree
+    from consumer.extraction.window import LegalPaths
 
 
 @dataclass(frozen=True, slots=True)
 class Quirks:
-    """What the reference does wrong and golden vectors of it show (numbers of the inference specification)."""
+    """What the reference does wrong and golden vectors of it show (docs/extraction.md, section 15)."""
 
     edited_text: bool = False
     """Q5: a long classification text is edited at wrong places, and later chunks and levels read the edited text."""
@@ -58,33 +62,30 @@ def start_reference(
     text = encodable(text)
     tree = _tree(schema)
     legal = legal_leaves(tree) if legal_paths is None else frozenset(map(tuple, legal_paths))
-    root = Parent((), (), Branch(tree))
+    root = Parent((), (), tree)
     if CLASSIFY in text or MULTICLASSIFY in text:
         return _classify(engine, text, root, legal, quirks)
     return _extract(engine, text, root, legal, quirks)
 
 
 def _extract(engine: Engine, text: str, root: Parent, legal: LegalPaths, quirks: Quirks) -> Extraction:
-    tokenizer, writer = engine.tokenizer, engine.writer
-    prompting = engine.prompting(Notes(), overlap=engine.prompt_limits.stride_len, special=True)
-    encoded = tokenizer.encode(text, special=True)
+    notes = Notes()
+    encoded = engine.tokenizer.encode(text, special=True)
     search = SpanSearch(
-        prompting=prompting,
-        writer=writer,
-        first=prompting.chunks([root]) if text else (),
-        text=text,
+        builder=engine.hints,
+        notes=notes,
+        budget=engine.limits.model_calls,
+        special=True,
+        overlap=engine.hints.limits.stride_len,
+        first=engine.hints.chunks([root], notes, special=True) if text else (),
         encoded=encoded,
         aspect=None,
         legal=legal,
         cap=None,
-        notes=prompting.notes,
-        odd=writer.opens_segments(encoded.ids),
+        has_markers=_opens_segments(engine.tokenizer, encoded.ids),
         keep_duplicates=quirks.keep_duplicates,
         final_sep=quirks.final_sep,
     )
-
-    def paths() -> tuple[Path, ...]:
-        return tuple(tuple(Fact(*fact) for fact in path) for path in search.paths)
 
     def output() -> ReferenceOutput:
         return [
@@ -99,102 +100,79 @@ def _extract(engine: Engine, text: str, root: Parent, legal: LegalPaths, quirks:
             for path in search.paths
         ]
 
-    return Extraction(search.run(), paths, tuple, output)
+    return Extraction(search, output)
 
 
 def _classify(engine: Engine, text: str, root: Parent, legal: LegalPaths, quirks: Quirks) -> Extraction:
-    tokenizer = engine.tokenizer
-    prompting = engine.prompting(Notes(), overlap=0, special=True)
+    notes = Notes()
     single = CLASSIFY in text
     marker = CLASSIFY if single else MULTICLASSIFY
-    token = tokenizer.classify if single else tokenizer.multiclassify
-    election = Election(
-        prompting=prompting,
-        cutter=_InsertingCutter(prompting, engine.writer, tokenizer, marker, token, quirks.edited_text),
-        first=prompting.chunks([root]),
-        text=text,
+    token = engine.tokenizer.classify if single else engine.tokenizer.multiclassify
+    search = Classification(
+        builder=engine.hints,
+        notes=notes,
+        budget=engine.limits.model_calls,
+        special=True,
+        overlap=0,
+        first=engine.hints.chunks([root], notes, special=True),
+        encoded=engine.tokenizer.encode(text, special=True),
         marker=marker,
-        extend=spoken,
+        token=None,
         single=single,
         legal=legal,
         cap=None,
-        notes=prompting.notes,
-        read_all_spans=True,
+        cut=partial(_inserted_windows, token, quirks.edited_text),
         expand_all=quirks.expand_all,
     )
 
-    def votes() -> list[Vote]:
-        chosen = selected(election.votes, single=single, threshold=None)
-        if quirks.keep_duplicates:
-            return chosen
-        return list({vote.types: vote for vote in reversed(chosen)}.values())[::-1]
-
-    def paths() -> tuple[Path, ...]:
-        return tuple(
-            tuple(Fact(kind, None, None, None, score) for kind, score in zip(vote.types, vote.scores, strict=True))
-            for vote in votes()
-        )
-
     def output() -> ReferenceOutput:
-        if election.votes and single and MULTICLASSIFY in text:
+        if search.votes and single and MULTICLASSIFY in text:
             raise ReferenceCrash("KeyError: 'confidence'")  # its single-label selection takes what the other one needs
-        return [[{"type": kind, "span": marker, "offset": [0, len(marker)]} for kind in vote.types] for vote in votes()]
+        paths = [vote.types for vote in selected(search.votes, single=single, threshold=None)]
+        if not quirks.keep_duplicates:
+            paths = list(dict.fromkeys(paths))
+        return [[{"type": kind, "span": marker, "offset": [0, len(marker)]} for kind in path] for path in paths]
 
-    return Extraction(election.run(), paths, tuple, output)
+    return Extraction(search, output)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _InsertingCutter:
-    """Inserts the marker where a window of the given text does not begin with it by itself."""
+def _inserted_windows(
+    token: int, edit: bool, search: Classification, chunks: Sequence[Chunk], encoded: Encoded
+) -> tuple[list[View], Encoded]:
+    """Windows of a text that holds the marker itself: it is inserted in front of all windows but the first.
 
-    prompting: Prompting
-    writer: WindowWriter
-    tokenizer: PromptTokenizer
-    marker: str
-    token: int
-    edit: bool
-
-    def tokens(self, text: str) -> int:
-        return len(self.tokenizer.encode(text, special=True).ids)
-
-    def cut(self, chunks: Sequence[Chunk], text: str) -> tuple[list[View], str]:
-        views: list[View] = []
-        for chunk in chunks:
-            cut, edited = self._cut(chunk, text)
-            views += cut
-            if self.edit:
-                text = edited
-        return views, text
-
-    def _cut(self, chunk: Chunk, text: str) -> tuple[list[View], str]:
-        encoded = self.tokenizer.encode(text, special=True)
-        odd = self.writer.opens_segments(encoded.ids)
-        room = self.prompting.room(len(chunk.hint))
-        ranges = list(pieces(len(encoded.ids), room, room))
-        inserts = [encoded.offsets[start][0] for start, _ in ranges[1:]]
-        working = text if self.edit else _inserted(text, self.marker, inserts)
-        views = []
+    ``edit`` inserts it at the reference's places, and cuts later chunks and levels from the edited text (Q5).
+    """
+    tokenizer, marker = search.builder.tokenizer, search.marker
+    views: list[View] = []
+    for chunk in chunks:
+        text, ids, offsets = encoded
+        has_markers = _opens_segments(tokenizer, ids)
+        ranges = list(search.pieces(chunk, len(ids)))
+        inserts = [offsets[start][0] for start, _ in ranges[1:]]
+        if not edit:
+            text = marker.join(text[start:end] for start, end in pairwise([0, *inserts, len(text)]))
         for number, (start, end) in enumerate(ranges):
-            ids, offsets = encoded.ids[start:end], encoded.offsets[start:end]
+            piece, places = ids[start:end], offsets[start:end]
             if number:
                 insert = inserts[number - 1]
-                if self.edit:
-                    working = working[:insert] + self.marker + working[insert:]
-                kept = len(ids) - 1 if self.edit else room - 1
-                ids = np.concatenate((np.array([self.token], dtype=np.int32), ids[:kept]))
-                offsets = self._shifted(offsets[:kept], insert, number)
-            views.append(View(self.writer.write(chunk.hint, ids, odd=odd), chunk, working, offsets, number))
-        return views, working
+                if edit:
+                    text = text[:insert] + marker + text[insert:]
+                # The reference drops the last token of every later window, also where the marker fits beside it.
+                kept = len(piece) - 1 if edit else search.capacity(len(chunk.hint.ids)) - 1
+                piece = np.concatenate((np.array([token], dtype=np.int32), piece[:kept]))
+                shift = number * len(marker)
+                moved = ((first + shift, last + shift) for first, last in places[:kept])
+                places = [(insert + shift - len(marker), insert + shift), *moved]
+            window = write_window(tokenizer, chunk.hint, piece, has_markers=has_markers)
+            views.append(View(window, chunk, text, places))
+        if edit:
+            encoded = tokenizer.encode(text, special=True)
+    return views, encoded
 
-    def _shifted(self, offsets: Offsets, insert: int, number: int) -> Offsets:
-        width = len(self.marker)
-        shift = number * width
-        return [(insert + shift - width, insert + shift), *((start + shift, end + shift) for start, end in offsets)]
 
-
-def _inserted(text: str, marker: str, at: Sequence[int]) -> str:
-    bounds = [0, *at, len(text)]
-    return marker.join(text[start:end] for start, end in pairwise(bounds))
+def _opens_segments(tokenizer: PromptTokenizer, ids: IntArray) -> bool:
+    return bool(np.isin(ids, (tokenizer.prefix, tokenizer.type)).any())
 
 
 def _tree(raw: object) -> SchemaTree:
@@ -211,11 +189,10 @@ def _tree(raw: object) -> SchemaTree:
     while stack:
         source, target = stack.pop()
         for name, children in source.items():
-            if not isinstance(name, str) or not (children is None or isinstance(children, Mapping)):
+            if not isinstance(name, str) or not isinstance(children, Mapping | None):
                 raise BadInput("validate", "InvalidSchema", "the schema holds something else than names and objects")
-            below: dict[str, Any] | None = None
+            below: dict[str, Any] = {}
             if children:
-                below = {}
                 stack.append((children, below))
             target[encodable(name)] = below
     return root

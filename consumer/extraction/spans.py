@@ -1,4 +1,8 @@
-"""Extraction: spans of types, level by level (specification section 11.1)."""
+"""Extraction: spans of types, level by level (docs/extraction.md, sections 10 and 11.1).
+
+``SpanSearch`` runs one extraction task; ``span_hits`` and ``marker_hits`` read one window's cells, for it and for
+classification.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,89 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from consumer.extraction.prompts import Found, Parent
-from consumer.extraction.windows import overlapping, spoken
+from consumer.extraction.task import Fact
+from consumer.extraction.window import Search, View, text_prompt, write_window
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
-    from consumer.extraction.prompts import Chunk, Encoded, Hint, Owner
-    from consumer.extraction.task import Notes
-    from consumer.extraction.window import Cells, FloatArray, IntArray, Window
-    from consumer.extraction.windows import Prompting, View, WindowWriter
+    from consumer.extraction.prompts import Hint, IntArray
+    from consumer.extraction.task import Path
+    from consumer.extraction.window import Cells, FloatArray, Window
+
+IMPLICIT = -1
+"""Offset of the tokens of an implicit aspect: they stand in no text of the caller's."""
 
 
-# From a window's cells to spans of types (specification sections 10 and 11).
+@dataclass(slots=True, kw_only=True)
+class SpanSearch(Search):
+    """One extraction task on one text. ``run`` yields the views of a level and is sent their cells."""
+
+    aspect: str | None
+    """The implicit aspect, as it stands in prompts. Its tokens have IMPLICIT offsets."""
+    has_markers: bool = False
+    """The text holds marker tokens that open segments."""
+    keep_duplicates: bool = False
+    final_sep: bool = False
+    paths: list[tuple[Found, ...]] = field(default_factory=list)
+
+    def run(self) -> Generator[list[View], Sequence[Cells], None]:
+        """Raises BadInput ``TooManyModelCalls``."""
+        text, ids, offsets = self.encoded
+        self.pay_first()
+        chunks = self.first
+        while chunks:
+            views = []
+            for chunk in chunks:
+                for start, end in self.pieces(chunk, len(ids)):
+                    window = write_window(
+                        self.builder.tokenizer, chunk.hint, ids[start:end], has_markers=self.has_markers
+                    )
+                    views.append(View(window, chunk, text, offsets[start:end]))
+            answers = yield views
+            chunks = self.chunks(self._read(views, answers), len(ids))
+
+    def facts(self) -> tuple[Path, ...]:
+        """What is reported of the paths found."""
+        return tuple(
+            tuple(
+                Fact(*found) if found.start != IMPLICIT else Fact(found.type, None, None, None, found.score)
+                for found in path
+            )
+            for path in self.paths
+            if self.threshold is None or sum(found.score for found in path) / len(path) >= self.threshold
+        )
+
+    def _read(self, views: Sequence[View], answers: Sequence[Cells]) -> list[Parent]:
+        """Collect this level's paths; returns the parents of the next level."""
+        parents: list[Parent] = []
+        seen: set[tuple[int, str, int, int]] = set()
+        for view, cells in zip(views, answers, strict=True):
+            for hit in span_hits(view.chunk.hint, view.window, cells, final_sep=self.final_sep):
+                parent, name, children = view.chunk.owners[hit.slot]
+                start, end = view.characters(hit.first, hit.last)
+                if start != IMPLICIT:
+                    span = view.text[start:end]
+                elif end == IMPLICIT and self.aspect is not None:
+                    span = self.aspect
+                else:
+                    self.notes.crossed_aspect += 1
+                    continue
+                key = (id(parent), name, start, end)
+                repeated = key in seen
+                if repeated and not self.keep_duplicates:
+                    continue
+                if self.cap is not None and max(len(seen), len(self.paths)) >= self.cap:
+                    self.notes.capped_at = self.cap
+                    return parents
+                seen.add(key)
+                path = (*parent.facts, Found(name, span, start, end, hit.score))
+                if children and not repeated:
+                    parents.append(Parent(path, text_prompt(parent, name, span), children))
+                types = (*(above.type.strip() for above in parent.facts), name)
+                if types in self.legal if self.legal is not None else not children:
+                    self.paths.append(path)
+        return parents
 
 
 class Hit(NamedTuple):
@@ -47,21 +122,20 @@ def span_hits(hint: Hint, window: Window, cells: Cells, *, final_sep: bool = Fal
     if not len(spans):
         return
     probabilities = sigmoid(cells.logits[positive])
-    heads = _Links(rows, _slots(hint, columns, from_text), probabilities)
-    tails = _Links(columns, _slots(hint, rows, to_text), probabilities)
-    by_cell = sorted(
-        zip(rows[spans].tolist(), columns[spans].tolist(), probabilities[spans].tolist(), strict=True),
-    )
+    head_masks, heads = _links(rows, _slots(hint, columns, from_text), probabilities)
+    tail_masks, tails = _links(columns, _slots(hint, rows, to_text), probabilities)
     previous = (-1, -1)
-    for first, last, probability in by_cell:
-        common = heads.slots.get(first, 0) & tails.slots.get(last, 0)
+    for first, last, probability in sorted(
+        zip(rows[spans].tolist(), columns[spans].tolist(), probabilities[spans].tolist(), strict=True)
+    ):
+        common = head_masks.get(first, 0) & tail_masks.get(last, 0)
         if not common or (first, last) == previous:
             continue
         previous = (first, last)
         while common:
             slot = (common & -common).bit_length() - 1
             common &= common - 1
-            yield Hit(first, last, slot, mean(probability, heads.at[first, slot], tails.at[last, slot]))
+            yield Hit(first, last, slot, mean(probability, heads[first, slot], tails[last, slot]))
 
 
 def marker_hits(hint: Hint, window: Window, cells: Cells, *, blank: bool = False) -> Iterator[Hit]:
@@ -87,8 +161,7 @@ def marker_hits(hint: Hint, window: Window, cells: Cells, *, blank: bool = False
 
 def sigmoid(logits: FloatArray) -> FloatArray:
     """Logistic function in float32, without overflow; minus infinity gives a denormal that no score can show."""
-    probabilities: FloatArray = np.float32(1) / (np.float32(1) + np.exp(np.minimum(-logits, np.float32(88))))
-    return probabilities
+    return np.float32(1) / (np.float32(1) + np.exp(np.minimum(-logits, np.float32(88))))
 
 
 def mean(span: float, head: float, tail: float) -> float:
@@ -97,25 +170,25 @@ def mean(span: float, head: float, tail: float) -> float:
     return round(float(total / np.float32(3)), 4)
 
 
-class _Links:
+def _links(
+    tokens: IntArray, slots: IntArray, probabilities: FloatArray
+) -> tuple[dict[int, int], dict[tuple[int, int], float]]:
     """Text tokens linked to types: a bit mask of slots for each token, and the probability of each link."""
-
-    def __init__(self, tokens: IntArray, slots: IntArray, probabilities: FloatArray) -> None:
-        self.slots: dict[int, int] = {}
-        self.at: dict[tuple[int, int], float] = {}
-        linked = np.flatnonzero(slots >= 0)
-        for token, slot, probability in zip(
-            tokens[linked].tolist(), slots[linked].tolist(), probabilities[linked].tolist(), strict=True
-        ):
-            self.slots[token] = self.slots.get(token, 0) | 1 << slot
-            self.at[token, slot] = probability
+    masks: dict[int, int] = {}
+    links: dict[tuple[int, int], float] = {}
+    linked = np.flatnonzero(slots >= 0)
+    for token, slot, probability in zip(
+        tokens[linked].tolist(), slots[linked].tolist(), probabilities[linked].tolist(), strict=True
+    ):
+        masks[token] = masks.get(token, 0) | 1 << slot
+        links[token, slot] = probability
+    return masks, links
 
 
 def _slots(hint: Hint, tokens: IntArray, valid: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> IntArray:
     """Slot of each token that is a ``[TYPE]`` of the hint where ``valid``, else -1."""
-    inside = valid & (tokens >= 0) & (tokens < len(hint))
-    slots: IntArray = np.where(inside, hint.slot_at[np.where(inside, tokens, 0)], np.int32(-1))
-    return slots
+    inside = valid & (tokens >= 0) & (tokens < len(hint.ids))
+    return np.where(inside, hint.slot_at[np.where(inside, tokens, 0)], np.int32(-1))
 
 
 def _linked(
@@ -127,91 +200,3 @@ def _linked(
     linked = np.full(hint.types, -np.inf, dtype=np.float32)
     linked[slots[found]] = logits[found]
     return linked
-
-
-IMPLICIT = -1
-"""Offset of the tokens of an implicit aspect: they stand in no text of the caller's."""
-
-FoundPath = tuple[Found, ...]
-LegalPaths = frozenset[tuple[str, ...]]
-
-
-@dataclass(slots=True)
-class SpanSearch:
-    """One extraction task on one text. ``run`` yields the views of a level and is sent their cells."""
-
-    prompting: Prompting
-    writer: WindowWriter
-    first: Sequence[Chunk]
-    """Level 0, ready made."""
-    text: str
-    encoded: Encoded
-    """Tokens of the text, those of the implicit aspect in front with IMPLICIT offsets."""
-    aspect: str | None
-    legal: LegalPaths | None
-    """Paths that may be reported; None for those that end in a leaf."""
-    cap: int | None
-    notes: Notes
-    odd: bool = False
-    """The text holds marker tokens that open segments."""
-    keep_duplicates: bool = False
-    final_sep: bool = False
-    paths: list[FoundPath] = field(default_factory=list)
-
-    def run(self) -> Generator[list[View], Sequence[Cells], None]:
-        """Raises BadInput ``TooManyModelCalls``."""
-        tokens = len(self.encoded.ids)
-        self.prompting.afford(self.first, tokens)
-        chunks = self.first
-        while chunks:
-            views = [view for chunk in chunks for view in self._cut(chunk)]
-            answers = yield views
-            chunks = self.prompting.affordable(self._read(views, answers), tokens)
-
-    def _cut(self, chunk: Chunk) -> list[View]:
-        room = self.prompting.room(len(chunk.hint))
-        return overlapping(chunk, self.encoded, self.text, room, self.prompting.overlap, self.writer, odd=self.odd)
-
-    def _read(self, views: Sequence[View], answers: Sequence[Cells]) -> list[Parent]:
-        """Collect this level's paths; returns the parents of the next level."""
-        parents: list[Parent] = []
-        seen: set[tuple[int, int, int, int]] = set()
-        for view, cells in zip(views, answers, strict=True):
-            for hit in span_hits(view.chunk.hint, view.window, cells, final_sep=self.final_sep):
-                owner = view.chunk.owners[hit.slot]
-                fact = self._fact(view, hit, owner.name)
-                if fact is None:
-                    continue
-                key = (id(owner.parent), owner.number, fact.start, fact.end)
-                repeated = key in seen
-                if repeated and not self.keep_duplicates:
-                    continue
-                if self._full(len(seen)):
-                    return parents
-                seen.add(key)
-                if not repeated and (child := owner.child) is not None:
-                    prompt = spoken(owner.parent, fact.type, fact.span)
-                    parents.append(Parent((*owner.parent.facts, fact), prompt, child))
-                if self._is_legal(owner):
-                    self.paths.append((*owner.parent.facts, fact))
-        return parents
-
-    def _fact(self, view: View, hit: Hit, name: str) -> Found | None:
-        start, end = view.characters(hit.first, hit.last)
-        if start != IMPLICIT:
-            return Found(name, view.text[start:end], start, end, hit.score)
-        if end == IMPLICIT and self.aspect is not None:
-            return Found(name, self.aspect, IMPLICIT, IMPLICIT, hit.score)
-        self.notes.crossed_aspect += 1
-        return None
-
-    def _full(self, seen: int) -> bool:
-        if self.cap is None or (seen < self.cap and len(self.paths) < self.cap):
-            return False
-        self.notes.capped_at = self.cap
-        return True
-
-    def _is_legal(self, owner: Owner) -> bool:
-        if self.legal is None:
-            return owner.child is None
-        return (*(fact.type.strip() for fact in owner.parent.facts), owner.name) in self.legal

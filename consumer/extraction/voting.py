@@ -1,28 +1,56 @@
-"""Classification: windows vote for types through their marker (specification section 11.2)."""
+"""Classification: the windows of a text vote for types (docs/extraction.md, section 11.2).
+
+Each window begins with a marker token, which is linked to types as a span would be. ``Classification`` runs one task:
+it reads these links level by level, counts votes over windows, and falls back to the best guess when nothing is
+positive.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 from consumer.extraction.prompts import Found, Parent
 from consumer.extraction.spans import marker_hits, span_hits
-from consumer.extraction.windows import View, pieces
+from consumer.extraction.task import Fact
+from consumer.extraction.window import Search, View, marker_prompt, text_prompt, write_window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
-    from consumer.extraction.prompts import Chunk, Prompt
-    from consumer.extraction.spans import Hit, LegalPaths
-    from consumer.extraction.task import Notes
-    from consumer.extraction.window import Cells, IntArray
-    from consumer.extraction.windows import Prompting, WindowWriter
+    from consumer.extraction.prompts import Chunk, Encoded
+    from consumer.extraction.spans import Hit
+    from consumer.extraction.task import Path
+    from consumer.extraction.window import Cells
 
 MULTI_CUT = 0.9
 """Mean score above which the reference reports a path of a multi-label task."""
+
+Cut: TypeAlias = "Callable[[Classification, Sequence[Chunk], Encoded], tuple[list[View], Encoded]]"
+"""Chunks and text -> all windows of a level, and the text that the next level is cut from."""
+
+Scores = dict[tuple[str, ...], list[tuple[float, ...]]]
+"""Path of types -> the scores of its elements, once for each window that voted for it."""
+
+
+def marked_windows(search: Classification, chunks: Sequence[Chunk], encoded: Encoded) -> tuple[list[View], Encoded]:
+    """Windows that do not overlap and each start with the marker; only the marker can be read in their answers.
+
+    ``encoded`` begins with the marker's own token. As in the reference, a window that is full without the marker loses
+    its last token to it.
+    """
+    ids = encoded.ids
+    views = []
+    for chunk in chunks:
+        capacity = search.capacity(len(chunk.hint.ids))
+        for start, end in search.pieces(chunk, len(ids)):
+            piece = np.concatenate((ids[:1], ids[start:end]))[:capacity] if start else ids[:end]
+            window = write_window(search.builder.tokenizer, chunk.hint, piece)
+            views.append(View(window, chunk, search.marker, [(0, len(search.marker))]))
+    return views, encoded
 
 
 class Vote(NamedTuple):
@@ -36,89 +64,53 @@ class Vote(NamedTuple):
         return sum(self.scores) / len(self.scores)
 
 
-class Cutter(Protocol):
-    """Cuts the text of a classification into windows."""
-
-    def tokens(self, text: str) -> int:
-        """Text tokens, the marker included."""
-        ...
-
-    def cut(self, chunks: Sequence[Chunk], text: str) -> tuple[list[View], str]:
-        """All windows of a level, and the text that the next level is cut from."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MarkedCutter:
-    """Windows do not overlap and each starts with the marker; only the marker can be read in their answers.
-
-    As in the reference, a window that is full without it loses its last token to the marker.
-    """
-
-    prompting: Prompting
-    writer: WindowWriter
-    marker: str
-    ids: IntArray
-    """Tokens of the text behind the marker's own."""
-
-    def tokens(self, text: str) -> int:  # noqa: ARG002 - production never edits the text
-        return len(self.ids)
-
-    def cut(self, chunks: Sequence[Chunk], text: str) -> tuple[list[View], str]:
-        offsets = [(0, len(self.marker))]
-        views = []
-        for chunk in chunks:
-            room = self.prompting.room(len(chunk.hint))
-            for number, (start, end) in enumerate(pieces(len(self.ids), room, room)):
-                piece = np.concatenate((self.ids[:1], self.ids[start:end]))[:room] if number else self.ids[:end]
-                views.append(View(self.writer.write(chunk.hint, piece), chunk, self.marker, offsets, number))
-        return views, text
-
-
-@dataclass(slots=True)
-class Election:
+@dataclass(slots=True, kw_only=True)
+class Classification(Search):
     """One classification task on one text. ``run`` yields the views of a level and is sent their cells."""
 
-    prompting: Prompting
-    cutter: Cutter
-    first: Sequence[Chunk]
-    text: str
     marker: str
-    extend: Callable[[Parent, str, str], Prompt]
-    """Prompt of a parent's fact, from its type and span."""
+    token: int | None
+    """The marker's id: windows begin with it, and it is the span in the prompts of deeper levels.
+
+    None in compatibility mode: the marker is looked for wherever it is found, and its literal stands in prompts.
+    """
     single: bool
-    legal: LegalPaths | None
-    """Paths that may be reported; None for those that end in a leaf."""
-    cap: int | None
-    notes: Notes
-    read_all_spans: bool = False
-    """Look for the marker wherever it is found; otherwise only at the front of each window, where it was put."""
+    cut: Cut = marked_windows
     expand_all: bool = False
     """Also look below facts that are not the marker, as the reference does."""
     votes: list[Vote] = field(default_factory=list)
 
     def run(self) -> Generator[list[View], Sequence[Cells], None]:
         """Raises BadInput ``TooManyModelCalls``."""
-        self.prompting.afford(self.first, self.cutter.tokens(self.text))
-        views, text = self.cutter.cut(self.first, self.text)
+        self.pay_first()
+        views, encoded = self.cut(self, self.first, self.encoded)
         if not views:
             return
         answers = yield views
-        yield from self._pass(views, answers, text, blank=False)
+        yield from self._pass(views, answers, encoded, blank=False)
         if not self.votes:
-            # The fallback asks level 0 the same questions again: the answers are at hand.
-            yield from self._pass(views, answers, text, blank=True)
+            # The fallback reads level 0 once more: what it would send is the same, and the answers are at hand.
+            yield from self._pass(views, answers, encoded, blank=True)
             self.notes.fallback = bool(self.votes)
 
+    def facts(self) -> tuple[Path, ...]:
+        """What is reported of the votes, scores rounded to 4 decimals. The first of several equal paths counts."""
+        first: dict[tuple[str, ...], Vote] = {}
+        for vote in selected(self.votes, single=self.single, threshold=self.threshold):
+            first.setdefault(vote.types, vote)
+        return tuple(
+            tuple(
+                Fact(kind, None, None, None, round(score, 4))
+                for kind, score in zip(vote.types, vote.scores, strict=True)
+            )
+            for vote in first.values()
+        )
+
     def _pass(
-        self, views: list[View], answers: Sequence[Cells], text: str, *, blank: bool
+        self, views: list[View], answers: Sequence[Cells], encoded: Encoded, *, blank: bool
     ) -> Generator[list[View], Sequence[Cells], None]:
-        while True:
-            parents = self._read(views, answers, blank=blank)
-            chunks = self.prompting.affordable(parents, self.cutter.tokens(text)) if parents else []
-            if not chunks:
-                return
-            views, text = self.cutter.cut(chunks, text)
+        while chunks := self.chunks(self._read(views, answers, blank=blank), len(encoded.ids)):
+            views, encoded = self.cut(self, chunks, encoded)
             answers = yield views
 
     def _read(self, views: Sequence[View], answers: Sequence[Cells], *, blank: bool) -> list[Parent]:
@@ -126,46 +118,46 @@ class Election:
         parents: list[Parent] = []
         candidates: list[Vote] = []
         for _, pairs in groupby(zip(views, answers, strict=True), key=lambda pair: id(pair[0].chunk)):
-            ballots: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
+            scores: Scores = {}
             for view, cells in pairs:
-                for hit in self._hits(view, cells, blank=blank):
-                    self._count(view, hit, ballots, parents)
+                if self.token is None and not blank:
+                    hits = span_hits(view.chunk.hint, view.window, cells)
+                else:
+                    hits = marker_hits(view.chunk.hint, view.window, cells, blank=blank)
+                for hit in hits:
+                    self._count(view, hit, scores, parents)
             if self.single:
-                candidates += _winner(ballots)
+                candidates += _candidate(scores)
             else:
-                self._elect(Vote(types, occurrences[0]) for types, occurrences in ballots.items())
+                self._add(Vote(types, occurrences[0]) for types, occurrences in scores.items())
         if candidates:
-            self._elect([max(candidates, key=lambda vote: sum(vote.scores))])
+            self._add([max(candidates, key=lambda vote: sum(vote.scores))])
         return parents
 
-    def _hits(self, view: View, cells: Cells, *, blank: bool) -> Iterator[Hit]:
-        if self.read_all_spans and not blank:
-            return span_hits(view.chunk.hint, view.window, cells)
-        return marker_hits(view.chunk.hint, view.window, cells, blank=blank)
-
-    def _count(
-        self, view: View, hit: Hit, ballots: dict[tuple[str, ...], list[tuple[float, ...]]], parents: list[Parent]
-    ) -> None:
-        owner = view.chunk.owners[hit.slot]
+    def _count(self, view: View, hit: Hit, scores: Scores, parents: list[Parent]) -> None:
+        parent, name, children = view.chunk.owners[hit.slot]
         start, end = view.characters(hit.first, hit.last)
-        fact = Found(owner.name, view.text[start:end], start, end, hit.score)
+        fact = Found(name, view.text[start:end], start, end, hit.score)
         is_marker = fact.span == self.marker
-        child = owner.child
         # One parent for each window that found it, as in the reference (Q24): no two of them are the same.
-        if child is not None and (is_marker or self.expand_all):
+        if children and (is_marker or self.expand_all):
             if self.cap is not None and len(parents) >= self.cap:
                 self.notes.capped_at = self.cap
             else:
-                prompt = self.extend(owner.parent, fact.type, fact.span)
-                parents.append(Parent((*owner.parent.facts, fact), prompt, child))
+                below = (
+                    text_prompt(parent, name, fact.span)
+                    if self.token is None
+                    else marker_prompt(parent, name, self.token)
+                )
+                parents.append(Parent((*parent.facts, fact), below, children))
         if not is_marker:
             return
-        elected = [above for above in owner.parent.facts if above.span == self.marker]
-        types = (*(above.type.strip() for above in elected), owner.name)
-        if types in self.legal if self.legal is not None else child is None:
-            ballots.setdefault(types, []).append((*(above.score for above in elected), fact.score))
+        marked = [above for above in parent.facts if above.span == self.marker]
+        types = (*(above.type.strip() for above in marked), name)
+        if types in self.legal if self.legal is not None else not children:
+            scores.setdefault(types, []).append((*(above.score for above in marked), fact.score))
 
-    def _elect(self, votes: Iterable[Vote]) -> None:
+    def _add(self, votes: Iterable[Vote]) -> None:
         for vote in votes:
             if self.cap is not None and len(self.votes) >= self.cap:
                 self.notes.capped_at = self.cap
@@ -177,24 +169,20 @@ def selected(votes: Sequence[Vote], *, single: bool, threshold: float | None) ->
     """What is reported: the best path of a single-label task if it reaches ``threshold``; of a multi-label task every
     path that reaches it, or the best one. Without a threshold multi-label paths have to exceed MULTI_CUT.
     """
-    if not votes:
-        return []
-    best = max(votes, key=lambda vote: vote.mean)
+    best = [max(votes, key=lambda vote: vote.mean)] if votes else []
     if single:
-        return [best] if threshold is None or best.mean >= threshold else []
+        return [vote for vote in best if threshold is None or vote.mean >= threshold]
     if threshold is None:
-        kept = [vote for vote in votes if vote.mean > MULTI_CUT]
-    else:
-        kept = [vote for vote in votes if vote.mean >= threshold]
-    return kept or [best]
+        return [vote for vote in votes if vote.mean > MULTI_CUT] or best
+    return [vote for vote in votes if vote.mean >= threshold] or best
 
 
-def _winner(ballots: dict[tuple[str, ...], list[tuple[float, ...]]]) -> list[Vote]:
+def _candidate(scores: Scores) -> list[Vote]:
     """The chunk's candidate: a lone type with the scores of its first window, else the best mean over the windows."""
-    if len(ballots) < 2:
-        return [Vote(types, occurrences[0]) for types, occurrences in ballots.items()]
+    if len(scores) < 2:
+        return [Vote(types, occurrences[0]) for types, occurrences in scores.items()]
     averaged = [
         Vote(types, tuple(sum(column) / len(column) for column in zip(*occurrences, strict=True)))
-        for types, occurrences in ballots.items()
+        for types, occurrences in scores.items()
     ]
     return [max(averaged, key=lambda vote: sum(vote.scores))]

@@ -1,4 +1,8 @@
-"""A checkpoint on disk: its configuration, and weights that match it name by name and shape by shape."""
+"""A checkpoint on disk: its configuration, and weights that match it name by name and shape by shape.
+
+The exporter and the in-process model start here. Nothing of a weights file is taken that its ``config.json`` does not
+ask for, and nothing that it asks for may be absent.
+"""
 
 from __future__ import annotations
 
@@ -30,18 +34,15 @@ it is the one name that may be there without being used, and only with that cont
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """A loaded checkpoint. ``weights`` are float32, whatever they were stored in; names as in section 13."""
+    """A loaded checkpoint.
 
-    folder: Path
+    ``weights`` are float32, whatever they were stored in; names as in docs/extraction.md, section 13.
+    """
+
     config: EncoderConfig
     weights: Mapping[str, NDArray[np.float32]]
     sha256: str
     """Of the weights file."""
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers the weights hold."""
-        return sum(weight.size for weight in self.weights.values())
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -56,80 +57,71 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     expected = expected_shapes(config)
     weights: dict[str, NDArray[np.float32]] = {}
     unused: list[str] = []
-    misshaped: list[str] = []
+    misshaped: dict[str, str] = {}
     for name, array in _read_safetensors(path) if path.name == _SAFETENSORS else read_torch_zip(path):
         if name == _POSITION_COUNT and np.array_equal(array.ravel(), np.arange(array.size)):
             continue
         if name not in expected:
             unused.append(name)
         elif array.shape != expected[name]:
-            misshaped.append(f"{name} {list(array.shape)} instead of {list(expected[name])}")
+            misshaped[name] = f"{name} {list(array.shape)} instead of {list(expected[name])}"
         elif array.dtype.kind != "f":
-            misshaped.append(f"{name} of type {array.dtype} instead of a floating point type")
+            misshaped[name] = f"{name} of type {array.dtype} instead of a floating point type"
         else:
             weights[name] = array.astype(np.float32)
             if not np.isfinite(weights[name]).all():
-                misshaped.append(f"{name} with values that are not finite")
-    bad_names = {entry.split(" ", 1)[0] for entry in misshaped}
-    missing = [name for name in expected if name not in weights and name not in bad_names]
+                misshaped[name] = f"{name} with values that are not finite"
+    missing = [name for name in expected if name not in weights and name not in misshaped]
     problems = [
         f"{what}: {', '.join(names)}"
-        for what, names in (("missing", missing), ("not used by this configuration", unused), ("wrong", misshaped))
+        for what, names in (
+            ("missing", missing),
+            ("not used by this configuration", unused),
+            ("wrong", list(misshaped.values())),
+        )
         if names
     ]
     if problems:
         raise CheckpointError(f"{path} does not fit {folder / 'config.json'}; " + "; ".join(problems))
-    return Checkpoint(folder, config, weights, _sha256(path))
+    with path.open("rb") as file:
+        return Checkpoint(config, weights, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def expected_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that this configuration needs (specification section 13)."""
-    h, e = config.hidden_size, config.embedding_size
+    """Name and shape of every tensor that this configuration needs (docs/extraction.md, section 13)."""
+    h, e, inner = config.hidden_size, config.embedding_size, config.intermediate_size
     shapes: dict[str, tuple[int, ...]] = {
-        "plm.embeddings.word_embeddings.weight": (config.vocab_size + len(MARKERS), e)
+        "plm.embeddings.word_embeddings.weight": (config.vocab_size + len(MARKERS), e),
+        "plm.encoder.rel_embeddings.weight": (2 * config.span, h),
+        "rotary_emb.freqs": (h // 2,),
     }
-
-    def linear(name: str, rows: int, columns: int) -> None:
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (rows, columns), (rows,)
-
-    def norm(name: str) -> None:
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (h,), (h,)
-
     if config.position_biased_input:
         shapes["plm.embeddings.position_embeddings.weight"] = (config.max_position_embeddings, e)
     if config.type_vocab_size:
         shapes["plm.embeddings.token_type_embeddings.weight"] = (config.type_vocab_size, e)
     if e != h:
         shapes["plm.embeddings.embed_proj.weight"] = (h, e)
-    norm("plm.embeddings.LayerNorm")
-    for layer in (f"plm.encoder.layer.{i}" for i in range(config.layers)):
-        for projection in _projections(config):
-            linear(f"{layer}.attention.self.{projection}", h, h)
-        linear(f"{layer}.attention.output.dense", h, h)
-        norm(f"{layer}.attention.output.LayerNorm")
-        linear(f"{layer}.intermediate.dense", config.intermediate_size, h)
-        linear(f"{layer}.output.dense", h, config.intermediate_size)
-        norm(f"{layer}.output.LayerNorm")
-    shapes["plm.encoder.rel_embeddings.weight"] = (2 * config.span, h)
-    if config.normalize_positions:
-        norm("plm.encoder.LayerNorm")
+    norms = ["plm.embeddings.LayerNorm"] + ["plm.encoder.LayerNorm"] * config.normalize_positions
     if config.conv_kernel_size:
+        norms.append("plm.encoder.conv.LayerNorm")
         shapes["plm.encoder.conv.conv.weight"] = (h, h // config.conv_groups, config.conv_kernel_size)
         shapes["plm.encoder.conv.conv.bias"] = (h,)
-        norm("plm.encoder.conv.LayerNorm")
-    linear("ffnq", h, h)
-    linear("ffnk", h, h)
-    shapes["rotary_emb.freqs"] = (h // 2,)
-    return shapes
-
-
-def _projections(config: EncoderConfig) -> Iterator[str]:
-    yield from ("query_proj", "key_proj", "value_proj")
+    projections = ["query_proj", "key_proj", "value_proj"]
     if not config.share_att_key:
-        if config.content_to_position:
-            yield "pos_key_proj"
-        if config.position_to_content:
-            yield "pos_query_proj"
+        projections += ["pos_key_proj"] * config.content_to_position + ["pos_query_proj"] * config.position_to_content
+    linears: dict[str, tuple[int, ...]] = {}
+    for layer in (f"plm.encoder.layer.{i}" for i in range(config.layers)):
+        linears |= {f"{layer}.attention.self.{projection}": (h, h) for projection in projections}
+        linears |= {
+            f"{layer}.attention.output.dense": (h, h),
+            f"{layer}.intermediate.dense": (inner, h),
+            f"{layer}.output.dense": (h, inner),
+        }
+        norms += [f"{layer}.attention.output.LayerNorm", f"{layer}.output.LayerNorm"]
+    linears |= {"ffnq": (h, h), "ffnk": (h, h)}
+    for name, shape in (*linears.items(), *((norm, (h,)) for norm in norms)):
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    return shapes
 
 
 def _read_safetensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -142,11 +134,7 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
         name, entry = entries.pop()
         dtype = _SAFETENSORS_TYPES.get(entry["dtype"])
         if dtype is None:
-            supported = ", ".join(_SAFETENSORS_TYPES)
-            raise CheckpointError(f"{path}: {name} is stored as {entry['dtype']}; supported: {supported}")
+            raise CheckpointError(
+                f"{path}: {name} is stored as {entry['dtype']}; supported: {', '.join(_SAFETENSORS_TYPES)}"
+            )
         yield name, to_array(entry["data"], dtype).reshape(entry["shape"])
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

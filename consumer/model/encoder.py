@@ -31,7 +31,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 """Of the encoder's matrix products. All else (embeddings, normalisation, softmax, positions, head) stays float32."""
 
 _MASKED: Final = -1e9
-"""Added to scores of tokens that must not be seen: exp() of it is exactly 0, and it is far from float32's edge."""
+"""Added to scores of tokens that must not be seen: exp() of it is exactly 0, and it is far from float32's limit."""
 
 _ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "gelu": lambda x: 0.5 * x * (1.0 + tf.math.erf(x * math.sqrt(0.5))),
@@ -79,8 +79,7 @@ class Geometry:
     """
 
     def __init__(self, config: EncoderConfig, segment: Tensor, positions: Tensor, valid: Tensor) -> None:
-        shape = tf.shape(positions)
-        self.batch, self.length = shape[0], shape[1]
+        self.batch, self.length = tf.unstack(tf.shape(positions))
         self.mask = _additive_mask(segment, valid)[:, None]
         """Float32 ``[B, 1, L, L]``, 0 where row sees column."""
         farthest = tf.reduce_max(positions)
@@ -97,10 +96,10 @@ class Geometry:
 
 
 class Layer(tf.Module):  # type: ignore[misc]
-    """One transformer layer with disentangled attention (specification section 9)."""
+    """One transformer layer with disentangled attention (docs/extraction.md, section 9)."""
 
-    def __init__(self, checkpoint: Checkpoint, index: int, precision: Precision) -> None:
-        """Fold and take the tensors of layer ``index``."""
+    def __init__(self, checkpoint: Checkpoint, index: int, relative: NDArray[np.float32], precision: Precision) -> None:
+        """Fold and take the tensors of layer ``index``. ``relative`` are the position embeddings ``[2S, h]``."""
         super().__init__(f"layer_{index}")
         config, weights = checkpoint.config, checkpoint.weights
         source = f"plm.encoder.layer.{index}"
@@ -120,26 +119,19 @@ class Layer(tf.Module):  # type: ignore[misc]
         self.norm = Norm(checkpoint, f"{source}.output.LayerNorm", "norm")
         self._act = _ACTIVATIONS[config.hidden_act]
         self._heads, self._size = config.heads, config.head_size
-        # Not scaled: the queries they meet are. The position queries meet keys, which are not.
-        self.position_keys = self._positions(
-            checkpoint, f"{own}.%skey_proj", config.content_to_position, 1.0, precision
-        )
-        self.position_queries = self._positions(
-            checkpoint, f"{own}.%squery_proj", config.position_to_content, float(scale), precision
-        )
 
-    def _positions(self, checkpoint: Checkpoint, source: str, used: bool, scale: float, precision: Precision) -> Any:
-        """Variable ``[A, d, 2S]``: one projection of all relative position embeddings, or None."""
-        if not used:
-            return None
-        config, weights = checkpoint.config, checkpoint.weights
-        name = source % ("" if config.share_att_key else "pos_")
-        relative = weights["plm.encoder.rel_embeddings.weight"]
-        if config.normalize_positions:
-            relative = _normalised(relative, checkpoint)
-        projected = (relative @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]) * np.float32(scale)
-        by_head = projected.reshape(2 * config.span, self._heads, self._size).transpose(1, 2, 0)
-        return tf.Variable(by_head, dtype=precision, trainable=False, name=name.rsplit(".", 1)[1] + "_positions")
+        def positions(kind: str, used: bool, scale: np.float32) -> Any:
+            """Variable ``[A, d, 2S]``: one projection of all relative position embeddings, or None."""
+            if not used:
+                return None
+            name = f"{kind}_proj" if config.share_att_key else f"pos_{kind}_proj"
+            projected = (relative @ weights[f"{own}.{name}.weight"].T + weights[f"{own}.{name}.bias"]) * scale
+            by_head = projected.reshape(2 * config.span, config.heads, config.head_size).transpose(1, 2, 0)
+            return tf.Variable(by_head, dtype=precision, trainable=False, name=f"{name}_positions")
+
+        # Not scaled: the queries they meet are. The position queries meet keys, which are not.
+        self.position_keys = positions("key", config.content_to_position, np.float32(1))
+        self.position_queries = positions("query", config.position_to_content, scale)
 
     def __call__(self, x: Tensor, geometry: Geometry) -> Tensor:
         """Map float32 ``[B * L, h]`` to the same shape."""
@@ -179,16 +171,17 @@ class Encoder(tf.Module):  # type: ignore[misc]
             source = f"plm.embeddings.{name}_embeddings.weight"
             return tf.Variable(weights[source], trainable=False, name=name) if used else None
 
+        relative = _relative_embeddings(checkpoint)
         self.words = table("word", True)
         self.absolute_positions = table("position", config.position_biased_input)
         self.token_types = table("token_type", config.type_vocab_size > 0)
-        self.widen_embedding = None
+        self.widen_embedding: Any = None
         if config.embedding_size != config.hidden_size:
             weight = weights["plm.embeddings.embed_proj.weight"].T
             self.widen_embedding = tf.Variable(weight, trainable=False, name="widen_embedding")
         self.embedding_norm = Norm(checkpoint, "plm.embeddings.LayerNorm", "embedding_norm")
-        self.layers = [Layer(checkpoint, index, precision) for index in range(config.layers)]
-        self.convolution = self.convolution_norm = None
+        self.layers = [Layer(checkpoint, index, relative, precision) for index in range(config.layers)]
+        self.convolution: Any = None
         if config.conv_kernel_size:
             kernel, bias = _dense_kernel(checkpoint), weights["plm.encoder.conv.conv.bias"]
             self.convolution = Dense(kernel, bias, precision, "convolution")
@@ -222,12 +215,9 @@ class Encoder(tf.Module):  # type: ignore[misc]
         if self.absolute_positions is not None:
             x += tf.gather(self.absolute_positions, tf.cast(positions, tf.int32))
         if self.token_types is not None:
-            hint, text = self.token_types[0], self.token_types[1]
-            x += tf.where(in_text[:, :, None] > 0, text, hint)
+            x += tf.where(in_text[:, :, None] > 0, self.token_types[1], self.token_types[0])
         if self.widen_embedding is not None:
-            shape = tf.shape(x)
-            flat = tf.matmul(tf.reshape(x, [-1, self._config.embedding_size]), self.widen_embedding)
-            x = tf.reshape(flat, [shape[0], shape[1], self._config.hidden_size])
+            x = tf.tensordot(x, self.widen_embedding, 1)
         # Zero pads (Q16): a convolution would otherwise see them beside the last token.
         return self.embedding_norm(x) * valid[:, :, None]
 
@@ -236,8 +226,6 @@ class Encoder(tf.Module):  # type: ignore[misc]
         padded = tf.pad(embedded, [[0, 0], [width // 2, width // 2], [0, 0]])
         taps = tf.concat([padded[:, tap : tap + geometry.length] for tap in range(width)], axis=2)
         flat = tf.reshape(taps, [-1, width * self._config.hidden_size])
-        assert self.convolution is not None  # noqa: S101 - for the type checker
-        assert self.convolution_norm is not None  # noqa: S101
         return self.convolution_norm(x + _ACTIVATIONS[self._config.conv_act](self.convolution(flat)))
 
     def _score(self, x: Tensor, positions: Tensor, geometry: Geometry) -> Tensor:
@@ -247,16 +235,15 @@ class Encoder(tf.Module):  # type: ignore[misc]
         angle = positions[:, :, None] * self.frequencies
         cos, sin = tf.math.cos(angle), tf.math.sin(angle)
 
-        def turn(even: Tensor, odd: Tensor) -> Tensor:
+        def rotate(even: Tensor, odd: Tensor) -> Tensor:
             return tf.concat([even * cos - odd * sin, odd * cos + even * sin], axis=2)
 
-        return tf.matmul(turn(query_even, query_odd), turn(key_even, key_odd), transpose_b=True)
+        return tf.matmul(rotate(query_even, query_odd), rotate(key_even, key_odd), transpose_b=True)
 
 
 def dense_of(checkpoint: Checkpoint, source: str, precision: Precision, name: str) -> Dense:
     """Take a PyTorch linear layer (``[out, in]``) over."""
-    weights = checkpoint.weights
-    return Dense(weights[f"{source}.weight"].T, weights[f"{source}.bias"], precision, name)
+    return Dense(checkpoint.weights[f"{source}.weight"].T, checkpoint.weights[f"{source}.bias"], precision, name)
 
 
 def _gather_heads(content: Tensor, table: Any, rows: Tensor, geometry: Geometry) -> Tensor:
@@ -272,23 +259,20 @@ def _gather_heads(content: Tensor, table: Any, rows: Tensor, geometry: Geometry)
 
 
 def _additive_mask(segment: Tensor, valid: Tensor) -> Tensor:
-    """Float32 ``[B, L, L]``: 0 where row sees column (specification section 7), _MASKED elsewhere."""
+    """Float32 ``[B, L, L]``: 0 where row sees column (docs/extraction.md, section 7), _MASKED elsewhere."""
     prefix = tf.math.floor(segment / 256.0)
     kind = segment - 256.0 * prefix
-
-    def pairs(x: Tensor) -> tuple[Tensor, Tensor]:
-        return x[:, :, None], x[:, None, :]
-
-    everywhere = tf.math.logical_or(*pairs(prefix <= 0.0))
-    same_prefix = tf.equal(*pairs(prefix))
-    same_type = tf.equal(*pairs(kind))
-    whole_prefix = tf.math.logical_or(*pairs(kind <= 0.0))
-    sees = everywhere | (same_prefix & (same_type | whole_prefix))
+    prefix_row, prefix_column, kind_row, kind_column = (
+        each for x in (prefix, kind) for each in (x[:, :, None], x[:, None, :])
+    )
+    same_prefix = tf.equal(prefix_row, prefix_column)
+    same_type = tf.equal(kind_row, kind_column) | (kind_row <= 0.0) | (kind_column <= 0.0)
+    sees = (prefix_row <= 0.0) | (prefix_column <= 0.0) | (same_prefix & same_type)
     return tf.where(sees & (valid[:, None, :] > 0.0), 0.0, _MASKED)
 
 
 def _bucket(distance: Tensor, config: EncoderConfig) -> Tensor:
-    """Row of the position embeddings for each distance (specification section 9), both float32."""
+    """Row of the position embeddings for each distance (docs/extraction.md, section 9), both float32."""
     span = float(config.span)
     if not config.log_buckets:
         return tf.clip_by_value(distance + span, 0.0, 2.0 * span - 1.0)
@@ -301,14 +285,16 @@ def _bucket(distance: Tensor, config: EncoderConfig) -> Tensor:
     return tf.gather(table, tf.cast(tf.clip_by_value(distance, -float(reach), float(reach)) + float(reach), tf.int32))
 
 
-def _normalised(relative: NDArray[np.float32], checkpoint: Checkpoint) -> NDArray[np.float32]:
-    weights, epsilon = checkpoint.weights, checkpoint.config.layer_norm_eps
-    wide = relative.astype(np.float64)
-    centred = wide - wide.mean(axis=1, keepdims=True)
-    scaled = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + epsilon)
-    result = scaled * weights["plm.encoder.LayerNorm.weight"] + weights["plm.encoder.LayerNorm.bias"]
-    folded: NDArray[np.float32] = result.astype(np.float32)
-    return folded
+def _relative_embeddings(checkpoint: Checkpoint) -> NDArray[np.float32]:
+    """Relative position embeddings ``[2S, h]``, normalised (in float64) where the configuration asks for it."""
+    config, weights = checkpoint.config, checkpoint.weights
+    stored = weights["plm.encoder.rel_embeddings.weight"]
+    if not config.normalize_positions:
+        return stored
+    centred = stored - stored.mean(axis=1, keepdims=True, dtype=np.float64)
+    scaled = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + config.layer_norm_eps)
+    gain, bias = weights["plm.encoder.LayerNorm.weight"], weights["plm.encoder.LayerNorm.bias"]
+    return np.asarray(scaled * gain + bias, dtype=np.float32)
 
 
 def _dense_kernel(checkpoint: Checkpoint) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _ACTIVATIONS: Final = ("gelu", "relu", "tanh")
@@ -19,7 +20,7 @@ class CheckpointError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """A DeBERTa-v2 encoder as RexUniNLU runs it (specification sections 9 and 13)."""
+    """A DeBERTa-v2 encoder as RexUniNLU runs it (docs/extraction.md, sections 9 and 13; the fields: docs/model.md)."""
 
     hidden_size: int
     embedding_size: int
@@ -80,20 +81,57 @@ def read_config(folder: Path) -> EncoderConfig:
         raise CheckpointError(f"{path} is not JSON: {error}") from None
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path} holds a JSON {type(raw).__name__}; expected an object")
-    return _Reader(path, raw).config()
+    config = _Fields(path, raw).config()
+    _check_sizes(path, raw, config)
+    return config
 
 
-class _Reader:
-    def __init__(self, path: Path, raw: dict[str, Any]) -> None:
-        self._path = path
-        self._raw = raw
+def _check_sizes(path: Path, raw: dict[str, Any], config: EncoderConfig) -> None:
+    """Refuse fields that are right by themselves and do not fit each other."""
+    hidden, groups, buckets = config.hidden_size, config.conv_groups, config.position_buckets
+    head_size = raw.get("attention_head_size")
+    reach = (buckets, config.max_relative_positions)
+    for wrong, field, value, supported in (
+        (hidden % 2, "hidden_size", hidden, "an even number: rotary positions are pairs of features"),
+        (hidden % config.heads, "num_attention_heads", config.heads, f"a divisor of hidden_size {hidden}"),
+        (
+            head_size is not None and (type(head_size) is not int or head_size != config.head_size),
+            "attention_head_size",
+            head_size,
+            f"hidden_size / num_attention_heads = {config.head_size}",
+        ),
+        (config.type_vocab_size == 1, "type_vocab_size", 1, "0, or at least 2: the hint is type 0 and the text type 1"),
+        (
+            config.log_buckets and (buckets < 4 or config.max_relative_positions <= config.span // 2 + 1),
+            "position_buckets, max_relative_positions",
+            reach,
+            "at least 4 buckets and max_relative_positions above half of them",
+        ),
+        (
+            config.conv_kernel_size and config.conv_kernel_size % 2 == 0,
+            "conv_kernel_size",
+            config.conv_kernel_size,
+            "0 or an odd number: the length must not change",
+        ),
+        (config.conv_kernel_size and hidden % groups, "conv_groups", groups, f"a divisor of hidden_size {hidden}"),
+    ):
+        if wrong:
+            raise CheckpointError(f"{path}: {field} is {value!r}; supported: {supported}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """Reads ``config.json`` field by field; null counts as absent."""
+
+    path: Path
+    raw: dict[str, Any]
 
     def config(self) -> EncoderConfig:
-        self._one_of("model_type", ("deberta-v2",), _MISSING)
+        self._one_of("model_type", ("deberta-v2",))
         self._one_of("relative_attention", (True,), False)
         terms = self._names("pos_att_type", ("c2p", "p2c"), ())
         hidden = self._int("hidden_size", at_least=2)
-        config = EncoderConfig(
+        return EncoderConfig(
             hidden_size=hidden,
             embedding_size=self._int("embedding_size", hidden, at_least=1),
             layers=self._int("num_hidden_layers", at_least=1),
@@ -106,74 +144,52 @@ class _Reader:
             max_relative_positions=self._int("max_relative_positions", -1),
             content_to_position="c2p" in terms,
             position_to_content="p2c" in terms,
-            share_att_key=bool(self._one_of("share_att_key", (True, False), False)),
+            share_att_key=self._one_of("share_att_key", (True, False), False),
             normalize_positions="layer_norm" in self._names("norm_rel_ebd", ("layer_norm", "none"), ("none",)),
-            position_biased_input=bool(self._one_of("position_biased_input", (True, False), True)),
-            layer_norm_eps=self._positive("layer_norm_eps", 1e-7),
-            hidden_act=str(self._one_of("hidden_act", _ACTIVATIONS, "gelu")),
+            position_biased_input=self._one_of("position_biased_input", (True, False), True),
+            layer_norm_eps=float(
+                self._checked(
+                    "layer_norm_eps", 1e-7, lambda value: type(value) in (int, float) and value > 0, "a number above 0"
+                )
+            ),
+            hidden_act=self._one_of("hidden_act", _ACTIVATIONS, "gelu"),
             conv_kernel_size=self._int("conv_kernel_size", 0, at_least=0),
             conv_groups=self._int("conv_groups", 1, at_least=1),
-            conv_act=str(self._one_of("conv_act", _ACTIVATIONS, "tanh")),
+            conv_act=self._one_of("conv_act", _ACTIVATIONS, "tanh"),
         )
-        self._check_sizes(config)
-        return config
 
-    def _check_sizes(self, config: EncoderConfig) -> None:
-        if config.hidden_size % 2:
-            self._refuse("hidden_size", config.hidden_size, "an even number: rotary positions turn pairs of features")
-        if config.hidden_size % config.heads:
-            self._refuse("num_attention_heads", config.heads, f"a divisor of hidden_size {config.hidden_size}")
-        size = self._int("attention_head_size", config.head_size)
-        if size != config.head_size:
-            self._refuse("attention_head_size", size, f"hidden_size / num_attention_heads = {config.head_size}")
-        if config.type_vocab_size == 1:
-            self._refuse("type_vocab_size", 1, "0, or at least 2: the hint is type 0 and the text type 1")
-        if config.log_buckets and (
-            config.position_buckets < 4 or config.max_relative_positions <= config.span // 2 + 1
-        ):
-            values = (config.position_buckets, config.max_relative_positions)
-            supported = "at least 4 buckets and max_relative_positions above half of them"
-            self._refuse("position_buckets, max_relative_positions", values, supported)
-        if config.conv_kernel_size and config.conv_kernel_size % 2 == 0:
-            self._refuse("conv_kernel_size", config.conv_kernel_size, "0 or an odd number: the length must not change")
-        if config.conv_kernel_size and config.hidden_size % config.conv_groups:
-            self._refuse("conv_groups", config.conv_groups, f"a divisor of hidden_size {config.hidden_size}")
-
-    def _refuse(self, field: str, value: object, supported: str) -> None:
-        raise CheckpointError(f"{self._path}: {field} is {value!r}; supported: {supported}")
-
-    def _get(self, field: str, default: object) -> object:
-        value = self._raw.get(field)
-        if value is not None:
-            return value
-        if default is _MISSING:
-            raise CheckpointError(f"{self._path}: {field} is missing")
-        return default
+    def _checked(self, field: str, default: object, valid: Callable[[Any], bool], supported: str) -> Any:
+        value = self.raw.get(field)
+        if value is None:
+            value = default
+        if value is _MISSING:
+            raise CheckpointError(f"{self.path}: {field} is missing")
+        if not valid(value):
+            raise CheckpointError(f"{self.path}: {field} is {value!r}; supported: {supported}")
+        return value
 
     def _int(self, field: str, default: object = _MISSING, at_least: int = -(2**31)) -> int:
-        value = self._get(field, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-            self._refuse(field, value, "an integer" if at_least < -1 else f"an integer of at least {at_least}")
-        assert isinstance(value, int)  # noqa: S101 - for the type checker: refused above
-        return value
+        return int(
+            self._checked(
+                field,
+                default,
+                lambda value: type(value) is int and value >= at_least,
+                "an integer" if at_least < -1 else f"an integer of at least {at_least}",
+            )
+        )
 
-    def _positive(self, field: str, default: float) -> float:
-        value = self._get(field, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
-            self._refuse(field, value, "a number above 0")
-        assert isinstance(value, int | float)  # noqa: S101 - for the type checker: refused above
-        return float(value)
+    def _one_of(self, field: str, supported: tuple[object, ...], default: object = _MISSING) -> Any:
+        def valid(value: object) -> bool:  # JSON's 1 is not true, although Python's is equal
+            return any(type(value) is type(choice) and value == choice for choice in supported)
 
-    def _one_of(self, field: str, supported: tuple[object, ...], default: object) -> object:
-        value = self._get(field, default)
-        if not any(value is choice or (isinstance(value, str) and value == choice) for choice in supported):
-            self._refuse(field, value, ", ".join(json.dumps(choice) for choice in supported))
-        return value
+        return self._checked(field, default, valid, ", ".join(map(json.dumps, supported)))
 
-    def _names(self, field: str, supported: tuple[str, ...], default: tuple[str, ...]) -> tuple[str, ...]:
+    def _names(self, field: str, supported: tuple[str, ...], default: tuple[str, ...]) -> list[str]:
         # Both spellings exist in published files: "p2c|c2p" and ["p2c", "c2p"].
-        value = self._get(field, default)
-        names = value.lower().split("|") if isinstance(value, str) else value
-        if not isinstance(names, list | tuple) or any(name not in supported for name in names):
-            self._refuse(field, value, "any of " + ", ".join(supported))
-        return tuple(str(name) for name in names)  # type: ignore[attr-defined]  # refused above
+        def names(value: Any) -> Any:
+            return value.lower().split("|") if isinstance(value, str) else value
+
+        def valid(value: Any) -> bool:
+            return isinstance(names(value), list | tuple) and all(name in supported for name in names(value))
+
+        return list(names(self._checked(field, default, valid, "any of " + ", ".join(supported))))

@@ -1,4 +1,9 @@
-"""Turns a checkpoint into a version folder that TensorFlow Serving loads, with the client's bundle beside the graph."""
+"""Turns a checkpoint into a version folder that TensorFlow Serving loads, with the client's bundle beside the graph.
+
+A version also holds warm-up requests, which the server runs before it calls the version AVAILABLE: one of every shape
+that production may send. So the first real call of a shape is as fast as the second, and a batch that does not fit into
+memory fails at load, when the old version still serves. What is written is described in docs/model.md.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +22,7 @@ import tensorflow as tf
 
 from consumer import __version__
 from consumer.batching.policy import PADDED_LENGTHS
+from consumer.extraction.window import Window
 from consumer.model.checkpoint import load_checkpoint
 from consumer.model.graph import DENSE, SERVING, RexUniNLU
 from consumer.model.self_check import SelfCheck, sample_windows, self_check
@@ -28,62 +34,15 @@ from consumer.serving.tensors import GraphContract, pad, write_content
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from consumer.extraction.window import Window
-    from consumer.model.checkpoint import Checkpoint
     from consumer.model.encoder import Precision
-    from consumer.model.encoder_config import EncoderConfig
 
-
-# Requests that the server runs before it calls a version AVAILABLE: every shape that production may send.
-#
-# With them the first real call of a shape is as fast as the second, and a batch that does not fit into memory fails at
-# load, when the old version still serves, instead of at noon.
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 """Where TensorFlow Serving looks, relative to the version: TFRecord of PredictionLog, at most 1000 of them."""
 
 
-def warmup_shapes(max_tokens: int) -> Iterator[tuple[str, int, int]]:
-    """Yield ``(signature, B, L)``: each padded length alone, the largest batch of the longest, and one dense call."""
-    for length in PADDED_LENGTHS:
-        yield SERVING, 1, length
-    longest = PADDED_LENGTHS[-1]
-    yield SERVING, max_tokens // longest, longest
-    yield DENSE, 1, longest
-
-
-def write_warmup(path: Path, model_name: str, windows: Sequence[Window], max_tokens: int, pad_id: int) -> int:
-    """Write the file; rows repeat the sample windows where they fit. Returns the number of requests."""
-    path.parent.mkdir(parents=True)
-    shapes = list(warmup_shapes(max_tokens))
-    shortest = min(windows, key=lambda window: window.length)
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for signature, rows, length in shapes:
-            fitting = [window for window in windows if window.length <= length] or [_cut(shortest, length)]
-            batch = [fitting[row % len(fitting)] for row in range(rows)]
-            writer.write(_record(model_name, signature, batch, length, pad_id))
-    return len(shapes)
-
-
-def _cut(window: Window, length: int) -> Window:
-    """The head of a window: what it means is of no interest here, only that its ids and positions are real."""
-    return type(window)(
-        window.input_ids[:length],
-        window.position_ids[:length],
-        window.segment[:length],
-        min(window.text_start, length),
-    )
-
-
-def _record(model_name: str, signature: str, windows: Sequence[Window], length: int, pad_id: int) -> bytes:
-    log = PredictionLog()
-    request = log.predict_log.request
-    request.model_spec.name = model_name
-    request.model_spec.signature_name = signature
-    for name, array in pad(windows, length, pad_id).items():
-        write_content(request.inputs[name], array)
-    record: bytes = log.SerializeToString()
-    return record
+_SIZES = ("layers", "heads", "hidden_size", "intermediate_size", "vocab_size")
+"""Of the encoder's configuration, recorded in bundle.json."""
 
 
 class ExportError(Exception):
@@ -121,7 +80,7 @@ def export(
     ``max_tokens`` sizes the largest batch of the warm-up. All is written to a hidden folder beside it and renamed after
     the self-check, so a server that polls ``output`` never sees half a version. Raises CheckpointError for a bad
     checkpoint, ExportError for a taken version, SelfCheckError for a model that computes something else; nothing is
-    left behind then. ``announce`` is told each step.
+    left behind then. ``announce`` is called with a line for each step.
     """
     started = time.monotonic()
     announce("reading the checkpoint")
@@ -129,6 +88,7 @@ def export(
     bundle = read_bundle(checkpoint_folder, checkpoint.config)
     agreed = GraphContract.of(bundle)
     windows = sample_windows(bundle)
+    parameters = sum(weight.size for weight in checkpoint.weights.values())
     stamp = {
         "contract": bundle.contract,
         "limits": asdict(bundle.limits),
@@ -136,14 +96,20 @@ def export(
         "tokenizer_sha256": hashlib.sha256(bundle.tokenizer.json).hexdigest(),
         "checkpoint_sha256": checkpoint.sha256,
         "precision": precision,
-        "model": _sizes(checkpoint),
+        "model": {
+            **{name: getattr(checkpoint.config, name) for name in _SIZES},
+            "relative_span": checkpoint.config.span,
+            "parameters": parameters,
+        },
         "rexstream": __version__,
     }
     with _version_folder(output, version) as (draft, number):
         announce("writing the graph")
         module = RexUniNLU(checkpoint, agreed, precision)
         _save(module, draft, stamp)
-        _write_bundle(draft / "bundle", bundle.tokenizer.json, stamp)
+        (draft / "bundle").mkdir()
+        (draft / "bundle" / TOKENIZER_FILE).write_bytes(bundle.tokenizer.json)
+        (draft / "bundle" / BUNDLE_FILE).write_text(json.dumps({"format": FORMAT, **stamp}, indent=2) + "\n")
         requests = write_warmup(draft / WARMUP_FILE, output.name, windows, max_tokens, agreed.pad)
         announce("checking the written model")
         found = self_check(draft, checkpoint, windows, agreed=agreed, precision=precision)
@@ -153,7 +119,7 @@ def export(
         version=number,
         files=tuple(sorted((str(p.relative_to(folder)), p.stat().st_size) for p in folder.rglob("*") if p.is_file())),
         signatures=(SERVING, DENSE),
-        parameters=checkpoint.parameters,
+        parameters=parameters,
         precision=precision,
         contract=bundle.contract,
         checkpoint_sha256=checkpoint.sha256,
@@ -163,23 +129,43 @@ def export(
     )
 
 
+def warmup_shapes(max_tokens: int) -> list[tuple[str, int, int]]:
+    """``(signature, B, L)``: each padded length alone, the largest batch of the longest, and one dense call."""
+    longest = PADDED_LENGTHS[-1]
+    alone = [(SERVING, 1, length) for length in PADDED_LENGTHS]
+    return [*alone, (SERVING, max_tokens // longest, longest), (DENSE, 1, longest)]
+
+
+def write_warmup(path: Path, model_name: str, windows: Sequence[Window], max_tokens: int, pad_id: int) -> int:
+    """Write the file; rows repeat the sample windows where they fit. Returns the number of requests."""
+    path.parent.mkdir(parents=True)
+    shapes = warmup_shapes(max_tokens)
+    shortest = min(windows, key=lambda window: window.length)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, rows, length in shapes:
+            # Where none fits, the head of one: only that its ids and positions are real matters here.
+            fitting = [window for window in windows if window.length <= length] or [
+                Window(
+                    shortest.input_ids[:length],
+                    shortest.position_ids[:length],
+                    shortest.segment[:length],
+                    min(shortest.text_start, length),
+                )
+            ]
+            batch = [fitting[row % len(fitting)] for row in range(rows)]
+            log = PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.name, request.model_spec.signature_name = model_name, signature
+            for name, array in pad(batch, length, pad_id).items():
+                write_content(request.inputs[name], array)
+            writer.write(log.SerializeToString())
+    return len(shapes)
+
+
 def next_version(output: Path) -> int:
     """One more than the highest version in ``output``, 1 when there is none. ``007`` counts as 7, as on the server."""
     names = [path.name for path in output.iterdir() if path.is_dir()] if output.is_dir() else []
     return max((int(name) for name in names if name.isascii() and name.isdigit()), default=0) + 1
-
-
-def _sizes(checkpoint: Checkpoint) -> dict[str, Any]:
-    config: EncoderConfig = checkpoint.config
-    return {
-        "layers": config.layers,
-        "heads": config.heads,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "vocab_size": config.vocab_size,
-        "relative_span": config.span,
-        "parameters": checkpoint.parameters,
-    }
 
 
 def _save(module: RexUniNLU, folder: Path, stamp: dict[str, Any]) -> None:
@@ -195,14 +181,9 @@ def _save(module: RexUniNLU, folder: Path, stamp: dict[str, Any]) -> None:
             SERVING: module.serving_default.get_concrete_function(),
             DENSE: module.dense.get_concrete_function(),
         }
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(saved, str(folder), signatures, options)
-
-
-def _write_bundle(folder: Path, tokenizer_json: bytes, stamp: dict[str, Any]) -> None:
-    folder.mkdir()
-    (folder / TOKENIZER_FILE).write_bytes(tokenizer_json)
-    (folder / BUNDLE_FILE).write_text(json.dumps({"format": FORMAT, **stamp}, indent=2) + "\n")
+        tf.saved_model.save(
+            saved, str(folder), signatures, tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        )
 
 
 @contextmanager
@@ -214,7 +195,7 @@ def _version_folder(output: Path, version: int | None) -> Iterator[tuple[Path, i
     target = output / str(number)
     if target.exists():
         raise ExportError(f"{target} exists; servers do not reload a version that they know: leave --version out")
-    created = next((path for path in (*reversed(output.parents), output) if not path.exists()), None)
+    created = [path for path in (output, *output.parents) if not path.exists()]
     draft = output / f".exporting-{number}-{os.getpid()}"
     try:
         draft.mkdir(parents=True)
@@ -222,17 +203,7 @@ def _version_folder(output: Path, version: int | None) -> Iterator[tuple[Path, i
         draft.rename(target)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
-        if created is not None:
-            _remove_empty(output, created)
+        with suppress(OSError):  # somebody else has put something there
+            for path in created:
+                path.rmdir()
         raise
-
-
-def _remove_empty(folder: Path, topmost: Path) -> None:
-    """Remove ``folder`` and its parents up to ``topmost``, as far as they are empty."""
-    for path in (folder, *folder.parents):
-        try:
-            path.rmdir()
-        except OSError:  # somebody else has put something there
-            return
-        if path == topmost:
-            return

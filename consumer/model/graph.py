@@ -1,4 +1,7 @@
-"""The module that is exported: both signatures over one encoder."""
+"""The module that is exported: both signatures over one encoder, and the selection of cells for the compact one.
+
+Everything of ``[B, L, L]`` is bool or float32; what follows the selection has one row per cell found and is small.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,81 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import tensorflow as tf
 
-from consumer.model.encoder import Encoder
+from consumer.extraction.window import Cells
+from consumer.model.encoder import Encoder, Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
     from consumer.model.checkpoint import Checkpoint
     from consumer.model.encoder import Precision
     from consumer.serving.tensors import GraphContract
 
+INPUTS: Final = (
+    ("input_ids", (None, None)),
+    ("segment", (None, None)),
+    ("position_ids", (None, None)),
+    ("length", (None, 1)),
+    ("text_start", (None, 1)),
+)
+"""Name and shape of every input, all int32. B and L are free."""
 
-# Which cells of a logit matrix can mean anything, and how the compact signature picks them, as a graph.
-#
-# Everything of ``[B, L, L]`` is bool or float32; what follows the selection has one row per cell found and is small.
+SERVING: Final = "serving_default"
+DENSE: Final = "dense"
 
-Tensor = Any
-"""A tf.Tensor: TensorFlow publishes no types."""
+
+class RexUniNLU(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
+    """Answers padded batches of windows. Tokens at or after ``length`` change nothing, whatever they hold."""
+
+    def __init__(self, checkpoint: Checkpoint, agreed: GraphContract, precision: Precision = "float32") -> None:
+        """``agreed`` is what the client has in its bundle; its hash is returned with every row."""
+        super().__init__("rexuninlu")
+        self.encoder = Encoder(checkpoint, precision)
+        self._agreed = agreed
+        specs = [tf.TensorSpec(shape, tf.int32, name) for name, shape in INPUTS]
+        self.serving_default = tf.function(self._cells, input_signature=specs)
+        """cells int32 [B, K], scores float32 [B, K], count int32 [B, 1], contract int32 [B, 1]."""
+        self.dense = tf.function(self._matrix, input_signature=specs)
+        """logits float32 [B, L, L], contract int32 [B, 1]."""
+
+    def _cells(
+        self, input_ids: Tensor, segment: Tensor, position_ids: Tensor, length: Tensor, text_start: Tensor
+    ) -> dict[str, Tensor]:
+        logits, tokens, contract = self._run(input_ids, segment, position_ids, length, text_start)
+        cells, scores, count = select(logits, tokens, self._agreed.cells_per_window)
+        return {"cells": cells, "scores": scores, "count": count, "contract": contract}
+
+    def _matrix(
+        self, input_ids: Tensor, segment: Tensor, position_ids: Tensor, length: Tensor, text_start: Tensor
+    ) -> dict[str, Tensor]:
+        logits, _, contract = self._run(input_ids, segment, position_ids, length, text_start)
+        return {"logits": logits, "contract": contract}
+
+    def _run(
+        self, input_ids: Tensor, segment: Tensor, position_ids: Tensor, length: Tensor, text_start: Tensor
+    ) -> tuple[Tensor, Roles, Tensor]:
+        segment = tf.cast(segment, tf.float32)
+        tokens = roles(input_ids, segment, length, text_start, self._agreed)
+        logits = self.encoder.logits(
+            tf.where(tokens.valid, input_ids, tf.zeros_like(input_ids)),
+            segment,
+            tf.cast(position_ids, tf.float32),
+            tf.cast(tokens.valid, tf.float32),
+            tf.cast(tokens.in_text, tf.float32),
+        )
+        return logits, tokens, tf.fill([tf.shape(length)[0], 1], tf.constant(self._agreed.contract, tf.int32))
+
+
+def unpacked(outputs: Mapping[str, NDArray[Any]]) -> list[Cells]:
+    """Cells of each row of the compact signature's outputs; of those that found more than K, the first K."""
+    return [
+        Cells(packed[:count] >> 16, packed[:count] & 0xFFFF, scores[:count])
+        for packed, scores, count in zip(
+            outputs["cells"], outputs["scores"], outputs["count"][:, 0].tolist(), strict=True
+        )
+    ]
 
 
 class Roles(NamedTuple):
@@ -58,8 +122,7 @@ def select(logits: Tensor, tokens: Roles, cells_per_window: int) -> tuple[Tensor
     """
     first, first_count = _marker_cells(tokens)
     found = tf.where((logits > 0.0) & _ordinary(tokens))  # [n, 3], sorted by window, row, column
-    shape = tf.shape(logits, out_type=tf.int64)
-    batch = shape[0]
+    batch = tf.shape(logits, out_type=tf.int64)[0]
     found_count = _count(found[:, 0], batch)
     # A cell's place: its rank among all, less the cells of windows before, plus the marker's cells of its own window.
     ahead = tf.gather(tf.cumsum(found_count, exclusive=True) - first_count, found[:, 0])
@@ -111,65 +174,4 @@ def _marker_cells(tokens: Roles) -> tuple[Tensor, Tensor]:
 
 def _count(owner: Tensor, batch: Tensor) -> Tensor:
     """How often each of 0 .. batch - 1 occurs, int64 ``[B]``. Summed in float32, which is exact for whole numbers."""
-    ones = tf.ones_like(owner, dtype=tf.float32)
-    return tf.cast(tf.math.unsorted_segment_sum(ones, owner, batch), tf.int64)
-
-
-"""A tf.Tensor: TensorFlow publishes no types."""
-
-INPUTS: Final = (
-    ("input_ids", (None, None)),
-    ("segment", (None, None)),
-    ("position_ids", (None, None)),
-    ("length", (None, 1)),
-    ("text_start", (None, 1)),
-)
-"""Name and shape of every input, all int32. B and L are free."""
-
-SERVING: Final = "serving_default"
-DENSE: Final = "dense"
-
-
-class RexUniNLU(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
-    """Answers padded batches of windows. Tokens at or after ``length`` change nothing, whatever they hold."""
-
-    def __init__(self, checkpoint: Checkpoint, agreed: GraphContract, precision: Precision = "float32") -> None:
-        """``agreed`` is what the client has in its bundle; its hash is returned with every row."""
-        super().__init__("rexuninlu")
-        self.encoder = Encoder(checkpoint, precision)
-        self._agreed = agreed
-        specs = [tf.TensorSpec(shape, tf.int32, name) for name, shape in INPUTS]
-        self.serving_default = tf.function(self._cells, input_signature=specs)
-        """cells int32 [B, K], scores float32 [B, K], count int32 [B, 1], contract int32 [B, 1]."""
-        self.dense = tf.function(self._matrix, input_signature=specs)
-        """logits float32 [B, L, L], contract int32 [B, 1]."""
-
-    def _cells(
-        self, input_ids: Tensor, segment: Tensor, position_ids: Tensor, length: Tensor, text_start: Tensor
-    ) -> dict[str, Tensor]:
-        logits, tokens = self._run(input_ids, segment, position_ids, length, text_start)
-        cells, scores, count = select(logits, tokens, self._agreed.cells_per_window)
-        return {"cells": cells, "scores": scores, "count": count, "contract": self._stamp(length)}
-
-    def _matrix(
-        self, input_ids: Tensor, segment: Tensor, position_ids: Tensor, length: Tensor, text_start: Tensor
-    ) -> dict[str, Tensor]:
-        logits, _ = self._run(input_ids, segment, position_ids, length, text_start)
-        return {"logits": logits, "contract": self._stamp(length)}
-
-    def _run(
-        self, input_ids: Tensor, segment: Tensor, position_ids: Tensor, length: Tensor, text_start: Tensor
-    ) -> tuple[Tensor, Roles]:
-        segment = tf.cast(segment, tf.float32)
-        tokens = roles(input_ids, segment, length, text_start, self._agreed)
-        logits = self.encoder.logits(
-            tf.where(tokens.valid, input_ids, tf.zeros_like(input_ids)),
-            segment,
-            tf.cast(position_ids, tf.float32),
-            tf.cast(tokens.valid, tf.float32),
-            tf.cast(tokens.in_text, tf.float32),
-        )
-        return logits, tokens
-
-    def _stamp(self, length: Tensor) -> Tensor:
-        return tf.fill([tf.shape(length)[0], 1], tf.constant(self._agreed.contract, tf.int32))
+    return tf.cast(tf.math.unsorted_segment_sum(tf.ones_like(owner, dtype=tf.float32), owner, batch), tf.int64)

@@ -1,20 +1,21 @@
 """The whole forward pass in plain numpy, one window at a time, in double precision.
 
 It is the yardstick for the exported graph and shares no arithmetic with it: nothing is folded, fused, sliced or
-reordered here. Section numbers are those of the inference specification; in short, DeBERTa-v2 with positions and a 2-D
-mask from the prompt's segments, and a rotary head whose dot products are the logits.
+reordered here. In short, DeBERTa-v2 with positions and a 2-D mask from the prompt's segments, and a rotary head whose
+dot products are the logits (docs/extraction.md, sections 6 to 10).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from consumer.extraction.window import Window
     from consumer.model.checkpoint import Checkpoint
@@ -34,11 +35,17 @@ _ACTIVATIONS: Final[dict[str, Callable[[Array], Array]]] = {
 
 def reference_logits(checkpoint: Checkpoint, window: Window) -> Array:
     """Logits ``[L, L]`` float64 of one window, every cell, legal or not."""
-    return _Forward(checkpoint).logits(window)
+    forward = _Forward(checkpoint.config, checkpoint.weights)
+    hidden = forward.encode(window)
+    query, key = (forward.rotate(forward.linear(name, hidden), window.position_ids) for name in ("ffnq", "ffnk"))
+    return query @ key.T
 
 
 def visible(segment: NDArray[np.int32]) -> Mask:
-    """Which tokens see which, bool ``[L, L]`` (section 7). ``segment`` is prefix * 256 + type, 0 outside the hint."""
+    """Which tokens see which, bool ``[L, L]`` (docs/extraction.md, section 7).
+
+    ``segment`` is prefix * 256 + type, 0 outside the hint.
+    """
     prefix, kind = segment // 256, segment % 256
     rows, columns = np.meshgrid(np.arange(len(segment)), np.arange(len(segment)), indexing="ij")
     outside = (prefix[rows] == 0) | (prefix[columns] == 0)
@@ -48,9 +55,9 @@ def visible(segment: NDArray[np.int32]) -> Mask:
 
 
 def buckets(distance: NDArray[np.int64], config: EncoderConfig) -> NDArray[np.int64]:
-    """Index of a relative position embedding for each distance (section 9).
+    """Index of a relative position embedding for each distance (docs/extraction.md, section 9).
 
-    The logarithm is taken in float32 as the reference does: at a bucket's edge the last bit decides.
+    The logarithm is taken in float32 as the reference does: at a bucket's border the last bit decides.
     """
     span = config.span
     bucket = distance
@@ -63,35 +70,30 @@ def buckets(distance: NDArray[np.int64], config: EncoderConfig) -> NDArray[np.in
     return np.clip(bucket + span, 0, 2 * span - 1)
 
 
+@dataclass(frozen=True, slots=True)
 class _Forward:
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._config = checkpoint.config
-        self._weights = checkpoint.weights
+    """Hidden states ``[L, h]`` of one window, layer by layer."""
 
-    def logits(self, window: Window) -> Array:
-        hidden = self._encode(window)
-        positions = window.position_ids
-        query = self._rotate(self._linear("ffnq", hidden), positions)
-        key = self._rotate(self._linear("ffnk", hidden), positions)
-        return query @ key.T
+    config: EncoderConfig
+    weights: Mapping[str, NDArray[np.float32]]
 
-    def _encode(self, window: Window) -> Array:
+    def encode(self, window: Window) -> Array:
         embedded = self._embed(window)
         positions = window.position_ids.astype(np.int64)
-        distances = buckets(positions[:, None] - positions[None, :], self._config)
+        distances = buckets(positions[:, None] - positions[None, :], self.config)
         mask = visible(window.segment)
         relative = self._weight("plm.encoder.rel_embeddings.weight")
-        if self._config.normalize_positions:
+        if self.config.normalize_positions:
             relative = self._norm("plm.encoder.LayerNorm", relative)
         hidden = embedded
-        for layer in range(self._config.layers):
+        for layer in range(self.config.layers):
             hidden = self._layer(f"plm.encoder.layer.{layer}", hidden, relative, distances, mask)
-            if layer == 0 and self._config.conv_kernel_size:
+            if layer == 0 and self.config.conv_kernel_size:
                 hidden = self._norm("plm.encoder.conv.LayerNorm", hidden + self._convolve(embedded))
         return hidden
 
     def _embed(self, window: Window) -> Array:
-        config = self._config
+        config = self.config
         x = self._weight("plm.embeddings.word_embeddings.weight")[window.input_ids]
         if config.position_biased_input:
             x = x + self._weight("plm.embeddings.position_embeddings.weight")[window.position_ids]
@@ -104,14 +106,15 @@ class _Forward:
 
     def _layer(self, name: str, x: Array, relative: Array, distances: NDArray[np.int64], mask: Mask) -> Array:
         attended = self._attend(f"{name}.attention.self", x, relative, distances, mask)
-        dense = self._linear(f"{name}.attention.output.dense", attended)
-        x = self._norm(f"{name}.attention.output.LayerNorm", x + dense)
-        inner = _ACTIVATIONS[self._config.hidden_act](self._linear(f"{name}.intermediate.dense", x))
-        return self._norm(f"{name}.output.LayerNorm", x + self._linear(f"{name}.output.dense", inner))
+        x = self._norm(
+            f"{name}.attention.output.LayerNorm", x + self.linear(f"{name}.attention.output.dense", attended)
+        )
+        inner = _ACTIVATIONS[self.config.hidden_act](self.linear(f"{name}.intermediate.dense", x))
+        return self._norm(f"{name}.output.LayerNorm", x + self.linear(f"{name}.output.dense", inner))
 
     def _attend(self, name: str, x: Array, relative: Array, distances: NDArray[np.int64], mask: Mask) -> Array:
-        config = self._config
-        query, key, value = (self._linear(f"{name}.{kind}_proj", x) for kind in ("query", "key", "value"))
+        config = self.config
+        query, key, value = (self.linear(f"{name}.{kind}_proj", x) for kind in ("query", "key", "value"))
         own = "" if config.share_att_key else "pos_"
         rows = np.arange(len(x))[:, None]
         context = np.empty_like(value)
@@ -119,11 +122,11 @@ class _Forward:
             part = slice(head * config.head_size, (head + 1) * config.head_size)
             scores = query[:, part] @ key[:, part].T
             if config.content_to_position:
-                positions = self._linear(f"{name}.{own}key_proj", relative)[:, part]
-                scores = scores + (query[:, part] @ positions.T)[rows, distances]
+                positions = self.linear(f"{name}.{own}key_proj", relative)[:, part]
+                scores += (query[:, part] @ positions.T)[rows, distances]
             if config.position_to_content:
-                positions = self._linear(f"{name}.{own}query_proj", relative)[:, part]
-                scores = scores + (key[:, part] @ positions.T)[rows.T, distances]
+                positions = self.linear(f"{name}.{own}query_proj", relative)[:, part]
+                scores += (key[:, part] @ positions.T)[rows.T, distances]
             scores = np.where(mask, scores / math.sqrt(config.head_size * config.score_terms), -np.inf)
             weights = np.exp(scores - scores.max(axis=1, keepdims=True))
             context[:, part] = weights / weights.sum(axis=1, keepdims=True) @ value[:, part]
@@ -131,7 +134,7 @@ class _Forward:
 
     def _convolve(self, x: Array) -> Array:
         kernel = self._weight("plm.encoder.conv.conv.weight")
-        width, groups = self._config.conv_kernel_size, self._config.conv_groups
+        width, groups = self.config.conv_kernel_size, self.config.conv_groups
         padded = np.pad(x, ((width // 2, width // 2), (0, 0)))
         out = np.zeros_like(x)
         size = x.shape[1] // groups
@@ -139,24 +142,21 @@ class _Forward:
             part = slice(group * size, (group + 1) * size)
             for tap in range(width):
                 out[:, part] += padded[tap : tap + len(x), part] @ kernel[part, :, tap].T
-        return _ACTIVATIONS[self._config.conv_act](out + self._weight("plm.encoder.conv.conv.bias"))
+        return _ACTIVATIONS[self.config.conv_act](out + self._weight("plm.encoder.conv.conv.bias"))
 
-    def _rotate(self, x: Array, positions: NDArray[np.int32]) -> Array:
+    def rotate(self, x: Array, positions: NDArray[np.int32]) -> Array:
         angles = positions[:, None] * self._weight("rotary_emb.freqs")
         even, odd = x[:, 0::2], x[:, 1::2]
-        turned = np.empty_like(x)
-        turned[:, 0::2] = even * np.cos(angles) - odd * np.sin(angles)
-        turned[:, 1::2] = odd * np.cos(angles) + even * np.sin(angles)
-        return turned
+        cos, sin = np.cos(angles), np.sin(angles)
+        return np.stack((even * cos - odd * sin, odd * cos + even * sin), axis=2).reshape(x.shape)
 
     def _weight(self, name: str) -> Array:
-        return self._weights[name].astype(np.float64)
+        return self.weights[name].astype(np.float64)
 
-    def _linear(self, name: str, x: Array) -> Array:
+    def linear(self, name: str, x: Array) -> Array:
         return x @ self._weight(f"{name}.weight").T + self._weight(f"{name}.bias")
 
     def _norm(self, name: str, x: Array) -> Array:
         centred = x - x.mean(axis=-1, keepdims=True)
-        deviation = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + self._config.layer_norm_eps)
-        scaled: Array = centred / deviation * self._weight(f"{name}.weight")
-        return scaled + self._weight(f"{name}.bias")
+        deviation = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + self.config.layer_norm_eps)
+        return np.asarray(centred / deviation * self._weight(f"{name}.weight") + self._weight(f"{name}.bias"))

@@ -11,9 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from consumer.batching.policy import padded_length as round_up
-from consumer.extraction.window import Cells
 from consumer.model.checkpoint import load_checkpoint
-from consumer.model.graph import DENSE, SERVING, RexUniNLU
+from consumer.model.graph import DENSE, SERVING, RexUniNLU, unpacked
 from consumer.model.tokenizer import read_bundle
 from consumer.serving.errors import classify
 from consumer.serving.protocol import Answer, Failure, ServingError
@@ -49,8 +48,11 @@ class CheckpointModel:
         try:
             return await asyncio.wait_for(asyncio.to_thread(self._predict, windows, padded_length), timeout)
         except TimeoutError:
-            message = f"a batch of {len(windows)} x {padded_length} tokens took more than {timeout:g} s"
-            raise ServingError(Failure.TRANSIENT, "DEADLINE_EXCEEDED", message) from None
+            raise ServingError(
+                Failure.TRANSIENT,
+                "DEADLINE_EXCEEDED",
+                f"a batch of {len(windows)} x {padded_length} tokens took more than {timeout:g} s",
+            ) from None
         except tf.errors.OpError as error:
             code = _STATUS_NAMES.get(error.error_code, "UNKNOWN")
             failure, relief = classify(code, error.message)
@@ -67,12 +69,8 @@ class CheckpointModel:
         started = time.monotonic()
         outputs = self._run(SERVING, windows, padded_length)
         seconds = time.monotonic() - started
-        counts = outputs["count"][:, 0]
-        cells = [
-            Cells(packed[:count] >> 16, packed[:count] & 0xFFFF, scores[:count])
-            for packed, scores, count in zip(outputs["cells"], outputs["scores"], counts.tolist(), strict=True)
-        ]
-        overflowed = np.flatnonzero(counts > self._agreed.cells_per_window).tolist()
+        cells = unpacked(outputs)
+        overflowed = np.flatnonzero(outputs["count"][:, 0] > self._agreed.cells_per_window).tolist()
         for index in overflowed:
             window = windows[index]
             logits = self._run(DENSE, [window], round_up(window.length))["logits"][0]
@@ -81,6 +79,5 @@ class CheckpointModel:
 
     def _run(self, signature: str, windows: Sequence[Window], padded_length: int) -> dict[str, NDArray[Any]]:
         inputs = pad(windows, padded_length, self._agreed.pad)
-        function = getattr(self._module, signature)
-        outputs = function(**{name: tf.constant(array) for name, array in inputs.items()})
+        outputs = getattr(self._module, signature)(**{name: tf.constant(array) for name, array in inputs.items()})
         return {name: tensor.numpy() for name, tensor in outputs.items()}

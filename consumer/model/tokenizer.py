@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from consumer.extraction.contract import MAX_CELLS_PER_WINDOW, PromptLimits, contract_hash
-from consumer.extraction.prompts import MARKERS, PromptTokenizer, with_markers
+from consumer.extraction.prompts import (
+    MARKERS,
+    MAX_CELLS_PER_WINDOW,
+    PromptLimits,
+    PromptTokenizer,
+    contract_hash,
+    with_markers,
+)
 from consumer.model.encoder_config import CheckpointError
 from consumer.serving.bundle import Bundle
 
@@ -22,12 +28,19 @@ if TYPE_CHECKING:
 def read_bundle(folder: Path, config: EncoderConfig) -> Bundle:
     """Load a checkpoint folder's tokenizer as Hugging Face does, from local files only, and append absent markers.
 
-    A folder with ``vocab.txt`` and ``tokenizer_config.json`` is enough. Raises CheckpointError when there is no fast
-    tokenizer, or when an id has no row in the word embedding.
+    A folder with ``vocab.txt`` and ``tokenizer_config.json`` is enough; its own ``tokenizer.json`` is kept byte for
+    byte where it means the same. Raises CheckpointError when there is no fast tokenizer, or when an id has no row in
+    the word embedding.
     """
     plain = _load(folder)
     try:
-        complete = _as_stored(folder, with_markers(plain))
+        complete = with_markers(plain)
+        file = folder / "tokenizer.json"
+        if file.is_file():
+            # Its bytes, and with them the contract, do not depend on the release of transformers that loaded it.
+            stored = with_markers(file.read_bytes())
+            if Tokenizer.from_str(stored.decode()).to_str() == Tokenizer.from_str(complete.decode()).to_str():
+                complete = stored
         tokenizer = PromptTokenizer(complete)
     except ValueError as error:
         raise CheckpointError(f"{folder}: {error}") from error
@@ -60,19 +73,6 @@ def _check_ids(folder: Path, config: EncoderConfig, plain: bytes, complete: byte
         )
 
 
-def _as_stored(folder: Path, complete: bytes) -> bytes:
-    """Prefer the folder's own ``tokenizer.json`` where it means the same.
-
-    Its bytes, and with them the contract, do not depend on the release of transformers that loaded it.
-    """
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        return complete
-    stored = with_markers(file.read_bytes())
-    same: bool = Tokenizer.from_str(stored.decode()).to_str() == Tokenizer.from_str(complete.decode()).to_str()
-    return stored if same else complete
-
-
 def _load(folder: Path) -> bytes:
     wanted = "expected tokenizer.json, or vocab.txt and tokenizer_config.json"
     # Without this check transformers makes up an empty tokenizer for the model type.
@@ -96,9 +96,6 @@ def _load(folder: Path) -> bytes:
         raise CheckpointError(
             f"{folder}: {type(tokenizer).__name__} is not a fast tokenizer, which offsets need; {wanted}"
         )
-    return json.dumps(_without_batching(json.loads(tokenizer.backend_tokenizer.to_str())), ensure_ascii=False).encode()
-
-
-def _without_batching(stored: dict[str, Any]) -> dict[str, Any]:
-    """Truncation and padding are the engine's business."""
-    return {**stored, "truncation": None, "padding": None}
+    stored = json.loads(tokenizer.backend_tokenizer.to_str())
+    # Truncation and padding are the engine's business.
+    return json.dumps({**stored, "truncation": None, "padding": None}, ensure_ascii=False).encode()

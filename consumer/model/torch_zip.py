@@ -11,7 +11,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -88,8 +88,7 @@ def _describe(path: Path, archive: zipfile.ZipFile) -> tuple[str, dict[str, _Ten
     if len(members) != 1:
         raise CheckpointError(f"{path} holds {len(members)} members named */data.pkl; expected one")
     prefix = members[0].removesuffix("data.pkl")
-    order = f"{prefix}byteorder"
-    if order in archive.namelist() and archive.read(order) != b"little":
+    if f"{prefix}byteorder" in archive.namelist() and archive.read(f"{prefix}byteorder") != b"little":
         raise CheckpointError(f"{path} was written on a big-endian machine; supported: little")
     if archive.getinfo(members[0]).file_size > _DESCRIPTION_BYTES:
         raise CheckpointError(f"{path}: {members[0]} is larger than {_DESCRIPTION_BYTES} bytes")
@@ -115,20 +114,20 @@ def _describe(path: Path, archive: zipfile.ZipFile) -> tuple[str, dict[str, _Ten
 def _materialise(path: Path, archive: zipfile.ZipFile, prefix: str, name: str, tensor: _Tensor) -> NDArray[Any]:
     member = f"{prefix}data/{tensor.storage.key}"
     try:
-        raw = archive.read(member)
+        flat = to_array(archive.read(member), tensor.storage.dtype)
     except KeyError:
         raise CheckpointError(f"{path}: the bytes of {name} ({member}) are missing") from None
-    try:
-        flat = to_array(raw, tensor.storage.dtype)
     except ValueError as error:
         raise CheckpointError(f"{path}: {member}: {error}") from None
     extent = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride, strict=True))
     end = tensor.offset + extent + 1 if all(tensor.shape) else tensor.offset
     if len(flat) < tensor.storage.elements or end > len(flat):
         raise CheckpointError(f"{path}: {name} needs {end} elements of {member}, which holds {len(flat)}")
-    stride = tuple(step * flat.itemsize for step in tensor.stride)
-    view = np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, stride, writeable=False)
-    return np.ascontiguousarray(view)
+    return np.ascontiguousarray(
+        np.lib.stride_tricks.as_strided(
+            flat[tensor.offset :], tensor.shape, [step * flat.itemsize for step in tensor.stride], writeable=False
+        )
+    )
 
 
 class _TensorUnpickler(pickle.Unpickler):
@@ -152,7 +151,7 @@ class _TensorUnpickler(pickle.Unpickler):
         match pid:
             case ("storage", _StorageType(dtype=dtype), str(key), str(), int(elements)) if "/" not in key:
                 return _Storage(dtype, key, elements)
-        return self._malformed(f"storage reference {pid!r}")
+        raise CheckpointError(f"{self._path}: its pickle holds storage reference {pid!r}")
 
     def _rebuild(self, *arguments: object) -> _Tensor:
         match arguments:
@@ -160,7 +159,4 @@ class _TensorUnpickler(pickle.Unpickler):
                 numbers = (offset, *shape, *stride)
                 if len(shape) == len(stride) and all(type(n) is int and 0 <= n < 2**40 for n in numbers):
                     return _Tensor(storage, offset, shape, stride)
-        return self._malformed("a tensor with impossible shape, stride or offset")
-
-    def _malformed(self, what: str) -> NoReturn:
-        raise CheckpointError(f"{self._path}: its pickle holds {what}")
+        raise CheckpointError(f"{self._path}: its pickle holds a tensor with impossible shape, stride or offset")

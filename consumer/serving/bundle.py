@@ -7,8 +7,7 @@ import json
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from consumer.extraction.contract import PromptLimits, contract_hash
-from consumer.extraction.prompts import PromptTokenizer
+from consumer.extraction.prompts import PromptLimits, PromptTokenizer, contract_hash
 
 if TYPE_CHECKING:
     from pathlib import Path

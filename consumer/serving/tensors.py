@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from consumer.extraction.window import FloatArray, IntArray, Window
+    from consumer.extraction.prompts import IntArray
+    from consumer.extraction.window import FloatArray, Window
     from consumer.serving.bundle import Bundle
 
 
@@ -146,7 +147,7 @@ def pad(windows: Sequence[Window], padded_length: int, pad_id: int) -> dict[str,
     """The inputs of both signatures, int32: three tensors [B, padded_length] and two [B, 1].
 
     Behind a window stand ``pad_id``, segment -1 and positions that count on from its last one, as the model was
-    trained (specification section 8). Raises ValueError for no windows or one that is longer than ``padded_length``.
+    trained (docs/extraction.md, section 8). Raises ValueError for no windows or one longer than ``padded_length``.
     """
     if not windows:
         raise ValueError("a batch needs at least one window")
@@ -179,7 +180,7 @@ class GraphContract(NamedTuple):
     """What the exported graph and this worker must agree on, from the worker's bundle."""
 
     contract: int
-    """Hash of tokenizer, limits and K (``consumer.extraction.contract``)."""
+    """Hash of tokenizer, limits and K (``consumer.extraction.prompts``)."""
     cells_per_window: int
     pad: int
     """Token ids, this one and those below."""

@@ -1,7 +1,7 @@
 """Pauses consumption while a flood of dead letters lasts: a worker's circuit breaker before the dead-letter topic.
 
-``delivery.flood`` decides; the breaker feeds it with the events whose outputs are durable, does what it decides to the
-Kafka runtime, and answers ``/status``, ``/readyz`` and ``POST /resume``.
+``delivery.dead_letter_rate`` decides; the breaker counts the events whose outputs are durable there, pauses and resumes
+the Kafka runtime as it decides, and answers ``/status``, ``/readyz`` and ``POST /resume``.
 
 Nothing is held and nothing dropped. What is in flight when the flood is seen finishes, and its dead letters are
 written: a held one would keep the offsets of its good neighbours from being committed, make every revocation wait, and
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from consumer.delivery.flood import TRIAL_EVENTS, Flood
+from consumer.delivery.dead_letter_rate import TRIAL_EVENTS, DeadLetterRate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,9 @@ class DeadLetterBreaker:
         self.runtime: KafkaRuntime | None = None
         """To be set before the first event."""
         self._dead_letter_topic = delivery.dead_letter_topic
-        self._flood = Flood(delivery.dead_letter_run, delivery.dead_letter_rate, delivery.dead_letter_pause, clock)
+        self._rate = DeadLetterRate(
+            delivery.dead_letter_run, delivery.dead_letter_rate, delivery.dead_letter_pause, clock
+        )
         self._lock = threading.Lock()
 
     # The release thread's.
@@ -53,12 +55,12 @@ class DeadLetterBreaker:
             return
         dead = any(output.topic == self._dead_letter_topic for output in outcome.outputs)
         with self._lock:
-            flood = self._flood
-            if not dead and not flood.dead and flood.state == "flowing" and record.fetched_at >= flood.counts_from:
-                flood.counted += 1  # all that ``count`` would do; nearly every event comes this way
+            rate = self._rate
+            if not dead and not rate.dead and rate.state == "flowing" and record.fetched_at >= rate.counts_from:
+                rate.counted += 1  # all that ``count`` would do; nearly every event comes this way
                 return
-            tried = flood.state == "trial"
-            if flood.count(record.fetched_at, dead=dead):
+            tried = rate.state == "trial"
+            if rate.count(record.fetched_at, dead=dead):
                 self._changed(again=tried)
 
     # Any thread's.
@@ -66,16 +68,16 @@ class DeadLetterBreaker:
     def tick(self) -> None:
         """Begin the trial when the pause is over. To be called about every second."""
         with self._lock:
-            if self._flood.wake():
+            if self._rate.state == "paused" and self._rate.wake():
                 self._changed()
 
     def resume(self) -> dict[str, object]:
         """Begin the trial at once, for an operator; what to answer, ready for JSON."""
         with self._lock:
-            resumed = self._flood.resume()
+            resumed = self._rate.resume()
             if resumed:
                 self._changed()
-            state = self._flood.state
+            state = self._rate.state
         if resumed:
             message = f"a trial of {TRIAL_EVENTS} events decides whether consumption goes on in full"
         elif state == "trial":
@@ -87,9 +89,9 @@ class DeadLetterBreaker:
     def status(self) -> FloodStatus:
         """For /status."""
         with self._lock:
-            flood = self._flood
-            reason = flood.why if flood.state != "flowing" else None
-            return {"state": flood.state, "reason": reason, "trial_in_seconds": round(flood.seconds_left, 1)}
+            rate = self._rate
+            reason = rate.why if rate.state != "flowing" else None
+            return {"state": rate.state, "reason": reason, "trial_in_seconds": round(rate.seconds_left, 1)}
 
     def unready(self) -> str | None:
         """Why the worker is not ready, in words; None when it consumes. In a trial it does."""
@@ -102,21 +104,21 @@ class DeadLetterBreaker:
         )
 
     def _changed(self, *, again: bool = False) -> None:
-        flood, runtime = self._flood, self.runtime
+        rate, runtime = self._rate, self.runtime
         if runtime is None:
             raise RuntimeError("An event was durable before the breaker knew the Kafka runtime")
-        if flood.state == "paused":
+        if rate.state == "paused":
             runtime.pause(REASON)
             # Already now: when consumption resumes, the poll thread may still fill the bounds that it saw before.
             runtime.limit(TRIAL_EVENTS)
             # One error line, and so one alert, a flood; that it goes on is a warning.
             (_log.warning if again else _log.error)(
                 "too many dead letters: consumption pauses, nothing is dropped",
-                reason=flood.why,
-                seconds=round(flood.seconds_left, 1),
+                reason=rate.why,
+                seconds=round(rate.seconds_left, 1),
                 fix="see the dead letters' class and message; mend the producer or the task, then `rexstream resume`",
             )
-        elif flood.state == "trial":
+        elif rate.state == "trial":
             runtime.resume(REASON)
             _log.info("the flood pause ends with a trial", events=TRIAL_EVENTS)
         else:

@@ -16,7 +16,7 @@ import structlog
 
 from consumer.batching.deadlines import event_deadline
 from consumer.codecs.decoding import decode
-from consumer.codecs.results import TASK, Timing, continue_trace, encode_json, result_fields, result_headers, result_id
+from consumer.codecs.outputs import TASK, Timing, continue_trace, encode_json, result_fields, result_headers, result_id
 from consumer.delivery.dead_letters import Failure, class_name, stack_trace
 from consumer.events import BadInput, Outcome, Output, Partition
 from consumer.serving.refused import WindowRefused
@@ -25,8 +25,7 @@ from consumer.worker.task_runner import VERSION_CHANGED, TextBudget
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Mapping
 
-    from consumer.codecs.results import Trace
-    from consumer.codecs.routing import Routes
+    from consumer.codecs.outputs import Routes, Trace
     from consumer.delivery.dead_letters import DeadLetters
     from consumer.events import ReviewEvent, SourceRecord
     from consumer.extraction.task import Task
@@ -137,7 +136,7 @@ class EventProcessor:
         structlog.contextvars.bind_contextvars(
             topic=record.topic, partition=record.partition, offset=record.offset, trace_id=trace.trace_id
         )
-        value_format = self._routes.value_format(record.topic)
+        value_format = self._routes.route(record.topic).format
         schemas = self._schemas if value_format == "avro" else None
         try:
             if schemas is not None and len(record.value) <= self._max_value_bytes:

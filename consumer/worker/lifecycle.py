@@ -21,8 +21,9 @@ from confluent_kafka import KafkaException
 
 from consumer import __version__
 from consumer.batching.policy import LengthCut
-from consumer.codecs.routing import Routes
+from consumer.codecs.outputs import Routes
 from consumer.delivery.dead_letters import DeadLetters
+from consumer.exit_codes import EXIT_FAILED, EXIT_FENCED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from consumer.extraction.engine import Engine
 from consumer.extraction.task import ExtractionLimits, Task
 from consumer.kafka.clients.cluster import refuse_embedded
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
     from consumer.serving.protocol import ServingError
 
 _log = structlog.stdlib.get_logger(__name__)
-
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_FENCED, EXIT_INTERRUPTED = 0, 1, 2, 4, 130
 
 PAUSE_REASONS = {State.OUTAGE: "outage", State.DEPLOYMENT_FAULT: "deployment_fault"}
 """Why consumption is paused while the dispatcher does not send."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from consumer.codecs.results import ModelUsed
+from consumer.codecs.outputs import ModelUsed
 from consumer.events import BadInput
 
 if TYPE_CHECKING:

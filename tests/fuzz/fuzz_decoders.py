@@ -7,11 +7,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import fastavro
+from avro_frames import framed
 from fuzzing import CANARY, JSON_TOKENS, Target, a_name, a_schema, a_text, a_value, bad, damaged, json_bytes, require
 
-from consumer.codecs.avro_codec import decode_avro, decode_bare_avro, event_schema, parse_writer_schema, result_schema
-from consumer.codecs.fields import decode_json, decode_text
-from consumer.codecs.framing import framed, schema_id, unframed
+from consumer.codecs.avro_codec import event_schema, parse_writer_schema, result_schema, schema_id
+from consumer.codecs.decoding import decode_value
 from consumer.events import BadInput, ReviewEvent
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def check_writer_schema(given: tuple[bytes, bytes]) -> str:
     except ValueError as error:
         require(len(str(error)) < 200, "a long message")
         return "no schema"
-    return outcome(lambda value: decode_avro(value, "t-0-1", {1: schema}.__getitem__), framed(datum, 1))
+    return outcome(lambda value: decode_value(value, "avro", "t-0-1", {1: schema}.__getitem__), framed(datum, 1))
 
 
 def check_frame(value: bytes) -> str:
@@ -213,19 +213,19 @@ def check_frame(value: bytes) -> str:
         number = schema_id(value)
     except BadInput as error:
         return bad(error)
-    require(framed(unframed(value), number) == value, "a frame that cannot be put on again")
+    require(framed(value[5:], number) == value, "a frame that cannot be put on again")
     return "framed"
 
 
 TARGETS = (
-    Target("json", 160, a_json_value, lambda value: outcome(lambda v: decode_json(v, "t-0-1"), value)),
-    Target("text", 60, a_text_value, lambda value: outcome(lambda v: decode_text(v, "t-0-1"), value)),
-    Target("bare-avro", 60, a_bare_datum, lambda value: outcome(lambda v: decode_bare_avro(v, "t-0-1"), value)),
+    Target("json", 160, a_json_value, lambda value: outcome(lambda v: decode_value(v, "json", "t-0-1"), value)),
+    Target("text", 60, a_text_value, lambda value: outcome(lambda v: decode_value(v, "text", "t-0-1"), value)),
+    Target("bare-avro", 60, a_bare_datum, lambda value: outcome(lambda v: decode_value(v, "avro", "t-0-1"), value)),
     Target(
         "framed-avro",
         60,
         a_framed_datum,
-        lambda value: outcome(lambda v: decode_avro(v, "t-0-1", SCHEMAS.__getitem__), value),
+        lambda value: outcome(lambda v: decode_value(v, "avro", "t-0-1", SCHEMAS.__getitem__), value),
     ),
     Target("writer-schemas", 30, a_writer_schema, check_writer_schema),
     Target("framing", 40, lambda random: damaged(random, framed(b"datum", random.getrandbits(32))), check_frame),

@@ -6,14 +6,14 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from cells import cells_of
 from fuzzing import JSON_TOKENS, Target, a_schema, a_text, a_value, bad, damaged, require
 from stub_model import TOKENIZER_JSON
 
 from consumer.events import BadInput
-from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
-from consumer.extraction.prompts import PromptTokenizer
-from consumer.extraction.task import INLINE, Branch, ExtractionLimits, Task, encodable, legal_leaves, parse_schema
+from consumer.extraction.prompts import PromptLimits, PromptTokenizer
+from consumer.extraction.task import INLINE, ExtractionLimits, Task, encodable, legal_leaves, parse_schema
 from consumer.extraction.window import Cells
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ def check_schema(raw: Any) -> str:
     leaves = legal_leaves(tree)
     require(leaves and all(len(path) <= LIMITS.schema_depth for path in leaves), "no leaf, or one too deep")
     require(all(name == name.strip() != "" and len(name) <= 512 for path in leaves for name in path), "a name")
-    level = [Branch(tree)]
+    level = [tree]
     while level:
         for branch in level:
-            require(0 < len(branch.names) <= LIMITS.types_per_level, "a branch too wide")
-            "".join(branch.names).encode()
-        level = [below for branch in level for n in range(len(branch.names)) if (below := branch.child(n)) is not None]
+            require(0 < len(branch) <= LIMITS.types_per_level, "a branch too wide")
+            "".join(branch).encode()
+        level = [below for branch in level for below in branch.values() if below is not None]
     return "schema"
 
 
@@ -106,7 +106,7 @@ def any_cells(window: Window, seed: int, density: float) -> Cells:
     size, start = window.length, window.text_start
     count = int(density * 30)
     if not count:
-        return Cells.of({})
+        return cells_of({})
     text = random.integers(start, max(start + 1, size - 1), (count, 2))
     types = np.flatnonzero(np.diff(window.segment) != 0) + 1
     kinds = random.choice(types, count)

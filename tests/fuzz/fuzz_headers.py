@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from fuzzing import CANARY, Target, a_text, bad, damaged, require
 
-from consumer.codecs.results import continue_trace, result_headers
-from consumer.codecs.routing import EVENT_ID, ONLY_TASKS, event_id_of, only_tasks_of
+from consumer.codecs.decoding import EVENT_ID, ONLY_TASKS, control_text, decode, only_tasks_of
+from consumer.codecs.outputs import continue_trace, result_headers
 from consumer.delivery.dead_letters import (
     KIP_1191,
     MESSAGE_BYTES,
@@ -88,17 +88,19 @@ def a_header_list(random: Random) -> tuple[Header, ...]:
 
 def check_headers(headers: tuple[Header, ...]) -> str:
     trace = continue_trace(headers, Random(7).randbytes)
+    require(trace.traceparent[3:35] == trace.trace_id, "another trace id")
     require(_TRACEPARENT.fullmatch(trace.traceparent), f"traceparent {trace.traceparent!r}")
-    require(int(trace.trace_id, 16) and int(trace.span_id, 16), "a trace of nothing but zeros")
+    require(all(int(part, 16) for part in trace.traceparent.split("-")[1:3]), "a trace of nothing but zeros")
     sent = result_headers(headers, "sentiment", "0" * 64, trace)
     check_sendable(sent)
     require(sum(name.lower() == "traceparent" for name, _ in sent) == 1, "not one traceparent")
     require(replay_count(headers) >= 0, "a negative count")
     try:
-        event_id, only = event_id_of(headers), only_tasks_of(headers)
+        record = SourceRecord("reviews.raw", 0, 0, 0, None, b"x", headers, None, 0.0)
+        event_id, only = decode(record, "text", 1).event_id, only_tasks_of(headers)
     except BadInput as error:
         return bad(error)
-    require(event_id is None or event_id, "an empty event id")
+    require(event_id, "an empty event id")
     require(only is None or (only and all(only)), "an empty choice of tasks")
     return "continued" if trace.continued else "new trace"
 
@@ -212,7 +214,7 @@ def check_letter_reading(record: SourceRecord) -> str:
     require((output.key, output.value) == (record.key, record.value), "another key or value")
     require(replay_count(output.headers) == letter.replay_count + 1, "a count that does not grow")
     again = replace(record, headers=output.headers)
-    require(event_id_of(again.headers), "no event id")
+    require(control_text(again.headers, EVENT_ID), "no event id")
     if letter.task is not None:
         require(only_tasks_of(again.headers) == frozenset((letter.task,)), "another task")
     return "replayed"

@@ -8,15 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from avro_frames import decode_result
 from fuzz_decoders import a_bare_datum, a_json_value, a_text_value
 from fuzz_engine import CALLS, ENGINE, Question, a_question, check_facts, drive
 from fuzz_headers import a_header_list, check_sendable
 from fuzzing import CANARY, Target, a_name, a_text, bad, require
 
-from consumer.codecs.avro_codec import decode_result, encode_avro
-from consumer.codecs.fields import event_from_fields
-from consumer.codecs.results import ModelUsed, Timing, encode_json, result_fields, result_id
-from consumer.codecs.routing import Routes
+from consumer.codecs.avro_codec import encode_avro
+from consumer.codecs.decoding import event_from_fields
+from consumer.codecs.outputs import ModelUsed, Routes, Timing, encode_json, result_fields, result_id
 from consumer.config.task_files import load_tasks
 from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import PREFIX, DeadLetters

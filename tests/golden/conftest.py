@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
-from consumer.extraction.prompts import PromptTokenizer, with_markers
+from consumer.extraction.prompts import PromptLimits, PromptTokenizer, with_markers
 from consumer.extraction.task import ExtractionLimits
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -112,7 +112,7 @@ class Prompts:
         }
 
     def layout(self, hint_ids: list[int]) -> tuple[list[int], list[int]]:
-        """Token by token, without ``[SEP]``: where the specification's section 6 and 7 put it."""
+        """Token by token, without ``[SEP]``: docs/extraction.md, sections 6 and 7."""
         positions, segments = [0], [0]
         prefix = kind = 0
         prefix_end = here = 0

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cells import cells_of
 
 from consumer.extraction.task import Task
-from consumer.extraction.window import Cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ def test_own_golden(case: dict[str, Any], demo_engine: Engine, expand: Callable[
             assert window.position_ids.tolist() == call["position_ids"], call["hint"]
             assert window.segment.tolist() == expand(call["segments"]), call["hint"]
             assert window.text_start == call["text_start"], call["hint"]
-            answers.append(Cells.of({(row, column): logit for row, column, logit in call["cells"]}))
+            answers.append(cells_of({(row, column): logit for row, column, logit in call["cells"]}))
         extraction.advance(answers)
     assert next(calls, None) is None
     result = extraction.result()

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from cells import cells_of
 
 from consumer.batching.policy import padded_length
 from consumer.extraction.reference import Quirks, start_reference
 from consumer.extraction.task import ReferenceCrash
-from consumer.extraction.window import Cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from consumer.extraction.engine import Engine, Extraction, ReferenceOutput
-    from consumer.extraction.window import Window
+    from consumer.extraction.window import Cells, Window
 
 Case = dict[str, Any]
 AS_THE_REFERENCE = Quirks(edited_text=True, keep_duplicates=True, final_sep=True, expand_all=True)
@@ -59,7 +59,7 @@ def compact(engine: Engine, window: Window, logits: np.ndarray[Any, Any]) -> Cel
     types = np.flatnonzero(window.input_ids[:marker] == engine.tokenizer.type).tolist()
     for row, column in [(marker, marker), *((marker, t) for t in types), *((t, marker) for t in types)]:
         cells[row, column] = float(logits[row, column])
-    return Cells.of(cells)
+    return cells_of(cells)
 
 
 def test_model_free_cases(engine: Engine, golden: Path) -> None:
@@ -102,7 +102,7 @@ def test_recorded_cases(engine: Engine, golden: Path, expand: Callable[[list[lis
                 assert window.position_ids.tolist() == call["position_ids"], case["id"]
                 assert window.segment.tolist() == expand(call["mask_segments"]), case["id"]
                 assert window.text_start == call["n_hint"], case["id"]
-                answers.append(Cells.of({(row, column): logit for row, column, logit in call["positives"]}))
+                answers.append(cells_of({(row, column): logit for row, column, logit in call["positives"]}))
             extraction.advance(answers)
         assert calls == [], case["id"]
         assert extraction.reference_output() == case["output"], case["id"]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import virtual_time
+from cells import cells_of
 
 from consumer.batching.policy import LengthCut
-from consumer.extraction.window import Cells, Window
+from consumer.extraction.window import Window
 from consumer.serving.dispatch.dispatcher import Dispatcher, State, WindowAnswer
 from consumer.serving.protocol import Answer, Failure, ServingError
 
@@ -48,7 +49,7 @@ class StubClient:
         error = self.fail(marks)
         if error is not None:
             raise error
-        return Answer(tuple(Cells.of({(m, 0): 1.0}) for m in marks), "m", "1", "serving_default", 0.001)
+        return Answer(tuple(cells_of({(m, 0): 1.0}) for m in marks), "m", "1", "serving_default", 0.001)
 
     async def ready(self) -> bool:
         return True

@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from cells import cells_of
 
-from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
-from consumer.extraction.prompts import PromptTokenizer, with_markers
+from consumer.extraction.prompts import PromptLimits, PromptTokenizer, with_markers
 from consumer.extraction.task import ExtractionLimits
-from consumer.extraction.window import Cells
 from consumer.serving.protocol import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from consumer.extraction.window import Window
+    from consumer.extraction.window import Cells, Window
     from consumer.serving.protocol import ServingError
 
 TOKENIZER_JSON = with_markers((Path(__file__).parents[2] / "deploy/demo-model/tokenizer.json").read_bytes())
@@ -40,12 +39,12 @@ def stub_cells(window: Window) -> Cells:
         cells[start, start] = 3.0
         for number, token in enumerate(types):
             cells[start, token] = cells[token, start] = 2.0 if digest[0] % len(types) == number else -2.0
-        return Cells.of(cells)
+        return cells_of(cells)
     for number, token in enumerate(types if end > start else ()):
         first = start + digest[number % 32] % (end - start)
         last = min(first + digest[-1] % 3, end - 1)
         cells[first, last] = cells[first, token] = cells[token, last] = 1.5
-    return Cells.of(cells)
+    return cells_of(cells)
 
 
 class StubModel:

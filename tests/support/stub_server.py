@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 from stub_model import TOKENIZER_JSON, stub_cells
 
-from consumer.extraction.contract import MAX_CELLS_PER_WINDOW, PromptLimits, contract_hash
+from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW, PromptLimits, contract_hash
 from consumer.extraction.window import Window
 from consumer.serving.descriptors import GET_MODEL_STATUS, PREDICT
 from consumer.serving.tensors import Expected, read_output, write_content

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from consumer.codecs.routing import only_tasks_of
+from consumer.codecs.decoding import only_tasks_of
 from consumer.config.layers import CONFIG_FILE_VARIABLE
 from consumer.config.loading import load_config
 from consumer.config.problems import ConfigError
 from consumer.delivery.dead_letters import KIP_1191, PREFIX
+from consumer.kafka.clients.cluster import Reader
 from consumer.kafka.clients.settings import metadata_settings
-from consumer.kafka.tools.reader import headers_of, held_offsets, read_to_end
+from consumer.kafka.tools.reader import headers_of, read_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -126,6 +127,14 @@ def audit(
         if first
     }
     return _compare(seen, tuple(tasks), trimmed)
+
+
+def held_offsets(
+    bootstrap_servers: str, topic: str, *, client: Mapping[str, Any] | None = None, timeout: float = 10.0
+) -> dict[int, tuple[int, int]]:
+    """First offset that each partition of ``topic`` still holds, and its end; raises as ``read_to_end`` does."""
+    with Reader(bootstrap_servers, client=client, timeout=timeout) as reader:
+        return {partition: reader.watermarks(topic, partition) for partition in reader.partitions(topic)}
 
 
 def _note_result(seen: _Seen, message: Message, input_topic: str) -> None:

@@ -12,7 +12,7 @@ import consumer
 PACKAGE = Path(consumer.__file__).parent
 
 CORE_PACKAGES = ("extraction", "batching", "resilience", "delivery", "codecs", "config")
-CORE = (*CORE_PACKAGES, "events")
+CORE = (*CORE_PACKAGES, "events", "exit_codes")
 EDGES = ("kafka", "serving", "telemetry")
 EXTRAS = ("model", "local")
 OUTSIDE_LIBRARIES = {"confluent_kafka", "grpc", "prometheus_client", "structlog", "asyncio", "httpx", "click", "rich"}

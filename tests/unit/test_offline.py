@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
+from cells import cells_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,7 +69,7 @@ class Model:
             version = order
         if GUILTY in lengths:
             raise ServingError(Failure.BATCH_FAULT, "INVALID_ARGUMENT", "bad row")
-        cells = tuple(Cells.of({(length, length): 1.0}) for length in lengths)
+        cells = tuple(cells_of({(length, length): 1.0}) for length in lengths)
         return Answer(cells, "m", version, "serving_default", 0.5)
 
     async def ready(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from consumer.codecs.fields import decode_json
+from consumer.codecs.decoding import decode_value
 from consumer.config.shipped import shipped
 
 CATEGORIES = {"书籍", "平板", "手机", "水果", "洗发水", "热水器", "蒙牛", "衣服", "计算机", "酒店"}
@@ -28,7 +28,7 @@ def reviews() -> list[dict[str, Any]]:
 def test_every_line_is_an_event_that_the_worker_accepts() -> None:
     """Each line decodes without a complaint, with the fields that were written."""
     for line in _lines():
-        fields, event = json.loads(line), decode_json(line.encode(), "unused")
+        fields, event = json.loads(line), decode_value(line.encode(), "json", "unused")
         assert (event.event_id, event.text, event.attributes) == (
             fields["event_id"],
             fields["text"],

@@ -1,37 +1,47 @@
-"""Schemas for the event loop: asked for on a thread, waited for through every outage and refusal of the registry."""
+"""Schemas for the event loop: asked for on a thread, waited for through every outage and refusal of the registry.
+
+The event processor awaits them; while one is waited for, the worker pauses consumption and shows why.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from consumer.codecs.framing import schema_id
+from consumer.codecs.avro_codec import schema_id
 from consumer.kafka.registry.client import RegistryRefused, RegistryUnavailable
+from consumer.resilience.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from consumer.codecs.avro_codec import ParsedSchema
+    from consumer.codecs.avro_codec import SchemaFor
     from consumer.kafka.registry.resolver import SchemaResolver
 
 _log = structlog.stdlib.get_logger(__name__)
+
+_BACKOFF = Backoff(first=0.5, limit=30.0)
 
 ResultT = TypeVar("ResultT")
 
 
 class AwaitedSchemas:
-    """Implements the pipeline's ``Schemas``. An id that cannot be asked about waits; it is no bad input."""
+    """Implements the event processor's ``Schemas``. An id that cannot be asked about waits; it is no bad input."""
 
-    BACKOFF_FIRST = 0.5
-    BACKOFF_LIMIT = 30.0
-
-    def __init__(self, resolver: SchemaResolver, on_state: Callable[[str | None], None]) -> None:
+    def __init__(
+        self,
+        resolver: SchemaResolver,
+        on_state: Callable[[str | None], None],
+        backoff: Backoff = _BACKOFF,
+    ) -> None:
         """``on_state`` gets the reason while the registry keeps events waiting, None when it no longer does."""
         self._resolver = resolver
+        self.schema_for: SchemaFor = resolver.schema_for
+        """The schema of an id that ``ensure`` made known. Raises KeyError for any other."""
         self._on_state = on_state
+        self._backoff = backoff
         # A thousand events with new ids ask one after the other, and so do those of one output topic. Topics do not
         # wait for each other nor for ids: a subject that takes no schema is nobody else's fault.
         self._reading = asyncio.Lock()
@@ -48,28 +58,22 @@ class AwaitedSchemas:
         Raises BadInput (stage ``decode``) for a value without an id, or an id that a healthy registry does not know.
         """
         number = schema_id(value)
-        if self._resolver.is_cached(number):
-            return
-        async with self._reading:
-            await self._patiently("schemas of events", lambda: self._resolver.fetch(number))
-
-    def schema_for(self, number: int) -> ParsedSchema:
-        """The schema of an id that ``ensure`` made known. Raises KeyError for any other."""
-        return self._resolver.schema_for(number)
+        if not self._resolver.is_cached(number):
+            async with self._reading:
+                await self._patiently("schemas of events", lambda: self._resolver.fetch(number))
 
     async def result_schema_id(self, topic: str) -> int:
         """Id of the result schema on an output topic, asked for once. Waits through outages and refusals alike."""
-        if (known := self._result_ids.get(topic)) is not None:
-            return known
-        async with self._writing.setdefault(topic, asyncio.Lock()):
-            if topic not in self._result_ids:
-                number = await self._patiently(topic, lambda: self._resolver.result_schema_id(topic))
-                self._result_ids[topic] = number
-                _log.info("result schema known", topic=topic, schema_id=number)
+        if topic not in self._result_ids:
+            async with self._writing.setdefault(topic, asyncio.Lock()):
+                if topic not in self._result_ids:
+                    number = await self._patiently(topic, lambda: self._resolver.result_schema_id(topic))
+                    self._result_ids[topic] = number
+                    _log.info("result schema known", topic=topic, schema_id=number)
         return self._result_ids[topic]
 
     async def _patiently(self, what: str, request: Callable[[], ResultT]) -> ResultT:
-        pause = self.BACKOFF_FIRST
+        failures = 0
         try:
             while True:
                 try:
@@ -77,14 +81,14 @@ class AwaitedSchemas:
                         return await asyncio.to_thread(request)
                 except (RegistryUnavailable, RegistryRefused) as error:
                     self._waits(what, str(error))
-                await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not cryptography
-                pause = min(self.BACKOFF_LIMIT, pause * 2)
+                await asyncio.sleep(self._backoff.pause(failures))
+                failures += 1
         finally:
-            # Also when it says that it does not know the id: it answers.
+            # Also when the registry does not know the id: it answers.
             self._waits(what, None)
 
     def _waits(self, what: str, reason: str | None) -> None:
-        """Tell the worker when the oldest reason to wait is another, or there is none left."""
+        """Note why ``what`` waits, None when it no longer does, and report the oldest reason when it is another."""
         before = next(iter(self._reasons.values()), None)
         if reason is None:
             self._reasons.pop(what, None)

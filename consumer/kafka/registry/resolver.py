@@ -1,22 +1,28 @@
-"""Schemas of a Schema Registry: those that events were written with, and the one that results are written with."""
+"""Schemas of a Schema Registry: those that events were written with, and the one that results are written with.
+
+A worker asks through ``awaited``, ``rexstream check`` directly. Owns the schemas that were fetched, for as long as the
+worker runs, and the ids that the registry did not know a moment ago.
+"""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from consumer.codecs.avro_codec import parse_writer_schema
+from confluent_kafka.schema_registry import Schema
+
+from consumer.codecs.avro_codec import parse_writer_schema, unknown_schema
 from consumer.events import BadInput
 from consumer.kafka.registry.client import RegistryConnection, RegistryRefused, connect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from consumer.codecs.avro_codec import ParsedSchema
+    from confluent_kafka.schema_registry import SchemaRegistryClient
+
+    from consumer.codecs.avro_codec import ParsedSchema, SchemaFor
     from consumer.config.tree import RegistryConfig
-    from consumer.kafka.registry.client import RegistryClient
 
 UNKNOWN_SECONDS = 60.0
 """How long an unknown id stays unknown: a producer's bad bytes must not become a request per record, and a schema that
@@ -34,10 +40,10 @@ _MAX_UNKNOWN = 10_000
 _MAX_DEPTH = 32
 """References to references. Registries cannot have circles; what answers in one's place may."""
 
-_SCHEMA_NOT_FOUND = 40403
-_NOT_FOUND = frozenset({40401, 40402, _SCHEMA_NOT_FOUND, 40408})
-"""A registry's words for a subject, version, schema or compatibility mode that is not there. Any web server answers
-404; only a registry adds these."""
+_NO_SCHEMA: Mapping[int, Any] = {40403: None}
+_NOT_FOUND: Mapping[int, Any] = dict.fromkeys((40401, 40402, 40403, 40408))
+"""Error codes of a registry for a subject, version, schema or compatibility mode that is not there. Any web server
+answers 404; only a registry adds these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,7 @@ class SchemaResolver:
         config: RegistryConfig,
         result_schema: str,
         clock: Callable[[], float] = time.monotonic,
-        connect: Callable[[RegistryConfig], RegistryClient] = connect,
+        connect: Callable[[RegistryConfig], SchemaRegistryClient] = connect,
     ) -> None:
         """``result_schema`` is its JSON text; ``clock`` counts seconds.
 
@@ -71,30 +77,29 @@ class SchemaResolver:
         """
         self._connection = RegistryConnection(config, connect)
         self._auto_register = config.auto_register
-        self._result_schema = result_schema
+        self._result_schema = Schema(result_schema, "AVRO")
         self._clock = clock
         self._schemas: dict[int, ParsedSchema] = {}
-        self._unknown_until: dict[int, float] = {}
-
-    def schema_for(self, number: int) -> ParsedSchema:
+        self.schema_for: SchemaFor = self._schemas.__getitem__
         """The schema of an id that was fetched. Raises KeyError for any other."""
-        return self._schemas[number]
-
-    def is_cached(self, number: int) -> bool:
+        self.is_cached: Callable[[int], bool] = self._schemas.__contains__
         """Whether ``schema_for`` would answer."""
-        return number in self._schemas
+        self._unknown_until: dict[int, float] = {}
 
     def fetch(self, number: int) -> ParsedSchema:
         """The schema of an id, asked for when it is not cached; waits up to the configured timeout.
 
-        Raises BadInput (stage ``decode``) UnknownSchemaId, also for the minute after the registry said so,
+        Raises BadInput (stage ``decode``) UnknownSchemaId, also for a minute after that answer,
         UnknownSchemaReference or NotAvroSchema; RegistryUnavailable; RegistryRefused.
         """
         if number in self._schemas:
             return self._schemas[number]
         if number > MAX_ID or self._clock() < self._unknown_until.get(number, float("-inf")):
-            raise _unknown(number)
-        found = self._ask(number)
+            raise unknown_schema(number)
+        found = self._connection.ask(lambda client: client.get_schema(number), _NO_SCHEMA)
+        if found is None:
+            self._remember_unknown(number)
+            raise unknown_schema(number)
         kind = getattr(found, "schema_type", "AVRO")
         if kind != "AVRO":
             what = f"schema {number} is {kind}, not Avro; send Avro, or set the route's format to what is sent"
@@ -116,8 +121,7 @@ class SchemaResolver:
         """
         subject = f"{topic}-value"
         if self._auto_register:
-            schema = self._schema()
-            return int(self._connection.ask(lambda client: client.register_schema(subject, schema)))
+            return self._connection.ask(lambda client: client.register_schema(subject, self._result_schema))
         number = self._registered(subject)
         if number is None:
             what = f"subject {subject} of the schema registry does not have this version's result schema"
@@ -129,35 +133,20 @@ class SchemaResolver:
 
         Raises RegistryUnavailable or RegistryRefused.
         """
-        subject = f"{topic}-value"
+        subject, schema, ask = f"{topic}-value", self._result_schema, self._connection.ask
         number = self._registered(subject)
-        mode = self._found(lambda client: client.get_compatibility(subject))
+        mode = ask(lambda client: client.get_compatibility(subject), _NOT_FOUND)
         if mode is None:
-            mode = self._connection.ask(lambda client: client.get_compatibility())
-        accepts: bool | None = True
-        if number is None:
-            schema = self._schema()
-            # None: there is no such subject yet, or it has no versions, so nothing to be incompatible with.
-            accepts = self._found(lambda client: client.test_compatibility_all_versions(subject, schema))
+            mode = ask(lambda client: client.get_compatibility())
+        # None: there is no such subject yet, or it has no versions, so nothing to be incompatible with.
+        accepts = number is not None or ask(
+            lambda client: client.test_compatibility_all_versions(subject, schema), _NOT_FOUND
+        )
         return SubjectState(number, str(mode), accepts is not False)
 
     def probe(self) -> int:
         """Number of subjects, to see that the registry answers. Raises RegistryUnavailable or RegistryRefused."""
         return len(self._connection.ask(lambda client: client.get_subjects()))
-
-    def _ask(self, number: int) -> Any:
-        from confluent_kafka.schema_registry.error import SchemaRegistryError
-
-        def ask(client: RegistryClient) -> Any:
-            try:
-                return client.get_schema(number)
-            except SchemaRegistryError as error:
-                if error.http_status_code == 404 and error.error_code == _SCHEMA_NOT_FOUND:
-                    self._remember_unknown(number)
-                    raise _unknown(number) from None
-                raise
-
-        return self._connection.ask(ask)
 
     def _remember_unknown(self, number: int) -> None:
         now = self._clock()
@@ -166,14 +155,13 @@ class SchemaResolver:
         if len(self._unknown_until) < _MAX_UNKNOWN:
             self._unknown_until[number] = now + UNKNOWN_SECONDS
 
-    def _referenced(self, schema: Any, number: int, depth: int = 0) -> dict[str, Any]:
+    def _referenced(self, schema: Schema, number: int, depth: int = 0) -> dict[str, Any]:
         """Types that a schema takes from others, parsed in the order of their need."""
         named: dict[str, Any] = {}
         for reference in getattr(schema, "references", None) or ():
             if depth == _MAX_DEPTH:
                 raise ValueError(f"references more than {_MAX_DEPTH} deep")
-            version = partial(_version, reference.subject, reference.version)
-            found = self._found(version)
+            found = self._version(reference.subject, reference.version)
             if found is None:
                 what = f"schema {number} refers to version {reference.version} of subject {reference.subject}"
                 fix = "which the registry does not have; register it again"
@@ -182,45 +170,15 @@ class SchemaResolver:
             parse_writer_schema(found.schema.schema_str, named)
         return named
 
+    def _version(self, subject: str, version: int) -> Any:
+        # A version that was deleted softly is hidden, and still part of what refers to it.
+        return self._connection.ask(lambda client: client.get_version(subject, version, deleted=True), _NOT_FOUND)
+
     def _registered(self, subject: str) -> int | None:
         """Id of the result schema under a subject, None when it is not there."""
-        schema = self._schema()
-        # Registries compare texts, and find one of another layout only when asked to normalize.
-        for normalize in (False, True):
-            found = self._found(partial(_lookup, subject, schema, normalize))
-            if found is not None:
-                return int(found.schema_id)
-        return None
-
-    def _found(self, request: Callable[[RegistryClient], Any]) -> Any:
-        """The answer, None when the registry says that there is no such thing."""
-        from confluent_kafka.schema_registry.error import SchemaRegistryError
-
-        def ask(client: RegistryClient) -> Any:
-            try:
-                return request(client)
-            except SchemaRegistryError as error:
-                if error.http_status_code == 404 and error.error_code in _NOT_FOUND:
-                    return None
-                raise
-
-        return self._connection.ask(ask)
-
-    def _schema(self) -> Any:
-        from confluent_kafka.schema_registry import Schema
-
-        return Schema(self._result_schema, "AVRO")
-
-
-def _version(subject: str, version: int, client: RegistryClient) -> Any:
-    # A version that was deleted softly is hidden, and still part of what refers to it.
-    return client.get_version(subject, version, deleted=True)
-
-
-def _lookup(subject: str, schema: Any, normalize: bool, client: RegistryClient) -> Any:
-    return client.lookup_schema(subject, schema, normalize_schemas=normalize)
-
-
-def _unknown(number: int) -> BadInput:
-    what = f"the registry has no schema {number}; register the producer's schema or ask it for its registry"
-    return BadInput("decode", "UnknownSchemaId", what)
+        schema, ask = self._result_schema, self._connection.ask
+        found = ask(lambda client: client.lookup_schema(subject, schema), _NOT_FOUND)
+        if found is None:
+            # Registries compare texts, and find one of another layout only when asked to normalize.
+            found = ask(lambda client: client.lookup_schema(subject, schema, normalize_schemas=True), _NOT_FOUND)
+        return None if found is None else int(found.schema_id)

@@ -1,4 +1,7 @@
-"""Reading topics from outside any consumer group: following them as they grow, and reading them to their end."""
+"""Reading topics from outside any consumer group: following them as they grow, and reading them to their end.
+
+``tail``, ``send``, the ``dead-letters`` commands and the demo read with it.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ class Tail:
     ) -> None:
         """Take position at ``start`` of every partition: records produced after this returns are seen.
 
-        ``timeout`` is in seconds. ``on_trouble`` is told when the cluster stops answering later on; the tail keeps
+        ``timeout`` is in seconds. ``on_trouble`` is called when the cluster stops answering later on; the tail keeps
         trying. Raises ClusterUnreachable and TopicUnusable.
         """
         self._topics = tuple(topics)
@@ -64,8 +67,7 @@ class Tail:
     @property
     def waiting_for(self) -> tuple[str, ...]:
         """Topics that do not exist so far."""
-        found = {topic for topic, _ in self._known}
-        return tuple(topic for topic in self._topics if topic not in found)
+        return tuple(topic for topic in self._topics if not any(topic == known for known, _ in self._known))
 
     def poll(self, timeout: float) -> Message | None:
         """The next record, or None when none came within ``timeout`` seconds, or while the cluster is away."""
@@ -109,11 +111,8 @@ def read_to_end(
     Raises ClusterUnreachable when nothing comes for ``timeout`` seconds, and TopicUnusable.
     """
     with Reader(bootstrap_servers, client=client, timeout=timeout, enable_partition_eof=True) as reader:
-        ends = {}
-        for partition in reader.partitions(topic):
-            first, end = reader.watermarks(topic, partition)
-            if first < end:
-                ends[partition] = end
+        held = {partition: reader.watermarks(topic, partition) for partition in reader.partitions(topic)}
+        ends = {partition: end for partition, (first, end) in held.items() if first < end}
         reader.consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in ends])
         while ends:
             message = reader.consumer.poll(timeout)
@@ -129,19 +128,11 @@ def read_to_end(
                 raise TopicUnusable(
                     f"topic {topic!r} cannot be read at {bootstrap_servers}: {error.str()}; grant this client READ"
                 )
-            # The end may be a transaction's marker, which is never delivered: only the end-of-partition event tells.
+            # The end may be a transaction's marker, which is never delivered: only the end-of-partition event shows it.
             elif error.code() != KafkaError._PARTITION_EOF:
                 continue
             if offset >= ends.get(partition, 0):
                 ends.pop(partition, None)
-
-
-def held_offsets(
-    bootstrap_servers: str, topic: str, *, client: Mapping[str, Any] | None = None, timeout: float = 10.0
-) -> dict[int, tuple[int, int]]:
-    """First offset that each partition of ``topic`` still holds, and its end; raises as ``read_to_end`` does."""
-    with Reader(bootstrap_servers, client=client, timeout=timeout) as reader:
-        return {partition: reader.watermarks(topic, partition) for partition in reader.partitions(topic)}
 
 
 def record_of(message: Message) -> SourceRecord:

@@ -2,6 +2,8 @@
 
 It is compacted, so a marker stays as long as the topic and outlives its letter, whatever the letters' retention. From a
 topic that deletes by age markers could go first, and their letters would be replayed twice.
+
+The ``dead-letters`` commands read markers and make the topic; the replayer writes them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from concurrent.futures import Future
 
-SUFFIX = ".replayed"
 _POLICY = "cleanup.policy"
 _GRACE_SECONDS = 2.0
 """How much longer than the client itself its answer is waited for: it says why there is none."""
@@ -31,11 +32,11 @@ _NO_ANSWER = frozenset(
 
 def marker_topic(dead_letter_topic: str) -> str:
     """The name of the marker topic of a dead-letter topic."""
-    return dead_letter_topic + SUFFIX
+    return f"{dead_letter_topic}.replayed"
 
 
 def marker_topic_fault(settings: Mapping[str, str]) -> str | None:
-    """What is wrong with a marker topic's settings (as DescribeConfigs tells them); None for nothing."""
+    """What is wrong with a marker topic's settings (those of DescribeConfigs); None for nothing."""
     if "delete" not in settings.get(_POLICY, "delete"):
         return None
     if settings.get("retention.ms") == "-1" and settings.get("retention.bytes", "-1") == "-1":
@@ -78,9 +79,9 @@ def ensure_marker_topic(
             raise
 
     if not there:
-        new = NewTopic(topic, num_partitions=1, config={_POLICY: "compact"})
+        new = [NewTopic(topic, num_partitions=1, config={_POLICY: "compact"})]
         try:
-            answer(admin.create_topics([new], operation_timeout=timeout, request_timeout=timeout)[topic])
+            answer(admin.create_topics(new, operation_timeout=timeout, request_timeout=timeout)[topic])
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise TopicUnusable(

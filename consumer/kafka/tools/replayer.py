@@ -5,6 +5,8 @@ so ``init_transactions`` aborts what a killed replay left open, waits for what i
 still runs. The markers are read only after that: read before, they could lack those of a transaction that was committed
 in between, by a replay not yet fenced. And whoever is fenced can commit nothing any more, so what it replayed has its
 marker already, and the rest is the newcomer's.
+
+``rexstream dead-letters replay`` uses it, and asks ``ReplayTargets`` which topics the letters can go back to.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -42,7 +44,7 @@ _OUTDATED = frozenset(
         KafkaError.INVALID_TXN_STATE,
     }
 )
-"""What a producer hears whose transactional id another one took over, or whose transaction the brokers ended."""
+"""Errors of a producer whose transactional id another one took over, or whose transaction the brokers ended."""
 _REFUSALS = frozenset(
     {
         KafkaError.MSG_SIZE_TOO_LARGE,
@@ -75,19 +77,17 @@ class Replay:
         return len(self.output.key or b"") + len(self.output.value or b"") + headers
 
 
-class Targets(Protocol):
-    """The topics to send to."""
-
-    def count(self, topic: str) -> int:
-        """How many partitions it has, 0 for none such. Raises ClusterUnreachable and TopicUnusable."""
-
-
 def open_replayer(
-    bootstrap_servers: str, dead_letter_topic: str, targets: Targets, *, producer: Mapping[str, Any], timeout: float
+    bootstrap_servers: str,
+    dead_letter_topic: str,
+    targets: ReplayTargets,
+    *,
+    producer: Mapping[str, Any],
+    timeout: float,
 ) -> Replayer:
     """A replayer. ``producer`` are the settings of the transactional client, ``timeout`` is in seconds."""
-    settings = ClientErrors(bootstrap_servers).settings(producer)
-    return Replayer(Producer(settings), targets, dead_letter_topic, bootstrap_servers, timeout)
+    client = Producer(ClientErrors(bootstrap_servers).settings(producer))
+    return Replayer(client, targets, dead_letter_topic, bootstrap_servers, timeout)
 
 
 class Replayer:
@@ -99,7 +99,7 @@ class Replayer:
     def __init__(
         self,
         producer: Producer,
-        targets: Targets,
+        targets: ReplayTargets,
         dead_letter_topic: str,
         bootstrap_servers: str,
         timeout: float,
@@ -113,7 +113,7 @@ class Replayer:
         self._timeout = timeout
 
     def begin(self) -> None:
-        """Become the only replay of this topic. What was replayed before, markers read from now on tell in full."""
+        """Become the only replay of this topic. Markers read from now on are those of all that was replayed before."""
         try:
             self._patiently(self._producer.init_transactions)
         except KafkaException as error:
@@ -124,25 +124,19 @@ class Replayer:
 
         In one transaction, unless something in it is refused: then in halves, since brokers refuse whole batches.
         """
-        error = self._try_often(replays)
-        if error is None:
-            return []
-        if len(replays) == 1:
-            return [(replays[0], error.str())]
-        middle = len(replays) // 2
-        return [*self.write(replays[:middle]), *self.write(replays[middle:])]
-
-    def _try_often(self, replays: Sequence[Replay]) -> KafkaError | None:
-        """None when they are committed, the refusal when one is refused; nothing of them is there then."""
         attempts = 0
-        while True:
-            error = self._transaction(replays)
-            if error is None or error.code() in _REFUSALS:
-                return error
+        while (error := self._transaction(replays)) is not None and error.code() not in _REFUSALS:
             attempts += 1
             if attempts == _ATTEMPTS:
                 raise self._unwell(error)
             time.sleep(_PAUSE_SECONDS)
+        if error is None:
+            return []
+        # Nothing of them is there.
+        if len(replays) == 1:
+            return [(replays[0], error.str())]
+        middle = len(replays) // 2
+        return [*self.write(replays[:middle]), *self.write(replays[middle:])]
 
     def _transaction(self, replays: Sequence[Replay]) -> KafkaError | None:
         """One transaction; None when it was committed, else the error that it was aborted for."""
@@ -179,37 +173,31 @@ class Replayer:
         return next((error for error in failed if error.code() in _REFUSALS), failed[0])
 
     def _produce(self, replay: Replay, reported: Callable[..., None]) -> None:
-        """The record and its marker."""
+        """The record and its marker. Both wait while the client's queue is full."""
         output = replay.output
+        # The original partition while both topics have as many, as it was on the way here; else the key's.
+        count = self._targets.count(output.topic)
+        same = count == self._targets.count(self._dead_letter_topic)
+        kept = same and output.partition is not None and output.partition < count
         record = {
             "topic": output.topic,
             "value": output.value,
             "key": output.key,
             "headers": list(output.headers),
-            "partition": self._place(output),
+            "partition": output.partition if kept else KEYED,
         }
         # Not null: that would be a tombstone, which compaction takes away together with the key.
         marker = {"topic": self._markers, "value": b"", "key": replay.id.encode()}
         for content in (record, marker):
-            while not self._queued(content, reported):
-                self._producer.poll(1.0)
-
-    def _queued(self, content: dict[str, Any], reported: Callable[..., None]) -> bool:
-        """Whether the client's queue had room for it."""
-        try:
-            self._producer.produce(**content, on_delivery=reported)
-        except BufferError:
-            if len(self._producer):
-                return False
-            # Larger than the whole queue: it would never find room.
-            raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)) from None
-        return True
-
-    def _place(self, output: Output) -> int:
-        """The original partition while both topics have as many, as it was on the way here; else the key's."""
-        count = self._targets.count(output.topic)
-        same = count == self._targets.count(self._dead_letter_topic)
-        return output.partition if same and output.partition is not None and output.partition < count else KEYED
+            while True:
+                try:
+                    self._producer.produce(**content, on_delivery=reported)
+                    break
+                except BufferError:
+                    if not len(self._producer):
+                        # Larger than the whole queue, which does not take it even when it is empty.
+                        raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)) from None
+                    self._producer.poll(1.0)
 
     def _patiently(self, call: Callable[[float], None]) -> None:
         """Repeat a transactional call while it only needs more time, up to the timeout."""
@@ -261,17 +249,13 @@ def _client_errors() -> Iterator[None]:
         raise cause from None
 
 
-# The topics that dead letters came from and go back to.
-
-
 class ReplayTargets:
-    """What is known of each topic; asked for once, whatever the answer."""
+    """The topics that dead letters came from and go back to; each is asked about once, whatever the answer."""
 
     def __init__(self, lookup: Callable[[str], int]) -> None:
-        """``lookup`` tells how many partitions a topic has, 0 for none such, and raises TopicUnusable."""
+        """``lookup`` gives a topic's number of partitions, 0 for none such, and raises TopicUnusable."""
         self._lookup = lookup
-        self._counts: dict[str, int] = {}
-        self._unusable: dict[str, str] = {}
+        self._found: dict[str, int | str] = {}
 
     def exists(self, topic: str) -> bool:
         """Whether it is still there: producing to it could create it anew. Raises as ``count``."""
@@ -279,21 +263,22 @@ class ReplayTargets:
 
     def count(self, topic: str) -> int:
         """How many partitions it has, 0 for none such. Raises ClusterUnreachable, and TopicUnusable each time."""
-        if topic in self._unusable:
-            raise TopicUnusable(self._unusable[topic])
-        if topic not in self._counts:
-            try:
-                self._counts[topic] = self._asked(topic)
-            except TopicUnusable as error:
-                self._unusable[topic] = str(error)
-                raise
-        return self._counts[topic]
+        if topic not in self._found:
+            self._found[topic] = self._asked(topic)
+        found = self._found[topic]
+        if isinstance(found, str):
+            raise TopicUnusable(found)
+        return found
 
-    def _asked(self, topic: str) -> int:
+    def _asked(self, topic: str) -> int | str:
+        """The number of partitions, or why it cannot be used."""
         # Anyone may write to a dead-letter topic, and the client takes no text with a zero byte.
         if not TOPIC_NAME.fullmatch(topic):
-            raise TopicUnusable(f"{topic[:249]!r} is no name of a topic")
-        return self._lookup(topic)
+            return f"{topic[:249]!r} is no name of a topic"
+        try:
+            return self._lookup(topic)
+        except TopicUnusable as error:
+            return str(error)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,7 @@
-"""Producing records from outside a worker: idempotent, paced, every record acknowledged or reported."""
+"""Producing records from outside a worker: idempotent, paced, every record acknowledged or reported.
+
+``rexstream send`` produces with it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
 
 _REPORTED_FAILURES = 20
 _POLL_SECONDS = 0.1
-_BY_KEY = -1
 _QUEUED_RECORDS = 10_000
 """Records handed to the library and not acknowledged: few enough for the last of them not to time out."""
 
@@ -63,11 +65,8 @@ class Sender:
         """``rate`` is in records a second; a record that is not acknowledged within ``timeout`` seconds has failed."""
         self.delivery = Delivery()
         self._topic = topic
-        self._timeout = timeout
         self._rate = rate
         self._clock = clock
-        self._started: float | None = None
-        self._sent = 0
         self._producer = Producer(
             {
                 **ClientErrors(bootstrap_servers).settings(client),
@@ -82,9 +81,14 @@ class Sender:
         )
 
     def send(self, records: Iterable[NewRecord], progress: Callable[[Delivery], None] = lambda _: None) -> None:
-        """Hand over all records, waiting as ``rate`` asks. ``progress`` is called after each one."""
-        for record in records:
-            self._pace()
+        """Hand over all records, ``rate`` a second from the first one on. ``progress`` is called after each."""
+        started = 0.0
+        for number, record in enumerate(records):
+            if self._rate is not None:
+                if number == 0:
+                    started = self._clock()
+                while (left := started + number / self._rate - self._clock()) > 0:
+                    self._producer.poll(min(left, _POLL_SECONDS))
             self._produce(record)
             progress(self.delivery)
 
@@ -94,16 +98,6 @@ class Sender:
             progress(self.delivery)
         progress(self.delivery)
         return self.delivery
-
-    def _pace(self) -> None:
-        now = self._clock()
-        if self._started is None:
-            self._started = now
-        if self._rate is not None:
-            due = self._started + self._sent / self._rate
-            while (left := due - self._clock()) > 0:
-                self._producer.poll(min(left, _POLL_SECONDS))
-        self._sent += 1
 
     def _produce(self, record: NewRecord) -> None:
         def delivered(error: KafkaError | None, message: Message) -> None:
@@ -120,7 +114,7 @@ class Sender:
                     value=record.value,
                     key=record.key,
                     headers=list(record.headers),
-                    partition=_BY_KEY if record.partition is None else record.partition,
+                    partition=-1 if record.partition is None else record.partition,  # -1: the key decides
                     on_delivery=delivered,
                 )
             except BufferError:

@@ -16,7 +16,7 @@ from typing import Any
 import grpc.aio
 import numpy as np
 
-from consumer.extraction.contract import MAX_CELLS_PER_WINDOW
+from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW
 from consumer.serving.bundle import load_bundle
 from consumer.serving.descriptors import GET_MODEL_STATUS, PREDICT
 from consumer.serving.tensors import Expected, read_output, write_content

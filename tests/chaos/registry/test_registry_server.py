@@ -11,8 +11,8 @@ from avro_values import EVENT_SCHEMA, NEWER, OLDER, RESULT_SCHEMA, REVIEWS, fram
 from certificates import Authority
 from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
 
-from consumer.cli.check import registry_findings
-from consumer.codecs.avro_codec import decode_avro
+from consumer.cli.dependencies import registry_findings
+from consumer.codecs.decoding import decode_value
 from consumer.config.loading import load_config
 from consumer.config.tree import RegistryConfig
 from consumer.events import BadInput
@@ -52,7 +52,7 @@ def test_evolution_that_the_registry_allows_is_read(
     for text, number in numbers.items():
         schemas.fetch(number)
         value = framed(number, text, event_id="e", text=REVIEWS[0])
-        assert decode_avro(value, "t-0-1", schemas.schema_for).text == REVIEWS[0]
+        assert decode_value(value, "avro", "t-0-1", schemas.schema_for).text == REVIEWS[0]
 
 
 @pytest.mark.parametrize("number", [0, 2**31 - 1, 2**31, 2**32 - 1])
@@ -120,7 +120,7 @@ def test_references(registry_url: str, producer: SchemaRegistryClient, new_topic
     schemas = resolver(registry_url)
     schemas.fetch(number)
     value = b"\x00" + number.to_bytes(4) + b"\x06\x08good\x0a"
-    assert decode_avro(value, "t-0-1", schemas.schema_for).text == "good"
+    assert decode_value(value, "avro", "t-0-1", schemas.schema_for).text == "good"
 
 
 def test_the_result_schema_is_registered_once(

@@ -27,7 +27,7 @@ from topic_audit import audit
 from worker_run import Run, expected, ids, reviews
 
 from consumer.cli import cli
-from consumer.codecs.results import result_id
+from consumer.codecs.outputs import result_id
 from consumer.config.task_files import load_tasks
 from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.events import SourceRecord

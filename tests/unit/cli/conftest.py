@@ -14,8 +14,7 @@ import pytest
 import structlog
 
 from consumer.config.shipped import shipped
-from consumer.extraction.contract import PromptLimits, contract_hash
-from consumer.extraction.prompts import with_markers
+from consumer.extraction.prompts import PromptLimits, contract_hash, with_markers
 from consumer.serving import descriptors
 from consumer.serving.tensors import write_content
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from consumer.cli import cli
-from consumer.cli.dependencies import DEAD_LETTER_RETENTION_MS, topic_setting_findings, transaction_findings
+from consumer.cli.kafka_findings import DEAD_LETTER_RETENTION_MS, topic_setting_findings, transaction_findings
 from consumer.config.tree import Config
 from consumer.local.broker import EmbeddedBroker
 from consumer.serving.descriptors import GET_MODEL_STATUS, ModelVersionStatus
@@ -198,7 +198,7 @@ def test_a_model_that_is_not_available_fails(broker: str, model_server: str, set
 
 
 def test_a_label_cannot_be_confirmed(model_server: str) -> None:
-    """A model server's status ignores labels, which is said rather than passed over."""
+    """A model server's status ignores labels, which is reported rather than passed over."""
     from consumer.cli.dependencies import model_findings
     from consumer.config.loading import load_config
 
@@ -223,7 +223,7 @@ def test_nothing_answers() -> None:
 
 
 class Admin:
-    """Tells topic settings as a cluster would; None for a topic that it keeps to itself."""
+    """Answers with topic settings as a cluster would; None for a topic whose settings this client may not read."""
 
     def __init__(self, **topics: dict[str, str] | None) -> None:
         self.topics = {name.replace("_", "."): settings for name, settings in topics.items()}
@@ -250,6 +250,11 @@ GOOD = {"retention.ms": str(DEAD_LETTER_RETENTION_MS), "cleanup.policy": "delete
         (GOOD, GOOD, []),
         ({**GOOD, "retention.ms": "-1"}, GOOD, []),
         ({**GOOD, "retention.ms": "604800000"}, GOOD, ["7.0 days"]),
+        (
+            {**GOOD, "retention.ms": "604800000"},
+            {**GOOD, "retention.ms": "604800000"},
+            ["7.0 days; set its retention.ms to 30 days"],
+        ),
         ({**GOOD, "cleanup.policy": "compact"}, GOOD, ["compacted"]),
         (GOOD, {**GOOD, "max.message.bytes": "2000000"}, ["2000000"]),
         (GOOD, None, []),

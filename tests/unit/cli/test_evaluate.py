@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 
-from consumer.cli.evaluate import METRICS, Score, command, reduced, report
-from consumer.cli.evaluate_data import DataError, LabelColumns, Named, read_examples
+from consumer.cli.evaluate import METRICS, DataError, LabelColumns, Named, Score, command, read_examples, reduced
 from consumer.config.task_files import load_tasks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from consumer.cli.evaluate import Metric
-    from consumer.cli.evaluate_data import Example, NamedPath
+    from consumer.cli.evaluate import Example, Metric, NamedPath
 
 pytestmark = pytest.mark.usefixtures("logging_as_before")
 
@@ -166,28 +164,30 @@ class TestScores:
 
     def test_precision_recall_and_f1_are_over_all_texts_together(self) -> None:
         """Micro: a text with many paths weighs more."""
-        score = Score()
+        score = Score("strict")
         x, y, z = (path((name, name, 0)) for name in "xyz")
-        score.add("strict", [x, y, z], [x])
-        score.add("strict", [x], [x, y])
-        score.add("strict", [], [z])
+        score.add([x, y, z], [x])
+        score.add([x], [x, y])
+        score.add([], [z])
         assert (score.predicted, score.gold, score.correct) == (4, 4, 2)
-        numbers = report("strict", score)
+        numbers = score.report()
         assert (numbers["precision"], numbers["recall"], numbers["f1"]) == (0.5, 0.5, 0.5)
 
     def test_accuracy_wants_exactly_the_classes_of_a_text(self) -> None:
         """Half right is wrong."""
-        score = Score()
+        score = Score("accuracy")
         x, y = path(("x", None, None)), path(("y", None, None))
-        score.add("accuracy", [x], [x])
-        score.add("accuracy", [x, y], [x])
-        score.add("accuracy", [], [x])
-        score.add("accuracy", [], [])
-        assert report("accuracy", score) == {"metric": "accuracy", "accuracy": 0.5, "correct": 2}
+        score.add([x], [x])
+        score.add([x, y], [x])
+        score.add([], [x])
+        score.add([], [])
+        assert score.report() == {"metric": "accuracy", "accuracy": 0.5, "correct": 2}
 
     def test_nothing_predicted_and_nothing_wanted_is_no_division_by_zero(self) -> None:
         """All zeros."""
-        assert (Score().precision, Score().recall, Score().f1) == (0.0, 0.0, 0.0)
+        numbers = Score("strict").report()
+        assert (numbers["precision"], numbers["recall"], numbers["f1"]) == (0.0, 0.0, 0.0)
+        assert Score("accuracy").report()["accuracy"] == 0.0
 
 
 class TestCommand:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 
-from consumer.cli.extract import command
-from consumer.cli.extract_lines import CHUNK_LINES, chunks
+from consumer.cli.extract import CHUNK_LINES, chunks, command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

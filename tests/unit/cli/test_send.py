@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
+from topic_audit import held_offsets
 
 from consumer.cli import cli
-from consumer.kafka.tools.reader import headers_of, held_offsets, read_to_end
+from consumer.kafka.tools.reader import headers_of, read_to_end
 from consumer.local.broker import EmbeddedBroker
 from consumer.local.partition_budget import PARTITION_BYTES, partition_of
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import fastavro
 import pytest
+from avro_frames import framed
 
-from consumer.codecs.avro_codec import ParsedSchema, decode_avro, decode_bare_avro, event_schema, parse_writer_schema
-from consumer.codecs.framing import framed, schema_id
+from consumer.codecs.avro_codec import ParsedSchema, event_schema, parse_writer_schema, schema_id
+from consumer.codecs.decoding import decode_value
 from consumer.events import BadInput, ReviewEvent
 
 REVIEW = "拉链顺滑，肩带有点短。"
@@ -28,7 +29,7 @@ def record_of(*fields: dict[str, Any]) -> dict[str, Any]:
 
 def decoded(schema: dict[str, Any], value: bytes) -> ReviewEvent:
     parsed = parse_writer_schema(json.dumps(schema))
-    return decode_avro(framed(value, 7), "t-0-1", {7: parsed}.__getitem__)
+    return decode_value(framed(value, 7), "avro", "t-0-1", {7: parsed}.__getitem__)
 
 
 def refused(schema: dict[str, Any], value: bytes) -> BadInput:
@@ -56,7 +57,7 @@ def test_a_bare_datum_of_the_shipped_schema() -> None:
         "attributes": {"a": "b"},
     }
     fastavro.schemaless_writer(out, event_schema(), fields)
-    assert decode_bare_avro(out.getvalue(), "t-0-1") == ReviewEvent(
+    assert decode_value(out.getvalue(), "avro", "t-0-1") == ReviewEvent(
         "e-1", REVIEW, ("ner",), {"品牌": None}, "extract", "p", "s", "zh", 1_690_000_000_123, {"a": "b"}
     )
 
@@ -121,7 +122,7 @@ def test_damaged_frames_are_refused(value: bytes, reason: str) -> None:
     """A bad frame, an unknown schema and a missing datum are told apart."""
     parsed = parse_writer_schema(json.dumps(record_of(TEXT)))
     with pytest.raises(BadInput) as caught:
-        decode_avro(value, "t-0-1", {7: parsed}.__getitem__)
+        decode_value(value, "avro", "t-0-1", {7: parsed}.__getitem__)
     assert (caught.value.stage, caught.value.reason) == ("decode", reason)
 
 
@@ -152,7 +153,7 @@ def test_a_schema_that_is_no_record_is_incompatible() -> None:
     out = io.BytesIO()
     fastavro.schemaless_writer(out, "string", REVIEW)
     with pytest.raises(BadInput) as caught:
-        decode_avro(framed(out.getvalue(), 7), "t-0-1", {7: parsed}.__getitem__)
+        decode_value(framed(out.getvalue(), 7), "avro", "t-0-1", {7: parsed}.__getitem__)
     assert caught.value.reason == "IncompatibleSchema"
 
 
@@ -163,7 +164,7 @@ def test_an_event_may_be_one_type_of_a_union() -> None:
     out = io.BytesIO()
     fastavro.schemaless_writer(out, fastavro.parse_schema(union), ("rexstream.ReviewEvent", {"text": REVIEW}))
     parsed = parse_writer_schema(json.dumps(union))
-    assert decode_avro(framed(out.getvalue(), 7), "t-0-1", {7: parsed}.__getitem__).text == REVIEW
+    assert decode_value(framed(out.getvalue(), 7), "avro", "t-0-1", {7: parsed}.__getitem__).text == REVIEW
 
 
 def test_a_null_text_is_refused() -> None:
@@ -180,7 +181,7 @@ def test_other_errors_of_the_resolver_pass() -> None:
         raise TimeoutError(f"schema {number}")
 
     with pytest.raises(TimeoutError):
-        decode_avro(framed(b"", 7), "t-0-1", unavailable)
+        decode_value(framed(b"", 7), "avro", "t-0-1", unavailable)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_a_default_keeps_its_keys() -> None:
     assert fields["m"]["default"] == {"logicalType": "kept"}
 
 
-def test_the_frame_is_confluents() -> None:
-    """A zero, then the id in four bytes, the highest first; ids use all 32 bits."""
-    assert framed(b"x", 258) == b"\x00\x00\x00\x01\x02x"
+def test_an_id_uses_all_32_bits() -> None:
+    """The highest byte first, after a zero."""
+    assert schema_id(b"\x00\x00\x00\x01\x02x") == 258
     assert schema_id(b"\x00\xff\xff\xff\xff") == 2**32 - 1

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import fastavro
 import pytest
+from avro_frames import framed
 from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.codecs import avro_shapes
-from consumer.codecs.avro_codec import ParsedSchema, decode_avro, parse_writer_schema
-from consumer.codecs.framing import framed
+from consumer.codecs.avro_codec import ParsedSchema, parse_writer_schema
+from consumer.codecs.decoding import decode_value
 from consumer.events import BadInput
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def event_with(kind: Any) -> str:
 
 
 def decode(schema: ParsedSchema, datum: bytes) -> ReviewEvent:
-    return decode_avro(framed(datum, 1), "t-0-1", {1: schema}.__getitem__)
+    return decode_value(framed(datum, 1), "avro", "t-0-1", {1: schema}.__getitem__)
 
 
 @pytest.mark.parametrize("wrap", [lambda text: text, lambda text: f'["null", {text}]'])
@@ -152,7 +153,7 @@ def test_a_definition_is_visited_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(avro_shapes, "_name_of", counted)
     parse_writer_schema(event_with(doubling(60, "int")))
     fields = 2 + 2 * 60 + 1
-    assert len(asked) == 2 * fields, "once for the sums, once for the verdict"
+    assert len(asked) == 2 * fields, "once for the sums, once for the decision"
 
 
 def test_a_record_may_hold_some_nothings() -> None:

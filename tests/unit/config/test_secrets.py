@@ -40,6 +40,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     # Nobody answers here, and how long that is waited for changes nothing.
     monkeypatch.setattr("consumer.cli.dependencies.ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("consumer.cli.kafka_findings.ANSWER_SECONDS", 0.2)
 
 
 def run(*arguments: str, **environ: str) -> str:

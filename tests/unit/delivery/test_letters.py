@@ -133,7 +133,7 @@ def test_the_sieve_lets_each_letter_through_once_and_counts_the_rest() -> None:
     ]
     taken = [found.id for record in records if (found := sieve.take(record)) is not None]
     assert taken == ["reviews.raw-2-1-sentiment", "reviews.raw-2-3-sentiment", "reviews.raw-2-1-ner"]
-    assert (sieve.copies, sieve.replayed, sieve.strangers) == (2, 1, 1)
+    assert (sieve.copies, sieve.replayed, sieve.other_records) == (2, 1, 1)
     assert sieve.younger == 0
     assert sieve.by_class == {("extract", "Poison"): 2, ("extract", "BatchFault"): 1}
 
@@ -153,7 +153,7 @@ def test_a_copy_with_its_value_is_worth_more_than_one_without() -> None:
     assert bare is not None
     sieve = LetterFilter(Selection(), {})
     taken = [sieve.take(stored(output)) for output in (bare, bare, full, full, bare)]
-    assert [None if each is None else each.value_omitted for each in taken] == [None, None, False, None, None]
+    assert [None if each is None else each.record.value is None for each in taken] == [None, None, False, None, None]
     assert list(sieve.rest()) == []
     assert (sieve.copies, sieve.by_class.total()) == (4, 1)
 

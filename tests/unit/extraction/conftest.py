@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from cells import cells_of
 
 from consumer.config.shipped import shipped
-from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
-from consumer.extraction.prompts import PromptTokenizer, with_markers
+from consumer.extraction.prompts import PromptLimits, PromptTokenizer, with_markers
 from consumer.extraction.task import ExtractionLimits
 from consumer.extraction.window import Cells, Window
 
@@ -52,6 +52,6 @@ def mark(tokenizer: PromptTokenizer) -> Mark:
         for first, last, kind in spans:
             start, end = window.text_start + first, window.text_start + last
             cells[start, end] = cells[start, types[kind]] = cells[types[kind], end] = 2.0
-        return Cells.of(cells)
+        return cells_of(cells)
 
     return make

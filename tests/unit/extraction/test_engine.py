@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from cells import cells_of
 
 from consumer.events import BadInput
-from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
+from consumer.extraction.prompts import PromptLimits
 from consumer.extraction.task import INLINE, ExtractionLimits, Fact, Task
 from consumer.extraction.window import Cells, Window
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 Mark = Callable[[Window, Sequence[tuple[int, int, int]]], Cells]
 
-NONE = Cells.of({})
+NONE = cells_of({})
 ASPECTS = Task("aspects", "extract", {"属性": {"优点": None, "缺点": None}}, implicit_aspect="#")
 FEELINGS = Task("feelings", "classify", {"喜欢": None, "讨厌": None})
 
@@ -276,7 +277,7 @@ def test_the_fallback_asks_nothing_twice(engine: Engine) -> None:
     assert extraction.result().paths == ((Fact("喜欢", None, None, None, 0.0474),),)
 
 
-def test_a_path_that_several_parents_elect_is_reported_once(engine: Engine) -> None:
+def test_a_path_that_several_parents_vote_for_is_reported_once(engine: Engine) -> None:
     """Each window's parent asks for itself, in a chunk of its own where they do not fit one; the first one counts."""
     children = [letter + "字" * 60 for letter in "甲乙丙"]
     extraction = engine.start("长" * 700, Task("t", "multi_classify", {"商品": dict.fromkeys(children)}))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from cells import cells_of
 
 from consumer.events import BadInput
 from consumer.extraction.reference import Quirks, start_reference
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 Mark = Callable[[Window, Sequence[tuple[int, int, int]]], Cells]
 
-NONE = Cells.of({})
+NONE = cells_of({})
 FEELINGS = {"喜欢": None, "讨厌": None}
 
 

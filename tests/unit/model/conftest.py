@@ -97,7 +97,7 @@ class Micro:
         marker: int | None = None,
         seed: int = 0,
     ) -> Window:
-        """A window laid out as the specification says (sections 4, 6 and 7), of random words.
+        """A window laid out as docs/extraction.md says (sections 4, 6 and 7), of random words.
 
         ``prefixes`` are (words of the prefix, words of each type); ``text`` counts the words of the text, in front of
         which ``marker`` may stand.

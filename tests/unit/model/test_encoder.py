@@ -123,7 +123,7 @@ def test_every_segment_boundary_matters(built: Any, micro: Any) -> None:
 
 
 def test_the_mask_of_the_specification(micro: Any) -> None:
-    """Different prefixes do not see each other, nor do the types of one prefix; all else sees all (section 7)."""
+    """Different prefixes do not see each other, nor do the types of one prefix; all else sees all."""
     from consumer.model.reference import visible
 
     window = micro.prompt([(1, (1, 1)), (1, (1,))], text=2)

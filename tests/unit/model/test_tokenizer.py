@@ -59,8 +59,7 @@ def test_the_flags_of_the_tokenizer_configuration_count(demo_model: Path, tmp_pa
 
 def test_the_contract_is_that_of_the_stored_file(demo_model: Path) -> None:
     """A folder's own tokenizer.json decides the contract, not how a release of transformers would write it."""
-    from consumer.extraction.contract import PromptLimits, contract_hash
-    from consumer.extraction.prompts import with_markers
+    from consumer.extraction.prompts import PromptLimits, contract_hash, with_markers
 
     stored = with_markers((demo_model / "tokenizer.json").read_bytes())
     bundle = read_bundle(demo_model, read_config(demo_model))

@@ -6,8 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
-from consumer.extraction.contract import PromptLimits, contract_hash
-from consumer.extraction.prompts import PromptTokenizer, with_markers
+from consumer.extraction.prompts import PromptLimits, PromptTokenizer, contract_hash, with_markers
 from consumer.serving.bundle import Bundle
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from consumer.extraction.contract import PromptLimits, contract_hash
+from consumer.extraction.prompts import PromptLimits, contract_hash
 from consumer.serving.bundle import load_bundle
 
 if TYPE_CHECKING:

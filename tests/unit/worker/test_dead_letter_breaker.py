@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer.config.tree import DeliveryConfig
-from consumer.delivery.flood import TRIAL_EVENTS
+from consumer.delivery.dead_letter_rate import TRIAL_EVENTS
 from consumer.delivery.ledger import Release
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.publish.producers import Oversize

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-from consumer.codecs.avro_codec import decode_result
-from consumer.codecs.framing import schema_id
-from consumer.codecs.results import ModelUsed
-from consumer.codecs.routing import Routes
+from avro_frames import decode_result
+
+from consumer.codecs.avro_codec import schema_id
+from consumer.codecs.outputs import ModelUsed, Routes
 from consumer.config.task_files import load_tasks
 from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import DeadLetters

@@ -7,12 +7,12 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from avro_frames import framed
 from stub_model import StubModel, engine
 
 from consumer.batching.policy import LengthCut
-from consumer.codecs.avro_codec import event_schema
-from consumer.codecs.framing import framed, schema_id
-from consumer.codecs.routing import Routes
+from consumer.codecs.avro_codec import event_schema, schema_id
+from consumer.codecs.outputs import Routes
 from consumer.config.task_files import load_tasks
 from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import DeadLetters

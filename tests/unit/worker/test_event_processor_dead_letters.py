@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from consumer.codecs.routing import Routes
+from consumer.codecs.outputs import Routes
 from consumer.config.task_files import load_tasks
 from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import DeadLetters

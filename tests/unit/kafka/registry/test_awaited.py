@@ -6,12 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from avro_frames import framed
 
-from consumer.codecs.framing import framed
 from consumer.config.tree import RegistryConfig
 from consumer.events import BadInput
 from consumer.kafka.registry.awaited import AwaitedSchemas
 from consumer.kafka.registry.resolver import SchemaResolver
+from consumer.resilience.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,10 +68,9 @@ def registry_error(http: int, code: int) -> Exception:
 
 
 def schemas(client: Client, states: list[str | None]) -> AwaitedSchemas:
-    resolver = SchemaResolver(RegistryConfig(url="http://registry.invalid"), SCHEMA, connect=lambda _: client)
-    waiting = AwaitedSchemas(resolver, states.append)
-    waiting.BACKOFF_FIRST = waiting.BACKOFF_LIMIT = 0.001
-    return waiting
+    double: Any = client
+    resolver = SchemaResolver(RegistryConfig(url="http://registry.invalid"), SCHEMA, connect=lambda _: double)
+    return AwaitedSchemas(resolver, states.append, Backoff(0.001, 0.001))
 
 
 def test_an_outage_of_the_registry_is_waited_out_and_said_once() -> None:

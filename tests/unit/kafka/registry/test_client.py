@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from consumer.kafka.registry.client import RegistryClient
+    from confluent_kafka.schema_registry import SchemaRegistryClient
 
 PASSWORD = "pa:ss wörd%40"
 
@@ -34,7 +34,7 @@ def connection(url: str, **settings: Any) -> RegistryConnection:
     return RegistryConnection(RegistryConfig(url=url, **settings), connect)
 
 
-def subjects(client: RegistryClient) -> list[str]:
+def subjects(client: SchemaRegistryClient) -> list[str]:
     return client.get_subjects()
 
 
@@ -64,7 +64,16 @@ def test_a_silent_registry_times_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(401, "password_file"), (403, "password_file"), (404, "url"), (410, "url"), (302, "url")]
+    ("status", "words"),
+    [
+        (401, "password_file"),
+        (403, "password_file"),
+        (404, "url"),
+        (410, "url"),
+        (302, "url"),
+        (409, "compatibility"),
+        (422, "mode"),
+    ],
 )
 def test_a_refusal_is_a_deployment_fault(registry: RegistryDouble, status: int, words: str) -> None:
     """Wrong credentials are for the operator, and so is any other web server."""

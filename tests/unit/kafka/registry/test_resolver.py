@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from registry_double import RegistryDouble
 
-from consumer.codecs.avro_codec import decode_avro
+from consumer.codecs.decoding import decode_value
 from consumer.config.tree import RegistryConfig
 from consumer.events import BadInput
 from consumer.kafka.registry.client import RegistryRefused, RegistryUnavailable
@@ -53,7 +53,7 @@ def test_a_schema_is_fetched_once(registry: RegistryDouble) -> None:
     schemas.fetch(7)
     assert schemas.is_cached(7)
     assert registry.requests == ["/schemas/ids/7"]
-    assert decode_avro(b"\x00\x00\x00\x00\x07\x08good", "t-0-1", schemas.schema_for).text == "good"
+    assert decode_value(b"\x00\x00\x00\x00\x07\x08good", "avro", "t-0-1", schemas.schema_for).text == "good"
 
 
 def test_an_unknown_id_is_bad_input_for_a_minute(registry: RegistryDouble) -> None:
@@ -107,7 +107,7 @@ def test_references_are_followed(registry: RegistryDouble) -> None:
     )
     schemas = resolver(registry)
     schemas.fetch(7)
-    assert decode_avro(b"\x00\x00\x00\x00\x07\x08good\x04", "t-0-1", schemas.schema_for).text == "good"
+    assert decode_value(b"\x00\x00\x00\x00\x07\x08good\x04", "avro", "t-0-1", schemas.schema_for).text == "good"
 
 
 def test_a_probe_counts_subjects(registry: RegistryDouble) -> None:

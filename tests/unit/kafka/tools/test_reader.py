@@ -76,7 +76,7 @@ class StubReader:
 
 
 def test_a_record_with_a_header_name_that_is_no_utf_8_has_no_headers() -> None:
-    """The client gives none of them; in a dead-letter topic it is a stranger, and is not replayed."""
+    """The client gives none of them; in a dead-letter topic it is no dead letter, and is not replayed."""
     message: Any = StubMessage()
     assert headers_of(message) == ()
     assert record_of(message).value == b"v"

@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from cells import cells_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.extraction.contract import PromptLimits
-from consumer.extraction.prompts import Hint, HintBuilder, Parent
+from consumer.extraction.prompts import Hint, HintBuilder, Parent, PromptLimits
 from consumer.extraction.spans import marker_hits, mean, sigmoid, span_hits
-from consumer.extraction.task import Branch, Notes
-from consumer.extraction.window import Cells, Window
-from consumer.extraction.windows import WindowWriter
+from consumer.extraction.task import Notes
+from consumer.extraction.window import Cells, Window, write_window
 
 if TYPE_CHECKING:
     from consumer.extraction.prompts import PromptTokenizer
@@ -26,13 +25,13 @@ TEXT = 6
 def hint(tokenizer: PromptTokenizer) -> Hint:
     """``[CLS] [PREFIX] [TYPE] 甲 [TYPE] 乙 [SEP]``: types at 2 and 4, H = 7."""
     builder = HintBuilder(tokenizer, PromptLimits())
-    packed = next(builder.pack([Parent((), (), Branch({"甲": None, "乙": None}))], Notes(), special=False))
+    packed = next(builder.pack([Parent((), (), {"甲": None, "乙": None})], Notes(), special=False))
     return builder.build(packed, special=False).hint
 
 
 @pytest.fixture(scope="module")
 def window(tokenizer: PromptTokenizer, hint: Hint) -> Window:
-    return WindowWriter(tokenizer).write(hint, np.full(TEXT, 700, dtype=np.int32))
+    return write_window(tokenizer, hint, np.full(TEXT, 700, dtype=np.int32))
 
 
 def logistic(logit: float) -> float:
@@ -64,7 +63,7 @@ def test_spans_are_those_of_an_exhaustive_search(
                 logits = [cells.get(cell, 0.0) for cell in ((first, last), (first, token), (token, last))]
                 if all(logit > 0 for logit in logits):
                     expected.append((first, last, slot, sum(map(logistic, logits)) / 3))
-    found = list(span_hits(hint, window, Cells.of(cells), final_sep=final_sep))
+    found = list(span_hits(hint, window, cells_of(cells), final_sep=final_sep))
     assert [hit[:3] for hit in found] == [one[:3] for one in expected]
     assert [hit.score for hit in found] == pytest.approx([one[3] for one in expected], abs=6e-5)
     assert all(hit.score == round(hit.score, 4) for hit in found)
@@ -74,21 +73,21 @@ def test_a_logit_of_zero_is_not_positive(hint: Hint, window: Window) -> None:
     """The threshold is strict, in each of the three cells."""
     for zero in ((8, 9), (8, 2), (2, 9)):
         cells = {(8, 9): 1.0, (8, 2): 1.0, (2, 9): 1.0}
-        assert len(list(span_hits(hint, window, Cells.of(cells)))) == 1
-        assert list(span_hits(hint, window, Cells.of(cells | {zero: 0.0}))) == []
+        assert len(list(span_hits(hint, window, cells_of(cells)))) == 1
+        assert list(span_hits(hint, window, cells_of(cells | {zero: 0.0}))) == []
 
 
 def test_a_repeated_cell_counts_once(hint: Hint, window: Window) -> None:
     """Classification cells may come a second time among the positive ones."""
-    once = Cells.of({(8, 9): 1.0, (8, 2): 1.0, (2, 9): 1.0})
+    once = cells_of({(8, 9): 1.0, (8, 2): 1.0, (2, 9): 1.0})
     twice = Cells(np.tile(once.rows, 2), np.tile(once.columns, 2), np.tile(once.logits, 2))
     assert list(span_hits(hint, window, twice)) == list(span_hits(hint, window, once))
 
 
 def test_no_cells_no_hits(hint: Hint, window: Window) -> None:
     """An empty answer is an answer."""
-    assert list(span_hits(hint, window, Cells.of({}))) == []
-    assert list(marker_hits(hint, window, Cells.of({}))) == []
+    assert list(span_hits(hint, window, cells_of({}))) == []
+    assert list(marker_hits(hint, window, cells_of({}))) == []
 
 
 @given(cells=CELLS)
@@ -96,7 +95,7 @@ def test_marker_hits_are_the_spans_of_the_marker(
     hint: Hint, window: Window, cells: dict[tuple[int, int], float]
 ) -> None:
     """Reading the 1 + 2T cells directly gives what the general search finds at the first text token."""
-    answer = Cells.of(cells)
+    answer = cells_of(cells)
     assert list(marker_hits(hint, window, answer)) == [
         hit for hit in span_hits(hint, window, answer) if hit.first == hit.last == 7
     ]
@@ -105,7 +104,7 @@ def test_marker_hits_are_the_spans_of_the_marker(
 @given(cells=CELLS)
 def test_the_blank_reading_takes_every_type(hint: Hint, window: Window, cells: dict[tuple[int, int], float]) -> None:
     """In hint order, with scores from the same cells; an absent cell counts as impossible."""
-    found = list(marker_hits(hint, window, Cells.of(cells), blank=True))
+    found = list(marker_hits(hint, window, cells_of(cells), blank=True))
     assert [hit[:3] for hit in found] == [(7, 7, 0), (7, 7, 1)]
     for hit, token in zip(found, (2, 4), strict=True):
         wanted = [cells.get(cell, -math.inf) for cell in ((7, 7), (7, token), (token, 7))]

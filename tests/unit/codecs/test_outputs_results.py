@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from avro_frames import decode_result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.codecs.avro_codec import decode_result, encode_avro
-from consumer.codecs.results import ModelUsed, Timing, Trace, encode_json, result_fields, result_headers, result_id
+from consumer.codecs.avro_codec import encode_avro
+from consumer.codecs.outputs import ModelUsed, Timing, Trace, encode_json, result_fields, result_headers, result_id
 from consumer.events import BadInput, ReviewEvent, SourceRecord
 from consumer.extraction.task import Extracted, Fact, Task
 
@@ -113,7 +114,7 @@ def test_headers_are_carried_over_in_order() -> None:
         ("traceparent", b"old"),
         ("tracestate", b"v=1"),
     )
-    trace = Trace("a" * 32, "b" * 16, "01", continued=True)
+    trace = Trace("a" * 32, f"00-{'a' * 32}-{'b' * 16}-01", continued=True)
     assert result_headers(carried, "ner", "id-1", trace) == (
         ("shop", b"1"),
         ("shop", None),
@@ -127,7 +128,7 @@ def test_headers_are_carried_over_in_order() -> None:
 
 def test_the_state_of_a_broken_trace_is_dropped() -> None:
     """tracestate belongs to its traceparent."""
-    trace = Trace("a" * 32, "b" * 16, "00", continued=False)
+    trace = Trace("a" * 32, f"00-{'a' * 32}-{'b' * 16}-00", continued=False)
     kept = result_headers((("tracestate", b"v=1"),), "ner", "id-1", trace)
     assert "tracestate" not in dict(kept)
 
@@ -203,10 +204,18 @@ def test_avro_round_trip(
     assert json.loads(encode_json(fields)) == fields
 
 
+def test_the_frame_is_confluents() -> None:
+    """A zero, then the id in four bytes, the highest first; ids use all 32 bits."""
+    fields = result_fields(EVENT, TASK, FOUND, MODEL, TIMING, 7, None)
+    datum = encode_avro(fields, None)
+    assert encode_avro(fields, 258) == b"\x00\x00\x00\x01\x02" + datum
+    assert encode_avro(fields, 2**32 - 1) == b"\x00\xff\xff\xff\xff" + datum
+
+
 def test_a_damaged_result_is_told() -> None:
     """A reader of results learns of damage as a worker does."""
     fields = result_fields(EVENT, TASK, FOUND, MODEL, TIMING, 7, None)
-    with pytest.raises(BadInput):
+    with pytest.raises(EOFError):
         decode_result(encode_avro(fields, None)[:-1], is_framed=False)
     with pytest.raises(BadInput):
         decode_result(b"\x01" + encode_avro(fields, 3)[1:], is_framed=True)

@@ -1,24 +1,22 @@
-"""Whether so many events end in dead letters that consumption must pause. Pure; the clock is injected.
+"""How many events end in dead letters, and whether consumption must pause for it. Pure; the clock is injected.
 
-What is counted are events, once each, when their outputs are durable. An event with any dead letter counts as dead: a
-task that fails on every event fills the dead-letter topic as fast as bad bytes do. Null values count as neither.
+The worker's dead-letter breaker owns it. What is counted are events, once each, when their outputs are durable. An
+event with any dead letter counts as dead: a task that fails on every event fills the dead-letter topic as fast as bad
+bytes do. Null values count as neither.
 
-A pause ends with a trial: a few events more, whose share of dead letters decides whether
-consumption goes on in full or pauses again, twice as long. Events that were fetched before the trial are not counted:
-they are what was in flight when the pause began, and no sample of what the topic holds now.
+A pause ends with a trial: a few events more, whose share of dead letters decides whether consumption goes on in full or
+pauses again, twice as long. Events that were fetched before the trial are not counted: they are what was in flight when
+the pause began, and no sample of what the topic holds now.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-FloodState = Literal["flowing", "paused", "trial"]
 
 WINDOW_EVENTS = 1000
 """Events over which the rate is taken."""
@@ -37,35 +35,31 @@ LONGEST_PAUSE = 16
 """The longest pause, in multiples of the configured one."""
 
 
-class Flood:
-    """The state of one worker's consumption. Not thread-safe: the breaker that holds it has the lock.
+class DeadLetterRate:
+    """The state of one worker's consumption. One thread's at a time; the breaker that holds it has the lock.
 
     A good event that was fetched at or after ``counts_from``, in state ``flowing`` and with none in ``dead``, changes
     nothing but ``counted``, which the breaker then raises itself.
     """
 
-    def __init__(
-        self, run: int | None, rate: float | None, pause_seconds: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, run: int | None, rate: float | None, pause_seconds: float, clock: Callable[[], float]) -> None:
         """More than ``run`` dead events in a row are a flood, and so is a share above ``rate``; None: never."""
         self._most = math.inf if run is None else run
-        self._rate = rate
+        self._rate = math.inf if rate is None else rate
         self._pause_seconds = pause_seconds
         self._clock = clock
         self._allowed = TRIAL_EVENTS // 2 if rate is None else max(TRIAL_DEAD, int(rate * TRIAL_EVENTS))
-        self._off = run is None and rate is None
         self._pauses = 0
-        self._pause_ended = -math.inf
         self._until = -math.inf
-        self.state: FloodState = "flowing"
+        self.counts_from = -math.inf
+        """When the last trial began: events that were fetched earlier, by the clock, do not count."""
+        self.state: Literal["flowing", "paused", "trial"] = "flowing"
         self.why = ""
         """What made the pause begin, in words; holds nothing of any event."""
-        self.counts_from = -math.inf
-        """Events that were fetched earlier, by the clock, do not count."""
         self.counted = 0
-        """Events since the start, or since a trial began or ended."""
+        """Events, good and dead, since the start, or since a trial began or ended."""
         self.dead: deque[int] = deque()
-        """Which of the last ``WINDOW_EVENTS`` ended in dead letters: what ``counted`` was with them."""
+        """Which of them, as numbers from 1, are dead and in the window; ``counted`` is the last event's number."""
         self._run = 0
 
     @property
@@ -75,17 +69,28 @@ class Flood:
 
     def count(self, fetched_at: float, *, dead: bool) -> bool:
         """Count an event, fetched at ``fetched_at`` (the same clock); whether the state changed."""
-        if self._off or self.state == "paused" or fetched_at < self.counts_from:
+        if self.state == "paused" or fetched_at < self.counts_from:
             return False
         self.counted += 1
-        if self.dead and self.dead[0] <= self.counted - WINDOW_EVENTS:
-            self.dead.popleft()
+        self._run = self._run + 1 if dead else 0
         if dead:
             self.dead.append(self.counted)
-        self._run = self._run + 1 if dead else 0
+        while self.dead and self.dead[0] <= self.counted - WINDOW_EVENTS:
+            self.dead.popleft()
+        failed, counted = len(self.dead), min(self.counted, WINDOW_EVENTS)
         if self._run > self._most:
             return self._pause(f"{self._run} events in a row ended in dead letters")
-        return self._judge_trial() if self.state == "trial" else self._judge_rate()
+        if self.state == "flowing":
+            if counted < MIN_EVENTS or failed <= self._rate * counted:
+                return False
+            return self._pause(f"{failed} of the last {counted} events ended in dead letters")
+        if failed > self._allowed:
+            return self._pause(f"{failed} of {counted} events of the trial ended in dead letters")
+        if counted - failed < TRIAL_EVENTS - self._allowed:
+            return False
+        self.state = "flowing"
+        self._count_anew()
+        return True
 
     def wake(self) -> bool:
         """Begin the trial when the pause is over; whether the state changed."""
@@ -96,30 +101,14 @@ class Flood:
         if self.state != "paused":
             return False
         self.state = "trial"
-        self.counts_from = self._pause_ended = self._clock()
+        self.counts_from = self._clock()
         self._count_anew()
         return True
-
-    def _judge_trial(self) -> bool:
-        dead = len(self.dead)
-        if dead > self._allowed:
-            return self._pause(f"{dead} of {self.counted} events of the trial ended in dead letters")
-        if self.counted - dead < TRIAL_EVENTS - self._allowed:
-            return False
-        self.state = "flowing"
-        self._count_anew()
-        return True
-
-    def _judge_rate(self) -> bool:
-        counted, dead = min(self.counted, WINDOW_EVENTS), len(self.dead)
-        if self._rate is None or counted < MIN_EVENTS or dead <= self._rate * counted:
-            return False
-        return self._pause(f"{dead} of the last {counted} events ended in dead letters")
 
     def _pause(self, why: str) -> bool:
         now = self._clock()
         # A flood that a trial does not show, as one of 30 %, comes back soon after; its pauses must grow as well.
-        again = self.state == "trial" or now - self._pause_ended < LONGEST_PAUSE * self._pause_seconds
+        again = self.state == "trial" or now - self.counts_from < LONGEST_PAUSE * self._pause_seconds
         self._pauses = self._pauses + 1 if again else 1
         self._until = now + self._pause_seconds * min(2.0 ** min(self._pauses - 1, 30), LONGEST_PAUSE)
         self.state, self.why = "paused", why

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from registry_double import RegistryDouble
 
-from consumer.cli.check import registry_findings
+from consumer.cli.dependencies import registry_findings
 from consumer.config.loading import load_config
 from consumer.config.shipped import shipped
 from consumer.kafka.registry.resolver import RESULT_SCHEMA

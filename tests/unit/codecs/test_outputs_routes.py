@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from consumer.codecs.routing import Chosen, Routes
-from consumer.config.topics import output_topic, plain_topic
+from consumer.codecs.outputs import Chosen, Routes
 from consumer.config.tree import RouteConfig
 from consumer.events import BadInput, ReviewEvent
 from consumer.extraction.task import Task
@@ -115,27 +114,10 @@ def test_a_replay_that_leaves_nothing_is_bad_input(routes: Routes, make_record: 
 def test_routes_tell_their_inputs_formats_and_topics(routes: Routes) -> None:
     """The worker asks the routes for all that depends on the topic."""
     assert routes.inputs == ("reviews.raw", "free")
-    assert routes.value_format("free") == "avro"
+    assert routes.route("free").format == "avro"
     assert routes.route("free").output_format == "json"
     assert routes.output_topic("reviews.raw", "ner") == "out.ner"
     assert routes.output_topic("reviews.raw", "inline") == "out"
     assert routes.output_topic("free", "ner") == "all"
     with pytest.raises(KeyError):
         routes.route("elsewhere")
-
-
-@pytest.mark.parametrize(
-    ("template", "named", "plain"),
-    [
-        ("reviews.extracted", "reviews.extracted", "reviews.extracted"),
-        ("reviews.extracted.{task}", "reviews.extracted.ner", "reviews.extracted"),
-        ("reviews-{task}", "reviews-ner", "reviews"),
-        ("reviews.{task}.out", "reviews.ner.out", "reviews.out"),
-        ("{task}.reviews", "ner.reviews", "reviews"),
-        ("{task}", "ner", ""),
-    ],
-)
-def test_topic_templates(template: str, named: str, plain: str) -> None:
-    """The plain topic is the template without the placeholder and its separator."""
-    assert output_topic(template, "ner") == named
-    assert plain_topic(template) == output_topic(template, "inline") == plain

@@ -8,11 +8,12 @@ from typing import Any
 
 import fastavro
 import pytest
+from avro_frames import framed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.codecs.avro_codec import decode_avro, encode_avro, event_schema, parse_writer_schema, result_schema
-from consumer.codecs.framing import framed
+from consumer.codecs.avro_codec import encode_avro, event_schema, parse_writer_schema, result_schema
+from consumer.codecs.decoding import decode_value
 from consumer.events import BadInput, ReviewEvent
 
 REVIEW = "表带扣得紧，走时也准。"
@@ -55,7 +56,7 @@ def read(written_with: dict[str, Any], /, **fields: object) -> ReviewEvent:
     parsed = parse_writer_schema(json.dumps(written_with))
     out = io.BytesIO()
     fastavro.schemaless_writer(out, parsed, fields)
-    return decode_avro(framed(out.getvalue(), 7), "t-0-1", {7: parsed}.__getitem__)
+    return decode_value(framed(out.getvalue(), 7), "avro", "t-0-1", {7: parsed}.__getitem__)
 
 
 @given(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from consumer.codecs.results import continue_trace
+from consumer.codecs.outputs import continue_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from cells import cells_of
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from consumer.events import BadInput
-from consumer.extraction.contract import PromptLimits
 from consumer.extraction.engine import Engine
-from consumer.extraction.prompts import MARKERS, PromptTokenizer
+from consumer.extraction.prompts import MARKERS, PromptLimits, PromptTokenizer
 from consumer.extraction.reference import Quirks, start_reference
 from consumer.extraction.task import ExtractionLimits, ReferenceCrash, Task, encodable, legal_leaves
 from consumer.extraction.window import Cells, Window
@@ -254,7 +254,7 @@ def one_span(window: Window, seed: int, kind: TaskKind) -> Cells:
         cells[start, start] = float(random.normal())
         for token in types.tolist():
             cells[start, token], cells[token, start] = random.normal(size=2).tolist()
-    return Cells.of(cells)
+    return cells_of(cells)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)

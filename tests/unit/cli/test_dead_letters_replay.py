@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from consumer.cli import cli
-from consumer.cli.dead_letter_source import Source
+from consumer.cli.dead_letter_topic import DeadLetterTopic
 from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.events import SourceRecord
 from consumer.kafka.clients import cluster
@@ -87,8 +87,8 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(cluster, "require_topic", lambda *_, **__: it.log.append("there"))
     monkeypatch.setattr(replay_targets, "open_targets", targets)
     monkeypatch.setattr(replaying, "open_replayer", lambda *_, **__: it)
-    monkeypatch.setattr(Source, "letters", lambda _, sieve: it.read(sieve))
-    monkeypatch.setattr(Source, "replayed_ids", lambda _: it.replayed_ids())
+    monkeypatch.setattr(DeadLetterTopic, "letters", lambda _, sieve: it.read(sieve))
+    monkeypatch.setattr(DeadLetterTopic, "replayed_ids", lambda _: it.replayed_ids())
     return it
 
 
@@ -121,7 +121,7 @@ def test_a_topic_that_cannot_be_used_holds_up_no_other(
 ) -> None:
     """Its letters are refused, each with the reason; those of a topic that is gone are left out. A dry run says the
     same, whether or not the letters are counted first."""
-    monkeypatch.setattr("consumer.cli.dead_letter_replay._watched", lambda: watched)
+    monkeypatch.setattr("consumer.cli.dead_letters._watched", lambda: watched)
     there.letters, there.topics = 6, ("in", "gone", "secret")
     found = replay(*arguments)
     assert found.exit_code == 1
@@ -150,8 +150,8 @@ def test_a_name_without_a_topic_is_bad_usage_before_anything_is_made(
 def test_the_rate_lies_between_transactions(there: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each holds a second's worth at most; an open one that waits would hold up readers."""
     pauses: list[float] = []
-    monkeypatch.setattr("consumer.cli.dead_letter_replay.time.sleep", pauses.append)
-    monkeypatch.setattr("consumer.cli.dead_letter_replay.time.monotonic", lambda: 100.0)
+    monkeypatch.setattr("consumer.cli.dead_letter_topic.time.sleep", pauses.append)
+    monkeypatch.setattr("consumer.cli.dead_letter_topic.time.monotonic", lambda: 100.0)
     assert replay("--rate", "2").exit_code == 0
     assert [len(chunk) for chunk in there.written] == [2, 2, 1]
     assert pauses == [1.0, 2.0]
@@ -212,8 +212,8 @@ def test_on_a_terminal_it_asks_first(there: Cluster, monkeypatch: pytest.MonkeyP
 
     with monkeypatch.context() as patch:
         patch.setattr("click.confirm", confirm)
-        patch.setattr("consumer.cli.dead_letter_replay._watched", lambda: True)
-        patch.setattr("consumer.cli.dead_letter_replay._asked", lambda: True)
+        patch.setattr("consumer.cli.dead_letters._watched", lambda: True)
+        patch.setattr("consumer.cli.dead_letters._asked", lambda: True)
         assert replay().exit_code == 0
         assert replay("--yes").exit_code == 0
     assert questions == ["Replay 5 dead letters of reviews.dead at 127.0.0.1:9092?"]

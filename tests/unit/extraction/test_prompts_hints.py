@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.extraction.contract import PromptLimits
-from consumer.extraction.prompts import MAX_PROMPT_CHARS, Found, HintBuilder, Parent
-from consumer.extraction.task import Branch, Notes
+from consumer.extraction.prompts import MAX_PROMPT_CHARS, Found, HintBuilder, Parent, PromptLimits
+from consumer.extraction.task import Notes
 
 if TYPE_CHECKING:
     from consumer.extraction.prompts import Packed, PromptTokenizer
@@ -20,17 +19,11 @@ def builder(tokenizer: PromptTokenizer) -> HintBuilder:
 
 
 def parent(prompt: str, *names: str) -> Parent:
-    return Parent((Found("t", "s", 0, 1, 0.5),), (prompt,) if prompt else (), Branch(dict.fromkeys(names)))
+    return Parent((Found("t", "s", 0, 1, 0.5),), (prompt,) if prompt else (), dict.fromkeys(names))
 
 
 def content(packed: list[Packed]) -> list[list[tuple[str, list[str]]]]:
-    return [
-        [
-            (str(parent.prompt[0]) if parent.prompt else "", [parent.branch.names[index] for index in indexes])
-            for parent, indexes in one.groups
-        ]
-        for one in packed
-    ]
+    return [[(str(parent.prompt[0]) if parent.prompt else "", names) for parent, names in one.groups] for one in packed]
 
 
 def test_a_hint_is_filled_to_its_last_token(builder: HintBuilder) -> None:
@@ -84,6 +77,15 @@ def test_limits_of_names_and_prompts(builder: HintBuilder) -> None:
     assert notes.skipped_parents == 2
 
 
+def test_types_are_packed_in_code_point_order(builder: HintBuilder) -> None:
+    """Prompt order does not depend on how the schema was written; each type brings its children along."""
+    tree = {"b": {"d": None}, "B": None, "啊": {}, "a": None}
+    (chunk,) = builder.chunks([Parent((), (), tree)], Notes(), special=False)
+    assert [owner.name for owner in chunk.owners] == ["B", "a", "b", "啊"]
+    assert [bool(owner.children) for owner in chunk.owners] == [False, False, True, False]
+    assert chunk.owners[2].children == {"d": None}
+
+
 def test_equal_hints_are_built_once(builder: HintBuilder) -> None:
     """What every event of a task asks is made only once, whoever the parents are."""
     one, other = (
@@ -100,10 +102,10 @@ def test_markers_in_names_are_tokens_in_compatibility_mode_only(
     """The same name makes two different hints, also when both are cached."""
     packed = next(builder.pack([parent("", "新[TYPE]款")], Notes(), special=True))
     special, literal = (builder.build(packed, special=flag).hint for flag in (True, False))
-    assert special.odd
+    assert special.has_markers
     assert special.ids.tolist().count(tokenizer.type) == 2
     assert special.types == 1
-    assert not literal.odd
+    assert not literal.has_markers
     assert literal.ids.tolist().count(tokenizer.type) == 1
 
 
@@ -125,8 +127,8 @@ def test_packing_loses_nothing_and_never_overfills(
     packed = list(builder.pack([parent(prompt, *names) for prompt, names in parents], notes, special=False))
     for one in packed:
         hint = builder.build(one, special=False).hint
-        assert len(hint) == one.length <= 256
-        assert hint.ids.tolist().count(tokenizer.type) == hint.types == sum(len(indexes) for _, indexes in one.groups)
+        assert len(hint.ids) == one.length <= 256
+        assert hint.ids.tolist().count(tokenizer.type) == hint.types == sum(len(names) for _, names in one.groups)
         assert hint.ids.tolist().count(tokenizer.prefix) == len(one.groups)
     assert notes.skipped_parents == 0
     kept = [(prompt, name) for prompt, names in parents for name in sorted(names) if name not in notes.skipped_types]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from consumer.codecs.fields import decode_json
+from consumer.codecs.decoding import decode_value
 from consumer.events import BadInput, ReviewEvent
 
 REVIEW = "壶嘴设计得好，倒水不洒。"
@@ -18,13 +18,13 @@ def encoded(**fields: object) -> bytes:
 
 def refused(value: bytes) -> BadInput:
     with pytest.raises(BadInput) as caught:
-        decode_json(value, "t-0-1")
+        decode_value(value, "json", "t-0-1")
     return caught.value
 
 
 def test_every_field_arrives() -> None:
     """An event with all fields keeps all of them."""
-    event = decode_json(
+    event = decode_value(
         encoded(
             event_id="e-7",
             tasks=["sentiment", "ner"],
@@ -36,6 +36,7 @@ def test_every_field_arrives() -> None:
             created_at=1_690_000_000_123,
             attributes={"store": "north"},
         ),
+        "json",
         "t-0-1",
     )
     assert event == ReviewEvent(
@@ -65,30 +66,30 @@ def test_every_field_arrives() -> None:
 )
 def test_optional_fields_default(value: bytes) -> None:
     """Missing, null and empty optional fields take their defaults, and unknown fields are ignored."""
-    assert decode_json(value, "t-0-1") == ReviewEvent(event_id="t-0-1", text=REVIEW)
+    assert decode_value(value, "json", "t-0-1") == ReviewEvent(event_id="t-0-1", text=REVIEW)
 
 
 def test_of_a_key_given_twice_the_last_wins() -> None:
     """A duplicate key is not bad input: its last value counts."""
-    event = decode_json(b'{"text": "first", "text": "second"}', "t-0-1")
+    event = decode_value(b'{"text": "first", "text": "second"}', "json", "t-0-1")
     assert event.text == "second"
 
 
 def test_a_task_named_twice_runs_once() -> None:
     """Repeated task names collapse, in the order of their first mention."""
-    event = decode_json(encoded(tasks=["ner", "sentiment", "ner"]), "t-0-1")
+    event = decode_value(encoded(tasks=["ner", "sentiment", "ner"]), "json", "t-0-1")
     assert event.tasks == ("ner", "sentiment")
 
 
 def test_a_schema_may_come_as_json_text() -> None:
     """The reference's clients send the schema as text within the JSON."""
-    assert decode_json(encoded(schema='{"品牌": null}'), "t-0-1").schema == {"品牌": None}
+    assert decode_value(encoded(schema='{"品牌": null}'), "json", "t-0-1").schema == {"品牌": None}
 
 
 def test_half_of_a_surrogate_pair_is_replaced_without_moving_offsets() -> None:
     """Text cut inside an emoji stays usable, writable as UTF-8, and as long as it was."""
     value = b'{"text": "ok \\ud83d yes", "attributes": {"a\\udc00": "\\ud800"}, "schema": {"t\\ud83d": {"u": null}}}'
-    event = decode_json(value, "t-0-1")
+    event = decode_value(value, "json", "t-0-1")
     assert event.text == "ok \ufffd yes"
     assert event.attributes == {"a\ufffd": "\ufffd"}
     assert event.schema == {"t\ufffd": {"u": None}}
@@ -96,7 +97,7 @@ def test_half_of_a_surrogate_pair_is_replaced_without_moving_offsets() -> None:
 
 def test_a_whole_surrogate_pair_is_one_character() -> None:
     """Escaped emoji decode to themselves."""
-    assert decode_json(b'{"text": "\\ud83d\\ude00"}', "t-0-1").text == "\N{GRINNING FACE}"
+    assert decode_value(b'{"text": "\\ud83d\\ude00"}', "json", "t-0-1").text == "\N{GRINNING FACE}"
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]
 
-from consumer.cli.dependencies import topic_findings
-from consumer.cli.rights import group_findings, topic_rights
+from consumer.cli.kafka_findings import group_finding, topic_findings, topic_rights
 from consumer.config.loading import load_config
 
 if TYPE_CHECKING:
@@ -50,13 +49,13 @@ class Admin:
 def of_topics(told: dict[str, Told], *settings: str) -> dict[str, Finding]:
     admin: Any = Admin(told)
     there: Any = {topic: SimpleNamespace(error=None, partitions={0: None, 1: None}) for topic in told}
-    rights = topic_rights(admin, list(told), 5.0)
+    rights = topic_rights(admin, list(told))
     return {f.subject: f for f in topic_findings(load_config(None, {}, settings), there, rights)}
 
 
 def of_group(told: Told, *settings: str) -> Finding:
     admin: Any = Admin({"rexstream": told})
-    (finding,) = group_findings(load_config(None, {}, settings), admin, 5.0)
+    finding = group_finding(load_config(None, {}, settings), admin)
     assert finding.subject == "group rexstream"
     return finding
 
@@ -102,7 +101,7 @@ def test_brokers_that_tell_no_rights_fail_nothing(told: Told) -> None:
 def test_without_topics_nothing_is_asked() -> None:
     """The client takes no empty list."""
     admin: Any = Admin({})
-    assert topic_rights(admin, [], 5.0) == {}
+    assert topic_rights(admin, []) == {}
 
 
 @pytest.mark.parametrize(
@@ -111,8 +110,8 @@ def test_without_topics_nothing_is_asked() -> None:
         ([READ, DESCRIBE], "ok", "may READ"),
         ([DESCRIBE], "fail", "grant this client READ on the group"),
         (KafkaError.GROUP_AUTHORIZATION_FAILED, "fail", "grant this client READ on the group"),
-        (None, "ok", "tells no rights"),
-        ([], "ok", "tells no rights"),
+        (None, "ok", "reports no rights"),
+        ([], "ok", "reports no rights"),
         (KafkaError.COORDINATOR_NOT_AVAILABLE, "warn", "COORDINATOR_NOT_AVAILABLE"),
         (KafkaError._TIMED_OUT, "warn", "rights unknown"),
     ],

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.extraction.windows import pieces, window_count
+from consumer.extraction.window import pieces, window_count
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.codecs.decoding import decode
-from consumer.codecs.results import result_id
-from consumer.codecs.routing import event_id_of, only_tasks_of
+from consumer.codecs.decoding import EVENT_ID, control_text, decode, only_tasks_of
+from consumer.codecs.outputs import result_id
 from consumer.delivery.dead_letters import DeadLetters, Failure, replay_count, without_value
 from consumer.delivery.letters import Letter, read_letter, replayed, why_not
 from consumer.events import Header, Output, SourceRecord
@@ -93,7 +92,7 @@ def test_a_replay_that_fails_is_a_new_letter() -> None:
     assert (again.id, again.replay_count, again.offset) == ("reviews.raw-2-99-sentiment", 1, 99)
     output = replayed(again)
     assert replay_count(output.headers) == 2
-    assert event_id_of(output.headers) == "reviews.raw-2-41"
+    assert control_text(output.headers, EVENT_ID) == "reviews.raw-2-41"
     assert len(output.headers) == 3
 
 
@@ -101,7 +100,7 @@ def test_a_replay_that_fails_is_a_new_letter() -> None:
 def test_a_control_header_that_a_source_would_refuse_is_left_out(name: str) -> None:
     """Or the record would fail again for it."""
     output = replayed(dead(source((name, b"\xff")), task=None))
-    assert event_id_of(output.headers) == "reviews.raw-2-41"
+    assert control_text(output.headers, EVENT_ID) == "reviews.raw-2-41"
     assert only_tasks_of(output.headers) is None
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.events import BadInput
-from consumer.extraction.task import Branch, ExtractionLimits, legal_leaves, parse_schema, shown
+from consumer.extraction.task import ExtractionLimits, legal_leaves, parse_schema, shown
 
 LIMITS = ExtractionLimits(types_per_level=3, schema_depth=2)
 
@@ -63,16 +63,6 @@ def test_messages_show_the_beginning_of_a_name_only() -> None:
     assert "秘" * 40 not in caught.value.message
     assert shown("x" * 41) == "x" * 39 + "…"
     assert shown("x" * 40) == "x" * 40
-
-
-def test_a_branch_walks_in_code_point_order() -> None:
-    """Prompt order does not depend on how the schema was written."""
-    branch = Branch({"b": {"d": None}, "B": None, "啊": {}, "a": None})
-    assert branch.names == ("B", "a", "b", "啊")
-    assert [branch.child(index) is None for index in range(4)] == [True, True, False, True]
-    below = branch.child(2)
-    assert below is not None
-    assert below.names == ("d",)
 
 
 def test_legal_leaves_of_a_very_deep_tree() -> None:

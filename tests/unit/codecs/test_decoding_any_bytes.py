@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import fastavro
 import pytest
+from avro_frames import framed
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from consumer.codecs.avro_codec import decode_avro, decode_bare_avro, event_schema, parse_writer_schema
-from consumer.codecs.fields import decode_json, decode_text
-from consumer.codecs.framing import framed
+from consumer.codecs.avro_codec import event_schema, parse_writer_schema
+from consumer.codecs.decoding import decode_value
 from consumer.events import BadInput, ReviewEvent
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ RICH = parse_writer_schema(
     )
 )
 DECODERS: dict[str, Callable[[bytes, str], ReviewEvent]] = {
-    "json": decode_json,
-    "text": decode_text,
-    "bare avro": decode_bare_avro,
-    "framed avro": lambda value, name: decode_avro(value, name, {1: event_schema()}.__getitem__),
-    "another schema": lambda value, name: decode_avro(framed(value, 1), name, {1: RICH}.__getitem__),
+    "json": lambda value, name: decode_value(value, "json", name),
+    "text": lambda value, name: decode_value(value, "text", name),
+    "bare avro": lambda value, name: decode_value(value, "avro", name),
+    "framed avro": lambda value, name: decode_value(value, "avro", name, {1: event_schema()}.__getitem__),
+    "another schema": lambda value, name: decode_value(framed(value, 1), "avro", name, {1: RICH}.__getitem__),
 }
 
 json_values = st.recursive(

@@ -4,26 +4,26 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from consumer.delivery.flood import LONGEST_PAUSE, MIN_EVENTS, TRIAL_EVENTS, WINDOW_EVENTS, Flood
+from consumer.delivery.dead_letter_rate import LONGEST_PAUSE, MIN_EVENTS, TRIAL_EVENTS, WINDOW_EVENTS, DeadLetterRate
 
 PAUSE = 60.0
 
 
 class World:
-    """A flood with its clock. Events are fetched when they end, unless a test says otherwise."""
+    """A rate with its clock. Events are fetched when they end, unless a test says otherwise."""
 
     def __init__(self, run: int | None = 5, rate: float | None = 0.2) -> None:
         self.now = 1000.0
-        self.flood = Flood(run, rate, PAUSE, lambda: self.now)
+        self.rate = DeadLetterRate(run, rate, PAUSE, lambda: self.now)
 
     def state(self) -> str:
         """A call: the type checker takes an attribute for unchanged."""
-        return self.flood.state
+        return self.rate.state
 
     def end(self, dead: str) -> None:
         """One event for each letter: ``x`` dead, ``.`` good."""
         for letter in dead:
-            self.flood.count(self.now, dead=letter == "x")
+            self.rate.count(self.now, dead=letter == "x")
 
     def paused(self) -> World:
         """By a run."""
@@ -34,8 +34,8 @@ class World:
     def in_trial(self) -> World:
         """At the end of a pause."""
         self.paused()
-        self.now += self.flood.seconds_left
-        assert self.flood.wake()
+        self.now += self.rate.seconds_left
+        assert self.rate.wake()
         return self
 
 
@@ -44,14 +44,14 @@ def test_more_dead_events_in_a_row_than_the_run_pause() -> None:
     world = World()
     world.end("xxxxx")
     assert world.state() == "flowing"
-    assert world.flood.count(world.now, dead=True)
+    assert world.rate.count(world.now, dead=True)
     assert world.state() == "paused"
-    assert world.flood.why == "6 events in a row ended in dead letters"
-    assert world.flood.seconds_left == PAUSE
+    assert world.rate.why == "6 events in a row ended in dead letters"
+    assert world.rate.seconds_left == PAUSE
 
 
 def test_a_good_event_ends_a_run() -> None:
-    """What is not in a row is for the rate to judge."""
+    """What is not in a row is for the rate."""
     world = World(rate=None)
     world.end("xxxxx." * 100)
     assert world.state() == "flowing"
@@ -64,7 +64,7 @@ def test_a_larger_share_than_the_rate_pauses() -> None:
     assert world.state() == "flowing"
     world.end("x")
     assert world.state() == "paused"
-    assert world.flood.why == "21 of the last 101 events ended in dead letters"
+    assert world.rate.why == "21 of the last 101 events ended in dead letters"
 
 
 def test_a_quiet_topic_is_not_paused_by_one_bad_record() -> None:
@@ -102,41 +102,41 @@ def test_what_was_in_flight_neither_extends_a_pause_nor_decides_the_trial() -> N
     fetched = world.now
     world.now += 10
     for _ in range(2000):
-        assert not world.flood.count(fetched, dead=True)
-    assert world.flood.seconds_left == PAUSE - 10
+        assert not world.rate.count(fetched, dead=True)
+    assert world.rate.seconds_left == PAUSE - 10
     world.now += PAUSE - 10
-    assert world.flood.wake()
+    assert world.rate.wake()
     for dead in (True, False) * 500:
-        assert not world.flood.count(fetched, dead=dead)
+        assert not world.rate.count(fetched, dead=dead)
     assert world.state() == "trial"
     world.end("." * TRIAL_EVENTS)
     assert world.state() == "flowing"
     for _ in range(100):
-        assert not world.flood.count(fetched, dead=True)
+        assert not world.rate.count(fetched, dead=True)
 
 
 def test_a_pause_lasts_its_time() -> None:
     """Waking before is without effect, and so is waking when there is no pause."""
     world = World()
-    assert not world.flood.wake()
+    assert not world.rate.wake()
     world.paused()
     world.now += PAUSE - 0.001
-    assert not world.flood.wake()
+    assert not world.rate.wake()
     assert world.state() == "paused"
     world.now += 0.001
-    assert world.flood.wake()
+    assert world.rate.wake()
     assert world.state() == "trial"
-    assert not world.flood.wake()
+    assert not world.rate.wake()
 
 
 def test_an_operator_ends_a_pause_and_nothing_else() -> None:
     """The trial comes first then too."""
     world = World()
-    assert not world.flood.resume()
+    assert not world.rate.resume()
     world.paused()
-    assert world.flood.resume()
+    assert world.rate.resume()
     assert world.state() == "trial"
-    assert not world.flood.resume()
+    assert not world.rate.resume()
 
 
 @pytest.mark.parametrize(
@@ -174,9 +174,9 @@ def test_pauses_double_while_trials_fail_up_to_a_bound() -> None:
     lengths = []
     for _ in range(50):
         world.end("xxxxxx")
-        lengths.append(world.flood.seconds_left / PAUSE)
-        world.now += world.flood.seconds_left
-        assert world.flood.wake()
+        lengths.append(world.rate.seconds_left / PAUSE)
+        world.now += world.rate.seconds_left
+        assert world.rate.wake()
     assert lengths[:5] == [2, 4, 8, 16, 16]
     assert set(lengths[5:]) == {LONGEST_PAUSE}
 
@@ -186,7 +186,7 @@ def test_a_trial_that_fails_doubles_the_pause_however_long_it_took() -> None:
     world = World().in_trial()
     world.now += 10 * LONGEST_PAUSE * PAUSE
     world.end("xxxxxx")
-    assert world.flood.seconds_left == 2 * PAUSE
+    assert world.rate.seconds_left == 2 * PAUSE
 
 
 def test_a_flood_that_passes_trials_and_comes_back_grows_its_pauses_too() -> None:
@@ -195,16 +195,17 @@ def test_a_flood_that_passes_trials_and_comes_back_grows_its_pauses_too() -> Non
     world.end("." * TRIAL_EVENTS)
     world.now += PAUSE * LONGEST_PAUSE - 1
     world.end("xxxxxx")
-    assert world.flood.seconds_left == 2 * PAUSE
-    assert world.flood.resume()
+    assert world.rate.seconds_left == 2 * PAUSE
+    assert world.rate.resume()
     world.end("." * TRIAL_EVENTS)
     world.now += PAUSE * LONGEST_PAUSE
     world.end("xxxxxx")
-    assert world.flood.seconds_left == PAUSE
+    assert world.rate.seconds_left == PAUSE
 
 
 @given(st.lists(st.booleans(), max_size=1200), st.integers(1, 30), st.sampled_from((None, 0.01, 0.2, 0.5)))
 @example([True] * 30 + [False] * 1100, 30, 0.01)
+@example([number % 100 == 0 for number in range(1, 1101)], 30, 0.01)
 def test_it_pauses_at_the_first_event_that_exceeds_run_or_rate_and_not_before(
     events: list[bool], run: int, rate: float | None
 ) -> None:
@@ -215,7 +216,7 @@ def test_it_pauses_at_the_first_event_that_exceeds_run_or_rate_and_not_before(
         row = next((back for back, each in enumerate(reversed(seen)) if not each), number)
         window = seen[-WINDOW_EVENTS:]
         too_many = rate is not None and len(window) >= MIN_EVENTS and sum(window) > rate * len(window)
-        changed = world.flood.count(world.now, dead=dead)
+        changed = world.rate.count(world.now, dead=dead)
         assert changed == (row > run or too_many)
         if changed:
             return
@@ -228,37 +229,19 @@ STEPS = st.sampled_from(("good", "dead", "late", "wake", "resume"))
 def test_whatever_happens_every_pause_ends_and_leads_into_a_trial(steps: list[tuple[str, float]]) -> None:
     """No event shortens or lengthens a pause; only its time or an operator ends it; flow comes by a trial alone."""
     world = World(run=2)
-    flood = world.flood
+    rate = world.rate
     for step, seconds in steps:
-        before, left = flood.state, flood.seconds_left
+        before, left = rate.state, rate.seconds_left
         world.now += seconds
         if step == "wake":
-            assert flood.wake() == (before == "paused" and left <= seconds)
+            assert rate.wake() == (before == "paused" and left <= seconds)
         elif step == "resume":
-            assert flood.resume() == (before == "paused")
+            assert rate.resume() == (before == "paused")
         else:
-            changed = flood.count(world.now - (5000 if step == "late" else 0), dead=step != "good")
-            assert changed == (flood.state != before)
-        assert (before, flood.state) not in {("paused", "flowing"), ("flowing", "trial")}
-        if before == flood.state == "paused":
-            assert flood.seconds_left == pytest.approx(max(0.0, left - seconds), abs=1e-6)
-        assert flood.seconds_left <= LONGEST_PAUSE * PAUSE
-        assert bool(flood.seconds_left) <= (flood.state == "paused")
-
-
-@given(st.lists(st.tuples(st.sampled_from(".x"), st.integers(1, 7), st.sampled_from([1, 150])), max_size=12))
-def test_good_events_that_the_breaker_counts_itself_change_no_decision(blocks: list[tuple[str, int, int]]) -> None:
-    """While no dead letter is in the window, raising the count is all that counting a good event does."""
-    one, other = World(), World()
-    for letter, times, good in blocks:
-        for _ in range(times * (good if letter == "." else 1)):
-            one.end(letter)
-            if letter == "." and not other.flood.dead and other.state() == "flowing":
-                other.flood.counted += 1
-            else:
-                other.end(letter)
-            assert (one.state(), one.flood.why) == (other.state(), other.flood.why)
-            assert (one.flood.counted, one.flood.dead) == (other.flood.counted, other.flood.dead)
-        if one.state() == "paused":
-            one.now, other.now = one.now + PAUSE, other.now + PAUSE
-            assert one.flood.wake() == other.flood.wake()
+            changed = rate.count(world.now - (5000 if step == "late" else 0), dead=step != "good")
+            assert changed == (rate.state != before)
+        assert (before, rate.state) not in {("paused", "flowing"), ("flowing", "trial")}
+        if before == rate.state == "paused":
+            assert rate.seconds_left == pytest.approx(max(0.0, left - seconds), abs=1e-6)
+        assert rate.seconds_left <= LONGEST_PAUSE * PAUSE
+        assert bool(rate.seconds_left) <= (rate.state == "paused")

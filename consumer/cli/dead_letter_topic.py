@@ -1,0 +1,183 @@
+"""The dead-letter topic that ``dead-letters`` works on: its letters one by one, and replaying them.
+
+``DeadLetterTopic`` reads the letters and the markers of what was replayed; ``Replaying`` chooses the letters that can
+be sent again, counts the others, sends at the pace that was asked for and prints the summary.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import click
+
+from consumer.cli.record_lines import printable
+from consumer.delivery.letters import WHY_SKIPPED, LetterFilter, replayed, why_not
+from consumer.exit_codes import EXIT_FENCED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from consumer.cli.options import KafkaAccess
+    from consumer.delivery.letters import Letter
+    from consumer.kafka.tools.replayer import Replay, ReplayTargets
+
+_REPORTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterTopic:
+    """A dead-letter topic, and how to reach it."""
+
+    kafka: KafkaAccess
+    topic: str
+
+    def letters(self, letter_filter: LetterFilter) -> Iterator[Letter]:
+        """The letters there are now, one by one, as far as ``letter_filter`` lets them through."""
+        from consumer.kafka.tools.reader import read_to_end, record_of
+
+        kafka = self.kafka
+        for message in read_to_end(kafka.servers, self.topic, client=kafka.client, timeout=kafka.timeout):
+            if (letter := letter_filter.take(record_of(message))) is not None:
+                yield letter
+        yield from letter_filter.rest()
+
+    def replayed_ids(self) -> dict[str, int]:
+        """Ids of the letters that were replayed, and when (milliseconds since 1970)."""
+        from consumer.kafka.tools.replay_markers import replayed_ids
+
+        return replayed_ids(self.kafka.servers, self.topic, client=self.kafka.client, timeout=self.kafka.timeout)
+
+
+@dataclass(slots=True)
+class Replaying:
+    """The letters to send again, and how many of those that were meant cannot be."""
+
+    source: DeadLetterTopic
+    targets: ReplayTargets
+    letter_filter: LetterFilter
+    """Of the last time that the topic was read."""
+    max_replays: int
+    limit: int | None
+    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(name of the reason in the summary, reason in words) -> letters."""
+    refused: int = 0
+    """Letters that their topic does not take."""
+    refusals: list[str] = field(default_factory=list)
+    """The first of them, with the reason."""
+
+    def letters(self, replayed_ids: Mapping[str, int]) -> Iterator[Letter]:
+        """Read the dead-letter topic and count anew."""
+        from consumer.kafka.clients.cluster import TopicUnusable
+
+        self.letter_filter = LetterFilter(self.letter_filter.selection, replayed_ids)
+        self.left_out.clear()
+        self.refused = 0
+        self.refusals.clear()
+        count = 0
+        for letter in self.source.letters(self.letter_filter):
+            if (why := why_not(letter, self.max_replays)) is not None:
+                self.left_out[why, WHY_SKIPPED[why]] += 1
+                continue
+            try:
+                exists = self.targets.exists(letter.topic)
+            except TopicUnusable as error:
+                self._refuse(letter.id, str(error))
+                continue
+            if not exists:
+                self.left_out["topic_missing", f"their topic {letter.topic} does not exist any more"] += 1
+                continue
+            # Only now, so that what is left out behind the last letter is counted too.
+            if count == self.limit:
+                return
+            count += 1
+            yield letter
+
+    def run(self, rate: float | None, as_json: bool) -> None:
+        """Replay at ``rate`` letters a second, or as fast as Kafka takes them; whatever ends it, print the summary.
+
+        Ends the process with exit code 4 when another replay of the topic took over.
+        """
+        from consumer.cli.progress import counter
+        from consumer.kafka.clients.settings import transaction_settings
+        from consumer.kafka.tools.replay_markers import ensure_marker_topic
+        from consumer.kafka.tools.replayer import ReplayFenced, open_replayer
+
+        kafka, topic = self.source.kafka, self.source.topic
+        ensure_marker_topic(kafka.servers, topic, client=kafka.client, timeout=kafka.timeout)
+        producer = transaction_settings(kafka.config, f"rexstream-replay-{topic}")
+        done = 0
+        try:
+            replayer = open_replayer(kafka.servers, topic, self.targets, producer=producer, timeout=kafka.timeout)
+            with counter("dead letters replayed", self.limit) as progress:
+                replayer.begin()
+                # Only now: see consumer.kafka.tools.replayer.
+                for chunk in _paced(self.letters(self.source.replayed_ids()), rate):
+                    refused = replayer.write(chunk)
+                    for one, reason in refused:
+                        self._refuse(one.id, f"topic {one.output.topic} refuses it: {reason}")
+                    done += len(chunk) - len(refused)
+                    progress(done)
+        except ReplayFenced as fenced:
+            click.echo(f"Error: {fenced}", err=True)
+            sys.exit(EXIT_FENCED)
+        finally:
+            self.print_summary(done, as_json)
+
+    def _refuse(self, letter_id: str, reason: str) -> None:
+        self.refused += 1
+        if self.refused <= _REPORTED:
+            self.refusals.append(f"{letter_id} not replayed: {reason}")
+
+    def print_summary(self, count: int, as_json: bool, *, dry_run: bool = False) -> None:
+        """``count`` letters were replayed, or would be: on standard output that; on standard error what was not."""
+        topic, before = self.source.topic, self.letter_filter.replayed
+        if as_json:
+            skipped = Counter[str]()
+            for (why, _), number in self.left_out.items():
+                skipped[why] += number
+            content = {
+                "topic": topic,
+                "dry_run": dry_run,
+                "replayed": 0 if dry_run else count,
+                "replayable": count if dry_run else None,
+                "replayed_before": before,
+                "skipped": skipped,
+                "refused": self.refused,
+            }
+            click.echo(json.dumps(content))
+        else:
+            done = "would be replayed" if dry_run else "replayed"
+            click.echo(f"{topic}: {count} dead letters {done}{f', {before} had been before' if before else ''}")
+        for (_, words), number in self.left_out.items():
+            click.echo(f"{number} left out: {words}", err=True)
+        for refusal in self.refusals:
+            click.echo(printable(refusal), err=True)
+        if self.refused > len(self.refusals):
+            click.echo(f"... and {self.refused - len(self.refusals)} more", err=True)
+
+
+def _paced(letters: Iterator[Letter], rate: float | None) -> Iterator[list[Replay]]:
+    """What goes into one transaction each: at most a second's worth. The waits lie between transactions."""
+    from consumer.kafka.tools.replayer import CHUNK_BYTES, CHUNK_RECORDS, Replay
+
+    most = CHUNK_RECORDS if rate is None else min(CHUNK_RECORDS, max(1, int(rate)))
+    started, sent = time.monotonic(), 0
+    chunk: list[Replay] = []
+    size = 0
+    for letter in letters:
+        one = Replay(letter.id, replayed(letter))
+        if chunk and (len(chunk) >= most or size + one.size > CHUNK_BYTES):
+            yield chunk
+            sent += len(chunk)
+            if rate is not None:
+                time.sleep(max(0.0, started + sent / rate - time.monotonic()))
+            chunk, size = [], 0
+        chunk.append(one)
+        size += one.size
+    if chunk:
+        yield chunk

@@ -1,0 +1,239 @@
+"""What ``rexstream check --connect`` finds out about Kafka: brokers, topics, their settings, and this client's rights.
+
+Joins no group and creates no topic; rights are asked for, never tried out.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
+
+from consumer.cli.dependencies import ANSWER_SECONDS, Finding
+from consumer.config.topics import PLACEHOLDER, output_topic, plain_topic
+from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID, ClientErrors
+from consumer.kafka.clients.settings import metadata_settings
+from consumer.kafka.tools.replay_markers import marker_topic, marker_topic_fault
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+    from concurrent.futures import Future
+
+    from confluent_kafka.admin._metadata import TopicMetadata
+
+    from consumer.config.tree import Config
+
+_Key = TypeVar("_Key")
+
+_DAY_MS = 24 * 3600 * 1000
+DEAD_LETTER_RETENTION_MS = 30 * _DAY_MS
+"""How long dead letters should stay, so that a cause can be found and mended before they are replayed."""
+
+
+def kafka_findings(config: Config) -> Iterator[Finding]:
+    """Whether the brokers answer and the topics are as they should be. Joins no group, creates no topic."""
+    servers = config.kafka.bootstrap_servers
+    errors = ClientErrors(servers)
+    admin = AdminClient(errors.settings(metadata_settings(config)))
+    try:
+        metadata = admin.list_topics(timeout=ANSWER_SECONDS)
+    except KafkaException:
+        admin.poll(0)  # the reasons come by a callback
+        yield Finding("kafka", "fail", str(errors.unreachable(ANSWER_SECONDS)))
+        return
+    yield Finding("kafka", "ok", f"{servers}: {len(metadata.brokers)} broker(s), cluster {metadata.cluster_id}")
+    embedded = (metadata.cluster_id or "").startswith(EMBEDDED_CLUSTER_ID)
+    existing = [topic for topic in _wanted_topics(config) if topic in metadata.topics]
+    # The embedded broker does not refuse such questions, it never answers.
+    rights = {} if embedded else topic_rights(admin, existing)
+    yield from topic_findings(config, metadata.topics, rights)
+    yield from transaction_findings(config, len(metadata.brokers), embedded=embedded)
+    if embedded:
+        yield Finding(
+            f"topic {config.delivery.dead_letter_topic}",
+            "warn",
+            "unknown retention: the embedded broker is in memory and keeps about 4 MB a partition",
+        )
+    else:
+        yield from topic_setting_findings(config, admin, set(metadata.topics))
+        yield group_finding(config, admin)
+
+
+def transaction_findings(config: Config, brokers: int, *, embedded: bool) -> Iterator[Finding]:
+    """Whether a cluster of so many ``brokers`` keeps what exactly_once promises."""
+    if config.delivery.mode != "exactly_once":
+        return
+    if embedded:
+        yield Finding(
+            "delivery.mode",
+            "fail",
+            "exactly_once, and the embedded broker's transactions are not real; use Apache Kafka or at_least_once",
+        )
+    elif brokers == 1:
+        yield Finding(
+            "delivery.mode",
+            "warn",
+            "exactly_once on one broker: killed within a commit, it may come back without that commit's markers, and "
+            "readers wait there; use three brokers",
+        )
+
+
+def _wanted_topics(config: Config) -> dict[str, str | None]:
+    """Every topic of a worker -> the input beside whose records its own are placed; None for an input."""
+    inputs = [route.input for route in config.routes]
+    wanted: dict[str, str | None] = dict.fromkeys(inputs)
+    for route in config.routes:
+        named = {output_topic(route.output, task) for task in route.tasks} | {plain_topic(route.output)}
+        wanted.update(dict.fromkeys(sorted(named), route.input))
+    return {**wanted, config.delivery.dead_letter_topic: inputs[0]}
+
+
+def topic_findings(
+    config: Config, topics: Mapping[str, TopicMetadata], rights: Mapping[str, frozenset[str]]
+) -> Iterator[Finding]:
+    """Whether the topics are there and may be used. ``rights`` are operations by topic, where they are known."""
+    of_tasks = {output_topic(route.output, task) for route in config.routes for task in route.tasks}
+    of_templates = {plain_topic(route.output) for route in config.routes if PLACEHOLDER in route.output}
+    for topic, input_topic in _wanted_topics(config).items():
+        found, source = topics.get(topic), topics.get(input_topic or topic)
+        subject = f"topic {topic}"
+        needed = "READ" if input_topic is None else "WRITE"
+        only_inline = topic in of_templates - of_tasks  # results go there only for events that bring a schema
+        bad: Literal["warn", "fail"] = "warn" if only_inline else "fail"
+        if found is None:
+            hint = " (the topic of inline schemas)" if only_inline else ""
+            yield Finding(subject, bad, f"does not exist{hint}; create it, or grant this client DESCRIBE on it")
+        elif found.error is not None:
+            yield Finding(subject, "fail", f"{found.error.str()}; grant this client DESCRIBE on it")
+        elif needed not in rights.get(topic, {needed}):
+            yield Finding(
+                subject,
+                bad,
+                f"{len(found.partitions)} partition(s), but no right to {needed}; grant this client {needed} on it",
+            )
+        elif source is not None and source.error is None and len(source.partitions) != len(found.partitions):
+            yield Finding(
+                subject,
+                "warn",
+                f"{len(found.partitions)} partitions, but {input_topic} has {len(source.partitions)}; records are "
+                "placed by their key, not beside their input",
+            )
+        else:
+            may = f", may {needed}" if topic in rights else ""
+            yield Finding(subject, "ok", f"{len(found.partitions)} partition(s){may}")
+
+
+def topic_setting_findings(config: Config, admin: AdminClient, existing: set[str]) -> Iterator[Finding]:
+    """Whether dead letters stay long enough and fit, and their markers stay. ``existing`` are the topics there are."""
+    letters = config.delivery.dead_letter_topic
+    if letters not in existing:
+        return
+    markers = marker_topic(letters)
+    inputs = [route.input for route in config.routes]
+    settings = _topic_settings(admin, [topic for topic in (letters, markers, *inputs) if topic in existing])
+    subject = f"topic {letters}"
+    of_letters = settings.get(letters)
+    if of_letters is None:
+        yield Finding(subject, "warn", "unknown retention: the cluster does not tell topic settings to this client")
+        return
+    if "compact" in of_letters.get("cleanup.policy", ""):
+        yield Finding(subject, "warn", "is compacted, so of dead letters with one key only the last stays; use delete")
+    of_inputs = {topic: settings[topic] for topic in inputs if topic in settings}
+    yield from _retention_findings(subject, of_letters, of_inputs)
+    if markers in settings and (fault := marker_topic_fault(settings[markers])) is not None:
+        yield Finding(f"topic {markers}", "warn", fault)
+    for topic, of_input in of_inputs.items():
+        largest, limit = (int(of.get("max.message.bytes", 0)) for of in (of_input, of_letters))
+        if largest > limit:
+            yield Finding(
+                subject,
+                "warn",
+                f"takes {limit} bytes a record, but {topic} takes {largest}; such dead letters lose their value; raise "
+                "its max.message.bytes",
+            )
+
+
+def _retention_findings(
+    subject: str, of_letters: Mapping[str, str], of_inputs: Mapping[str, Mapping[str, str]]
+) -> Iterator[Finding]:
+    """Whether dead letters stay for a month, and for as long as the records that they are about.
+
+    A letter keeps its record's timestamp, and from that its retention counts: with less than the input's, the letter of
+    a record that waited long is gone as soon as it is written.
+    """
+    kept = _retention_ms(of_letters)
+    longest = max(of_inputs, key=lambda topic: _retention_ms(of_inputs[topic]), default="")
+    needed = _retention_ms(of_inputs[longest]) if longest else 0.0
+    if kept >= max(needed, DEAD_LETTER_RETENTION_MS):
+        return
+    detail = f"keeps dead letters for {kept / _DAY_MS:.1f} days"
+    if kept < needed:
+        days = "for ever" if needed == inf else f"for {needed / _DAY_MS:.1f} days"
+        detail += f", less than {longest} its records ({days}), so letters go while their records can still be read"
+    value = "-1" if needed == inf else f"{max(needed, DEAD_LETTER_RETENTION_MS) / _DAY_MS:g} days or more"
+    yield Finding(subject, "warn", f"{detail}; set its retention.ms to {value}")
+
+
+def _retention_ms(settings: Mapping[str, str]) -> float:
+    """How long a topic keeps records; infinite where none goes by its age."""
+    retention = int(settings.get("retention.ms", -1))
+    return inf if retention < 0 or "delete" not in settings.get("cleanup.policy", "delete") else retention
+
+
+def _topic_settings(admin: AdminClient, topics: list[str]) -> dict[str, dict[str, str]]:
+    """Settings by topic, of those topics whose settings this client may read."""
+    resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in dict.fromkeys(topics)]
+    return {
+        resource.name: {name: entry.value for name, entry in entries.items() if entry.value is not None}
+        for resource, entries in _answers(admin.describe_configs(resources, request_timeout=ANSWER_SECONDS))
+    }
+
+
+def topic_rights(admin: AdminClient, topics: Collection[str]) -> dict[str, frozenset[str]]:
+    """Authorized operations, such as ``READ``, by topic, of those topics for which the cluster answers.
+
+    Without an authorizer it answers with all operations there are; brokers older than 2.3 answer with none.
+    """
+    if not topics:
+        return {}
+    asked = admin.describe_topics(
+        TopicCollection(list(topics)), include_authorized_operations=True, request_timeout=ANSWER_SECONDS
+    )
+    return {
+        topic: frozenset(operation.name for operation in described.authorized_operations)
+        for topic, described in _answers(asked)
+        if described.authorized_operations
+    }
+
+
+def _answers(asked: Mapping[_Key, Future[Any]]) -> Iterator[tuple[_Key, Any]]:
+    """Those of the answers that are not an error: refused, or too late."""
+    for key, future in asked.items():
+        if not isinstance(future.exception(), KafkaException):
+            yield key, future.result()
+
+
+def group_finding(config: Config, admin: AdminClient) -> Finding:
+    """Whether this client may be a member of the consumer group and commit. Joins nothing."""
+    group = config.kafka.group_id
+    subject = f"group {group}"
+    (asked,) = admin.describe_consumer_groups(
+        [group], include_authorized_operations=True, request_timeout=ANSWER_SECONDS
+    ).values()
+    try:
+        operations = asked.result().authorized_operations
+        refused = bool(operations) and "READ" not in {operation.name for operation in operations}
+    except KafkaException as error:
+        refused = error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED
+        if not refused:
+            # Also where no group has been yet and its coordinator is still to be chosen.
+            return Finding(subject, "warn", f"rights unknown: {error.args[0].name()}; check again in a while")
+    if refused:
+        return Finding(subject, "fail", "no right to READ; grant this client READ on the group")
+    detail = "may READ" if operations else "the cluster reports no rights"
+    if config.delivery.mode == "exactly_once":
+        # A worker's ids are its own, and a question by one would open a transaction's producer.
+        detail += f"; WRITE on the transactional ids {group}-* is not checked: only using one would show"
+    return Finding(subject, "ok", detail)

@@ -1,0 +1,223 @@
+"""What an event asks for and what it gets: the tasks that it runs, and the results that are published for them.
+
+The event processor asks ``Routes`` for an event's tasks and for each result's topic, and makes the result here: its
+fields, its JSON (Avro: ``avro_codec``) and its headers, which continue the trace that the record brought.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from consumer.codecs.decoding import only_tasks_of
+from consumer.config.topics import output_topic
+from consumer.events import BadInput
+from consumer.extraction.task import INLINE, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from consumer.config.tree import RouteConfig
+    from consumer.events import Header, ReviewEvent, SourceRecord
+    from consumer.extraction.task import Extracted
+
+TASK = "rexstream-task"
+RESULT_ID = "rexstream-result-id"
+TRACEPARENT = "traceparent"
+TRACESTATE = "tracestate"
+
+_NOT_CARRIED = frozenset(
+    {
+        TASK,
+        RESULT_ID,
+        TRACEPARENT,
+        "content-type",
+        "contenttype",
+        "content_type",
+        "ce_datacontenttype",  # CloudEvents
+        "__typeid__",  # Spring
+        "__value_schema_id",  # Confluent
+    }
+)
+"""Headers of a review, in lower case, that its results do not carry on: those that results have themselves, and those
+that tell how the value of the review is written, and would be wrong about the result's."""
+
+_TRACEPARENT_VALUE = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+
+
+class Chosen(NamedTuple):
+    """What to do with an event: tasks to run, and tasks that cannot be run, each of which is a dead letter."""
+
+    tasks: tuple[Task, ...]
+    refused: tuple[tuple[str, BadInput], ...]
+    """``(task name as the event wrote it, why)``. Nobody configured that name: no metric label, no topic."""
+
+
+class Routes:
+    """The routes by input topic, with the tasks they may use. ``inputs`` are the topics to subscribe to."""
+
+    def __init__(self, routes: Iterable[RouteConfig], tasks: Mapping[str, Task]) -> None:
+        self._routes = {route.input: route for route in routes}
+        self._tasks = dict(tasks)
+        self.inputs = tuple(self._routes)
+        # Once, so that no event pays for its topic's name.
+        self._output_topics = {
+            (route.input, task): output_topic(route.output, task)
+            for route in self._routes.values()
+            for task in (*self._tasks, INLINE)
+        }
+
+    def route(self, topic: str) -> RouteConfig:
+        """The route of an input topic. Raises KeyError for a topic that is none."""
+        return self._routes[topic]
+
+    def output_topic(self, input_topic: str, task: str) -> str:
+        """The topic for results of ``task``, a configured name or ``inline``, on events of ``input_topic``."""
+        return self._output_topics[input_topic, task]
+
+    def choose(self, record: SourceRecord, event: ReviewEvent) -> Chosen:
+        """The tasks that an event runs.
+
+        An event's own choice, its ``tasks`` and its ``schema``, takes the place of the route's tasks; the schema
+        becomes a task named ``inline``. A replay's header then narrows the choice. Raises BadInput NoTasks (stage
+        ``validate``) when nothing is left, InvalidHeader for a header that cannot be read.
+        """
+        names = event.tasks or (self._routes[record.topic].tasks if event.schema is None else ())
+        only = only_tasks_of(record.headers)
+        if only is not None:
+            names = tuple(name for name in names if name in only)
+        tasks = [self._tasks[name] for name in names if name in self._tasks]
+        refused = tuple((name, self._unknown(name)) for name in names if name not in self._tasks)
+        if event.schema is not None and (only is None or INLINE in only):
+            tasks.append(Task(name=INLINE, kind=event.kind, schema=event.schema))
+        if not tasks and not refused:
+            what = f"topic {record.topic} has no tasks for this event and it brings none"
+            if only is not None:
+                what = "its header rexstream-only-tasks names none of the tasks that this event would run"
+            raise BadInput("validate", "NoTasks", f"{what}; add tasks to the route, or send tasks or a schema")
+        return Chosen(tuple(tasks), refused)
+
+    def _unknown(self, name: str) -> BadInput:
+        known = ", ".join(sorted(self._tasks))
+        # Its length, not the name: what an event says may be review text.
+        what = f"the event asks for an unknown task (a name of {len(name)} characters); known are {known}"
+        return BadInput("validate", "UnknownTask", what)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUsed:
+    """The model that answered every window of a result."""
+
+    name: str
+    version: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds. ``queued_ms`` is the time before the first model call, None where there is no queue."""
+
+    queued_ms: float | None
+    model_ms: float
+    total_ms: float
+    model_calls: int
+
+
+def result_id(event_id: str, task: Task) -> str:
+    """64 hex digits, equal for the same event, task name and schema: what consumers can deduplicate by."""
+    canonical = json.dumps([event_id, task.name, task.fingerprint])
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def result_fields(
+    event: ReviewEvent,
+    task: Task,
+    extracted: Extracted,
+    model: ModelUsed,
+    timing: Timing,
+    processed_at_ms: int,
+    record: SourceRecord | None,
+) -> dict[str, Any]:
+    """The fields of an ``ExtractionResult``, made of JSON types; ``processed_at_ms`` counts from 1970.
+
+    Without a record, outside Kafka, there is no ``record``; without a queue there is no ``queued_ms``.
+    """
+    place = (
+        None
+        if record is None
+        else {
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "timestamp": record.timestamp_ms,
+        }
+    )
+    return {
+        "result_id": result_id(event.event_id, task),
+        "event_id": event.event_id,
+        "task": task.name,
+        "extractions": [[asdict(fact) for fact in path] for path in extracted.paths],
+        "model": asdict(model),
+        **({} if place is None else {"record": place}),
+        "product_id": event.product_id,
+        "source": event.source,
+        "language": event.language,
+        "created_at": event.created_at,
+        "attributes": dict(event.attributes),
+        "timing": {key: value for key, value in asdict(timing).items() if key != "queued_ms" or value is not None},
+        "warnings": list(extracted.warnings),
+        "processed_at": processed_at_ms,
+    }
+
+
+def encode_json(fields: dict[str, Any]) -> bytes:
+    """One line of UTF-8 JSON. Raises ValueError for a number that JSON cannot hold."""
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+class Trace(NamedTuple):
+    """A place in a W3C trace, which leads from the producer of a review to the reader of its results."""
+
+    trace_id: str
+    """32 hex digits."""
+    traceparent: str
+    """Header value, version 00: the trace id, this worker's span id and the flags."""
+    continued: bool
+    """Whether the record brought the trace, or it starts here."""
+
+
+def continue_trace(headers: Sequence[Header], random_bytes: Callable[[int], bytes]) -> Trace:
+    """The trace of a record, with a new span id; a new trace when it brings none or one that breaks the standard.
+
+    ``random_bytes`` gives that many. Source of the rules: W3C Trace Context, section 3.2. Two different ``traceparent``
+    headers count as none.
+    """
+    found = {value for key, value in headers if key.lower() == TRACEPARENT and value is not None}
+    match = _TRACEPARENT_VALUE.fullmatch(found.pop()) if len(found) == 1 else None
+    span_id = random_bytes(8).hex()
+    if match is not None:
+        version, trace_id, parent, flags, rest = match.groups()
+        if version != b"ff" and trace_id.strip(b"0") and parent.strip(b"0") and (rest is None or version != b"00"):
+            # Of a later version only the flag that version 00 knows may be passed on.
+            kept = flags.decode() if version == b"00" else f"{int(flags, 16) & 1:02x}"
+            return Trace(trace_id.decode(), f"00-{trace_id.decode()}-{span_id}-{kept}", continued=True)
+    started = random_bytes(16).hex()
+    return Trace(started, f"00-{started}-{span_id}-00", continued=False)
+
+
+def result_headers(carried: Sequence[Header], task: str, identifier: str, trace: Trace) -> tuple[Header, ...]:
+    """Headers of a result: the record's own, in order, then task, result id and traceparent.
+
+    Not carried over are those that are set here, those that describe the value's format, and the tracestate of a trace
+    that could not be continued (W3C Trace Context, section 3.3).
+    """
+    replaced = _NOT_CARRIED if trace.continued else _NOT_CARRIED | {TRACESTATE}
+    return (
+        *(header for header in carried if header[0].lower() not in replaced),
+        (TASK, task.encode()),
+        (RESULT_ID, identifier.encode()),
+        (TRACEPARENT, trace.traceparent.encode()),
+    )
