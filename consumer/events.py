@@ -1,4 +1,7 @@
-"""What travels through a worker: the Kafka record, the review event in it, and the ways in which input can be bad."""
+"""The values that travel through a worker: the Kafka record, the review event in it, and the outcome of both.
+
+Plain values, which every other package may import: poll thread, event loop and release thread hand them on.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,21 @@ class SourceRecord:
         return len(self.key or b"") + len(self.value or b"") + sum(len(v or b"") for _, v in self.headers)
 
 
+class Partition(NamedTuple):
+    """One partition of one topic, as the ledger and the Kafka runtime name it."""
+
+    topic: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.number}"
+
+    @classmethod
+    def of(cls, record: SourceRecord) -> Partition:
+        """The partition that ``record`` was read from."""
+        return cls(record.topic, record.partition)
+
+
 @dataclass(frozen=True, slots=True)
 class ReviewEvent:
     """A decoded review. ``schema`` is an inline schema (still unchecked), ``tasks`` the event's own choice."""
@@ -71,9 +89,6 @@ class BadInput(Exception):  # noqa: N818 - named for what it is; it is not a fau
         self.message = message
         self.model_version: str | None = None
         """The model version that had answered so far, where the text met a limit on the way."""
-
-
-# What one source record turned into.
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +124,3 @@ class Outcome:
                 f"An outcome {self.kind!r} with {len(self.outputs)} outputs: a done record publishes at least one "
                 "result or dead letter, a dropped one publishes nothing."
             )
-
-
-# Names of partitions, as the ledger and the Kafka runtime speak of them.
-
-
-class Partition(NamedTuple):
-    """One partition of one topic."""
-
-    topic: str
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.topic}-{self.number}"
-
-    @classmethod
-    def of(cls, record: SourceRecord) -> Partition:
-        """The partition that ``record`` was read from."""
-        return cls(record.topic, record.partition)

@@ -1,12 +1,12 @@
-"""Logs: one JSON object a line, whoever speaks, on stderr.
+"""Logs: one JSON object a line on stderr, from every logger of the process.
 
 structlog and the standard library's loggers (librdkafka's, grpc's, third parties') end in the same chain, and so do
 warnings and exceptions that nobody caught, in the main thread, in others and in destructors. First come the fields
 ``timestamp, level, event, logger, worker``, then what was bound: ``topic, partition, offset, event_id, task``...
 Lines are ASCII (other characters as JSON escapes), so no terminal's encoding and no U+2028 can break them.
 
-gRPC's C core writes to file descriptor 2 past Python. What it has to say also arrives as the status of a call, so it
-is kept silent unless ``GRPC_VERBOSITY`` says otherwise (``ERROR``, ``INFO``, ``DEBUG``; those lines are not JSON).
+gRPC's C core writes to file descriptor 2 past Python. Its errors also arrive as the status of a call, so it is
+silenced unless ``GRPC_VERBOSITY`` is set (``ERROR``, ``INFO``, ``DEBUG``; those lines are not JSON).
 """
 
 from __future__ import annotations
@@ -62,10 +62,6 @@ def configure_logging(level: LogLevel, worker: str, stream: TextIO | None = None
         cache_logger_on_first_use=True,
     )
 
-    def name_the_worker(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        event["worker"] = worker
-        return event
-
     handler = _LineHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -73,15 +69,13 @@ def configure_logging(level: LogLevel, worker: str, stream: TextIO | None = None
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,  # a plain traceback: it shows code and messages, never locals
-                name_the_worker,
+                lambda _, __, event: {**event, "worker": worker},
                 _render,
             ],
         )
     )
     root = logging.getLogger()
-    for old in root.handlers[:]:
-        root.removeHandler(old)
-    root.addHandler(handler)
+    root.handlers[:] = [handler]
     root.setLevel(threshold[level])
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, threshold[level]))
@@ -105,12 +99,11 @@ class _LineHandler(logging.StreamHandler[TextIO]):
             self.stream.write(json.dumps(line) + self.terminator)
             self.flush()
         except (OSError, ValueError):
-            return  # stderr is closed: there is nobody left to tell
+            return  # stderr is closed
 
 
 def _render(_: WrappedLogger, __: str, event: EventDict) -> str:
-    ordered: dict[str, Any] = {key: event.pop(key) for key in _FIRST if key in event}
-    ordered.update(event)
+    ordered: dict[str, Any] = {key: event.pop(key) for key in _FIRST if key in event} | dict(event)
     if isinstance(ordered.get("event"), str):
         ordered["event"] = ordered["event"].rstrip("\n")
     try:
@@ -134,19 +127,17 @@ def _log_uncaught() -> None:
     def in_thread(args: threading.ExceptHookArgs) -> None:
         if args.exc_value is None or issubclass(args.exc_type, SystemExit):
             return
-        thread = args.thread.name if args.thread is not None else None
         log.critical(
             "uncaught exception in a thread",
-            thread=thread,
+            thread=args.thread.name if args.thread is not None else None,
             exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
         )
 
     def unraisable(args: sys.UnraisableHookArgs) -> None:
         error = args.exc_value
-        where = getattr(args.object, "__qualname__", None)
         log.error(
             "exception that nobody can catch",
-            where=where,
+            where=getattr(args.object, "__qualname__", None),
             exc_info=(args.exc_type, error, args.exc_traceback) if error is not None else None,
         )
 

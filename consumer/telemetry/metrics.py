@@ -1,313 +1,288 @@
-"""Every metric of a worker, each with a sentence on what a spike means. Callers see methods, never label names.
+"""What a worker counts and measures: for Prometheus, and as a summary of the last minute for ``/status``.
 
-Label values come from bounded sets: the configuration, this code, or, where a server or broker chooses them, the first
-few that were seen (``other`` after that). Review text, keys and event ids are never labels.
+One method for each thing that happens. The event processor, the dispatcher and the Kafka runtime call them:
+``Metrics`` is their ``DispatchObserver`` and ``KafkaObserver``. ``metric_declarations`` lists the metrics.
 """
 
 from __future__ import annotations
 
-import platform
+import math
+import threading
 import time
-from typing import TYPE_CHECKING, Literal, get_args
+from collections import Counter
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+import structlog
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from consumer import __version__
-from consumer.telemetry.labels import OTHER, FirstSeen, Tally
+from consumer.telemetry.metric_declarations import LABEL_LIMITS, PAUSE_REASONS, register
 from consumer.telemetry.status import RecentActivity
-from consumer.telemetry.window import RollingQuantiles, RollingSum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from consumer.events import Stage as DeadLetterStage
+    from consumer.events import Outcome, Partition, SourceRecord, Stage
 
 EventOutcome = Literal["done", "partial", "dead_letter", "dropped"]
 """One record: every task gave a result; some did; none did; nothing to do (a null value)."""
-LatencyPoint = Literal["extracted", "durable"]
-Stage = Literal["decode", "queue", "model", "hold"]
-PauseReason = Literal["backpressure", "output", "outage", "deployment_fault", "registry", "flood", "draining", "other"]
 Breaker = Literal["closed", "half_open", "open"]
 
-_PAUSE_REASONS: tuple[PauseReason, ...] = get_args(PauseReason)
+OTHER = "other"
 _BREAKER_VALUE: dict[Breaker, int] = {"closed": 0, "half_open": 1, "open": 2}
 
-# Milliseconds while all is well, minutes while a backlog drains.
-_LATENCY = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
-_STAGE = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
-_CALL = (0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
-_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-_TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144)
-_RATIO = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
-_WINDOWS = (1, 2, 3, 4, 6, 8, 16, 32, 64, 128, 512, 4096)
-
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, that nobody reads
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class Metrics:
     """The metrics of one worker, in a registry of their own. Every method may be called from any thread.
 
-    ``clock`` (seconds, monotonic) dates what ``recent()`` summarises.
+    ``on_durable`` is called with every record whose outputs are durable, before it is measured: the breaker before the
+    dead-letter topic counts them. ``clock`` (seconds, monotonic) dates what ``recent()`` summarises.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        self._events = Counter(
-            "rexstream_events_total",
-            "Records finished, by what became of them. A spike of dead_letter means bad input or a flood of it; "
-            "a fall to zero with lag means that the worker is paused or stuck.",
-            ["topic", "outcome"],
-            registry=registry,
-        )
-        self._event_latency = Histogram(
-            "rexstream_event_latency_seconds",
-            "Broker timestamp to extracted, and to durable. A spike means a backlog (look at consumer_lag), a slow "
-            "model (model_call_seconds) or, on durable alone, a slow broker.",
-            ["point"],
-            buckets=_LATENCY,
-            registry=registry,
-        )
-        self._stage = Histogram(
-            "rexstream_stage_seconds",
-            "Time spent in one stage of an event or of a batch. A spike names the stage to look at.",
-            ["stage"],
-            buckets=_STAGE,
-            registry=registry,
-        )
-        self._batch_rows = Histogram(
-            "rexstream_batch_rows",
-            "Windows in a batch. A spike means catching up; always 1 under load means that the latency objective "
-            "leaves no time to batch.",
-            buckets=_ROWS,
-            registry=registry,
-        )
-        self._batch_tokens = Histogram(
-            "rexstream_batch_tokens",
-            "Tokens of a batch, padding included. A spike means long reviews or catching up; it precedes the model "
-            "server's memory.",
-            buckets=_TOKENS,
-            registry=registry,
-        )
-        self._padding = Histogram(
-            "rexstream_padding_ratio",
-            "Share of a batch's tokens that is padding, 0 to 1. A spike means that windows of unlike lengths are sent "
-            "together: work that the model does for nothing.",
-            buckets=_RATIO,
-            registry=registry,
-        )
-        self._model_call = Histogram(
-            "rexstream_model_call_seconds",
-            "Round trip of a model call by the version that answered and the gRPC status. A spike of OK means a busy "
-            "model server; of any other code, the fault that the code names.",
-            ["model", "version", "code"],
-            buckets=_CALL,
-            registry=registry,
-        )
-        self._windows_per_event = Histogram(
-            "rexstream_windows_per_event",
-            "Model rows that one event needed, over all its tasks and levels. A spike means longer reviews, larger "
-            "schemas or a model that finds too many parents.",
-            buckets=_WINDOWS,
-            registry=registry,
-        )
-        self._in_flight_windows = Gauge(
-            "rexstream_in_flight_windows",
-            "Windows waiting for the model or in a call. A spike means that input arrives faster than the model "
-            "answers; the cap on it pauses consumption.",
-            registry=registry,
-        )
-        self._lag = Gauge(
-            "rexstream_consumer_lag",
-            "Records between the committed offset and the end of the partition, queried on a timer, also while "
-            "paused. A spike means more input than work done: add workers, or look at paused.",
-            ["topic", "partition"],
-            registry=registry,
-        )
-        self._paused = Gauge(
-            "rexstream_paused",
-            "1 while consumption is paused for this reason. backpressure comes and goes under load; output means a "
-            "topic that takes no result or dead letter (the log names it), and needs the topic, its ACL or the broker "
-            "mended; outage and deployment_fault need the model server mended, registry the schema registry; flood "
-            "waits for an operator or a timer, draining ends with the process.",
-            ["reason"],
-            registry=registry,
-        )
-        self._breaker = Gauge(
-            "rexstream_breaker_state",
-            "Circuit breaker of the model server: 0 closed, 1 half open, 2 open. Anything above 0 means that calls "
-            "fail for reasons that retrying may cure; nothing is dead-lettered meanwhile.",
-            registry=registry,
-        )
-        self._dead_letters = Counter(
-            "rexstream_dead_letters_total",
-            "Dead letters by the stage that gave up and the reason. A spike of one reason means that a producer "
-            "changed what it sends, or a task its schema.",
-            ["stage", "class"],
-            registry=registry,
-        )
-        self._transactions = Counter(
-            "rexstream_transactions_total",
-            "Transactions of exactly_once by how they ended. A spike of aborted means rebalances, or outputs that a "
-            "topic refuses (the log names it); what was aborted is produced again and no reader sees it twice.",
-            ["end"],
-            registry=registry,
-        )
-        self._retries = Counter(
-            "rexstream_retries_total",
-            "Model calls repeated after a failure. A spike means a model server that restarts, is overloaded or "
-            "refuses a batch.",
-            registry=registry,
-        )
-        self._releases = Counter(
-            "rexstream_batch_release_total",
-            "Batches by what made them leave. A spike of deadline means too little traffic to fill batches in time; "
-            "of full, that the model is the bottleneck.",
-            ["reason"],
-            registry=registry,
-        )
-        self._overflows = Counter(
-            "rexstream_window_overflow_total",
-            "Windows with more positive cells than the compact signature returns, repeated on the dense one. A spike "
-            "means a model that finds nonsense, and calls that cost a hundred times the bytes.",
-            registry=registry,
-        )
-        build = Gauge(
-            "rexstream_build_info",
-            "Always 1; its labels name the build. Two values in a fleet mean that a roll-out is under way, or stuck.",
-            ["version", "python"],
-            registry=registry,
-        )
-        build.labels(__version__, platform.python_version()).set(1)
-        for reason in _PAUSE_REASONS:
-            self._paused.labels(reason).set(0)
-
+    def __init__(
+        self,
+        on_durable: Callable[[SourceRecord, Outcome], None] = lambda *_: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.registry = CollectorRegistry()
+        self._counters, self._gauges, self._histograms = register(self.registry)
+        self._on_durable = on_durable
         self.model_version: str | None = None
         """The version that answered last; None before the first answer."""
+        self._last_minute = LastMinute(clock)
+        self._lock = threading.Lock()
+        self._label_values: dict[str, set[str]] = {label: set() for label in LABEL_LIMITS}
         self._lag_labels: set[tuple[str, str]] = set()
-        self._topics = FirstSeen(200)
-        self._models = FirstSeen(20)
-        self._versions = FirstSeen(100)
-        self._codes = FirstSeen(30)
-        self._reasons = FirstSeen(100)
-        self._release_reasons = FirstSeen(20)
+        self._events_total: Counter[str] = Counter()
+        self._dead_letters_total: dict[str, int] = {}
 
-        self._latency_window = RollingQuantiles(clock=clock)
-        self._rows_window = RollingQuantiles(clock=clock)
-        self._tokens_window = RollingQuantiles(clock=clock)
-        self._event_rate = RollingSum(clock=clock)
-        self._window_rate = RollingSum(clock=clock)
-        self._useful_tokens = RollingSum(clock=clock)
-        self._sent_tokens = RollingSum(clock=clock)
-        self._totals = Tally()
-        self._dead_letter_totals = Tally()
+    # Events.
 
-    def event_finished(self, topic: str, outcome: EventOutcome) -> None:
-        """A record of the input ``topic`` has left the ledger."""
-        self._events.labels(self._topics.keep(topic), outcome).inc()
-        self._event_rate.add(1)
-        self._totals.add(outcome)
+    def event_processed(self, topic: str, outcome: EventOutcome, windows: int | None = None) -> None:
+        """A record of the input ``topic`` has its outcome, after ``windows`` model rows for all tasks together."""
+        if windows is not None:
+            self._histograms["rexstream_windows_per_event"].observe(windows)
+        self._counters["rexstream_events_total"].labels(self._capped("topic", topic), outcome).inc()
+        self._last_minute.add({"events": 1})
+        with self._lock:
+            self._events_total[outcome] += 1
 
-    def event_latency(self, point: LatencyPoint, seconds: float) -> None:
+    def event_latency(self, point: Literal["extracted", "durable"], seconds: float) -> None:
         """Seconds from the record's broker timestamp to ``point``; a timestamp in the future counts as 0."""
-        self._event_latency.labels(point).observe(max(seconds, 0.0))
+        seconds = max(seconds, 0.0)
+        self._histograms["rexstream_event_latency_seconds"].labels(point).observe(seconds)
         if point == "durable":
-            self._latency_window.add(max(seconds, 0.0))
+            self._last_minute.add({}, latency=seconds)
 
-    def stage(self, stage: Stage, seconds: float) -> None:
+    def stage(self, stage: Literal["decode", "queue", "model", "hold"], seconds: float) -> None:
         """Seconds that an event or a batch spent in ``stage``."""
-        self._stage.labels(stage).observe(seconds)
+        self._histograms["rexstream_stage_seconds"].labels(stage).observe(seconds)
 
-    def event_windows(self, windows: int) -> None:
-        """Model rows that a finished event needed, all tasks together."""
-        self._windows_per_event.observe(windows)
+    def dead_letter(self, stage: Stage, reason: str) -> None:
+        """A dead letter was made; ``reason`` is a slug of this code (``InvalidJson``), never a message."""
+        kept = self._capped("class", reason)
+        self._counters["rexstream_dead_letters_total"].labels(stage, kept).inc()
+        with self._lock:
+            # The reason that was counted last stands at the end.
+            self._dead_letters_total[kept] = self._dead_letters_total.pop(kept, 0) + 1
+
+    # The dispatcher.
 
     def batch_sent(self, rows: int, useful_tokens: int, padded_tokens: int, reason: str) -> None:
         """A batch of ``rows`` windows leaves; ``padded_tokens`` = rows x padded length, ``reason`` from the batcher."""
-        self._batch_rows.observe(rows)
-        self._batch_tokens.observe(padded_tokens)
-        self._padding.observe(1 - useful_tokens / padded_tokens)
-        self._releases.labels(self._release_reasons.keep(reason)).inc()
-        self._rows_window.add(rows)
-        self._tokens_window.add(padded_tokens)
-        self._window_rate.add(rows)
-        self._useful_tokens.add(useful_tokens)
-        self._sent_tokens.add(padded_tokens)
+        self._histograms["rexstream_batch_rows"].observe(rows)
+        self._histograms["rexstream_batch_tokens"].observe(padded_tokens)
+        self._histograms["rexstream_padding_ratio"].observe(1 - useful_tokens / padded_tokens)
+        self._counters["rexstream_batch_release_total"].labels(self._capped("reason", reason)).inc()
+        sums = {"windows": rows, "useful_tokens": useful_tokens, "sent_tokens": padded_tokens}
+        self._last_minute.add(sums, rows=rows, tokens=padded_tokens)
 
     def model_called(self, model: str, version: str, code: str, seconds: float) -> None:
         """A call ended with gRPC status ``code`` (or ``CONTRACT``, ``ANSWER``); no answer, empty ``version``."""
         if code == "OK":
             self.model_version = version
-        self._model_call.labels(self._models.keep(model), self._versions.keep(version), self._codes.keep(code)).observe(
-            seconds
-        )
-
-    def transaction(self, end: Literal["committed", "aborted"]) -> None:
-        """A transaction ended."""
-        self._transactions.labels(end).inc()
+        labels = self._capped("model", model), self._capped("version", version), self._capped("code", code)
+        self._histograms["rexstream_model_call_seconds"].labels(*labels).observe(seconds)
 
     def model_retried(self) -> None:
         """A failed call is repeated."""
-        self._retries.inc()
+        self._counters["rexstream_retries_total"].inc()
 
     def windows_overflowed(self, windows: int) -> None:
         """So many windows of a batch were repeated on the dense signature."""
-        self._overflows.inc(windows)
+        self._counters["rexstream_window_overflow_total"].inc(windows)
 
     def in_flight_windows(self, windows: int) -> None:
         """Windows that wait or are in a call now."""
-        self._in_flight_windows.set(windows)
-
-    def consumer_lag(self, lags: Mapping[tuple[str, int], int]) -> None:
-        """Lag in records of every partition assigned now; partitions that are not named lose their series."""
-        now = {(self._topics.keep(topic), str(partition)): lag for (topic, partition), lag in lags.items()}
-        for gone in self._lag_labels - now.keys():
-            self._lag.remove(*gone)
-        for labels, lag in now.items():
-            self._lag.labels(*labels).set(lag)
-        self._lag_labels = set(now)
-
-    def paused(self, reasons: Collection[str]) -> None:
-        """All the reasons for which consumption is paused now; none when it is not. See ``PauseReason``."""
-        now = {reason if reason in _PAUSE_REASONS else OTHER for reason in reasons}
-        for reason in _PAUSE_REASONS:
-            self._paused.labels(reason).set(reason in now)
+        self._gauges["rexstream_in_flight_windows"].set(windows)
 
     def breaker(self, state: Breaker) -> None:
-        """The breaker's state now."""
-        self._breaker.set(_BREAKER_VALUE[state])
+        """The state of the model server's circuit breaker now."""
+        self._gauges["rexstream_breaker_state"].set(_BREAKER_VALUE[state])
 
-    def dead_letter(self, stage: DeadLetterStage, reason: str) -> None:
-        """A dead letter was made; ``reason`` is a slug of this code (``InvalidJson``), never a message."""
-        kept = self._reasons.keep(reason)
-        self._dead_letters.labels(stage, kept).inc()
-        self._dead_letter_totals.add(kept)
+    # The Kafka runtime.
+
+    def durable(self, record: SourceRecord, outcome: Outcome) -> None:
+        """Every output of ``record`` is acknowledged by the brokers."""
+        self._on_durable(record, outcome)
+        if record.timestamp_ms is not None:
+            self.event_latency("durable", time.time() - record.timestamp_ms / 1000)
+
+    def stale(self, completions: int) -> None:
+        """Outcomes of partitions that were revoked came too late: normal in a rebalance, and only there."""
+        _log.info("late completions of revoked partitions ignored", completions=completions)
+
+    def stalled(self, seconds: float) -> None:
+        """Intake waited at the in-flight bounds: short waits are the normal form of backpressure."""
+        self.stage("hold", seconds)
+
+    def paused(self, reasons: Collection[str]) -> None:
+        """All the reasons for which consumption is paused now; none when it is not. Every change is logged."""
+        now = {reason if reason in PAUSE_REASONS else OTHER for reason in reasons}
+        for reason in PAUSE_REASONS:
+            self._gauges["rexstream_paused"].labels(reason).set(reason in now)
+        if reasons:
+            _log.info("consumption paused", reasons=sorted(reasons))
+        else:
+            _log.info("consumption resumed")
+
+    def rebalanced(self, kind: Literal["assigned", "revoked", "lost", "rewound"], partitions: int) -> None:
+        """So many partitions came or went; the runtime itself logs which."""
+        _log.info("rebalance", kind=kind, partitions=partitions)
+
+    def committed(self, partitions: int) -> None:
+        """The offsets of so many partitions were committed; too often for a log line above debug."""
+        _log.debug("offsets committed", partitions=partitions)
+
+    def commit_failed(self, code: str) -> None:
+        """A commit failed; the runtime tries it again."""
+        _log.warning("commit failed", code=code)
+
+    def produce_refused(self, topic: str, code: str) -> None:
+        """A broker refused an output; the runtime holds it and produces it again."""
+        _log.warning("output refused", topic=topic, code=code)
+
+    def transaction(self, how: Literal["committed", "aborted"], seconds: float, records: int) -> None:
+        """A transaction of ``records`` input records ended after ``seconds``; too common for a log line above debug."""
+        self._counters["rexstream_transactions_total"].labels(how).inc()
+        _log.debug("transaction", how=how, seconds=round(seconds, 3), records=records)
+
+    def client_error(self, client: str, code: str) -> None:
+        """A Kafka client reported an error; it reconnects by itself, and its own log lines have the details."""
+        _log.debug("kafka client error", client=client, code=code)
+
+    def lag(self, lags: Mapping[Partition, int]) -> None:
+        """Lag in records of every partition assigned now; partitions that are not named lose their series."""
+        gauge = self._gauges["rexstream_consumer_lag"]
+        now = {(self._capped("topic", topic), str(number)): lag for (topic, number), lag in lags.items()}
+        for gone in self._lag_labels - now.keys():
+            gauge.remove(*gone)
+        for labels, lag in now.items():
+            gauge.labels(*labels).set(lag)
+        self._lag_labels = set(now)
+
+    # Those who read.
 
     def recent(self) -> RecentActivity:
         """The last minute, and totals since the start, for ``/status``."""
-        sent = self._sent_tokens.total
-        p50, p95, p99 = (
-            None if s is None else round(s * 1000, 1) for s in self._latency_window.quantiles(0.5, 0.95, 0.99)
-        )
-        (rows,) = self._rows_window.quantiles(0.5)
-        (tokens,) = self._tokens_window.quantiles(0.5)
+        minute, seconds = self._last_minute.summed()
+        p50, p95, p99 = (quantile(minute, "latency", share) for share in (0.5, 0.95, 0.99))
+        rows, tokens = quantile(minute, "rows", 0.5), quantile(minute, "tokens", 0.5)
+        sent = minute["sent_tokens"]
+        with self._lock:
+            totals, dead_letters = dict(self._events_total), dict(self._dead_letters_total)
         return RecentActivity(
             rates={
-                "events_per_second": round(self._event_rate.per_second, 2),
-                "windows_per_second": round(self._window_rate.per_second, 2),
+                "events_per_second": round(minute["events"] / seconds, 2),
+                "windows_per_second": round(minute["windows"] / seconds, 2),
             },
-            latency_ms={"p50": p50, "p95": p95, "p99": p99},
+            latency_ms={"p50": _milliseconds(p50), "p95": _milliseconds(p95), "p99": _milliseconds(p99)},
             batches={
                 "rows_p50": None if rows is None else round(rows),
                 "tokens_p50": None if tokens is None else round(tokens),
-                "padding_ratio": round(1 - self._useful_tokens.total / sent, 4) if sent else None,
+                "padding_ratio": round(1 - minute["useful_tokens"] / sent, 4) if sent else None,
             },
-            totals=self._totals.counts(),
-            dead_letters=self._dead_letter_totals.counts(),
+            totals=totals,
+            dead_letters=dead_letters,
         )
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """The metrics as text and their content type; OpenMetrics when the ``Accept`` header asks for it."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
+
+    def _capped(self, label: str, value: str) -> str:
+        """``value``, or ``other`` when the label already has as many values as ``LABEL_LIMITS`` allows."""
+        seen = self._label_values[label]
+        with self._lock:
+            if value not in seen and len(seen) >= LABEL_LIMITS[label]:
+                return OTHER
+            seen.add(value)
+        return value
+
+
+WINDOW_SECONDS = 60
+_GROWTH = 1.04
+"""Bucket borders grow by this factor, so the middle of a bucket is at most 2 % away from what it holds."""
+
+Counts = Counter["str | tuple[str, int]"]
+"""Sums by name; how often values occurred, by name and logarithmic bucket."""
+
+
+class LastMinute:
+    """Sums, and values in logarithmic buckets, of the last ``WINDOW_SECONDS``. Thread-safe.
+
+    Holds one set of counts a second with at most 590 buckets a name, so memory does not grow with traffic.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._lock = threading.Lock()
+        self._seconds: dict[int, Counts] = {}
+
+    def add(self, sums: Mapping[str, int], **values: float) -> None:
+        """Raise ``sums`` and record ``values`` (not NaN; clamped to 1e-4 .. 1e6) now."""
+        with self._lock:
+            counts = self._this_second()
+            for name, amount in sums.items():
+                counts[name] += amount
+            for name, value in values.items():
+                counts[name, math.ceil(math.log(min(max(value, 1e-4), 1e6), _GROWTH))] += 1
+
+    def summed(self) -> tuple[Counts, float]:
+        """All counts, and the seconds they were made in: fewer than the window at the start, but at least 1."""
+        total: Counts = Counter()
+        with self._lock:
+            self._this_second()
+            for counts in self._seconds.values():
+                total.update(counts)
+        return total, min(max(self._clock() - self._started, 1.0), float(WINDOW_SECONDS))
+
+    def _this_second(self) -> Counts:
+        """The counts of this second; those that are older than the window are gone then."""
+        now = int(self._clock())
+        if now not in self._seconds:
+            for second in [second for second in self._seconds if second <= now - WINDOW_SECONDS]:
+                del self._seconds[second]
+            self._seconds[now] = Counter()
+        return self._seconds[now]
+
+
+def quantile(counts: Counts, name: str, share: float) -> float | None:
+    """The value at or below which that share (0..1) of the values lies, within 2 %; None without values."""
+    found = {key[1]: count for key, count in counts.items() if isinstance(key, tuple) and key[0] == name}
+    rank = max(1, math.ceil(share * sum(found.values())))
+    buckets = sorted(found)
+    for bucket, seen in zip(buckets, accumulate(found[bucket] for bucket in buckets), strict=True):
+        if seen >= rank:
+            # The middle in relative terms: equally far, in per cent, from both borders of the bucket.
+            return float(2 * _GROWTH**bucket / (_GROWTH + 1))
+    return None
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)

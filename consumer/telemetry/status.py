@@ -12,12 +12,6 @@ class AssignedPartition(TypedDict):
     """Records between the committed offset and the end; None until it was queried."""
 
 
-class InFlight(TypedDict):
-    events: int
-    bytes: int
-    windows: int
-
-
 class ModelStatus(TypedDict):
     target: str
     name: str
@@ -26,34 +20,16 @@ class ModelStatus(TypedDict):
     available: bool
 
 
-class Rates(TypedDict):
-    events_per_second: float
-    windows_per_second: float
-
-
-class LatencyMs(TypedDict):
-    """Broker timestamp to durable result, milliseconds; None without a finished event in the last minute."""
-
-    p50: float | None
-    p95: float | None
-    p99: float | None
-
-
-class Batches(TypedDict):
-    rows_p50: float | None
-    tokens_p50: float | None
-    padding_ratio: float | None
-    """Padding among all tokens sent in the last minute, 0..1."""
-
-
 class RecentActivity(TypedDict):
     """The last minute, and totals since the start. ``Metrics.recent()`` fills it."""
 
-    rates: Rates
-    latency_ms: LatencyMs
-    batches: Batches
+    rates: dict[Literal["events_per_second", "windows_per_second"], float]
+    latency_ms: dict[Literal["p50", "p95", "p99"], float | None]
+    """Broker timestamp to durable result, milliseconds; None without a durable event in the last minute."""
+    batches: dict[Literal["rows_p50", "tokens_p50", "padding_ratio"], float | None]
+    """``padding_ratio``: padding among all tokens sent in the last minute, 0..1. None without a batch."""
     totals: dict[str, int]
-    """Finished events by outcome, since the start."""
+    """Processed events by outcome, since the start."""
     dead_letters: dict[str, int]
     """Dead letters by reason, since the start, the latest reason last."""
 
@@ -61,7 +37,7 @@ class RecentActivity(TypedDict):
 class FloodStatus(TypedDict):
     state: Literal["flowing", "paused", "trial"]
     reason: str | None
-    """What the pause began with; None while consumption flows."""
+    """What made the pause begin; None while consumption flows."""
     trial_in_seconds: float
     """0 when there is no pause."""
 
@@ -76,7 +52,7 @@ class WorkerStatus(RecentActivity):
     reasons: list[str]
     """Why the worker is not ready, in words; empty when it is."""
     assignment: list[AssignedPartition]
-    in_flight: InFlight
+    in_flight: dict[Literal["events", "bytes", "windows"], int]
     paused: list[str]
     """Why consumption is paused; empty when it is not."""
     flood: FloodStatus

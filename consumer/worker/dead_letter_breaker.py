@@ -1,4 +1,7 @@
-"""Pauses consumption while a flood of dead letters lasts: a worker's breaker before the dead-letter topic.
+"""Pauses consumption while a flood of dead letters lasts: a worker's circuit breaker before the dead-letter topic.
+
+``delivery.dead_letter_rate`` decides; the breaker counts the events whose outputs are durable there, pauses and resumes
+the Kafka runtime as it decides, and answers ``/status``, ``/readyz`` and ``POST /resume``.
 
 Nothing is held and nothing dropped. What is in flight when the flood is seen finishes, and its dead letters are
 written: a held one would keep the offsets of its good neighbours from being committed, make every revocation wait, and
@@ -10,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
     from consumer.config.tree import DeliveryConfig
     from consumer.events import Outcome, SourceRecord
+    from consumer.kafka.runtime import KafkaRuntime
     from consumer.telemetry.status import FloodStatus
 
 REASON = "flood"
@@ -28,35 +32,22 @@ REASON = "flood"
 _log = structlog.stdlib.get_logger(__name__)
 
 
-class Intake(Protocol):
-    """What the gate opens and closes; ``KafkaRuntime`` has it. All of it may be called from any thread."""
-
-    def pause(self, reason: str) -> None:
-        """Stop consuming for ``reason``."""
-
-    def resume(self, reason: str) -> None:
-        """Withdraw ``reason``."""
-
-    def limit(self, records: int | None) -> None:
-        """Have at most so many records in flight; None: as many as configured."""
-
-
 class DeadLetterBreaker:
-    """One worker's. Events are counted on the release thread, time on the event loop, an operator comes by HTTP."""
+    """Thread-safe: the release thread counts events, the event loop ends pauses, the HTTP server's threads resume."""
 
     def __init__(self, delivery: DeliveryConfig, clock: Callable[[], float] = time.monotonic) -> None:
-        """``intake`` is to be set before the first event."""
-        self.intake: Intake | None = None
+        self.runtime: KafkaRuntime | None = None
+        """To be set before the first event."""
         self._dead_letter_topic = delivery.dead_letter_topic
-        self._flood = DeadLetterRate(
+        self._rate = DeadLetterRate(
             delivery.dead_letter_run, delivery.dead_letter_rate, delivery.dead_letter_pause, clock
         )
         self._lock = threading.Lock()
 
     # The release thread's.
 
-    def ended(self, record: SourceRecord, outcome: Outcome) -> None:
-        """All outputs of ``record`` are durable, so it can neither fail any more nor come twice in this assignment.
+    def durable(self, record: SourceRecord, outcome: Outcome) -> None:
+        """Count ``record``: it can neither fail any more nor come twice in this assignment.
 
         ``outcome`` holds what was published: a dead letter where a result was too large for its topic.
         """
@@ -64,12 +55,12 @@ class DeadLetterBreaker:
             return
         dead = any(output.topic == self._dead_letter_topic for output in outcome.outputs)
         with self._lock:
-            flood = self._flood
-            if not dead and not flood.dead and flood.state == "flowing" and record.fetched_at >= flood.counts_from:
-                flood.counted += 1  # all that ``count`` would do; nearly every event comes this way
+            rate = self._rate
+            if not dead and not rate.dead and rate.state == "flowing" and record.fetched_at >= rate.counts_from:
+                rate.counted += 1  # all that ``count`` would do; nearly every event comes this way
                 return
-            tried = flood.state == "trial"
-            if flood.count(record.fetched_at, dead=dead):
+            tried = rate.state == "trial"
+            if rate.count(record.fetched_at, dead=dead):
                 self._changed(again=tried)
 
     # Any thread's.
@@ -77,16 +68,16 @@ class DeadLetterBreaker:
     def tick(self) -> None:
         """Begin the trial when the pause is over. To be called about every second."""
         with self._lock:
-            if self._flood.state == "paused" and self._flood.wake():
+            if self._rate.state == "paused" and self._rate.wake():
                 self._changed()
 
     def resume(self) -> dict[str, object]:
         """Begin the trial at once, for an operator; what to answer, ready for JSON."""
         with self._lock:
-            resumed = self._flood.resume()
+            resumed = self._rate.resume()
             if resumed:
                 self._changed()
-            state = self._flood.state
+            state = self._rate.state
         if resumed:
             message = f"a trial of {TRIAL_EVENTS} events decides whether consumption goes on in full"
         elif state == "trial":
@@ -98,9 +89,9 @@ class DeadLetterBreaker:
     def status(self) -> FloodStatus:
         """For /status."""
         with self._lock:
-            flood = self._flood
-            reason = flood.why if flood.state != "flowing" else None
-            return {"state": flood.state, "reason": reason, "trial_in_seconds": round(flood.seconds_left, 1)}
+            rate = self._rate
+            reason = rate.why if rate.state != "flowing" else None
+            return {"state": rate.state, "reason": reason, "trial_in_seconds": round(rate.seconds_left, 1)}
 
     def unready(self) -> str | None:
         """Why the worker is not ready, in words; None when it consumes. In a trial it does."""
@@ -113,23 +104,23 @@ class DeadLetterBreaker:
         )
 
     def _changed(self, *, again: bool = False) -> None:
-        flood, intake = self._flood, self.intake
-        if intake is None:
-            raise RuntimeError("An event ended before the gate knew the intake")
-        if flood.state == "paused":
-            intake.pause(REASON)
-            # Already now: the poll thread may be about to use the room that it saw when it comes to resuming.
-            intake.limit(TRIAL_EVENTS)
-            # One alert a flood: that it goes on is no news.
+        rate, runtime = self._rate, self.runtime
+        if runtime is None:
+            raise RuntimeError("An event was durable before the breaker knew the Kafka runtime")
+        if rate.state == "paused":
+            runtime.pause(REASON)
+            # Already now: when consumption resumes, the poll thread may still fill the bounds that it saw before.
+            runtime.limit(TRIAL_EVENTS)
+            # One error line, and so one alert, a flood; that it goes on is a warning.
             (_log.warning if again else _log.error)(
                 "too many dead letters: consumption pauses, nothing is dropped",
-                reason=flood.why,
-                seconds=round(flood.seconds_left, 1),
+                reason=rate.why,
+                seconds=round(rate.seconds_left, 1),
                 fix="see the dead letters' class and message; mend the producer or the task, then `rexstream resume`",
             )
-        elif flood.state == "trial":
-            intake.resume(REASON)
+        elif rate.state == "trial":
+            runtime.resume(REASON)
             _log.info("the flood pause ends with a trial", events=TRIAL_EVENTS)
         else:
-            intake.limit(None)
+            runtime.limit(None)
             _log.info("the trial went well: consumption goes on in full")

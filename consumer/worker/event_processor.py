@@ -1,12 +1,16 @@
-"""One record, from its bytes to its outcome: decode, choose tasks, extract, and say what is to be published."""
+"""From polled records to their outcomes: decode, choose tasks, extract, and build what is to be published.
+
+``Intake`` runs one asyncio task per record that the Kafka runtime hands over, ``EventProcessor`` is what such a task
+does. Both belong to the worker's event loop; of Kafka's client and of gRPC they know nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -14,21 +18,19 @@ from consumer.batching.deadlines import event_deadline
 from consumer.codecs.decoding import decode
 from consumer.codecs.outputs import TASK, Timing, continue_trace, encode_json, result_fields, result_headers, result_id
 from consumer.delivery.dead_letters import Failure, class_name, stack_trace
-from consumer.events import BadInput, Outcome, Output
+from consumer.events import BadInput, Outcome, Output, Partition
 from consumer.serving.refused import WindowRefused
 from consumer.worker.task_runner import VERSION_CHANGED, TextBudget
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable
-    from typing import Any
+    from collections.abc import Awaitable, Callable, Hashable, Mapping
 
-    from consumer.codecs.avro_codec import ParsedSchema
     from consumer.codecs.outputs import Routes, Trace
     from consumer.delivery.dead_letters import DeadLetters
-    from consumer.events import ReviewEvent, SourceRecord, Stage
+    from consumer.events import ReviewEvent, SourceRecord
     from consumer.extraction.task import Task
-    from consumer.telemetry.metrics import EventOutcome, LatencyPoint
-    from consumer.telemetry.metrics import Stage as MetricStage
+    from consumer.kafka.registry.awaited import AwaitedSchemas
+    from consumer.telemetry.metrics import EventOutcome, Metrics
     from consumer.worker.task_runner import Inference
 
 NAME_CHARS = 200
@@ -37,82 +39,83 @@ NAME_CHARS = 200
 _log = structlog.stdlib.get_logger(__name__)
 
 
-class ProcessingObserver(Protocol):
-    """Metric hooks; ``Metrics`` of the telemetry package has them."""
+class Intake:
+    """Starts a task for every record, and cancels those of partitions that were revoked."""
 
-    def event_finished(self, topic: str, outcome: EventOutcome) -> None:
-        """A record of the input ``topic`` has its outcome."""
+    def __init__(
+        self, process: Callable[[SourceRecord], Awaitable[Outcome]], on_defect: Callable[[Exception], None]
+    ) -> None:
+        """``on_defect`` is called with what ``process`` raised: a record without an outcome."""
+        self._process = process
+        self._on_defect = on_defect
+        self._loop = asyncio.get_running_loop()
+        self._arrived: asyncio.Queue[list[SourceRecord]] = asyncio.Queue()
+        self._running: dict[tuple[Partition, int], set[asyncio.Task[None]]] = {}
+        """Tasks by partition and epoch."""
+        self._ended: dict[Partition, int] = {}
+        """The last epoch of each partition that ended; a partition's epochs only grow."""
 
-    def event_latency(self, point: LatencyPoint, seconds: float) -> None:
-        """Seconds from the record's broker timestamp to ``point``."""
+    def add(self, records: list[SourceRecord]) -> None:
+        """Take records. From any thread."""
+        self._loop.call_soon_threadsafe(self._arrived.put_nowait, records)
 
-    def event_windows(self, windows: int) -> None:
-        """Model rows that the event needed."""
+    async def run(self, processed: Callable[[SourceRecord, Outcome], None]) -> None:
+        """Start the tasks, until cancelled; each hands its outcome to ``processed``."""
+        while True:
+            for record in await self._arrived.get():
+                partition = Partition.of(record)
+                if record.epoch > self._ended.get(partition, -1):
+                    task = asyncio.create_task(self._one(record, processed))
+                    running = self._running.setdefault((partition, record.epoch), set())
+                    running.add(task)
+                    task.add_done_callback(running.discard)
+                    # The model's answers come in between: decoding a handful of records in one go would delay them.
+                    await asyncio.sleep(0)
 
-    def stage(self, stage: MetricStage, seconds: float) -> None:
-        """Seconds spent in a stage."""
+    def revoke(self, epochs: Mapping[Partition, int]) -> None:
+        """Partitions were revoked in these epochs: their records are another member's now."""
+        for partition, epoch in epochs.items():
+            self._ended[partition] = max(epoch, self._ended.get(partition, -1))
+            for task in self._running.pop((partition, epoch), set()):
+                task.cancel()
 
-    def dead_letter(self, stage: Stage, reason: str) -> None:
-        """A dead letter was made."""
-
-
-class Schemas(Protocol):
-    """Schemas for Avro values in Confluent's wire format."""
-
-    async def ensure(self, value: bytes) -> None:
-        """Wait until the schema of ``value`` is known. Raises BadInput for a value without a known one."""
-        ...
-
-    def schema_for(self, number: int) -> ParsedSchema:
-        """The schema of an id that ``ensure`` made known."""
-        ...
-
-    async def result_schema_id(self, topic: str) -> int:
-        """Wait until the result schema has an id on an output topic; the id."""
-        ...
-
-
-class Infer(Protocol):
-    """``TaskRunner.infer``."""
-
-    def __call__(self, text: str, task: Task, deadline: float, origin: Hashable) -> Awaitable[Inference]:
-        """Extract a task from a text."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Published:
-    output: Output
-    windows: int
-    is_result: bool
+    async def _one(self, record: SourceRecord, processed: Callable[[SourceRecord, Outcome], None]) -> None:
+        try:
+            outcome = await self._process(record)
+        except Exception as error:
+            _log.exception("a defect: this record has no outcome, so nothing from it on is committed")
+            self._on_defect(error)
+        else:
+            processed(record, outcome)
 
 
 class EventProcessor:
-    """Turns records into outcomes. Knows nothing of Kafka's client, nor of gRPC."""
+    """Turns records into outcomes."""
 
     def __init__(
         self,
         routes: Routes,
-        infer: Infer,
+        infer: Callable[[str, Task, float, Hashable], Awaitable[Inference]],
         dead_letters: DeadLetters,
-        observer: ProcessingObserver,
+        metrics: Metrics,
         *,
         model: str,
         max_value_bytes: int,
         latency_objective: float,
-        schemas: Schemas | None = None,
+        schemas: AwaitedSchemas | None = None,
         wall_clock: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``model`` is the name that dead letters give; ``latency_objective`` is in seconds.
+        """``infer`` is ``TaskRunner.infer``, ``model`` the name that dead letters give.
 
-        ``schemas`` is None without a registry: Avro values are bare data then, and framed with it.
+        ``latency_objective`` is in seconds. ``schemas`` is None without a registry: Avro values are bare data then, and
+        framed with it.
         """
         self._routes = routes
         self._infer = infer
         self._dead_letters = dead_letters
-        self._observer = observer
-        self._room = TextBudget()
+        self._metrics = metrics
+        self._text_budget = TextBudget()
         self._model = model
         self._max_value_bytes = max_value_bytes
         self._objective = latency_objective
@@ -126,26 +129,40 @@ class EventProcessor:
         Bad input never raises; what does raise is a defect of ours. Cancelling withdraws its windows.
         """
         if record.value is None:
-            self._observer.event_finished(record.topic, "dropped")
+            self._metrics.event_processed(record.topic, "dropped")
             return Outcome("dropped")
         trace = continue_trace(record.headers, secrets.token_bytes)
         # For every log line of this record; each record is processed in a task, and so in a context, of its own.
         structlog.contextvars.bind_contextvars(
             topic=record.topic, partition=record.partition, offset=record.offset, trace_id=trace.trace_id
         )
+        value_format = self._routes.route(record.topic).format
+        schemas = self._schemas if value_format == "avro" else None
         try:
-            event, tasks, refused = await self._decode(record)
+            if schemas is not None and len(record.value) <= self._max_value_bytes:
+                await schemas.ensure(record.value)
+            started = self._clock()
+            event = decode(record, value_format, self._max_value_bytes, schemas.schema_for if schemas else None)
+            chosen = self._routes.choose(record, event)
         except BadInput as bad:
-            self._observer.event_finished(record.topic, "dead_letter")
+            self._metrics.event_processed(record.topic, "dead_letter")
             return Outcome("done", (self._dead_letter(record, bad, None),))
-        published = [
-            _Published(self._dead_letter(record, bad, name[:NAME_CHARS]), 0, is_result=False) for name, bad in refused
+        self._metrics.stage("decode", self._clock() - started)
+        # Outputs with the model rows that each needed; None for a dead letter.
+        published: list[tuple[Output, int | None]] = [
+            (self._dead_letter(record, bad, name[:NAME_CHARS]), None) for name, bad in chosen.refused
         ]
         structlog.contextvars.bind_contextvars(event_id=event.event_id)
-        if tasks:
-            published += await asyncio.gather(*(self._run_task(record, event, task, trace) for task in tasks))
-        self._finished(record, published)
-        return Outcome("done", tuple(each.output for each in published))
+        if chosen.tasks:
+            published += await asyncio.gather(*(self._run_task(record, event, task, trace) for task in chosen.tasks))
+        rows = [each for _, each in published if each is not None]
+        outcome: EventOutcome = "dead_letter"
+        if rows:
+            outcome = "done" if len(rows) == len(published) else "partial"
+        self._metrics.event_processed(record.topic, outcome, sum(rows))
+        if record.timestamp_ms is not None:
+            self._metrics.event_latency("extracted", self._wall() - record.timestamp_ms / 1000)
+        return Outcome("done", tuple(output for output, _ in published))
 
     def too_large(self, record: SourceRecord, refused: Output) -> Output:
         """The dead letter of a result that its topic refuses for its size."""
@@ -156,20 +173,9 @@ class EventProcessor:
         )
         return self._dead_letter(record, BadInput("produce", "ResultTooLarge", what), task)
 
-    async def _decode(
-        self, record: SourceRecord
-    ) -> tuple[ReviewEvent, tuple[Task, ...], tuple[tuple[str, BadInput], ...]]:
-        value_format = self._routes.route(record.topic).format
-        schemas = self._schemas if value_format == "avro" else None
-        if schemas is not None and len(record.value or b"") <= self._max_value_bytes:
-            await schemas.ensure(record.value or b"")
-        started = self._clock()
-        event = decode(record, value_format, self._max_value_bytes, schemas.schema_for if schemas else None)
-        chosen = self._routes.choose(record, event)
-        self._observer.stage("decode", self._clock() - started)
-        return event, chosen.tasks, chosen.refused
-
-    async def _run_task(self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace) -> _Published:
+    async def _run_task(
+        self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace
+    ) -> tuple[Output, int | None]:
         deadline = event_deadline(
             record.timestamp_ms,
             fetched_wall=self._wall() - (self._clock() - record.fetched_at),
@@ -177,38 +183,26 @@ class EventProcessor:
             objective=self._objective,
         )
         try:
-            async with self._room.taken(len(event.text)):
+            async with self._text_budget.taken(len(event.text)):
                 origin = (record.topic, record.partition, record.offset)
                 inference = await self._infer(event.text, task, deadline, origin)
         except BadInput as bad:
-            return _Published(self._dead_letter(record, bad, task.name), 0, is_result=False)
+            return self._dead_letter(record, bad, task.name), None
         except WindowRefused as refused:
             unanswerable = BadInput("extract", refused.reason, str(refused.error))
-            letter = self._dead_letter(record, unanswerable, task.name, refused)
-            return _Published(letter, 0, is_result=False)
-        self._observer.stage("queue", inference.queued)
-        self._observer.stage("model", inference.in_model)
-        topic = self._routes.output_topic(record.topic, task.name)
-        number = await self._result_schema_id(record.topic, topic)
-        output = self._result(record, event, task, trace, inference, topic, number)
-        return _Published(output, inference.extracted.model_calls, is_result=True)
+            return self._dead_letter(record, unanswerable, task.name, refused), None
+        self._metrics.stage("queue", inference.queued)
+        self._metrics.stage("model", inference.in_model)
+        return await self._result(record, event, task, trace, inference), inference.extracted.model_calls
 
-    async def _result_schema_id(self, input_topic: str, output_topic: str) -> int | None:
-        """What stands before every Avro result where there is a registry."""
-        if self._schemas is None or self._routes.route(input_topic).output_format != "avro":
-            return None
-        return await self._schemas.result_schema_id(output_topic)
-
-    def _result(
-        self,
-        record: SourceRecord,
-        event: ReviewEvent,
-        task: Task,
-        trace: Trace,
-        inference: Inference,
-        topic: str,
-        schema_number: int | None,
+    async def _result(
+        self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, inference: Inference
     ) -> Output:
+        topic = self._routes.output_topic(record.topic, task.name)
+        is_avro = self._routes.route(record.topic).output_format == "avro"
+        schema_number = None
+        if is_avro and self._schemas is not None:
+            schema_number = await self._schemas.result_schema_id(topic)
         warnings = list(inference.extracted.warnings)
         if inference.overflowed:
             warnings.append(f"cells_overflowed: {inference.overflowed} windows repeated on the dense signature")
@@ -229,21 +223,20 @@ class EventProcessor:
             int(self._wall() * 1000),
             record,
         )
+        if is_avro:
+            # Not at the top: a worker without Avro topics should not load the Avro library.
+            from consumer.codecs.avro_codec import encode_avro
+
+            value = encode_avro(fields, schema_number)
+        else:
+            value = encode_json(fields)
         return Output(
             topic=topic,
             key=record.key,
-            value=self._encode(record.topic, fields, schema_number),
+            value=value,
             headers=result_headers(record.headers, task.name, result_id(event.event_id, task), trace),
             partition=record.partition,
         )
-
-    def _encode(self, input_topic: str, fields: dict[str, Any], schema_number: int | None) -> bytes:
-        if self._routes.route(input_topic).output_format == "json":
-            return encode_json(fields)
-        # Not at the top: a worker without Avro topics should not load the Avro library.
-        from consumer.codecs.avro_codec import encode_avro
-
-        return encode_avro(fields, schema_number)
 
     def _dead_letter(
         self, record: SourceRecord, bad: BadInput, task: str | None, refused: WindowRefused | None = None
@@ -251,10 +244,10 @@ class EventProcessor:
         """``refused`` is what lies behind ``bad`` when a window of it could not be answered."""
         raised = refused or bad
         now_ms = int(self._wall() * 1000)
-        self._observer.dead_letter(bad.stage, bad.reason)
+        self._metrics.dead_letter(bad.stage, bad.reason)
         # A name that nobody configured may be anything, review text too.
-        said = None if bad.reason == "UnknownTask" else task
-        _log.warning("dead letter", stage=bad.stage, reason=bad.reason, task=said)
+        logged_task = None if bad.reason == "UnknownTask" else task
+        _log.warning("dead letter", stage=bad.stage, reason=bad.reason, task=logged_task)
         failure = Failure(
             stage=bad.stage,
             reason=bad.reason,
@@ -269,11 +262,3 @@ class EventProcessor:
             model_version=refused.model_version if refused else bad.model_version,
         )
         return self._dead_letters.of(record, failure, now_ms)
-
-    def _finished(self, record: SourceRecord, published: list[_Published]) -> None:
-        results = sum(each.is_result for each in published)
-        outcome: EventOutcome = "done" if results == len(published) else "partial" if results else "dead_letter"
-        self._observer.event_finished(record.topic, outcome)
-        self._observer.event_windows(sum(each.windows for each in published))
-        if record.timestamp_ms is not None:
-            self._observer.event_latency("extracted", self._wall() - record.timestamp_ms / 1000)

@@ -1,10 +1,11 @@
-"""What a worker says of itself: whether it is alive, whether it is ready and why not, and how it is doing."""
+"""A worker's answers to ``/livez``, ``/readyz`` and ``/status``; also the name that tells workers apart."""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from consumer import __version__
@@ -23,26 +24,28 @@ STUCK_SECONDS = 60.0
 it is far above the budget of one."""
 
 
+@dataclass
 class Health:
     """Written by the worker, read by the HTTP thread; single attributes, so no lock."""
 
-    def __init__(self, config: Config, worker: str, metrics: Metrics, flood: DeadLetterBreaker) -> None:
-        self._config = config
-        self._flood = flood
-        self._worker = worker
-        self._metrics = metrics
-        self._started = time.monotonic()
-        self.runtime: KafkaRuntime | None = None
-        self.serving = State.OK
-        self.registry: str | None = None
-        self.model_available = False
-        self.draining = False
-        self.loop_turned_at = time.monotonic()
-        self.windows_in_flight = 0
+    config: Config
+    worker: str
+    metrics: Metrics
+    breaker: DeadLetterBreaker
+    started: float = field(default_factory=time.monotonic)
+    runtime: KafkaRuntime | None = None
+    serving: State = State.OK
+    registry: str | None = None
+    """Why the schema registry keeps events waiting; None when it does not."""
+    model_available: bool = False
+    draining: bool = False
+    loop_round_at: float = field(default_factory=time.monotonic)
+    """When the event loop last came round."""
+    windows_in_flight: int = 0
 
     def live(self) -> tuple[bool, dict[str, object]]:
-        """Whether every loop turns. Never false for a broker or a model server."""
-        ages = {"loop": time.monotonic() - self.loop_turned_at}
+        """Whether every thread's loop comes round. Never false for a broker or a model server."""
+        ages = {"loop": time.monotonic() - self.loop_round_at}
         if (runtime := self.runtime) is not None:
             status = runtime.status()
             ages |= {"poll": status.poll_age, "release": status.release_age}
@@ -57,24 +60,21 @@ class Health:
     def reasons(self) -> list[str]:
         """Why the worker is not ready, in words; empty when it is."""
         runtime = self.runtime.status() if self.runtime is not None else None
-        found = []
-        if self.draining:
-            found.append("draining")
-        if not self.model_available:
-            found.append(f"model {self._config.model.name} is not AVAILABLE on {self._config.model.target}")
-        if self.serving is State.DEPLOYMENT_FAULT:
-            found.append("the model does not fit this worker, see the log")
-        if self.serving is State.OUTAGE:
-            found.append("the model server does not answer")
-        if self.registry is not None:
-            found.append(self.registry)
-        if (flooded := self._flood.unready()) is not None:
-            found.append(flooded)
-        if runtime is None or not runtime.joined:
-            found.append("not joined to the consumer group")
-        elif runtime.blocked_outputs:
-            found.append(f"output refused by {', '.join(runtime.blocked_outputs)}")
-        return found
+        flooded = self.breaker.unready()
+        joined = runtime is not None and runtime.joined
+        blocked = ", ".join(runtime.blocked_outputs) if runtime is not None and joined else ""
+        model = self.config.model
+        checks = (
+            (self.draining, "draining"),
+            (not self.model_available, f"model {model.name} is not AVAILABLE on {model.target}"),
+            (self.serving is State.DEPLOYMENT_FAULT, "the model does not fit this worker, see the log"),
+            (self.serving is State.OUTAGE, "the model server does not answer"),
+            (self.registry, self.registry or ""),
+            (flooded, flooded or ""),
+            (not joined, "not joined to the consumer group"),
+            (blocked, f"output refused by {blocked}"),
+        )
+        return [reason for applies, reason in checks if applies]
 
     def status(self) -> WorkerStatus:
         """Everything at this moment, for people and for the page."""
@@ -83,9 +83,9 @@ class Health:
         return {
             "service": "rexstream",
             "version": __version__,
-            "worker": self._worker,
+            "worker": self.worker,
             "state": self._state(runtime),
-            "uptime_seconds": round(time.monotonic() - self._started, 1),
+            "uptime_seconds": round(time.monotonic() - self.started, 1),
             "ready": not reasons,
             "reasons": reasons,
             "assignment": [
@@ -100,14 +100,14 @@ class Health:
                 "windows": self.windows_in_flight,
             },
             "paused": list(runtime.paused) if runtime else [],
-            "flood": self._flood.status(),
+            "flood": self.breaker.status(),
             "model": {
-                "target": self._config.model.target,
-                "name": self._config.model.name,
-                "version": self._metrics.model_version,
+                "target": self.config.model.target,
+                "name": self.config.model.name,
+                "version": self.metrics.model_version,
                 "available": self.model_available,
             },
-            **self._metrics.recent(),
+            **self.metrics.recent(),
         }
 
     def _state(self, runtime: RuntimeStatus | None) -> str:
@@ -118,9 +118,6 @@ class Health:
         return "paused" if runtime.paused else "consuming"
 
 
-# The name by which logs and /status tell workers apart.
-
-
 def worker_name() -> str:
-    """Unique among the live workers of a group: host and process."""
+    """For logs and /status, unique among the live workers of a group: host and process."""
     return f"{socket.gethostname()}-{os.getpid()}"

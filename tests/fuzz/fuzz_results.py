@@ -21,6 +21,7 @@ from consumer.config.task_files import load_tasks
 from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import PREFIX, DeadLetters
 from consumer.events import BadInput, ReviewEvent, SourceRecord
+from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_processor import EventProcessor
 from consumer.worker.task_runner import Inference
 
@@ -95,13 +96,6 @@ def a_record(random: Random, topic: str) -> SourceRecord:
     )
 
 
-class _NoMetrics:
-    """Takes every observation."""
-
-    def __getattr__(self, _: str) -> Any:
-        return lambda *_: None
-
-
 async def _infer(text: str, task: Task, deadline: float, origin: object) -> Inference:
     del deadline, origin
     extracted = drive(ENGINE.start(text, task), len(text), 0.5)
@@ -113,7 +107,7 @@ _PIPELINE = EventProcessor(
     _ROUTES,
     _infer,
     DeadLetters("reviews.dead", "group", "1.0"),
-    _NoMetrics(),
+    Metrics(),
     model="rexuninlu",
     max_value_bytes=120_000,
     latency_objective=1.0,

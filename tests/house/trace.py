@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -49,15 +49,19 @@ def files_of_one_event(root: Path) -> list[str]:
             broker.stdout.readline()
         with tempfile.TemporaryDirectory() as folder:
             found = Path(folder) / "files.json"
-            run = Run(bootstrap, ("in", "out", "dead"), server, Path(folder))
+            # The embedded broker answers a waiting fetch only when its wait ends; the default of 0.5 s is longer than
+            # the worker's timers, which then fire during every event.
+            client = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500, "fetch.wait.max.ms": 20}
+            run = Run(bootstrap, ("in", "out", "dead"), server, Path(folder), kafka={"client": client})
             run.program = [sys.executable, str(Path(__file__).resolve()), str(found)]
             run.environment["PYTHONPATH"] = str(root)
             run.start()
             offsets = Consumer({"bootstrap.servers": bootstrap, "group.id": run.group})
+            producer = Producer({"bootstrap.servers": bootstrap})
             try:
                 run.send(reviews(20))
                 run.wait(lambda: run.lag() == 0)
-                seen = [_traced(run, found, reviews(1, 20 + number), offsets) for number in range(EVENTS)]
+                seen = [_traced(run, found, event, offsets, producer) for event in reviews(EVENTS, 20)]
             finally:
                 offsets.close()
                 run.kill()
@@ -68,7 +72,7 @@ def files_of_one_event(root: Path) -> list[str]:
     return sorted(set.intersection(*seen))
 
 
-def _traced(run: Any, found: Path, event: list[tuple[str, bytes]], offsets: Consumer) -> set[str]:
+def _traced(run: Any, found: Path, event: tuple[str, bytes], offsets: Consumer, producer: Producer) -> set[str]:
     def committed() -> int:
         return int(offsets.committed([TopicPartition(run.input, 0)], timeout=10)[0].offset)
 
@@ -76,7 +80,9 @@ def _traced(run: Any, found: Path, event: list[tuple[str, bytes]], offsets: Cons
     found.unlink(missing_ok=True)
     run.process.send_signal(signal.SIGUSR2)
     time.sleep(0.02)  # the recorder is on before the event is there; no longer, or timers fire in between
-    run.send(event)
+    key, value = event
+    producer.produce(run.input, value, key)
+    producer.flush()
     while committed() == before:
         time.sleep(0.005)
     run.process.send_signal(signal.SIGUSR2)

@@ -149,6 +149,63 @@ def test_sigterm_in_the_middle_finishes_what_is_in_flight_and_doubles_nothing(wo
     assert ids(worker.results()) == expected(150)
 
 
+def test_sigusr1_logs_the_stack_of_every_thread_and_task(worker: Run, server: StubServer) -> None:
+    """Asked of a worker with events in flight, it shows where each of them waits, and goes on; every line is JSON."""
+    worker.start()
+    worker.wait(lambda: any(line["event"] == "consuming" for line in worker.lines()))
+    server.gate.clear()
+    calls = server.calls
+    worker.send(reviews(5))
+    worker.wait(lambda: server.calls > calls)
+    worker.process.send_signal(signal.SIGUSR1)
+
+    def stacks(kind: str) -> dict[str, str]:
+        lines = [line for line in worker.lines() if line.get("reason") == "SIGUSR1"]
+        return {line[kind]: "\n".join(line["stack"]) for line in lines if kind in line}
+
+    # Tasks come last, and threads without an order.
+    worker.wait(lambda: any("Worker._heartbeat" in stack for stack in stacks("task").values()))
+    threads = stacks("thread")
+    assert "poll_thread.py" in threads["rexstream-poll"]
+    assert "release_thread.py" in threads["rexstream-release"]
+    assert {"MainThread", "http"} <= threads.keys()
+    worker.wait(lambda: any("EventProcessor._run_task" in stack for stack in stacks("task").values()))
+    waiting = [stack for stack in stacks("task").values() if "EventProcessor._run_task" in stack]
+    assert any("TaskRunner.infer" in stack for stack in waiting), "not only where a task begins, but where it waits"
+    server.gate.set()
+    worker.wait_for_results(10)
+    assert not any(text in json.dumps(worker.lines(), ensure_ascii=False) for text in TEXTS)
+    assert worker.signal(signal.SIGTERM) == 0
+
+
+HUNG = """
+import ctypes, sys
+from consumer.worker import lifecycle
+from consumer.cli import main
+
+libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+libc.pthread_mutex_lock(mutex)
+
+async def hang(_):
+    {call}
+
+lifecycle.Worker._heartbeat = hang
+sys.argv = ["rexstream", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.parametrize("call", ["[None for _ in iter(int, 1)]", "libc.pthread_mutex_lock(mutex)"])
+def test_sigusr1_logs_stacks_while_the_event_loop_hangs(worker: Run, tmp_path: Path, call: str) -> None:
+    """In Python code that never ends as well as in a call in C that no signal handler interrupts."""
+    program = tmp_path / "hung.py"
+    program.write_text(HUNG.format(call=call))
+    worker.program = [sys.executable, str(program)]
+    worker.start()
+    worker.process.send_signal(signal.SIGUSR1)
+    worker.wait(lambda: any(" hang" in place for line in worker.lines() for place in line.get("stack", ())))
+
+
 def test_a_model_of_another_contract_stops_consumption_and_dead_letters_nothing(
     worker: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,12 +98,12 @@ def resume_until(run: Run, over: Callable[[], bool]) -> None:
         assert post(run)["resumed"] == ["flood"]
 
 
-def said(run: Run, words: str) -> Sequence[dict[str, Any]]:
+def lines_with(run: Run, words: str) -> Sequence[dict[str, Any]]:
     return [line for line in run.lines() if words in line["event"]]
 
 
 def test_ten_bad_records_with_a_run_of_three_all_become_dead_letters(worker: Callable[..., Run]) -> None:
-    """After the fourth in a row it pauses and says so everywhere; resumed, it goes on to the tenth; none is dropped."""
+    """After the fourth in a row it pauses and shows it everywhere; resumed, it goes on; none is dropped."""
     run = worker(LONG)
     run.start()
     assert resume(run)["resumed"] == []
@@ -124,7 +124,7 @@ def test_ten_bad_records_with_a_run_of_three_all_become_dead_letters(worker: Cal
     resume_until(run, lambda: len(run.dead_letters()) == 10)
     run.wait(lambda: run.lag() == 0)
     assert dead_ids(run) == [f"{run.input}-0-{offset}" for offset in range(10)]
-    assert [line["level"] for line in said(run, "too many dead letters")].count("error") == 1
+    assert [line["level"] for line in lines_with(run, "too many dead letters")].count("error") == 1
 
 
 def test_a_good_trial_lets_consumption_go_on_in_full(worker: Callable[..., Run]) -> None:
@@ -139,9 +139,9 @@ def test_a_good_trial_lets_consumption_go_on_in_full(worker: Callable[..., Run])
     run.wait(lambda: run.lag() == 0)
     assert len(set(dead_ids(run))) == len(run.dead_letters()) == 12
     assert ids(run.results()) == expected(30)
-    pauses = [round(line["seconds"], 1) for line in said(run, "too many dead letters")]
+    pauses = [round(line["seconds"], 1) for line in lines_with(run, "too many dead letters")]
     assert pauses[:2] == [0.3, 0.6]
-    assert len(said(run, "consumption goes on in full")) == 1
+    assert len(lines_with(run, "consumption goes on in full")) == 1
 
 
 def test_sigterm_in_a_flood_pause_drains_and_a_successor_goes_on(worker: Callable[..., Run]) -> None:

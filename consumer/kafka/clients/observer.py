@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class KafkaObserver(Protocol):
-    """Implemented by the worker's ``KafkaMetrics``, and by tests that count."""
+    """Implemented by ``telemetry.metrics.Metrics``, and by tests that count."""
 
     def durable(self, record: SourceRecord, outcome: Outcome) -> None:
         """Every output of ``record`` is acknowledged by the brokers."""

@@ -42,7 +42,7 @@ def resume(*arguments: str) -> Result:
 
 def test_it_says_what_the_worker_did(server: HttpServer) -> None:
     """A sentence, or with --json the answer itself; exit code 0."""
-    address = f"127.0.0.1:{server.port}"
+    address = f"127.0.0.1:{server.server_port}"
     found = resume("--http", address)
     assert (found.exit_code, found.stdout) == (0, "a trial of 20 events\n")
     found = resume("--http", address, "--json")
@@ -52,7 +52,7 @@ def test_it_says_what_the_worker_did(server: HttpServer) -> None:
 def test_the_configured_address_is_the_default(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that stands for every interface; a proxy of the environment stays out of it."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert resume("--set", f"observability.http=0.0.0.0:{server.port}").exit_code == 0
+    assert resume("--set", f"observability.http=0.0.0.0:{server.server_port}").exit_code == 0
 
 
 def test_a_worker_that_does_not_answer_is_unreachable() -> None:

@@ -44,11 +44,11 @@ def test_a_line_starts_with_the_fixed_fields_in_order_and_carries_what_was_bound
     """Operators read the same five fields first, then the bound ones."""
     lines = configured()
     log = structlog.stdlib.get_logger("consumer.sample").bind(topic="reviews.raw", partition=3)
-    log.info("event finished", offset=41, event_id="e-1", task="sentiment", trace_id="00f0")
+    log.info("event processed", offset=41, event_id="e-1", task="sentiment", trace_id="00f0")
     line = lines.only()
     assert list(line)[:5] == ["timestamp", "level", "event", "logger", "worker"]
     assert line["timestamp"].endswith("Z")
-    expected = {"level": "info", "event": "event finished", "logger": "consumer.sample", "worker": "worker-7"}
+    expected = {"level": "info", "event": "event processed", "logger": "consumer.sample", "worker": "worker-7"}
     expected |= {"topic": "reviews.raw", "event_id": "e-1", "task": "sentiment", "trace_id": "00f0"}
     assert expected.items() <= line.items()
     assert (line["partition"], line["offset"]) == (3, 41)

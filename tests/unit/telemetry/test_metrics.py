@@ -8,6 +8,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumer import __version__
+from consumer.events import Partition
 from consumer.telemetry.metrics import Metrics
 
 CONTRACT = {
@@ -28,22 +29,23 @@ CONTRACT = {
     "batch_release_total": {"reason"},
     "build_info": {"version", "python"},
     "window_overflow_total": set(),
+    "transactions_total": {"end"},
 }
 
 
 def used() -> Metrics:
     """Metrics to which everything has happened once."""
     metrics = Metrics()
-    metrics.event_finished("reviews.raw", "done")
+    metrics.event_processed("reviews.raw", "done", 3)
     metrics.event_latency("durable", 0.2)
     metrics.stage("decode", 0.001)
-    metrics.event_windows(3)
     metrics.batch_sent(rows=4, useful_tokens=300, padded_tokens=400, reason="deadline")
     metrics.model_called("rexuninlu", "3", "OK", 0.02)
     metrics.model_retried()
     metrics.windows_overflowed(1)
     metrics.in_flight_windows(12)
-    metrics.consumer_lag({("reviews.raw", 0): 7})
+    metrics.lag({Partition("reviews.raw", 0): 7})
+    metrics.transaction("committed", 0.1, 3)
     metrics.paused({"outage"})
     metrics.breaker("open")
     metrics.dead_letter("validate", "TextTooLong")
@@ -113,11 +115,11 @@ def _labels_of_build(metrics: Metrics) -> dict[str, str]:
 def test_a_partition_that_is_no_longer_assigned_loses_its_lag() -> None:
     """After a rebalance no worker goes on reporting the lag of what another one owns."""
     metrics = Metrics()
-    metrics.consumer_lag({("a", 0): 5, ("a", 1): 6})
-    metrics.consumer_lag({("a", 1): 4})
+    metrics.lag({Partition("a", 0): 5, Partition("a", 1): 6})
+    metrics.lag({Partition("a", 1): 4})
     assert sample(metrics, "rexstream_consumer_lag", topic="a", partition="0") is None
     assert sample(metrics, "rexstream_consumer_lag", topic="a", partition="1") == 4
-    metrics.consumer_lag({})
+    metrics.lag({})
     assert sample(metrics, "rexstream_consumer_lag", topic="a", partition="1") is None
 
 
@@ -142,7 +144,7 @@ def test_label_values_that_others_choose_cannot_grow_without_end(kind: str) -> N
     for step in range(10_000):
         name = f"n{step}"
         if kind == "topic":
-            metrics.event_finished(name, "done")
+            metrics.event_processed(name, "done")
         elif kind == "version":
             metrics.model_called("m", name, "OK", 0.1)
         elif kind == "reason":
@@ -179,10 +181,10 @@ def test_recent_activity_summarises_the_last_minute_and_the_totals() -> None:
     metrics = Metrics(clock=lambda: now)
     now += 10
     for _ in range(30):
-        metrics.event_finished("t", "done")
+        metrics.event_processed("t", "done")
         metrics.event_latency("extracted", 9.0)
         metrics.event_latency("durable", 0.25)
-    metrics.event_finished("t", "dead_letter")
+    metrics.event_processed("t", "dead_letter")
     for reason in ("InvalidJson", "TextEmpty", "InvalidJson"):
         metrics.dead_letter("decode", reason)
     metrics.batch_sent(8, 600, 800, "full")
@@ -206,8 +208,8 @@ def test_threads_may_count_while_the_exposition_is_read() -> None:
 
     def work() -> None:
         for step in range(300):
-            metrics.event_finished("t", "done")
-            metrics.consumer_lag({("t", step % 5): step})
+            metrics.event_processed("t", "done")
+            metrics.lag({Partition("t", step % 5): step})
             metrics.dead_letter("decode", "InvalidJson")
 
     threads = [threading.Thread(target=work) for _ in range(4)]

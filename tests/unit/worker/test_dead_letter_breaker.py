@@ -1,10 +1,10 @@
-"""The gate between the outcomes of events and the intake of records."""
+"""The breaker between the outcomes of events and the consumption of records."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import Mock
 
 import pytest
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict
 
+    from consumer.kafka.runtime import KafkaRuntime
+
 GOOD = Outcome("done", (Output("reviews.extracted", None, b"{}"),))
 DEAD = Outcome("done", (Output("reviews.dead", None, b"{"),))
 PARTIAL = Outcome("done", (*GOOD.outputs, *DEAD.outputs))
@@ -29,30 +31,30 @@ DROPPED = Outcome("dropped")
 PAUSED = [("pause", "flood"), ("limit", TRIAL_EVENTS)]
 
 
-class Intake:
-    """Writes down what it is told."""
+class Runtime:
+    """Writes down its calls."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, str | int | None]] = []
+        self.calls: list[tuple[str, str | int | None]] = []
 
     def pause(self, reason: str) -> None:
-        self.told.append(("pause", reason))
+        self.calls.append(("pause", reason))
 
     def resume(self, reason: str) -> None:
-        self.told.append(("resume", reason))
+        self.calls.append(("resume", reason))
 
     def limit(self, records: int | None) -> None:
-        self.told.append(("limit", records))
+        self.calls.append(("limit", records))
 
 
 class World:
-    """A gate with a run of three, its intake and its clock."""
+    """A breaker with a run of three, its runtime and its clock."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.intake = Intake()
-        self.gate = DeadLetterBreaker(DeliveryConfig(dead_letter_run=3, dead_letter_pause=60.0), lambda: self.now)
-        self.gate.intake = self.intake
+        self.runtime = Runtime()
+        self.breaker = DeadLetterBreaker(DeliveryConfig(dead_letter_run=3, dead_letter_pause=60.0), lambda: self.now)
+        self.breaker.runtime = cast("KafkaRuntime", self.runtime)
         self.offset = 0
 
     def record(self, epoch: int = 1) -> SourceRecord:
@@ -61,10 +63,10 @@ class World:
 
     def end(self, outcome: Outcome, times: int = 1) -> None:
         for _ in range(times):
-            self.gate.ended(self.record(), outcome)
+            self.breaker.durable(self.record(), outcome)
 
     def publish(self, release: Release) -> None:
-        self.gate.ended(release.record, release.outcome)
+        self.breaker.durable(release.record, release.outcome)
 
 
 def release(record: SourceRecord, outcome: Outcome) -> Release:
@@ -96,19 +98,19 @@ def logs() -> Iterator[list[EventDict]]:
 def test_any_dead_letter_of_an_event_counts(world: World, outcome: Outcome) -> None:
     """A task that fails on every event is a flood beside its siblings' results, too."""
     world.end(outcome, 3)
-    assert world.intake.told == []
+    assert world.runtime.calls == []
     world.end(outcome)
-    assert world.intake.told == PAUSED
+    assert world.runtime.calls == PAUSED
 
 
 def test_null_values_are_neither_good_nor_bad(world: World) -> None:
     """They end no run and are none."""
     world.end(DROPPED, 50)
-    assert world.intake.told == []
+    assert world.runtime.calls == []
     for _ in range(4):
         world.end(DEAD)
         world.end(DROPPED)
-    assert world.intake.told == PAUSED
+    assert world.runtime.calls == PAUSED
 
 
 def test_a_result_that_no_topic_takes_makes_its_event_dead(world: World) -> None:
@@ -116,11 +118,11 @@ def test_a_result_that_no_topic_takes_makes_its_event_dead(world: World) -> None
     for _ in range(3):
         both = Outcome("done", (*GOOD.outputs, replace(GOOD.outputs[0])))
         world.publish(too_large(too_large(release(world.record(), both))))
-        assert world.intake.told == []
+        assert world.runtime.calls == []
     world.end(GOOD)
     for _ in range(4):
         world.publish(too_large(release(world.record(), PARTIAL)))
-    assert world.intake.told == PAUSED
+    assert world.runtime.calls == PAUSED
 
 
 def test_a_result_too_large_of_an_assignment_that_ended_is_forgotten(world: World) -> None:
@@ -135,36 +137,36 @@ def test_a_result_too_large_of_an_assignment_that_ended_is_forgotten(world: Worl
     world.publish(release(again, GOOD))
     world.end(DEAD, 2)
     world.publish(new)
-    assert world.intake.told == []
+    assert world.runtime.calls == []
     world.end(DEAD)
-    assert world.intake.told == PAUSED
+    assert world.runtime.calls == PAUSED
 
 
 def test_the_way_through_a_flood(world: World, logs: list[EventDict]) -> None:
     """Pause with the trial's bound set already, trial, pause again, trial, in full; one error line in all."""
     world.end(DEAD, 40)
-    assert world.intake.told == PAUSED
-    assert "4 events in a row" in str(world.gate.unready())
-    assert "60 s" in str(world.gate.unready())
+    assert world.runtime.calls == PAUSED
+    assert "4 events in a row" in str(world.breaker.unready())
+    assert "60 s" in str(world.breaker.unready())
     world.now = 59.9
-    world.gate.tick()
-    assert world.intake.told == PAUSED
+    world.breaker.tick()
+    assert world.runtime.calls == PAUSED
     world.now = 60.0
-    world.gate.tick()
-    world.gate.tick()
-    assert world.intake.told[2:] == [("resume", "flood")]
-    assert world.gate.unready() is None
-    assert world.gate.status()["state"] == "trial"
+    world.breaker.tick()
+    world.breaker.tick()
+    assert world.runtime.calls[2:] == [("resume", "flood")]
+    assert world.breaker.unready() is None
+    assert world.breaker.status()["state"] == "trial"
     world.end(DEAD, 4)
-    assert world.intake.told[3:] == PAUSED
-    assert world.gate.status()["trial_in_seconds"] == 120.0
-    assert world.gate.resume()["resumed"] == ["flood"]
-    assert world.gate.resume()["resumed"] == []
-    assert world.intake.told[5:] == [("resume", "flood")]
+    assert world.runtime.calls[3:] == PAUSED
+    assert world.breaker.status()["trial_in_seconds"] == 120.0
+    assert world.breaker.resume()["resumed"] == ["flood"]
+    assert world.breaker.resume()["resumed"] == []
+    assert world.runtime.calls[5:] == [("resume", "flood")]
     world.end(GOOD, TRIAL_EVENTS)
-    assert world.intake.told[6:] == [("limit", None)]
-    assert world.gate.status() == {"state": "flowing", "reason": None, "trial_in_seconds": 0.0}
-    assert world.gate.resume() == {
+    assert world.runtime.calls[6:] == [("limit", None)]
+    assert world.breaker.status() == {"state": "flowing", "reason": None, "trial_in_seconds": 0.0}
+    assert world.breaker.resume() == {
         "resumed": [],
         "state": "flowing",
         "message": "nothing to resume: consumption is not paused for a flood of dead letters",
@@ -179,21 +181,21 @@ def test_two_threads_pause_once(world: World) -> None:
     def end() -> None:
         both.wait()
         for _ in range(300):
-            world.gate.ended(SourceRecord("reviews.raw", 1, 0, 1, None, b"{", (), None, 1e9), DEAD)
+            world.breaker.durable(SourceRecord("reviews.raw", 1, 0, 1, None, b"{", (), None, 1e9), DEAD)
 
     def resume() -> None:
         both.wait()
         for _ in range(300):
-            world.gate.resume()
-            world.gate.tick()
+            world.breaker.resume()
+            world.breaker.tick()
 
     threads = [threading.Thread(target=end), threading.Thread(target=end), threading.Thread(target=resume)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    told = [what for what, _ in world.intake.told]
-    while told:
-        assert told[:2] == ["pause", "limit"]
-        assert told[2:3] in ([], ["resume"])
-        told = told[3:]
+    calls = [what for what, _ in world.runtime.calls]
+    while calls:
+        assert calls[:2] == ["pause", "limit"]
+        assert calls[2:3] in ([], ["resume"])
+        calls = calls[3:]

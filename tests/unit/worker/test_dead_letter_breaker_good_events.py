@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -10,12 +12,15 @@ from consumer.delivery.dead_letter_rate import DeadLetterRate
 from consumer.events import Outcome, Output, SourceRecord
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 
+if TYPE_CHECKING:
+    from consumer.kafka.runtime import KafkaRuntime
+
 GOOD = Outcome("done", (Output("reviews.extracted", None, b"{}"),))
 DEAD = Outcome("done", (Output("reviews.dead", None, b"{"),))
 
 
-class Intake:
-    """Whatever it is asked for."""
+class Runtime:
+    """Takes every call."""
 
     def pause(self, reason: str) -> None:
         pass
@@ -48,7 +53,7 @@ def test_every_decision_is_that_of_counting_each_event(
     breaker = DeadLetterBreaker(
         DeliveryConfig(dead_letter_run=run, dead_letter_rate=rate, dead_letter_pause=60.0), clock
     )
-    breaker.intake = Intake()
+    breaker.runtime = cast("KafkaRuntime", Runtime())
     counting = DeadLetterRate(run, rate, 60.0, clock)
     for step, times in steps:
         for offset in range(1 if step == "resume" else times):
@@ -59,7 +64,7 @@ def test_every_decision_is_that_of_counting_each_event(
                 counting.resume()
             else:
                 record = SourceRecord("reviews.raw", 0, offset, 1, None, b"{", (), None, fetched_at)
-                breaker.ended(record, DEAD if step == "dead" else GOOD)
+                breaker.durable(record, DEAD if step == "dead" else GOOD)
                 counting.count(fetched_at, dead=step == "dead")
             reason = None if counting.state == "flowing" else counting.why
             shown = breaker.status()

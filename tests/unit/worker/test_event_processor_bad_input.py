@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from avro_frames import framed
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from consumer.codecs.avro_codec import ParsedSchema
     from consumer.extraction.task import Task
     from consumer.extraction.window import Window
+    from consumer.kafka.registry.awaited import AwaitedSchemas
     from consumer.worker.task_runner import Inference
 
 NOW = 1_790_000_000.0
@@ -91,7 +92,7 @@ def process(records: Sequence[SourceRecord], model: StubModel | None = None) -> 
             model="stub",
             max_value_bytes=1_048_576,
             latency_objective=1.0,
-            schemas=Registry(),
+            schemas=cast("AwaitedSchemas", Registry()),
             wall_clock=lambda: NOW,
             clock=lambda: 0.0,
         )
@@ -106,7 +107,7 @@ def process(records: Sequence[SourceRecord], model: StubModel | None = None) -> 
 
 
 def facts(outcome: Outcome) -> list[tuple[str, Any]]:
-    """What the results of an outcome say, without what differs from run to run."""
+    """The facts in the results of an outcome, without what differs from run to run."""
     found = []
     for output in outcome.outputs:
         assert output.topic.startswith("out"), dict(output.headers)
@@ -180,16 +181,16 @@ def test_bad_input_is_one_dead_letter_and_its_neighbours_are_unharmed(
     (letter,) = outcome.outputs
     assert (letter.topic, letter.key, letter.value, letter.partition) == ("dead", b"k", value, 3)
     assert letter.headers[:2] == bad.headers, "the record's own headers come through as they were"
-    said = headers(outcome)
-    assert said["rexstream-dlq-class"] == reason
-    assert said["rexstream-dlq-stage"] == stage
-    assert said["rexstream-dlq-id"].startswith(f"{topic}-3-5")
-    assert said["__dlq.errors.message"]
+    found = headers(outcome)
+    assert found["rexstream-dlq-class"] == reason
+    assert found["rexstream-dlq-stage"] == stage
+    assert found["rexstream-dlq-id"].startswith(f"{topic}-3-5")
+    assert found["__dlq.errors.message"]
 
 
 @pytest.mark.parametrize("topic", ["json.in", "text.in"])
 def test_a_text_over_the_limit_is_a_dead_letter_per_task(topic: str) -> None:
-    """The tasks of the event are known by then, so each of them says so."""
+    """The tasks of the event are known by then, so each of them has a dead letter."""
     text = "很" * 50_001
     outcome, *_ = process([record(as_json(text=text) if topic == "json.in" else text.encode(), 1, topic)])
     tasks = {"json.in": ["product_features", "sentiment"], "text.in": ["sentiment"]}[topic]
@@ -198,7 +199,7 @@ def test_a_text_over_the_limit_is_a_dead_letter_per_task(topic: str) -> None:
 
 
 def test_a_null_value_is_dropped() -> None:
-    """A tombstone says nothing about a review: no output, and the ledger hears of it."""
+    """A tombstone is no review: no output, and an outcome for the ledger."""
     assert process([record(None, 1)]) == [Outcome("dropped")]
 
 
@@ -210,7 +211,7 @@ def test_an_unknown_task_leaves_the_events_other_tasks_their_results() -> None:
 
 
 def test_a_duplicate_event_id_gives_equal_result_ids_and_different_records() -> None:
-    """Duplicates are not bad input: whoever reads the results can tell them by result_id."""
+    """Duplicates are not bad input: whoever reads the results recognises them by result_id."""
     value = as_json(event_id="same", text="包装破了", tasks=["sentiment"])
     outcomes = process([record(value, 1), record(value, 2)])
     first, second = (json.loads(outcome.outputs[0].value or b"") for outcome in outcomes)
@@ -229,11 +230,11 @@ def test_an_inline_schema_is_a_task_of_its_own_on_the_plain_topic() -> None:
 
 
 def test_a_window_that_the_model_refuses_is_a_dead_letter_of_its_task_only() -> None:
-    """A batch fault is bisected down to the guilty event; every other event of the batch has its result."""
-    guilty = engine().start("毒药评论", TASKS["sentiment"]).windows[0].input_ids.tobytes()
+    """A batch fault is bisected down to the event at fault; every other event of the batch has its result."""
+    poison = engine().start("毒药评论", TASKS["sentiment"]).windows[0].input_ids.tobytes()
 
     def fail(windows: Sequence[Window]) -> ServingError | None:
-        if any(w.input_ids.tobytes() == guilty for w in windows):
+        if any(w.input_ids.tobytes() == poison for w in windows):
             return ServingError(Failure.BATCH_FAULT, "INVALID_ARGUMENT", "indices out of range")
         return None
 
@@ -246,10 +247,10 @@ def test_a_window_that_the_model_refuses_is_a_dead_letter_of_its_task_only() -> 
     assert [output.topic for output in outcome.outputs] == ["out.product_features", "dead"]
     assert headers(outcome, 1)["rexstream-dlq-class"] == "BatchFault"
     assert headers(outcome, 1)["rexstream-dlq-task"] == "sentiment"
-    said = headers(outcome, 1)
-    assert (said["rexstream-dlq-model"], said["rexstream-dlq-model-version"]) == ("stub", "1")
-    assert said["rexstream-dlq-exception"] == "consumer.serving.refused.WindowRefused"
-    assert said["rexstream-dlq-attempts"] == said["__dlq.errors.delivery.count"] == "2"
+    found = headers(outcome, 1)
+    assert (found["rexstream-dlq-model"], found["rexstream-dlq-model-version"]) == ("stub", "1")
+    assert found["rexstream-dlq-exception"] == "consumer.serving.refused.WindowRefused"
+    assert found["rexstream-dlq-attempts"] == found["__dlq.errors.delivery.count"] == "2"
 
 
 def test_an_outage_makes_no_dead_letter() -> None:
@@ -267,7 +268,7 @@ def test_an_outage_makes_no_dead_letter() -> None:
 
 
 def test_a_result_never_mixes_two_model_versions() -> None:
-    """A hot swap between two levels of one event starts it again, and the result says so."""
+    """A hot swap between two levels of one event starts it again, and the result carries a warning."""
 
     class Swapped(StubModel):
         async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Any:
@@ -317,8 +318,8 @@ def test_a_result_too_large_for_its_topic_becomes_a_dead_letter_of_stage_produce
     )
     (outcome,) = process([source])
     letter = pipeline.too_large(source, outcome.outputs[1])
-    said = headers(Outcome("done", (letter,)))
+    found = headers(Outcome("done", (letter,)))
     assert letter.value == source.value
-    assert said["rexstream-dlq-stage"] == "produce"
-    assert said["rexstream-dlq-class"] == "ResultTooLarge"
-    assert said["rexstream-dlq-task"] == "sentiment"
+    assert found["rexstream-dlq-stage"] == "produce"
+    assert found["rexstream-dlq-class"] == "ResultTooLarge"
+    assert found["rexstream-dlq-task"] == "sentiment"

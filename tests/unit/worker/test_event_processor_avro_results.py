@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from avro_frames import decode_result
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from consumer.codecs.avro_codec import ParsedSchema
     from consumer.extraction.task import Task
+    from consumer.kafka.registry.awaited import AwaitedSchemas
 
 TASKS = load_tasks()
 ROUTE = RouteConfig(input="in", format="json", tasks=("sentiment",), output="out", output_format="avro")
@@ -58,7 +59,7 @@ def value_of(registry: Registry | None, route: RouteConfig = ROUTE) -> bytes:
         model="m",
         max_value_bytes=1000,
         latency_objective=1.0,
-        schemas=registry,
+        schemas=cast("AwaitedSchemas | None", registry),
     )
     record = SourceRecord("in", 0, 0, 1, None, '{"text": "袋口封得严实"}'.encode(), (), 1000, 0.0)
     (output,) = asyncio.run(pipeline.process(record)).outputs

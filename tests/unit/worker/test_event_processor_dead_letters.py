@@ -1,4 +1,4 @@
-"""What a dead letter says of the model and of the exception behind it."""
+"""What a dead letter holds about the model and the exception behind it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOW = 1_790_000_000.0
 ROUTE = RouteConfig(input="in", format="text", tasks=("sentiment",))
 
 
-def said_of(error: Exception, letters: DeadLetters) -> dict[str, str]:
+def headers_of(error: Exception, letters: DeadLetters) -> dict[str, str]:
     """Headers of the dead letter of an event that fails with ``error``."""
 
     async def fail(*_: object, **__: object) -> Inference:
@@ -52,29 +52,29 @@ def refused() -> WindowRefused:
 
 def test_a_poisoned_window_says_since_when_how_often_and_beside_which_version() -> None:
     """Its first failure lies before the moment in which it was given up."""
-    said = said_of(refused(), DeadLetters("dead", "g", "1", "spring"))
-    assert said["rexstream-dlq-first-failed-at"] == "2026-09-21T14:13:07.500+00:00"
-    assert said["rexstream-dlq-failed-at"] == "2026-09-21T14:13:20.000+00:00"
-    assert said["rexstream-dlq-attempts"] == "5"
-    assert (said["rexstream-dlq-model"], said["rexstream-dlq-model-version"]) == ("rex", "3")
-    assert said["rexstream-dlq-exception"] == "consumer.serving.refused.WindowRefused"
-    assert said["kafka_dlt-exception-cause-fqcn"] == "consumer.serving.protocol.ServingError"
-    assert "rexstream-dlq-stack-trace" not in said
+    found = headers_of(refused(), DeadLetters("dead", "g", "1", "spring"))
+    assert found["rexstream-dlq-first-failed-at"] == "2026-09-21T14:13:07.500+00:00"
+    assert found["rexstream-dlq-failed-at"] == "2026-09-21T14:13:20.000+00:00"
+    assert found["rexstream-dlq-attempts"] == "5"
+    assert (found["rexstream-dlq-model"], found["rexstream-dlq-model-version"]) == ("rex", "3")
+    assert found["rexstream-dlq-exception"] == "consumer.serving.refused.WindowRefused"
+    assert found["kafka_dlt-exception-cause-fqcn"] == "consumer.serving.protocol.ServingError"
+    assert "rexstream-dlq-stack-trace" not in found
 
 
 def test_a_limit_met_on_the_way_names_the_version_that_had_answered() -> None:
     """The text was bad for this model; another version may find less in it."""
     bad = BadInput("extract", "TooManyWindows", "more than limits.model_calls")
     bad.model_version = "9"
-    said = said_of(bad, DeadLetters("dead", "g", "1"))
-    assert said["rexstream-dlq-model-version"] == "9"
-    assert said["rexstream-dlq-exception"] == "consumer.events.BadInput"
-    assert said["rexstream-dlq-first-failed-at"] == said["rexstream-dlq-failed-at"]
+    found = headers_of(bad, DeadLetters("dead", "g", "1"))
+    assert found["rexstream-dlq-model-version"] == "9"
+    assert found["rexstream-dlq-exception"] == "consumer.events.BadInput"
+    assert found["rexstream-dlq-first-failed-at"] == found["rexstream-dlq-failed-at"]
 
 
 def test_a_stack_trace_is_there_where_it_was_asked_for() -> None:
     """It shows code, and no review."""
-    said = said_of(refused(), DeadLetters("dead", "g", "1", "connect", stack_traces=True))
-    assert "in fail" in said["rexstream-dlq-stack-trace"]
-    assert said["rexstream-dlq-stack-trace"] == said["__connect.errors.exception.stacktrace"]
-    assert "鞋底软" not in said["rexstream-dlq-stack-trace"]
+    found = headers_of(refused(), DeadLetters("dead", "g", "1", "connect", stack_traces=True))
+    assert "in fail" in found["rexstream-dlq-stack-trace"]
+    assert found["rexstream-dlq-stack-trace"] == found["__connect.errors.exception.stacktrace"]
+    assert "鞋底软" not in found["rexstream-dlq-stack-trace"]

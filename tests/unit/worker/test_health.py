@@ -1,4 +1,4 @@
-"""What a worker says of itself, state by state."""
+"""A worker's answers to probes and /status, state by state."""
 
 from __future__ import annotations
 
@@ -87,5 +87,5 @@ def test_a_stuck_thread_is_not_alive_and_an_outage_is() -> None:
         assert not ok
         assert name in str(detail)
     stuck = health()
-    stuck.loop_turned_at = time.monotonic() - STUCK_SECONDS - 1
+    stuck.loop_round_at = time.monotonic() - STUCK_SECONDS - 1
     assert not stuck.live()[0]

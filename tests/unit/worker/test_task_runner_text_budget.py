@@ -8,16 +8,16 @@ import random
 from consumer.worker.task_runner import TextBudget
 
 
-def test_never_more_than_the_room_and_everyone_gets_a_turn() -> None:
-    """Many texts of all sizes, some larger than the room, some cancelled: the bound holds and nobody waits for ever."""
+def test_never_more_than_the_budget_and_everyone_is_served() -> None:
+    """Texts of all sizes, some larger than the budget, some cancelled: the bound holds and nobody waits for ever."""
 
     async def main() -> None:
-        room, used, most, done = TextBudget(100), 0, 0, 0
+        budget, used, most, done = TextBudget(100), 0, 0, 0
         chance = random.Random(5)
 
         async def extract(size: int) -> None:
             nonlocal used, most, done
-            async with room.taken(size):
+            async with budget.taken(size):
                 used += min(size, 100)
                 most = max(most, used)
                 for _ in range(chance.randrange(4)):
@@ -34,20 +34,20 @@ def test_never_more_than_the_room_and_everyone_gets_a_turn() -> None:
         assert done + sum(task.cancelled() for task in tasks) == 400
         assert done > 300
         assert most == 100
-        async with asyncio.timeout(1), room.taken(100):
+        async with asyncio.timeout(1), budget.taken(100):
             assert used == 0
 
     asyncio.run(main())
 
 
 def test_a_large_text_is_not_overtaken_for_ever() -> None:
-    """Small texts that come later wait behind a large one that waits for room."""
+    """Small texts that come later wait behind a large one that waits for it."""
 
     async def main() -> list[str]:
-        room, order = TextBudget(10), []
+        budget, order = TextBudget(10), []
 
         async def extract(name: str, size: int) -> None:
-            async with room.taken(size):
+            async with budget.taken(size):
                 order.append(name)
                 await asyncio.sleep(0)
 
@@ -61,11 +61,11 @@ def test_one_that_leaves_the_queue_holds_up_nobody() -> None:
     """A revoked partition's long text, cancelled while it waits, lets those behind it go on."""
 
     async def main() -> None:
-        room = TextBudget(10)
-        async with room.taken(4):
-            large = asyncio.create_task(_take(room, 10))
+        budget = TextBudget(10)
+        async with budget.taken(4):
+            large = asyncio.create_task(_take(budget, 10))
             await asyncio.sleep(0)
-            small = asyncio.create_task(_take(room, 3))
+            small = asyncio.create_task(_take(budget, 3))
             await asyncio.sleep(0)
             assert not small.done()
             large.cancel()
@@ -75,6 +75,6 @@ def test_one_that_leaves_the_queue_holds_up_nobody() -> None:
     asyncio.run(main())
 
 
-async def _take(room: TextBudget, characters: int) -> None:
-    async with room.taken(characters):
+async def _take(budget: TextBudget, characters: int) -> None:
+    async with budget.taken(characters):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The Kafka runtime's observer on the real metrics."""
+"""The metrics as the Kafka runtime's observer."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from consumer.events import Partition
 from consumer.kafka.consume.assignment import BACKPRESSURE, DRAINING, Pauses
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dead_letter_breaker import REASON as FLOOD
-from consumer.worker.kafka_metrics import KafkaMetrics
-from consumer.worker.lifecycle import _PAUSE
+from consumer.worker.lifecycle import PAUSE_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-REASONS = sorted({BACKPRESSURE, DRAINING, FLOOD, "output", "registry", *_PAUSE.values()})
+REASONS = sorted({BACKPRESSURE, DRAINING, FLOOD, "output", "registry", *PAUSE_REASONS.values()})
 
 
 class Consumer:
-    """Whatever is paused, nobody minds."""
+    """Takes every call."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_: None
@@ -32,8 +31,8 @@ def paused(metrics: Metrics) -> set[str]:
     return {sample.labels["reason"] for sample in family.samples if sample.value}
 
 
-def test_the_edge_and_the_worker_pause_for_these() -> None:
-    """The list below is all there is; a new reason belongs into it and into the metric."""
+def test_the_runtime_and_the_worker_pause_for_these() -> None:
+    """The list is all there is; a new reason belongs into it and into the metric."""
     assert REASONS == ["backpressure", "deployment_fault", "draining", "flood", "outage", "output", "registry"]
 
 
@@ -42,7 +41,7 @@ def test_every_reason_to_pause_is_visible_under_its_own_name(reason: str) -> Non
     """Whoever is alerted reads what to mend, not ``other``; and it is gone with the pause."""
     metrics = Metrics()
     consumer: Any = Consumer()
-    pauses = Pauses(KafkaMetrics(metrics, lambda *_: None))
+    pauses = Pauses(metrics)
     pauses.assign(consumer, [Partition("in", 0)])
     pauses.pause(reason)
     assert paused(metrics) == {reason}

@@ -1,0 +1,177 @@
+"""Every metric of a worker: name, help with what a spike means, labels and buckets.
+
+``Metrics`` calls ``register`` once, at its start. Label values come from bounded sets: the configuration, this code,
+or, where a server or broker chooses them, the first few that were seen (``LABEL_LIMITS``). Review text, keys and event
+ids are never labels.
+"""
+
+from __future__ import annotations
+
+import platform
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+
+from consumer import __version__
+
+PAUSE_REASONS = ("backpressure", "output", "outage", "deployment_fault", "registry", "flood", "draining", "other")
+"""Every one has a series from the start; a reason that is none of these counts as ``other``."""
+
+LABEL_LIMITS = {"topic": 200, "model": 20, "version": 100, "code": 30, "class": 100, "reason": 20}
+"""How many values a label may have; later new ones become ``other``. ``reason`` is that of batch_release_total."""
+
+# Name: help, labels and, for a histogram, buckets in the unit of its name.
+
+COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "rexstream_events_total": (
+        (
+            "Records processed, by what became of them. A spike of dead_letter means bad input or a flood of it; "
+            "a fall to zero with lag means that the worker is paused or stuck."
+        ),
+        ("topic", "outcome"),
+    ),
+    "rexstream_dead_letters_total": (
+        (
+            "Dead letters by the stage that gave up and the reason. A spike of one reason means that a producer "
+            "changed what it sends, or a task its schema."
+        ),
+        ("stage", "class"),
+    ),
+    "rexstream_transactions_total": (
+        (
+            "Transactions of exactly_once by how they ended. A spike of aborted means rebalances, or outputs that a "
+            "topic refuses (the log names it); what was aborted is produced again and no reader sees it twice."
+        ),
+        ("end",),
+    ),
+    "rexstream_retries_total": (
+        (
+            "Model calls repeated after a failure. A spike means a model server that restarts, is overloaded or "
+            "refuses a batch."
+        ),
+        (),
+    ),
+    "rexstream_batch_release_total": (
+        (
+            "Batches by what made them leave. A spike of deadline means too little traffic to fill batches in time; "
+            "of full, that the model is the bottleneck."
+        ),
+        ("reason",),
+    ),
+    "rexstream_window_overflow_total": (
+        (
+            "Windows with more positive cells than the compact signature returns, repeated on the dense one. A spike "
+            "means a model that finds nonsense, and calls that cost a hundred times the bytes."
+        ),
+        (),
+    ),
+}
+
+GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "rexstream_in_flight_windows": (
+        (
+            "Windows waiting for the model or in a call. A spike means that input arrives faster than the model "
+            "answers; the cap on it pauses consumption."
+        ),
+        (),
+    ),
+    "rexstream_consumer_lag": (
+        (
+            "Records between the committed offset and the end of the partition, queried on a timer, also while "
+            "paused. A spike means more input than work done: add workers, or look at paused."
+        ),
+        ("topic", "partition"),
+    ),
+    "rexstream_paused": (
+        (
+            "1 while consumption is paused for this reason. backpressure comes and goes under load; output means a "
+            "topic that takes no result or dead letter (the log names it), and needs the topic, its ACL or the broker "
+            "mended; outage and deployment_fault need the model server mended, registry the schema registry; flood "
+            "waits for an operator or a timer, draining ends with the process."
+        ),
+        ("reason",),
+    ),
+    "rexstream_breaker_state": (
+        (
+            "Circuit breaker of the model server: 0 closed, 1 half open, 2 open. Anything above 0 means that calls "
+            "fail for reasons that retrying may cure; nothing is dead-lettered meanwhile."
+        ),
+        (),
+    ),
+    "rexstream_build_info": (
+        "Always 1; its labels name the build. Two values in a fleet mean that a roll-out is under way, or stuck.",
+        ("version", "python"),
+    ),
+}
+
+HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
+    "rexstream_event_latency_seconds": (
+        (
+            "Broker timestamp to extracted, and to durable. A spike means a backlog (look at consumer_lag), a slow "
+            "model (model_call_seconds) or, on durable alone, a slow broker."
+        ),
+        ("point",),
+        # Milliseconds while all is well, minutes while a backlog drains.
+        (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0),
+    ),
+    "rexstream_stage_seconds": (
+        "Time spent in one stage of an event or of a batch. A spike names the stage to look at.",
+        ("stage",),
+        (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0),
+    ),
+    "rexstream_batch_rows": (
+        (
+            "Windows in a batch. A spike means catching up; always 1 under load means that the latency objective "
+            "leaves no time to batch."
+        ),
+        (),
+        (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+    ),
+    "rexstream_batch_tokens": (
+        (
+            "Tokens of a batch, padding included. A spike means long reviews or catching up; it precedes the model "
+            "server's memory."
+        ),
+        (),
+        (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144),
+    ),
+    "rexstream_padding_ratio": (
+        (
+            "Share of a batch's tokens that is padding, 0 to 1. A spike means that windows of unlike lengths are sent "
+            "together: work that the model does for nothing."
+        ),
+        (),
+        (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9),
+    ),
+    "rexstream_model_call_seconds": (
+        (
+            "Round trip of a model call by the version that answered and the gRPC status. A spike of OK means a busy "
+            "model server; of any other code, the fault that the code names."
+        ),
+        ("model", "version", "code"),
+        (0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0),
+    ),
+    "rexstream_windows_per_event": (
+        (
+            "Model rows that one event needed, over all its tasks and levels. A spike means longer reviews, larger "
+            "schemas or a model that finds too many parents."
+        ),
+        (),
+        (1, 2, 3, 4, 6, 8, 16, 32, 64, 128, 512, 4096),
+    ),
+}
+
+
+def register(registry: CollectorRegistry) -> tuple[dict[str, Counter], dict[str, Gauge], dict[str, Histogram]]:
+    """Put every metric, and the process's own, into ``registry``; the metrics by name. What never changes is set."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, that nobody reads
+    ProcessCollector(registry=registry)
+    counters = {name: Counter(name, text, labels, registry=registry) for name, (text, labels) in COUNTERS.items()}
+    gauges = {name: Gauge(name, text, labels, registry=registry) for name, (text, labels) in GAUGES.items()}
+    histograms = {
+        name: Histogram(name, text, labels, buckets=buckets, registry=registry)
+        for name, (text, labels, buckets) in HISTOGRAMS.items()
+    }
+    gauges["rexstream_build_info"].labels(__version__, platform.python_version()).set(1)
+    for reason in PAUSE_REASONS:
+        gauges["rexstream_paused"].labels(reason).set(0)
+    return counters, gauges, histograms
