@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.batching.deadlines import CallTimeout, event_deadline
+from consumer.batching.policy import CallTimeout, event_deadline
 from consumer.batching.policy import padded_length
 from consumer.resilience.call_limits import CallLimits
 

@@ -213,7 +213,7 @@ def test_nobody_is_refused_once_another_call_failed() -> None:
 
 def test_the_breaker_goes_through_half_open() -> None:
     """Each try of an open breaker is seen, and the last one closes it."""
-    observer = run(Server([("UNAVAILABLE", 10.0)]), lambda dispatcher: dispatcher.known_good_answer())
+    observer = run(Server([("UNAVAILABLE", 10.0)]), lambda dispatcher: dispatcher.health_probe())
     states = observer.breaker_states
     assert states[0] == "open"
     assert states[1:-1:2] == ["half_open"] * (len(states) // 2)
