@@ -21,7 +21,7 @@ from consumer.serving.dispatch.batch import Entry, Group
 from consumer.serving.dispatch.calls import ModelCalls
 from consumer.serving.dispatch.decisions import Action, decide, decide_after_probe
 from consumer.serving.dispatch.outage import OutageRecovery
-from consumer.serving.dispatch.poison_isolation import PoisonIsolation, dies_of_all
+from consumer.serving.dispatch.poison_isolation import PoisonIsolation
 from consumer.serving.dispatch.rejections import RejectionReview
 from consumer.serving.protocol import ServingError
 from consumer.serving.refused import State, WindowAnswer, WindowRefused
@@ -232,7 +232,10 @@ class Dispatcher:
     # -- failures -----------------------------------------------------------------------------------------------
 
     def _failed(self, group: Group, error: ServingError) -> None:
-        match decide(error, alone=len(group.entries) == 1):
+        action = decide(error, alone=len(group.entries) == 1)
+        if action not in (Action.REVIEW, Action.SPLIT):
+            self._review.leave(group)
+        match action:
             case Action.REVIEW:
                 self._review.reject(group, "BatchFault", error, group.lone_failures.attempts + 1)
             case Action.SPLIT:
@@ -244,10 +247,8 @@ class Dispatcher:
                 self._again([group])
             case Action.FEWER_TOKENS:
                 self._limits.fewer_tokens(self._clock())
-                self._review.leave(group)
                 self._again(group.halves() if group.isolated else [group])
             case _:
-                self._review.leave(group)
                 self._recovery.probe_for(group, error)
 
     def _enqueue(self, entries: Iterable[Entry]) -> None:
@@ -262,7 +263,6 @@ class Dispatcher:
         now = self._clock()
         self._not_before = now + max(self._backoff.pause(self._busy_in_a_row), self._retry_budget.delay(now))
         for group in groups:
-            self._review.leave(group)
             if group.isolated:
                 self._isolation.add(group, 0.0)
             else:
@@ -310,7 +310,11 @@ class Dispatcher:
                     self._send_alone(half, self._retry_budget.delay(self._clock()), isolated=isolated)
             case Action.STOP:
                 windows = [*group.entries, *self._isolation.take_crashed_alone()]
-                self._recovery.stop(dies_of_all(error, len(windows)), windows, model_at_fault=True)
+                because = (
+                    f"the model server went away in the calls of {len(windows)} windows, one by one, and answered no "
+                    "other window in between, though the known-good one"
+                )
+                self._recovery.stop(error, windows, because=because)
             case Action.REVIEW:
                 self._review.reject(group, str(given_up), error, attempts)
             case _:

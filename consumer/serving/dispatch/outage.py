@@ -75,17 +75,22 @@ class OutageRecovery:
         self._held += windows
 
     def stop(
-        self, error: ServingError, windows: list[Entry], canary: Window | None = None, *, model_at_fault: bool = False
+        self, error: ServingError, windows: list[Entry], canary: Window | None = None, *, because: str = ""
     ) -> None:
         """The server or the model is at fault, so ``windows`` are held: a probe failed, with ``canary`` if it had one.
 
-        ``model_at_fault``: the model answers probes, but rejects ``windows``, which are too many to be given up. Then,
-        or with a canary window, that or one of ``windows`` must be answered before sending goes on. If all of them are
+        ``because`` is given when the probe was answered, but ``windows`` fail and are too many to be given up. Then, or
+        with a canary window, that or one of ``windows`` must be answered before sending goes on. If all of them are
         truly bad input, such a flood of it stops the worker until somebody acts, as it should.
         """
+        if because:
+            what = (
+                f"{because}: {error.message}; nothing is dead-lettered, and some are asked again until one is answered"
+            )
+            error = ServingError(Failure.DEPLOYMENT, error.code, what)
         self._held += windows
         self._canary = canary
-        self._needs_canary |= model_at_fault or canary is not None
+        self._needs_canary |= bool(because) or canary is not None
         if not windows:
             self._canary_failed = canary is not None
         self._begin(error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from consumer.serving.protocol import Failure, Relief, ServingError
+from consumer.serving.protocol import Relief, ServingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -201,13 +201,3 @@ class PoisonIsolation:
                 self._recovery.stop(error, [], canary)
             return False
         return True
-
-
-def dies_of_all(error: ServingError, windows: int) -> ServingError:
-    """What to say of a server that crashes in the isolated calls of too many events."""
-    what = (
-        f"the model server went away in the calls of {windows} windows, one by one, and answered no other window in"
-        f" between, though the known-good one: {error.message}; nothing is dead-lettered, and some are asked again"
-        " until one is answered"
-    )
-    return ServingError(Failure.DEPLOYMENT, error.code, what)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from consumer.batching.policy import padded_length
 from consumer.resilience.rejection_quorum import RejectionQuorum
 from consumer.serving.dispatch.batch import BatchReview, Group, Rejection
-from consumer.serving.protocol import Failure, Relief, ServingError
+from consumer.serving.protocol import Relief, ServingError
 from consumer.serving.refused import WindowRefused
 
 if TYPE_CHECKING:
@@ -164,10 +164,13 @@ class RejectionReview:
 
     def _decide(self, rejections: list[Rejection], answered: int) -> None:
         """A health probe was answered just now."""
-        origins = [rejection.entry.origin for rejection in rejections]
-        if rejections and self._quorum.model_at_fault(origins, answered):
-            entries = [rejection.entry for rejection in rejections]
-            self._recovery.stop(_most_rejected(rejections, answered), entries, model_at_fault=True)
+        entries = [rejection.entry for rejection in rejections]
+        if entries and self._quorum.model_at_fault([entry.origin for entry in entries], answered):
+            because = (
+                f"{len(entries)} of the last {len(entries) + answered} windows were refused and too few before them "
+                "answered, though a known-good one is"
+            )
+            self._recovery.stop(rejections[0].error, entries, because=because)
             return
         again = [rejection for rejection in rejections if rejection.reason == "BatchFault"]
         batch = BatchReview(parts=len(again), confirms=True)
@@ -188,13 +191,3 @@ class RejectionReview:
 
 def _still_waiting(rejections: list[Rejection]) -> list[Rejection]:
     return [rejection for rejection in rejections if not rejection.entry.future.done()]
-
-
-def _most_rejected(rejections: list[Rejection], answered: int) -> ServingError:
-    error = rejections[0].error
-    what = (
-        f"{len(rejections)} of the last {len(rejections) + answered} windows were refused and too few before them "
-        f"answered, though a known-good one is: {error.message}; nothing is dead-lettered, and some are asked again "
-        "until one is answered"
-    )
-    return ServingError(Failure.DEPLOYMENT, error.code, what)
