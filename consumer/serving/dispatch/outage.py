@@ -84,10 +84,8 @@ class OutageRecovery:
         truly bad input, such a flood of it stops the worker until somebody acts, as it should.
         """
         if because:
-            what = (
-                f"{because}: {error.message}; nothing is dead-lettered, and some are asked again until one is answered"
-            )
-            error = ServingError(Failure.DEPLOYMENT, error.code, what)
+            then = "nothing is dead-lettered, and some are asked again until one is answered"
+            error = ServingError(Failure.DEPLOYMENT, error.code, f"{because}: {error.message}; {then}")
         self._held += windows
         self._canary = canary
         self._needs_canary |= bool(because) or canary is not None

@@ -15,14 +15,13 @@ def test_complaints_lower_the_limits_and_clean_minutes_raise_them() -> None:
     limits.fewer_tokens(0.0)
     limits.fewer_in_flight(0.0)
     limits.fewer_in_flight(0.0)
-    assert (limits.max_tokens, limits.max_in_flight) == (7_000, 1)
-    assert limits.lowered
+    assert (limits.max_tokens, limits.max_in_flight, limits.lowered) == (7_000, 1, True)
     limits.answered(59.0)
     assert limits.max_tokens == 7_000
     for minute in range(1, 20):
         limits.answered(60.0 * minute)
-    assert (limits.max_tokens, limits.max_in_flight) == (10_000, 2)
-    assert not limits.lowered, "so it need not be called for every success"
+    lowered = limits.lowered
+    assert (limits.max_tokens, limits.max_in_flight, lowered) == (10_000, 2, False), "no call for a success any more"
     for _ in range(50):
         limits.fewer_tokens(0.0)
     assert limits.max_tokens == CallLimits.MIN_TOKENS

@@ -1,4 +1,4 @@
-"""A window that kills the model server is given up, and nobody else is; a server that dies by itself makes no window poison."""
+"""A window that crashes the server is given up, and no other is; a server that dies by itself makes none poison."""
 
 from __future__ import annotations
 
