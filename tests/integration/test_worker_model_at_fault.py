@@ -59,7 +59,7 @@ def test_64_rejected_of_64_stop_the_worker_and_none_is_dead_lettered(
         worker.send(reviews(answered_before))
         worker.wait_for_results(2 * answered_before)
     server.before = refuse_real_windows
-    # Held at the gate, so that a model that never answered anything is reviewed on full batches and not on single events.
+    # Held at the gate, so that a model that never answered anything is reviewed on full batches, not on single events.
     server.gate.clear()
     worker.send(reviews(64, answered_before))
     worker.wait(lambda: worker.get("/status")[1]["in_flight"]["events"] == 64)

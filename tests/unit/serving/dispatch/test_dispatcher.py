@@ -19,7 +19,11 @@ from dispatcher_harness import (
     window,
 )
 
+from consumer.resilience.call_limits import CallLimits
+from consumer.resilience.crash_evidence import ServerUptime
 from consumer.serving.dispatch.dispatcher import Dispatcher, State
+from consumer.serving.dispatch.poison_isolation import PoisonIsolation
+from consumer.serving.dispatch.rejections import RejectionReview
 from consumer.serving.protocol import Answer, Failure, Relief, ServingError
 from consumer.serving.refused import WindowRefused
 
@@ -294,3 +298,24 @@ def test_a_defect_in_the_client_reaches_the_caller() -> None:
         assert isinstance(answer, ZeroDivisionError)
 
     run(StubClient(fail), body)
+
+
+def test_a_success_calls_nothing_that_only_failures_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a real window was answered and nothing has failed, no part that reacts to failures runs."""
+
+    def must_not_run(*_: object, **__: object) -> None:
+        raise AssertionError("a success needs none of this")
+
+    async def body(dispatcher: Dispatcher) -> None:
+        assert_answered([100], await all_answers(dispatcher, [100]))
+        for part, names in (
+            (CallLimits, ("answered",)),
+            (ServerUptime, ("answered",)),
+            (RejectionReview, ("answered", "leave")),
+            (PoisonIsolation, ("send_next", "watch")),
+        ):
+            for name in names:
+                monkeypatch.setattr(part, name, must_not_run)
+        assert_answered(range(101, 140), await all_answers(dispatcher, range(101, 140)))
+
+    run(StubClient(), body)
