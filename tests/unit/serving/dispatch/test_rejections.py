@@ -226,3 +226,17 @@ def test_a_decision_waits_for_the_batches_in_flight() -> None:
     run(client, body, states)
     assert client.calls[0] == [100]
     assert states == [State.DEPLOYMENT_FAULT, State.OK]
+
+
+def test_bad_events_among_good_ones_do_not_stop_the_worker() -> None:
+    """What is answered between them counts for the model, however many bad events there are in the long run."""
+    states: list[State] = []
+
+    async def body(dispatcher: Dispatcher) -> None:
+        async with asyncio.timeout(600):
+            for mark in MARKS:
+                assert isinstance((await all_answers(dispatcher, [mark]))[0], WindowRefused)
+                assert_answered([500, 501], await all_answers(dispatcher, [500, 501]))
+
+    run(Breaks(MARKS), body, states)
+    assert states == []
