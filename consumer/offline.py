@@ -1,4 +1,4 @@
-"""Many texts through one model without Kafka: what ``extract`` and ``evaluate`` share.
+"""Many texts through one model without Kafka: what the commands ``extract`` and ``evaluate`` share.
 
 All windows of a chunk of texts are batched by length, level by level: windows of like length cost little padding, and
 nobody waits for one text, so there is no deadline to weigh against it.
@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from consumer.batching.policy import padded_length
 from consumer.codecs.outputs import ModelUsed
 from consumer.events import BadInput
 from consumer.extraction.task import ReferenceCrash
+from consumer.resilience.backoff import Backoff
 from consumer.serving.protocol import Failure, Relief, ServingError
 
 if TYPE_CHECKING:
@@ -35,8 +34,8 @@ CALL_TOKENS: Final = 1024
 
 CALL_SECONDS: Final = 120.0
 ATTEMPTS: Final = 5
-FIRST_PAUSE: Final = 0.2
-"""Seconds before the second attempt, doubled each time: a server that restarts has about three seconds."""
+PAUSES: Final = Backoff(0.2, least=0.5)
+"""Between two attempts: a server that restarts has about three seconds."""
 
 MAX_RESTARTS: Final = 5
 
@@ -47,30 +46,6 @@ class Unanswered(Exception):  # noqa: N818 - the state of the server, not a faul
     def __init__(self, error: ServingError) -> None:
         super().__init__(str(error))
         self.error = error
-
-
-@dataclass(frozen=True, slots=True)
-class Extracting:
-    """A finished extraction, or why there is none.
-
-    ``model`` is None when no window had to be answered. Seconds: ``model_seconds`` is the sum over the calls that
-    carried a window of this text, ``total_seconds`` from the start to the last answer.
-    """
-
-    extraction: Extraction | None
-    failure: BadInput | ReferenceCrash | None
-    model: ModelUsed | None
-    model_seconds: float
-    total_seconds: float
-
-
-class _Row(NamedTuple):
-    """What one window got: cells, or why the model refuses this very window. ``call`` numbers the calls."""
-
-    cells: Cells | ServingError
-    model: ModelUsed | None
-    call: int
-    seconds: float
 
 
 class Driver:
@@ -90,12 +65,14 @@ class Driver:
 
         Raises Unanswered when the model server cannot be reached or does not fit.
         """
-        runs = [_Run(start) for start in starts]
+        runs = [Extracting(start) for start in starts]
         while active := [run for run in runs if run.windows]:
             rows = iter(await self._answer([window for run in active for window in run.windows]))
             for run in active:
                 run.answer(list(itertools.islice(rows, len(run.windows))))
-        return [run.result() for run in runs]
+        for run in runs:
+            run.total_seconds = time.monotonic() - run.began
+        return runs
 
     async def _answer(self, windows: list[Window]) -> list[_Row]:
         rows: dict[int, _Row] = {}
@@ -113,7 +90,7 @@ class Driver:
         return [rows[index] for index in range(len(windows))]
 
     async def _rows(self, windows: list[Window]) -> list[_Row]:
-        """Answer one batch; halve it where it is too large for the server, or until a guilty window is alone."""
+        """Answer one batch; halve it where it is too large for the server, or until a rejected window is alone."""
         try:
             answer = await self._predict(windows)
         except ServingError as error:
@@ -128,19 +105,86 @@ class Driver:
     async def _predict(self, windows: list[Window]) -> Answer:
         """One call. Raises ServingError where smaller batches may help, Unanswered where nothing here does."""
         length = padded_length(max(window.length for window in windows))
-        pause = FIRST_PAUSE
-        for attempt in range(1, ATTEMPTS + 1):
+        attempt = 0
+        while True:
             try:
                 return await self._client.predict(windows, length, CALL_SECONDS)
             except ServingError as error:
                 too_large = error.relief in (Relief.SMALLER_MEMORY, Relief.FEWER_BYTES) and len(windows) > 1
                 if error.failure is Failure.BATCH_FAULT or too_large:
                     raise
-                if error.failure is Failure.DEPLOYMENT or attempt == ATTEMPTS:
+                if error.failure is Failure.DEPLOYMENT or attempt + 1 == ATTEMPTS:
                     raise Unanswered(error) from error
-            await self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not cryptography
-            pause *= 2
-        raise AssertionError("the last attempt returns or raises")
+            await self._sleep(PAUSES.pause(attempt))
+            attempt += 1
+
+
+class Extracting:
+    """One text on its way, and what became of it: a finished extraction, or why there is none.
+
+    ``model`` is None when no window had to be answered. Seconds: ``model_seconds`` is the sum over the calls that
+    carried a window of this text, ``total_seconds`` from the start to the last answer of all texts beside it.
+    """
+
+    def __init__(self, start: Callable[[], Extraction]) -> None:
+        self._start = start
+        self._restarts = -1
+        self.began = time.monotonic()
+        self.extraction: Extraction | None = None
+        self.failure: BadInput | ReferenceCrash | None = None
+        self.model: ModelUsed | None = None
+        self.model_seconds = self.total_seconds = 0.0
+        self._restart()
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """Windows to be answered now; none when it is over."""
+        return () if self.extraction is None else self.extraction.windows
+
+    def answer(self, rows: Sequence[_Row]) -> None:
+        """Take the rows of all current windows and move on."""
+        self.model_seconds += sum({row.call: row.seconds for row in rows}.values())
+        models = {row.model for row in rows if row.model is not None}
+        if self.model is not None:
+            models.add(self.model)
+        cells: list[Cells] = []
+        for row in rows:
+            if isinstance(row.cells, ServingError):
+                what = f"the model refuses a window of this text, alone in its batch: {row.cells}"
+                self._fail(BadInput("extract", "BatchFault", what))
+                return
+            cells.append(row.cells)
+        if len(models) > 1:
+            self._restart()  # the server changed its version on the way: a result never mixes two
+        elif self.extraction is not None:
+            (self.model,) = models
+            try:
+                self.extraction.advance(cells)
+            except (BadInput, ReferenceCrash) as failure:
+                self._fail(failure)
+
+    def _fail(self, failure: BadInput | ReferenceCrash) -> None:
+        self.extraction, self.failure = None, failure
+
+    def _restart(self) -> None:
+        self.model = None
+        self._restarts += 1
+        if self._restarts > MAX_RESTARTS:
+            what = f"the answers came from different versions of the model, {self._restarts} times over"
+            raise Unanswered(ServingError(Failure.TRANSIENT, "ABORTED", what))
+        try:
+            self.extraction = self._start()
+        except (BadInput, ReferenceCrash) as failure:
+            self._fail(failure)
+
+
+class _Row(NamedTuple):
+    """What one window got: cells, or why the model refuses this very window. ``call`` numbers the calls."""
+
+    cells: Cells | ServingError
+    model: ModelUsed | None
+    call: int
+    seconds: float
 
 
 def batches(lengths: Sequence[int]) -> list[list[int]]:
@@ -160,61 +204,3 @@ def batches(lengths: Sequence[int]) -> list[list[int]]:
         made[-1].append(index)
         rows_left -= 1
     return made
-
-
-class _Run:
-    """One text on its way."""
-
-    def __init__(self, start: Callable[[], Extraction]) -> None:
-        self._start = start
-        self._began = time.monotonic()
-        self._model: ModelUsed | None = None
-        self._model_seconds = 0.0
-        self._restarts = -1
-        self._extraction: Extraction | None = None
-        self._failure: BadInput | ReferenceCrash | None = None
-        self._restart()
-
-    @property
-    def windows(self) -> tuple[Window, ...]:
-        """Windows to be answered now; none when it is over."""
-        return () if self._extraction is None or self._failure is not None else self._extraction.windows
-
-    def answer(self, rows: Sequence[_Row]) -> None:
-        """Take the rows of all current windows and move on."""
-        self._model_seconds += sum({row.call: row.seconds for row in rows}.values())
-        cells: list[Cells] = []
-        models = {self._model} if self._model is not None else set()
-        for row in rows:
-            if isinstance(row.cells, ServingError):
-                what = f"the model refuses a window of this text, alone in its batch: {row.cells}"
-                self._failure = BadInput("extract", "BatchFault", what)
-                return
-            cells.append(row.cells)
-            if row.model is not None:
-                models.add(row.model)
-        if len(models) > 1:
-            self._restart()  # the server changed its version on the way: a result never mixes two
-        elif self._extraction is not None:
-            (self._model,) = models
-            try:
-                self._extraction.advance(cells)
-            except (BadInput, ReferenceCrash) as failure:
-                self._failure = failure
-
-    def result(self) -> Extracting:
-        """What became of it."""
-        seconds = time.monotonic() - self._began
-        extraction = self._extraction if self._failure is None else None
-        return Extracting(extraction, self._failure, self._model, self._model_seconds, seconds)
-
-    def _restart(self) -> None:
-        self._model = None
-        self._restarts += 1
-        if self._restarts > MAX_RESTARTS:
-            what = f"the answers came from different versions of the model, {self._restarts} times over"
-            raise Unanswered(ServingError(Failure.TRANSIENT, "ABORTED", what))
-        try:
-            self._extraction = self._start()
-        except (BadInput, ReferenceCrash) as failure:
-            self._failure = failure

@@ -1,22 +1,33 @@
-"""When to send a batch, and which windows share it."""
+"""Which windows share a call to the model server, when it leaves, and how long it may take.
+
+Pure; clocks are injected. The dispatcher owns one ``LengthQueue`` and one ``LengthCut`` and asks the latter whenever
+something happened; ``padded_length`` is also what the exported graph is warmed up with.
+"""
 
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from typing import Literal
 
 
-# Padded lengths: few enough shapes to be warmed up, close enough together to waste little.
+def event_deadline(timestamp_ms: int | None, *, fetched_wall: float, fetched_at: float, objective: float) -> float:
+    """Monotonic time (seconds) by which the event should be done; it orders the work.
+
+    Its broker timestamp plus the objective. A record that was already older than the objective when it was fetched
+    (restart, replay), or that claims to come from the future, counts from its fetch: its own deadline would say nothing
+    but "late" about a whole backlog.
+    """
+    age = fetched_wall - timestamp_ms / 1000 if timestamp_ms is not None else 0.0
+    return fetched_at - (age if 0 <= age <= objective else 0.0) + objective
 
 
 def padded_length(length: int) -> int:
     """Round a window's length in tokens up: to a multiple of 8 up to 128, of 32 above.
 
-    Raises ValueError for a length outside 1..512.
+    Few enough shapes to be warmed up, close enough together to waste little. Raises ValueError for a length outside
+    1..512.
     """
     if not 1 <= length <= 512:
         raise ValueError(f"window length {length} is outside 1..512 tokens")
@@ -28,9 +39,6 @@ PADDED_LENGTHS = tuple(sorted({padded_length(n) for n in range(1, 513)}))
 """All 28 lengths that a batch can have."""
 
 
-# Windows that wait for a batch, kept in one heap per padded length.
-
-
 @dataclass(frozen=True, slots=True)
 class Pending:
     """A window that waits. ``deadline`` and ``enqueued`` are seconds of the injected clock, ``length`` is in tokens."""
@@ -40,11 +48,6 @@ class Pending:
     deadline: float
     level: int
     enqueued: float
-
-    @property
-    def urgency(self) -> tuple[float, int, int]:
-        """Sort key: deadline first; then the deeper level, so that started events finish first; then arrival."""
-        return (self.deadline, -self.level, self.id)
 
 
 class LengthQueue:
@@ -63,7 +66,9 @@ class LengthQueue:
 
     def add(self, pending: Pending) -> None:
         """Insert one window. Raises ValueError for a length outside 1..512 tokens."""
-        heapq.heappush(self._heaps[padded_length(pending.length)], (pending.urgency, pending))
+        # Deadline first; then the deeper level, so that started events finish first; then arrival.
+        urgency = (pending.deadline, -pending.level, pending.id)
+        heapq.heappush(self._heaps[padded_length(pending.length)], (urgency, pending))
         self._size += 1
 
     def count(self, length: int) -> int:
@@ -87,18 +92,9 @@ ReleaseReason = Literal["idle", "full", "linger"]
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """What a policy may know of one model server address."""
-
-    index: int
-    in_flight: int
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
     """Windows to send together, padded to ``padded_length`` tokens."""
 
-    endpoint: int
     windows: tuple[Pending, ...]
     padded_length: int
     reason: ReleaseReason
@@ -112,21 +108,10 @@ class Decision:
     wake_at: float | None
 
 
-class Policy(Protocol):
-    """Takes windows out of the queue. Synchronous, without a clock of its own, and it never drops a window."""
-
-    max_tokens: int
-    max_in_flight: int
-
-    def decide(self, now: float, queue: LengthQueue, endpoints: Sequence[Endpoint]) -> Decision:
-        """Choose what to send at ``now`` (seconds of the injected clock)."""
-        ...
-
-
 class LengthCut:
-    """Batches of similar length under a token budget.
+    """Batches of similar length under a token budget. Takes windows out of the queue and never drops one.
 
-    An idle endpoint gets whatever waits at once. A busy one, below its cap of calls in flight, gets a batch only when
+    An idle server gets whatever waits at once. A busy one, below its limit of calls in flight, gets a batch only when
     the budget is full or the most urgent window has lingered: waiting then costs nothing, since the server is busy.
     """
 
@@ -135,22 +120,17 @@ class LengthCut:
     MAX_PADDING = 0.25
 
     def __init__(self, max_tokens: int, max_in_flight: int) -> None:
-        """``max_tokens`` bounds rows x padded length of one call, ``max_in_flight`` the calls per endpoint."""
+        """``max_tokens`` bounds rows x padded length of one call, ``max_in_flight`` the calls; both may be changed."""
         self.max_tokens = max_tokens
         self.max_in_flight = max_in_flight
 
-    def decide(self, now: float, queue: LengthQueue, endpoints: Sequence[Endpoint]) -> Decision:
-        """See Policy. The least busy endpoint is served first."""
+    def decide(self, now: float, queue: LengthQueue, in_flight: int) -> Decision:
+        """Choose what to send at ``now`` (seconds of the injected clock) beside ``in_flight`` calls."""
         batches: list[Batch] = []
-        in_flight = {endpoint.index: endpoint.in_flight for endpoint in endpoints}
-        while in_flight:
-            index = min(in_flight, key=in_flight.__getitem__)
-            urgent = queue.most_urgent()
-            if urgent is None or in_flight[index] >= self.max_in_flight:
-                break
+        while in_flight < self.max_in_flight and (urgent := queue.most_urgent()) is not None:
             low, high, rows = self._span(queue, urgent)
             reason: ReleaseReason = "idle"
-            if in_flight[index]:
+            if in_flight:
                 due = urgent.enqueued + self.LINGER_SECONDS
                 if (rows + 1) * high > self.max_tokens:
                     reason = "full"
@@ -158,8 +138,8 @@ class LengthCut:
                     reason = "linger"
                 else:
                     return Decision(tuple(batches), due)
-            batches.append(Batch(index, self._cut(queue, urgent, low, high, rows), high, reason))
-            in_flight[index] += 1
+            batches.append(Batch(self._cut(queue, urgent, low, high, rows), high, reason))
+            in_flight += 1
         return Decision(tuple(batches), None)
 
     def _span(self, queue: LengthQueue, urgent: Pending) -> tuple[int, int, int]:
@@ -174,10 +154,10 @@ class LengthCut:
                 if new_low < 0 or new_high >= len(PADDED_LENGTHS):
                     continue
                 added = PADDED_LENGTHS[new_low if new_low < low else new_high]
-                room = self.max_tokens // PADDED_LENGTHS[new_high] - rows
-                if room <= 0:
+                rows_left = self.max_tokens // PADDED_LENGTHS[new_high] - rows
+                if rows_left <= 0:
                     continue
-                more = min(queue.count(added), room)
+                more = min(queue.count(added), rows_left)
                 padding = 1 - (useful + more * added) / ((rows + more) * PADDED_LENGTHS[new_high])
                 if padding <= self.MAX_PADDING and (best is None or padding < best[0]):
                     best = (padding, new_low, new_high, rows + more, useful + more * added)
@@ -197,3 +177,35 @@ class LengthCut:
             if low <= length <= high and length != own:
                 taken += queue.take(length, rows - len(taken))
         return tuple(taken)
+
+
+class CallTimeout:
+    """Timeout of a model call in seconds: far above what such calls take, since a server need not stop at it.
+
+    Five times the slowest rate of the last 100 calls, times the tokens of this one; never below ``FLOOR``, so that a
+    pause of the server is not an outage, and ``CEILING`` until something has been measured. A call that misses it
+    doubles it for the next ones, for a server that has become slow shows in no success; each success halves it again.
+    """
+
+    FACTOR = 5.0
+    FLOOR = 10.0
+    CEILING = 120.0
+
+    def __init__(self) -> None:
+        self._rates: deque[float] = deque(maxlen=100)
+        self._factor = 1.0
+
+    def observe(self, tokens: int, seconds: float) -> None:
+        """Record one successful call of ``tokens`` = rows x padded length."""
+        self._rates.append(seconds / tokens)
+        self._factor = max(1.0, self._factor / 2)
+
+    def missed(self) -> None:
+        """A call ran into its timeout."""
+        self._factor = min(self.CEILING / self.FLOOR, self._factor * 2)
+
+    def seconds(self, tokens: int) -> float:
+        """Timeout for a call of this many tokens."""
+        if not self._rates:
+            return self.CEILING
+        return min(self.CEILING, self._factor * max(self.FLOOR, self.FACTOR * max(self._rates) * tokens))

@@ -1,1 +1,1 @@
-"""How a worker answers a failing model server: breaker, backoff, limits, evidence. Pure; clocks are the caller's."""
+"""How a worker answers a failing model server: circuit breaker, backoff, limits, evidence. Pure, clocks injected."""

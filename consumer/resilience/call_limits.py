@@ -1,10 +1,14 @@
-"""How a failing server's complaints lower the load, and how the load comes back."""
+"""How a failing server's complaints lower the load, and how many calls may be repeats of others.
+
+Pure. Clocks are injected: ``now`` is in seconds. Owned and asked by ``serving.dispatch.dispatcher``, which does not
+call either class for a success while nothing is lowered.
+"""
 
 from __future__ import annotations
 
 
 class CallLimits:
-    """Token and in-flight caps of calls. Clock injected: every method takes ``now`` in seconds.
+    """Limits on the tokens of a call and on the calls in flight.
 
     A complaint about memory or message size takes 30 % of the tokens, one about threads takes a call in flight. Every
     clean minute gives 5 % of the tokens and one call back, up to what was configured. After an outage there is one call
@@ -17,44 +21,47 @@ class CallLimits:
     MIN_TOKENS = 8  # a policy sends at least one window, whatever its length
 
     def __init__(self, max_tokens: int, max_in_flight: int) -> None:
-        """The configured caps, which are also the ceiling of recovery."""
+        """The configured limits, which are also the ceiling of recovery."""
         self._configured = (max_tokens, max_in_flight)
-        self.max_tokens = max_tokens
         self._in_flight = max_in_flight
         self._ramp = max_in_flight
         self._clean_since = 0.0
-
-    @property
-    def max_in_flight(self) -> int:
+        self.max_tokens = max_tokens
+        self.max_in_flight = max_in_flight
         """Calls that may be in flight now."""
-        return min(self._in_flight, self._ramp)
+        self.lowered = False
+        """Whether a limit is below what was configured; while none is, ``answered`` need not be called."""
 
     def fewer_tokens(self, now: float) -> None:
         """The server ran out of memory, or the message was too large."""
         self.max_tokens = max(self.MIN_TOKENS, int(self.max_tokens * self.SHRINK))
         self._clean_since = now
+        self._update()
 
     def fewer_in_flight(self, now: float) -> None:
         """The server has no thread left: smaller batches would make it worse."""
         self._in_flight = max(1, self._in_flight - 1)
         self._clean_since = now
+        self._update()
 
     def after_outage(self) -> None:
         """Begin with one call."""
         self._ramp = 1
+        self._update()
 
     def answered(self, now: float) -> None:
-        """Call at every success."""
+        """Call at every success while ``lowered``."""
         tokens, in_flight = self._configured
         self._ramp = min(in_flight, self._ramp * 2)
-        if now - self._clean_since < self.RECOVER_SECONDS:
-            return
-        self.max_tokens = min(tokens, self.max_tokens + max(1, int(tokens * self.RECOVER_SHARE)))
-        self._in_flight = min(in_flight, self._in_flight + 1)
-        self._clean_since = now
+        if now - self._clean_since >= self.RECOVER_SECONDS:
+            self.max_tokens = min(tokens, self.max_tokens + max(1, int(tokens * self.RECOVER_SHARE)))
+            self._in_flight = min(in_flight, self._in_flight + 1)
+            self._clean_since = now
+        self._update()
 
-
-# How many calls may be repeats, so that a struggling server does not get a storm of them. Pure, clock injected.
+    def _update(self) -> None:
+        self.max_in_flight = min(self._in_flight, self._ramp)
+        self.lowered = (self.max_tokens, self.max_in_flight) != self._configured
 
 
 class RetryBudget:
@@ -71,18 +78,16 @@ class RetryBudget:
     RESERVE_PER_SECOND = 1.0
 
     def __init__(self) -> None:
+        self.first_calls = 0
+        """Calls that repeat nothing, since the last retry: the caller counts them up."""
         self._retries = self.BURST
         self._as_of: float | None = None
 
-    def called(self) -> None:
-        """A call was made that repeats nothing."""
-        self._retries = min(self.BURST, self._retries + self.SHARE)
-
     def delay(self, now: float) -> float:
         """Book one retry: the seconds to wait before it is sent, 0 while the bucket holds any."""
+        earned = self.SHARE * self.first_calls
         if self._as_of is not None:
-            earned = max(0.0, now - self._as_of) * self.RESERVE_PER_SECOND
-            self._retries = min(self.BURST, self._retries + earned)
-        self._as_of = now
-        self._retries -= 1
+            earned += max(0.0, now - self._as_of) * self.RESERVE_PER_SECOND
+        self._as_of, self.first_calls = now, 0
+        self._retries = min(self.BURST, self._retries + earned) - 1
         return max(0.0, -self._retries) / self.RESERVE_PER_SECOND

@@ -1,4 +1,7 @@
-"""The circuit breaker before the model server. Pure: every method that needs the time takes ``now`` in seconds."""
+"""The circuit breaker before the model server. Pure: every method that needs the time takes ``now`` in seconds.
+
+Owned by ``serving.dispatch.outage``.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ BreakerState = Literal["closed", "open", "half_open"]
 
 
 class CircuitBreaker:
-    """Closed, windows are sent. Open, nothing is. Half open, one call is, and it decides.
+    """Closed, windows are sent. Open, nothing is. Half open, one health probe is, and it decides.
 
     ``closed -> open`` when a call failed for a reason that may not be its windows; ``open -> half_open`` when the pause
-    is over; from there ``closed`` when the one call was answered, else ``open`` again with a longer pause.
+    is over; from there ``closed`` when the probe was answered, else ``open`` again with a longer pause.
     """
 
     def __init__(self, backoff: Backoff) -> None:
@@ -22,20 +25,20 @@ class CircuitBreaker:
         self._failures = 0
         self.state: BreakerState = "closed"
         self.try_at = 0.0
-        """When the next call may be made; of use while open."""
+        """When the next probe may be made; of use while open."""
 
     def open(self, now: float) -> None:
-        """A call failed while closed, or the one call of half open did."""
+        """A call failed while closed, or the probe of half open did."""
         self._failures = 0 if self.state == "closed" else self._failures + 1
         self.state = "open"
         self.try_at = now + self._backoff.pause(self._failures)
 
     def half_open(self, now: float) -> None:
-        """One call is made now. Raises ValueError when it is too early, or another one has not ended."""
+        """One probe is made now. Raises ValueError when it is too early, or another one has not ended."""
         if self.state != "open" or now < self.try_at:
             raise ValueError(f"the breaker is {self.state} and takes its next call at {self.try_at}, not at {now}")
         self.state = "half_open"
 
     def close(self) -> None:
-        """The one call was answered."""
+        """The probe was answered."""
         self.state = "closed"

@@ -16,6 +16,8 @@ FORMAT = 1
 TOKENIZER_FILE = "tokenizer.json"
 BUNDLE_FILE = "bundle.json"
 
+_AGAIN = "copy the bundle folder again from beside the served version, or export the model anew"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bundle:
@@ -33,9 +35,15 @@ def load_bundle(folder: Path) -> Bundle:
     Raises ValueError, naming the file, the value and the way out, for a folder that is not a bundle, was changed or
     was written in another format.
     """
-    settings = _settings(folder)
-    tokenizer_json = _read(folder, TOKENIZER_FILE)
     file = folder / BUNDLE_FILE
+    try:
+        settings = json.loads(_read(folder, BUNDLE_FILE))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is not JSON ({error}); {_AGAIN}") from error
+    found = settings.get("format") if isinstance(settings, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{file}: format is {found!r}, this version of Rexstream reads {FORMAT}; {_AGAIN}")
+    tokenizer_json = _read(folder, TOKENIZER_FILE)
     try:
         recorded_sha = str(settings["tokenizer_sha256"])
         recorded_contract = int(settings["contract"])
@@ -57,21 +65,6 @@ def load_bundle(folder: Path) -> Bundle:
             f"the file was edited or another version of Rexstream wrote it; {_AGAIN}"
         )
     return Bundle(PromptTokenizer(tokenizer_json), limits, cells_per_window, contract)
-
-
-_AGAIN = "copy the bundle folder again from beside the served version, or export the model anew"
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    file = folder / BUNDLE_FILE
-    try:
-        settings = json.loads(_read(folder, BUNDLE_FILE))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not JSON ({error}); {_AGAIN}") from error
-    found = settings.get("format") if isinstance(settings, dict) else None
-    if not isinstance(settings, dict) or found != FORMAT:
-        raise ValueError(f"{file}: format is {found!r}, this version of Rexstream reads {FORMAT}; {_AGAIN}")
-    return settings
 
 
 def _limits(recorded: Any) -> PromptLimits:

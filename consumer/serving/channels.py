@@ -1,4 +1,4 @@
-"""Channels to the model server, plaintext or TLS, and what a connection that fails has to do with that."""
+"""Channels to the model server, plaintext or TLS, and what to do when a connection fails for its TLS settings."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
     from consumer.config.tree import ModelConfig, ModelTlsConfig
 
-Options = tuple[tuple[str, int | str], ...]
-
-# The model server is a neighbour: HTTP proxies of the environment are for the outside.
-_NEIGHBOUR: Options = (("grpc.enable_http_proxy", 0),)
-
 
 def open_channel(model: ModelConfig, options: Sequence[tuple[str, int | str]] = ()) -> Any:
     """A grpc.aio channel to ``model.target``, for the event loop that runs. Raises CredentialFileError."""
-    credentials, settings = _prepared(model, options)
-    if credentials is None:
-        return grpc.aio.insecure_channel(model.target, options=settings)
-    return grpc.aio.secure_channel(model.target, credentials, options=settings)
+    return _open(grpc.aio, model, options)
 
 
 def open_blocking_channel(model: ModelConfig) -> Any:
     """The same for callers without an event loop. Raises CredentialFileError."""
-    credentials, settings = _prepared(model, ())
-    if credentials is None:
-        return grpc.insecure_channel(model.target, options=settings)
-    return grpc.secure_channel(model.target, credentials, options=settings)
+    return _open(grpc, model, ())
+
+
+def _open(api: Any, model: ModelConfig, options: Sequence[tuple[str, int | str]]) -> Any:
+    credentials = read_credentials(model.tls)
+    # The model server is a neighbour: HTTP proxies of the environment are for the outside.
+    settings = [("grpc.enable_http_proxy", 0), *options]
+    if credentials is None or model.tls is None:
+        return api.insecure_channel(model.target, options=settings)
+    if model.tls.server_name is not None:
+        settings.append(("grpc.ssl_target_name_override", model.tls.server_name))
+    return api.secure_channel(model.target, credentials, options=settings)
 
 
 def read_credentials(tls: ModelTlsConfig | None) -> grpc.ChannelCredentials | None:
@@ -49,17 +49,8 @@ def read_credentials(tls: ModelTlsConfig | None) -> grpc.ChannelCredentials | No
     return grpc.ssl_channel_credentials(roots, key, certificate)
 
 
-def _prepared(
-    model: ModelConfig, options: Sequence[tuple[str, int | str]]
-) -> tuple[grpc.ChannelCredentials | None, Options]:
-    named: Options = ()
-    if model.tls is not None and model.tls.server_name is not None:
-        named = (("grpc.ssl_target_name_override", model.tls.server_name),)
-    return read_credentials(model.tls), (*_NEIGHBOUR, *options, *named)
-
-
 def tls_hint(message: str, tls: ModelTlsConfig | None) -> str | None:
-    """What to do about a failed call whose message tells of a connection on whose security the two do not agree.
+    """What to do about a failed call whose ``message`` is about the security of the connection; None for any other.
 
     The texts are those of gRPC 1.85, and of older ones where they differ. A server that wants a client certificate
     closes the connection without a word (TLS 1.3 lets the client believe until then that all is well), and so does one

@@ -31,7 +31,7 @@ MESSAGE_BYTES = 64 * 1024 * 1024
 this limit is refused before it is read into memory."""
 
 READY_SECONDS = 5.0
-"""Time a readiness question may take."""
+"""Timeout of GetModelStatus."""
 
 _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -96,27 +96,25 @@ class TfServingClient:
     async def ready(self) -> bool:
         """Whether the configured version (any version, if none or a label is configured) is AVAILABLE.
 
-        A server that is too busy to say leaves the last answer standing. Never raises for an unreachable server.
+        A server that is too busy to answer leaves the last answer standing. Never raises for an unreachable server.
         """
         request = descriptors.GET_MODEL_STATUS.request()
         request.model_spec.name = self._config.name
         if self._config.version is not None:
             request.model_spec.version.value = self._config.version
-        unready = ""
         try:
             raw = await self._status(request.SerializeToString(), timeout=READY_SECONDS)
-            response = descriptors.GET_MODEL_STATUS.response.FromString(raw)
+            versions = descriptors.GET_MODEL_STATUS.response.FromString(raw).model_version_status
         except grpc.aio.AioRpcError as error:
-            unready = f"{error.code().name}: {self._told(error)}"
+            unready = f"{error.code().name}: {self._message(error)}"
             if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                 self._was_ready = False
         except DecodeError:
             unready = "the answer is no GetModelStatusResponse"
             self._was_ready = False
         else:
-            self._was_ready = any(entry.state == _AVAILABLE for entry in response.model_version_status)
-            if not self._was_ready:
-                unready = "the server knows the model, but no version of it is AVAILABLE"
+            self._was_ready = any(entry.state == _AVAILABLE for entry in versions)
+            unready = "the server knows the model, but no version of it is AVAILABLE"
         self.unready = "" if self._was_ready else unready
         return self._was_ready
 
@@ -138,8 +136,8 @@ class TfServingClient:
         content: bytes = request.SerializeToString()
         return content
 
-    def _told(self, error: grpc.aio.AioRpcError) -> str:
-        """The message of a failed call, and what to do if it is about the connection's security."""
+    def _message(self, error: grpc.aio.AioRpcError) -> str:
+        """The message of a failed call, and what to do if it is about the security of the connection."""
         message = error.details() or ""
         hint = tls_hint(message, self._config.tls) if error.code() is grpc.StatusCode.UNAVAILABLE else None
         return message if hint is None else f"{message}; {hint}"
@@ -151,7 +149,7 @@ class TfServingClient:
         except grpc.aio.AioRpcError as error:
             code = error.code().name
             failure, relief = classify(code, error.details() or "")
-            raise ServingError(failure, code, self._told(error), relief) from error
+            raise ServingError(failure, code, self._message(error), relief) from error
         try:
             return descriptors.PREDICT.response.FromString(raw)
         except DecodeError as error:

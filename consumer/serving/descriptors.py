@@ -19,15 +19,9 @@ MADE_FROM = "2.21.0"
 """The release of tensorflow-serving-api in ``descriptors.binpb``."""
 
 
-def _load_pool() -> DescriptorPool:
-    content = FileDescriptorSet.FromString(files("consumer.serving").joinpath("descriptors.binpb").read_bytes())
-    pool = DescriptorPool()
-    for file in content.file:
-        pool.AddSerializedFile(file.SerializeToString())
-    return pool
-
-
-_pool = _load_pool()
+_pool = DescriptorPool()
+for _file in FileDescriptorSet.FromString(files("consumer.serving").joinpath("descriptors.binpb").read_bytes()).file:
+    _pool.AddSerializedFile(_file.SerializeToString())
 
 
 def message_class(full_name: str) -> Any:

@@ -1,5 +1,7 @@
 """What a failed call to TensorFlow Serving means: (status name, message) to (class, relief). Pure.
 
+Called by the clients of a model server; what follows from it is decided in ``dispatch.decisions``.
+
 The texts are those of TensorFlow Serving r2.17 and r2.19. A text is only looked for where its status alone does not
 say whether the batch, the load or the deployment is at fault.
 """
@@ -24,43 +26,34 @@ _CONTRACT_TEXTS = (
     # Server-side batching, which must be off: it fails our batches for rows and sizes that are not ours.
     "larger than maximum input batch size",
 )
-_WRONG_DTYPE = re.compile(r"Expects arg\[\d+\] to be \w+ but \w+ is provided")
-_SERVABLE_MISSING = re.compile(r"Servable not found for request|Could not find (version|any versions)")
-_OUT_OF_MEMORY = re.compile(r"OOM when allocating|out of memory", re.IGNORECASE)
+_DEPLOYMENT_TEXTS = {
+    "INVALID_ARGUMENT": re.compile(
+        "|".join((*map(re.escape, _CONTRACT_TEXTS), r"Expects arg\[\d+\] to be \w+ but \w+ is provided"))
+    ),
+    "FAILED_PRECONDITION": re.compile("Serving signature key|different shapes and padding is turned off"),
+    "NOT_FOUND": re.compile("Servable not found for request|Could not find (version|any versions)"),
+    "UNAUTHENTICATED": re.compile(""),
+    "PERMISSION_DENIED": re.compile(""),
+}
+"""By status: what a message says when the deployment is at fault, whatever the batch. The empty text is in any."""
 
-Classified = tuple[Failure, Relief]
+_RELIEFS = (
+    (re.compile("OOM when allocating|out of memory", re.IGNORECASE), Relief.SMALLER_MEMORY),
+    (re.compile("message larger than max"), Relief.FEWER_BYTES),
+    (re.compile(r"\A\Z|Server Threadpool Exhausted"), Relief.FEWER_IN_FLIGHT),
+)
+"""What a message under RESOURCE_EXHAUSTED asks for. An empty one comes from a server without a free thread."""
 
 
-def classify(code: str, message: str) -> Classified:
+def classify(code: str, message: str) -> tuple[Failure, Relief]:
     """Class and relief for a gRPC status name such as ``INVALID_ARGUMENT`` and the message that came with it.
 
     A code or text that is not known is transient: an unknown fault must never turn events into dead letters. A missing
     servable is a deployment fault: the worker stops, says so, asks again by itself and goes on once it appears, and
     the wait never counts against a window as transient failures do.
     """
-    match code:
-        case "INVALID_ARGUMENT":
-            if any(text in message for text in _CONTRACT_TEXTS) or _WRONG_DTYPE.search(message):
-                return Failure.DEPLOYMENT, Relief.NONE
-            return Failure.BATCH_FAULT, Relief.NONE
-        case "FAILED_PRECONDITION":
-            if "Serving signature key" in message or "different shapes and padding is turned off" in message:
-                return Failure.DEPLOYMENT, Relief.NONE
-        case "NOT_FOUND":
-            if _SERVABLE_MISSING.search(message):
-                return Failure.DEPLOYMENT, Relief.NONE
-        case "UNAUTHENTICATED" | "PERMISSION_DENIED":
-            return Failure.DEPLOYMENT, Relief.NONE
-        case "RESOURCE_EXHAUSTED":
-            return Failure.TRANSIENT, _relief(message)
-    return Failure.TRANSIENT, Relief.NONE
-
-
-def _relief(message: str) -> Relief:
-    if _OUT_OF_MEMORY.search(message):
-        return Relief.SMALLER_MEMORY
-    if "message larger than max" in message:
-        return Relief.FEWER_BYTES
-    if not message or "Server Threadpool Exhausted" in message:
-        return Relief.FEWER_IN_FLIGHT
-    return Relief.NONE
+    if code == "RESOURCE_EXHAUSTED":
+        return Failure.TRANSIENT, next((relief for text, relief in _RELIEFS if text.search(message)), Relief.NONE)
+    if code in _DEPLOYMENT_TEXTS and _DEPLOYMENT_TEXTS[code].search(message):
+        return Failure.DEPLOYMENT, Relief.NONE
+    return (Failure.BATCH_FAULT if code == "INVALID_ARGUMENT" else Failure.TRANSIENT), Relief.NONE

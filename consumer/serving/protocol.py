@@ -1,4 +1,7 @@
-"""What the worker needs from a model server, whatever is behind it."""
+"""What the worker needs from a model server, whatever is behind it: a client, its answers and its failures.
+
+The dotted name of ``ServingError`` is published in dead letters, so neither it nor this file may be renamed.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class Failure(Enum):
-    """What a failed call means for the worker (design section 6)."""
+    """What a failed call means for the worker; docs/fault-isolation.md says what it does then."""
 
     BATCH_FAULT = "batch_fault"
-    """Something in this batch: bisect."""
+    """Something in this batch: halve it until the window that causes it is alone."""
     TRANSIENT = "transient"
     """The server or the way to it: back off and repeat; nothing is dead-lettered."""
     DEPLOYMENT = "deployment_fault"
-    """Model and worker do not fit: stop consuming, alert, probe until it is mended."""
+    """Model and worker do not fit: stop consuming, alert, probe until it is repaired."""
 
 
 class Relief(Enum):
@@ -61,12 +64,9 @@ class ModelClient(Protocol):
 
     async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
         """Run one batch, padded to ``padded_length`` tokens, within ``timeout`` seconds. Raises ServingError."""
-        ...
 
     async def ready(self) -> bool:
         """Whether the configured model version is AVAILABLE. Never raises for an unreachable server."""
-        ...
 
     async def close(self) -> None:
         """Close the channel."""
-        ...

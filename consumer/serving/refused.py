@@ -1,4 +1,8 @@
-"""What becomes of a window that no call answers."""
+"""What becomes of a window that is handed to the dispatcher, and the metric hooks of the dispatcher.
+
+The dotted name of ``WindowRefused`` is published in dead letters (``consumer.serving.refused.WindowRefused``), so
+neither it nor this file may be renamed.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ class WindowRefused(Exception):  # noqa: N818 - an outcome, not a fault of the p
 
     ``reason`` is ``BatchFault`` (an operation refused it), ``Poison`` (the server went away five times in a row when it
     had this window alone, and lived without it: ``resilience.crash_evidence``; or alone in its call it failed five
-    times for another reason, a known-good window before and after each try did not) or ``UnusableAnswer`` (the same,
+    times for another reason, and the health probes before and after each try did not) or ``UnusableAnswer`` (the same,
     twenty times, with answers that are not finite or of a wrong shape). ``failing_seconds`` have passed since it failed
     first; ``model_version`` is the one that answered others meanwhile, None when no answer told it.
     """
@@ -38,9 +42,6 @@ class WindowRefused(Exception):  # noqa: N818 - an outcome, not a fault of the p
         self.model_version = model_version
 
 
-# What a window handed to the dispatcher becomes, and what the dispatcher says meanwhile.
-
-
 class State(Enum):
     """Whether windows are being sent."""
 
@@ -50,7 +51,7 @@ class State(Enum):
 
 
 class WindowAnswer(NamedTuple):
-    """What one window got."""
+    """What one window got. ``overflowed``: it has more cells than the compact signature returns."""
 
     cells: Cells
     answer: Answer

@@ -1,4 +1,6 @@
-"""numpy arrays to and from TensorProto, written and read straight, in either of its two encodings.
+"""Windows to the padded tensors of the model's signatures, and their outputs to cells, checked.
+
+numpy arrays are written to and read from TensorProto straight, in either of its two encodings.
 
 TensorFlow Serving answers with typed fields (``int_val``, ``float_val``, ``half_val``) up to r2.18 and can answer with
 ``tensor_content`` from r2.19; a request is always ``tensor_content`` of the exact length, because the server accepts
@@ -18,7 +20,7 @@ from consumer.serving.protocol import Failure, ServingError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import NDArray
 
     from consumer.extraction.prompts import IntArray
     from consumer.extraction.window import FloatArray, Window
@@ -35,29 +37,25 @@ class Encoding(NamedTuple):
     """The typed field. ``half_val`` holds the 16 bits of a half or a bfloat16 as an integer."""
 
 
-def _encoding(name: str, number: int, wire: DTypeLike, field: str) -> Encoding:
-    return Encoding(name, number, np.dtype(wire).newbyteorder("<"), field)
-
-
 BFLOAT16 = 14
 HALF = 19
 
 ENCODINGS = {
-    encoding.number: encoding
-    for encoding in (
-        _encoding("float", 1, np.float32, "float_val"),
-        _encoding("double", 2, np.float64, "double_val"),
-        _encoding("int32", 3, np.int32, "int_val"),
-        _encoding("uint8", 4, np.uint8, "int_val"),
-        _encoding("int16", 5, np.int16, "int_val"),
-        _encoding("int8", 6, np.int8, "int_val"),
-        _encoding("int64", 9, np.int64, "int64_val"),
-        _encoding("bool", 10, np.bool_, "bool_val"),
-        _encoding("bfloat16", BFLOAT16, np.uint16, "half_val"),
-        _encoding("uint16", 17, np.uint16, "int_val"),
-        _encoding("half", HALF, np.float16, "half_val"),
-        _encoding("uint32", 22, np.uint32, "uint32_val"),
-        _encoding("uint64", 23, np.uint64, "uint64_val"),
+    number: Encoding(name, number, np.dtype(wire).newbyteorder("<"), field)
+    for name, number, wire, field in (
+        ("float", 1, np.float32, "float_val"),
+        ("double", 2, np.float64, "double_val"),
+        ("int32", 3, np.int32, "int_val"),
+        ("uint8", 4, np.uint8, "int_val"),
+        ("int16", 5, np.int16, "int_val"),
+        ("int8", 6, np.int8, "int_val"),
+        ("int64", 9, np.int64, "int64_val"),
+        ("bool", 10, np.bool_, "bool_val"),
+        ("bfloat16", BFLOAT16, np.uint16, "half_val"),
+        ("uint16", 17, np.uint16, "int_val"),
+        ("half", HALF, np.float16, "half_val"),
+        ("uint32", 22, np.uint32, "uint32_val"),
+        ("uint64", 23, np.uint64, "uint64_val"),
     )
 }
 """By TensorFlow's DataType number. numpy has no bfloat16: its bits travel as uint16."""
@@ -88,7 +86,7 @@ def typed_values(proto: Any, encoding: Encoding) -> NDArray[Any]:
 
 
 class Expected(NamedTuple):
-    """What an output must be for the answer to be believed."""
+    """The dtype and shape that an output must have."""
 
     dtype: type[np.int32] | type[np.float32]
     shape: tuple[int, ...]
@@ -138,8 +136,6 @@ def bad_answer(what: str) -> ServingError:
     )
 
 
-# Windows to the tensors of the compact signature, padded.
-
 PAD_SEGMENT = -1
 
 
@@ -171,9 +167,6 @@ def pad(windows: Sequence[Window], padded_length: int, pad_id: int) -> dict[str,
         "length": np.array([[window.length] for window in windows], np.int32),
         "text_start": np.array([[window.text_start] for window in windows], np.int32),
     }
-
-
-# Outputs of the two signatures to cells, believed only after they were checked.
 
 
 class GraphContract(NamedTuple):

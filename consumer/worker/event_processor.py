@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from consumer.batching.deadlines import event_deadline
+from consumer.batching.policy import event_deadline
 from consumer.codecs.decoding import decode
 from consumer.codecs.outputs import TASK, Timing, continue_trace, encode_json, result_fields, result_headers, result_id
 from consumer.delivery.dead_letters import Failure, class_name, stack_trace

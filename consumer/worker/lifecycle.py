@@ -147,7 +147,7 @@ class Worker:
         self._background.start(self._dispatcher.pump())
         # One call before the first event: a model that does not fit the bundle is a fault of the deployment, and the
         # dispatcher waits it out here as it does later.
-        await self._dispatcher.known_good_answer()
+        await self._dispatcher.health_probe()
         _log.info("model ready", target=self._config.model.target, model=self._config.model.name)
         if self._config.kafka.registry.url is not None:
             self._open_registry()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from consumer.extraction.engine import Extraction
 
-GUILTY = 499
+REJECTED = 499
 """A window of this length is refused by ``Model``."""
 
 
@@ -67,7 +67,7 @@ class Model:
             if isinstance(order, ServingError):
                 raise order
             version = order
-        if GUILTY in lengths:
+        if REJECTED in lengths:
             raise ServingError(Failure.BATCH_FAULT, "INVALID_ARGUMENT", "bad row")
         cells = tuple(cells_of({(length, length): 1.0}) for length in lengths)
         return Answer(cells, "m", version, "serving_default", 0.5)
@@ -133,9 +133,9 @@ def test_what_is_wrong_with_one_text_is_its_own_failure() -> None:
     assert [one.extraction is None for one in done] == [True, False, True, True]
 
 
-def test_a_guilty_window_is_found_and_only_its_text_fails() -> None:
+def test_a_rejected_window_is_found_and_only_its_text_fails() -> None:
     """A batch that the model refuses is halved until the window stands alone."""
-    starts = [lambda length=length: Levels(length) for length in (490, 491, GUILTY, 492, 493)]
+    starts = [lambda length=length: Levels(length) for length in (490, 491, REJECTED, 492, 493)]
     done = run(Model(), *starts)
     assert [one.failure.reason if one.failure else None for one in done] == [None, None, "BatchFault", None, None]
 
@@ -169,7 +169,7 @@ def test_a_lasting_outage_ends_the_run() -> None:
 
 
 def test_a_model_that_does_not_fit_ends_the_run_at_once() -> None:
-    """Repeating cannot mend a deployment fault."""
+    """Repeating cannot repair a deployment fault."""
     model = Model(ServingError(Failure.DEPLOYMENT, "CONTRACT", "another tokenizer"))
     with pytest.raises(Unanswered, match="another tokenizer"):
         run(model, lambda: Levels(40))

@@ -1,4 +1,7 @@
-"""Windows on their way through the dispatcher: one by one, as groups of one call, and the batch that they came from."""
+"""Windows on their way through the dispatcher: one by one, as the group of one call, and as the batch they came from.
+
+Values without behaviour of their own, apart from what a failed call changes in a group. The dispatcher makes them.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ if TYPE_CHECKING:
     from consumer.serving.protocol import ServingError
     from consumer.serving.refused import WindowAnswer
 
-MOST_PATIENCE = 16.0
-"""With it a call has all the time there is (``consumer.batching.deadlines``), however fast the calls of others are."""
+MAX_TIMEOUT_FACTOR = 16.0
+"""With it a call has all the time there is (``consumer.batching.policy.CallTimeout``), however fast other calls are."""
 
 
 @dataclass(eq=False, slots=True)
@@ -35,60 +38,57 @@ class Entry:
 
 @dataclass(eq=False, slots=True)
 class Group:
-    """Windows that are sent together. After a failure they stay by themselves, so they harm nobody else twice."""
+    """Windows that are sent together. After a failure they stay by themselves, so they harm no other window twice."""
 
     entries: list[Entry]
-    suspicion: LoneFailures = field(default_factory=LoneFailures)
-    last_error: ServingError | None = None
+    lone_failures: LoneFailures = field(default_factory=LoneFailures)
+    crash: CrashEvidence = field(default_factory=CrashEvidence)
     first_failed_at: float | None = None
     not_before: float = 0.0
-    crash: CrashEvidence = field(default_factory=CrashEvidence)
-    quarantined: bool = False
-    """Whether the server may have gone away because of it, so that it is only sent with no other call in flight."""
-    patience: float = 1.0
+    """When it may be sent again, in seconds of the clock."""
+    isolated: bool = False
+    """Whether the server may have crashed because of it, so that it is only sent with no other call in flight."""
+    timeout_factor: float = 1.0
     """How many times as long as others its calls may take: doubled whenever one of them ran out of time."""
-    inquiry: Inquiry | None = None
-    """The batch in which they were first sent together; None once they are no part of it any more."""
+    batch: BatchReview | None = None
+    """The batch in which its windows were first sent together, if that is under review and they are still part of it"""
 
     @property
     def length(self) -> int:
         """Padded length in tokens."""
         return padded_length(max(entry.window.length for entry in self.entries))
 
-    def drop_withdrawn(self) -> bool:
-        """Forget the windows that nobody waits for any more; whether any is left."""
-        self.entries = [entry for entry in self.entries if not entry.future.done()]
-        return bool(self.entries)
-
-    def failed(self, error: ServingError, now: float, seconds: float, *, suspect_alone: bool) -> None:
-        """Its call, which lasted ``seconds``, failed; ``suspect_alone`` if no other was in flight meanwhile."""
-        self.last_error = error
+    def failed(self, error: ServingError, now: float, seconds: float, *, isolated: bool) -> None:
+        """Its call, which lasted ``seconds``, failed; ``isolated`` if no other was in flight meanwhile."""
         if self.first_failed_at is None:
             self.first_failed_at = now
         if error.failure is Failure.TRANSIENT and error.code in BROKEN_OFF:
-            self.crash.broke_off(seconds, alone=suspect_alone)
-        elif suspect_alone:
-            self.crash.ended_otherwise()
+            self.crash.broke_off(seconds, isolated=isolated)
+        elif isolated:
+            self.crash.crashes = 0
         if error.code == "DEADLINE_EXCEEDED":
-            self.patience = min(MOST_PATIENCE, self.patience * 2)
+            self.timeout_factor = min(MAX_TIMEOUT_FACTOR, self.timeout_factor * 2)
 
-    def halves(self) -> tuple[Group, Group]:
-        """Two groups that start without suspicion: what a crowd did says nothing about one window of it."""
+    def halves(self) -> list[Group]:
+        """Two groups that start with a clean record: what many windows did says nothing about one of them.
+
+        What is kept is how long the broken call of all took.
+        """
         middle = (len(self.entries) + 1) // 2
-        return self._part(self.entries[:middle]), self._part(self.entries[middle:])
+        return [
+            Group(
+                entries,
+                crash=CrashEvidence(longest=self.crash.longest),
+                first_failed_at=self.first_failed_at,
+                timeout_factor=self.timeout_factor,
+                batch=self.batch,
+            )
+            for entries in (self.entries[:middle], self.entries[middle:])
+        ]
 
-    def _part(self, entries: list[Entry]) -> Group:
-        return Group(
-            entries,
-            last_error=self.last_error,
-            first_failed_at=self.first_failed_at,
-            crash=self.crash.parted(),
-            patience=self.patience,
-        )
 
-
-class Charge(NamedTuple):
-    """One window that was refused alone in its call, and what to say if it is found guilty: see WindowRefused."""
+class Rejection(NamedTuple):
+    """One window that was rejected alone in its call, and what to say if it is given up: see WindowRefused."""
 
     entry: Entry
     reason: str
@@ -98,12 +98,12 @@ class Charge(NamedTuple):
 
 
 @dataclass(eq=False, slots=True)
-class Inquiry:
-    """One batch, from its sending until each of its windows was answered, was charged, or left it."""
+class BatchReview:
+    """One batch under review, until each of its windows was answered, was rejected alone, or left it."""
 
     parts: int = 1
-    """Groups of it of which nothing is known yet."""
+    """Groups of it whose outcome is not known yet."""
     answered: int = 0
-    charges: list[Charge] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
     confirms: bool = False
-    """Whether its windows were charged once and the model was found healthy: those charged again are guilty."""
+    """Whether its windows were rejected once and the model was found healthy: those rejected again are given up."""

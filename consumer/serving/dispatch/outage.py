@@ -1,4 +1,8 @@
-"""Waiting until the model server can be used again: one call at a time, with growing pauses."""
+"""Waiting until the model server can be used again: one health probe at a time, with growing pauses.
+
+The dispatcher's loop calls ``wait`` while there is a ``fault``; whoever finds one (a failed call, the review of
+rejections, poison isolation) reports it here with the windows that must wait for its end.
+"""
 
 from __future__ import annotations
 
@@ -16,98 +20,93 @@ if TYPE_CHECKING:
     from consumer.resilience.backoff import Backoff
     from consumer.serving.dispatch.batch import Entry, Group
     from consumer.serving.dispatch.calls import ModelCalls
-    from consumer.serving.refused import DispatchObserver
 
 
 class Recovered(NamedTuple):
     """What waited, and what was learnt meanwhile."""
 
-    suspects: list[Group]
+    failed: list[tuple[Group, ServingError]]
     """Failed for a reason that may be the server's or their own."""
     held: list[Entry]
-    """Refused by the model, and nobody knows yet whose fault it is."""
-    failures: int
-    """Probes that failed: with none the server was healthy all the time."""
-    proved: bool
-    """Whether real windows had to be answered for it, not only the known-good one."""
+    """Rejected by the model, and it is not known yet whether they or the model are at fault."""
+    failed_probes: int
+    """With none the server was healthy all the time."""
+    canary_answered: bool
+    """Whether real windows had to be answered to end it, not only the probe window."""
 
 
 class OutageRecovery:
-    """The breaker, why it is open, and the windows that wait for it. While there is a ``fault``, nothing is sent."""
+    """The circuit breaker, why it is open, and the windows that wait for it.
+
+    While there is a ``fault``, nothing is sent but health probes.
+    """
 
     def __init__(
-        self,
-        calls: ModelCalls,
-        backoff: Backoff,
-        observer: DispatchObserver,
-        on_state: Callable[[State, ServingError | None], None],
-        clock: Callable[[], float],
+        self, calls: ModelCalls, backoff: Backoff, on_state: Callable[[State, ServingError | None], None]
     ) -> None:
+        """``on_state`` is called when sending stops for an outage or a deployment fault, and when it goes on."""
         self._calls = calls
-        self._observer = observer
+        self._observer = calls.observer
+        self._clock = calls.clock
         self._on_state = on_state
-        self._clock = clock
         self._breaker = CircuitBreaker(backoff)
-        self._suspects: list[Group] = []
-        self._held: list[Entry] = []
-        self._witness: Window | None = None
-        self._control_failed = False
-        self._needs_proof = False
         self.fault: ServingError | None = None
         self.state = State.OK
+        self._forget()
+
+    def _forget(self) -> None:
+        self._failed: list[tuple[Group, ServingError]] = []
+        self._held: list[Entry] = []
+        self._canary: Window | None = None
+        self._needs_canary = self._canary_failed = False
 
     @property
     def waiting(self) -> int:
-        """Windows that wait for the server."""
-        return sum(len(group.entries) for group in self._suspects) + len(self._held)
+        """Windows that wait for the server; none while there is no ``fault``."""
+        return sum(len(group.entries) for group, _ in self._failed) + len(self._held)
 
-    def suspect(self, group: Group, error: ServingError) -> None:
-        """These failed, and the known-good window will tell whether the server did."""
-        self._suspects.append(group)
+    def probe_for(self, group: Group, error: ServingError) -> None:
+        """These failed, and health probes will tell whether the server did."""
+        self._failed.append((group, error))
         self._begin(error)
 
     def hold(self, windows: list[Entry]) -> None:
-        """The model refused these while there was a fault, so they are tried again after it."""
+        """The model rejected these while there was a fault, so they are tried again after it."""
         self._held += windows
 
-    def fault_found(self, error: ServingError, windows: list[Entry], canary: Window | None) -> None:
-        """Before ``windows`` could be refused the probe failed, with ``canary`` in it if there is one.
+    def stop(
+        self, error: ServingError, windows: list[Entry], canary: Window | None = None, *, because: str = ""
+    ) -> None:
+        """The server or the model is at fault, so ``windows`` are held: a probe failed, with ``canary`` if it had one.
 
-        A canary window must be answered again, it or one of ``windows``, before sending goes on.
+        ``because`` is given when the probe was answered, but ``windows`` fail and are too many to be given up. Then, or
+        with a canary window, that or one of ``windows`` must be answered before sending goes on. If all of them are
+        truly bad input, such a flood of it stops the worker until somebody acts, as it should.
         """
+        if because:
+            then = "nothing is dead-lettered, and some are asked again until one is answered"
+            error = ServingError(Failure.DEPLOYMENT, error.code, f"{because}: {error.message}; {then}")
         self._held += windows
-        self._witness = canary
-        self._needs_proof = self._needs_proof or canary is not None
+        self._canary = canary
+        self._needs_canary |= bool(because) or canary is not None
+        if not windows:
+            self._canary_failed = canary is not None
         self._begin(error)
         self._set_state(error)
 
-    def control_failed(self, error: ServingError, canary: Window | None) -> None:
-        """The known-good window was not answered, or ``canary`` beside it: nothing that was in flight is to blame.
-
-        A canary window must be answered again before sending goes on.
-        """
-        self._control_failed = canary is not None
-        self.fault_found(error, [], canary)
-
-    def fault_proved(self, error: ServingError, windows: list[Entry]) -> None:
-        """The model refuses ``windows``, too many to be refused; one of them must be answered before sending goes on.
-
-        If all of them are truly bad input, such a flood of it stops the worker until somebody acts, as it should.
-        """
-        self._needs_proof = True
-        self.fault_found(error, windows, None)
-
     async def wait(self) -> Recovered:
-        """Send nothing but one probe at a time until the server answers."""
+        """Send nothing but one health probe at a time until the server answers."""
         failures = 0
         while True:
             await asyncio.sleep(max(0.0, self._breaker.try_at - self._clock()))
             self._breaker.half_open(max(self._clock(), self._breaker.try_at))
             self._observer.breaker(self._breaker.state)
             try:
-                await self._calls.probe(max((s.length for s in self._suspects if len(s.entries) == 1), default=0))
-                if (proof := self._proof(failures)) is not None:
-                    await self._calls.ask(proof)
+                await self._calls.probe(
+                    max((group.length for group, _ in self._failed if len(group.entries) == 1), default=0)
+                )
+                if (canary := self._next_canary(failures)) is not None:
+                    await self._calls.probe_with(canary)
             except ServingError as error:
                 if error.relief is not Relief.FEWER_IN_FLIGHT:  # that one says nothing, for good or ill
                     failures += 1
@@ -123,31 +122,31 @@ class OutageRecovery:
             self._breaker.open(self._clock())
             self._observer.breaker(self._breaker.state)
 
-    def _proof(self, failures: int) -> Window | None:
-        """Another one each time, since some of them may be bad input as well; None when none is wanted or left."""
-        if not self._needs_proof:
+    def _next_canary(self, failures: int) -> Window | None:
+        """Another one each time, since some of them may be bad input as well; None when none is needed or left."""
+        if not self._needs_canary:
             return None
-        # Nobody waits any more, as after a revocation: then there is nobody to harm either.
         windows = [entry.window for entry in self._held if not entry.future.done()]
-        if not windows and self._control_failed:
-            return self._witness
-        if windows and self._witness is not None:
+        if not windows:
+            # Nobody waits any more, as after a revocation: then there is nobody to harm either.
+            return self._canary if self._canary_failed else None
+        if self._canary is not None:
             # Every other time: the server healed when this one is answered, whatever the others are.
             if failures % 2 == 0:
-                return self._witness
+                return self._canary
             failures //= 2
-        return windows[failures % len(windows)] if windows else None
+        return windows[failures % len(windows)]
 
     def _end(self, failures: int) -> Recovered:
-        done = Recovered(self._suspects, self._held, failures, self._needs_proof)
-        self._suspects, self._held = [], []
-        self._witness, self._control_failed, self._needs_proof, self.fault = None, False, False, None
+        recovered = Recovered(self._failed, self._held, failures, self._needs_canary)
+        self._forget()
+        self.fault = None
         self._breaker.close()
         self._observer.breaker(self._breaker.state)
         if self.state is not State.OK:
             self.state = State.OK
             self._on_state(State.OK, None)
-        return done
+        return recovered
 
     def _set_state(self, error: ServingError) -> None:
         state = State.OUTAGE if error.failure is Failure.TRANSIENT else State.DEPLOYMENT_FAULT

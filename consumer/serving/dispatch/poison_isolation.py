@@ -1,139 +1,203 @@
-"""Windows beside which the model server went away: who is tried next, and when."""
+"""Windows in whose calls the model server crashed: each is sent again with no other call in flight.
+
+So a crash speaks of that window alone. The dispatcher hands such groups in (``add``) and asks before each round of
+sending (``send_next``) and after it (``watch``), but only while ``active``. What counts against a window is decided by
+``resilience.crash_evidence``.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
+from consumer.serving.protocol import Relief, ServingError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Iterable
+    from typing import Any
 
-    from consumer.resilience.crash_evidence import ServerUptime
+    from consumer.extraction.window import Window
     from consumer.serving.dispatch.batch import Entry, Group
+    from consumer.serving.dispatch.calls import ModelCalls
+    from consumer.serving.dispatch.outage import OutageRecovery
 
-BLINK = 1.0
-MOST_PAUSE = 10.0
-"""Seconds that the server is left to others when it came back, before a window is tried that may be innocent: as long
+SHORT_ABSENCE = 1.0
+LONGEST_ABSENCE = 10.0
+"""Seconds that the server is left to others when it came back, before a window is tried that may be harmless: as long
 as it was away, up to the second, and no time if it was away for less than the first."""
 
 BUSY_PAUSE = 1.0
-"""Seconds until a question is asked again that a busy server did not take."""
+"""Seconds until a health probe is made again that a busy server did not take."""
 
-CONTROL_PAUSE = 0.25
+PROBE_PAUSE = 0.25
 WATCH_PAUSE = 1.0
-"""Seconds between two control calls while nothing else is answered: until there were enough of them, and after that, so
+"""Seconds between two health probes while nothing else is answered: until there were enough of them, and after that, so
 that the end of a server, whose restart takes longer, is not missed."""
 
 SHORTEST_PAUSE = 0.01
-"""And when the suspect's call was long, so that the server has to be watched in calls for long: what a call takes."""
+"""And when the window's call was long, so that the server has to be watched in calls for long: what a call takes."""
 
 
 class PoisonIsolation:
-    """Suspects, each of which is sent again with no other call in flight: so a crash speaks of it alone.
+    """The isolated groups: which is tried next, and when. Others are sent between the tries.
 
-    Others are sent between the tries. Groups of several, and windows that were not alone yet, are tried soon; a window
-    whose call broke off when it was alone waits for its control (``consumer.resilience.crash_evidence``).
+    Groups of several, and windows that were not alone yet, are tried soon; a window whose isolated call broke off waits
+    until the server was seen alive without it for long enough.
     """
 
     def __init__(
-        self, exposure: ServerUptime, clock: Callable[[], float], uniform: Callable[[float, float], float]
+        self,
+        calls: ModelCalls,
+        recovery: OutageRecovery,
+        uniform: Callable[[float, float], float],
+        spawn: Callable[[Coroutine[Any, Any, None], Iterable[Entry]], None],
+        send: Callable[[Group], Coroutine[Any, Any, None]],
     ) -> None:
-        self._exposure = exposure
-        self._clock = clock
+        """``spawn`` runs a task beside the pump, ``send`` makes the isolated call of a group."""
+        self._calls = calls
+        self._uptime = calls.uptime
+        self._recovery = recovery
         self._uniform = uniform
+        self._spawn = spawn
+        self._send = send
+        self._clock = calls.clock
+        self.active = False
+        """Whether a window is isolated; while none is, there is nothing to ask here."""
         self._groups: list[Group] = []
+        self._trying = self._probing = False
+        self._draining_since: float | None = None
         self._others_until = 0.0
         self._busy_until = 0.0
 
     @property
     def waiting(self) -> int:
-        """Windows in it."""
+        """Windows that wait here."""
         return sum(len(group.entries) for group in self._groups)
 
     def add(self, group: Group, pause: float) -> None:
-        """Try it, if it needs no control, in ``pause`` seconds at the earliest."""
-        if not group.quarantined:
-            group.quarantined = True
-            group.crash.begin(self._exposure)
-        group.crash.outside(self._exposure)
-        group.crash.rest(self._exposure, self._uniform)
+        """Try it in ``pause`` seconds at the earliest."""
+        self.active = group.isolated = True
+        group.crash.notice_unrelated(self._uptime)
+        group.crash.draw_pause(self._uptime, self._uniform)
         group.not_before = self._clock() + max(pause, self._least_pause())
         self._groups.append(group)
 
-    def due(self) -> Group | None:
-        """Whom to try now, as soon as nothing else is in flight. It stays here until ``take``."""
+    def send_next(self, *, idle: bool) -> bool:
+        """Send the group that is due if ``idle``, that is, if no other call is in flight.
+
+        Whether one is due or being tried: then nothing else may be sent.
+        """
+        if self._trying:
+            return True
+        group = self._due()
+        if group is None:
+            self._draining_since = None
+            self.active = bool(self._groups)
+            return False
+        began = self._clock() if self._draining_since is None else self._draining_since
+        self._draining_since = began
+        if idle and not self._probing:
+            self._groups.remove(group)
+            self._trying = True
+            self._draining_since = None
+            self._spawn(self._try(group, began), group.entries)
+        return True
+
+    def watch(self) -> float | None:
+        """Make a health probe if one is due; when to look again if nothing else happens, None for never."""
         now = self._clock()
-        self._groups = [group for group in self._groups if group.drop_withdrawn()]
-        for group in self._groups:
-            self._notice(group)
-        if now < max(self._others_until, self._busy_until):
-            return None
-        ready = [group for group in self._groups if self._ready_at(group) <= now and not self._lacks_control(group)]
-        # The largest first, since it frees most of those who wait. When the server has died twice and answered nothing
-        # in between, the smallest: then it probably dies of all of them, and that shows with windows that are alone.
-        sign = 1 if self._exposure.barren > 1 else -1
-        return min(ready, key=lambda group: (group.crash.alone, sign * len(group.entries)), default=None)
-
-    def take(self, group: Group) -> None:
-        """It is tried now."""
-        self._groups.remove(group)
-
-    def tried(self, began: float) -> None:
-        """A try that began at ``began`` is over: others have the server for as long as they had not."""
-        now = self._clock()
-        self._others_until = now + (now - began)
-
-    def busy(self) -> None:
-        """The server had no thread left for a control."""
-        self._busy_until = self._clock() + BUSY_PAUSE
-
-    def wake_at(self) -> float | None:
-        """When to look again if nothing else happens; None for never."""
+        probe_at = self._probe_at()
+        if probe_at <= now and not self._probing:
+            self._probing = True
+            self._spawn(self._probe(), ())
         not_yet = max(self._others_until, self._busy_until)
-        times = [max(self._ready_at(group), not_yet) for group in self._groups]
-        if (control := self.control_at()) is not None:
-            times.append(control)
-        now = self._clock()
+        times = [probe_at, *(max(self._ready_at(group), not_yet) for group in self._groups)]
         return min((time for time in times if now < time < math.inf), default=None)
 
-    def control_at(self) -> float | None:
-        """When to ask for a control; None when nobody needs one. Any answer to anybody is one."""
-        alone = [group for group in self._groups if group.crash.alone]
-        if not alone:
-            return None
-        if any(group.crash.needs_time_in_calls(self._exposure) for group in alone):
-            pause = min(CONTROL_PAUSE, max(SHORTEST_PAUSE, self._exposure.last_seconds))
-        else:
-            enough = not any(group.crash.needs_exposure(self._exposure) for group in alone)
-            pause = WATCH_PAUSE if enough else CONTROL_PAUSE
-        return max(self._exposure.last_answer + pause, self._busy_until)
-
-    def control_length(self) -> int:
-        """Padded length that a control must have."""
-        return max((group.length for group in self._groups), default=0)
-
-    def crashed_alone(self) -> list[Entry]:
-        """Take out every window whose call broke off when it was alone."""
+    def take_crashed_alone(self) -> list[Entry]:
+        """Take out every window whose isolated call broke off."""
         alone = [group for group in self._groups if group.crash.alone]
         self._groups = [group for group in self._groups if not group.crash.alone]
         return [entry for group in alone for entry in group.entries]
 
-    def _notice(self, group: Group) -> None:
-        before = group.crash.cleared
-        group.crash.outside(self._exposure)
-        if group.crash.cleared != before:
-            group.crash.rest(self._exposure, self._uniform)
-
-    def _lacks_control(self, group: Group) -> bool:
-        return bool(group.crash.alone) and group.crash.needs_exposure(self._exposure)
+    def _due(self) -> Group | None:
+        """The group to try now, as soon as nothing else is in flight."""
+        for group in self._groups:
+            group.entries = [entry for entry in group.entries if not entry.future.done()]
+        self._groups = [group for group in self._groups if group.entries]
+        for group in self._groups:
+            if group.crash.notice_unrelated(self._uptime):
+                group.crash.draw_pause(self._uptime, self._uniform)
+        now = self._clock()
+        if now < max(self._others_until, self._busy_until):
+            return None
+        ready = [
+            group
+            for group in self._groups
+            if self._ready_at(group) <= now and not (group.crash.alone and group.crash.needs_uptime(self._uptime))
+        ]
+        # The largest first, since it frees most of those who wait. When the server has crashed twice and answered
+        # nothing in between, the smallest: then it probably dies of all of them, and that shows with lone windows.
+        sign = 1 if self._uptime.crashes_in_a_row > 1 else -1
+        return min(ready, key=lambda group: (group.crash.alone, sign * len(group.entries)), default=None)
 
     def _ready_at(self, group: Group) -> float:
-        if not group.crash.alone:
-            up = self._exposure.up_since
-            return max(group.not_before, math.inf if up is None else up + self._least_pause())
-        ready = group.crash.ready_at(self._exposure)
-        return max(group.not_before, math.inf if ready is None else ready)
+        if group.crash.alone:
+            return max(group.not_before, group.crash.ready_at(self._uptime))
+        up = self._uptime.up_since
+        return max(group.not_before, math.inf if up is None else up + self._least_pause())
 
     def _least_pause(self) -> float:
-        away = self._exposure.away_seconds
-        return 0.0 if away < BLINK else min(MOST_PAUSE, away)
+        away = self._uptime.away_seconds
+        return 0.0 if away < SHORT_ABSENCE else min(LONGEST_ABSENCE, away)
+
+    async def _try(self, group: Group, began: float) -> None:
+        """One group with the server for itself, right after a health probe.
+
+        Sending for others stopped at ``began``. Afterwards they have the server for as long as they had not.
+        """
+        try:
+            self._calls.in_flight[group] = len(group.entries)
+            if await self._answered(self._calls.probe(group.length)):
+                group.crash.sent_isolated(self._uptime, self._clock())
+                await self._send(group)
+            else:
+                del self._calls.in_flight[group]
+                self.add(group, 0.0)
+        finally:
+            self._trying = False
+            now = self._clock()
+            self._others_until = now + (now - began)
+
+    def _probe_at(self) -> float:
+        """When to make a health probe; infinite when no window needs one. Any answer to any call is as good as one."""
+        alone = [group for group in self._groups if group.crash.alone]
+        if not alone:
+            return math.inf
+        if any(group.crash.needs_time_in_calls(self._uptime) for group in alone):
+            pause = min(PROBE_PAUSE, max(SHORTEST_PAUSE, self._uptime.last_seconds))
+        else:
+            pause = PROBE_PAUSE if any(group.crash.needs_uptime(self._uptime) for group in alone) else WATCH_PAUSE
+        return max(self._uptime.last_answer + pause, self._busy_until)
+
+    async def _probe(self) -> None:
+        """Let the server show that it lives without the isolated windows: first with a canary window."""
+        try:
+            length = max((group.length for group in self._groups), default=0)
+            canary = self._calls.canary(length)
+            if canary is None or await self._answered(self._calls.probe_with(canary), canary):
+                await self._answered(self._calls.probe(length))
+        finally:
+            self._probing = False
+
+    async def _answered(self, probe: Coroutine[Any, Any, None], canary: Window | None = None) -> bool:
+        """Whether the server answers a health probe; if not, no window that was in flight is the cause."""
+        try:
+            await probe
+        except ServingError as error:
+            if error.relief is Relief.FEWER_IN_FLIGHT:
+                self._busy_until = self._clock() + BUSY_PAUSE
+            else:
+                self._recovery.stop(error, [], canary)
+            return False
+        return True

@@ -1,4 +1,8 @@
-"""What becomes of windows that the model refuses: nobody is refused before the whole batch is known and was judged."""
+"""What becomes of windows that the model rejects: none is given up before its whole batch is known and was reviewed.
+
+The dispatcher reports each call's outcome here; a call that succeeds is of interest only while ``attentive``, or if
+its group is part of a batch under review.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from consumer.batching.policy import padded_length
 from consumer.resilience.rejection_quorum import RejectionQuorum
-from consumer.serving.dispatch.batch import Charge, Group, Inquiry
-from consumer.serving.protocol import Failure, Relief, ServingError
+from consumer.serving.dispatch.batch import BatchReview, Group, Rejection
+from consumer.serving.protocol import Relief, ServingError
 from consumer.serving.refused import WindowRefused
 
 if TYPE_CHECKING:
@@ -22,13 +26,13 @@ if TYPE_CHECKING:
 
 
 class RejectionReview:
-    """Follows every batch, holds its guilty windows until all its windows are known, and judges them together.
+    """Follows batches with rejected windows until all their windows are known, and decides on them together.
 
-    A verdict also waits for the batches that were in flight when the first of its windows were ready for it: they are
-    evidence that is on its way. Then the model is asked, in one call, for the known-good window and for a real one that
-    it answered before. If it refuses, or if the jury finds that most windows are guilty, the model is at fault: the
-    windows are held and tried again once it is mended. Otherwise each is asked for once more, since the model may have
-    been mended just before that, and those that are refused again are given up.
+    A decision also waits for the batches that were in flight when the first of its windows were ready for it: they are
+    evidence that is on its way. Then a health probe is made with a canary window. If it fails, or if the quorum finds
+    that most windows are rejected, the model is at fault: the windows are held and tried again once it is repaired.
+    Otherwise each is asked for once more, since the model may have been repaired just before the probe, and those that
+    are rejected again are given up.
     """
 
     def __init__(
@@ -38,9 +42,8 @@ class RejectionReview:
         backoff: Backoff,
         spawn: Callable[[Coroutine[Any, Any, None], Iterable[Entry]], None],
         send_alone: Callable[[Group], None],
-        clock: Callable[[], float],
     ) -> None:
-        """``spawn`` runs a verdict beside the pump and ends it with the pump; its windows are told of a defect.
+        """``spawn`` runs a review beside the pump and ends it with the pump; its windows get a defect of ours.
 
         ``send_alone`` sends one window in a call of its own.
         """
@@ -49,166 +52,142 @@ class RejectionReview:
         self._backoff = backoff
         self._spawn = spawn
         self._send_alone = send_alone
-        self._clock = clock
-        self._jury = RejectionQuorum()
-        self._crashes = RejectionQuorum()
-        self.judging = 0
-        """Verdicts for which the model is being asked now."""
-        self._open: set[Inquiry] = set()
-        self._accused: list[Charge] = []
-        # What is known beside the accused, and the batches that are still to be heard.
+        self._clock = calls.clock
+        self._quorum = RejectionQuorum()
+        self._crash_quorum = RejectionQuorum()
+        self.attentive = False
+        """Whether windows that are answered count for anything, be their batch under review or not."""
+        self.probing = 0
+        """Decisions for which a health probe is being made now."""
+        self.rejections: list[Rejection] = []
+        """Windows that wait for a decision."""
+        # The batches under review, what is known beside the rejections, and the batches that are waited for.
+        self._open: set[BatchReview] = set()
         self._answered = 0
-        self._awaited: set[Inquiry] = set()
-
-    @property
-    def held(self) -> int:
-        """Windows that wait for a verdict."""
-        return len(self._accused)
-
-    def sent(self, group: Group) -> None:
-        """A group leaves; unless it is a part of a batch that is followed already, it is a batch of its own."""
-        if group.inquiry is None:
-            group.inquiry = Inquiry()
-            self._open.add(group.inquiry)
+        self._awaited: set[BatchReview] = set()
 
     def answered(self, group: Group) -> None:
         """All its windows were answered."""
-        self._crashes.answered(len(group.entries))
-        if group.inquiry is not None:
-            group.inquiry.answered += len(group.entries)
-        self.left(group)
+        self._crash_quorum.answered(len(group.entries))
+        if group.batch is not None:
+            group.batch.answered += len(group.entries)
+            self.leave(group)
+        elif self.rejections:
+            self._answered += len(group.entries)
+        else:
+            self._quorum.answered(len(group.entries))
+        scores = self._quorum.score or self._crash_quorum.score
+        self.attentive = bool(self.rejections or self.probing or scores)
 
-    def split(self, group: Group) -> tuple[Group, Group]:
-        """The halves of a group that was refused, in which to look for the guilty."""
-        halves = group.halves()
-        for half in halves:
-            half.inquiry = group.inquiry
-        if group.inquiry is not None:
-            group.inquiry.parts += 1
-        return halves
+    def split(self, group: Group) -> list[Group]:
+        """The halves of a group that was rejected, in which to look for the windows that are."""
+        self._follow(group).parts += 1
+        return group.halves()
 
-    def charge(self, group: Group, reason: str, error: ServingError, attempts: int) -> None:
-        """One window was refused, alone in its call; or alone it failed as often as a window may."""
-        self.sent(group)
+    def reject(self, group: Group, reason: str, error: ServingError, attempts: int) -> None:
+        """One window was rejected, alone in its call; or alone it failed as often as a window may."""
+        self.attentive = True
         since = self._clock() if group.first_failed_at is None else group.first_failed_at
-        if group.inquiry is not None:
-            group.inquiry.charges += [Charge(entry, reason, error, attempts, since) for entry in group.entries]
-        self.left(group)
+        self._follow(group).rejections += [Rejection(entry, reason, error, attempts, since) for entry in group.entries]
+        self.leave(group)
 
-    def left(self, group: Group) -> None:
+    def leave(self, group: Group) -> None:
         """Nothing more is to be learnt from it: it is known, was withdrawn, or failed for another reason."""
-        inquiry, group.inquiry = group.inquiry, None
-        if inquiry is None:
+        batch, group.batch = group.batch, None
+        if batch is None:
             return
-        inquiry.parts -= 1
-        if inquiry.parts:
+        batch.parts -= 1
+        if batch.parts:
             return
-        if inquiry.confirms:
-            self._jury.answered(inquiry.answered)
-            self._refuse(inquiry.charges)
+        if batch.confirms:
+            self._quorum.answered(batch.answered)
+            self._give_up(batch.rejections)
             return
-        self._open.discard(inquiry)
-        self._awaited.discard(inquiry)
-        if inquiry.charges and not self._accused:
+        self._open.discard(batch)
+        self._awaited.discard(batch)
+        if batch.rejections and not self.rejections:
+            for other in self._calls.in_flight:
+                if other is not group:
+                    self._follow(other)
             self._awaited = set(self._open)
-        self._accused += inquiry.charges
-        if not self._accused:
-            self._jury.answered(inquiry.answered)
+        self.rejections += batch.rejections
+        if not self.rejections:
+            self._quorum.answered(batch.answered)
             return
-        self._answered += inquiry.answered
+        self._answered += batch.answered
         if not self._awaited:
-            accused, self._accused = self._accused, []
+            rejections, self.rejections = self.rejections, []
             answered, self._answered = self._answered, 0
-            self._spawn(self._judge(accused, answered), [charge.entry for charge in accused])
-
-    def mended(self) -> None:
-        """The model answers what it refused: nothing that it did before counts."""
-        self._jury.acquit()
-        self._crashes.acquit()
+            self._spawn(self._review(rejections, answered), [rejection.entry for rejection in rejections])
 
     def crashed(self, entry: Entry) -> bool:
-        """The server went away while it had this window alone; whether it does so of too many events to be theirs."""
-        return self._crashes.blames_model([entry.origin], 0)
+        """The server crashed in an isolated call of this window; whether it did so for too many events to be theirs."""
+        self.attentive = True
+        return self._crash_quorum.model_at_fault([entry.origin], 0)
 
-    async def _judge(self, accused: list[Charge], answered: int) -> None:
-        self.judging += 1
-        try:
-            await self._examine(accused, answered)
-        finally:
-            self.judging -= 1
+    def reset(self) -> None:
+        """The model answers what it rejected: nothing that it did before counts."""
+        self._quorum.reset()
+        self._crash_quorum.reset()
 
-    async def _examine(self, accused: list[Charge], answered: int) -> None:
+    def _follow(self, group: Group) -> BatchReview:
+        """Its batch, which is under review from now on."""
+        if group.batch is None:
+            group.batch = BatchReview()
+            self._open.add(group.batch)
+        return group.batch
+
+    async def _review(self, rejections: list[Rejection], answered: int) -> None:
+        self.probing += 1
         busy = 0
-        while True:
-            charges = _still_waiting(accused)
-            if not charges:
-                self._jury.answered(answered)
-                return
-            if self._recovery.fault is not None:
-                self._recovery.hold([charge.entry for charge in charges])
-                return
-            length = max(padded_length(charge.entry.window.length) for charge in charges)
-            canary = self._calls.canary(length)
-            try:
-                await self._calls.probe(length, canary)
-            except ServingError as error:
-                if error.relief is not Relief.FEWER_IN_FLIGHT:
-                    self._recovery.fault_found(error, [charge.entry for charge in charges], canary)
+        try:
+            while rejections := _still_waiting(rejections):
+                if self._recovery.fault is not None:
+                    self._recovery.hold([rejection.entry for rejection in rejections])
                     return
-            else:
-                break
-            await asyncio.sleep(self._backoff.pause(busy))
-            busy += 1
-        self._verdict(_still_waiting(charges), answered)
+                length = max(padded_length(rejection.entry.window.length) for rejection in rejections)
+                canary = self._calls.canary(length)
+                try:
+                    await self._calls.probe(length, canary)
+                except ServingError as error:
+                    if error.relief is not Relief.FEWER_IN_FLIGHT:
+                        self._recovery.stop(error, [rejection.entry for rejection in rejections], canary)
+                        return
+                else:
+                    self._decide(_still_waiting(rejections), answered)
+                    return
+                await asyncio.sleep(self._backoff.pause(busy))
+                busy += 1
+            self._quorum.answered(answered)
+        finally:
+            self.probing -= 1
 
-    def _verdict(self, charges: list[Charge], answered: int) -> None:
-        """The known-good window was answered just now."""
-        if charges and self._jury.blames_model([charge.entry.origin for charge in charges], answered):
-            self._recovery.fault_proved(_most(charges, answered), [charge.entry for charge in charges])
-        else:
-            self._confirm(charges)
-
-    def _confirm(self, charges: list[Charge]) -> None:
-        """Ask once more for what was refused once: the model may have been mended between that and the probe."""
-        proved = [charge for charge in charges if charge.reason != "BatchFault"]
-        again = [charge for charge in charges if charge.reason == "BatchFault"]
-        if again:
-            inquiry = Inquiry(parts=len(again), confirms=True)
-            for charge in again:
-                group = Group([charge.entry], first_failed_at=charge.first_failed_at, inquiry=inquiry)
-                group.suspicion.attempts = charge.attempts
-                self._send_alone(group)
-        self._refuse(proved)
-
-    def _refuse(self, guilty: list[Charge]) -> None:
-        if self._recovery.fault is not None:  # what was answered before it proves nothing
-            self._recovery.hold([charge.entry for charge in guilty])
+    def _decide(self, rejections: list[Rejection], answered: int) -> None:
+        """A health probe was answered just now."""
+        entries = [rejection.entry for rejection in rejections]
+        if entries and self._quorum.model_at_fault([entry.origin for entry in entries], answered):
+            because = (
+                f"{len(entries)} of the last {len(entries) + answered} windows were refused and too few before them "
+                "answered, though a known-good one is"
+            )
+            self._recovery.stop(rejections[0].error, entries, because=because)
             return
-        for charge in _still_waiting(guilty):
-            seconds = self._clock() - charge.first_failed_at
-            refused = WindowRefused(charge.reason, charge.error, charge.attempts, seconds, self._calls.version)
-            charge.entry.future.set_exception(refused)
+        again = [rejection for rejection in rejections if rejection.reason == "BatchFault"]
+        batch = BatchReview(parts=len(again), confirms=True)
+        for rejection in again:
+            group = Group([rejection.entry], first_failed_at=rejection.first_failed_at, batch=batch)
+            group.lone_failures.attempts = rejection.attempts
+            self._send_alone(group)
+        self._give_up([rejection for rejection in rejections if rejection.reason != "BatchFault"])
+
+    def _give_up(self, rejections: list[Rejection]) -> None:
+        if self._recovery.fault is not None:  # what was answered before it proves nothing
+            self._recovery.hold([rejection.entry for rejection in rejections])
+            return
+        for entry, reason, error, attempts, first_failed_at in _still_waiting(rejections):
+            seconds = self._clock() - first_failed_at
+            entry.future.set_exception(WindowRefused(reason, error, attempts, seconds, self._calls.version))
 
 
-def _still_waiting(charges: list[Charge]) -> list[Charge]:
-    return [charge for charge in charges if not charge.entry.future.done()]
-
-
-def _most(guilty: list[Charge], answered: int) -> ServingError:
-    error = guilty[0].error
-    what = (
-        f"{len(guilty)} of the last {len(guilty) + answered} windows were refused and too few before them answered,"
-        f" though a known-good one is: {error.message}; nothing is dead-lettered, and some are asked again until one"
-        " is answered"
-    )
-    return ServingError(Failure.DEPLOYMENT, error.code, what)
-
-
-def dies_of_all(error: ServingError, windows: int) -> ServingError:
-    """What to say of a server that ``crashed`` blames."""
-    what = (
-        f"the model server went away in the calls of {windows} windows, one by one, and answered no other window in"
-        f" between, though the known-good one: {error.message}; nothing is dead-lettered, and some are asked again"
-        " until one is answered"
-    )
-    return ServingError(Failure.DEPLOYMENT, error.code, what)
+def _still_waiting(rejections: list[Rejection]) -> list[Rejection]:
+    return [rejection for rejection in rejections if not rejection.entry.future.done()]

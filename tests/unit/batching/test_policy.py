@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.batching.policy import PADDED_LENGTHS, Endpoint, LengthCut, LengthQueue, Pending, padded_length
+from consumer.batching.policy import PADDED_LENGTHS, LengthCut, LengthQueue, Pending, padded_length
 
 lengths = st.integers(1, 512)
 
@@ -21,38 +21,38 @@ def pending(id: int, length: int, deadline: float = 0.0, level: int = 0, enqueue
     return Pending(id, length, deadline, level, enqueued)
 
 
-def test_an_idle_endpoint_gets_a_lone_window_at_once() -> None:
+def test_an_idle_server_gets_a_lone_window_at_once() -> None:
     """Nothing is gained by waiting when the server has nothing to do."""
-    decision = LengthCut(16_384, 2).decide(0.0, queue_of(pending(1, 40)), [Endpoint(0, 0)])
+    decision = LengthCut(16_384, 2).decide(0.0, queue_of(pending(1, 40)), 0)
     (batch,) = decision.batches
     assert [w.id for w in batch.windows] == [1]
     assert batch.padded_length == 40
     assert batch.reason == "idle"
 
 
-def test_a_busy_endpoint_waits_for_company_and_then_lingers_no_longer() -> None:
+def test_a_busy_server_waits_for_company_and_then_lingers_no_longer() -> None:
     """With a call in flight the batch grows until the linger time of its most urgent window is over."""
     policy = LengthCut(16_384, 2)
     queue = queue_of(pending(1, 40, enqueued=5.0))
-    early = policy.decide(5.0, queue, [Endpoint(0, 1)])
+    early = policy.decide(5.0, queue, 1)
     assert early.batches == ()
     assert early.wake_at == 5.0 + policy.LINGER_SECONDS
-    (batch,) = policy.decide(early.wake_at, queue, [Endpoint(0, 1)]).batches
+    (batch,) = policy.decide(early.wake_at, queue, 1).batches
     assert batch.reason == "linger"
 
 
-def test_a_busy_endpoint_gets_a_full_batch_at_once() -> None:
+def test_a_busy_server_gets_a_full_batch_at_once() -> None:
     """A batch that cannot grow has nothing to wait for."""
     queue = queue_of(*(pending(i, 512) for i in range(5)))
-    (batch,) = LengthCut(1024, 2).decide(0.0, queue, [Endpoint(0, 1)]).batches
+    (batch,) = LengthCut(1024, 2).decide(0.0, queue, 1).batches
     assert batch.reason == "full"
     assert len(batch.windows) == 2
 
 
-def test_nothing_is_sent_above_the_cap_of_calls_in_flight() -> None:
-    """An endpoint at its cap waits for an answer, not for the clock."""
+def test_nothing_is_sent_above_the_limit_of_calls_in_flight() -> None:
+    """A server at its limit waits for an answer, not for the clock."""
     queue = queue_of(*(pending(i, 100) for i in range(50)))
-    decision = LengthCut(512, 2).decide(0.0, queue, [Endpoint(0, 2)])
+    decision = LengthCut(512, 2).decide(0.0, queue, 2)
     assert decision.batches == ()
     assert decision.wake_at is None
     assert len(queue) == 50
@@ -61,7 +61,7 @@ def test_nothing_is_sent_above_the_cap_of_calls_in_flight() -> None:
 def test_the_most_urgent_window_is_always_in_the_next_batch() -> None:
     """A long window that is due is not starved by many short ones."""
     queue = queue_of(*(pending(i, 24, deadline=9.0) for i in range(500)), pending(999, 500, deadline=1.0))
-    (batch,) = LengthCut(16_384, 1).decide(0.0, queue, [Endpoint(0, 0)]).batches
+    (batch,) = LengthCut(16_384, 1).decide(0.0, queue, 0).batches
     assert 999 in {w.id for w in batch.windows}
     assert batch.padded_length == 512
     assert len(batch.windows) == 1, "short windows would be nearly all padding beside it"
@@ -70,14 +70,8 @@ def test_the_most_urgent_window_is_always_in_the_next_batch() -> None:
 def test_started_events_come_before_new_ones_of_the_same_deadline() -> None:
     """A deeper level wins a tie, so that work in progress is finished first."""
     queue = queue_of(pending(1, 512, level=0), pending(2, 512, level=1))
-    (batch,) = LengthCut(512, 1).decide(0.0, queue, [Endpoint(0, 0)]).batches
+    (batch,) = LengthCut(512, 1).decide(0.0, queue, 0).batches
     assert [w.id for w in batch.windows] == [2]
-
-
-def test_the_least_busy_endpoint_is_served_first() -> None:
-    """Work goes where the fewest calls are in flight."""
-    (batch,) = LengthCut(512, 3).decide(0.0, queue_of(pending(1, 512)), [Endpoint(7, 2), Endpoint(8, 0)]).batches
-    assert batch.endpoint == 8
 
 
 @settings(deadline=None)
@@ -93,8 +87,8 @@ def test_every_window_is_sent_once_inside_the_budget(
     while len(queue):
         urgent = queue.most_urgent()
         assert urgent is not None
-        decision = policy.decide(now, queue, [Endpoint(0, 0)])
-        assert decision.batches, "an idle endpoint and a waiting window always make a batch"
+        decision = policy.decide(now, queue, 0)
+        assert decision.batches, "an idle server and a waiting window always make a batch"
         assert urgent.id in {w.id for w in decision.batches[0].windows}
         for batch in decision.batches:
             assert len(batch.windows) * batch.padded_length <= max_tokens

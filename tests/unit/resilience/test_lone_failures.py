@@ -8,9 +8,9 @@ from consumer.resilience.lone_failures import POISON_ATTEMPTS, UNUSABLE_ATTEMPTS
 
 
 def tries_until_given_up(code: str, *, deadline_final: bool = True, at_most: int = 200) -> tuple[int, str] | None:
-    suspicion = LoneFailures()
+    failures = LoneFailures()
     for number in range(1, at_most + 1):
-        if reason := suspicion.failed_alone(code, deadline_final=deadline_final):
+        if reason := failures.failed_alone(code, deadline_final=deadline_final):
             return number, reason
     return None
 
@@ -40,22 +40,22 @@ def test_a_deadline_that_could_be_longer_does_not_count() -> None:
 
 def test_an_outage_and_another_code_start_the_count_anew() -> None:
     """Attempts are failures in a row, of one kind, beside a healthy server."""
-    suspicion = LoneFailures()
+    failures = LoneFailures()
     for code in ("UNAVAILABLE", "INTERNAL") * POISON_ATTEMPTS:
-        assert suspicion.failed_alone(code, deadline_final=True) is None
+        assert failures.failed_alone(code, deadline_final=True) is None
     for _ in range(POISON_ATTEMPTS - 2):
-        assert suspicion.failed_alone("INTERNAL", deadline_final=True) is None
-    suspicion.outage()
+        assert failures.failed_alone("INTERNAL", deadline_final=True) is None
+    failures.outage()
     for _ in range(POISON_ATTEMPTS - 1):
-        assert suspicion.failed_alone("INTERNAL", deadline_final=True) is None
-    assert suspicion.failed_alone("INTERNAL", deadline_final=True) == "Poison"
+        assert failures.failed_alone("INTERNAL", deadline_final=True) is None
+    assert failures.failed_alone("INTERNAL", deadline_final=True) == "Poison"
 
 
-def test_pauses_double_up_to_their_limit() -> None:
-    """A window that cannot be answered is asked less and less often."""
-    suspicion = LoneFailures()
-    pauses = []
+def test_every_try_alone_counts_for_the_pause() -> None:
+    """A window that cannot be answered is asked less and less often, also when its failures make no poison."""
+    failures = LoneFailures()
     for _ in range(6):
-        suspicion.failed_alone("RESOURCE_EXHAUSTED", deadline_final=True)
-        pauses.append(suspicion.pause(0.1, 1.0))
-    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
+        failures.failed_alone("RESOURCE_EXHAUSTED", deadline_final=True)
+    assert (failures.tries, failures.attempts) == (6, 0)
+    failures.outage()
+    assert failures.tries == 0

@@ -19,7 +19,11 @@ from dispatcher_harness import (
     window,
 )
 
+from consumer.resilience.call_limits import CallLimits
+from consumer.resilience.crash_evidence import ServerUptime
 from consumer.serving.dispatch.dispatcher import Dispatcher, State
+from consumer.serving.dispatch.poison_isolation import PoisonIsolation
+from consumer.serving.dispatch.rejections import RejectionReview
 from consumer.serving.protocol import Answer, Failure, Relief, ServingError
 from consumer.serving.refused import WindowRefused
 
@@ -42,16 +46,16 @@ def test_windows_share_a_call_and_each_gets_its_own_cells() -> None:
     assert set(client.lengths) == {16}
 
 
-@pytest.mark.parametrize("guilty", [{105}, {103, 160}, {100, 101, 120, 133, 134, 150, 163}])
-def test_bisection_refuses_the_guilty_and_answers_their_neighbours(guilty: set[int]) -> None:
-    """k guilty windows of n cost at most 2k(log2 n + 1) calls and one check, and harm nobody else."""
-    client = StubClient(lambda marks: BATCH_FAULT if guilty & set(marks) else None)
+@pytest.mark.parametrize("rejected", [{105}, {103, 160}, {100, 101, 120, 133, 134, 150, 163}])
+def test_bisection_refuses_the_rejected_and_answers_their_neighbours(rejected: set[int]) -> None:
+    """k rejected windows of n cost at most 2k(log2 n + 1) calls and one check, and harm nobody else."""
+    client = StubClient(lambda marks: BATCH_FAULT if rejected & set(marks) else None)
     marks = list(range(100, 164))
 
     async def body(dispatcher: Dispatcher) -> None:
         answers = await all_answers(dispatcher, marks)
         for mark, answer in zip(marks, answers, strict=True):
-            if mark in guilty:
+            if mark in rejected:
                 assert isinstance(answer, WindowRefused)
                 assert answer.reason == "BatchFault"
             else:
@@ -61,12 +65,12 @@ def test_bisection_refuses_the_guilty_and_answers_their_neighbours(guilty: set[i
     run(client, body)
     checks = [KNOWN_GOOD in call for call in client.calls]
     assert checks.count(True) == 1, "one check before any of them is refused"
-    assert checks.count(False) <= 2 * len(guilty) * (math.log2(len(marks)) + 1)
-    assert all(client.calls.count([mark]) == 2 for mark in guilty), "once more after the check"
+    assert checks.count(False) <= 2 * len(rejected) * (math.log2(len(marks)) + 1)
+    assert all(client.calls.count([mark]) == 2 for mark in rejected), "once more after the check"
 
 
-def test_a_server_that_refuses_the_known_good_window_refuses_nobody() -> None:
-    """If everything is guilty the model is: it is a deployment fault, nothing is dead-lettered, and it heals."""
+def test_a_server_that_rejects_health_probes_refuses_nobody() -> None:
+    """If everything is rejected the model is: it is a deployment fault, nothing is dead-lettered, and it heals."""
     broken = [True]
 
     def fail(marks: list[int]) -> ServingError | None:
@@ -96,7 +100,7 @@ def test_an_outage_is_waited_out_and_refuses_nothing() -> None:
 
     run(client, body, states)
     assert states == [State.OUTAGE, State.OK]
-    assert sum(KNOWN_GOOD in call for call in client.calls) > 20, "during the outage only the known-good window is sent"
+    assert sum(KNOWN_GOOD in call for call in client.calls) > 20, "during the outage only a health probe is sent"
 
 
 def test_a_deployment_fault_is_said_and_heals_by_itself() -> None:
@@ -112,7 +116,7 @@ def test_a_deployment_fault_is_said_and_heals_by_itself() -> None:
 
 
 def test_a_window_that_fails_alone_beside_a_healthy_server_is_poison() -> None:
-    """Five failures alone, with a known-good window answered before and after each, are the window's own fault."""
+    """Five failures alone, with a health probe answered before and after each, are the window's own fault."""
     client = StubClient(lambda marks: UNAVAILABLE if 107 in marks else None)
     states: list[State] = []
     marks = list(range(100, 116))
@@ -208,7 +212,7 @@ def test_one_unusable_answer_neither_stops_the_others_nor_waits_for_ever() -> No
 
 
 def test_a_deployment_fault_of_one_window_never_makes_it_poison() -> None:
-    """What the deployment must mend is tried until it is mended, however often that is."""
+    """What the deployment must repair is tried until it is repaired, however often that is."""
     client = StubClient(lambda marks: WRONG_SIGNATURE if 101 in marks and len(client.calls) < 60 else None)
 
     async def body(dispatcher: Dispatcher) -> None:
@@ -294,3 +298,24 @@ def test_a_defect_in_the_client_reaches_the_caller() -> None:
         assert isinstance(answer, ZeroDivisionError)
 
     run(StubClient(fail), body)
+
+
+def test_a_success_calls_nothing_that_only_failures_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a real window was answered and nothing has failed, no part that reacts to failures runs."""
+
+    def must_not_run(*_: object, **__: object) -> None:
+        raise AssertionError("a success needs none of this")
+
+    async def body(dispatcher: Dispatcher) -> None:
+        assert_answered([100], await all_answers(dispatcher, [100]))
+        for part, names in (
+            (CallLimits, ("answered",)),
+            (ServerUptime, ("answered",)),
+            (RejectionReview, ("answered", "leave")),
+            (PoisonIsolation, ("send_next", "watch")),
+        ):
+            for name in names:
+                monkeypatch.setattr(part, name, must_not_run)
+        assert_answered(range(101, 140), await all_answers(dispatcher, range(101, 140)))
+
+    run(StubClient(), body)

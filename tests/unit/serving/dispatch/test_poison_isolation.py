@@ -1,16 +1,22 @@
-"""Who is tried next."""
+"""Which isolated group is tried next, and when."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING, Any
 
 import virtual_time
-from dispatcher_harness import window
+from dispatcher_harness import KNOWN_GOOD, Observer, StubClient, window
 
 from consumer.batching.policy import Pending
-from consumer.resilience.crash_evidence import ServerUptime
+from consumer.resilience.backoff import Backoff
 from consumer.serving.dispatch.batch import Entry, Group
+from consumer.serving.dispatch.calls import ModelCalls
+from consumer.serving.dispatch.outage import OutageRecovery
 from consumer.serving.dispatch.poison_isolation import PoisonIsolation
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable
 
 
 class Clock:
@@ -20,7 +26,41 @@ class Clock:
         return self.now
 
 
-def suspects(*sizes: int) -> list[Group]:
+class Isolation:
+    """Poison isolation before a healthy server, with a clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.calls = ModelCalls(StubClient(), window(KNOWN_GOOD), "m", Observer(), self.clock)
+        recovery = OutageRecovery(self.calls, Backoff(), lambda *_: None)
+        self.isolation = PoisonIsolation(self.calls, recovery, lambda low, _: low, self._spawn, self._send)
+        self._spawned: list[Coroutine[Any, Any, None]] = []
+        self._sent: list[Group] = []
+
+    def _spawn(self, work: Coroutine[Any, Any, None], _: Iterable[Entry]) -> None:
+        self._spawned.append(work)
+
+    async def _send(self, group: Group) -> None:
+        assert self.calls.in_flight.pop(group) == len(group.entries)
+        self._sent.append(group)
+
+    async def sent(self) -> Group | None:
+        """The group that is sent now, if one is."""
+        due = self.isolation.send_next(idle=True)
+        if self._spawned:
+            assert self.isolation.send_next(idle=True), "it is being tried"
+            await self._spawned.pop()
+        assert due == bool(self._sent)
+        return self._sent.pop() if self._sent else None
+
+    def server_lives(self) -> None:
+        """For twenty seconds, with ten calls; none of them of a real window."""
+        self.clock.now += 20
+        for _ in range(10):
+            self.calls.uptime.answered(self.clock.now - 1, self.clock.now, 0)
+
+
+def groups_of(*sizes: int) -> list[Group]:
     """Groups of so many windows; needs a running loop."""
     loop = asyncio.get_running_loop()
     return [
@@ -30,55 +70,53 @@ def suspects(*sizes: int) -> list[Group]:
 
 
 def test_the_largest_group_goes_first_but_the_smallest_when_the_server_only_dies() -> None:
-    """One frees its innocents soonest; the other shows soonest that it is not the windows. Known suspects come last."""
+    """One frees its neighbours soonest; the other shows soonest that it is not the windows. A window whose isolated
+    call broke off comes last."""
 
     async def main() -> None:
-        exposure, clock = ServerUptime(), Clock()
-        quarantine = PoisonIsolation(exposure, clock, lambda low, _: low)
-        small, large, known = groups = suspects(1, 4, 1)
-        known.crash.alone = 1
+        it = Isolation()
+        uptime = it.calls.uptime
+        small, large, crashed_alone = groups = groups_of(1, 4, 1)
+        crashed_alone.crash.alone = 1
         for group in groups:
-            quarantine.add(group, 0.0)
+            it.isolation.add(group, 0.0)
         for real in (1, 0, 0):
-            exposure.answered(clock.now, clock.now, real)
-            clock.now += 20
-            for _ in range(10):
-                exposure.answered(clock.now - 1, clock.now, 0)
-            assert quarantine.due() is (small if exposure.barren > 1 else large)
-            exposure.failed(clock.now, suspect_alone=True)
-            assert quarantine.due() is None, "not while it is away"
-        quarantine.take(large)
-        quarantine.take(small)
-        exposure.answered(clock.now, clock.now, 0)
-        assert quarantine.due() is None, "it needs its control"
-        clock.now += 20
-        for _ in range(10):
-            exposure.answered(clock.now - 1, clock.now, 0)
-        assert quarantine.due() is known
-        assert quarantine.crashed_alone() == known.entries
-        assert quarantine.waiting == 0
+            uptime.answered(it.clock.now, it.clock.now, real)
+            it.server_lives()
+            sent = await it.sent()
+            assert sent is (small if uptime.crashes_in_a_row > 1 else large)
+            it.isolation.add(sent, 0.0)
+            uptime.failed(it.clock.now, isolated=True)
+            assert await it.sent() is None, "not while it is away"
+        uptime.answered(it.clock.now, it.clock.now, 0)
+        assert {await it.sent(), await it.sent()} == {large, small}
+        assert await it.sent() is None, "the server must be seen alive without it first"
+        it.server_lives()
+        assert await it.sent() is crashed_alone
+        it.isolation.add(crashed_alone, 0.0)
+        assert it.isolation.waiting == 1
+        assert it.isolation.take_crashed_alone() == crashed_alone.entries
+        assert it.isolation.waiting == 0
+        assert not it.isolation.send_next(idle=True)
+        assert not it.isolation.active
 
     virtual_time.run(main())
 
 
 def test_others_have_the_server_for_as_long_as_they_had_not() -> None:
-    """However many suspects there are, they take half of it at most."""
+    """However many isolated groups there are, they take half of it at most."""
 
     async def main() -> None:
-        exposure, clock = ServerUptime(), Clock()
-        quarantine = PoisonIsolation(exposure, clock, lambda low, _: low)
-        for group in suspects(2, 2):
-            quarantine.add(group, 0.0)
-        exposure.answered(clock.now, clock.now, 1)
-        first = quarantine.due()
-        assert first is not None
-        quarantine.take(first)
-        began = clock.now
-        clock.now += 7
-        quarantine.tried(began)
-        assert quarantine.due() is None
-        assert quarantine.wake_at() == clock.now + 7
-        clock.now += 7
-        assert quarantine.due() is not None
+        it = Isolation()
+        for group in groups_of(2, 2):
+            it.isolation.add(group, 0.0)
+        it.calls.uptime.answered(it.clock.now, it.clock.now, 1)
+        assert it.isolation.send_next(idle=False), "nothing else is sent until it is idle"
+        it.clock.now += 7
+        assert await it.sent() is not None
+        assert not it.isolation.send_next(idle=True)
+        assert it.isolation.watch() == it.clock.now + 7
+        it.clock.now += 7
+        assert await it.sent() is not None
 
     virtual_time.run(main())

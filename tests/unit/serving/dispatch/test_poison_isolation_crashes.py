@@ -1,4 +1,4 @@
-"""A window that kills the model server is given up, and nobody else is; a server that dies by itself accuses nobody."""
+"""A window that crashes the server is given up, and no other is; a server that dies by itself makes none poison."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ BUSY = ServingError(Failure.TRANSIENT, "RESOURCE_EXHAUSTED", "", Relief.FEWER_IN
 
 
 def most_deaths(windows: int) -> int:
-    """Of one killer in a batch of so many."""
+    """Of one poison window in a batch of so many."""
     return math.ceil(math.log2(windows)) + CRASHES + 1
 
 
 class Process(StubClient):
-    """A server that ends in the calls of ``killers`` after ``lethal`` seconds, and is back ``away`` seconds later."""
+    """A server that ends in the calls of ``poison`` after ``lethal`` seconds, and is back ``away`` seconds later."""
 
     def __init__(
-        self, killers: Collection[int] = (), seconds: float = 0.01, away: float = 2.0, lethal: float = 0.0
+        self, poison: Collection[int] = (), seconds: float = 0.01, away: float = 2.0, lethal: float = 0.0
     ) -> None:
         super().__init__()
-        self.killers = set(killers)
+        self.poison = set(poison)
         self.seconds, self.away, self.lethal = seconds, away, lethal
         self.deaths = 0
         self.back_at = 0.0
         self._life = asyncio.Event()
 
     def kills(self, marks: list[int]) -> bool:
-        return bool(self.killers.intersection(marks))
+        return bool(self.poison.intersection(marks))
 
     def die(self, away: float | None = None) -> None:
         self.deaths += 1
@@ -120,10 +120,10 @@ def with_traffic(
     return both
 
 
-def assert_only_refused(marks: Sequence[int], killers: Collection[int], answers: Sequence[object]) -> None:
-    """The killers as poison, and everybody else was answered."""
+def assert_only_refused(marks: Sequence[int], poison: Collection[int], answers: Sequence[object]) -> None:
+    """The poison as poison, and everybody else was answered."""
     for mark, answer in zip(marks, answers, strict=True):
-        if mark in killers:
+        if mark in poison:
             assert isinstance(answer, WindowRefused), mark
             assert (answer.reason, answer.attempts) == ("Poison", CRASHES)
             assert answer.failing_seconds > 0
@@ -132,7 +132,7 @@ def assert_only_refused(marks: Sequence[int], killers: Collection[int], answers:
 
 
 @pytest.mark.parametrize(("away", "busy"), [(0.01, True), (2.0, True), (0.01, False), (2.0, False), (60.0, False)])
-def test_a_killer_among_its_neighbours_is_given_up(away: float, busy: bool) -> None:
+def test_a_poison_window_among_its_neighbours_is_given_up(away: float, busy: bool) -> None:
     """Exactly it is refused, the rest is answered, and the server died as seldom as was promised."""
     server = Process({137}, away=away)
     states: list[State] = []
@@ -146,7 +146,7 @@ def test_a_killer_among_its_neighbours_is_given_up(away: float, busy: bool) -> N
     assert State.DEPLOYMENT_FAULT not in states
 
 
-def test_two_killers_are_given_up() -> None:
+def test_two_poison_windows_are_given_up() -> None:
     """They do not clear each other."""
     server = Process({103, 159})
 
@@ -158,7 +158,7 @@ def test_two_killers_are_given_up() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.01, 1.5])
-def test_a_suspect_is_alone_and_comes_right_after_the_known_good_window(seconds: float) -> None:
+def test_an_isolated_window_is_alone_and_comes_right_after_a_health_probe(seconds: float) -> None:
     """No call of anybody else is in flight, from the answer to the one until the end of the other."""
     starts: list[tuple[list[int], int, int]] = []
 
@@ -188,8 +188,8 @@ def test_a_suspect_is_alone_and_comes_right_after_the_known_good_window(seconds:
         assert starts[at + 1][2] == 1, "nothing was sent before it ended"
 
 
-def test_neighbours_do_not_wait_for_the_verdict() -> None:
-    """They are answered while the killer is being isolated; others are answered between the tries."""
+def test_neighbours_do_not_wait_for_the_decision() -> None:
+    """They are answered while the poison window is being isolated; others are answered between the tries."""
     server = Process({163}, away=10.0)
 
     async def body(dispatcher: Dispatcher) -> None:
@@ -210,8 +210,8 @@ def test_neighbours_do_not_wait_for_the_verdict() -> None:
 
 
 @pytest.mark.parametrize("busy", [True, False])
-def test_a_slow_killer_is_given_up(busy: bool) -> None:
-    """Its call lasts longer than that of others may; and the control lasts as much longer."""
+def test_a_slow_poison_window_is_given_up(busy: bool) -> None:
+    """Its call lasts longer than that of others may; and the server is watched without it for as much longer."""
     server = Process({101}, seconds=0.2, lethal=20.0)
     marks = range(100, 104)
 
@@ -224,7 +224,7 @@ def test_a_slow_killer_is_given_up(busy: bool) -> None:
     assert server.deaths <= most_deaths(4) + 3
 
 
-def test_killers_of_two_workers_are_both_given_up() -> None:
+def test_poison_windows_of_two_workers_are_both_given_up() -> None:
     """To either worker the other one's is a server that dies at random."""
     server = Process({100, 200})
 
@@ -256,7 +256,7 @@ def test_killers_of_two_workers_are_both_given_up() -> None:
 @example([(4.0, 0.01)] * 100, [(20, 0.0)], 0.3)
 @example([(4.0, 0.01)] * 100, [(1, 0.0)], 8.0)
 @example([(9.0, 5.0)] * 100, [(3, 0.0)], 8.0)
-def test_a_server_that_dies_at_any_moments_accuses_nobody(
+def test_a_server_that_dies_at_any_moments_makes_no_poison(
     lives: list[tuple[float, float]], arrivals: list[tuple[int, float]], seconds: float
 ) -> None:
     """However often, however soon after it came back: all are answered once it lives."""
@@ -286,7 +286,7 @@ def test_a_server_that_dies_at_any_moments_accuses_nobody(
 
 @pytest.mark.parametrize("period", [3.1, 5.0, 7.7])
 @pytest.mark.parametrize("seconds", [0.05, 1.0, 6.0])
-def test_a_server_that_dies_every_few_seconds_accuses_nobody(period: float, seconds: float) -> None:
+def test_a_server_that_dies_every_few_seconds_makes_no_poison(period: float, seconds: float) -> None:
     """For an hour, with windows that come one by one: deaths beside windows that are alone are no coincidence here."""
     server = Process(seconds=seconds, away=1.0)
 
@@ -327,7 +327,7 @@ def test_a_death_that_meets_a_window_twice_is_a_coincidence() -> None:
 
 
 class DiesOfAll(Process):
-    """All but the known-good window kill it."""
+    """All but a health probe kill it."""
 
     healed = False
 
@@ -355,7 +355,7 @@ def test_a_server_that_dies_of_all_real_windows_is_broken(count: int) -> None:
     run(server, body, states)
 
 
-def test_a_server_that_begins_to_die_of_all_real_windows_accuses_nobody() -> None:
+def test_a_server_that_begins_to_die_of_all_real_windows_makes_no_poison() -> None:
     """It is asked for what it answered before, and nothing else is sent until it answers that again."""
     server = DiesOfAll()
     states: list[State] = []
@@ -398,13 +398,13 @@ def test_only_a_call_that_breaks_off_is_a_crash(error: ServingError) -> None:
         task = asyncio.create_task(all_answers(dispatcher, [100, 101, 102]))
         await asyncio.sleep(900)
         assert not task.done()
-        server.killers.clear()
+        server.poison.clear()
         assert_answered([100, 101, 102], await task)
 
     run(server, body)
 
 
-def test_a_suspect_that_finds_the_server_busy_stays_alone() -> None:
+def test_an_isolated_window_that_finds_the_server_busy_stays_alone() -> None:
     """It does not go back among its neighbours, whom it would take down with it."""
     server = Process({137})
     refusals = 3
@@ -427,7 +427,7 @@ def test_a_suspect_that_finds_the_server_busy_stays_alone() -> None:
     assert server.deaths <= most_deaths(64)
 
 
-def test_a_suspect_whose_partition_was_revoked_holds_nobody_up() -> None:
+def test_an_isolated_window_whose_partition_was_revoked_holds_nobody_up() -> None:
     """Nothing of it is left, and the server is not killed again."""
     server = Process({101})
 

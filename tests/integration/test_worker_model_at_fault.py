@@ -1,4 +1,4 @@
-"""A model that refuses most real windows while it answers the known-good one, under ``rexstream run`` as a process."""
+"""A model that refuses most real windows while it answers health probes, under ``rexstream run`` as a process."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
             """A new topic; its name."""
 
 
-# Of the known-good window, the shortest of all.
-KNOWN_GOOD_TOKENS = 16
+# Of the probe window, the shortest of all.
+PROBE_TOKENS = 16
 
 
 def refuse_real_windows(request: Any, context: grpc.ServicerContext) -> None:
     """As an operation with a table too short would: INVALID_ARGUMENT for every call with more than that in it."""
-    if request.inputs["input_ids"].tensor_shape.dim[1].size > KNOWN_GOOD_TOKENS:
+    if request.inputs["input_ids"].tensor_shape.dim[1].size > PROBE_TOKENS:
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "indices[0,3] = 17 is not in [0, 16)")
 
 
@@ -49,17 +49,17 @@ def worker(mock_broker: Broker, server: StubServer, tmp_path: Path) -> Iterator[
 
 
 @pytest.mark.parametrize("answered_before", [32, 0])
-def test_64_guilty_of_64_stop_the_worker_and_none_is_dead_lettered(
+def test_64_rejected_of_64_stop_the_worker_and_none_is_dead_lettered(
     worker: Run, server: StubServer, answered_before: int
 ) -> None:
-    """Not ready, paused, asking again; once the model is mended it goes on by itself with every result."""
+    """Not ready, paused, asking again; once the model is repaired it goes on by itself with every result."""
     worker.start()
     worker.wait(lambda: any(line["event"] == "consuming" for line in worker.lines()))
     if answered_before:
         worker.send(reviews(answered_before))
         worker.wait_for_results(2 * answered_before)
     server.before = refuse_real_windows
-    # Held at the gate, so that a model that never answered anything is judged on full batches and not on single events.
+    # Held at the gate, so that a model that never answered anything is reviewed on full batches, not on single events.
     server.gate.clear()
     worker.send(reviews(64, answered_before))
     worker.wait(lambda: worker.get("/status")[1]["in_flight"]["events"] == 64)

@@ -117,8 +117,8 @@ def test_nothing_is_refused_by_a_server_that_is_out(
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_no_window_is_refused_while_the_known_good_one_fails(data: st.DataObject) -> None:
-    """Every call may fail as it likes: nobody is refused who was not judged beside a healthy server."""
+def test_no_window_is_refused_while_health_probes_fail(data: st.DataObject) -> None:
+    """Every call may fail as it likes: nobody is refused who did not fail beside a healthy server."""
     healed = 400.0
 
     class Erratic(StubClient):
@@ -183,7 +183,7 @@ def test_an_outage_between_them_takes_back_the_failures_before_it() -> None:
 
 
 def test_nobody_is_refused_once_another_call_failed() -> None:
-    """The answer to the check came before the outage, so it proves nothing any more; it is judged again after it."""
+    """The answer to the check came before the outage, so it proves nothing any more; it is reviewed again after it."""
     healed = 5.0
 
     class Failing(StubClient):
@@ -197,15 +197,15 @@ def test_nobody_is_refused_once_another_call_failed() -> None:
     client = Failing(lambda marks: BATCH_FAULT if 100 in marks else None)
 
     async def body(dispatcher: Dispatcher) -> None:
-        guilty = dispatcher.submit(window(100), 0.0, 0)
+        rejected = dispatcher.submit(window(100), 0.0, 0)
         await asyncio.sleep(0.25)
         assert client.calls == [[100], [KNOWN_GOOD]], "it is asked for once more now"
         good = dispatcher.submit(window(200), 0.0, 0)
         await asyncio.sleep(healed - 0.3)
         assert client.calls == [[100], [KNOWN_GOOD], [100]]
-        assert not guilty.done()
+        assert not rejected.done()
         with pytest.raises(WindowRefused):
-            await guilty
+            await rejected
         assert_answered([200], [await good])
 
     run(client, body)
@@ -213,7 +213,7 @@ def test_nobody_is_refused_once_another_call_failed() -> None:
 
 def test_the_breaker_goes_through_half_open() -> None:
     """Each try of an open breaker is seen, and the last one closes it."""
-    observer = run(Server([("UNAVAILABLE", 10.0)]), lambda dispatcher: dispatcher.known_good_answer())
+    observer = run(Server([("UNAVAILABLE", 10.0)]), lambda dispatcher: dispatcher.health_probe())
     states = observer.breaker_states
     assert states[0] == "open"
     assert states[1:-1:2] == ["half_open"] * (len(states) // 2)

@@ -1,12 +1,10 @@
-"""Deadlines of events, timeouts of calls, and the caps that complaints lower."""
+"""Deadlines of events, and timeouts of calls."""
 
 from __future__ import annotations
 
 import pytest
 
-from consumer.batching.deadlines import CallTimeout, event_deadline
-from consumer.batching.policy import padded_length
-from consumer.resilience.call_limits import CallLimits
+from consumer.batching.policy import CallTimeout, event_deadline, padded_length
 
 
 @pytest.mark.parametrize(
@@ -35,23 +33,6 @@ def test_a_call_may_take_five_times_the_slowest_rate_seen() -> None:
     assert timeout.seconds(1_000_000) == CallTimeout.CEILING
 
 
-def test_complaints_lower_the_caps_and_clean_minutes_raise_them() -> None:
-    """Memory takes tokens, threads take a call in flight, and both come back up to what was configured."""
-    caps = CallLimits(10_000, 2)
-    caps.fewer_tokens(0.0)
-    caps.fewer_in_flight(0.0)
-    caps.fewer_in_flight(0.0)
-    assert (caps.max_tokens, caps.max_in_flight) == (7_000, 1)
-    caps.answered(59.0)
-    assert caps.max_tokens == 7_000
-    for minute in range(1, 20):
-        caps.answered(60.0 * minute)
-    assert (caps.max_tokens, caps.max_in_flight) == (10_000, 2)
-    for _ in range(50):
-        caps.fewer_tokens(0.0)
-    assert caps.max_tokens == CallLimits.MIN_TOKENS
-
-
 @pytest.mark.parametrize("length", [0, 513])
 def test_a_length_that_no_window_has_is_refused(length: int) -> None:
     """A window outside 1..512 tokens is a defect, not a shape."""
@@ -60,7 +41,7 @@ def test_a_length_that_no_window_has_is_refused(length: int) -> None:
 
 
 def test_a_missed_timeout_doubles_the_next_and_a_success_halves_it() -> None:
-    """A server that became slow shows in no success, so patience must grow without one."""
+    """A server that became slow shows in no success, so the timeout must grow without one."""
     timeout = CallTimeout()
     timeout.observe(1000, 0.1)
     assert timeout.seconds(1000) == CallTimeout.FLOOR
@@ -69,15 +50,3 @@ def test_a_missed_timeout_doubles_the_next_and_a_success_halves_it() -> None:
         assert timeout.seconds(1000) == pytest.approx(expected)
     timeout.observe(1000, 0.1)
     assert timeout.seconds(1000) == pytest.approx(60.0)
-
-
-def test_after_an_outage_calls_come_back_one_by_one() -> None:
-    """One call until one was answered, then twice as many; never more than the caps that the server asked for."""
-    caps = CallLimits(10_000, 8)
-    caps.fewer_in_flight(0.0)
-    caps.after_outage()
-    seen = [caps.max_in_flight]
-    for _ in range(4):
-        caps.answered(1.0)
-        seen.append(caps.max_in_flight)
-    assert seen == [1, 2, 4, 7, 7]

@@ -1,4 +1,4 @@
-"""A model that answers the known-good window and refuses real ones: the deployment is at fault, not the events."""
+"""A model that answers a health probe and refuses real ones: the deployment is at fault, not the events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dispatcher_harness import (
     window,
 )
 
-from consumer.resilience.rejection_quorum import CERTAIN
+from consumer.resilience.rejection_quorum import QUORUM
 from consumer.serving.dispatch.dispatcher import Dispatcher, State, WindowAnswer
 from consumer.serving.protocol import Answer, Failure, ServingError
 from consumer.serving.refused import WindowRefused
@@ -32,18 +32,18 @@ MARKS = range(100, 164)
 
 
 class Breaks(StubClient):
-    """Refuses ``guilty`` windows until it is mended."""
+    """Refuses ``rejected`` windows until it is repaired."""
 
-    def __init__(self, guilty: Sequence[int] | range = (), error: ServingError = BATCH_FAULT) -> None:
-        super().__init__(lambda marks: self.error if self.guilty.intersection(marks) else None)
-        self.guilty = set(guilty)
+    def __init__(self, rejected: Sequence[int] | range = (), error: ServingError = BATCH_FAULT) -> None:
+        super().__init__(lambda marks: self.error if self.rejected.intersection(marks) else None)
+        self.rejected = set(rejected)
         self.error = error
 
 
-@pytest.mark.parametrize("guilty", [range(100, 164), range(100, 133), range(131, 164)])
-def test_a_batch_of_which_most_windows_are_guilty_refuses_nobody(guilty: range) -> None:
-    """64 and 33 of 64: nothing is dead-lettered, the state says why, and it goes on by itself once it is mended."""
-    client = Breaks(guilty)
+@pytest.mark.parametrize("rejected", [range(100, 164), range(100, 133), range(131, 164)])
+def test_a_batch_of_which_most_windows_are_rejected_refuses_nobody(rejected: range) -> None:
+    """64 and 33 of 64: nothing is dead-lettered, the state says why, and it goes on by itself once it is repaired."""
+    client = Breaks(rejected)
     states: list[State] = []
 
     async def body(dispatcher: Dispatcher) -> None:
@@ -51,11 +51,11 @@ def test_a_batch_of_which_most_windows_are_guilty_refuses_nobody(guilty: range) 
         await until(State.DEPLOYMENT_FAULT, dispatcher)
         calls = len(client.calls)
         await asyncio.sleep(3600)
-        assert dispatcher.waiting == len(guilty)
+        assert dispatcher.waiting == len(rejected)
         assert not answers.done()
-        assert len(client.calls) - calls < 2 * 3600 / 4, "about every five seconds a known-good window and a guilty one"
+        assert len(client.calls) - calls < 2 * 3600 / 4, "about every five seconds a health probe and a rejected window"
         assert {len(call) for call in client.calls[calls:]} == {1}
-        client.guilty.clear()
+        client.rejected.clear()
         await until(State.OK, dispatcher)
         assert_answered(MARKS, await answers)
 
@@ -63,7 +63,7 @@ def test_a_batch_of_which_most_windows_are_guilty_refuses_nobody(guilty: range) 
     assert states == [State.DEPLOYMENT_FAULT, State.OK]
 
 
-def test_a_model_that_is_mended_before_the_check_refuses_nobody() -> None:
+def test_a_model_that_is_repaired_before_the_check_refuses_nobody() -> None:
     """The refusal of a moment ago says nothing about the model that answers the check now: it is asked again."""
     client = StubClient(lambda _: None if any(KNOWN_GOOD in call for call in client.calls) else BATCH_FAULT)
 
@@ -74,16 +74,16 @@ def test_a_model_that_is_mended_before_the_check_refuses_nobody() -> None:
 
 
 def test_truly_bad_windows_beside_a_fault_are_refused_after_it() -> None:
-    """What is still refused once the model is mended is a minority, and bad input."""
+    """What is still refused once the model is repaired is a minority, and bad input."""
     client = Breaks(MARKS)
 
     async def body(dispatcher: Dispatcher) -> None:
         task = asyncio.create_task(all_answers(dispatcher, MARKS))
         await until(State.DEPLOYMENT_FAULT, dispatcher)
-        client.guilty = {100, 107, 163}
+        client.rejected = {100, 107, 163}
         answers = await task
         for mark, answer in zip(MARKS, answers, strict=True):
-            if mark in client.guilty:
+            if mark in client.rejected:
                 assert isinstance(answer, WindowRefused)
                 assert answer.reason == "BatchFault"
                 assert answer.failing_seconds >= 0
@@ -94,7 +94,7 @@ def test_truly_bad_windows_beside_a_fault_are_refused_after_it() -> None:
     run(client, body)
 
 
-@pytest.mark.parametrize("count", [1, 2, CERTAIN - 1])
+@pytest.mark.parametrize("count", [1, 2, QUORUM - 1])
 def test_a_small_batch_of_bad_windows_is_bad_input(count: int) -> None:
     """A worker does not stop for one bad event that happens to be alone."""
     marks = range(100, 100 + count)
@@ -125,16 +125,16 @@ def test_a_model_that_never_answered_is_found_out_at_low_load() -> None:
     client = Breaks(MARKS)
 
     async def body(dispatcher: Dispatcher) -> None:
-        for mark in range(100, 99 + CERTAIN):
+        for mark in range(100, 99 + QUORUM):
             assert isinstance((await all_answers(dispatcher, [mark]))[0], WindowRefused)
         last = dispatcher.submit(window(150), 0.0, 0)
         await until(State.DEPLOYMENT_FAULT, dispatcher)
         await asyncio.sleep(600)
         assert not last.done()
-        client.guilty.clear()
+        client.rejected.clear()
         assert isinstance(await last, WindowAnswer)
-        # What it refused before it was mended counts no more.
-        client.guilty = {200, 201}
+        # What it refused before it was repaired counts no more.
+        client.rejected = {200, 201}
         assert all(isinstance(answer, WindowRefused) for answer in await all_answers(dispatcher, [200, 201]))
         assert dispatcher.state is State.OK
 
@@ -149,13 +149,13 @@ def test_a_model_that_breaks_refuses_nobody_at_low_load(error: ServingError) -> 
 
     async def body(dispatcher: Dispatcher) -> None:
         assert_answered(MARKS, await all_answers(dispatcher, MARKS))
-        client.guilty = set(range(100, 1000))
+        client.rejected = set(range(100, 1000))
         waiting = dispatcher.submit(window(500), 0.0, 0)
         while not states:
             await asyncio.sleep(1)
         await asyncio.sleep(600)
         assert not waiting.done()
-        client.guilty.clear()
+        client.rejected.clear()
         assert isinstance(await waiting, WindowAnswer)
         assert_answered(MARKS, await all_answers(dispatcher, MARKS))
 
@@ -187,7 +187,7 @@ def test_a_model_that_lost_its_long_windows_refuses_none_of_them() -> None:
     assert states == [State.DEPLOYMENT_FAULT, State.OK]
 
 
-def test_guilty_windows_whose_partition_was_revoked_hold_nobody_up() -> None:
+def test_rejected_windows_whose_partition_was_revoked_hold_nobody_up() -> None:
     """When nobody waits for them any more, there is nothing that could be dead-lettered wrongly."""
     client = Breaks(MARKS)
 
@@ -202,7 +202,7 @@ def test_guilty_windows_whose_partition_was_revoked_hold_nobody_up() -> None:
     run(client, body)
 
 
-def test_a_verdict_waits_for_the_batches_in_flight() -> None:
+def test_a_decision_waits_for_the_batches_in_flight() -> None:
     """The first window of a burst leaves alone; what becomes of the batch behind it is known before it is refused."""
 
     class Slow(Breaks):
@@ -219,10 +219,24 @@ def test_a_verdict_waits_for_the_batches_in_flight() -> None:
         rest = asyncio.create_task(all_answers(dispatcher, MARKS[1:]))
         await until(State.DEPLOYMENT_FAULT, dispatcher)
         assert not first.done()
-        client.guilty.clear()
+        client.rejected.clear()
         assert_answered([100], [await first])
         assert_answered(MARKS[1:], await rest)
 
     run(client, body, states)
     assert client.calls[0] == [100]
     assert states == [State.DEPLOYMENT_FAULT, State.OK]
+
+
+def test_bad_events_among_good_ones_do_not_stop_the_worker() -> None:
+    """What is answered between them counts for the model, however many bad events there are in the long run."""
+    states: list[State] = []
+
+    async def body(dispatcher: Dispatcher) -> None:
+        async with asyncio.timeout(600):
+            for mark in MARKS:
+                assert isinstance((await all_answers(dispatcher, [mark]))[0], WindowRefused)
+                assert_answered([500, 501], await all_answers(dispatcher, [500, 501]))
+
+    run(Breaks(MARKS), body, states)
+    assert states == []

@@ -1,0 +1,181 @@
+"""Which crashes count against a window."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from consumer.resilience.crash_evidence import (
+    CRASHES,
+    UPTIME_CALLS,
+    UPTIME_SECONDS,
+    UPTIME_SHARE,
+    CrashEvidence,
+    ServerUptime,
+)
+
+
+class History:
+    """A server, one window, and a clock."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.uptime = ServerUptime()
+        self.window = CrashEvidence()
+        self.window.notice_unrelated(self.uptime)  # as when it is isolated
+
+    def live(self, calls: int = UPTIME_CALLS, seconds: float = 1.01 * UPTIME_SECONDS, busy: float = 0.5) -> None:
+        """Evenly over ``seconds``, of which it is in calls for the share ``busy``."""
+        self.uptime.answered(self.now, self.now, 1)
+        for _ in range(calls):
+            began = self.now
+            self.now += seconds / calls
+            self.uptime.answered(self.now - busy * (self.now - began), self.now, 1)
+
+    def crash(self, seconds: float = 0.01) -> None:
+        self.window.sent_isolated(self.uptime, self.now)
+        self.now += seconds
+        self.uptime.failed(self.now, isolated=True)
+        self.window.broke_off(seconds, isolated=True)
+
+    def dies(self) -> None:
+        self.uptime.failed(self.now, isolated=False)
+
+
+def test_five_crashes_of_a_server_that_lived_without_the_window_make_poison() -> None:
+    """Neither fewer, nor any without."""
+    history = History()
+    for number in range(1, CRASHES + 1):
+        assert history.window.crashes < CRASHES
+        history.live()
+        history.crash()
+        history.crash()  # at once after it: the server has shown nothing
+        assert history.window.crashes == number
+    assert history.window.crashes >= CRASHES
+
+
+def test_a_server_that_lived_too_short_without_the_window_proves_nothing() -> None:
+    """In time, in calls, or in the time within calls."""
+    for calls, seconds, busy, lasted in (
+        (UPTIME_CALLS, UPTIME_SECONDS * 0.9, 0.5, 0.01),
+        (UPTIME_CALLS // 2, UPTIME_SECONDS, 0.5, 0.01),
+        (UPTIME_CALLS, 100.0, 0.5, 51 / UPTIME_SHARE),
+    ):
+        history = History()
+        history.window.longest = lasted
+        history.live(calls, seconds, busy)
+        history.crash(lasted)
+        assert history.window.crashes == 0
+
+
+def test_a_death_at_any_other_moment_starts_the_count_anew() -> None:
+    """Also one that the window learns of only when it is tried again."""
+    history = History()
+    for _ in range(CRASHES - 1):
+        history.live()
+        history.crash()
+    history.live()
+    history.dies()
+    history.live()
+    history.crash()
+    assert history.window.crashes == 1
+
+
+def test_the_last_crash_counts_only_beside_a_real_window() -> None:
+    """A server that dies of all of them is broken; it is tried rarely, until one is answered."""
+    history = History()
+    for _ in range(CRASHES - 1):
+        history.live()
+        history.crash()
+    history.window.draw_pause(history.uptime, lambda low, _: low)
+    for _ in range(2 * UPTIME_CALLS):
+        history.now += UPTIME_SECONDS
+        history.uptime.answered(history.now - 1, history.now, 0)
+    since = history.uptime.up_since
+    assert since is not None
+    assert history.window.ready_at(history.uptime) == since + 300
+    history.crash()
+    assert history.window.crashes == CRASHES - 1
+    history.live()
+    assert history.uptime.up_since is not None
+    assert history.window.ready_at(history.uptime) == history.uptime.up_since + UPTIME_SECONDS
+    history.crash()
+    assert history.window.crashes >= CRASHES
+
+
+def test_the_pause_grows_with_the_deaths_of_others_and_the_length_of_its_call() -> None:
+    """Others come first, and (d) needs its time."""
+
+    def pause() -> float:
+        history.live()
+        history.window.draw_pause(history.uptime, lambda low, _: low)
+        ready_at, since = history.window.ready_at(history.uptime), history.uptime.up_since
+        assert since is not None
+        return ready_at - since
+
+    history = History()
+    pauses = [pause()]
+    for _ in range(6):
+        history.dies()
+        assert history.window.ready_at(history.uptime) == math.inf, "not before it is back"
+        history.window.notice_unrelated(history.uptime)
+        pauses.append(pause())
+    assert pauses == [3, 6, 12, 24, 48, 60, 60]
+    history.window.longest = 20.0
+    assert pause() == 160
+    history.window.draw_pause(history.uptime, lambda _, high: high)
+    assert history.uptime.up_since is not None
+    assert history.window.ready_at(history.uptime) == history.uptime.up_since + 320, "up to twice as long"
+
+
+def test_time_in_calls_that_overlap_is_counted_once() -> None:
+    """Two workers of one server do not make it live for longer."""
+    uptime = ServerUptime()
+    uptime.answered(0.0, 1.0, 1)
+    for began, ended in ((1.0, 3.0), (2.0, 3.0), (1.5, 4.0), (5.0, 6.0)):
+        uptime.answered(began, ended, 1)
+    assert uptime.in_flight_seconds == 4.0
+    assert uptime.calls == 5
+    uptime.failed(7.0, isolated=False)
+    uptime.failed(8.0, isolated=False)
+    assert uptime.unrelated_crashes == 1, "while it is away it cannot go away"
+    uptime.answered(9.0, 9.5, 0)
+    assert (uptime.away_seconds, uptime.in_flight_seconds, uptime.real_windows) == (2.5, 0.0, 0)
+
+
+@pytest.mark.parametrize("mean_life", [0.5, 3.0, 10.0, 30.0])
+@pytest.mark.parametrize("call", [0.01, 0.5, 5.0])
+def test_deaths_at_random_do_not_add_up(mean_life: float, call: float) -> None:
+    """A thousand tries of a window that nobody ever answers, beside a server that dies all the time: the count stays
+    below the limit, since most deaths come while the server is watched without it."""
+    draw = random.Random(7)
+    history = History()
+    record, uptime = history.window, history.uptime
+    most = 0
+    uptime.answered(history.now, history.now, 1)
+    dies_at = history.now + draw.expovariate(1 / mean_life)
+    for _ in range(1000):
+        record.notice_unrelated(uptime)
+        record.draw_pause(uptime, draw.uniform)
+        history.now += 0.001
+        uptime.answered(history.now, history.now, 1)
+        while True:
+            ready_at = record.ready_at(uptime)
+            if history.now >= ready_at and not record.needs_uptime(uptime):
+                break
+            history.now += 0.25
+            if history.now >= dies_at:
+                history.dies()
+                record.notice_unrelated(uptime)
+                record.draw_pause(uptime, draw.uniform)
+                dies_at = history.now + draw.expovariate(1 / mean_life)
+                if record.cleared > 4:
+                    break
+            uptime.answered(history.now - 0.2, history.now, 1)
+        if history.now + call >= dies_at:
+            history.crash(max(0.0, dies_at - history.now))
+            dies_at = history.now + draw.expovariate(1 / mean_life)
+        most = max(most, record.crashes)
+    assert most < CRASHES
