@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from consumer.delivery.dead_letters import KIP_1191, PREFIX, SPRING
-from consumer.delivery.letters import header_texts
+from consumer.delivery.letters import Letter, LetterFilter, header_texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from consumer.delivery.letters import Letter, LetterFilter
     from consumer.events import SourceRecord
 
 _ID_WIDTH = 20

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from consumer.cli.options import Unreachable, cluster_options, rate_option
+from consumer.cli.options import KafkaAccess, Unreachable, cluster_options, rate_option
 from consumer.cli.progress import counter
 from consumer.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from consumer.cli.options import KafkaAccess
     from consumer.events import Header
     from consumer.kafka.tools.sender import Delivery, NewRecord
     from consumer.local.partition_budget import PartitionBudget

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import NoneType
-from typing import TYPE_CHECKING
 
 from consumer.exit_codes import EXIT_USAGE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 KeyPath = tuple[str | int, ...]
 """Keys and list indexes from the root. A key of ``kafka.client`` is one element, dots and all."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 import structlog
 
-from consumer.local.model_folders import find_versions
+from consumer.local.model_folders import ModelSource, find_versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from consumer.local.model_folders import ModelSource
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
@@ -19,7 +19,6 @@ from consumer.config.shipped import shipped
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rich.console import RenderableType
 
 TASKS = ("product_features", "sentiment", "category")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import structlog
 
-from consumer.local.catalog import Refusal
+from consumer.local.catalog import Catalog, Labels, Refusal
 from consumer.local.model_folders import ModelSource, VersionPolicy
 from consumer.local.predict import predict
 from consumer.serving import descriptors
@@ -24,7 +24,6 @@ from consumer.serving import descriptors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from consumer.local.catalog import Catalog, Labels
     from consumer.serving.descriptors import Method
 
 
