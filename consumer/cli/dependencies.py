@@ -14,7 +14,7 @@ import grpc
 from confluent_kafka import Consumer, KafkaException, Producer
 
 from consumer.config.credential_files import CredentialFileError
-from consumer.config.topics import output_topic, plain_topic
+from consumer.config.names import output_topic, plain_topic
 from consumer.kafka.clients.settings import consumer_settings, producer_settings
 from consumer.serving.bundle import load_bundle
 from consumer.serving.channels import open_blocking_channel, read_credentials, tls_hint
