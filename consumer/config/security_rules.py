@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consumer.config.problems import Check, KeyPath, Origin, dotted
-from consumer.config.secrets import HIDDEN, is_secret, shown
+from consumer.config.problems import HIDDEN, Check, KeyPath, Origin, dotted, is_secret, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
