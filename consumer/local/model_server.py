@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import structlog
 
-from consumer.local.catalog import Catalog, Labels, Refusal
-from consumer.local.model_folders import ModelSource, VersionPolicy
+from consumer.local.catalog import Catalog, Labels, ModelSource, Refusal, VersionPolicy
 from consumer.local.predict import predict
 from consumer.serving import descriptors
 
