@@ -66,9 +66,11 @@ def sample_events() -> list[DemoEvent]:
 
 
 def _sample(review: dict[str, Any]) -> DemoEvent:
-    labels = {name: review["attributes"][name] for name in ("category", "sentiment")}
-    value = json.dumps(review, ensure_ascii=False).encode()
-    return DemoEvent(review["event_id"], value, labels=labels)
+    return DemoEvent(
+        key=review["event_id"],
+        value=json.dumps(review, ensure_ascii=False).encode(),
+        labels={name: review["attributes"][name] for name in ("category", "sentiment")},
+    )
 
 
 def broken_events() -> list[DemoEvent]:
