@@ -48,8 +48,8 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
         ]
         code = EXIT_UNREACHABLE if any(finding.status == "fail" for finding in findings) else EXIT_OK
     if as_json:
-        rows = [{"subject": f.subject, "status": f.status, "detail": f.detail} for f in findings]
-        click.echo(json.dumps({"ok": code == EXIT_OK, "findings": rows}, ensure_ascii=False))
+        content = {"ok": code == EXIT_OK, "findings": [finding._asdict() for finding in findings]}
+        click.echo(json.dumps(content, ensure_ascii=False))
     else:
         width = max(len(finding.subject) for finding in findings)
         for finding in findings:

@@ -8,12 +8,10 @@ import click
 import yaml
 
 from consumer.cli.options import config_options, loaded
-from consumer.config.secrets import shown
+from consumer.config.problems import KeyPath, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from consumer.config.problems import KeyPath
 
 
 @click.group(name="config")

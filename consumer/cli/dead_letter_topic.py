@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 import click
 
 from consumer.cli.record_lines import printable
-from consumer.delivery.letters import WHY_SKIPPED, LetterFilter, replayed, why_not
+from consumer.delivery.letters import WHY_SKIPPED, Letter, LetterFilter, replayed, why_not
 from consumer.exit_codes import EXIT_FENCED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from consumer.cli.options import KafkaAccess
-    from consumer.delivery.letters import Letter
     from consumer.kafka.tools.replayer import Replay, ReplayTargets
 
 _REPORTED = 20

@@ -9,19 +9,16 @@ import sys
 import time
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
 
 from consumer.cli import record_lines as lines
 from consumer.cli.dead_letter_topic import DeadLetterTopic, Replaying
-from consumer.cli.options import cluster_options, rate_option
+from consumer.cli.options import Command, KafkaAccess, cluster_options, rate_option
 from consumer.delivery.letters import LetterFilter, Selection
 from consumer.events import Stage
 from consumer.exit_codes import EXIT_FAILED, EXIT_OK
-
-if TYPE_CHECKING:
-    from consumer.cli.options import Command, KafkaAccess
 
 _AGO = re.compile(r"([0-9]{1,9})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -14,15 +14,11 @@ import click
 from rich.console import Console
 
 import consumer
-from consumer.cli.progress import counter
+from consumer.cli.progress import LINE_SECONDS, counter
 from consumer.exit_codes import EXIT_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-
-_PROGRESS_SECONDS = 5.0
-"""Between lines where the output is no terminal."""
 
 
 @click.command(name="demo", short_help="Watch the whole pipeline run on this machine.")
@@ -60,7 +56,7 @@ def command(rows: int) -> None:
             with _step(console, "producer") as done:
                 demo.send(broker, [*broken[:6], *samples, *broken[6:]])
                 done(f"{len(samples)} reviews and {len(broken)} broken events sent to reviews.raw")
-            with counter("outcomes", expected, console=console, line_seconds=_PROGRESS_SECONDS) as advance:
+            with counter("outcomes", expected, console=console, line_seconds=LINE_SECONDS) as advance:
                 seen = demo.collect(broker, expected, advance)
             seconds = time.monotonic() - started
             numbers = demo.worker_numbers(http)

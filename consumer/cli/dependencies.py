@@ -6,15 +6,14 @@ server, ``registry_findings`` the Schema Registry: does it answer, and may resul
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import grpc
 from confluent_kafka import Consumer, KafkaException, Producer
 
 from consumer.config.credential_files import CredentialFileError
-from consumer.config.topics import output_topic, plain_topic
+from consumer.config.names import output_topic, plain_topic
 from consumer.kafka.clients.settings import consumer_settings, producer_settings
 from consumer.serving.bundle import load_bundle
 from consumer.serving.channels import open_blocking_channel, read_credentials, tls_hint
@@ -30,8 +29,7 @@ ANSWER_SECONDS = 5.0
 """Time a dependency has to answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """What was looked at, how it is, and, unless it is well, the way out."""
 
     subject: str

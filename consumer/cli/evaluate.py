@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 import click
 
-from consumer.cli.model_source import chosen_task, model_options, opened
+from consumer.cli.model_source import ModelSource, chosen_task, model_options, opened
 from consumer.cli.progress import counter
-from consumer.events import BadInput
+from consumer.events import BadInput, TaskKind
 from consumer.exit_codes import EXIT_FAILED, EXIT_OK
 from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY
 from consumer.extraction.task import Task
@@ -28,8 +28,6 @@ from consumer.extraction.task import Task
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
-    from consumer.cli.model_source import ModelSource
-    from consumer.events import TaskKind
 
 Metric = Literal["strict", "span", "triplet", "trigger", "argument", "accuracy"]
 METRICS: tuple[Metric, ...] = get_args(Metric)

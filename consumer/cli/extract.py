@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, NoR
 
 import click
 
-from consumer.cli.model_source import chosen_task, model_options, opened
+from consumer.cli.model_source import ModelSource, chosen_task, model_options, opened
 from consumer.cli.progress import counter
 from consumer.codecs.decoding import event_from_fields, parse_json, utf8
 from consumer.codecs.outputs import ModelUsed, Timing, result_fields
-from consumer.events import BadInput
+from consumer.events import BadInput, ReviewEvent
 from consumer.exit_codes import EXIT_FAILED, EXIT_OK
 from consumer.extraction.reference import start_reference
 from consumer.extraction.task import INLINE, ReferenceCrash, Task, parse_schema
@@ -30,8 +30,6 @@ from consumer.extraction.task import INLINE, ReferenceCrash, Task, parse_schema
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from consumer.cli.model_source import ModelSource
-    from consumer.events import ReviewEvent
     from consumer.extraction.engine import Engine, Extraction
     from consumer.offline import Extracting
 

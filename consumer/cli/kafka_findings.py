@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from consumer.cli.dependencies import ANSWER_SECONDS, Finding
-from consumer.config.topics import PLACEHOLDER, output_topic, plain_topic
+from consumer.config.names import PLACEHOLDER, output_topic, plain_topic
 from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID, ClientErrors
 from consumer.kafka.clients.settings import metadata_settings
 from consumer.kafka.tools.replay_markers import marker_topic, marker_topic_fault

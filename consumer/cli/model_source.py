@@ -17,27 +17,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from consumer.cli.options import Unreachable, model_extra
+from consumer.cli.options import Command, Unreachable, model_extra
 from consumer.config.problems import ConfigError
 from consumer.config.shipped import shipped
 from consumer.config.task_files import load_tasks
 from consumer.config.tree import ModelConfig, ModelTlsConfig
 from consumer.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
-from consumer.extraction.engine import Engine
+from consumer.extraction.engine import Engine, Extraction
 from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW, PromptLimits, PromptTokenizer, contract_hash, with_markers
-from consumer.extraction.task import ExtractionLimits
-from consumer.offline import Driver, Unanswered
+from consumer.extraction.task import ExtractionLimits, Task
+from consumer.offline import Driver, Extracting, Unanswered
 from consumer.serving.bundle import Bundle, load_bundle
-from consumer.serving.protocol import Failure
+from consumer.serving.protocol import Failure, ModelClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from consumer.cli.options import Command
-    from consumer.extraction.engine import Extraction
-    from consumer.extraction.task import Task
-    from consumer.offline import Extracting
-    from consumer.serving.protocol import ModelClient
 
 DEMO_MODEL = "deploy/demo-model"
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,10 @@ from consumer.config.problems import ConfigError
 from consumer.exit_codes import EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from consumer.config.loading import Loaded
     from consumer.config.tree import Config
 
-    Command = Callable[..., Any]
+Command = Callable[..., Any]
 
 
 class ConfigFailure(click.ClickException):

@@ -12,6 +12,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+LINE_SECONDS = 5.0
+"""Between lines where the output is no terminal, for commands that say how far they are there too."""
+
 
 @contextmanager
 def counter(

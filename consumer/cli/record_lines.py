@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from consumer.delivery.dead_letters import KIP_1191, PREFIX, SPRING
-from consumer.delivery.letters import header_texts
+from consumer.delivery.letters import Letter, LetterFilter, header_texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from consumer.delivery.letters import Letter, LetterFilter
     from consumer.events import SourceRecord
 
-_ID_WIDTH = 20
-_TASK_WIDTH = 18
 _SPRING_NUMBERS = {SPRING + "original-partition", SPRING + "original-offset", SPRING + "original-timestamp"}
 COLUMNS = f"{'failed at (UTC)':<19}  {'stage/class':<26}  {'task':<18}  {'replays':>7}  id: message"
 """Heads of the columns of ``row``."""
@@ -46,7 +43,7 @@ def readable_line(record: SourceRecord) -> str:
     event_id, task = printable(str(result.get("event_id", "?"))), printable(str(result.get("task", "?")))
     warnings = result.get("warnings")
     noted = click.style(f"  {printable(str(warnings))}", fg="yellow") if warnings else ""
-    return f"{event_id:<{_ID_WIDTH}}  {task:<{_TASK_WIDTH}}  {facts}{noted}"
+    return f"{event_id:<20}  {task:<18}  {facts}{noted}"
 
 
 def record_json(record: SourceRecord) -> str:
@@ -104,9 +101,8 @@ def _fact(fact: Mapping[str, Any]) -> str:
 
 def row(letter: Letter) -> str:
     """One letter in the columns of ``COLUMNS``; a longer entry pushes the others on."""
-    failed_at = "?"
-    if letter.failed_at_ms is not None:
-        failed_at = f"{datetime.fromtimestamp(letter.failed_at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+    moment = None if letter.failed_at_ms is None else datetime.fromtimestamp(letter.failed_at_ms / 1000, UTC)
+    failed_at = f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "?"
     return (
         f"{failed_at:<19}  {printable(f'{letter.stage}/{letter.reason}'):<26}  "
         f"{printable(letter.shown_task or '-'):<18}  {letter.replay_count:>7}  "

@@ -13,20 +13,17 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from consumer.cli.options import Unreachable, cluster_options, rate_option
-from consumer.cli.progress import counter
+from consumer.cli.options import KafkaAccess, Unreachable, cluster_options, rate_option
+from consumer.cli.progress import LINE_SECONDS, counter
 from consumer.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from consumer.cli.options import KafkaAccess
     from consumer.events import Header
     from consumer.kafka.tools.sender import Delivery, NewRecord
     from consumer.local.partition_budget import PartitionBudget
 
-_PROGRESS_SECONDS = 5.0
-"""Between lines on standard error where that is no terminal."""
 _REPORTED_LINES = 20
 
 
@@ -125,7 +122,7 @@ def command(
     sender = Sender(kafka.servers, topic, client=kafka.client, timeout=kafka.timeout, rate=rate)
     started = time.monotonic()
     code = EXIT_OK
-    with counter(f"records acknowledged by {topic}", total, line_seconds=_PROGRESS_SECONDS) as progress:
+    with counter(f"records acknowledged by {topic}", total, line_seconds=LINE_SECONDS) as progress:
         try:
             with _input_errors(path):
                 sender.send(records, lambda delivery: progress(delivery.acknowledged))

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import time
 from math import inf
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
-from consumer.cli.options import cluster_options
-
-if TYPE_CHECKING:
-    from consumer.cli.options import KafkaAccess
+from consumer.cli.options import KafkaAccess, cluster_options
 
 _POLL_SECONDS = 0.2
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from consumer.codecs.decoding import only_tasks_of
-from consumer.config.topics import output_topic
+from consumer.config.names import output_topic
 from consumer.events import BadInput
 from consumer.extraction.task import INLINE, Task
 

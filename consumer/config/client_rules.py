@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from consumer.config.problems import kind_of
-from consumer.config.secrets import is_secret
+from consumer.config.problems import is_secret, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, get_origin
 
 import yaml
 
-from consumer.config.problems import ConfigError, KeyPath, Problem, dotted
-from consumer.config.secrets import is_secret
+from consumer.config.problems import ConfigError, KeyPath, Problem, dotted, is_secret
 from consumer.config.tree import Config, is_section, key_at
 from consumer.config.yaml import CONSTRUCTOR_ERRORS, read_yaml
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from consumer.config.layers import Layers, gather
-from consumer.config.problems import ConfigError, KeyPath, Problem, dotted, kind_of, nearest
+from consumer.config.problems import ConfigError, KeyPath, Problem, dotted, is_secret, kind_of, nearest
 from consumer.config.rules import find_problems, find_warnings
-from consumer.config.secrets import is_secret
 from consumer.config.task_files import load_tasks
 from consumer.config.tree import KEYS, Config, is_section, key_at
 

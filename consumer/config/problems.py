@@ -1,18 +1,18 @@
-"""Problems of a configuration or a task file: which key, where it was set, what is wrong, and how to mend it."""
+"""Problems of a configuration or a task file: which key, where it was set, what is wrong, and how to mend it.
+
+Also how keys and values are shown, here and wherever a configuration is printed: a secret never is.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import NoneType
-from typing import TYPE_CHECKING
+from typing import Any
 
 from consumer.exit_codes import EXIT_USAGE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 KeyPath = tuple[str | int, ...]
 """Keys and list indexes from the root. A key of ``kafka.client`` is one element, dots and all."""
@@ -23,7 +23,15 @@ Origin = Callable[[KeyPath], str | None]
 Check = tuple[bool, KeyPath, str, str]
 """One check of a configuration: whether it has failed, the key, what is wrong with it, and the way out."""
 
+HIDDEN = "(hidden)"
+"""Shown in place of a secret."""
+
 _UNLIKE_KEYS = re.compile(r"[:=\"'@].*|(?<=\S)\s.*", re.DOTALL)
+_SECRET_WORDS = frozenset({"auth", "authorization", "basic", "bearer", "jaas", "jwt", "key", "private", "pwd", "token"})
+_SECRET_STARTS = ("credential", "pass", "pasw", "secret")
+_PLACE_WORDS = ("file", "location", "url", "urls", "path")
+_SECRET_NAMES = frozenset({"sasl.oauthbearer.config"})
+_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 
 
 def dotted(path: KeyPath) -> str:
@@ -54,6 +62,31 @@ _KINDS: dict[type, str] = {
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that ``name`` is most likely a slip of, or None."""
     return next(iter(get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
+
+
+def is_secret(path: KeyPath) -> bool:
+    """Whether the value of a key must not be printed.
+
+    Decided by the words of its name, and meant to be wrong only on the safe side: a mistyped ``sasl.pasword`` counts.
+    """
+    name = str(path[-1]).lower() if path else ""
+    words = [word for word in re.split(r"[._\-]", name) if word]
+    if words and words[-1] in _PLACE_WORDS:
+        return False
+    return name in _SECRET_NAMES or any(word in _SECRET_WORDS or word.startswith(_SECRET_STARTS) for word in words)
+
+
+def shown(path: KeyPath, value: Any) -> Any:
+    """``value`` as it may be printed: secrets hidden, also those inside mappings, lists and URLs."""
+    if isinstance(value, dict):
+        return {key: shown((*path, key), item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [shown((*path, index), item) for index, item in enumerate(value)]
+    if value is None or value == "":
+        return value
+    if is_secret(path):
+        return HIDDEN
+    return _USERINFO.sub(HIDDEN + "@", value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, slots=True)

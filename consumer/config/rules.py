@@ -9,17 +9,15 @@ from string import Formatter
 from typing import TYPE_CHECKING
 
 from consumer.config.client_rules import client_problems
-from consumer.config.names import ADDRESS, TOPIC_NAME
+from consumer.config.names import ADDRESS, TOPIC_NAME, output_topic, plain_topic
 from consumer.config.problems import Check, KeyPath, Origin, Problem, dotted, nearest
 from consumer.config.security_rules import key_pair, security_checks, security_warnings
-from consumer.config.topics import output_topic, plain_topic
-from consumer.extraction.task import INLINE
+from consumer.extraction.task import INLINE, SchemaTree, Task
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from consumer.config.tree import Config, RegistryConfig
-    from consumer.extraction.task import SchemaTree, Task
 
 
 def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Origin) -> list[Problem]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consumer.config.problems import dotted
-from consumer.config.secrets import HIDDEN, is_secret, shown
+from consumer.config.problems import HIDDEN, Check, KeyPath, Origin, dotted, is_secret, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from consumer.config.problems import Check, KeyPath, Origin
     from consumer.config.tree import Config, KafkaConfig, ModelTlsConfig, RegistryConfig, SecurityConfig
 
 _SASL = ("mechanism", "username", "password", "password_file")

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from consumer.config.secrets import shown
+from consumer.config.problems import KeyPath, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from consumer.config.problems import KeyPath
 
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(gt=0)]

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from consumer.config.problems import ConfigError, KeyPath, Problem, dotted
-from consumer.config.secrets import HIDDEN
+from consumer.config.problems import HIDDEN, ConfigError, KeyPath, Problem, dotted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

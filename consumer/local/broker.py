@@ -8,14 +8,13 @@ nothing about exactly-once can be seen on it (``consumer.kafka.clients.cluster``
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from confluent_kafka import cimpl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
-    from typing import Self
 
 _PRODUCER = 0
 _ERROR_BYTES = 512

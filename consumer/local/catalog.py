@@ -1,5 +1,7 @@
 """The models that a server has: which version answers a call, and how versions come and go, as in TensorFlow Serving.
 
+Models lie in folders, a numbered one for each version: ``find_models`` and ``find_versions`` tell which are there.
+
 The model server asks it for the version of each call, polls it to follow the disk, and hands it the list of models of a
 HandleReloadConfig request. A new version loads before an old one unloads, and a call keeps the version it started with
 until it has ended, so a swap fails no call. A version that was loaded is never loaded again for a change of its files.
@@ -12,22 +14,18 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import structlog
 
-from consumer.local.model_folders import find_versions
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from consumer.local.model_folders import ModelSource
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -42,6 +40,30 @@ class Refusal(Exception):  # noqa: N818 - an answer that is not OK, worded as Te
         super().__init__(f"{code.name}: {message}")
         self.code = code
         self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPolicy:
+    """Exactly these versions, or the ``latest`` so many; None for all of them."""
+
+    latest: int | None = 1
+    specific: frozenset[int] | None = None
+
+    def choose(self, found: Mapping[int, Path]) -> dict[int, Path]:
+        """The versions to serve out of those found, newest first."""
+        newest_first = sorted(found, reverse=True)
+        if self.specific is None:
+            return {version: found[version] for version in newest_first[: self.latest]}
+        return {version: found[version] for version in newest_first if version in self.specific}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model's versions appear, and which of them to serve."""
+
+    name: str
+    base_path: Path
+    policy: VersionPolicy = field(default_factory=VersionPolicy)
 
 
 class State(IntEnum):
@@ -247,6 +269,29 @@ class Catalog:
         with self._lock:
             version.state = State.END
         log.info("model version unloaded", model=name, version=number)
+
+
+def find_versions(base_path: Path) -> dict[int, Path]:
+    """Version number to folder. ``007`` is 7; names that are not numbers are ignored. Raises OSError without folder."""
+    return {
+        int(child.name): child
+        for child in sorted(base_path.iterdir())
+        if child.name.isascii() and child.name.isdigit() and child.is_dir()
+    }
+
+
+def find_models(folder: Path) -> list[ModelSource]:
+    """The models in a folder: the folder itself when it holds numbered versions, else its subfolders that do.
+
+    A folder that is a model is named after itself. Empty when there is none; raises OSError for a folder that cannot
+    be listed.
+    """
+    folder = folder.resolve()
+    if find_versions(folder):
+        return [ModelSource(folder.name, folder)]
+    return [
+        ModelSource(child.name, child) for child in sorted(folder.iterdir()) if child.is_dir() and find_versions(child)
+    ]
 
 
 def _files(path: Path) -> frozenset[tuple[str, int, int]]:

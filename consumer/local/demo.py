@@ -23,14 +23,13 @@ from consumer.config.shipped import shipped
 from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable, look_up
 from consumer.kafka.tools.reader import Tail, headers_of
 from consumer.kafka.tools.sender import NewRecord, Sender
-from consumer.local.demo_summary import Seen, WorkerNumbers
+from consumer.local.demo_summary import DemoEvent, Seen, WorkerNumbers
 from consumer.local.partition_budget import PartitionBudget, PartitionFull
 from consumer.local.processes import Child, ChildError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from consumer.local.demo_summary import DemoEvent
 
 INPUT, OUTPUT, DEAD = "reviews.raw", "reviews.extracted", "reviews.dead"
 MODEL = "rexuninlu"

@@ -9,7 +9,7 @@ from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
@@ -19,7 +19,6 @@ from consumer.config.shipped import shipped
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rich.console import RenderableType
 
 TASKS = ("product_features", "sentiment", "category")
 
@@ -67,9 +66,11 @@ def sample_events() -> list[DemoEvent]:
 
 
 def _sample(review: dict[str, Any]) -> DemoEvent:
-    labels = {name: review["attributes"][name] for name in ("category", "sentiment")}
-    value = json.dumps(review, ensure_ascii=False).encode()
-    return DemoEvent(review["event_id"], value, labels=labels)
+    return DemoEvent(
+        key=review["event_id"],
+        value=json.dumps(review, ensure_ascii=False).encode(),
+        labels={name: review["attributes"][name] for name in ("category", "sentiment")},
+    )
 
 
 def broken_events() -> list[DemoEvent]:

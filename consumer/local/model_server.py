@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import structlog
 
-from consumer.local.catalog import Refusal
-from consumer.local.model_folders import ModelSource, VersionPolicy
+from consumer.local.catalog import Catalog, Labels, ModelSource, Refusal, VersionPolicy
 from consumer.local.predict import predict
 from consumer.serving import descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from consumer.local.catalog import Catalog, Labels
     from consumer.serving.descriptors import Method
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import numpy as np
 
-from consumer.local.catalog import Refusal
+from consumer.local.catalog import Model, Refusal
 from consumer.serving.descriptors import PREDICT
 from consumer.serving.tensors import BFLOAT16, ENCODINGS, HALF, shape_of, typed_values, write_content
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from consumer.local.catalog import Model
 
 DEFAULT_SIGNATURE = "serving_default"
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import tensorflow as tf
 
 from consumer.extraction.window import Cells
-from consumer.model.encoder import Encoder, Tensor
+from consumer.model.encoder import Encoder, Precision, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from consumer.model.checkpoint import Checkpoint
-    from consumer.model.encoder import Precision
     from consumer.serving.tensors import GraphContract
 
 INPUTS: Final = (

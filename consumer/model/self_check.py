@@ -17,7 +17,7 @@ from consumer.extraction.engine import Engine
 from consumer.extraction.task import ExtractionLimits, Task
 from consumer.model.graph import DENSE, SERVING, unpacked
 from consumer.model.reference import reference_logits
-from consumer.serving.tensors import legal_cells, pad
+from consumer.serving.tensors import GraphContract, legal_cells, pad
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from consumer.model.checkpoint import Checkpoint
     from consumer.model.encoder import Precision
     from consumer.serving.bundle import Bundle
-    from consumer.serving.tensors import GraphContract
 
 TOLERANCE: Final[dict[Precision, float]] = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.1}
 """Largest difference of a logit allowed, in standard deviations of the window's logits (which spread from 10 to 50).

@@ -16,13 +16,11 @@ from consumer.extraction.prompts import (
     contract_hash,
     with_markers,
 )
-from consumer.model.encoder_config import CheckpointError
+from consumer.model.encoder_config import CheckpointError, EncoderConfig
 from consumer.serving.bundle import Bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from consumer.model.encoder_config import EncoderConfig
 
 
 def read_bundle(folder: Path, config: EncoderConfig) -> Bundle:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -39,8 +38,7 @@ _DESCRIPTION_BYTES: Final = 64 * 1024 * 1024
 """A real description takes about 200 bytes a tensor; unpickling keeps all of it in memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class _StorageType:
+class _StorageType(NamedTuple):
     """Stands for ``torch.FloatStorage`` and its like. Not callable, so a pickle can do nothing with it."""
 
     dtype: str

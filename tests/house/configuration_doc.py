@@ -19,12 +19,11 @@ from pydantic_core import PydanticUndefined
 
 from consumer.config import tree
 from consumer.config.layers import PREFIX
-from consumer.config.problems import dotted
+from consumer.config.problems import KeyPath, dotted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from consumer.config.problems import KeyPath
 
 FILE = Path(__file__).parents[2] / "docs" / "configuration.md"
 WIDTH = 120

@@ -10,19 +10,12 @@ import grpc
 import numpy as np
 import pytest
 
-from consumer.serving.descriptors import (
-    GET_MODEL_METADATA,
-    GET_MODEL_STATUS,
-    HANDLE_RELOAD_CONFIG,
-    PREDICT,
-)
+from consumer.serving.descriptors import GET_MODEL_METADATA, GET_MODEL_STATUS, HANDLE_RELOAD_CONFIG, PREDICT, Method
 from consumer.serving.tensors import read_output, shape_of, write_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from consumer.serving.descriptors import Method
 
 
 class Caller:
@@ -136,8 +129,7 @@ class Lab:
     @contextmanager
     def serve(self, *, tensor_content: bool = False, poll_seconds: float = 3600.0) -> Iterator[tuple[Caller, Any]]:
         """A server over everything that was added, and its catalog, which the test polls when it wants to."""
-        from consumer.local.catalog import Catalog
-        from consumer.local.model_folders import find_models
+        from consumer.local.catalog import Catalog, find_models
         from consumer.local.model_server import ModelServer
         from consumer.local.saved_model import SavedModel
 

@@ -11,14 +11,12 @@ import pytest
 from consumer.config.tree import ModelConfig
 from consumer.extraction.window import Window
 from consumer.serving.client import TfServingClient
-from consumer.serving.protocol import Failure, ServingError
+from consumer.serving.protocol import Answer, Failure, ServingError
 from consumer.serving.tensors import GraphContract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from consumer.serving.protocol import Answer
 
 pytestmark = pytest.mark.model
 
@@ -39,8 +37,7 @@ class BundleOf:
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serves ``narrow`` (K = 4) and ``wide`` (K = 256): the same waves for logits, so the same cells."""
     tf = pytest.importorskip("tensorflow", reason="the local model server needs the [model] extra (TensorFlow)")
-    from consumer.local.catalog import Catalog
-    from consumer.local.model_folders import find_models
+    from consumer.local.catalog import Catalog, find_models
     from consumer.local.model_server import ModelServer
     from consumer.local.saved_model import SavedModel
     from consumer.model.graph import roles, select

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from consumer.config.loading import load, load_config
-from consumer.config.problems import ConfigError, Problem
-from consumer.config.secrets import HIDDEN, shown
+from consumer.config.problems import HIDDEN, ConfigError, Problem, shown
 from consumer.config.tree import Config, RouteConfig
 
 if TYPE_CHECKING:

@@ -10,13 +10,12 @@ import yaml
 from consumer.config.problems import ConfigError, Problem
 from consumer.config.shipped import shipped
 from consumer.config.task_files import load_tasks, read_task_file
-from consumer.extraction.task import ExtractionLimits, parse_schema
+from consumer.extraction.task import ExtractionLimits, SchemaTree, parse_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from consumer.extraction.task import SchemaTree
 
 GOOD = "name: brand\nkind: extract\nschema: {品牌: }\n"
 SHIPPED = sorted(shipped("schemas/tasks").glob("*.y*ml"))

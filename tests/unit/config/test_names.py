@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.config.topics import output_topic, plain_topic
+from consumer.config.names import output_topic, plain_topic
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from click.testing import CliRunner
 
 from consumer.cli import cli
 from consumer.config.loading import load_config
-from consumer.config.problems import ConfigError
-from consumer.config.secrets import HIDDEN
+from consumer.config.problems import HIDDEN, ConfigError
 from consumer.config.tree import Config
 
 if TYPE_CHECKING:
