@@ -176,7 +176,7 @@ def _fingerprint(checkpoint: Path) -> str:
     digest = hashlib.sha256()
     code = Path(consumer.__file__).parent
     model = sorted((code / "model").glob("*.py"))
-    for path in (*sorted(checkpoint.iterdir()), *model, code / "extraction/contract.py"):
+    for path in (*sorted(checkpoint.iterdir()), *model, code / "extraction/prompts.py"):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 

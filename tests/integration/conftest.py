@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from uncached_loggers import loggers_are_not_cached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+__all__ = ["loggers_are_not_cached"]
 
 _NAMES = itertools.count()
 

@@ -245,6 +245,23 @@ def test_the_readmes_configuration_is_valid(tmp_path: Path) -> None:
     assert example_loaded.warnings == ()
 
 
+def test_every_document_that_is_linked_is_there() -> None:
+    """Links between documents, and to places in the tree; anchors, too."""
+    pages = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")]
+    pages += [path for folder in ("docs", "examples", "deploy", "schemas") for path in (ROOT / folder).rglob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if "://" in target:
+                continue
+            path, _, anchor = target.partition("#")
+            linked = (page.parent / path).resolve() if path else page
+            assert linked.exists(), f"{page.name} links to {target}"
+            if anchor:
+                titles = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+                slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+                assert anchor in slugs, f"{page.name} links to {target}"
+
+
 def test_the_readmes_commands_exist() -> None:
     """Every command that the table names can be called."""
     table = (ROOT / "README.md").read_text(encoding="utf-8").split("## Commands")[1].split("##")[0]

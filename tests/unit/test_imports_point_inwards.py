@@ -1,4 +1,4 @@
-"""The floors of the package: imports point downwards, edges do not know each other, heavy libraries stay in the extras."""
+"""The floors of the package: imports point downwards, edges do not know each other, extras keep heavy libraries."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def all_imports(tree: ast.AST, module: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
             found.add(node.module)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "import_module":
-            found.update(argument.value for argument in node.args if isinstance(argument, ast.Constant))
+            found.update(str(argument.value) for argument in node.args if isinstance(argument, ast.Constant))
     return found - {"consumer", module}
 
 
