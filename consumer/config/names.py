@@ -16,8 +16,8 @@ TOPIC_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """A task's name becomes a part of topic names and a metric label."""
 
-ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\s/\[\]]+)):(?P<port>\d{1,5})")
-"""``host:port`` or ``[v6]:port``; the port may still be above 65535."""
+ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[^\]\s]+)?)\]|(?P<host>[^:\s/\[\]]+)):(?P<port>\d{1,5})")
+"""``host:port`` or ``[v6]:port``, with or without a zone; the port may still be above 65535."""
 
 PLACEHOLDER = "{task}"
 

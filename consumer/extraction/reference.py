@@ -130,7 +130,7 @@ def _classify(engine: Engine, text: str, root: Parent, legal: LegalPaths, quirks
             raise ReferenceCrash("KeyError: 'confidence'")  # its single-label selection takes what the other one needs
         paths = [vote.types for vote in selected(search.votes, single=single, threshold=None)]
         if not quirks.keep_duplicates:
-            paths = list(dict.fromkeys(paths))
+            paths = list(dict.fromkeys(reversed(paths)))[::-1]  # each keeps the place of its last vote
         return [[{"type": kind, "span": marker, "offset": [0, len(marker)]} for kind in path] for path in paths]
 
     return Extraction(search, output)

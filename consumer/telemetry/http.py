@@ -112,7 +112,7 @@ class HttpServer(ThreadingHTTPServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        timer = threading.Timer(_CONNECTION_SECONDS, _hang_up, (request,))
+        timer = threading.Timer(_CONNECTION_SECONDS, self._expire, (request,))
         timer.daemon = True
         with self._open_lock:
             if len(self._open) >= _MAX_CONNECTIONS:
@@ -122,6 +122,11 @@ class HttpServer(ThreadingHTTPServer):
             self._open[request] = timer
         timer.start()
         super().process_request(request, client_address)
+
+    def _expire(self, request: Any) -> None:
+        with self._open_lock:  # not while its thread closes it: the descriptor could be another connection's by then
+            if request in self._open:
+                _hang_up(request)
 
     def shutdown_request(self, request: Any) -> None:
         with self._open_lock:

@@ -23,8 +23,8 @@ _log = structlog.stdlib.get_logger(__name__)
 def dump(reason: str, loop: asyncio.AbstractEventLoop | None) -> None:
     """Log the stack of every thread, and of every task of ``loop`` where there is one. From any thread.
 
-    One line each, with the fields ``reason``, ``thread`` or ``task``, and ``stack``: a list of "file:line function",
-    the outermost call first.
+    One line each, with the fields ``reason``, ``thread`` or ``asyncio_task``, and ``stack``: a list of "file:line
+    function", the outermost call first.
     """
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     for ident, frame in sys._current_frames().items():
@@ -37,7 +37,7 @@ def dump(reason: str, loop: asyncio.AbstractEventLoop | None) -> None:
         _log.warning("the stacks of tasks are unknown: tasks come and go too fast", reason=reason)
         return
     for task in tasks:
-        _log.warning("stack of a task", reason=reason, task=task.get_name(), stack=_awaiting(task.get_coro()))
+        _log.warning("stack of a task", reason=reason, asyncio_task=task.get_name(), stack=_awaiting(task.get_coro()))
 
 
 def _awaiting(coroutine: Any) -> list[str]:

@@ -81,11 +81,11 @@ def signals_handled(handlers: Mapping[signal.Signals, Callable[[signal.Signals],
         os.close(arrived)
 
     threading.Thread(target=read, name="rexstream-signals", daemon=True).start()
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)  # first: a handler without it would swallow its signal
     before = {number: signal.signal(number, lambda *_: None) for number in handlers}
-    for number in handlers:
-        signal.siginterrupt(number, False)  # no system call of a client in C fails for it
-    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     try:
+        for number in handlers:
+            signal.siginterrupt(number, False)  # no system call of a client in C fails for it
         yield
     finally:
         signal.set_wakeup_fd(-1)

@@ -128,6 +128,8 @@ class Worker:
                 await client.close()
                 if http is not None:
                     http.close()
+                # asyncio.run would wait for these threads, too, but without our handlers of signals.
+                await self._loop.shutdown_default_executor()
         _log.info("worker ended", exit_code=self._exit)
         return self._exit
 

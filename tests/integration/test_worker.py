@@ -164,13 +164,13 @@ def test_sigusr1_logs_the_stack_of_every_thread_and_task(worker: Run, server: St
         return {line[kind]: "\n".join(line["stack"]) for line in lines if kind in line}
 
     # Tasks come last, and threads without an order.
-    worker.wait(lambda: any("Worker._heartbeat" in stack for stack in stacks("task").values()))
+    worker.wait(lambda: any("Worker._heartbeat" in stack for stack in stacks("asyncio_task").values()))
     threads = stacks("thread")
     assert "poll_thread.py" in threads["rexstream-poll"]
     assert "release_thread.py" in threads["rexstream-release"]
     assert {"MainThread", "http"} <= threads.keys()
-    worker.wait(lambda: any("EventProcessor._run_task" in stack for stack in stacks("task").values()))
-    waiting = [stack for stack in stacks("task").values() if "EventProcessor._run_task" in stack]
+    worker.wait(lambda: any("EventProcessor._run_task" in stack for stack in stacks("asyncio_task").values()))
+    waiting = [stack for stack in stacks("asyncio_task").values() if "EventProcessor._run_task" in stack]
     assert any("TaskRunner.infer" in stack for stack in waiting), "not only where a task begins, but where it waits"
     server.gate.set()
     worker.wait_for_results(10)

@@ -16,4 +16,4 @@ def loggers_are_not_cached() -> None:
     def without_cache(**settings: Any) -> None:
         configure(**{**settings, "cache_logger_on_first_use": False})
 
-    structlog.configure = without_cache
+    structlog.configure = without_cache  # type: ignore[assignment]

@@ -84,8 +84,10 @@ class Watchdog:
         hanging = next((each for each in self._threads if each.still > each.limit), None)
         if hanging is not None:
             what = f"The {hanging.name} thread has not come back from its Kafka client for {hanging.limit:.0f} s."
-            self._on_hang(what)
-            self._on_fatal(ClientFailed(f"{what} Start the worker again; what is not committed is read again."))
+            try:
+                self._on_hang(what)
+            finally:  # a worker that hangs ends, whatever becomes of the log
+                self._on_fatal(ClientFailed(f"{what} Start the worker again; what is not committed is read again."))
         return hanging is not None
 
 

@@ -111,7 +111,7 @@ class Committer:
             self._observer.commit_failed(errors[0].name())
             _log.warning(
                 "the last commit of revoked partitions failed",
-                partitions=list(map(str, offsets)),
+                assignments=list(map(str, offsets)),
                 reason=str(errors[0]),
             )
         else:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from confluent_kafka import Consumer, KafkaError
 
+from consumer.config.client_rules import brokers_assign
 from consumer.delivery.admission import InFlight, RevokeBudget
 from consumer.delivery.commands import Command, Delivered, Drain, EndReached
 from consumer.events import Partition
@@ -101,7 +102,7 @@ class PollThread:
         poll_interval = float(client.get("max.poll.interval.ms", MAX_POLL_INTERVAL_MS)) / 1000
         budget = RevokeBudget(min(settings.revoke_seconds, POLL_INTERVAL_SHARE * poll_interval))
         self.in_flight = InFlight(settings.in_flight_events, settings.in_flight_bytes, budget)
-        join_seconds = settings.join_seconds if client.get("group.protocol") == "consumer" else None
+        join_seconds = settings.join_seconds if brokers_assign(client) else None
         self.membership = Membership(client.get("group.instance.id"), join_seconds, clock)
         self._assignment = Assignment()
         self.pauses = Pauses(observer)

@@ -67,14 +67,14 @@ class Rebalance:
         consumer.incremental_assign(partitions)
         self.pauses.assign(consumer, begun)  # a pause before the assignment would do nothing
         self.observer.rebalanced("assigned", len(begun))
-        _log.info("assigned", partitions=_fields(begun))
+        _log.info("assigned", assignments=_names(begun))
 
     def revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """``on_revoke``: wait for what is in flight, commit what is durable, then let go."""
         named = {Partition(p.topic, p.partition) for p in partitions}
         leaving = {partition: epoch for partition, epoch in self.assignment.epochs.items() if partition in named}
         budget = self.in_flight.revoke_seconds(self.pauses.reasons)
-        _log.info("revoking: waiting for what is in flight", partitions=_fields(leaving), seconds=round(budget, 1))
+        _log.info("revoking: waiting for what is in flight", assignments=_names(leaving), seconds=round(budget, 1))
         last = self._last_offsets(leaving, min(self.clock() + budget, self.close_by))
         whole = self.in_flight.forget(self.assignment.end(leaving))
         self.pauses.unassign(consumer, leaving)
@@ -82,7 +82,7 @@ class Rebalance:
         self.on_revoked(leaving)
         consumer.incremental_unassign(partitions)
         self.observer.rebalanced("revoked", len(leaving))
-        _log.info("revoked", partitions=_fields(leaving))
+        _log.info("revoked", assignments=_names(leaving))
 
     def lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """``on_lost``: the group has given these to someone else already."""
@@ -102,7 +102,7 @@ class Rebalance:
         self.observer.rebalanced("lost", len(ended))
         _log.warning(
             "lost partitions: the group took them away; their records in flight are read again",
-            partitions=_fields(ended),
+            assignments=_names(ended),
         )
 
     def rewound(self, partition: Partition, offset: int) -> int:
@@ -133,11 +133,11 @@ class Rebalance:
                 if self.clock() >= deadline + REPLY_MARGIN_SECONDS:
                     _log.error(
                         "the release thread is silent; partitions end with the last known offsets",
-                        partitions=_fields(leaving),
+                        assignments=_names(leaving),
                     )
                     return {}
 
 
-def _fields(epochs: Mapping[Partition, int]) -> dict[str, int]:
-    """Partitions and their epochs, as fields of a log line."""
-    return {str(partition): epoch for partition, epoch in sorted(epochs.items())}
+def _names(epochs: Mapping[Partition, int]) -> list[str]:
+    """Partitions with their epochs, as a field of a log line: ``in-0 (epoch 3)``."""
+    return [f"{partition} (epoch {epoch})" for partition, epoch in sorted(epochs.items())]

@@ -46,7 +46,7 @@ moving."""
 UNBOUNDED = 1 << 13
 """A window this large no longer limits anything: more than one batch of librdkafka's holds at 1 KB a record."""
 
-BACKOFF = Backoff(first=0.25, limit=10.0, uniform=max)
+BACKOFF = Backoff(first=0.25, limit=10.0, least=1.0)
 """Without jitter: one output probes a topic that refuses, however many wait."""
 
 

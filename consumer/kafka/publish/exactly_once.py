@@ -254,7 +254,7 @@ class TransactionalPublisher:
         self._step = Step.ABORT
         lost = sorted(p for p, (epoch, _) in transaction.offsets.items() if epochs.get(p) != epoch)
         if lost:
-            _log.info("a transaction is aborted: partitions went to another worker", partitions=[*map(str, lost)])
+            _log.info("a transaction is aborted: partitions went to another worker", assignments=[*map(str, lost)])
         elif not is_member(metadata):
             transaction.refused = Refused(
                 "the group", KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "it has given this worker up")

@@ -179,7 +179,7 @@ class ReleaseThread:
                 _log.warning(
                     "records in flight of revoked partitions are left to their new owner",
                     records=abandoned,
-                    partitions=sorted(map(str, partitions)),
+                    assignments=sorted(map(str, partitions)),
                 )
             revoke.reply.put({partition: offset for partition, (_, offset) in last.items()})
 

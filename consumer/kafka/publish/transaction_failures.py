@@ -35,7 +35,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 COORDINATOR = "the transaction coordinator"
 
-BACKOFF = Backoff(first=0.1, limit=5.0, uniform=max)
+BACKOFF = Backoff(first=0.1, limit=5.0, least=1.0)
 """Without jitter: one producer asks its coordinator."""
 
 BLOCKED_FAILURES = 4

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _log = structlog.stdlib.get_logger(__name__)
 
-_BACKOFF = Backoff(first=0.5, limit=30.0)
+_BACKOFF = Backoff(first=0.5, limit=30.0, least=0.5)
 
 ResultT = TypeVar("ResultT")
 

@@ -164,6 +164,7 @@ class RejectionReview:
 
     def _decide(self, rejections: list[Rejection], answered: int) -> None:
         """A health probe was answered just now."""
+        self.attentive = True  # the score may rise below, and answered windows bring it down again
         entries = [rejection.entry for rejection in rejections]
         if entries and self._quorum.model_at_fault([entry.origin for entry in entries], answered):
             because = (

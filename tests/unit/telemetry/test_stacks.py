@@ -85,7 +85,7 @@ def test_a_task_shows_what_it_awaits_down_to_the_last_coroutine() -> None:
         until.set()
 
     asyncio.run(main())
-    tasks = {line["task"]: line["stack"] for line in found if "task" in line}
+    tasks = {line["asyncio_task"]: line["stack"] for line in found if "asyncio_task" in line}
     names = [place.rpartition(".")[2] for place in tasks["event 7"]]
     assert names == ["outer", "inner", "wait"]
     assert all(place.partition(" ")[0].rpartition(":")[2].isdigit() for place in tasks["event 7"])

@@ -240,3 +240,37 @@ def test_bad_events_among_good_ones_do_not_stop_the_worker() -> None:
 
     run(Breaks(MARKS), body, states)
     assert states == []
+
+
+def test_windows_given_up_long_ago_count_no_more_once_others_are_answered() -> None:
+    """Also where the decision fell while the call that it waited for was the only one: its answer came too early."""
+    unusable, slow, bad = range(100, 104), 200, range(300, 302)
+    broken = ServingError(Failure.DEPLOYMENT, "ANSWER", "not finite")
+
+    class Client(StubClient):
+        async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
+            await asyncio.sleep(12.0 if slow in (int(w.input_ids[0]) for w in windows) else 0.01)
+            return await super().predict(windows, padded_length, timeout)
+
+    def fail(marks: list[int]) -> ServingError | None:
+        if set(marks) & set(unusable):
+            return broken
+        return BATCH_FAULT if set(marks) & set(bad) else None
+
+    async def body(dispatcher: Dispatcher) -> None:
+        first = [
+            asyncio.ensure_future(dispatcher.submit(window(mark, 512), 0.0, 0, ("in", 0, mark))) for mark in unusable
+        ]
+        while not all(future.done() for future in first):
+            await dispatcher.submit(window(slow, 8), 0.0, 0, ("in", 1, 0))
+        reasons = [getattr(future.exception(), "reason", None) for future in first]
+        assert reasons == ["UnusableAnswer"] * len(first)
+        await asyncio.gather(*(dispatcher.submit(window(5, 100), 0.0, 0, ("in", 2, n)) for n in range(1000)))
+        second = await asyncio.gather(
+            *(dispatcher.submit(window(mark, mark), 0.0, 0, ("in", 3, mark)) for mark in bad), return_exceptions=True
+        )
+        assert [getattr(error, "reason", error) for error in second] == ["BatchFault"] * len(bad)
+
+    states: list[State] = []
+    run(Client(fail), body, states, max_tokens=512, max_in_flight=8)
+    assert State.DEPLOYMENT_FAULT not in states[-2:]
