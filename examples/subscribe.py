@@ -5,8 +5,8 @@
 Two rules make it so, and neither is particular to SQLite:
 
 - ``result_id`` is the key. It is the same whenever the same event is extracted with the same task: after a worker was
-  killed (at_least_once), after a replay of dead letters, after a producer that sent an event again. Writing a result is
-  an upsert, so a second one changes nothing.
+  killed (at_least_once), after a replay of dead letters, after a producer that sent an event again. A row is written
+  once for each, so a second one changes nothing.
 - The rows and the position in the topic are written in one transaction of the database, and the database's position is
   where reading starts. Kafka's own committed offsets are not needed.
 
@@ -31,8 +31,8 @@ CREATE TABLE IF NOT EXISTS positions (topic TEXT, number INTEGER, next_offset IN
 IDLE_SECONDS = 5.0
 
 
-def upsert(database: sqlite3.Connection, result: dict[str, Any]) -> None:
-    """One row a result. ``extractions`` are paths of facts: [[{"type", "span", "start", "end", "score"}, …], …]."""
+def insert_once(database: sqlite3.Connection, result: dict[str, Any]) -> None:
+    """One row a result, however often it comes. ``extractions`` are paths of facts: [[{"type", "span", "start", "end", "score"}, …], …]."""
     database.execute(
         "INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (result_id) DO NOTHING",
         (
@@ -73,7 +73,7 @@ def main() -> int:
                 if message.error() is not None:
                     raise KafkaException(message.error())
                 if (value := message.value()) is not None:
-                    upsert(database, json.loads(value))
+                    insert_once(database, json.loads(value))
                     read += 1
                 position = (topic, message.partition(), (message.offset() or 0) + 1)
                 database.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", position)

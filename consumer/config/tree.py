@@ -146,9 +146,8 @@ class BatchingConfig(Section):
     """How windows of many events are put together into model calls."""
 
     latency_objective_ms: Count = 1000
-    """Time from a record's timestamp to its result, in milliseconds, that batching aims at: the lower it is, the less a
-    window waits for others to share its call. It is an aim and no bound: under more load than a worker can carry,
-    results are later."""
+    """Orders the work, in milliseconds: windows of the event whose timestamp plus this comes first are sent first. It
+    bounds nothing, and does not change how long a window waits for others to share its call."""
     max_tokens: Annotated[int, Field(ge=512)] = 16_384
     """Padded tokens of one model call; 512 is one window of the largest size."""
     max_in_flight: Count = 2
@@ -223,7 +222,7 @@ class LimitsConfig(Section):
     value_bytes: Count = 1_048_576
     """Largest value of a record, in bytes."""
     in_flight_events: Count = 2_000
-    """Records between poll and commit in one worker; at the bound it pauses fetching."""
+    """Records in one worker that are delivered and not yet durable; at the bound it pauses fetching."""
     in_flight_bytes: Count = 67_108_864
     """Bytes of those records; at the bound the worker pauses fetching. Not less than ``value_bytes``."""
 

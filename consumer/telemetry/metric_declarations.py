@@ -52,8 +52,8 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "rexstream_batch_release_total": (
         (
-            "Batches by what made them leave. A spike of deadline means too little traffic to fill batches in time; "
-            "of full, that the model is the bottleneck."
+            "Batches by what made them leave. A spike of linger means too little traffic to fill batches; of full, "
+            "that the model is the bottleneck; of retry, that calls fail."
         ),
         ("reason",),
     ),
@@ -70,7 +70,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "rexstream_in_flight_windows": (
         (
             "Windows waiting for the model or in a call. A spike means that input arrives faster than the model "
-            "answers; the cap on it pauses consumption."
+            "answers; limits.in_flight_* bound the records behind them."
         ),
         (),
     ),
@@ -120,8 +120,8 @@ HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
     ),
     "rexstream_batch_rows": (
         (
-            "Windows in a batch. A spike means catching up; always 1 under load means that the latency objective "
-            "leaves no time to batch."
+            "Windows in a batch. A spike means catching up; always 1 under load means reviews of unlike "
+            "lengths, or a small batching.max_tokens."
         ),
         (),
         (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),

@@ -1,6 +1,6 @@
 """The chaos suite: every fault on real processes and Apache Kafka itself, each with its audit.
 
-make chaos                                            everything but the soak, an hour or so on two cores
+make chaos                                            everything but the soak, half an hour or so on two cores
 make chaos ARGS="--list"                              the scenarios and what each must come to
 make chaos ARGS="--only worker_sigkill,leader_loss --mode exactly_once --seed 7"
 make chaos ARGS="--only soak --minutes 60 --report soak/report.json"

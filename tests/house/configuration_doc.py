@@ -33,8 +33,8 @@ HEAD = """\
 
 <!-- Written by `make docs` from consumer/config/tree.py and tests/house/configuration_doc.py: change those. -->
 
-Every key has a default except the input topic of a route, so the smallest configuration is none at all; a worker also
-needs `model.bundle`. `rexstream config print` shows all keys with their effective values and where each came from,
+Everything but `model.bundle` and the input topic of a route has a default, and only a worker needs the bundle.
+`rexstream config print` shows all keys with their effective values and where each came from,
 secrets hidden; `rexstream check` finds what is wrong with them without starting a worker, and `rexstream check
 --connect` tries the dependencies too. A configuration that cannot be run ends a command with exit code 2 and a list of
 all its problems: key, place, what is wrong, and what to do.
