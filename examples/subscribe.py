@@ -32,7 +32,10 @@ IDLE_SECONDS = 5.0
 
 
 def insert_once(database: sqlite3.Connection, result: dict[str, Any]) -> None:
-    """One row a result, however often it comes. ``extractions`` are paths of facts: [[{"type", "span", "start", "end", "score"}, …], …]."""
+    """One row a result, however often it comes.
+
+    ``extractions`` are paths of facts: [[{"type", "span", "start", "end", "score"}, …], …].
+    """
     database.execute(
         "INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (result_id) DO NOTHING",
         (
