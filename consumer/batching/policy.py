@@ -16,8 +16,8 @@ def event_deadline(timestamp_ms: int | None, *, fetched_wall: float, fetched_at:
     """Monotonic time (seconds) by which the event should be done; it orders the work.
 
     Its broker timestamp plus the objective. A record that was already older than the objective when it was fetched
-    (restart, replay), or that claims to come from the future, counts from its fetch: its own deadline would say nothing
-    but "late" about a whole backlog.
+    (restart, replay), or that claims to come from the future, counts from its fetch: by their own timestamps all
+    records of a backlog would be overdue, and the deadline could not order them.
     """
     age = fetched_wall - timestamp_ms / 1000 if timestamp_ms is not None else 0.0
     return fetched_at - (age if 0 <= age <= objective else 0.0) + objective
@@ -53,8 +53,9 @@ class Pending:
 class LengthQueue:
     """Pending windows by padded length, the most urgent of each length first.
 
-    A batch pays for the longest of its rows, rounded up, so windows of one padded length cost each other nothing. With
-    28 lengths, finding the most urgent window and its cheapest company is 28 looks, however long the queue is.
+    A batch pays for the longest of its rows, rounded up, so windows of one padded length cost each other nothing.
+    Finding the most urgent window and the windows to send with it looks at each of the 28 lengths once, however long
+    the queue is.
     """
 
     def __init__(self) -> None:
@@ -162,7 +163,7 @@ class LengthCut:
                 if padding <= self.MAX_PADDING and (best is None or padding < best[0]):
                     best = (padding, new_low, new_high, rows + more, useful + more * added)
             if best is None:
-                # Empty lengths at the rim were only stepping stones: the batch is as long as its longest row.
+                # Lengths at the end of the range without a window do not count: the batch is padded to its longest row.
                 while high > at and not queue.count(PADDED_LENGTHS[high]):
                     high -= 1
                 return PADDED_LENGTHS[low], PADDED_LENGTHS[high], rows
@@ -180,11 +181,12 @@ class LengthCut:
 
 
 class CallTimeout:
-    """Timeout of a model call in seconds: far above what such calls take, since a server need not stop at it.
+    """Timeout of a model call in seconds: far above what such calls take, since a server may go on computing after it.
 
-    Five times the slowest rate of the last 100 calls, times the tokens of this one; never below ``FLOOR``, so that a
-    pause of the server is not an outage, and ``CEILING`` until something has been measured. A call that misses it
-    doubles it for the next ones, for a server that has become slow shows in no success; each success halves it again.
+    Five times the slowest seconds per token of the last 100 calls, times the tokens of this call; never below
+    ``FLOOR``, so that a pause of the server is not taken for an outage, and ``CEILING`` before the first measurement.
+    Each timeout doubles the next ones, since a server that has become slow gives no successes to measure; each success
+    halves them again.
     """
 
     FACTOR = 5.0

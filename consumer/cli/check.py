@@ -1,4 +1,4 @@
-"""``rexstream check``: is the configuration valid and, if asked, does everything that it names answer?"""
+"""``rexstream check``: validates the configuration and, with ``--connect``, tries every dependency that it names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dead-letter topic that ``dead-letters`` works on: its letters one by one, and replaying them.
+"""The dead-letter topic that ``dead-letters`` works on: reading its letters and replaying them.
 
 ``DeadLetterTopic`` reads the letters and the markers of what was replayed; ``Replaying`` chooses the letters that can
 be sent again, counts the others, sends at the pace that was asked for and prints the summary.
@@ -36,7 +36,7 @@ class DeadLetterTopic:
     topic: str
 
     def letters(self, letter_filter: LetterFilter) -> Iterator[Letter]:
-        """The letters there are now, one by one, as far as ``letter_filter`` lets them through."""
+        """Yield the letters that the topic holds now and that pass ``letter_filter``."""
         from consumer.kafka.tools.reader import read_to_end, record_of
 
         kafka = self.kafka
@@ -54,23 +54,23 @@ class DeadLetterTopic:
 
 @dataclass(slots=True)
 class Replaying:
-    """The letters to send again, and how many of those that were meant cannot be."""
+    """Chooses the selected letters that can be replayed, counts the others by reason, and replays."""
 
     source: DeadLetterTopic
     targets: ReplayTargets
     letter_filter: LetterFilter
-    """Of the last time that the topic was read."""
+    """The filter of the latest read of the topic, with its counts."""
     max_replays: int
     limit: int | None
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(name of the reason in the summary, reason in words) -> letters."""
     refused: int = 0
-    """Letters that their topic does not take."""
+    """Letters that their topic refuses."""
     refusals: list[str] = field(default_factory=list)
-    """The first of them, with the reason."""
+    """The first few of those, with the reason."""
 
     def letters(self, replayed_ids: Mapping[str, int]) -> Iterator[Letter]:
-        """Read the dead-letter topic and count anew."""
+        """Read the dead-letter topic: yield the letters to replay and count the others anew."""
         from consumer.kafka.clients.cluster import TopicUnusable
 
         self.letter_filter = LetterFilter(self.letter_filter.selection, replayed_ids)
@@ -90,7 +90,7 @@ class Replaying:
             if not exists:
                 self.left_out["topic_missing", f"their topic {letter.topic} does not exist any more"] += 1
                 continue
-            # Only now, so that what is left out behind the last letter is counted too.
+            # Checked only here, so that letters left out behind the last one to replay are counted too.
             if count == self.limit:
                 return
             count += 1
@@ -114,7 +114,7 @@ class Replaying:
             replayer = open_replayer(kafka.servers, topic, self.targets, producer=producer, timeout=kafka.timeout)
             with counter("dead letters replayed", self.limit) as progress:
                 replayer.begin()
-                # Only now: see consumer.kafka.tools.replayer.
+                # The markers are read only after ``begin``: see consumer.kafka.tools.replayer.
                 for chunk in _paced(self.letters(self.source.replayed_ids()), rate):
                     refused = replayer.write(chunk)
                     for one, reason in refused:
@@ -133,7 +133,9 @@ class Replaying:
             self.refusals.append(f"{letter_id} not replayed: {reason}")
 
     def print_summary(self, count: int, as_json: bool, *, dry_run: bool = False) -> None:
-        """``count`` letters were replayed, or would be: on standard output that; on standard error what was not."""
+        """Print how many letters were replayed (``dry_run``: would be) on standard output, and what was left out on
+        standard error.
+        """
         topic, before = self.source.topic, self.letter_filter.replayed
         if as_json:
             skipped = Counter[str]()
@@ -161,7 +163,9 @@ class Replaying:
 
 
 def _paced(letters: Iterator[Letter], rate: float | None) -> Iterator[list[Replay]]:
-    """What goes into one transaction each: at most a second's worth. The waits lie between transactions."""
+    """Lists of letters for one transaction each, at most one second's worth at ``rate``. Waits between transactions,
+    not inside.
+    """
     from consumer.kafka.tools.replayer import CHUNK_BYTES, CHUNK_RECORDS, Replay
 
     most = CHUNK_RECORDS if rate is None else min(CHUNK_RECORDS, max(1, int(rate)))

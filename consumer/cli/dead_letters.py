@@ -144,7 +144,7 @@ def show(source: DeadLetterTopic, letter_id: str, with_value: bool, as_json: boo
     Example:
       rexstream dead-letters show reviews.raw-3-4711-sentiment
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    # Also when it was replayed: somebody wants to see it.
+    # Replayed letters are shown too.
     letter = next(source.letters(LetterFilter(Selection(ids=frozenset({letter_id})), {})), None)
     if letter is None:
         raise click.ClickException(f"topic {source.topic} holds no dead letter {letter_id!r} (see 'dead-letters list')")
@@ -198,7 +198,7 @@ def replay(
     from consumer.kafka.tools.replayer import open_targets
 
     kafka = source.kafka
-    # Its transactions commit nothing and fence nobody, so a replay would double letters without a word.
+    # Its transactions commit nothing and fence nobody, so a replay could send letters twice unnoticed.
     if is_embedded(kafka.servers, client=kafka.client, timeout=kafka.timeout):
         raise click.UsageError(
             f"{kafka.servers} is the embedded broker, which has no working transactions, so a replay could double "
@@ -225,10 +225,10 @@ def replay(
 
 
 def _watched() -> bool:
-    """Whether somebody sees the progress."""
+    """Whether standard error is a terminal, which shows progress."""
     return sys.stderr.isatty()
 
 
 def _asked() -> bool:
-    """Whether somebody can answer."""
+    """Whether standard input is a terminal, at which a question can be answered."""
     return sys.stdin.isatty()

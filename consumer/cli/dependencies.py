@@ -1,7 +1,7 @@
-"""What ``rexstream check`` finds out about a worker's dependencies, one finding a line; Kafka is in kafka_findings.
+"""The checks that ``rexstream check`` makes of a worker's dependencies; those of Kafka are in ``kafka_findings``.
 
 ``client_findings``, ``bundle_findings`` and ``tls_findings`` connect to nothing, ``model_findings`` asks the model
-server, ``registry_findings`` the Schema Registry: does it answer, and may results be written?
+server, and ``registry_findings`` asks the Schema Registry whether results may be written.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from consumer.kafka.registry.resolver import SubjectState
 
 ANSWER_SECONDS = 5.0
-"""Time a dependency has to answer."""
+"""Longest wait for a dependency's answer."""
 
 
 class Finding(NamedTuple):
-    """What was looked at, how it is, and, unless it is well, the way out."""
+    """One line of the report: what was checked, its status, and what to do unless it is ok."""
 
     subject: str
     status: Literal["ok", "warn", "fail"]
@@ -116,7 +116,8 @@ def model_findings(config: Config) -> Iterator[Finding]:
 
 
 def registry_findings(config: Config) -> Iterator[Finding]:
-    """Whether the Schema Registry, if one is configured, lets this client in and takes Avro results.
+    """Whether the Schema Registry, if one is configured, accepts this client's credentials and the schema of Avro
+    results.
 
     Registers nothing.
     """

@@ -47,14 +47,14 @@ first element. argument: the first type with the second element, without offsets
 paths of a text must be right.
 """
 PAIRS: Final = frozenset({"triplet", "argument"})
-"""Metrics that leave out all paths but those of two elements."""
+"""Metrics that count only paths of two elements."""
 
 _MARKERS: Final[dict[str, TaskKind]] = {CLASSIFY: "classify", MULTICLASSIFY: "multi_classify"}
 IMPLICIT: Final = "#"
-"""What annotators put in front of a text so that "the product as a whole" has a place."""
+"""What annotators put in front of a text to have a span for "the product as a whole", the implicit aspect."""
 
 CHUNK: Final = 512
-"""Texts that are worked on together."""
+"""Texts whose windows are batched together."""
 
 
 def _label_map(_: click.Context, __: click.Parameter, value: str | None) -> dict[str, str]:

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from consumer.offline import Extracting
 
 CHUNK_LINES: Final = 256
-"""Lines that are worked on together: enough to fill batches of windows of like length."""
+"""Lines whose windows are batched together: enough to fill batches of windows of similar length."""
 CHUNK_BYTES: Final = 1_000_000
 """A chunk ends with the line that reaches this, so long lines do not pile up in memory."""
 LINGER_SECONDS: Final = 0.05
-"""How long a pipe may be silent before what has come through it is worked on."""
+"""How long a pipe may be silent before the lines that have arrived are processed."""
 LEGAL: Final = "legal_output_type_list"
 
 
@@ -119,7 +119,7 @@ def chunks(stream: BinaryIO) -> Iterator[list[bytes]]:
     From a file chunks are full. From a pipe or a terminal a chunk is what has arrived when nothing more comes for a
     moment, so that ``tail -f`` sees its results.
     """
-    # One read of the system at a time: what a larger read would buffer, select does not see.
+    # One read call of the system at a time: select does not see what a larger read would leave in Python's buffer.
     read1: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
     lines: list[bytes] = []
     size = 0
@@ -160,7 +160,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Reads lines."""
+    """Turns input lines into entries, and their outcomes into output."""
 
     engine: Engine
     tasks: Mapping[str, Task]
@@ -186,7 +186,7 @@ class Lines:
         failure = done.failure
         if done.extraction is not None and entry.event is not None and entry.task is not None:
             extracted = done.extraction.result()
-            model = done.model or ModelUsed("", "", "")  # every type was skipped: nobody was asked
+            model = done.model or ModelUsed("", "", "")  # every type was skipped: no model was called
             model_ms, total_ms = (round(seconds * 1000, 3) for seconds in (done.model_seconds, done.total_seconds))
             timing = Timing(None, model_ms, total_ms, extracted.model_calls)
             return result_fields(entry.event, entry.task, extracted, model, timing, int(time.time() * 1000), None)

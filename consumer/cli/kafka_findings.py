@@ -1,6 +1,7 @@
-"""What ``rexstream check --connect`` finds out about Kafka: brokers, topics, their settings, and this client's rights.
+"""The checks that ``rexstream check --connect`` makes of Kafka: brokers, topics, their settings, and this client's
+rights.
 
-Joins no group and creates no topic; rights are asked for, never tried out.
+Joins no group and creates no topic; rights are read from the cluster's answers, never tried out.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def kafka_findings(config: Config) -> Iterator[Finding]:
     yield Finding("kafka", "ok", f"{servers}: {len(metadata.brokers)} broker(s), cluster {metadata.cluster_id}")
     embedded = (metadata.cluster_id or "").startswith(EMBEDDED_CLUSTER_ID)
     existing = [topic for topic in _wanted_topics(config) if topic in metadata.topics]
-    # The embedded broker does not refuse such questions, it never answers.
+    # The embedded broker does not refuse this request, it never answers it.
     rights = {} if embedded else topic_rights(admin, existing)
     yield from topic_findings(config, metadata.topics, rights)
     yield from transaction_findings(config, len(metadata.brokers), embedded=embedded)
@@ -81,7 +82,7 @@ def transaction_findings(config: Config, brokers: int, *, embedded: bool) -> Ite
 
 
 def _wanted_topics(config: Config) -> dict[str, str | None]:
-    """Every topic of a worker -> the input beside whose records its own are placed; None for an input."""
+    """Every topic of a worker -> the input topic whose partition numbers its records keep; None for an input topic."""
     inputs = [route.input for route in config.routes]
     wanted: dict[str, str | None] = dict.fromkeys(inputs)
     for route in config.routes:
@@ -126,7 +127,10 @@ def topic_findings(
 
 
 def topic_setting_findings(config: Config, admin: AdminClient, existing: set[str]) -> Iterator[Finding]:
-    """Whether dead letters stay long enough and fit, and their markers stay. ``existing`` are the topics there are."""
+    """Whether the dead-letter topic keeps letters long enough and takes their size, and its marker topic keeps markers.
+
+    ``existing``: the topics of the cluster.
+    """
     letters = config.delivery.dead_letter_topic
     if letters not in existing:
         return
@@ -177,7 +181,7 @@ def _retention_findings(
 
 
 def _retention_ms(settings: Mapping[str, str]) -> float:
-    """How long a topic keeps records; infinite where none goes by its age."""
+    """How long a topic keeps records; infinite where none is deleted by its age."""
     retention = int(settings.get("retention.ms", -1))
     return inf if retention < 0 or "delete" not in settings.get("cleanup.policy", "delete") else retention
 
@@ -192,7 +196,7 @@ def _topic_settings(admin: AdminClient, topics: list[str]) -> dict[str, dict[str
 
 
 def topic_rights(admin: AdminClient, topics: Collection[str]) -> dict[str, frozenset[str]]:
-    """Authorized operations, such as ``READ``, by topic, of those topics for which the cluster answers.
+    """Authorized operations, such as ``READ``, by topic, for those topics that the cluster describes.
 
     Without an authorizer it answers with all operations there are; brokers older than 2.3 answer with none.
     """
@@ -209,7 +213,7 @@ def topic_rights(admin: AdminClient, topics: Collection[str]) -> dict[str, froze
 
 
 def _answers(asked: Mapping[_Key, Future[Any]]) -> Iterator[tuple[_Key, Any]]:
-    """Those of the answers that are not an error: refused, or too late."""
+    """The answers that arrived; those that were refused or came too late are left out."""
     for key, future in asked.items():
         if not isinstance(future.exception(), KafkaException):
             yield key, future.result()
@@ -228,12 +232,12 @@ def group_finding(config: Config, admin: AdminClient) -> Finding:
     except KafkaException as error:
         refused = error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED
         if not refused:
-            # Also where no group has been yet and its coordinator is still to be chosen.
+            # Also seen before the first group of a cluster, while the coordinator is not chosen yet.
             return Finding(subject, "warn", f"rights unknown: {error.args[0].name()}; check again in a while")
     if refused:
         return Finding(subject, "fail", "no right to READ; grant this client READ on the group")
     detail = "may READ" if operations else "the cluster reports no rights"
     if config.delivery.mode == "exactly_once":
-        # A worker's ids are its own, and a question by one would open a transaction's producer.
+        # Each worker makes up its transactional id, and asking about one would take a transactional producer.
         detail += f"; WRITE on the transactional ids {group}-* is not checked: only using one would show"
     return Finding(subject, "ok", detail)

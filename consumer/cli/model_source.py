@@ -80,7 +80,7 @@ def model_options(command: Command) -> Command:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """What the options say."""
+    """The values of ``model_options``: a checkpoint, or a server with its bundle."""
 
     checkpoint: Path | None
     server: str | None
@@ -104,7 +104,7 @@ def chosen_task(tasks_dirs: Sequence[str], name: str | None) -> tuple[Mapping[st
 
 
 class Session(NamedTuple):
-    """A model that answers."""
+    """An opened model, and what runs extractions on it."""
 
     engine: Engine
     run: Callable[[Sequence[Callable[[], Extraction]]], list[Extracting]]

@@ -1,7 +1,7 @@
 """What several commands share: their options, and the failures that click prints and turns into exit codes.
 
 ``config_options`` name a configuration, ``cluster_options`` a Kafka cluster and ``rate_option`` a pace; ``model_extra``
-stands around imports that need the optional dependencies.
+wraps imports that need the optional dependencies.
 """
 
 from __future__ import annotations

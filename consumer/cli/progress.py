@@ -1,4 +1,4 @@
-"""How far a command is, while it works: a bar on a terminal, lines elsewhere."""
+"""Progress of a running command: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LINE_SECONDS = 5.0
-"""Between lines where the output is no terminal, for commands that say how far they are there too."""
+"""Seconds between progress lines where the output is no terminal, for commands that print them there."""
 
 
 @contextmanager
 def counter(
     what: str, total: int | None = None, *, console: Console | None = None, line_seconds: float = float("inf")
 ) -> Iterator[Callable[[int], None]]:
-    """Call what this gives with the number of ``what`` that are done so far, of ``total`` where that is known.
+    """Yields a function to call with the number of ``what`` that are done so far (of ``total``, where that is known).
 
     Where ``console`` (standard error, unless another is given) is no terminal, a line is printed every ``line_seconds``
     seconds: never, unless a number is given.

@@ -111,7 +111,7 @@ def row(letter: Letter) -> str:
 
 
 def fields(letter: Letter) -> dict[str, Any]:
-    """What the headers say of a failure: no key, no value, none of the record's own headers."""
+    """The failure as its headers describe it: no key, no value, none of the record's own headers."""
     record = letter.record
     texts = header_texts(record)
     attempts = texts.get(PREFIX + "attempts", "")

@@ -134,9 +134,10 @@ def _physical(schema: Any) -> Any:
 
 
 class _Datum(io.BytesIO):
-    """Bytes that end where they end: fastavro takes what is missing of a float or a fixed for read or skipped.
+    """A stream that raises EOFError on a short read, where fastavro would take missing bytes of a float or a fixed as
+    read.
 
-    With an array's announced number of items, of which none need be there, that would go on for ever.
+    Of an array that announces billions of items and holds none, fastavro would read every one.
     """
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -152,13 +153,13 @@ def _read(datum: bytes, writer: ParsedSchema) -> dict[str, Any]:
     deep = any(_RECURSIVE in branch for branch in (writer if isinstance(writer, list) else [writer]))
     read = schemaless_reader_in_python if deep else fastavro.schemaless_reader
     try:
-        # Never anything but a record: the reader's schema is one.
+        # Always a record, as the reader schema is one.
         fields: Any = read(stream, writer, event_schema())
     except SchemaResolutionError:
         what = "the producer's schema, or a null that it allows, does not fit schemas/avro/review_event.avsc"
         raise BadInput("decode", "IncompatibleSchema", f"{what}; compare the two") from None
     except Exception as error:
-        # fastavro documents no set of errors: whatever it raises on these bytes is the bytes' doing.
+        # fastavro documents no set of errors: whatever it raises here is caused by the bytes.
         what = f"not Avro of its schema: {type(error).__name__} at byte {stream.tell()} of {len(datum)}"
         raise BadInput("decode", "InvalidAvro", f"{what}; check which schema the producer writes") from None
     if rest := len(datum) - stream.tell():

@@ -1,7 +1,7 @@
 """Shapes of writer schemas by which a few bytes could end a worker, although the schema is valid Avro.
 
-``avro_codec`` asks about every schema that it parses. Every type is looked at once: a schema comes from outside, and
-looking at it must not be what ends the worker.
+``avro_codec`` asks about every schema that it parses. Each type is visited once: a schema comes from outside, and this
+check of it must not run without end itself.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 MOST_NOTHINGS = 1000
-"""Values without bytes that one record may hold. People write none; sixty records, each of which holds the next one
-twice, come to a billion billions."""
+"""Most values that take no bytes (null, empty records) in one record. Real schemas have hardly any; sixty records, each
+of which holds the next one twice, come to a billion billions."""
 
 _RECORDS = ("record", "error")
 _NAMED = (*_RECORDS, "enum", "fixed")
@@ -37,7 +37,8 @@ def holds_itself(named: Mapping[str, Any]) -> bool:
 def holds_endless_nothings(schema: Any, named: Mapping[str, Any]) -> bool:
     """Whether a parsed schema has an array of items that take no bytes, or a record of over ``MOST_NOTHINGS`` such.
 
-    Ten bytes can announce any number of those items, a record needs none, and a reader would make them all.
+    Ten bytes can announce any number of such items, such a record takes no bytes at all, and a reader would create
+    every value.
     """
     parts = list(_parts((schema, *named.values())))
     nothings = _nothings(parts)
@@ -95,7 +96,7 @@ def _name_of(schema: Any) -> str:
 
 
 def _nothings(parts: Sequence[dict[str, Any]]) -> Mapping[str, float]:
-    """Values that a reader makes of no bytes at all, by type name: 0 for a type that takes bytes.
+    """How many values a reader creates without reading a byte, by type name: 0 for a type that takes bytes.
 
     A record counts itself and what it holds, as far as ``MOST_NOTHINGS`` + 1. One that holds itself and takes no bytes
     comes to infinity: reading it never ends, and is left to what ``holds_itself`` is for.

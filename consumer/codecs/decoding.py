@@ -1,4 +1,4 @@
-"""From a record of an input topic to the review event in it: JSON, plain text or Avro.
+"""Decodes the record of an input topic (JSON, plain text or Avro) to the review event in it.
 
 The event processor calls ``decode`` for each record. Whatever the format, the event's fields are checked in one place,
 ``event_from_fields``, and every way to fail is BadInput. Two headers that a replay of a dead letter sets are read here
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from consumer.events import Header, SourceRecord
 
 EVENT_ID = "rexstream-event-id"
-"""The default id that the event had before its replay: it is made of coordinates, which a replay changes. An id of the
-event's own stays what it is: whoever replays cannot read every value, and whoever joins results knows events by it."""
+"""The default id that the event had before its replay: it is made of coordinates, which a replay changes. An id in the
+value wins over this header: a replay cannot read every value, and consumers join results by that id."""
 
 ONLY_TASKS = "rexstream-only-tasks"
 """Names, joined by commas, of the tasks to run among those that the event would run."""
@@ -119,7 +119,8 @@ def utf8(value: bytes) -> str:
 def parse_json(text: str) -> Any:
     """Parse one JSON value, as the standard has it. Of a key given twice the last wins; NaN and Infinity are refused.
 
-    Raises BadInput with stage ``decode``: InvalidJson with the position, or JsonTooDeep. The message never quotes.
+    Raises BadInput with stage ``decode``: InvalidJson with the position, or JsonTooDeep. The message never quotes the
+    value.
     """
     try:
         return json.loads(text, parse_constant=_refuse)

@@ -1,4 +1,4 @@
-"""What an event asks for and what it gets: the tasks that it runs, and the results that are published for them.
+"""Tasks and results of an event: which tasks it runs, to which topics their results go, and what a result holds.
 
 The event processor asks ``Routes`` for an event's tasks and for each result's topic, and makes the result here: its
 fields, its JSON (Avro: ``avro_codec``) and its headers, which continue the trace that the record brought.
@@ -42,8 +42,8 @@ _NOT_CARRIED = frozenset(
         "__value_schema_id",  # Confluent
     }
 )
-"""Headers of a review, in lower case, that its results do not carry on: those that results have themselves, and those
-that tell how the value of the review is written, and would be wrong about the result's."""
+"""Headers of a review, in lower case, that are not copied to its results: those that results set themselves, and those
+that describe how the review's value is serialised, which would be wrong for the result's."""
 
 _TRACEPARENT_VALUE = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 
@@ -53,7 +53,8 @@ class Chosen(NamedTuple):
 
     tasks: tuple[Task, ...]
     refused: tuple[tuple[str, BadInput], ...]
-    """``(task name as the event wrote it, why)``. Nobody configured that name: no metric label, no topic."""
+    """``(task name as the event wrote it, why)``. The name is not a configured one: never use it as a metric label or
+    topic."""
 
 
 class Routes:
@@ -63,7 +64,7 @@ class Routes:
         self._routes = {route.input: route for route in routes}
         self._tasks = dict(tasks)
         self.inputs = tuple(self._routes)
-        # Once, so that no event pays for its topic's name.
+        # Computed once, not for every event.
         self._output_topics = {
             (route.input, task): output_topic(route.output, task)
             for route in self._routes.values()
@@ -201,7 +202,7 @@ def continue_trace(headers: Sequence[Header], random_bytes: Callable[[int], byte
     if match is not None:
         version, trace_id, parent, flags, rest = match.groups()
         if version != b"ff" and trace_id.strip(b"0") and parent.strip(b"0") and (rest is None or version != b"00"):
-            # Of a later version only the flag that version 00 knows may be passed on.
+            # Of a later version only the flag that version 00 defines may be passed on.
             kept = flags.decode() if version == b"00" else f"{int(flags, 16) & 1:02x}"
             return Trace(trace_id.decode(), f"00-{trace_id.decode()}-{span_id}-{kept}", continued=True)
     started = random_bytes(16).hex()

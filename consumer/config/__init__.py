@@ -1,1 +1,3 @@
-"""The configuration: one typed tree, where it comes from, and what in it cannot be. Pure but for reading files."""
+"""The configuration: a typed tree, the sources it is merged from, and the rules it has to satisfy. Pure but for reading
+files.
+"""

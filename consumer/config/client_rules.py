@@ -1,4 +1,4 @@
-"""What ``kafka.client`` may pass through to librdkafka, and which of our clients knows it: one table.
+"""Which librdkafka settings ``kafka.client`` may pass through, and which kind of client knows each: one table.
 
 The configuration's checks read it to refuse a setting before a worker starts; ``consumer.kafka.clients.settings`` reads
 it to refuse the same in a configuration that was made in code, and to give each client only what it knows.
@@ -22,7 +22,7 @@ class ClientRule(NamedTuple):
     client: Client = "both"
     """The kind of client that knows it. librdkafka warns about a setting that is given to the other kind."""
     breaks: str | None = None
-    """What setting it would break; None for a setting that is free."""
+    """The guarantee that setting it would break; None for a setting that is free."""
     fix: str = ""
     harmless: tuple[str, ...] = ()
     """The values that may be set all the same, because they change nothing that matters."""

@@ -98,7 +98,7 @@ def _without_empty_sections(layers: Layers, value: dict[str, Any], path: KeyPath
 
 
 def _refuse_empty_section(layers: Layers, path: KeyPath, origin: str | None) -> None:
-    """Empty could mean off, or on with the defaults. The only such section, model.tls, is no place to guess."""
+    """Report an empty section that is off by default (only model.tls): it could mean off, or on with the defaults."""
     layers.problems.append(
         Problem(
             dotted(path),
@@ -133,7 +133,7 @@ def _add_text(layers: Layers, path: KeyPath, text: str, origin: str) -> None:
         # librdkafka reads text itself, and a password of digits must not become a number.
         value: Any = text
     elif key.type is str:
-        # A password may be the word null, and an empty one is no password that was forgotten on purpose.
+        # A secret is taken as it is written: a password may be the word null, and an empty one does not mean none.
         value = None if text in ("", "null", "~") and key.optional and not is_secret(path) else text
     elif not text.strip() and is_section(key.type) and key.optional:
         _refuse_empty_section(layers, path, origin)
@@ -160,7 +160,7 @@ def _put(layers: Layers, path: KeyPath, value: Any, origin: str) -> None:
             _put(layers, (*path, str(key)), item, origin)
         return
     if len(path) > 1 and path[0] == "routes" and "routes" not in layers.tree:
-        # A route that is addressed by its number without a list before it is the default's.
+        # routes.N without a list of routes in an earlier source addresses the default routes.
         layers.tree["routes"] = tuple(route.model_dump() for route in Config().routes)
     try:
         layers.tree = _with(layers.tree, path, value)

@@ -11,7 +11,7 @@ import re
 from consumer.extraction.task import INLINE
 
 TOPIC_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
-"""Kafka's own rule for topics: ``.`` and ``..`` are none."""
+"""Kafka's own rule for topics: ``.`` and ``..`` are not allowed."""
 
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """A task's name becomes a part of topic names and a metric label."""

@@ -37,7 +37,8 @@ _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 def dotted(path: KeyPath) -> str:
     """``("routes", 0, "input")`` as ``routes.0.input``, the form that ``--set`` takes.
 
-    A key is shown up to what no key holds: YAML takes ``sasl.password:secret``, without the space, for a key.
+    A key is cut at the first character that no key contains: YAML takes ``sasl.password:secret``, without the space,
+    for a key.
     """
     return ".".join(_UNLIKE_KEYS.sub("…", str(part)) for part in path)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Origin) -> list[Problem]:
-    """Everything that makes the configuration impossible. ``tasks`` is None when the task files did not load."""
+    """Every combination that cannot work. ``tasks`` is None when the task files did not load."""
     checks = (
         *_routes(config),
         *(() if tasks is None else _tasks(config, tasks)),
@@ -36,7 +36,7 @@ def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Orig
 
 
 def find_warnings(config: Config, origin: Origin) -> list[Problem]:
-    """What can work, and probably is not meant."""
+    """Settings that work but are probably a mistake."""
     unsafe = security_warnings(config, origin)
     return [
         *(Problem(dotted(path), None, what, fix) for failed, path, what, fix in _doubtful(config) if failed),

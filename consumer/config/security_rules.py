@@ -1,4 +1,4 @@
-"""Combinations of ``kafka.security`` that cannot be, and secrets where others can read them."""
+"""Combinations of ``kafka.security`` that cannot work, and secrets where others can read them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def security_checks(kafka: KafkaConfig, origin: Origin) -> Iterator[Check]:
 
 
 def security_warnings(config: Config, origin: Origin) -> Iterator[Check]:
-    """What can work and is not safe."""
+    """Settings that work but are not safe."""
     security = config.kafka.security
     yield (
         security.protocol == "sasl_plaintext",

@@ -1,4 +1,4 @@
-"""YAML with what plain YAML keeps quiet about: line numbers, keys given twice, keys that are not text."""
+"""Reads YAML with what PyYAML leaves out: line numbers, and errors for keys given twice and keys that are not text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ CONSTRUCTOR_ERRORS = (ValueError, RecursionError, LookupError, AttributeError, T
 """What PyYAML's constructors let out besides YAMLError, such as IndexError for ``!!int ''``."""
 
 _QUOTED = re.compile(r"""(['"])(?!<|\\.\1)[^\n]{2,}\1""")
-"""More than one character of the file in a message of PyYAML's, whose own words are in angle brackets."""
+"""Matches text of the file (two characters or more) that a PyYAML message quotes; PyYAML's own quoted words are in
+angle brackets."""
 
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"

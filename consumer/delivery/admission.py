@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Intake = Literal["admit", "stall", "pause", "resume"]
 
 STALL_SECONDS = 1.0
-"""How long intake only waits before partitions are paused. Pausing throws the client's prefetch away and fetches it
-again, so short fullness is waited out; the wait is far below max.poll.interval.ms (300 s)."""
+"""How long intake waits at a full cap before partitions are paused. A pause discards the client's prefetch, which is
+then fetched again, so a short one is waited out; the wait is far below max.poll.interval.ms (300 s)."""
 
 
 class InFlight:
@@ -61,13 +61,13 @@ class InFlight:
             self._changed.notify()
 
     def admit(self, records: Iterable[tuple[Partition, int, int]]) -> None:
-        """These (partition, epoch, bytes) were delivered."""
+        """Count these (partition, epoch, bytes) as in flight."""
         with self._changed:
             for partition, epoch, size in records:
                 self._add(self._of.setdefault((partition, epoch), [0, 0]), 1, size)
 
     def durable(self, records: Iterable[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
-        """These (partition, epoch, bytes) are durable, and were in flight for ``seconds``.
+        """Count these (partition, epoch, bytes) as durable; each was in flight for its ``seconds``.
 
         Records whose assignment was forgotten are not counted again.
         """
@@ -79,7 +79,7 @@ class InFlight:
             self._changed.notify()
 
     def forget(self, ended: Mapping[Partition, int]) -> bool:
-        """These assignments ended, and what they had in flight no longer counts. Whether that was nothing."""
+        """Stop counting what these ended assignments had in flight; returns whether that was nothing."""
         with self._changed:
             left = [self._of.pop(assignment, (0, 0)) for assignment in ended.items()]
             events = sum(events for events, _ in left)
@@ -105,7 +105,7 @@ class InFlight:
             return self._budget.seconds(paused)
 
     def wait(self, seconds: float) -> None:
-        """Until records became durable or the limit changed, at most ``seconds``."""
+        """Wait until records became durable or the limit changed, at most ``seconds``."""
         with self._changed:
             self._changed.wait(seconds)
 
@@ -136,28 +136,29 @@ class InFlight:
 
 
 def _marks(cap: int) -> tuple[int, int]:
-    """Where intake that was full starts again, and where after a pause.
+    """Levels at which intake starts again: after a stall, and after a pause.
 
-    A little below the cap, so that records come in handfuls and not singly; half of it, so that the refilled prefetch
-    is used.
+    After a stall a little below the cap, so that records are taken several at a time; after a pause half of it, so that
+    the refilled prefetch is used.
     """
     high = cap - max(1, cap // 64)
     return high, min(high, cap // 2)
 
 
 FLOOR_SECONDS = 1.0
-"""Enough for a delivery report and a hiccup; less would not make a rebalance, which takes as long by itself, faster."""
+"""Least wait: enough for a late delivery report; less would not make a rebalance faster, which takes as long by
+itself."""
 
 UNKNOWN_SECONDS = 10.0
-"""Before enough records are durable to judge by."""
+"""The wait before there are ``ENOUGH_SAMPLES``."""
 
 SAFETY = 2.0
 QUANTILE = 0.95
-"""Of the times in flight. The few beyond it are the stuck ones, which nobody should wait for."""
+"""The quantile of the times in flight that is waited for. The few records beyond it are stuck and not worth a wait."""
 
 SAMPLES = 512
 ENOUGH_SAMPLES = 20
-"""The fewest of which one may lie beyond the quantile."""
+"""The fewest samples of which one lies beyond the quantile."""
 
 STANDSTILL = frozenset({"outage", "deployment_fault", "output"})
 """Reasons of a pause during which nothing becomes durable: there is nothing to wait for."""
@@ -166,9 +167,9 @@ STANDSTILL = frozenset({"outage", "deployment_fault", "output"})
 class RevokeBudget:
     """How long a rebalance waits for records in flight before it leaves them to the partitions' next owner.
 
-    What becomes durable in that time is done once; what does not is done twice. The group waits with us, so the wait
-    follows what is to be expected: nearly all records of late took so long from delivery until every output was
-    durable, and these were on their way already. Pure; not thread-safe.
+    What becomes durable in that time is processed once; the rest is processed again by the next owner. The whole group
+    waits with us, so the wait is an estimate: ``SAFETY`` times the time within which nearly all recent records
+    (``QUANTILE``) went from delivery to durable. Pure; not thread-safe.
     """
 
     def __init__(self, ceiling_seconds: float) -> None:
@@ -179,7 +180,7 @@ class RevokeBudget:
         self._samples: deque[float] = deque(maxlen=SAMPLES)
 
     def observe(self, seconds: Iterable[float]) -> None:
-        """Records became durable, so many seconds after they were delivered."""
+        """Add the times, in seconds, from delivery to durable."""
         self._samples.extend(seconds)
 
     def seconds(self, paused: Collection[str]) -> float:

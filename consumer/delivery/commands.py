@@ -73,7 +73,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Leave; wait at most ``flush_seconds`` for outputs that the producer still holds."""
+    """End the release thread; wait at most ``flush_seconds`` for outputs that the producer still holds."""
 
     flush_seconds: float
 

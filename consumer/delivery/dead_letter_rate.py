@@ -36,7 +36,8 @@ LONGEST_PAUSE = 16
 
 
 class DeadLetterRate:
-    """The state of one worker's consumption. One thread's at a time; the breaker that holds it has the lock.
+    """Whether one worker's consumption flows, is paused or on trial. Not thread-safe: the breaker that owns it holds a
+    lock.
 
     A good event that was fetched at or after ``counts_from``, in state ``flowing`` and with none in ``dead``, changes
     nothing but ``counted``, which the breaker then raises itself.
@@ -64,7 +65,7 @@ class DeadLetterRate:
 
     @property
     def seconds_left(self) -> float:
-        """Of the pause; 0 when there is none."""
+        """Seconds left of the pause; 0 when there is none."""
         return max(0.0, self._until - self._clock()) if self.state == "paused" else 0.0
 
     def count(self, fetched_at: float, *, dead: bool) -> bool:

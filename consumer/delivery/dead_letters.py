@@ -37,16 +37,16 @@ VALUE_OMITTED = PREFIX + "value-omitted"
 HEADERS_OMITTED = PREFIX + "headers-omitted"
 
 MESSAGE_BYTES = 2048
-"""Longest message in a header: what fails because it is large must not fail again because of what is written on it."""
+"""Longest message in a header, so that the message cannot make a dead letter too large for its topic."""
 
 STACK_TRACE_BYTES = 4096
 """Longest stack trace in a header."""
 
 MAX_DIGITS = 19
-"""Of the largest 64-bit number: longer ones in headers were not written here."""
+"""Digits of the largest 64-bit number: no longer number in a header was written by a worker."""
 
 _TIMESTAMP_BYTES = 20
-"""Longest 64-bit number in decimal: a longer original timestamp is none that was written here."""
+"""Longest 64-bit number in decimal: a longer original timestamp was not written by a worker."""
 
 _CONNECT_STAGES: Mapping[Stage, str] = {
     "decode": "VALUE_CONVERTER",
@@ -159,9 +159,9 @@ def without_value(dead_letter: Output) -> Output | None:
 
 
 def without_carried_headers(dead_letter: Output) -> Output | None:
-    """The next step where even its value was too much: without the record's own headers, but for an original timestamp.
+    """The dead letter without the record's own headers, for a topic that refuses it without its value too.
 
-    The headers about the failure stay. None when there are none left to omit.
+    The headers about the failure and an original timestamp stay. None when there are none left to omit.
     """
     # ``of`` puts its headers behind those that the record brought, beginning with this name; another system's may come
     # before.
@@ -182,7 +182,7 @@ def _size(headers: Sequence[Header]) -> int:
 
 
 def _kept(headers: Sequence[Header], added: Mapping[str, bytes]) -> tuple[Header, ...]:
-    """The record's own headers, without what an earlier round wrote, which would contradict what is added now.
+    """The record's own headers, without those of an earlier dead letter, which would contradict the ones added now.
 
     Another set's headers on a record that was not replayed are someone else's and stay.
     """
@@ -210,7 +210,7 @@ def _iso(milliseconds: int) -> str:
 
 
 def compatible_headers(chosen: CompatibleSet, record: SourceRecord, failure: Failure, group: str) -> dict[str, bytes]:
-    """The chosen set for ``record``; none for ``none``.
+    """The headers of the chosen compatible set for ``record``; empty for ``none``.
 
     Of Connect all values are text; the group takes the place of the connector, the failure's class that of the failing
     one. Spring's numbers are binary, big-endian: the partition an int32, offset and timestamp int64.
@@ -256,7 +256,8 @@ def class_name(error: BaseException | None) -> str | None:
 def stack_trace(error: BaseException) -> str:
     """Frames and message of ``error``; of a long one the last 4 KiB, where it was raised.
 
-    Nothing of exceptions behind it: a library's message may quote what it could not read, which is review text.
+    Leaves out the exceptions that it was raised from: a library's message may quote what it could not read, which is
+    review text.
     """
     frames = "".join(traceback.format_tb(error.__traceback__))
     text = f"{frames}{class_name(error)}: {error}"

@@ -28,12 +28,12 @@ no order among themselves or with others, as Kafka gives them none. ``none``: as
 
 @dataclass(slots=True)
 class Release:
-    """A processed record whose outputs may be produced now: from here on it is the publisher's."""
+    """A processed record whose outputs may be produced now: from here on the publisher owns it."""
 
     partition: Partition
     record: SourceRecord
     outcome: Outcome
-    """What is published: a publisher that has to replace an output puts the outcome with the other one here."""
+    """What is published; a publisher that replaces an output stores the changed outcome here."""
     unacknowledged: int = 0
     """Outputs that the publisher still waits for, where it counts them."""
 
@@ -143,7 +143,8 @@ class Ledger:
         return tuple(released)
 
     def durable(self, release: Release) -> bool:
-        """All outputs of ``release`` are acknowledged. False, ignored and counted when its epoch is gone.
+        """All outputs of ``release`` are acknowledged. When its epoch has ended: ignored, counted as stale, returns
+        False.
 
         Raises ValueError for a record that was not released: its outputs cannot be durable.
         """
@@ -171,9 +172,9 @@ class Ledger:
         return True
 
     def reached_end(self, partition: Partition, epoch: int, position: int) -> None:
-        """The partition's end lies at ``position``: behind gaps and markers that no record will ever account for.
+        """The partition ends at ``position``, behind gaps and transaction markers that are no records.
 
-        Committed once nothing is in flight; without it lag would stay above zero for ever.
+        It is committed once nothing is in flight; otherwise lag would never reach zero.
         """
         assignment = self._current(partition, epoch)
         if assignment is None or (assignment.last is not None and position <= assignment.last):

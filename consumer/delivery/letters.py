@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 _YEAR_10000_MS = 253_402_300_800_000
-"""The first time that cannot be shown."""
+"""Times from here on cannot be formatted as a date."""
 
 Skipped = Literal["value_omitted", "replayed_too_often", "impossible_task"]
 
@@ -134,7 +134,7 @@ class Selection:
 class LetterFilter:
     """Sorts the records of a dead-letter topic, once each: letters to work on, and what is left out and why.
 
-    A copy that has its value is worth more than one without, and may come later: ``rest`` has those that none followed.
+    A copy with its value is preferred to one without and may come later: ``rest`` has the letters for which none came.
     """
 
     selection: Selection
@@ -143,7 +143,8 @@ class LetterFilter:
     replayed: int = 0
     """Selected letters that were replayed already."""
     younger: int = 0
-    """Of ``replayed``: those that failed after that. Where a topic was made anew, others had their places before."""
+    """Of ``replayed``: letters that failed after their marker was written. In a recreated topic, the marker is that of
+    an earlier record at the same offset."""
     copies: int = 0
     """Further copies of a selected letter: at least once, a restarted worker writes some again."""
     other_records: int = 0
@@ -211,8 +212,8 @@ def why_not(letter: Letter, max_replays: int) -> Skipped | None:
 def replayed(letter: Letter) -> Output:
     """The record to produce to the letter's original topic, stamped by the producer.
 
-    Its event id, where the value brings none, is that of the first round; tasks stay narrowed to those of an earlier
-    round when this one failed before its tasks were known.
+    Where the value has no event id, the record's first default id is kept. When the failure came before its tasks were
+    known, the tasks stay narrowed to those of an earlier replay.
     """
     record = letter.record
     default_id = f"{letter.topic}-{letter.partition}-{letter.offset}".encode()

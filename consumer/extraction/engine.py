@@ -1,4 +1,4 @@
-"""The engine: one task on one text as a state machine, windows out and cells in. Knows no clock and no IO.
+"""The engine: one task on one text as a state machine, windows out and cells in. No clock, no IO.
 
 ``Engine`` holds what all extractions of a model version share (tokenizer, limits, caches); the worker, the offline
 commands and compatibility mode (``reference``) start an ``Extraction`` with it and answer its windows until it is

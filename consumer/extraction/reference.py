@@ -1,4 +1,5 @@
-"""Compatibility mode: what the reference does with marked texts, its harmful quirks mended or, on request, kept.
+"""Compatibility mode: reproduces what the reference does with marked texts, its harmful quirks mended or, on request,
+kept.
 
 For ``rexstream extract --reference-output`` and the golden vectors. Texts hold their own markers, schemas are taken as
 they are, and the output is the reference's. Quirks are numbered as in docs/extraction.md, section 15.

@@ -33,7 +33,7 @@ class SpanSearch(Search):
     aspect: str | None
     """The implicit aspect, as it stands in prompts. Its tokens have IMPLICIT offsets."""
     has_markers: bool = False
-    """The text holds marker tokens that open segments."""
+    """Whether the text holds marker tokens that open segments."""
     keep_duplicates: bool = False
     final_sep: bool = False
     paths: list[tuple[Found, ...]] = field(default_factory=list)

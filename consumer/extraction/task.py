@@ -1,4 +1,4 @@
-"""What a caller asks for and gets back, as data: tasks, schema trees, limits, facts.
+"""Input and output of an extraction as plain data: tasks, schema trees, limits, facts.
 
 Read by every package that handles tasks (configuration, codecs, worker, commands); the engine is the one that works
 with it. Nothing here is called for an ordinary event except what a task's schema needs when it is first compiled.
@@ -110,7 +110,7 @@ class Notes:
     """Spans that reach from the implicit aspect into the text."""
     capped_at: int | None = None
     fallback: bool = False
-    """A classification found nothing above its threshold and reports the best guess."""
+    """Whether a classification found nothing above its threshold and reports the best guess."""
 
 
 class ReferenceCrash(Exception):  # noqa: N818 - it says what happens, to the reference

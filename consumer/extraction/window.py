@@ -89,11 +89,11 @@ class Search:
     overlap: int
     """Tokens that neighbouring windows share."""
     first: Sequence[Chunk]
-    """Level 0, ready made."""
+    """The hints of level 0, which all events of the task share."""
     encoded: Encoded
     """The text, with the implicit aspect or the marker in front of its tokens."""
     legal: LegalPaths | None
-    """Paths that may be reported; None for those that end in a leaf."""
+    """Paths that may be reported; None for all that end in a leaf."""
     cap: int | None
     """Facts or parents of one level, and paths in all."""
     threshold: float | None = None
