@@ -18,7 +18,7 @@ EXIT_USAGE: Final = 2
 """Bad usage or configuration: starting again changes nothing until a person has mended it."""
 
 EXIT_UNREACHABLE: Final = 3
-"""A dependency does not answer or has not what is needed: start again once it does."""
+"""A dependency does not answer or lacks what is needed: start again once it is there."""
 
 EXIT_FENCED: Final = 4
 """Kafka has fenced this process, or its client failed for good: start again at once."""

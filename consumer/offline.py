@@ -1,7 +1,7 @@
 """Many texts through one model without Kafka: what the commands ``extract`` and ``evaluate`` share.
 
-All windows of a chunk of texts are batched by length, level by level: windows of like length cost little padding, and
-nobody waits for one text, so there is no deadline to weigh against it.
+All windows of a chunk of texts are batched by length, level by level: windows of similar length need little padding,
+and no single text is waited for, so there are no deadlines.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ CALL_TOKENS: Final = 1024
 CALL_SECONDS: Final = 120.0
 ATTEMPTS: Final = 5
 PAUSES: Final = Backoff(0.2, least=0.5)
-"""Between two attempts: a server that restarts has about three seconds."""
+"""Seconds between two attempts: a server that restarts has about three seconds in all."""
 
 MAX_RESTARTS: Final = 5
 
 
 class Unanswered(Exception):  # noqa: N818 - the state of the server, not a fault of the program
-    """The model server cannot be used. ``error`` is what it said last."""
+    """The model server cannot be used. ``error`` is its last one."""
 
     def __init__(self, error: ServingError) -> None:
         super().__init__(str(error))
@@ -120,7 +120,7 @@ class Driver:
 
 
 class Extracting:
-    """One text on its way, and what became of it: a finished extraction, or why there is none.
+    """The extraction of one text, under way or ended: finished, or failed with the reason.
 
     ``model`` is None when no window had to be answered. Seconds: ``model_seconds`` is the sum over the calls that
     carried a window of this text, ``total_seconds`` from the start to the last answer of all texts beside it.
@@ -155,7 +155,7 @@ class Extracting:
                 return
             cells.append(row.cells)
         if len(models) > 1:
-            self._restart()  # the server changed its version on the way: a result never mixes two
+            self._restart()  # the server changed its version meanwhile: a result never mixes two
         elif self.extraction is not None:
             (self.model,) = models
             try:

@@ -133,8 +133,8 @@ class Replaying:
             self.refusals.append(f"{letter_id} not replayed: {reason}")
 
     def print_summary(self, count: int, as_json: bool, *, dry_run: bool = False) -> None:
-        """Print how many letters were replayed (``dry_run``: would be) on standard output, and what was left out on
-        standard error.
+        """Print ``count``, the letters replayed (or to be), on standard output, and what was left out on standard
+        error.
         """
         topic, before = self.source.topic, self.letter_filter.replayed
         if as_json:

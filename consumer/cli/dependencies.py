@@ -116,8 +116,7 @@ def model_findings(config: Config) -> Iterator[Finding]:
 
 
 def registry_findings(config: Config) -> Iterator[Finding]:
-    """Whether the Schema Registry, if one is configured, accepts this client's credentials and the schema of Avro
-    results.
+    """Whether the Schema Registry, if one is configured, accepts this client and the schema of Avro results.
 
     Registers nothing.
     """

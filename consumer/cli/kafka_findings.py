@@ -1,5 +1,4 @@
-"""The checks that ``rexstream check --connect`` makes of Kafka: brokers, topics, their settings, and this client's
-rights.
+"""The checks of Kafka that ``rexstream check --connect`` makes: brokers, topics, their settings, this client's rights.
 
 Joins no group and creates no topic; rights are read from the cluster's answers, never tried out.
 """

@@ -36,8 +36,7 @@ LONGEST_PAUSE = 16
 
 
 class DeadLetterRate:
-    """Whether one worker's consumption flows, is paused or on trial. Not thread-safe: the breaker that owns it holds a
-    lock.
+    """Whether one worker's consumption flows, is paused or on trial. Not thread-safe: its breaker holds a lock.
 
     A good event that was fetched at or after ``counts_from``, in state ``flowing`` and with none in ``dead``, changes
     nothing but ``counted``, which the breaker then raises itself.

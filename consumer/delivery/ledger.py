@@ -143,8 +143,7 @@ class Ledger:
         return tuple(released)
 
     def durable(self, release: Release) -> bool:
-        """All outputs of ``release`` are acknowledged. When its epoch has ended: ignored, counted as stale, returns
-        False.
+        """All outputs of ``release`` are acknowledged. False, and counted as stale, when its epoch has ended.
 
         Raises ValueError for a record that was not released: its outputs cannot be durable.
         """

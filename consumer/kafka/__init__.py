@@ -1,1 +1,1 @@
-"""The only way to Kafka. ``runtime`` ties the threads together; ``consume`` reads, ``publish`` writes."""
+"""Everything that talks to Kafka. ``runtime`` starts a worker's threads; ``consume`` reads, ``publish`` writes."""

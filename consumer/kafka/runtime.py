@@ -1,5 +1,6 @@
-"""The Kafka runtime: threads that poll, release, and watch lag and hanging calls, tied together. The worker's only way
-to Kafka.
+"""The Kafka runtime: starts and connects the poll thread, the release thread, the lag watch and the watchdog.
+
+It is the worker's only way to Kafka.
 
 Records arrive by ``on_records``; each is answered once by ``processed``. What the runtime guarantees in return: an
 offset is committed only when every output of every record before it is acknowledged (in exactly_once: in the same
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 
 REVOKE_SECONDS = 30.0
-"""The longest that a rebalance may wait for records in flight, however long they took of late. The whole group waits
-with us; what is cut off is processed twice."""
+"""The longest that a rebalance may wait for records in flight, however long recent ones took. The whole group waits
+with us; what is not durable by then is processed twice."""
 
 COMMITTED_LOOK_SECONDS = 0.02
 
@@ -92,7 +93,7 @@ class KafkaRuntime:
     the process should then exit; its successor reads again what was not committed. ``on_hang`` is called before it,
     with the reason, where a thread hangs in a call of its client: to log every thread's stack.
 
-    Raises ValueError for settings that cannot be, KafkaException for those that librdkafka refuses.
+    Raises ValueError for settings that cannot work, KafkaException for those that librdkafka refuses.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class KafkaRuntime:
         ledger = Ledger(config.delivery.release_order)
         publisher: AtLeastOncePublisher | TransactionalPublisher
         if transactional:
-            # No call of its own: brokers may well answer a producer that does not find the coordinator any more.
+            # No call through the producer: brokers may answer one that has lost its coordinator.
             stuck = StuckClientDetector(None, others)
             publisher = TransactionalPublisher(
                 producers, counts, oversize, self._poll_thread, observer, stuck, config.delivery
@@ -212,14 +213,14 @@ class KafkaRuntime:
         end = max(deadline, time.monotonic() + CLOSE_SECONDS)
         self._poll_thread.close(deadline)
         left = _join(self._poll_thread.thread, end)
-        # Only now: leaving the group needed the release thread's answer about the last offsets.
+        # Stopped only now: to leave the group, the poll thread needed the release thread's last offsets.
         end = max(end, time.monotonic() + CLOSE_SECONDS)
         self._commands.put(Stop(max(0.0, min(CLOSE_SECONDS, end - time.monotonic() - 1.0))))
         ended = _join(self._release.thread, end)
         return emptied and left and ended and self._poll_thread.rebalance.left_whole and not self._failed.is_set()
 
     def status(self) -> RuntimeStatus:
-        """How things stand. From any thread."""
+        """A snapshot of the runtime. From any thread."""
         now = time.monotonic()
         return RuntimeStatus(
             joined=self._poll_thread.membership.joined,
@@ -236,7 +237,7 @@ class KafkaRuntime:
     def _await_empty(self, deadline: float) -> bool:
         """Whether all that was in flight is durable in time; then wait for the answers to its commits as well.
 
-        A commit in the middle of a rebalance is refused and has to be tried again while the group still has us.
+        A commit in the middle of a rebalance is refused and has to be tried again while we are still a member.
         """
         reply: SimpleQueue[bool] = SimpleQueue()
         self._poll_thread.drain(Drain(reply))

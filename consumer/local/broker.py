@@ -1,8 +1,8 @@
 """An embedded Kafka broker: the mock cluster inside librdkafka, served to any Kafka client on this machine.
 
-It keeps everything in memory, drops the oldest records of a partition beyond about 4 MB without a word, and answers
-transactions without carrying them out. Good for trying things out and for fast tests of at-least-once delivery;
-nothing about exactly-once can be seen on it (``consumer.kafka.clients.cluster`` recognises it).
+It keeps everything in memory, silently drops the oldest records of a partition beyond about 4 MB, and answers
+transactions without carrying them out. Good for trying things out and for fast tests of at-least-once delivery; nothing
+about exactly-once can be seen on it (``consumer.kafka.clients.cluster`` recognises it).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PRODUCER = 0
 _ERROR_BYTES = 512
 _HEARTBEAT_MS = 500
 _REBALANCE_DELAY_MS = 100
-"""How long a new group waits for more members. The mock cluster's own 3 s is most of a fast test's time."""
+"""How long a new group waits for more members. The mock cluster's default of 3 s is most of a fast test's time."""
 
 _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "rd_kafka_conf_new": (ctypes.c_void_p, []),
@@ -97,11 +97,11 @@ class EmbeddedBroker:
         self._library.rd_kafka_mock_broker_set_host_port(self._cluster, broker, host.encode(), port)
 
     def offer_versions(self, api_key: int, first: int, last: int) -> None:
-        """Know only these versions of a request."""
+        """Offer clients only these versions of the request with this ``api_key``."""
         self._library.rd_kafka_mock_set_apiversion(self._cluster, api_key, first, last)
 
     def refuse(self, api_key: int, code: int, requests: int) -> None:
-        """Answer the next ``requests`` requests of a kind with error ``code``, after those that were to be before."""
+        """Answer the next ``requests`` requests of a kind with error ``code``; earlier such orders come first."""
         codes = (ctypes.c_int * requests)(*[code] * requests)
         self._library.rd_kafka_mock_push_request_errors_array(self._cluster, api_key, requests, codes)
 

@@ -1,8 +1,8 @@
-"""Stands before the embedded broker and refuses what it would lose: no partition is given more than PARTITION_BYTES.
+"""A proxy before the embedded broker that refuses what the broker would drop: no partition gets over PARTITION_BYTES.
 
-The mock cluster drops the oldest records of a full partition without a word. A reader that watched it would come too
-late: a producer on this machine writes hundreds of megabytes a second. So clients are given the guard's own ports, and
-each Produce request is counted before the broker sees it. All else passes through untouched.
+The mock cluster silently drops the oldest records of a full partition. To watch it by reading would be too late: a
+producer on this machine writes hundreds of megabytes a second. So clients connect to the guard's own ports, and each
+Produce request is counted before the broker gets it. All other requests pass through unchanged.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ POLICY_VIOLATION = 44
 
 _PRODUCE = 0
 _REQUEST_BYTES = 100 * 1024 * 1024
-"""Largest request, as Apache Kafka's own socket.request.max.bytes. Beyond it is no Kafka client (TLS, HTTP)."""
+"""Largest request, as Apache Kafka's own socket.request.max.bytes. What announces more is no Kafka client (TLS,
+HTTP)."""
 _BUFFER_BYTES = 1024 * 1024
 _SPARE_REFUSALS = 10_000
-"""Refusals in store beside one for each refused request: requests that were let through and are still on their way
-when the first one is refused take some of them."""
+"""Refusals that the broker is given beyond one for each refused request: requests that were passed on and not yet
+handled when the first one is refused use some of them up."""
 
 
 class BrokerGuard:
@@ -45,7 +46,7 @@ class BrokerGuard:
         self._refused = refused
         self._held: Counter[tuple[str, int]] = Counter()
         self._full = False
-        # Kept: a server that nobody refers to may be collected.
+        # Kept here, since a server without a reference may be garbage-collected.
         self._servers: list[asyncio.Server] = []
 
     async def listen(self, port: int = 0) -> str:

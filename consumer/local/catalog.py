@@ -1,6 +1,7 @@
-"""The models that a server has: which version answers a call, and how versions come and go, as in TensorFlow Serving.
+"""The models of a server: which version answers a call, and how versions are loaded and unloaded, as in TensorFlow
+Serving.
 
-Models lie in folders, a numbered one for each version: ``find_models`` and ``find_versions`` tell which are there.
+Models lie in folders, a numbered one for each version: ``find_models`` and ``find_versions`` list them.
 
 The model server asks it for the version of each call, polls it to follow the disk, and hands it the list of models of a
 HandleReloadConfig request. A new version loads before an old one unloads, and a call keeps the version it started with
@@ -44,7 +45,7 @@ class Refusal(Exception):  # noqa: N818 - an answer that is not OK, worded as Te
 
 @dataclass(frozen=True, slots=True)
 class VersionPolicy:
-    """Exactly these versions, or the ``latest`` so many; None for all of them."""
+    """Exactly these versions, or the ``latest`` newest ones; all of them when both are None."""
 
     latest: int | None = 1
     specific: frozenset[int] | None = None
@@ -128,7 +129,8 @@ class Catalog:
     def use(self, spec: Any) -> Iterator[tuple[int, Model]]:
         """The model version that a ModelSpec names, or the newest available one, kept alive inside the block.
 
-        Raises Refusal: INVALID_ARGUMENT for a name or label that cannot be, NOT_FOUND for what does not answer calls.
+        Raises Refusal: INVALID_ARGUMENT for an impossible name or label, NOT_FOUND for a model or version that is not
+        available.
         """
         name = spec.name
         if not name:
@@ -203,7 +205,7 @@ class Catalog:
             )
 
     def close(self) -> None:
-        """Unload everything that no call is using."""
+        """Unload every model that no call is using."""
         with self._changing:
             self._sources = ()
             self._update()

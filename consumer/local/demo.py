@@ -1,4 +1,4 @@
-"""The demo: every part of the pipeline as a process of its own on this machine, run by ``rexstream demo``.
+"""The demo: broker, model server and worker as processes of their own on this machine, run by ``rexstream demo``.
 
 It starts the parts, sends the events, and reads every outcome; ``consumer.local.demo_summary`` audits and draws them.
 """
@@ -35,7 +35,7 @@ INPUT, OUTPUT, DEAD = "reviews.raw", "reviews.extracted", "reviews.dead"
 MODEL = "rexuninlu"
 
 _LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Opens no proxy: one that the environment names cannot reach this machine's loopback."""
+"""Opens addresses without a proxy: one that the environment names cannot reach this machine's loopback."""
 
 
 class Demo(ExitStack):

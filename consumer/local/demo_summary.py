@@ -1,4 +1,4 @@
-"""What the demo sends, and what came of it: the sample reviews and the broken events, then the tables of the run."""
+"""Input and report of the demo: the sample reviews and the broken events, and the tables of a run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DemoEvent:
 
 @dataclass(slots=True)
 class Seen:
-    """Everything that arrived on the output topics."""
+    """All records read from the output topics."""
 
     results: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     """(event id, task) -> ExtractionResult."""
@@ -74,7 +74,7 @@ def _sample(review: dict[str, Any]) -> DemoEvent:
 
 
 def broken_events() -> list[DemoEvent]:
-    """One event for each way in which a producer can get it wrong, and the one deliberate drop."""
+    """One event for each mistake that a producer can make, and a null value, which is dropped."""
 
     def event(key: str, fault: str, value: object) -> DemoEvent:
         body = value if isinstance(value, bytes) or value is None else json.dumps(value, ensure_ascii=False).encode()
@@ -108,7 +108,7 @@ def broken_events() -> list[DemoEvent]:
 
 
 def missing(samples: Sequence[DemoEvent], broken: Sequence[DemoEvent], seen: Seen, dropped: int) -> list[str]:
-    """What should have arrived and did not, one line each; empty when the run is whole."""
+    """What should have arrived and did not, one line each; empty when nothing is missing."""
     wanted = [(event.key, task) for event in samples for task in TASKS]
     letters = {event.key: event.fault for event in broken if event.value is not None}
     nulls = len(broken) - len(letters)

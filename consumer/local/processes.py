@@ -61,7 +61,7 @@ class Child:
             raise ChildError(f"{self.name} ended with exit code {self._process.returncode}{self.last_lines()}")
 
     def stop(self) -> int:
-        """SIGTERM, and SIGKILL for one that does not listen within STOP_SECONDS. Returns the exit code."""
+        """SIGTERM, and SIGKILL when the process has not ended within STOP_SECONDS. Returns the exit code."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -83,7 +83,7 @@ POLL_SECONDS = 0.5
 """How often a helper looks for its parent where the kernel does not signal the parent's end."""
 
 HELPER_STOP_SECONDS = 10.0
-"""Time a helper without a parent has for its own clean end before it is ended without one."""
+"""Time that a helper without a parent has to end cleanly before it is killed."""
 
 _PR_SET_PDEATHSIG = 1
 

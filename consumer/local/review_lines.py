@@ -27,7 +27,7 @@ class ReviewLines:
     """The records of a file, or of standard input (``-``), which can be read only once.
 
     Iterating reads the file anew ``repeat`` times and stops after ``limit`` records. From the second time on ``~2``,
-    ``~3``, … is appended to each ``event_id``, so that every event stays one of its own. Empty lines are passed over;
+    ``~3``, … is appended to each ``event_id``, so that no two events have the same id. Empty lines are passed over;
     lines that are not JSON objects are counted in ``bad_lines`` with the reason and yield nothing.
     """
 

@@ -1,7 +1,7 @@
 """A checkpoint on disk: its configuration, and weights that match it name by name and shape by shape.
 
-The exporter and the in-process model start here. Nothing of a weights file is taken that its ``config.json`` does not
-ask for, and nothing that it asks for may be absent.
+The exporter and the in-process model start here. A weights file must hold every tensor that its ``config.json`` asks
+for, and no other.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class RexUniNLU(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
     """Answers padded batches of windows. Tokens at or after ``length`` change nothing, whatever they hold."""
 
     def __init__(self, checkpoint: Checkpoint, agreed: GraphContract, precision: Precision = "float32") -> None:
-        """``agreed`` is what the client has in its bundle; its hash is returned with every row."""
+        """``agreed`` is made from the client's bundle; its hash is returned with every row."""
         super().__init__("rexuninlu")
         self.encoder = Encoder(checkpoint, precision)
         self._agreed = agreed

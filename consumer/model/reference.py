@@ -1,6 +1,6 @@
 """The whole forward pass in plain numpy, one window at a time, in double precision.
 
-It is the yardstick for the exported graph and shares no arithmetic with it: nothing is folded, fused, sliced or
+The exported graph is compared with it, so it shares no arithmetic with the graph: nothing is folded, fused, sliced or
 reordered here. In short, DeBERTa-v2 with positions and a 2-D mask from the prompt's segments, and a rotary head whose
 dot products are the logits (docs/extraction.md, sections 6 to 10).
 """

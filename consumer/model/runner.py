@@ -1,4 +1,4 @@
-"""A checkpoint as a model client: the exported graph's own code, run in this process."""
+"""A checkpoint as a model client: runs the code of the exported graph in this process."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ float32 is at 1e-5 for a model of the published size; a wrong weight, sign or sw
 
 
 class SelfCheckError(Exception):
-    """The written model does not compute what the checkpoint says."""
+    """The written model computes other logits than the numpy reference with the same checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)

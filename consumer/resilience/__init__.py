@@ -1,1 +1,1 @@
-"""How a worker answers a failing model server: circuit breaker, backoff, limits, evidence. Pure, clocks injected."""
+"""How a worker reacts to a failing model server: circuit breaker, backoff, limits, evidence. Pure, clocks injected."""

@@ -1,4 +1,4 @@
-"""Pauses between tries of a server that fails. Pure; the only place in which pauses grow."""
+"""Pauses between tries of a server that fails. Pure; every growing pause of a worker is made here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Doubling from ``first`` to ``limit`` seconds, with jitter: workers that failed together come back apart.
+    """Doubling from ``first`` to ``limit`` seconds, with jitter, so that workers that failed together do not all retry
+    together.
 
     ``least`` is the share of the doubled time that is waited in any case: 0 is full jitter. ``uniform`` draws.
     """

@@ -1,4 +1,4 @@
-"""How a failing server's complaints lower the load, and how many calls may be repeats of others.
+"""Load limits that the server's errors lower, and a budget for calls that repeat others.
 
 Pure. Clocks are injected: ``now`` is in seconds. Owned and asked by ``serving.dispatch.dispatcher``, which does not
 call either class for a success while nothing is lowered.
@@ -10,9 +10,10 @@ from __future__ import annotations
 class CallLimits:
     """Limits on the tokens of a call and on the calls in flight.
 
-    A complaint about memory or message size takes 30 % of the tokens, one about threads takes a call in flight. Every
-    clean minute gives 5 % of the tokens and one call back, up to what was configured. After an outage there is one call
-    in flight until one was answered, then twice as many with every answer: all workers come back at the same moment.
+    An error for memory or message size lowers the tokens by 30 %, one for threads lowers the calls by one. Every minute
+    without such an error gives back one call and 5 % of the configured tokens, up to what was configured. After an
+    outage there is one call in flight until one was answered, then twice as many with every answer: all workers start
+    again at the same moment.
     """
 
     SHRINK = 0.7
@@ -65,11 +66,11 @@ class CallLimits:
 
 
 class RetryBudget:
-    """A bucket of retries: every first call earns a tenth of one. It delays retries and refuses none.
+    """A token bucket for retries: every first call adds a tenth of a retry. It delays retries and refuses none.
 
-    An empty bucket is paid back at one retry a second, or a worker with nothing else to send would never repeat
-    anything; one call a second is no storm for any server. In any span there are at most ``BURST`` retries, a tenth of
-    the first calls in it, and one for each of its seconds.
+    An empty bucket still lets one retry a second through, or a worker with nothing else to send would never retry; one
+    call a second overloads no server. In any span there are at most ``BURST`` retries, a tenth of the first calls in
+    it, and one for each of its seconds.
     """
 
     SHARE = 0.1
@@ -79,7 +80,7 @@ class RetryBudget:
 
     def __init__(self) -> None:
         self.first_calls = 0
-        """Calls that repeat nothing, since the last retry: the caller counts them up."""
+        """First calls (no retries) since the last retry: counted by the caller."""
         self._retries = self.BURST
         self._as_of: float | None = None
 

@@ -14,7 +14,7 @@ BreakerState = Literal["closed", "open", "half_open"]
 
 
 class CircuitBreaker:
-    """Closed, windows are sent. Open, nothing is. Half open, one health probe is, and it decides.
+    """Closed: windows are sent. Open: nothing is sent. Half open: one health probe is sent, and its outcome decides.
 
     ``closed -> open`` when a call failed for a reason that may not be its windows; ``open -> half_open`` when the pause
     is over; from there ``closed`` when the probe was answered, else ``open`` again with a longer pause.
@@ -25,7 +25,7 @@ class CircuitBreaker:
         self._failures = 0
         self.state: BreakerState = "closed"
         self.try_at = 0.0
-        """When the next probe may be made; of use while open."""
+        """When the next probe may be made; meaningful while open."""
 
     def open(self, now: float) -> None:
         """A call failed while closed, or the probe of half open did."""

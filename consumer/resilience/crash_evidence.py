@@ -1,4 +1,4 @@
-"""When a window in whose calls the model server crashes is to be given up. Pure, clock injected.
+"""When to give up a window in whose calls the model server crashes. Pure, clock injected.
 
 A window that crashes the server looks like an outage: its call breaks off, and the health probe right after it fails
 too. Any other window sees the same whenever the server crashes for another reason. So a crash counts against a window
@@ -6,23 +6,24 @@ only
 
 a) when it was alone in flight: no other window, not even of another call;
 b) when a health probe, padded to its length, was answered immediately before;
-c) when its call broke off, as it does when the process at the other end ends: a call that ran out of time, or a server
-   that complained of its load, says nothing of the kind;
+c) when its call broke off, as it does when the process at the other end ends: a call that ran out of time, or an error
+   of the server's load, is no evidence of a crash;
 d) when, since the server last went away, it was seen alive for long enough without the window: ``UPTIME_CALLS`` and
    ``UPTIME_SECONDS`` at least, and ``UPTIME_SHARE`` times as long in calls as the window's own broken call lasted.
 
-If the server goes away at any other moment, the count of every window starts anew; only an isolated call, which has its
-own count, is no such moment, or two poison windows would clear each other for ever. After ``CRASHES`` in a row the
+If the server goes away at any other moment, the count of every window starts anew. An isolated call, which has its own
+count, is no such moment, or two poison windows would reset each other's counts for ever. After ``CRASHES`` in a row the
 window is poison, but the last one counts only if the server answered a real window since it was last away: a server
-that dies of all of them has no poison, it is broken.
+that crashes in every call has no poison window, it is broken.
 
-How sure is that? A server that dies at random and often enough to matter meets the window's call or, nine times in ten,
-the watch (d) before it. So five in a row come about once in 9^5 = 59,000 series of crashes, each of them minutes long,
-and only if it lives about as long as one call takes: with calls of 0.1 s against 3 s of watch it is once in 30^5.
+False positives: a server that crashes at random, and often enough to matter, does so in the window's call or, nine
+times in ten, in the time (d) before it. So five in a row come about once in 9^5 = 59,000 series of crashes, each of
+them minutes long, and only if it lives about as long as one call takes: with calls of 0.1 s against 3 s of (d) it is
+once in 30^5.
 
-How often does the server die? Of one poison window in a batch of n, at most log2(n) + 6 times: once before any window
-is isolated, log2(n) times until it is alone, which does not count yet (no window should wait for the watch (d) that is
-probably harmless), and ``CRASHES`` times. Crashes of other causes, another worker's poison window say, add to it.
+Cost: one poison window in a batch of n crashes the server at most log2(n) + 6 times: once before any window is
+isolated, log2(n) times until it is alone, which does not count yet (no window that is probably harmless should wait for
+(d)), and ``CRASHES`` times. Crashes of other causes, such as another worker's poison window, add to it.
 
 ``CrashEvidence`` is the record of a window, carried by its group (``serving.dispatch.batch``); ``ServerUptime`` is
 what all calls of a worker show of the server, fed by ``serving.dispatch.calls``.
@@ -47,8 +48,8 @@ UPTIME_SHARE = 8.0
 LONGEST_PAUSE = 60.0
 """Seconds between two tries of a window, unless its own calls are so long that (d) takes longer."""
 UNANSWERED_PAUSE = 300.0
-"""The same while its next crash would be the last, but for a real window that was answered: a worker without any other
-work crashes a server that is perhaps broken at this rate."""
+"""The same while its next crash would be the last, but for a real window that was answered: a worker without other
+windows crashes a server that may be broken at most this often."""
 
 BROKEN_OFF = frozenset({"UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED"})
 """Status names of a call whose connection ended under it, directly or behind a proxy."""
@@ -58,11 +59,12 @@ _PAUSES = Backoff(UPTIME_SECONDS, LONGEST_PAUSE)
 
 @dataclass(slots=True)
 class ServerUptime:
-    """What the model server was seen to live through since it last went away. Counts every call, whoever made it.
+    """How long the model server was seen alive since it last went away. Counts every call, of windows and health
+    probes.
 
-    A server that dies at random moments dies in proportion to the time it is watched: beside any window, and as well
-    beside none. So a crash beside a window says something only against the time that the server lived without it. That
-    time is taken from calls in flight, overlapping ones once: between two calls a server may die and be back unseen.
+    A server that crashes at random does so in proportion to time, in a window's calls as in any other. So a crash in a
+    window's call is evidence only compared with the time that the server lived without the window. That time is taken
+    from calls in flight, overlapping ones once: between two calls a server may crash and be back unseen.
     """
 
     watched: bool = True
@@ -102,7 +104,7 @@ class ServerUptime:
         self.last_answer, self.last_seconds = now, now - started
 
     def failed(self, now: float, *, isolated: bool) -> None:
-        """A call broke off. While the server is away, that is still the same time that it went away."""
+        """A call broke off. While the server is away, further ones belong to the same crash."""
         self.watched = True
         if self.up_since is None:
             return
@@ -124,7 +126,7 @@ class CrashEvidence:
     cleared: int = 0
     """How often in a row the server went away without it."""
     _seen: int | None = None
-    """The server's ``unrelated_crashes`` that are taken into account; None before the window was isolated."""
+    """The server's ``unrelated_crashes`` as of the latest ``notice_unrelated``; None before the window was isolated."""
     _counts: bool = False
     """Whether a crash in the call that is being made counts."""
     _pause: float = UPTIME_SECONDS
@@ -141,9 +143,9 @@ class CrashEvidence:
     def draw_pause(self, uptime: ServerUptime, uniform: Callable[[float, float], float]) -> None:
         """Draw how long the server must be up before the next try.
 
-        Random, or a server that dies at fixed times after its start might always meet the same window. Longer with
-        each time that the server died of something else: then whatever else it is comes first, such as another worker
-        with a poison window of its own. And as long as the server was away, so that others have half of the time.
+        Random, or a server that crashes at fixed times after its start might always do so in the same window's call.
+        Longer with each crash of another cause, so that the other cause is dealt with first, such as another worker's
+        poison window. And at least as long as the server was away, so that other windows have half of the time.
         """
         least = max(_PAUSES.longest(self.cleared), min(uptime.away_seconds, LONGEST_PAUSE), UPTIME_SHARE * self.longest)
         self._pause = uniform(least, 2 * least)
@@ -155,7 +157,7 @@ class CrashEvidence:
         return uptime.up_since + (self._pause if self._may_count(uptime) else max(UNANSWERED_PAUSE, self._pause))
 
     def needs_uptime(self, uptime: ServerUptime) -> bool:
-        """Whether the server has still to show, in calls without this window, that it lives."""
+        """Whether the server must still be seen alive in calls without this window (d)."""
         return uptime.up_since is None or uptime.calls < UPTIME_CALLS or self.needs_time_in_calls(uptime)
 
     def needs_time_in_calls(self, uptime: ServerUptime) -> bool:

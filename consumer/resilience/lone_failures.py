@@ -1,7 +1,7 @@
-"""When a window that keeps failing alone, beside a server that answers others, is to be given up. Pure.
+"""When to give up a window that keeps failing alone in its call while the server answers others. Pure.
 
-Calls that break off are counted elsewhere (``crash_evidence``): here the server said why it failed, or was there all
-the time. Every group of windows of ``serving.dispatch.batch`` carries such a record.
+Calls that break off are counted by ``crash_evidence``; the ones here ended with the server's own error, or with a
+time-out while it was there. Every group of windows of ``serving.dispatch.batch`` carries such a record.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ class LoneFailures:
     _code: str = ""
 
     def failed_alone(self, code: str, *, deadline_final: bool) -> str | None:
-        """Note a failure alone beside a healthy server; the reason to give the window up, or None to try again.
+        """Note a failure alone in a call to a healthy server; returns the reason to give the window up, or None to try
+        again.
 
-        ``code`` is the status. What says something about the server's load rather than the window never counts:
-        RESOURCE_EXHAUSTED, and a deadline that could still be longer (``deadline_final`` false). Nor do failures that
-        the deployment must repair, which arrive here only while it changes.
+        ``code`` is the status. Errors of the server's load never count: RESOURCE_EXHAUSTED, and a deadline that could
+        still be longer (``deadline_final`` false). Nor do failures that the deployment must repair, which arrive here
+        only while it changes.
         """
         self.tries += 1
         if code == "RESOURCE_EXHAUSTED" or code in _DEPLOYMENT or (code == "DEADLINE_EXCEEDED" and not deadline_final):
@@ -48,5 +49,5 @@ class LoneFailures:
         return None if self.attempts < limit else reason
 
     def outage(self) -> None:
-        """The server failed a health probe too: nothing is known about this window."""
+        """Start the counts anew: the server failed a health probe too, so nothing is known about this window."""
         self.tries = self.attempts = 0

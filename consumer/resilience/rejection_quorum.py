@@ -2,7 +2,7 @@
 
 A model may answer the small window of a health probe and yet reject most real ones: a wrong table, a wrong export, a
 limit. To dead-letter a stream for it would be wrong, so rejected windows are counted against those that were answered.
-Owned by ``serving.dispatch.rejections``, which counts windows in whose calls the server crashed in a second one.
+Owned by ``serving.dispatch.rejections``, which has a second instance for windows in whose calls the server crashed.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
 QUORUM = 5
-"""Events that a model must have rejected before it can be at fault rather than they. Below it, a short batch with one
-or two bad events in it would stop the worker. At it, a stream in which one event in a thousand is bad looks like a
-fault of the model by chance once in 10^15 events; and a model that breaks before it ever answered anything, at a load
-of one event a batch, costs four dead letters before it is noticed, which can be replayed."""
+"""Events that a model must have rejected before the model, and not the events, is taken to be at fault. Below it, a
+short batch with one or two bad events in it would stop the worker. At it, a stream in which one event in a thousand is
+bad looks like a fault of the model by chance once in 10^15 events; and a model that breaks before it ever answered
+anything, at a load of one event a batch, costs four dead letters before it is noticed, which can be replayed."""
 
 
 class RejectionQuorum:
     """Counts rejected windows by the event that they come from, since one bad event has any number of windows.
 
     Two rules. In one batch: most windows are rejected, and they come from ``QUORUM`` events or more. Across batches: an
-    event rejected adds one, a window answered takes one away, never below zero; at ``QUORUM`` it is the model. So a
-    run of rejections without a success between them counts in full however small the batches are, old successes never
+    event rejected adds one, a window answered takes one away, never below zero; at ``QUORUM`` the model is at fault. So
+    a run of rejections without a success between them counts in full however small the batches are, old successes never
     outweigh it, and bad events that are a minority are forgotten among the good ones.
     """
 
@@ -56,7 +56,7 @@ class RejectionQuorum:
         return False
 
     def reset(self) -> None:
-        """The model was repaired: what it rejected before is no evidence any more."""
+        """The model was repaired: what it rejected before no longer counts."""
         self._set_score(0)
 
     def _set_score(self, score: int, new: Iterable[Hashable] = ()) -> None:

@@ -27,7 +27,7 @@ def open_blocking_channel(model: ModelConfig) -> Any:
 
 def _open(api: Any, model: ModelConfig, options: Sequence[tuple[str, int | str]]) -> Any:
     credentials = read_credentials(model.tls)
-    # The model server is a neighbour: HTTP proxies of the environment are for the outside.
+    # The model server is inside the cluster, and the environment's HTTP proxies are for addresses outside.
     settings = [("grpc.enable_http_proxy", 0), *options]
     if credentials is None or model.tls is None:
         return api.insecure_channel(model.target, options=settings)
@@ -50,10 +50,10 @@ def read_credentials(tls: ModelTlsConfig | None) -> grpc.ChannelCredentials | No
 
 
 def tls_hint(message: str, tls: ModelTlsConfig | None) -> str | None:
-    """What to do about a failed call whose ``message`` is about the security of the connection; None for any other.
+    """What to do about a failed call whose ``message`` is about TLS; None for any other.
 
     The texts are those of gRPC 1.85, and of older ones where they differ. A server that wants a client certificate
-    closes the connection without a word (TLS 1.3 lets the client believe until then that all is well), and so does one
+    closes the connection without an alert (with TLS 1.3 the client has finished its handshake by then), and so does one
     that is spoken to in plaintext.
     """
     if "CERTIFICATE_VERIFY_FAILED" in message:

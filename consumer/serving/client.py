@@ -64,7 +64,7 @@ class TfServingClient:
         self._status = self._channel.unary_unary(descriptors.GET_MODEL_STATUS.path)
         self._was_ready = False
         self.unready = ""
-        """Why the last ``ready`` said no; empty after a yes."""
+        """Why the last ``ready`` returned False; empty after True."""
 
     async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
         """Run one batch, padded to ``padded_length`` tokens, within ``timeout`` seconds.
@@ -96,7 +96,8 @@ class TfServingClient:
     async def ready(self) -> bool:
         """Whether the configured version (any version, if none or a label is configured) is AVAILABLE.
 
-        A server that is too busy to answer leaves the last answer standing. Never raises for an unreachable server.
+        When the server is too busy to answer, the last answer is returned again. Never raises for an unreachable
+        server.
         """
         request = descriptors.GET_MODEL_STATUS.request()
         request.model_spec.name = self._config.name

@@ -13,7 +13,7 @@ import re
 from consumer.serving.protocol import Failure, Relief
 
 _CONTRACT_TEXTS = (
-    # Names, counts and dtypes of tensors: the same for every batch, so no event is to blame.
+    # Names, counts and dtypes of tensors: the same for every batch, so no event is the cause.
     "Signature input alias:",
     "input size does not match signature",
     "Inputs contains invalid name",
@@ -42,15 +42,16 @@ _RELIEFS = (
     (re.compile("message larger than max"), Relief.FEWER_BYTES),
     (re.compile(r"\A\Z|Server Threadpool Exhausted"), Relief.FEWER_IN_FLIGHT),
 )
-"""What a message under RESOURCE_EXHAUSTED asks for. An empty one comes from a server without a free thread."""
+"""The relief that a RESOURCE_EXHAUSTED message calls for. An empty message comes from a server without a free
+thread."""
 
 
 def classify(code: str, message: str) -> tuple[Failure, Relief]:
     """Class and relief for a gRPC status name such as ``INVALID_ARGUMENT`` and the message that came with it.
 
     A code or text that is not known is transient: an unknown fault must never turn events into dead letters. A missing
-    servable is a deployment fault: the worker stops, says so, asks again by itself and goes on once it appears, and
-    the wait never counts against a window as transient failures do.
+    servable is a deployment fault: the worker stops sending, reports it, probes by itself and goes on once it appears,
+    and the wait never counts against a window as transient failures do.
     """
     if code == "RESOURCE_EXHAUSTED":
         return Failure.TRANSIENT, next((relief for text, relief in _RELIEFS if text.search(message)), Relief.NONE)

@@ -19,15 +19,15 @@ class Failure(Enum):
     """What a failed call means for the worker; docs/fault-isolation.md says what it does then."""
 
     BATCH_FAULT = "batch_fault"
-    """Something in this batch: halve it until the window that causes it is alone."""
+    """A window of this batch is the cause: halve the batch until that window is alone."""
     TRANSIENT = "transient"
-    """The server or the way to it: back off and repeat; nothing is dead-lettered."""
+    """The server or the network is the cause: back off and repeat; nothing is dead-lettered."""
     DEPLOYMENT = "deployment_fault"
     """Model and worker do not fit: stop consuming, alert, probe until it is repaired."""
 
 
 class Relief(Enum):
-    """What a transient failure says about the load to send next."""
+    """How a transient failure changes the load that is sent next."""
 
     NONE = "none"
     SMALLER_MEMORY = "smaller_memory"

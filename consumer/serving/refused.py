@@ -1,4 +1,4 @@
-"""What becomes of a window that is handed to the dispatcher, and the metric hooks of the dispatcher.
+"""The outcomes of a window that is submitted to the dispatcher, and the dispatcher's metric hooks.
 
 The dotted name of ``WindowRefused`` is published in dead letters (``consumer.serving.refused.WindowRefused``), so
 neither it nor this file may be renamed.
@@ -22,7 +22,7 @@ class WindowRefused(Exception):  # noqa: N818 - an outcome, not a fault of the p
     had this window alone, and lived without it: ``resilience.crash_evidence``; or alone in its call it failed five
     times for another reason, and the health probes before and after each try did not) or ``UnusableAnswer`` (the same,
     twenty times, with answers that are not finite or of a wrong shape). ``failing_seconds`` have passed since it failed
-    first; ``model_version`` is the one that answered others meanwhile, None when no answer told it.
+    first; ``model_version`` is the one that answered others meanwhile, None when there was no such answer.
     """
 
     def __init__(

@@ -3,8 +3,8 @@
 numpy arrays are written to and read from TensorProto straight, in either of its two encodings.
 
 TensorFlow Serving answers with typed fields (``int_val``, ``float_val``, ``half_val``) up to r2.18 and can answer with
-``tensor_content`` from r2.19; a request is always ``tensor_content`` of the exact length, because the server accepts
-too few or too many typed values without a word.
+``tensor_content`` from r2.19; a request is always ``tensor_content`` of the exact length, because the server silently
+accepts too few or too many typed values.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def write_content(proto: Any, array: NDArray[Any]) -> None:
 
 
 def shape_of(proto: Any) -> tuple[int, ...]:
-    """The shape a TensorProto states; -1 where it does not."""
+    """The shape of a TensorProto; -1 for a size that it leaves open."""
     return tuple(dim.size for dim in proto.tensor_shape.dim)
 
 

@@ -1,6 +1,6 @@
-"""The worker's HTTP side: ``/metrics``, ``/livez``, ``/readyz``, ``/status`` and a page that shows the worker live.
+"""The worker's HTTP server: ``/metrics``, ``/livez``, ``/readyz``, ``/status`` and a page that shows the worker live.
 
-One path changes something: ``POST /resume``. Whoever reaches the port may use it, but no page in a browser.
+One path changes something: ``POST /resume``. Any client of the port may use it, but no page in a browser.
 
 It runs on threads of its own and gets its answers from callables of the worker; whatever a client does, or an answer
 raises, ends here. A connection serves one request and is closed by force when it is ``_CONNECTION_SECONDS`` old or when
@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from consumer.config.names import ADDRESS
 
 Probe = Callable[[], tuple[bool, Mapping[str, object]]]
-"""Whether the answer is yes, and further fields of it, ready for JSON."""
+"""Returns whether the probe succeeds, and further fields of the answer, ready for JSON."""
 
 _CONNECTION_SECONDS = 10.0
 _MAX_CONNECTIONS = 64
@@ -47,8 +47,8 @@ class HttpServer(ThreadingHTTPServer):
     """Serves from construction until ``close``.
 
     ``address`` is ``host:port`` or ``[v6]:port``; port 0 takes a free one, ``server_port`` is the one that is bound.
-    ``metrics`` gets the ``Accept`` header and returns body and content type; ``resume`` does what it is called for and
-    returns what it did. Raises ValueError for an address without host or port, OSError when it is taken.
+    ``metrics`` gets the ``Accept`` header and returns body and content type; ``resume`` ends the worker's pause and
+    returns the answer's fields. Raises ValueError for an address without host or port, OSError when it is taken.
     """
 
     daemon_threads = True

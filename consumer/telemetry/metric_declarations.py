@@ -1,8 +1,8 @@
-"""Every metric of a worker: name, help with what a spike means, labels and buckets.
+"""Every metric of a worker: a table by name for each kind, with help, labels and, for a histogram, buckets in its unit.
 
-``Metrics`` calls ``register`` once, at its start. Label values come from bounded sets: the configuration, this code,
-or, where a server or broker chooses them, the first few that were seen (``LABEL_LIMITS``). Review text, keys and event
-ids are never labels.
+The help of a metric explains what a spike means. ``Metrics`` calls ``register`` once, at its start. Label values come
+from bounded sets: the configuration, this code, or, where a server or broker chooses them, the first few that were seen
+(``LABEL_LIMITS``). Review text, keys and event ids are never labels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ PAUSE_REASONS = ("backpressure", "output", "outage", "deployment_fault", "regist
 LABEL_LIMITS = {"topic": 200, "model": 20, "version": 100, "code": 30, "class": 100, "reason": 20}
 """How many values a label may have; later new ones become ``other``. ``reason`` is that of batch_release_total."""
 
-# Name: help, labels and, for a histogram, buckets in the unit of its name.
 
 COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "rexstream_events_total": (

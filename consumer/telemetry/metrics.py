@@ -38,8 +38,8 @@ _log = structlog.stdlib.get_logger(__name__)
 class Metrics:
     """The metrics of one worker, in a registry of their own. Every method may be called from any thread.
 
-    ``on_durable`` is called with every record whose outputs are durable, before it is measured: the breaker before the
-    dead-letter topic counts them. ``clock`` (seconds, monotonic) dates what ``recent()`` summarises.
+    ``on_durable`` is called with every record whose outputs are durable, before it is measured: the dead-letter breaker
+    counts them there. ``clock`` (seconds, monotonic) dates what ``recent()`` summarises.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Metrics:
         self._events_total: Counter[str] = Counter()
         self._dead_letters_total: dict[str, int] = {}
 
-    # Events.
+    # Called by the event processor.
 
     def event_processed(self, topic: str, outcome: EventOutcome, windows: int | None = None) -> None:
         """A record of the input ``topic`` has its outcome, after ``windows`` model rows for all tasks together."""
@@ -86,10 +86,10 @@ class Metrics:
         kept = self._capped("class", reason)
         self._counters["rexstream_dead_letters_total"].labels(stage, kept).inc()
         with self._lock:
-            # The reason that was counted last stands at the end.
+            # Moved to the end: the dictionary is ordered by the latest count.
             self._dead_letters_total[kept] = self._dead_letters_total.pop(kept, 0) + 1
 
-    # The dispatcher.
+    # Called by the dispatcher.
 
     def batch_sent(self, rows: int, useful_tokens: int, padded_tokens: int, reason: str) -> None:
         """A batch of ``rows`` windows leaves; ``padded_tokens`` = rows x padded length, ``reason`` from the batcher."""
@@ -123,7 +123,7 @@ class Metrics:
         """The state of the model server's circuit breaker now."""
         self._gauges["rexstream_breaker_state"].set(_BREAKER_VALUE[state])
 
-    # The Kafka runtime.
+    # Called by the Kafka runtime.
 
     def durable(self, record: SourceRecord, outcome: Outcome) -> None:
         """Every output of ``record`` is acknowledged by the brokers."""
@@ -184,7 +184,7 @@ class Metrics:
             gauge.labels(*labels).set(lag)
         self._lag_labels = set(now)
 
-    # Those who read.
+    # Reading.
 
     def recent(self) -> RecentActivity:
         """The last minute, and totals since the start, for ``/status``."""

@@ -1,4 +1,4 @@
-"""Every thread's and every asyncio task's stack, in the log: what a worker was doing when it hung, or was asked.
+"""Every thread's and every asyncio task's stack, in the log: what a worker does when it hangs, or on request.
 
 The worker calls ``dump`` before the watchdog ends it, and on SIGUSR1. Stacks name files, lines and functions only: no
 local variables, so no review text.

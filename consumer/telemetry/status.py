@@ -56,5 +56,5 @@ class WorkerStatus(RecentActivity):
     paused: list[str]
     """Why consumption is paused; empty when it is not."""
     flood: FloodStatus
-    """Of dead letters."""
+    """The dead-letter breaker's state."""
     model: ModelStatus

@@ -1,4 +1,4 @@
-"""What a worker's main task has running beside it, and how signals reach it."""
+"""Background tasks of a worker's event loop, and the thread that handles its signals."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def signals_handled(handlers: Mapping[signal.Signals, Callable[[signal.Signals],
     def read() -> None:
         while numbers := os.read(arrived, 64):
             for number in numbers:
-                # Others have handlers in Python, too; theirs arrive here as well.
+                # Signals with other Python handlers arrive here as well.
                 if number in handlers:
                     try:
                         handlers[signal.Signals(number)](signal.Signals(number))

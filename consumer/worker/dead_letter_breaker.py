@@ -3,10 +3,10 @@
 ``delivery.dead_letter_rate`` decides; the breaker counts the events whose outputs are durable there, pauses and resumes
 the Kafka runtime as it decides, and answers ``/status``, ``/readyz`` and ``POST /resume``.
 
-Nothing is held and nothing dropped. What is in flight when the flood is seen finishes, and its dead letters are
-written: a held one would keep the offsets of its good neighbours from being committed, make every revocation wait, and
-end a drain with work undone. So a pause comes after at most ``limits.in_flight_events`` events beyond those that made
-it, and one hand-over of the poll thread (256 records) that may be under way. The rest stays in its topic, unread.
+Nothing is held and nothing dropped. What is in flight when the flood is detected finishes, and its dead letters are
+written: a held dead letter would keep offsets of good records from being committed, make every revocation wait, and
+leave a drain unfinished. So at most ``limits.in_flight_events`` events, and one hand-over of the poll thread (256
+records) that may be under way, follow those that caused the pause. All other records stay in their topic, unread.
 """
 
 from __future__ import annotations
@@ -44,10 +44,11 @@ class DeadLetterBreaker:
         )
         self._lock = threading.Lock()
 
-    # The release thread's.
+    # Called on the release thread.
 
     def durable(self, record: SourceRecord, outcome: Outcome) -> None:
-        """Count ``record``: it can neither fail any more nor come twice in this assignment.
+        """Count ``record``, whose outputs are durable: it cannot fail any more, nor be counted again in this
+        assignment.
 
         ``outcome`` holds what was published: a dead letter where a result was too large for its topic.
         """
@@ -63,7 +64,7 @@ class DeadLetterBreaker:
             if rate.count(record.fetched_at, dead=dead):
                 self._changed(again=tried)
 
-    # Any thread's.
+    # Called from any thread.
 
     def tick(self) -> None:
         """Begin the trial when the pause is over. To be called about every second."""
@@ -109,9 +110,9 @@ class DeadLetterBreaker:
             raise RuntimeError("An event was durable before the breaker knew the Kafka runtime")
         if rate.state == "paused":
             runtime.pause(REASON)
-            # Already now: when consumption resumes, the poll thread may still fill the bounds that it saw before.
+            # Set before consumption resumes: the poll thread might otherwise still fill the full bounds.
             runtime.limit(TRIAL_EVENTS)
-            # One error line, and so one alert, a flood; that it goes on is a warning.
+            # One error line, and so one alert, for each flood; a pause that is repeated is logged as a warning.
             (_log.warning if again else _log.error)(
                 "too many dead letters: consumption pauses, nothing is dropped",
                 reason=rate.why,

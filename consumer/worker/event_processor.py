@@ -1,7 +1,7 @@
-"""From polled records to their outcomes: decode, choose tasks, extract, and build what is to be published.
+"""Turns polled records into outcomes: decodes, chooses tasks, extracts, and builds results and dead letters.
 
 ``Intake`` runs one asyncio task per record that the Kafka runtime hands over, ``EventProcessor`` is what such a task
-does. Both belong to the worker's event loop; of Kafka's client and of gRPC they know nothing.
+does. Both belong to the worker's event loop; neither uses Kafka's client or gRPC.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from consumer.worker.task_runner import Inference
 
 NAME_CHARS = 200
-"""What is kept of a task name that nobody configured: it goes into headers, which brokers limit."""
+"""Most characters kept of a task name that is not configured: it goes into headers, whose size brokers limit."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -69,11 +69,12 @@ class Intake:
                     running = self._running.setdefault((partition, record.epoch), set())
                     running.add(task)
                     task.add_done_callback(running.discard)
-                    # The model's answers come in between: decoding a handful of records in one go would delay them.
+                    # Let the loop handle the model's answers between two records, which decoding several at once would
+                    # delay.
                     await asyncio.sleep(0)
 
     def revoke(self, epochs: Mapping[Partition, int]) -> None:
-        """Partitions were revoked in these epochs: their records are another member's now."""
+        """Cancel the tasks of partitions that were revoked in these epochs: another member processes their records."""
         for partition, epoch in epochs.items():
             self._ended[partition] = max(epoch, self._ended.get(partition, -1))
             for task in self._running.pop((partition, epoch), set()):
@@ -106,7 +107,7 @@ class EventProcessor:
         wall_clock: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``infer`` is ``TaskRunner.infer``, ``model`` the name that dead letters give.
+        """``infer`` is ``TaskRunner.infer``, ``model`` the model's name for dead letters.
 
         ``latency_objective`` is in seconds. ``schemas`` is None without a registry: Avro values are bare data then, and
         framed with it.
@@ -241,7 +242,7 @@ class EventProcessor:
     def _dead_letter(
         self, record: SourceRecord, bad: BadInput, task: str | None, refused: WindowRefused | None = None
     ) -> Output:
-        """``refused`` is what lies behind ``bad`` when a window of it could not be answered."""
+        """``refused`` is the cause of ``bad`` when a window could not be answered."""
         raised = refused or bad
         now_ms = int(self._wall() * 1000)
         self._metrics.dead_letter(bad.stage, bad.reason)

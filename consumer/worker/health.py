@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 STUCK_SECONDS = 60.0
-"""A thread whose loop has not come round for this long is stuck. A rebalance may hold the poll thread for a while, so
-it is far above the budget of one."""
+"""A thread whose loop has not run for this long is stuck. It is far above the longest wait of a rebalance, which holds
+the poll thread."""
 
 
 @dataclass
@@ -40,11 +40,11 @@ class Health:
     model_available: bool = False
     draining: bool = False
     loop_round_at: float = field(default_factory=time.monotonic)
-    """When the event loop last came round."""
+    """Monotonic seconds of the latest heartbeat on the event loop."""
     windows_in_flight: int = 0
 
     def live(self) -> tuple[bool, dict[str, object]]:
-        """Whether every thread's loop comes round. Never false for a broker or a model server."""
+        """Whether every thread's loop runs. Brokers and the model server have no influence on it."""
         ages = {"loop": time.monotonic() - self.loop_round_at}
         if (runtime := self.runtime) is not None:
             status = runtime.status()

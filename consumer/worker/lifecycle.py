@@ -67,7 +67,7 @@ class Worker:
         if config.model.bundle is None:
             raise ValueError("model.bundle is not set: name the folder <model>/<version>/bundle that the export wrote")
         self._bundle = load_bundle(Path(config.model.bundle))
-        read_credentials(config.model.tls)  # the client reads them again, when it is too late for exit code 2
+        read_credentials(config.model.tls)  # the client reads them again, too late for exit code 2
         limits = config.limits
         self._config = config
         self._routes = Routes(config.routes, tasks)
@@ -193,7 +193,7 @@ class Worker:
 
     def _event_processor(self) -> EventProcessor:
         config = self._config
-        # The objective is for an event's last window; a transaction may wait for company after that.
+        # The objective is for an event's last window; a transaction may wait for further records after that.
         waits = config.delivery.transaction_interval_ms if config.delivery.mode == "exactly_once" else 0
         return EventProcessor(
             self._routes,
@@ -213,7 +213,7 @@ class Worker:
         )
 
     def _open_registry(self) -> None:
-        """Nothing is asked before an event needs it: topics without Avro work without the registry."""
+        """The registry is not contacted before an event needs it: topics without Avro work without it."""
         # Not at the top: a worker without a registry should not load its client.
         from consumer.config.shipped import shipped
         from consumer.kafka.registry.awaited import AwaitedSchemas
@@ -290,7 +290,9 @@ class Worker:
     # -- what it looks at all the time ----------------------------------------------------------------------------
 
     async def _watch_model(self, client: TfServingClient) -> None:
-        """Ask, and log why not: at once, then again from time to time, since the reason may have become another."""
+        """Poll whether the model is available, and log why not: at once, then from time to time, since the reason may
+        change.
+        """
         model, log_at = self._config.model, 0.0
         while True:
             self._health.model_available = await client.ready()
@@ -303,7 +305,7 @@ class Worker:
             await asyncio.sleep(self.READY_POLL_SECONDS if self._model_ready.is_set() else self.WAIT_FOR_MODEL_SECONDS)
 
     async def _heartbeat(self) -> None:
-        """Shows /livez that the loop comes round, and ends the breaker's pauses."""
+        """Shows /livez that the event loop runs, and ends the breaker's pauses."""
         while True:
             self._health.loop_round_at = time.monotonic()
             self._breaker.tick()

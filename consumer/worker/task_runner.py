@@ -1,7 +1,8 @@
-"""One task on one text: windows to the model server, level after level, until the extraction is finished.
+"""Runs one task on one text: sends the windows to the model server, level after level, until the extraction is
+finished.
 
-The event processor runs a ``TaskRunner`` for every task of every event, within a ``TextBudget``: what is in flight is
-bounded in records and bytes, and the windows of a record take far more memory than its bytes do.
+The event processor runs a ``TaskRunner`` for every task of every event, within a ``TextBudget``: the in-flight bounds
+count a record's bytes, and its windows take far more memory than those.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ CHARACTERS = 1_000_000
 character, so this is some 170 MB. 2,000 usual reviews of 100 characters with three tasks each are 600,000."""
 
 _NO_MODEL = ModelUsed("", "", "")
-"""Before the first answer."""
+"""Stands for the model before the first answer."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -57,7 +58,7 @@ class Inference:
 class TaskRunner:
     """Runs extractions through the dispatcher."""
 
-    # From here on the event waits before each restart and logs it: replicas that serve different versions.
+    # After so many the event waits before each restart and logs it: probably replicas serve different versions.
     RESTARTS_WITHOUT_WAIT = 3
 
     def __init__(self, engine: Engine, dispatcher: Dispatcher, clock: Callable[[], float] = time.monotonic) -> None:
@@ -68,10 +69,11 @@ class TaskRunner:
     async def infer(self, text: str, task: Task, deadline: float, origin: Hashable) -> Inference:
         """Extract ``task`` from ``text``. ``deadline`` (seconds of the clock) orders the work; nothing ends at it.
 
-        ``origin`` identifies the event: what the model refuses of one event counts once, whatever its tasks.
+        ``origin`` identifies the event: however many windows of an event the model refuses, in whatever tasks, they
+        count once.
 
-        One result never mixes models: when another version answers than answered before, the extraction starts again
-        at level 0. Raises BadInput for a text or schema over the limits, and WindowRefused.
+        One result never mixes models: when another version answers than answered before, the extraction starts again at
+        level 0. Raises BadInput for a text or schema over the limits, and WindowRefused.
         """
         restarts = 0
         while (inference := await self._attempt(text, task, deadline, origin, restarts)) is None:
@@ -84,7 +86,7 @@ class TaskRunner:
     async def _attempt(
         self, text: str, task: Task, deadline: float, origin: Hashable, restarts: int
     ) -> Inference | None:
-        """Answer level after level; None when the model version changed on the way."""
+        """Answer level after level; None when the model version changed meanwhile."""
         extraction = self._engine.start(text, task)
         model = _NO_MODEL
         queued, in_model, overflowed = 0.0, 0.0, 0
@@ -94,10 +96,10 @@ class TaskRunner:
             try:
                 answers = [await future for future in futures]
             finally:
-                # Refused or cancelled: the siblings of a window that will not be answered are work for nothing.
+                # Refused or cancelled: the other windows of an extraction that failed need no answer.
                 for future in futures:
                     if not future.cancel() and not future.cancelled():
-                        future.exception()  # or asyncio reports a second refusal as one that nobody saw
+                        future.exception()  # or asyncio logs a second refusal as never retrieved
             elapsed = self._clock() - started
             models = {ModelUsed(a.answer.model_name, a.answer.model_version, a.answer.signature) for a in answers}
             if model.version:
@@ -137,7 +139,8 @@ class TextBudget:
             try:
                 await granted
             except asyncio.CancelledError:
-                # It may have been granted already; and those behind it must not wait for one that has left.
+                # Characters may have been granted already, and must be given back; and those who wait behind must not
+                # wait for one that was cancelled.
                 self._give_back(0 if granted.cancelled() else characters)
                 raise
         else:

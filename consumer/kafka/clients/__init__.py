@@ -1,1 +1,1 @@
-"""What every Kafka client here needs: settings, errors, the cluster behind it, and a watchdog."""
+"""What all Kafka clients of a worker and of the commands share: settings, errors, checks of the cluster, a watchdog."""

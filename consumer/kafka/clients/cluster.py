@@ -1,4 +1,4 @@
-"""What a client can learn about a cluster before it uses it: is it there, is it the embedded one, has it the topic.
+"""Checks of a cluster before it is used: whether it answers, whether it is the embedded broker, whether a topic exists.
 
 The commands ask through ``Reader``, ``look_up`` and ``require_topic``; a worker asks ``refuse_embedded`` whether the
 cluster can keep what exactly_once promises.
@@ -29,7 +29,7 @@ EMBEDDED_CLUSTER_ID = "mockCluster"
 """What the cluster id of librdkafka's mock cluster begins with; Apache Kafka's is a base64 UUID."""
 
 _CALL_SECONDS = 1.0
-"""Longest single metadata call: error_cb, which learns the reason of a failure, is only served between calls."""
+"""Longest single metadata call: error_cb, which gets the reason of a failure, is only called between such calls."""
 _CREATION_SECONDS = 5.0
 """How long a topic may take to appear once it has been asked for."""
 _RETRY_SECONDS = 0.1

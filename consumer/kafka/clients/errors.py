@@ -1,4 +1,4 @@
-"""Errors that end a worker: one of its Kafka clients is of no use any more, or does not know where to go on."""
+"""Errors that end a worker: one of its Kafka clients failed for good, or has no offset to go on from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ class ClientFailed(RuntimeError):  # noqa: N818 - named for what it is
 
 
 class NoSuchOffset(RuntimeError):  # noqa: N818 - named for what it is
-    """The group's offset is not in the log, and ``auto.offset.reset`` is ``error``: where to go on is for a person."""
+    """The group's offset is not in the log, and ``auto.offset.reset`` is ``error``: a person has to decide where to go
+    on.
+    """
 
 
 def kafka_cause(error: SystemError) -> KafkaException | None:
@@ -39,7 +41,7 @@ def kafka_cause(error: SystemError) -> KafkaException | None:
 
 
 def as_client_failure(error: BaseException) -> BaseException:
-    """``error``, as ClientFailed where a client's fatal error is what it comes from."""
+    """ClientFailed when ``error`` is, or hides, a client's fatal error; else ``error`` itself."""
     client = kafka_cause(error) if isinstance(error, SystemError) else error
     if not isinstance(client, KafkaException) or not client.args[0].fatal():
         return error
@@ -47,7 +49,7 @@ def as_client_failure(error: BaseException) -> BaseException:
 
 
 REPEAT_SECONDS = 30.0
-"""How often one and the same trouble is logged. Clients try to connect up to several times a second."""
+"""The same trouble is logged at most once in this time. Clients try to connect up to several times a second."""
 
 _REMEMBERED = 100
 _COUNT = re.compile(r"\d+(?=ms\b| identical| request)")
@@ -55,7 +57,7 @@ _REBALANCING = ("(ILLEGAL_GENERATION)", "(UNKNOWN_MEMBER_ID)", "(REBALANCE_IN_PR
 
 
 class _Repeats:
-    """What was logged of late."""
+    """What was logged in the last ``REPEAT_SECONDS``."""
 
     def __init__(self) -> None:
         self._logged: dict[object, float] = {}

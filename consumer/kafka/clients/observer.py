@@ -17,7 +17,7 @@ class KafkaObserver(Protocol):
         """Every output of ``record`` is acknowledged by the brokers."""
 
     def stale(self, completions: int) -> None:
-        """So many records of revoked partitions or past epochs were processed late, and ignored."""
+        """Outcomes of so many records came after their partition was revoked or its epoch ended, and were ignored."""
 
     def stalled(self, seconds: float) -> None:
         """Intake waited because the in-flight bounds were reached."""

@@ -47,7 +47,9 @@ class WatchedThread:
 
 
 class Watchdog:
-    """Looks at ``threads`` every second. When one hangs: calls ``on_hang`` with the reason, ``on_fatal``, and ends."""
+    """Checks ``threads`` every second. When one hangs it calls ``on_hang`` with the reason, then ``on_fatal``, and
+    ends.
+    """
 
     def __init__(
         self,
@@ -93,14 +95,14 @@ class Watchdog:
 
 STALL_LOOK_SECONDS = 5.0
 QUIET_SECONDS = 5.0
-"""A client that got something done more recently is not looked at."""
+"""A client that got something done within this time is not checked."""
 
 STALLED_SECONDS = 20.0
-"""Brokers must have answered others for so long: clients find back by themselves in about ten."""
+"""Brokers must have answered other clients for so long: most clients recover by themselves in about ten seconds."""
 
 OWN_SECONDS = 3.0
-"""Wait for an answer to the client that is looked at; its thread does nothing else meanwhile. It is as long as a new
-client has for more round trips than one: slow brokers are not held against it."""
+"""Longest wait for an answer to the client that is checked; its thread does nothing else meanwhile. A new client has as
+long for more than one round trip, so slow brokers are not taken for a stuck client."""
 
 
 class StuckClientDetector:
@@ -119,7 +121,7 @@ class StuckClientDetector:
     ) -> None:
         """``own()`` asks brokers something through the client and raises KafkaException when none answers.
 
-        Without it the client is taken to get no answer whenever it is looked at. ``others()`` says whether brokers
+        Without it the client is taken to get no answer whenever it is looked at. ``others()`` returns whether brokers
         answer a new client.
         """
         self._own = own
@@ -156,7 +158,7 @@ class StuckClientDetector:
 class PendingCall:
     """A call of a Kafka client that may never return, on a thread of its own; begins at once.
 
-    The thread is a daemon: one that never returns keeps no process, but its client for good.
+    The thread is a daemon: a call that never returns does not keep the process alive, but its client is never freed.
     """
 
     def __init__(self, call: Callable[[], object], clock: Callable[[], float] = time.monotonic) -> None:

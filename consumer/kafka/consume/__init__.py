@@ -1,1 +1,1 @@
-"""The poll thread and all that it owns: the consumer, assignments, pauses and commits."""
+"""Reading: the poll thread and all that it owns, which are the consumer, assignments, pauses and commits."""

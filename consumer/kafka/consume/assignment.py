@@ -1,7 +1,7 @@
 """The partitions assigned to this worker: their epochs, their pauses, and their records as the worker sees them.
 
-The poll thread owns all of it. An epoch numbers one assignment of one partition, so that a result or a
-commit that is late is not taken for one of the current assignment.
+The poll thread owns all of it. An epoch numbers one assignment of one partition, so that a late result or commit is not
+taken for one of the current assignment.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def source_record(message: Message, partition: Partition, epoch: int, now: float
     kind, timestamp = message.timestamp()
     headers = readable_headers(message)
     if headers is None:
-        # No such name can be passed on either, so the record goes on without headers rather than ending the worker.
+        # A name that is not UTF-8 cannot be produced either, so the record goes on without headers.
         _log.warning(
             "a header name is not UTF-8; the record is processed without its headers",
             topic=partition.topic,
@@ -152,15 +152,15 @@ class Pauses:
     def unassign(self, consumer: Consumer, partitions: Iterable[Partition]) -> None:
         """Resume those of ``partitions``, about to be unassigned, that are paused.
 
-        The client keeps a pause beyond the assignment: it would lie on the partition when it comes back, known to
-        nobody.
+        The client keeps a pause beyond the assignment: the partition would still be paused when it is assigned again,
+        and missing from the set of paused partitions.
         """
         if leaving := self._paused.intersection(partitions):
             consumer.resume(_partitions(leaving))
             self._paused -= leaving
 
     def forget(self) -> None:
-        """The client is of no use any more, and its pauses are gone with it."""
+        """Forget what is paused: the client is replaced, and its pauses are gone with it."""
         self._paused.clear()
 
     def _replace(self, reasons: frozenset[str]) -> None:

@@ -43,14 +43,14 @@ class Committer:
         self.reset()
 
     def reset(self) -> None:
-        """Another client takes the place of the one that was asked, whose answers will not come.
+        """Forget all commits: another client takes over, and the old one's answers will not come.
 
-        What was requested before is of epochs that are over.
+        The offsets that were requested belong to epochs that have ended.
         """
         self._wanted: dict[Partition, tuple[int, int]] = {}
         self._in_flight: dict[Partition, tuple[int, int]] = {}
-        # As long as a commit is unanswered, also when all that was in flight has left meanwhile: its answer must not be
-        # taken for that to the next commit.
+        # No commit is sent before this time, so none while one is unanswered, even if all its partitions have left
+        # meanwhile: its answer must not be taken for that to the next commit.
         self._not_before = -math.inf
 
     @property
@@ -96,8 +96,8 @@ class Committer:
     def commit_last(self, consumer: Consumer, leaving: Mapping[Partition, int], last: Mapping[Partition, int]) -> bool:
         """Assignments end: commit ``last``, and what was requested and not yet answered, and wait for the answer.
 
-        Whether all of it is committed now. Otherwise the new owner starts at the commit before: records are repeated,
-        none is lost.
+        Returns whether all of it is committed. Otherwise the new owner starts at the commit before: records are
+        repeated, none is lost.
         """
         offsets = {**self._leave(leaving), **last}
         if not offsets:
@@ -119,7 +119,7 @@ class Committer:
         return not errors
 
     def forget(self, lost: Mapping[Partition, int]) -> bool:
-        """Assignments were lost: commit nothing of them. Whether nothing was left to commit."""
+        """Assignments were lost: commit nothing of them. Returns whether nothing was left to commit."""
         return not self._leave(lost)
 
     def _want(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:

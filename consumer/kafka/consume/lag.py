@@ -82,7 +82,7 @@ class LagWatch:
 
 
 def _fix(error: Exception) -> str | None:
-    """What holds back the group's offsets, and so whoever takes partitions over, where brokers answer the rest."""
+    """What to do when only the group's offsets cannot be read, which also keeps new owners of a partition waiting."""
     if isinstance(error, KafkaException) and error.args[0].code() == KafkaError._TIMED_OUT:
         return (
             "if the brokers are there, a transaction holds the group's offsets back: brokers abort that of a killed "

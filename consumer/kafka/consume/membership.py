@@ -1,12 +1,13 @@
-"""A consumer's place in its group: whether it has one, also without partitions, and what it means to be refused one.
+"""Group membership of the consumer: whether it has joined, even without partitions, and what a refusal means.
 
-Under KIP-848 a member without partitions sees no callback at all. What it does have is a member epoch, and the only
-place where the client shows that is the opaque group metadata meant for transactions: ``CGMDv2:``, then the generation
-(classic) or member epoch (KIP-848) as a native 32-bit integer, -1 or 0 before the group answered.
+Under KIP-848 a member without partitions gets no callback at all. It does have a member epoch, which the client shows
+only in the opaque group metadata meant for transactions: ``CGMDv2:``, then the generation (classic) or member epoch
+(KIP-848) as a native 32-bit integer, -1 or 0 before the group answered.
 
-A static member (``group.instance.id``) is refused in two ways. Classic groups give the place to whoever comes last and
-fence the one before (KIP-345): that one must end. KIP-848 groups keep it for the one before until it has left or its
-session has run out, as after a crash: whoever comes has to come again, with a new client, since this one is of no use.
+A static member (``group.instance.id``) is refused in two ways. Classic groups accept the newest member with the id and
+fence the one before (KIP-345), which must end. KIP-848 groups refuse a new one until the one before has left or its
+session has run out, as after a crash: the new one has to try again, with a new client, since a refused one has failed
+for good.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 
 AGAIN_SECONDS = 1.0
-"""Between two tries to take a static member's place."""
+"""Seconds between two tries to join as a static member that is still taken."""
 
 PLACE_SECONDS = 90.0
 """Brokers keep the place of a member that is gone for group.consumer.session.timeout.ms, by default 45 s and at most
@@ -44,7 +45,7 @@ _MAGIC = b"CGMDv2:"
 
 
 def accepted(metadata: object) -> bool | None:
-    """Whether ``consumer_group_metadata()`` is that of a member; None when this client writes it in another way."""
+    """Whether ``consumer_group_metadata()`` is that of a member; None when this client has another format."""
     if not isinstance(metadata, bytes) or not metadata.startswith(_MAGIC) or len(metadata) < len(_MAGIC) + 4:
         return None
     number = metadata[len(_MAGIC) : len(_MAGIC) + 4]
@@ -55,8 +56,8 @@ def is_member(metadata: object) -> bool:
     """Whether ``metadata`` is that of a member, and so fenced.
 
     Brokers take the offsets of "no member" as those of a client outside the group and do not fence them; that is what
-    the client has between losing its membership and its callback. Raises ClientFailed when this client writes it in
-    another way, so that nobody could know. None, before the first round of the poll thread, is no member.
+    the client has between losing its membership and its callback. Raises ClientFailed when this client has another
+    format, which cannot be read. None, before the first round of the poll thread, is no member.
     """
     member = accepted(metadata) if metadata is not None else False
     if member is None:
@@ -81,7 +82,7 @@ class Membership:
         self._join_by = clock() + self._join_seconds
         self._refused_since: float | None = None
         self.again_at: float | None = None
-        """When a new client has to take the place of this one, which is of no use; None while this one is."""
+        """When a new client has to replace this one, which the group refused; None while this one works."""
         self.joined = False
         """Whether the group has accepted this member; its assignment may be empty."""
 

@@ -40,17 +40,18 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 
 POLL_SECONDS = 0.1
-"""Longest wait in one poll: bounds how long a commit or a pause asked for by another thread waits."""
+"""Longest wait in one poll: bounds how long a commit or a pause requested by another thread waits."""
 
 HANDOFF_RECORDS = 256
-"""Records handed over at once."""
+"""Most records handed over at once."""
 
 JOIN_SECONDS = 60.0
-"""A broker that does not know KIP-848 gives no assignment and no error. A join takes about 3 s."""
+"""Longest wait for a join, which takes about 3 s: a broker that does not know KIP-848 gives no assignment and no
+error."""
 
 POLL_INTERVAL_SHARE = 0.1
-"""Of max.poll.interval.ms, the most that a revocation may wait for records in flight. The last commit, up to a minute,
-comes on top; a member that is silent for the whole of it loses everything."""
+"""The share of max.poll.interval.ms that a revocation may wait for records in flight. The last commit, up to a minute,
+comes on top; a member that does not poll for the whole interval loses all its partitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +129,10 @@ class PollThread:
         self.last_round = clock()
         """Monotonic seconds at which the loop last came round."""
         self.group_metadata: object = None
-        """What the offsets of a transaction need to be fenced by the group; as old as the last round.
+        """The consumer's group metadata as of the last round; with it the group fences a transaction's offsets.
 
-        Never newer than ``epochs`` are when they are read after it: the client enters another generation without a
-        partition only after the callback that takes it away, and callbacks run between two of these readings.
+        It is never newer than ``epochs`` read after it: the client enters a generation without a partition only after
+        the callback that revokes it, and callbacks run between two updates of this.
         """
         self.pause = self.pauses.pause
         """``pause(reason)``: stop consuming; polling goes on."""
@@ -199,7 +200,7 @@ class PollThread:
         if self.membership.again_at is not None:
             self._replace_client(self.membership.again_at)
             return
-        # Here, since the client lets one thread at a time call it, and another one would wait for the poll to end.
+        # Read here, since the client serves one thread at a time: another thread would wait for the poll to end.
         self.group_metadata = self._consumer.consumer_group_metadata()
         if intake == "stall":
             self.in_flight.wait(POLL_SECONDS)
@@ -253,7 +254,7 @@ class PollThread:
         if failed is not None:
             self._observer.client_error("consumer", failed.name())
             self.pauses.forget()
-            self.rebalance.drop(self._assignment.epochs)  # whether the group still has us is unknown
+            self.rebalance.drop(self._assignment.epochs)  # whether we are still a member is unknown
             self.membership.refused(failed)
 
     def _hand_over(self, records: list[SourceRecord]) -> None:
@@ -279,7 +280,7 @@ class PollThread:
         )
 
     def _replace_client(self, again_at: float) -> None:
-        """The group refused this member: once it is time, try with a new client."""
+        """The group refused this member: at ``again_at`` try with a new client."""
         if self._clock() < again_at:
             self.in_flight.wait(POLL_SECONDS)
             return
@@ -291,6 +292,8 @@ class PollThread:
         self.subscribe()
 
     def _show_life(self) -> None:
-        """A revocation waits, in a new generation already, in which its partitions are still ours to commit."""
+        """Called while a revocation waits: for the watchdog, and to refresh the group metadata. The client is in a new
+        generation already, in which the offsets of the leaving partitions can still be committed.
+        """
         self.last_round = self._clock()
         self.group_metadata = self._consumer.consumer_group_metadata()

@@ -1,8 +1,8 @@
 """Rebalances: what happens when partitions are assigned, revoked, lost, or when a position moves back.
 
 ``Rebalance`` has the callbacks that the poll thread gives to ``subscribe``; the client calls them inside ``poll``,
-``consume`` and ``close``, on the poll thread. Each assignment of a partition is a new epoch, so a partition that is
-assigned a second time, to this worker or back to it, never takes what is late of the assignment before.
+``consume`` and ``close``, on the poll thread. Each assignment of a partition is a new epoch, so a late result of an
+earlier assignment never counts for the current one of the same partition.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 
 REPLY_SECONDS = 0.1
-"""Longest wait for the release thread's answer between two signs of life of the poll thread."""
+"""Longest wait for the release thread's answer before the poll thread shows the watchdog again that it lives."""
 
 REPLY_MARGIN_SECONDS = 5.0
-"""The release thread answers a revocation at its deadline; this much later it is taken for dead."""
+"""The release thread answers a revocation at its deadline; this much later it is taken to have failed."""
 
 
 @dataclass(eq=False, slots=True)
@@ -55,8 +55,8 @@ class Rebalance:
     close_by: float = math.inf
     """Monotonic seconds after which no revocation waits."""
     left_whole: bool = True
-    """Whether no assignment that ended left records to be repeated by their next owner. Set anew when a drain begins: a
-    rebalance long before is no matter of how this worker ends."""
+    """Whether no assignment that ended left records to be repeated by their next owner. Reset when a drain begins: an
+    earlier rebalance does not count in the result of the drain."""
 
     def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """``on_assign``: begin an epoch of each."""
@@ -70,7 +70,7 @@ class Rebalance:
         _log.info("assigned", assignments=_names(begun))
 
     def revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """``on_revoke``: wait for what is in flight, commit what is durable, then let go."""
+        """``on_revoke``: wait for what is in flight, commit what is durable, then give the partitions up."""
         named = {Partition(p.topic, p.partition) for p in partitions}
         leaving = {partition: epoch for partition, epoch in self.assignment.epochs.items() if partition in named}
         budget = self.in_flight.revoke_seconds(self.pauses.reasons)
@@ -85,7 +85,7 @@ class Rebalance:
         _log.info("revoked", assignments=_names(leaving))
 
     def lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """``on_lost``: the group has given these to someone else already."""
+        """``on_lost``: the group has assigned these to another member already."""
         self.membership.joined = False
         lost = [Partition(p.topic, p.partition) for p in partitions]
         self.pauses.unassign(consumer, lost)
@@ -93,7 +93,7 @@ class Rebalance:
         consumer.incremental_unassign(partitions)
 
     def drop(self, lost: Iterable[Partition]) -> None:
-        """End the epochs of partitions that are someone else's: commit nothing of them."""
+        """End the epochs of partitions that belong to another member: commit nothing of them."""
         ended = self.assignment.end(lost)
         self.commands.put(Lost(ended))
         whole = self.committer.forget(ended)

@@ -1,1 +1,1 @@
-"""The release thread and all that it owns: the ledger, the producer, and the two ways to publish."""
+"""Writing: the release thread and all that it owns, which are the ledger, the producer and one of two publishers."""

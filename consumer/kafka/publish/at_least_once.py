@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 
 REPORT_SECONDS = 0.005
-"""Wait for delivery reports while some are due: bounds how long a command lies in the queue meanwhile."""
+"""Longest wait for delivery reports while some are due: bounds how long a command waits in the queue meanwhile."""
 
 BLOCKED_FAILURES = 2
 """A topic counts as blocked from the second refusal in a row: one alone is a topic being created, or a leader
@@ -47,7 +47,7 @@ UNBOUNDED = 1 << 13
 """A window this large no longer limits anything: more than one batch of librdkafka's holds at 1 KB a record."""
 
 BACKOFF = Backoff(first=0.25, limit=10.0, least=1.0)
-"""Without jitter: one output probes a topic that refuses, however many wait."""
+"""Without jitter: only one output at a time is sent to a topic that refuses, however many wait."""
 
 
 class AtLeastOncePublisher:
@@ -99,7 +99,7 @@ class AtLeastOncePublisher:
             self._windows[output.topic].put(_Send(release, output, next(self._numbers)))
 
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
-        """All of ``offsets``: here they are the consumer's to commit."""
+        """Returns all of ``offsets``: in this mode the consumer commits them."""
         return offsets
 
     def run_once(self, *, linger: bool = True) -> list[Release]:  # noqa: ARG002 - outputs never wait for more of them
@@ -191,7 +191,7 @@ class AtLeastOncePublisher:
         delay = window.failed(self._clock())
         if delay is None:
             return
-        self._counts.forget(topic)  # made anew with fewer partitions, it refuses for ever what it is sent by old counts
+        self._counts.forget(topic)  # a topic recreated with fewer partitions refuses what an old count sends to it
         self._observer.produce_refused(topic, error.name())
         # A first refusal often heals by itself; from the second on someone has to act.
         (_log.warning if window.failures < BLOCKED_FAILURES else _log.error)(
@@ -263,12 +263,14 @@ class SendWindow:
                 self._acknowledged = 0
 
     def narrow(self) -> None:
-        """One by one from here on."""
+        """After a refusal: let outputs out one at a time."""
         self._size = 1
         self._acknowledged = 0
 
     def failed(self, now: float) -> float | None:
-        """One was refused, not for its size. Seconds until the next try; None for others of the same refused batch."""
+        """One was refused, not for its size. Returns the seconds until the next try; None for others of the same
+        refused batch.
+        """
         self.narrow()
         if now < self._not_before:
             return None
@@ -278,6 +280,6 @@ class SendWindow:
         return delay
 
     def forgive(self) -> None:
-        """Nothing waits and nothing is in flight: there is nothing left to fail, or to probe with."""
+        """Forget the refusals, once nothing waits and nothing is in flight that could fail or succeed."""
         self.failures = 0
         self._not_before = 0.0

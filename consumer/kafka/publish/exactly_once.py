@@ -4,9 +4,9 @@ A transaction is opened with outcomes in hand and never waits for a model. Whate
 the same outcomes are produced again in the next transaction: readers with read_committed never see the first try. Only
 lost ownership of a partition drops outcomes; their input is not committed and its new owner reads it.
 
-Who may commit is decided twice. Here: ownership of every partition in the transaction is looked at, and the group's
-metadata is not newer than that. By the broker: the metadata holds our generation or member epoch, so the commit of a
-member that the group has given up is refused (KIP-447).
+Whether we may commit is checked twice. Here: every partition in the transaction must still be ours, by epochs that are
+at least as new as the group metadata. By the broker: the metadata holds our generation or member epoch, so the commit
+of a member that the group has removed is refused (KIP-447).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class TransactionalPublisher:
     ) -> None:
         """``poll_thread`` has the group's metadata and the epochs of the assignment.
 
-        ``stuck`` is asked while the coordinator does not answer.
+        ``stuck`` is called while the coordinator does not answer.
         """
         self._producers = producers
         self._counts = counts
@@ -106,13 +106,13 @@ class TransactionalPublisher:
         self._retries = Retries(observer, clock)
         self._limit = delivery.transaction_records
         self._widening = 1.125
-        # What the producer before this one held, to be produced and aborted first.
+        # Releases in the replaced producer's transaction, to be produced and aborted first.
         self._abort_again: Sequence[Release] = ()
         self._linger = True
 
     @property
     def idle_seconds(self) -> float:
-        """Until the next transaction is due, or the next try of one."""
+        """Seconds until the next transaction, or the next try of one, is due."""
         due_at = self._due_at() if self._step is Step.BEGIN else -math.inf
         return max(0.0, max(due_at, self._retries.not_before) - self._clock())
 
@@ -126,7 +126,9 @@ class TransactionalPublisher:
         self._pending.append((release, self._clock()))
 
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
-        """Nothing is left to the consumer: a commit of its own could land after a later transaction's."""
+        """Take ends of partitions into the next transaction. Returns none for the consumer, whose commit could land
+        after a later transaction's.
+        """
         for partition, end in offsets.items():
             if end > self._committed.get(partition, (-1, -1)):
                 self._ends[partition] = end
@@ -134,10 +136,11 @@ class TransactionalPublisher:
         return {}
 
     def run_once(self, *, linger: bool = True) -> list[Release]:
-        """Go on with the transaction as far as it goes; returns the releases of one that was committed.
+        """Go on with the transaction as far as possible without a wait of more than one slice; returns the releases of
+        one that was committed.
 
-        Without ``linger`` the next one does not wait for more outcomes. Raises ClientFailed when the producer is of no
-        use any more.
+        Without ``linger`` the next one does not wait for more outcomes. Raises ClientFailed when the producer cannot be
+        used any more.
         """
         self._linger = linger
         try:
@@ -163,7 +166,7 @@ class TransactionalPublisher:
             try:
                 self._steps[self._step]()
             except (KafkaException, ClientFailed, SystemError) as error:
-                if self._step is Step.SEND_OFFSETS:  # they did not get in
+                if self._step is Step.SEND_OFFSETS:  # the offsets are not in the transaction
                     self._step = Step.ABORT
                     continue
                 if isinstance(error, KafkaException) and error.args[0].retriable():
@@ -248,7 +251,7 @@ class TransactionalPublisher:
     def _send_offsets(self) -> bool:
         transaction, producer = self._transaction, self._producers.current
         # The metadata before the epochs: that of a later generation would commit offsets of partitions that this
-        # generation gave to others. That of an earlier one is refused by the broker, and taken anew the next time.
+        # generation gave to others. That of an earlier one is refused by the broker, and read again the next time.
         metadata = self._poll_thread.group_metadata
         epochs = self._poll_thread.epochs
         self._step = Step.ABORT
@@ -268,7 +271,9 @@ class TransactionalPublisher:
         return True
 
     def _await_offsets(self) -> bool:
-        """Not by a call of this thread: with librdkafka 2.16 it was seen never to return, after leaders were killed."""
+        """Wait for ``PendingCall``: called on this thread, send_offsets_to_transaction was seen never to return, with
+        librdkafka 2.16 and after leaders were killed.
+        """
         call = self._offsets_call
         if call.returned(SLICE_SECONDS):
             self._step = Step.SEND_OFFSETS
@@ -276,7 +281,7 @@ class TransactionalPublisher:
             self._step = Step.COMMIT
             return True
         if call.seconds > self._delivery.transaction_timeout_ms / 1000 + LOST_SECONDS:
-            # Whatever becomes of it, the next producer fences this one before anything else.
+            # Whatever becomes of the call, the next producer fences this one before anything else.
             _log.error("the transactional producer does not come back from a call: another one takes its place")
             self._replace_producer(KafkaError(KafkaError._TIMED_OUT, "the client does not come back"))
         return False

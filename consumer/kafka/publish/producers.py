@@ -28,7 +28,8 @@ _log = structlog.stdlib.get_logger(__name__)
 REFRESH_SECONDS = 300.0
 RETRY_SECONDS = 30.0
 LOOKUP_SECONDS = 2.0
-"""A lookup happens on the release thread, where the same brokers are about to be produced to; it is rare and short."""
+"""Longest wait of a lookup. It runs on the release thread, which is about to produce to the same brokers; it is
+rare."""
 
 KEYED = -1
 """Lets the partitioner decide."""
@@ -105,7 +106,7 @@ class PartitionCounts:
         return found or known
 
     def forget(self, topic: str) -> None:
-        """Look ``topic`` up anew the next time: its cached count proved wrong."""
+        """Look ``topic`` up anew the next time: its cached count was wrong."""
         self._counts.pop(topic, None)
 
     def place(self, output: Output, input_topic: str) -> int | None:

@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 
 IDLE_SECONDS = 0.1
-"""Longest sleep when nothing is awaited: a sleeping thread must still show that it comes round."""
+"""Longest sleep when nothing is awaited: the watchdog must still see that the loop runs."""
 
 CLOSING_SECONDS = 0.005
 """Longest sleep while a revocation or a drain waits for what is in flight."""
 
 COMMANDS_A_ROUND = 1000
-"""Commands handled before delivery reports are served again, so that a flood of one does not starve the other."""
+"""Most commands handled before delivery reports are served again, so that neither starves the other."""
 
 
 class ReleaseThread:
@@ -79,7 +79,7 @@ class ReleaseThread:
         self._commit_at = clock() + commit_seconds
         self._stale = 0
         self.blocked: tuple[str, ...] = ()
-        """Output topics that take nothing now."""
+        """Output topics that refuse what is produced to them now."""
         self.last_round = clock()
         """Monotonic seconds at which the loop last came round."""
         self.thread = threading.Thread(target=self._run, name="rexstream-release", daemon=True)
@@ -117,7 +117,7 @@ class ReleaseThread:
             self._commit(self._ledger.committable())
         if self._drains and not self._ledger.in_flight:
             self._commit(self._ledger.committable())
-            self._publish(linger=False)  # offsets that the publisher commits by itself
+            self._publish(linger=False)  # the publisher may commit these offsets by itself
             for drain in self._drains:
                 drain.reply.put(True)
             self._drains.clear()

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from consumer.events import Output, Partition
 
 SLICE_SECONDS = 1.0
-"""Longest single wait for a broker; in between the release thread sees revocations, and shows that it comes round."""
+"""Longest single wait for a broker; in between the release thread handles revocations, and the watchdog sees that its
+loop runs."""
 
 REPORTS_SECONDS = 0.1
 
 INITIAL_SECONDS = 10.0
 """Longest wait for the coordinator at the start. librdkafka asks again by itself meanwhile; a second call while its
-question is in flight asks twice, and the second answer fences the first one's producer."""
+request is in flight makes two requests, and the second answer fences the producer of the first."""
 
 OFFSETS_SECONDS = 2.0
 """Wait for the offsets to be taken into the transaction. librdkafka goes on beyond it where a broker does not answer at
@@ -42,7 +43,7 @@ COMMIT_SECONDS = 10.0
 a broker's restart, librdkafka ended the process on a call that resumed a commit while its answer arrived."""
 
 _CONSEQUENCES = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._STATE})
-"""What records get of a transaction that failed for another reason."""
+"""Errors of records whose transaction failed for another reason."""
 
 _SEE_LOG = "the brokers did not let it into the transaction; the client's own line before this one says why"
 
@@ -52,7 +53,7 @@ Step = Enum("Step", "INITIALISE BEGIN PRODUCE FLUSH REVIEW SEND_OFFSETS AWAIT_OF
 finds out why an output was refused and leads to ABORT; from COMMIT and ABORT it goes on with BEGIN."""
 
 WITHOUT_TRANSACTION = (Step.INITIALISE, Step.BEGIN)
-"""Steps at which none is open."""
+"""Steps at which no transaction is open."""
 
 
 class Refused(NamedTuple):
@@ -72,7 +73,8 @@ class _Failed(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Transaction:
-    """What goes in, and what was refused. Reports that come after an abort reach an object that is no longer used.
+    """The releases and offsets of one transaction, and the outputs that were refused. Reports that come after an abort
+    reach an object that is no longer used.
 
     With ``singly`` every record is produced by itself, so that a refusal for its size is about this very record:
     brokers refuse a whole batch for one record, or for the size of all of them together.

@@ -4,9 +4,9 @@ Decided by the error and the step alone. Whatever can be mended ends in an abort
 belongs to another producer by now, ends the worker, whose successor reads again what is not committed.
 
 Another producer takes over where the old one could not even abort, or gets no answer from the coordinator. Nothing of
-its transaction is committed: a commit that was begun never comes to this. So the transaction ends when the brokers
-ended it first, and also when they let no partition into it: then there is none that they could abort, and the client
-takes their answer for the end of its producer.
+its transaction is committed, since a commit that was begun never leads here. An abort fails when the brokers ended the
+transaction first, and when they let no partition into it: then they have nothing to abort, and the client takes their
+answer for a fatal error of its producer.
 
 The new producer has the same transactional id, and first produces the same outcomes and aborts them. An only broker
 that was killed may come back without the markers of a transaction that its coordinator takes for ended (seen on Kafka
@@ -70,10 +70,10 @@ def action_after(error: KafkaError, step: Step) -> Literal["abort", "retry", "re
 
 
 def check_commit(failure: KafkaException) -> None:
-    """Returns where the same commit may go on.
+    """Returns when the same commit may be tried again.
 
-    Raises ``failure`` itself where nothing was committed, ClientFailed where that is not known: producing the outcomes
-    again could double them.
+    Raises ``failure`` itself when nothing was committed, ClientFailed when that is not known: producing the outcomes
+    again could publish them twice.
     """
     error = failure.args[0]
     if error.retriable() and not error.txn_requires_abort():

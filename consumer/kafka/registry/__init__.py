@@ -1,1 +1,1 @@
-"""The Schema Registry: asking it, resolving schemas, and waiting for it without blocking the event loop."""
+"""The Schema Registry: its client, the schemas fetched from it, and waiting for it without blocking the event loop."""

@@ -1,4 +1,4 @@
-"""Schemas for the event loop: asked for on a thread, waited for through every outage and refusal of the registry.
+"""Schemas for the event loop: fetched on a thread, and awaited through every outage and refusal of the registry.
 
 The event processor awaits them; while one is waited for, the worker pauses consumption and shows why.
 """
@@ -28,7 +28,9 @@ ResultT = TypeVar("ResultT")
 
 
 class AwaitedSchemas:
-    """Implements the event processor's ``Schemas``. An id that cannot be asked about waits; it is no bad input."""
+    """Implements the event processor's ``Schemas``. While the registry cannot be asked, events wait: that is no bad
+    input.
+    """
 
     def __init__(
         self,
@@ -43,7 +45,7 @@ class AwaitedSchemas:
         self._on_state = on_state
         self._backoff = backoff
         # A thousand events with new ids ask one after the other, and so do those of one output topic. Topics do not
-        # wait for each other nor for ids: a subject that takes no schema is nobody else's fault.
+        # wait for each other nor for ids: a subject that accepts no schema holds up its own topic only.
         self._reading = asyncio.Lock()
         self._writing: dict[str, asyncio.Lock] = {}
         self._result_ids: dict[str, int] = {}
@@ -53,7 +55,7 @@ class AwaitedSchemas:
         self._reasons: dict[str, str] = {}
 
     async def ensure(self, value: bytes) -> None:
-        """Return once the schema of ``value`` is known, however long the registry is out.
+        """Return once the schema of ``value`` is known, however long the registry does not answer.
 
         Raises BadInput (stage ``decode``) for a value without an id, or an id that a healthy registry does not know.
         """

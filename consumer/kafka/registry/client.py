@@ -1,7 +1,7 @@
-"""Asking a Schema Registry: what its answers and its silence mean, credentials, TLS.
+"""The client of a Schema Registry: credentials, TLS, and the meaning of its errors and time-outs.
 
-The resolver asks through it, and sees only two errors: one to wait out and one to mend. Imported only where a registry
-is configured, since Confluent's client loads an HTTP client and its certificates.
+The resolver uses it and sees only two errors: RegistryUnavailable to wait out, and RegistryRefused to mend. Imported
+only where a registry is configured, since Confluent's client loads an HTTP client and its certificates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _UNAUTHORIZED = frozenset({401, 403})
 
 _REASON_CHARS = 300
-"""What is passed on of the registry's own words about a schema."""
+"""Most characters of the registry's own error message that are passed on."""
 
 AnswerT = TypeVar("AnswerT")
 
@@ -36,7 +36,7 @@ class RegistryRefused(Exception):  # noqa: N818 - the name says what it is
 
 
 class RegistryConnection:
-    """A client that is opened again, with the files as they are then, after the registry did not let it in."""
+    """A client of the registry, made again with the files as they are then when its credentials were refused."""
 
     def __init__(self, config: RegistryConfig, connect: Callable[[RegistryConfig], SchemaRegistryClient]) -> None:
         """Raises what ``connect`` does."""
@@ -80,7 +80,7 @@ class RegistryConnection:
         if code in (408, 429) or code >= 500:
             return RegistryUnavailable(what)
         if code in _UNAUTHORIZED:
-            # Whoever mends the credentials, here or there, need not start the worker again.
+            # Made again at the next request, so that mended credentials need no restart of the worker.
             self._client = None
         # The registry's own words, not those of a proxy's page.
         words = " ".join(str(error.error_message or "").split())[:_REASON_CHARS]
@@ -116,7 +116,7 @@ def connect(config: RegistryConfig) -> SchemaRegistryClient:
     try:
         return SchemaRegistryClient.new_client(settings)
     except OSError as error:  # SSLError is one
-        # What is configured was read above: this is the environment's own choice of authorities.
+        # The configured files were read above, so this is a file of authorities that the environment names.
         what = error.strerror or type(error).__name__
         raise RegistryRefused(f"the file of $SSL_CERT_FILE cannot be used: {what}; mend it or unset it") from None
 

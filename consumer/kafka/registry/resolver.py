@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from consumer.config.tree import RegistryConfig
 
 UNKNOWN_SECONDS = 60.0
-"""How long an unknown id stays unknown: a producer's bad bytes must not become a request per record, and a schema that
+"""How long an unknown id stays unknown: a producer's bad bytes must not cause a request per record, and a schema that
 is registered late must still be found."""
 
 MAX_ID = 2**31 - 1
-"""Registries number schemas with Java's int. Asked for more, some answer as a web server does for any wrong path, which
-would look like a wrong url."""
+"""Registries number schemas with Java's int. Asked for a larger one, some answer 404 without an error code, which would
+look like a wrong url."""
 
 RESULT_SCHEMA = "schemas/avro/extraction_result.avsc"
 
 _MAX_UNKNOWN = 10_000
-"""Unknown ids remembered at most: random bytes may hold any of four thousand million."""
+"""Most unknown ids remembered: random bytes may hold any of four thousand million."""
 
 _MAX_DEPTH = 32
-"""References to references. Registries cannot have circles; what answers in one's place may."""
+"""Deepest chain of references. A registry has no circular references, but another server at its url might."""
 
 _NO_SCHEMA: Mapping[int, Any] = {40403: None}
 _NOT_FOUND: Mapping[int, Any] = dict.fromkeys((40401, 40402, 40403, 40408))
@@ -48,7 +48,7 @@ answers 404; only a registry adds these."""
 
 @dataclass(frozen=True, slots=True)
 class SubjectState:
-    """How an output topic's subject stands to the result schema."""
+    """Whether an output topic's subject has, or would accept, the result schema."""
 
     number: int | None
     """Id of the schema there, None while it is not registered."""
@@ -129,7 +129,7 @@ class SchemaResolver:
         return number
 
     def subject_state(self, topic: str) -> SubjectState:
-        """How ``<topic>-value`` stands to the result schema; changes nothing.
+        """Whether ``<topic>-value`` has, or would accept, the result schema; changes nothing.
 
         Raises RegistryUnavailable or RegistryRefused.
         """
@@ -171,7 +171,7 @@ class SchemaResolver:
         return named
 
     def _version(self, subject: str, version: int) -> Any:
-        # A version that was deleted softly is hidden, and still part of what refers to it.
+        # A soft-deleted version is hidden by default, and still needed by schemas that refer to it.
         return self._connection.ask(lambda client: client.get_version(subject, version, deleted=True), _NOT_FOUND)
 
     def _registered(self, subject: str) -> int | None:

@@ -1,1 +1,1 @@
-"""Reading, sending and replaying from the command line. A worker imports none of it."""
+"""Kafka for the command line: reading, sending and replaying records. A worker imports none of it."""

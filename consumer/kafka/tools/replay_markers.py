@@ -1,4 +1,4 @@
-"""The topic that remembers which dead letters were replayed: for each one record, keyed by the letter's id.
+"""The marker topic: one record for each dead letter that was replayed, keyed by the letter's id.
 
 It is compacted, so a marker stays as long as the topic and outlives its letter, whatever the letters' retention. From a
 topic that deletes by age markers could go first, and their letters would be replayed twice.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _POLICY = "cleanup.policy"
 _GRACE_SECONDS = 2.0
-"""How much longer than the client itself its answer is waited for: it says why there is none."""
+"""Added to the client's own time-out, so that its error arrives, which has the reason."""
 _NO_ANSWER = frozenset(
     {KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT}
 )
@@ -95,7 +95,7 @@ def ensure_marker_topic(
         entries: dict[str, Any] = answer(admin.describe_configs([resource], request_timeout=timeout)[resource])
     except KafkaException as error:
         if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            return  # it may be written to all the same
+            return  # markers may be written to it all the same
         raise TopicUnusable(f"the settings of topic {topic!r} cannot be read: {error.args[0].str()}") from None
     fault = marker_topic_fault({name: entry.value for name, entry in entries.items() if entry.value is not None})
     if fault is not None:

@@ -3,8 +3,8 @@
 That nothing is doubled rests on three things. The transactional id is the same for every replay of a dead-letter topic,
 so ``init_transactions`` aborts what a killed replay left open, waits for what it was committing, and fences one that
 still runs. The markers are read only after that: read before, they could lack those of a transaction that was committed
-in between, by a replay not yet fenced. And whoever is fenced can commit nothing any more, so what it replayed has its
-marker already, and the rest is the newcomer's.
+in between, by a replay not yet fenced. And a fenced replay can commit nothing any more, so what it replayed has its
+marker already, and the new one replays the rest.
 
 ``rexstream dead-letters replay`` uses it, and asks ``ReplayTargets`` which topics the letters can go back to.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CHUNK_RECORDS = 500
 CHUNK_BYTES = 4 * 1024 * 1024
-"""A transaction holds at most so much: it is written in far less time than its timeout, and little is done again."""
+"""A transaction holds at most so much: it is written in far less time than its timeout, and an abort repeats little."""
 
 _ATTEMPTS = 3
 _PAUSE_SECONDS = 1.0
@@ -56,7 +56,7 @@ _REFUSALS = frozenset(
         KafkaError._UNKNOWN_PARTITION,
     }
 )
-"""What no further try mends: some record of the transaction cannot be written to its topic."""
+"""Errors that no further try mends: a record of the transaction cannot be written to its topic."""
 
 
 class ReplayFenced(Exception):  # noqa: N818 - named for what it is
@@ -113,7 +113,7 @@ class Replayer:
         self._timeout = timeout
 
     def begin(self) -> None:
-        """Become the only replay of this topic. Markers read from now on are those of all that was replayed before."""
+        """Become the only replay of this topic. Markers read afterwards include all that was replayed before."""
         try:
             self._patiently(self._producer.init_transactions)
         except KafkaException as error:
@@ -132,7 +132,7 @@ class Replayer:
             time.sleep(_PAUSE_SECONDS)
         if error is None:
             return []
-        # Nothing of them is there.
+        # The transaction was aborted, so none of them was sent.
         if len(replays) == 1:
             return [(replays[0], error.str())]
         middle = len(replays) // 2
@@ -169,13 +169,14 @@ class Replayer:
             self._patiently(self._producer.abort_transaction)
         except KafkaException as error:
             raise self._unwell(error.args[0]) from None
-        # Of the records of a refused batch some only say that they went down with it.
+        # Of a refused batch, some records only report that they failed with the rest.
         return next((error for error in failed if error.code() in _REFUSALS), failed[0])
 
     def _produce(self, replay: Replay, reported: Callable[..., None]) -> None:
         """The record and its marker. Both wait while the client's queue is full."""
         output = replay.output
-        # The original partition while both topics have as many, as it was on the way here; else the key's.
+        # The original partition while both topics have the same number of them, as when the letter was written; else
+        # the key's.
         count = self._targets.count(output.topic)
         same = count == self._targets.count(self._dead_letter_topic)
         kept = same and output.partition is not None and output.partition < count
@@ -250,7 +251,7 @@ def _client_errors() -> Iterator[None]:
 
 
 class ReplayTargets:
-    """The topics that dead letters came from and go back to; each is asked about once, whatever the answer."""
+    """The topics that dead letters came from and go back to; each is looked up once, whatever the answer."""
 
     def __init__(self, lookup: Callable[[str], int]) -> None:
         """``lookup`` gives a topic's number of partitions, 0 for none such, and raises TopicUnusable."""
@@ -283,6 +284,6 @@ class ReplayTargets:
 
 @contextlib.contextmanager
 def open_targets(bootstrap_servers: str, *, client: Mapping[str, Any], timeout: float) -> Iterator[ReplayTargets]:
-    """Those of a cluster. ``client`` are the settings of any client, ``timeout`` is in seconds."""
+    """The topics of one cluster. ``client`` are the settings of any client, ``timeout`` is in seconds."""
     with Reader(bootstrap_servers, client=client, timeout=timeout) as reader:
         yield ReplayTargets(lambda topic: len(reader.partitions(topic)))

@@ -43,7 +43,7 @@ class Delivery:
     acknowledged: int = 0
     failed: int = 0
     timed_out: int = 0
-    """Of ``failed``: those that no broker answered for."""
+    """Of ``failed``: records that no broker acknowledged or refused in time."""
     failures: list[str] = field(default_factory=list)
     partitions: Counter[int] = field(default_factory=Counter)
     """Acknowledged records per partition."""

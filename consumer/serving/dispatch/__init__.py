@@ -1,1 +1,1 @@
-"""From single windows to model calls and back, through refusals, poison and outages."""
+"""Batches windows into model calls, and isolates the cause when calls fail: bad input, poison or an outage."""

@@ -1,4 +1,4 @@
-"""Windows on their way through the dispatcher: one by one, as the group of one call, and as the batch they came from.
+"""Windows in the dispatcher: a single one, the group that is sent in one call, and the batch that groups came from.
 
 Values without behaviour of their own, apart from what a failed call changes in a group. The dispatcher makes them.
 """
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from consumer.serving.refused import WindowAnswer
 
 MAX_TIMEOUT_FACTOR = 16.0
-"""With it a call has all the time there is (``consumer.batching.policy.CallTimeout``), however fast other calls are."""
+"""With this factor a call gets the longest timeout of ``consumer.batching.policy.CallTimeout``, however fast others
+are."""
 
 
 @dataclass(eq=False, slots=True)
@@ -38,7 +39,7 @@ class Entry:
 
 @dataclass(eq=False, slots=True)
 class Group:
-    """Windows that are sent together. After a failure they stay by themselves, so they harm no other window twice."""
+    """Windows sent together. After a failure no others join them, so they harm no other window twice."""
 
     entries: list[Entry]
     lone_failures: LoneFailures = field(default_factory=LoneFailures)
@@ -70,9 +71,9 @@ class Group:
             self.timeout_factor = min(MAX_TIMEOUT_FACTOR, self.timeout_factor * 2)
 
     def halves(self) -> list[Group]:
-        """Two groups that start with a clean record: what many windows did says nothing about one of them.
+        """Two groups that start with empty records: what many windows did is no evidence about one of them.
 
-        What is kept is how long the broken call of all took.
+        Only the duration of the broken call is kept.
         """
         middle = (len(self.entries) + 1) // 2
         return [
@@ -88,7 +89,7 @@ class Group:
 
 
 class Rejection(NamedTuple):
-    """One window that was rejected alone in its call, and what to say if it is given up: see WindowRefused."""
+    """One window that was rejected alone in its call, with the fields of the WindowRefused if it is given up."""
 
     entry: Entry
     reason: str

@@ -1,4 +1,5 @@
-"""Calls to the model with their timeouts and metrics, and the health probes that tell a bad window from a bad server.
+"""Calls to the model with their timeouts and metrics, and the health probes that show whether a window or the server
+fails.
 
 One ``ModelCalls`` belongs to one dispatcher, which makes calls for windows that somebody waits for (``work``); the
 probes are made by outage recovery, the review of rejections and poison isolation.
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
 
 
 _ALIVE = frozenset({"RESOURCE_EXHAUSTED", "ANSWER"})
-"""Codes of calls that failed and yet were answered by a server that is there."""
+"""Codes of failed calls that a server which is alive has answered."""
 
 
 class ModelCalls:
     """Every call of one dispatcher. Raises ServingError where the client does.
 
-    Keeps the canary windows: the last real window answered of each padded length, 28 at most, some 6 KB each. The
-    probe window is short and of one kind; a model that was swapped for a broken one may answer it and yet reject what
-    it answered a minute ago. Asking for that again tells the two apart at the first window that fails.
+    Keeps the canary windows: the last real window answered of each padded length, 28 at most, some 6 KB each. The probe
+    window is short and of one kind; a model that was swapped for a broken one may answer it and yet reject what it
+    answered a minute ago. A call with that canary window shows such a model at the first window that fails.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class ModelCalls:
     ) -> Answer:
         """Windows that somebody waits for, padded to ``length`` tokens.
 
-        Only these calls teach the timeout: a probe is small, and its success proves no timeout too long.
+        Only these calls are measured for the timeout: a probe is small, and its success proves no timeout too long.
         ``timeout_factor`` multiplies it. ``isolated``: no other call is in flight, so if the server goes away now, it
         was in this one.
         """
@@ -92,20 +93,20 @@ class ModelCalls:
             raise ServingError(Failure.DEPLOYMENT, error.code, what) from error
 
     async def probe_with(self, window: Window) -> None:
-        """A health probe with this window alone, of which only the fact of an answer is wanted."""
+        """A health probe with this window alone; its answer is discarded."""
         await self._predict([window], padded_length(window.length))
 
     def canary(self, length: int) -> Window | None:
         """A canary window of padded length ``length`` or as little longer as there is, else the longest; None for none.
 
-        A longer one says more: a limit on length that stops a short window stops it too.
+        A longer one shows more: a limit on length that stops a short window stops it too.
         """
         longer = [known for known in self._canaries if known >= length]
         at = min(longer) if longer else max(self._canaries, default=None)
         return None if at is None else self._canaries[at]
 
     def timeout_is_final(self, tokens: int, timeout_factor: float) -> bool:
-        """Whether a call of so many tokens already gets all the time there is."""
+        """Whether a call of so many tokens already gets the longest timeout."""
         return self._seconds(tokens, timeout_factor) >= CallTimeout.CEILING
 
     def _seconds(self, tokens: int, timeout_factor: float) -> float:

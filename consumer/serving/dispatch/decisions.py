@@ -1,4 +1,4 @@
-"""What becomes of the windows of a failed call. Pure: the dispatcher reads the evidence, asks here, and acts."""
+"""Which action follows a failed call. Pure: the dispatcher passes the evidence in and carries the action out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Action(Enum):
     FEWER_TOKENS = auto()
     """Batch anew, later, with fewer tokens in a call."""
     PROBE = auto()
-    """Stop sending: health probes tell whether the server failed or the windows did."""
+    """Stop sending: health probes show whether the server failed or the windows did."""
     STOP = auto()
     """Stop sending: the server crashes of any window; go on when one of these was answered."""
     RETRY = auto()
@@ -34,11 +34,11 @@ def decide(error: ServingError, *, alone: bool) -> Action:
     """A call failed; ``alone`` if it held one window."""
     match error.failure, error.relief:
         case Failure.BATCH_FAULT, _:
-            # Halve until the rejected windows are alone. These calls are no retries of a server that struggles, and
-            # their number is bounded: the retry budget does not count them.
+            # Halve until the rejected windows are alone. These calls do not retry an overloaded server, and their
+            # number is bounded, so the retry budget does not count them.
             return Action.REVIEW if alone else Action.SPLIT
         case Failure.TRANSIENT, Relief.FEWER_IN_FLIGHT:
-            # The server has no thread left. Smaller batches would be more calls; and it is there, so this is no
+            # The server has no thread left. Smaller batches would be more calls; and the server is alive, so this is no
             # outage however often it happens.
             return Action.FEWER_CALLS
         case Failure.TRANSIENT, Relief.SMALLER_MEMORY | Relief.FEWER_BYTES if not alone:

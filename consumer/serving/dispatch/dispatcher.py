@@ -1,4 +1,5 @@
-"""From single windows to model calls and back: asks the policy, sends batches, and acts on what became of each call.
+"""Sends windows to the model server: takes batches from the policy, calls the model, and acts on the outcome of each
+call.
 
 Runs on one event loop; nothing here is thread-safe. A window that was handed in is answered, refused with the reason,
 or still waiting: it is never dropped, and an unreachable model server refuses nothing. ``docs/fault-isolation.md``
@@ -53,7 +54,7 @@ class Dispatcher:
     ) -> None:
         """``probe_window`` is a window that any healthy model answers; health probes ask for it.
 
-        ``model`` is the configured name, for calls that fail before an answer could say it. ``on_state`` is called
+        ``model`` is the configured name, for calls that fail before any answer has named it. ``on_state`` is called
         when sending stops for an outage or a deployment fault, and when it goes on. ``clock`` is the event loop's.
         """
         self._policy = policy
@@ -110,7 +111,7 @@ class Dispatcher:
 
     @property
     def waiting(self) -> int:
-        """Windows that wait for a batch, or for what becomes of them."""
+        """Windows that wait for a batch, a retry or a decision."""
         windows = len(self._queue) + sum(len(group.entries) for group in self._retries) + len(self._review.rejections)
         if self._recovery.fault is not None:
             windows += self._recovery.waiting
@@ -177,7 +178,7 @@ class Dispatcher:
             self._review.leave(group)
 
     def _spawn(self, work: Coroutine[Any, Any, Any], entries: Iterable[Entry]) -> None:
-        """Run beside the pump; a defect of ours reaches those who wait, or they would wait for ever."""
+        """Run beside the pump; a defect of ours is raised by the windows' futures, which would otherwise never end."""
 
         def ended(task: asyncio.Task[Any]) -> None:
             self._tasks.discard(task)
@@ -214,7 +215,7 @@ class Dispatcher:
 
     def _answered(self, group: Group, answer: Answer) -> None:
         self._busy_in_a_row = 0
-        # Whatever reacts to failures is not called for a success while nothing has failed.
+        # For speed, what handles failures is not called for a success while nothing has failed.
         if self._limits.lowered:
             self._limits.answered(self._clock())
         if self._review.attentive or group.batch is not None:
@@ -279,7 +280,7 @@ class Dispatcher:
         self._wake.set()
 
     async def _recover(self) -> None:
-        """Wait until the server answers, then see to the windows that waited for it."""
+        """Wait until the server answers, then send or decide on the windows that waited for it."""
         recovered = await self._recovery.wait()
         if recovered.failed_probes:
             self._limits.after_outage()

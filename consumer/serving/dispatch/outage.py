@@ -1,7 +1,7 @@
 """Waiting until the model server can be used again: one health probe at a time, with growing pauses.
 
-The dispatcher's loop calls ``wait`` while there is a ``fault``; whoever finds one (a failed call, the review of
-rejections, poison isolation) reports it here with the windows that must wait for its end.
+The dispatcher's loop calls ``wait`` while there is a ``fault``. The dispatcher, the review of rejections and poison
+isolation report one with the windows that must wait for its end.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class Recovered(NamedTuple):
-    """What waited, and what was learnt meanwhile."""
+    """The windows that waited, and what the probes showed."""
 
     failed: list[tuple[Group, ServingError]]
-    """Failed for a reason that may be the server's or their own."""
+    """Groups whose failure the server or they themselves may have caused."""
     held: list[Entry]
     """Rejected by the model, and it is not known yet whether they or the model are at fault."""
     failed_probes: int
-    """With none the server was healthy all the time."""
+    """With 0 the server was healthy all the time."""
     canary_answered: bool
     """Whether real windows had to be answered to end it, not only the probe window."""
 
@@ -66,12 +66,12 @@ class OutageRecovery:
         return sum(len(group.entries) for group, _ in self._failed) + len(self._held)
 
     def probe_for(self, group: Group, error: ServingError) -> None:
-        """These failed, and health probes will tell whether the server did."""
+        """Hold a failed group until health probes show whether the server failed too."""
         self._failed.append((group, error))
         self._begin(error)
 
     def hold(self, windows: list[Entry]) -> None:
-        """The model rejected these while there was a fault, so they are tried again after it."""
+        """Hold windows that the model rejected during a fault; they are sent again after it."""
         self._held += windows
 
     def stop(
@@ -81,7 +81,7 @@ class OutageRecovery:
 
         ``because`` is given when the probe was answered, but ``windows`` fail and are too many to be given up. Then, or
         with a canary window, that or one of ``windows`` must be answered before sending goes on. If all of them are
-        truly bad input, such a flood of it stops the worker until somebody acts, as it should.
+        really bad input, so much of it stops the worker until somebody acts, which is intended.
         """
         if because:
             then = "nothing is dead-lettered, and some are asked again until one is answered"
@@ -108,7 +108,7 @@ class OutageRecovery:
                 if (canary := self._next_canary(failures)) is not None:
                     await self._calls.probe_with(canary)
             except ServingError as error:
-                if error.relief is not Relief.FEWER_IN_FLIGHT:  # that one says nothing, for good or ill
+                if error.relief is not Relief.FEWER_IN_FLIGHT:  # a busy server is neither healthy nor failed
                     failures += 1
                     self._set_state(error)
             else:
@@ -123,15 +123,17 @@ class OutageRecovery:
             self._observer.breaker(self._breaker.state)
 
     def _next_canary(self, failures: int) -> Window | None:
-        """Another one each time, since some of them may be bad input as well; None when none is needed or left."""
+        """The canary of the next probe: another one each time, since some may be bad input; None when none is needed or
+        left.
+        """
         if not self._needs_canary:
             return None
         windows = [entry.window for entry in self._held if not entry.future.done()]
         if not windows:
-            # Nobody waits any more, as after a revocation: then there is nobody to harm either.
+            # No window waits any more, as after a revocation, so none can be harmed.
             return self._canary if self._canary_failed else None
         if self._canary is not None:
-            # Every other time: the server healed when this one is answered, whatever the others are.
+            # Every other time: when this one is answered the server is healthy, whatever is wrong with the others.
             if failures % 2 == 0:
                 return self._canary
             failures //= 2

@@ -1,8 +1,8 @@
 """Windows in whose calls the model server crashed: each is sent again with no other call in flight.
 
-So a crash speaks of that window alone. The dispatcher hands such groups in (``add``) and asks before each round of
-sending (``send_next``) and after it (``watch``), but only while ``active``. What counts against a window is decided by
-``resilience.crash_evidence``.
+So a crash can only be counted against that window. The dispatcher hands such groups in (``add``) and asks before each
+round of sending (``send_next``) and after it (``watch``), but only while ``active``. ``resilience.crash_evidence``
+decides which crashes count against a window.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ if TYPE_CHECKING:
 
 SHORT_ABSENCE = 1.0
 LONGEST_ABSENCE = 10.0
-"""Seconds that the server is left to others when it came back, before a window is tried that may be harmless: as long
-as it was away, up to the second, and no time if it was away for less than the first."""
+"""When the server is back, other windows have it to themselves before an isolated one is tried, for as long as it was
+away: at most ``LONGEST_ABSENCE`` seconds, and not at all if it was away for less than ``SHORT_ABSENCE``."""
 
 BUSY_PAUSE = 1.0
-"""Seconds until a health probe is made again that a busy server did not take."""
+"""Seconds until the next health probe after a busy server refused one."""
 
 PROBE_PAUSE = 0.25
 WATCH_PAUSE = 1.0
-"""Seconds between two health probes while nothing else is answered: until there were enough of them, and after that, so
-that the end of a server, whose restart takes longer, is not missed."""
+"""Seconds between two health probes while nothing else is answered: ``PROBE_PAUSE`` until there were enough of them,
+then ``WATCH_PAUSE``, which is shorter than a restart, so that no crash is missed."""
 
 SHORTEST_PAUSE = 0.01
-"""And when the window's call was long, so that the server has to be watched in calls for long: what a call takes."""
+"""Least seconds between two probes after a window's long call, which demands much time in calls: then a probe follows
+as soon as one call's duration has passed."""
 
 
 class PoisonIsolation:
-    """The isolated groups: which is tried next, and when. Others are sent between the tries.
+    """The isolated groups: which is tried next, and when. Other windows are sent between the tries.
 
     Groups of several, and windows that were not alone yet, are tried soon; a window whose isolated call broke off waits
     until the server was seen alive without it for long enough.
@@ -85,7 +86,7 @@ class PoisonIsolation:
     def send_next(self, *, idle: bool) -> bool:
         """Send the group that is due if ``idle``, that is, if no other call is in flight.
 
-        Whether one is due or being tried: then nothing else may be sent.
+        Returns whether one is due or being tried: then nothing else may be sent.
         """
         if self._trying:
             return True
@@ -136,8 +137,8 @@ class PoisonIsolation:
             for group in self._groups
             if self._ready_at(group) <= now and not (group.crash.alone and group.crash.needs_uptime(self._uptime))
         ]
-        # The largest first, since it frees most of those who wait. When the server has crashed twice and answered
-        # nothing in between, the smallest: then it probably dies of all of them, and that shows with lone windows.
+        # The largest first, since its success releases most windows. When the server has crashed twice and answered
+        # nothing in between, the smallest: then it probably crashes of all of them, which lone windows show.
         sign = 1 if self._uptime.crashes_in_a_row > 1 else -1
         return min(ready, key=lambda group: (group.crash.alone, sign * len(group.entries)), default=None)
 
@@ -152,9 +153,9 @@ class PoisonIsolation:
         return 0.0 if away < SHORT_ABSENCE else min(LONGEST_ABSENCE, away)
 
     async def _try(self, group: Group, began: float) -> None:
-        """One group with the server for itself, right after a health probe.
+        """Call the model with one group and no other call in flight, right after a health probe.
 
-        Sending for others stopped at ``began``. Afterwards they have the server for as long as they had not.
+        No other window was sent since ``began``. Afterwards the others are sent for as long as they were held up.
         """
         try:
             self._calls.in_flight[group] = len(group.entries)
@@ -170,7 +171,7 @@ class PoisonIsolation:
             self._others_until = now + (now - began)
 
     def _probe_at(self) -> float:
-        """When to make a health probe; infinite when no window needs one. Any answer to any call is as good as one."""
+        """When to make a health probe; infinite when no window needs one. An answer to any other call counts as one."""
         alone = [group for group in self._groups if group.crash.alone]
         if not alone:
             return math.inf
@@ -181,7 +182,9 @@ class PoisonIsolation:
         return max(self._uptime.last_answer + pause, self._busy_until)
 
     async def _probe(self) -> None:
-        """Let the server show that it lives without the isolated windows: first with a canary window."""
+        """Make a health probe without the isolated windows, first with a canary window, as evidence that the server
+        lives.
+        """
         try:
             length = max((group.length for group in self._groups), default=0)
             canary = self._calls.canary(length)

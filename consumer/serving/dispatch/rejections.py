@@ -1,7 +1,8 @@
-"""What becomes of windows that the model rejects: none is given up before its whole batch is known and was reviewed.
+"""What becomes of windows that the model rejects: none is given up before all windows of its batch have an outcome and
+were reviewed.
 
-The dispatcher reports each call's outcome here; a call that succeeds is of interest only while ``attentive``, or if
-its group is part of a batch under review.
+The dispatcher reports each call's outcome here; that of a successful call only while ``attentive``, or if its group is
+part of a batch under review.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
 
 
 class RejectionReview:
-    """Follows batches with rejected windows until all their windows are known, and decides on them together.
+    """Follows batches with rejected windows until all their windows have an outcome, and decides on them together.
 
-    A decision also waits for the batches that were in flight when the first of its windows were ready for it: they are
-    evidence that is on its way. Then a health probe is made with a canary window. If it fails, or if the quorum finds
-    that most windows are rejected, the model is at fault: the windows are held and tried again once it is repaired.
-    Otherwise each is asked for once more, since the model may have been repaired just before the probe, and those that
-    are rejected again are given up.
+    A decision also waits for the batches that were in flight when its first windows were ready: their outcomes are
+    evidence too. Then a health probe is made with a canary window. If it fails, or if the quorum finds that most
+    windows are rejected, the model is at fault: the windows are held and tried again once it is repaired. Otherwise
+    each is asked for once more, since the model may have been repaired just before the probe, and those that are
+    rejected again are given up.
     """
 
     def __init__(
@@ -43,7 +44,8 @@ class RejectionReview:
         spawn: Callable[[Coroutine[Any, Any, None], Iterable[Entry]], None],
         send_alone: Callable[[Group], None],
     ) -> None:
-        """``spawn`` runs a review beside the pump and ends it with the pump; its windows get a defect of ours.
+        """``spawn`` runs a review beside the pump and ends it with the pump; a defect of ours is raised by its windows'
+        futures.
 
         ``send_alone`` sends one window in a call of its own.
         """
@@ -56,12 +58,12 @@ class RejectionReview:
         self._quorum = RejectionQuorum()
         self._crash_quorum = RejectionQuorum()
         self.attentive = False
-        """Whether windows that are answered count for anything, be their batch under review or not."""
+        """Whether ``answered`` must be called for every group, be its batch under review or not."""
         self.probing = 0
         """Decisions for which a health probe is being made now."""
         self.rejections: list[Rejection] = []
         """Windows that wait for a decision."""
-        # The batches under review, what is known beside the rejections, and the batches that are waited for.
+        # The batches under review, the number of windows answered meanwhile, and the batches that a decision waits for.
         self._open: set[BatchReview] = set()
         self._answered = 0
         self._awaited: set[BatchReview] = set()
@@ -85,14 +87,14 @@ class RejectionReview:
         return group.halves()
 
     def reject(self, group: Group, reason: str, error: ServingError, attempts: int) -> None:
-        """One window was rejected, alone in its call; or alone it failed as often as a window may."""
+        """One window was rejected alone in its call, or failed alone as often as a window may."""
         self.attentive = True
         since = self._clock() if group.first_failed_at is None else group.first_failed_at
         self._follow(group).rejections += [Rejection(entry, reason, error, attempts, since) for entry in group.entries]
         self.leave(group)
 
     def leave(self, group: Group) -> None:
-        """Nothing more is to be learnt from it: it is known, was withdrawn, or failed for another reason."""
+        """End the review of this group: its outcome is known, it was withdrawn, or it failed for another reason."""
         batch, group.batch = group.batch, None
         if batch is None:
             return
@@ -121,17 +123,19 @@ class RejectionReview:
             self._spawn(self._review(rejections, answered), [rejection.entry for rejection in rejections])
 
     def crashed(self, entry: Entry) -> bool:
-        """The server crashed in an isolated call of this window; whether it did so for too many events to be theirs."""
+        """The server crashed in an isolated call of this window; returns whether it did for so many events that none of
+        them is the cause.
+        """
         self.attentive = True
         return self._crash_quorum.model_at_fault([entry.origin], 0)
 
     def reset(self) -> None:
-        """The model answers what it rejected: nothing that it did before counts."""
+        """Start the counts anew: the model answers what it rejected before."""
         self._quorum.reset()
         self._crash_quorum.reset()
 
     def _follow(self, group: Group) -> BatchReview:
-        """Its batch, which is under review from now on."""
+        """The batch of this group, which is under review from now on."""
         if group.batch is None:
             group.batch = BatchReview()
             self._open.add(group.batch)
