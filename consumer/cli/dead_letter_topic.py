@@ -133,9 +133,7 @@ class Replaying:
             self.refusals.append(f"{letter_id} not replayed: {reason}")
 
     def print_summary(self, count: int, as_json: bool, *, dry_run: bool = False) -> None:
-        """Print ``count``, the letters replayed (or to be), on standard output, and what was left out on standard
-        error.
-        """
+        """Print ``count``, the letters replayed (or to be), on standard output; what was left out on standard error."""
         topic, before = self.source.topic, self.letter_filter.replayed
         if as_json:
             skipped = Counter[str]()
@@ -163,9 +161,7 @@ class Replaying:
 
 
 def _paced(letters: Iterator[Letter], rate: float | None) -> Iterator[list[Replay]]:
-    """Lists of letters for one transaction each, at most one second's worth at ``rate``. Waits between transactions,
-    not inside.
-    """
+    """Lists of letters, one for each transaction: at most a second's worth. Waits between transactions only."""
     from consumer.kafka.tools.replayer import CHUNK_BYTES, CHUNK_RECORDS, Replay
 
     most = CHUNK_RECORDS if rate is None else min(CHUNK_RECORDS, max(1, int(rate)))

@@ -134,8 +134,7 @@ def _physical(schema: Any) -> Any:
 
 
 class _Datum(io.BytesIO):
-    """A stream that raises EOFError on a short read, where fastavro would take missing bytes of a float or a fixed as
-    read.
+    """A stream that raises EOFError on a short read, where fastavro accepts missing bytes of a float or a fixed.
 
     Of an array that announces billions of items and holds none, fastavro would read every one.
     """

@@ -1,5 +1,4 @@
-"""Compatibility mode: reproduces what the reference does with marked texts, its harmful quirks mended or, on request,
-kept.
+"""Compatibility mode: what the reference does with marked texts, without its harmful quirks unless they are asked for.
 
 For ``rexstream extract --reference-output`` and the golden vectors. Texts hold their own markers, schemas are taken as
 they are, and the output is the reference's. Quirks are numbered as in docs/extraction.md, section 15.

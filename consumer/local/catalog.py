@@ -1,5 +1,4 @@
-"""The models of a server: which version answers a call, and how versions are loaded and unloaded, as in TensorFlow
-Serving.
+"""The models of a server: which version answers a call, and when versions are loaded, as in TensorFlow Serving.
 
 Models lie in folders, a numbered one for each version: ``find_models`` and ``find_versions`` list them.
 

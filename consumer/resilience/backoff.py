@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Doubling from ``first`` to ``limit`` seconds, with jitter, so that workers that failed together do not all retry
-    together.
+    """Doubling from ``first`` to ``limit`` seconds, with jitter: workers that failed together retry apart.
 
     ``least`` is the share of the doubled time that is waited in any case: 0 is full jitter. ``uniform`` draws.
     """

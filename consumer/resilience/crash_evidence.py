@@ -59,8 +59,7 @@ _PAUSES = Backoff(UPTIME_SECONDS, LONGEST_PAUSE)
 
 @dataclass(slots=True)
 class ServerUptime:
-    """How long the model server was seen alive since it last went away. Counts every call, of windows and health
-    probes.
+    """How long the model server was seen alive since it last went away, in calls for windows and in health probes.
 
     A server that crashes at random does so in proportion to time, in a window's calls as in any other. So a crash in a
     window's call is evidence only compared with the time that the server lived without the window. That time is taken

@@ -32,8 +32,7 @@ class LoneFailures:
     _code: str = ""
 
     def failed_alone(self, code: str, *, deadline_final: bool) -> str | None:
-        """Note a failure alone in a call to a healthy server; returns the reason to give the window up, or None to try
-        again.
+        """Note a failure alone in a call to a healthy server; the reason to give the window up, or None to try again.
 
         ``code`` is the status. Errors of the server's load never count: RESOURCE_EXHAUSTED, and a deadline that could
         still be longer (``deadline_final`` false). Nor do failures that the deployment must repair, which arrive here

@@ -47,8 +47,7 @@ class DeadLetterBreaker:
     # Called on the release thread.
 
     def durable(self, record: SourceRecord, outcome: Outcome) -> None:
-        """Count ``record``, whose outputs are durable: it cannot fail any more, nor be counted again in this
-        assignment.
+        """Count ``record``, whose outputs are durable: it can neither fail any more nor come twice in this assignment.
 
         ``outcome`` holds what was published: a dead letter where a result was too large for its topic.
         """

@@ -290,9 +290,7 @@ class Worker:
     # -- what it looks at all the time ----------------------------------------------------------------------------
 
     async def _watch_model(self, client: TfServingClient) -> None:
-        """Poll whether the model is available, and log why not: at once, then from time to time, since the reason may
-        change.
-        """
+        """Poll whether the model is available; log why not, at once and from time to time: the reason may change."""
         model, log_at = self._config.model, 0.0
         while True:
             self._health.model_available = await client.ready()

@@ -1,5 +1,4 @@
-"""Runs one task on one text: sends the windows to the model server, level after level, until the extraction is
-finished.
+"""Runs one task on one text: sends its windows to the model server, level after level, until it is finished.
 
 The event processor runs a ``TaskRunner`` for every task of every event, within a ``TextBudget``: the in-flight bounds
 count a record's bytes, and its windows take far more memory than those.

@@ -26,9 +26,7 @@ class ClientFailed(RuntimeError):  # noqa: N818 - named for what it is
 
 
 class NoSuchOffset(RuntimeError):  # noqa: N818 - named for what it is
-    """The group's offset is not in the log, and ``auto.offset.reset`` is ``error``: a person has to decide where to go
-    on.
-    """
+    """The group's offset is not in the log, and ``auto.offset.reset`` is ``error``: a person must choose the offset."""
 
 
 def kafka_cause(error: SystemError) -> KafkaException | None:

@@ -47,9 +47,7 @@ class WatchedThread:
 
 
 class Watchdog:
-    """Checks ``threads`` every second. When one hangs it calls ``on_hang`` with the reason, then ``on_fatal``, and
-    ends.
-    """
+    """Checks ``threads`` every second. When one hangs: calls ``on_hang`` with the reason, then ``on_fatal``; ends."""
 
     def __init__(
         self,

@@ -292,8 +292,9 @@ class PollThread:
         self.subscribe()
 
     def _show_life(self) -> None:
-        """Called while a revocation waits: for the watchdog, and to refresh the group metadata. The client is in a new
-        generation already, in which the offsets of the leaving partitions can still be committed.
+        """Called while a revocation waits: shows the watchdog that the thread lives and refreshes the group metadata.
+
+        The client is in a new generation already, in which offsets of the leaving partitions can still be committed.
         """
         self.last_round = self._clock()
         self.group_metadata = self._consumer.consumer_group_metadata()

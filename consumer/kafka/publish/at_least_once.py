@@ -268,9 +268,7 @@ class SendWindow:
         self._acknowledged = 0
 
     def failed(self, now: float) -> float | None:
-        """One was refused, not for its size. Returns the seconds until the next try; None for others of the same
-        refused batch.
-        """
+        """One was refused, not for its size: the seconds until the next try, None for others of the same batch."""
         self.narrow()
         if now < self._not_before:
             return None

@@ -126,9 +126,7 @@ class TransactionalPublisher:
         self._pending.append((release, self._clock()))
 
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
-        """Take ends of partitions into the next transaction. Returns none for the consumer, whose commit could land
-        after a later transaction's.
-        """
+        """Ends of partitions join the next transaction; a commit by the consumer could land after a later one's."""
         for partition, end in offsets.items():
             if end > self._committed.get(partition, (-1, -1)):
                 self._ends[partition] = end
@@ -136,8 +134,7 @@ class TransactionalPublisher:
         return {}
 
     def run_once(self, *, linger: bool = True) -> list[Release]:
-        """Go on with the transaction as far as possible without a wait of more than one slice; returns the releases of
-        one that was committed.
+        """Go on with the transaction as far as it goes; returns the releases of one that was committed.
 
         Without ``linger`` the next one does not wait for more outcomes. Raises ClientFailed when the producer cannot be
         used any more.
@@ -271,9 +268,7 @@ class TransactionalPublisher:
         return True
 
     def _await_offsets(self) -> bool:
-        """Wait for ``PendingCall``: called on this thread, send_offsets_to_transaction was seen never to return, with
-        librdkafka 2.16 and after leaders were killed.
-        """
+        """On a thread of its own: with librdkafka 2.16 the call was seen never to return, after leaders were killed."""
         call = self._offsets_call
         if call.returned(SLICE_SECONDS):
             self._step = Step.SEND_OFFSETS

@@ -73,8 +73,9 @@ class _Failed(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Transaction:
-    """The releases and offsets of one transaction, and the outputs that were refused. Reports that come after an abort
-    reach an object that is no longer used.
+    """The releases and offsets of one transaction, and the outputs that were refused.
+
+    Reports that come after an abort reach an object that is no longer used.
 
     With ``singly`` every record is produced by itself, so that a refusal for its size is about this very record:
     brokers refuse a whole batch for one record, or for the size of all of them together.

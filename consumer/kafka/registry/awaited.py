@@ -28,9 +28,7 @@ ResultT = TypeVar("ResultT")
 
 
 class AwaitedSchemas:
-    """Implements the event processor's ``Schemas``. While the registry cannot be asked, events wait: that is no bad
-    input.
-    """
+    """The event processor's schemas. While the registry cannot be asked, events wait: that is no bad input."""
 
     def __init__(
         self,

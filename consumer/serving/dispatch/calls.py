@@ -1,5 +1,4 @@
-"""Calls to the model with their timeouts and metrics, and the health probes that show whether a window or the server
-fails.
+"""Calls to the model with their timeouts and metrics, and health probes, which tell a bad window from a bad server.
 
 One ``ModelCalls`` belongs to one dispatcher, which makes calls for windows that somebody waits for (``work``); the
 probes are made by outage recovery, the review of rejections and poison isolation.

@@ -1,5 +1,4 @@
-"""Sends windows to the model server: takes batches from the policy, calls the model, and acts on the outcome of each
-call.
+"""Sends windows to the model server: asks the policy for batches, calls the model, and acts on each call's outcome.
 
 Runs on one event loop; nothing here is thread-safe. A window that was handed in is answered, refused with the reason,
 or still waiting: it is never dropped, and an unreachable model server refuses nothing. ``docs/fault-isolation.md``

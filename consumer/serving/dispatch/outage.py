@@ -123,9 +123,7 @@ class OutageRecovery:
             self._observer.breaker(self._breaker.state)
 
     def _next_canary(self, failures: int) -> Window | None:
-        """The canary of the next probe: another one each time, since some may be bad input; None when none is needed or
-        left.
-        """
+        """The next probe's canary, another one each time: some may be bad input. None when none is needed or left."""
         if not self._needs_canary:
             return None
         windows = [entry.window for entry in self._held if not entry.future.done()]

@@ -182,9 +182,7 @@ class PoisonIsolation:
         return max(self._uptime.last_answer + pause, self._busy_until)
 
     async def _probe(self) -> None:
-        """Make a health probe without the isolated windows, first with a canary window, as evidence that the server
-        lives.
-        """
+        """Make a health probe without the isolated windows, first with a canary: evidence that the server lives."""
         try:
             length = max((group.length for group in self._groups), default=0)
             canary = self._calls.canary(length)

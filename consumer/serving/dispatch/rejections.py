@@ -1,5 +1,4 @@
-"""What becomes of windows that the model rejects: none is given up before all windows of its batch have an outcome and
-were reviewed.
+"""Reviews windows that the model rejects: none is given up before its whole batch has an outcome.
 
 The dispatcher reports each call's outcome here; that of a successful call only while ``attentive``, or if its group is
 part of a batch under review.
@@ -44,8 +43,7 @@ class RejectionReview:
         spawn: Callable[[Coroutine[Any, Any, None], Iterable[Entry]], None],
         send_alone: Callable[[Group], None],
     ) -> None:
-        """``spawn`` runs a review beside the pump and ends it with the pump; a defect of ours is raised by its windows'
-        futures.
+        """``spawn`` runs a review beside the pump until that ends; its windows' futures raise a defect of ours.
 
         ``send_alone`` sends one window in a call of its own.
         """
@@ -123,8 +121,8 @@ class RejectionReview:
             self._spawn(self._review(rejections, answered), [rejection.entry for rejection in rejections])
 
     def crashed(self, entry: Entry) -> bool:
-        """The server crashed in an isolated call of this window; returns whether it did for so many events that none of
-        them is the cause.
+        """The server crashed in an isolated call of this window; whether so many events did this that none is the
+        cause.
         """
         self.attentive = True
         return self._crash_quorum.model_at_fault([entry.origin], 0)
