@@ -1,7 +1,7 @@
 """Which windows share a call to the model server, when it leaves, and how long it may take.
 
-Pure; clocks are injected. The dispatcher owns one ``LengthQueue`` and one ``LengthCut`` and asks the latter whenever
-something happened; ``padded_length`` is also what the exported graph is warmed up with.
+Pure; clocks are injected. The dispatcher owns one ``LengthQueue`` and one ``LengthCut`` and calls ``LengthCut.decide``
+whenever something happened; ``padded_length`` is also what the exported graph is warmed up with.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The dead-letter topic that ``dead-letters`` works on: reading its letters and replaying them.
 
 ``DeadLetterTopic`` reads the letters and the markers of what was replayed; ``Replaying`` chooses the letters that can
-be sent again, counts the others, sends at the pace that was asked for and prints the summary.
+be sent again, counts the others, sends at the given rate and prints the summary.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The checks that ``rexstream check`` makes of a worker's dependencies; those of Kafka are in ``kafka_findings``.
 
-``client_findings``, ``bundle_findings`` and ``tls_findings`` connect to nothing, ``model_findings`` asks the model
-server, and ``registry_findings`` asks the Schema Registry whether results may be written.
+``client_findings``, ``bundle_findings`` and ``tls_findings`` connect to nothing, ``model_findings`` calls the model
+server, and ``registry_findings`` checks in the Schema Registry whether results may be written.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Shapes of writer schemas by which a few bytes could end a worker, although the schema is valid Avro.
 
-``avro_codec`` asks about every schema that it parses. Each type is visited once: a schema comes from outside, and this
+``avro_codec`` checks every schema that it parses. Each type is visited once: a schema comes from outside, and this
 check of it must not run without end itself.
 """
 

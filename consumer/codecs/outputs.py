@@ -1,6 +1,6 @@
 """Tasks and results of an event: which tasks it runs, to which topics their results go, and what a result holds.
 
-The event processor asks ``Routes`` for an event's tasks and for each result's topic, and makes the result here: its
+The event processor gets an event's tasks and each result's topic from ``Routes``, and makes the result here: its
 fields, its JSON (Avro: ``avro_codec``) and its headers, which continue the trace that the record brought.
 """
 
@@ -103,7 +103,7 @@ class Routes:
 
     def _unknown(self, name: str) -> BadInput:
         known = ", ".join(sorted(self._tasks))
-        # Its length, not the name: what an event says may be review text.
+        # Its length, not the name: any field of an event may hold review text.
         what = f"the event asks for an unknown task (a name of {len(name)} characters); known are {known}"
         return BadInput("validate", "UnknownTask", what)
 

@@ -1,7 +1,7 @@
-"""Which librdkafka settings ``kafka.client`` may pass through, and which kind of client knows each: one table.
+"""Which librdkafka settings ``kafka.client`` may pass through, and which kind of client each is for: one table.
 
 The configuration's checks read it to refuse a setting before a worker starts; ``consumer.kafka.clients.settings`` reads
-it to refuse the same in a configuration that was made in code, and to give each client only what it knows.
+it to refuse the same in a configuration that was made in code, and to give each client only its own settings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class ClientRule(NamedTuple):
     """One librdkafka setting."""
 
     client: Client = "both"
-    """The kind of client that knows it. librdkafka warns about a setting that is given to the other kind."""
+    """The kind of client that the setting is for. librdkafka warns when the other kind gets it."""
     breaks: str | None = None
     """The guarantee that setting it would break; None for a setting that is free."""
     fix: str = ""
@@ -74,7 +74,7 @@ CLIENT_RULES: dict[str, ClientRule] = {
     "message.send.max.retries": ClientRule("producer", _RETRIES, _OURS),
     "partitioner": ClientRule("producer", _KEYED, _OURS),
     "partitioner_cb": ClientRule("producer", _KEYED, _OURS),
-    # Free, and known to one kind of client only.
+    # Free, and for one kind of client only.
     "allow.auto.create.topics": ClientRule("consumer"),
     "check.crcs": ClientRule("consumer"),
     "coordinator.query.interval.ms": ClientRule("consumer"),
@@ -112,7 +112,7 @@ CLIENT_RULES: dict[str, ClientRule] = {
     "retry.backoff.max.ms": ClientRule("producer"),
     "sticky.partitioning.linger.ms": ClientRule("producer"),
 }
-"""librdkafka's names. A setting that is not here is free, and both kinds of client know it."""
+"""librdkafka's names. A setting that is not here is free, and for both kinds of client."""
 
 _ANY = ClientRule()
 _CLASSIC_ONLY = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type")
@@ -139,5 +139,5 @@ def client_problems(client: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]
 
 
 def known_to(client: Client, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that this kind of client knows: those of both kinds, and its own."""
+    """The settings for this kind of client: those for both kinds, and its own."""
     return {key: value for key, value in settings.items() if CLIENT_RULES.get(key, _ANY).client in ("both", client)}

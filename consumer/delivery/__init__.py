@@ -1,1 +1,1 @@
-"""What may be published and committed, and what a dead letter says. Pure; clocks are the caller's."""
+"""Which outcomes may be published and which offsets committed, and dead letters. Pure; clocks are the caller's."""

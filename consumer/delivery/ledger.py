@@ -4,10 +4,9 @@
 offsets of a partition, so the offset to commit is that of the last record of the processed prefix, plus one.
 
 Per partition the ledger keeps a linked list of the records in flight, in delivery order, and nothing else. Each entry
-knows ``through``, the last offset delivered before the next entry in flight: when an entry becomes durable its run
-joins that of its predecessor; when it has none, everything up to ``through`` is durable. Every operation is O(1), a
-release O(1) per released record, and memory is bounded by what is in flight, also while one slow record holds back a
-commit.
+has ``through``, the last offset delivered before the next entry in flight: when an entry becomes durable its run joins
+that of its predecessor; when it has none, everything up to ``through`` is durable. Every operation is O(1), a release
+O(1) per released record, and memory is bounded by what is in flight, also while one slow record holds back a commit.
 """
 
 from __future__ import annotations

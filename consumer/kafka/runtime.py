@@ -69,7 +69,7 @@ two round trips."""
 
 @dataclass(frozen=True, slots=True)
 class RuntimeStatus:
-    """A moment of the runtime. Ages are seconds since the thread's loop last came round."""
+    """A snapshot of the runtime. Ages are seconds since the latest round of the thread's loop."""
 
     joined: bool
     assignment: Mapping[Partition, int]

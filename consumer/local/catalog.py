@@ -2,11 +2,11 @@
 
 Models lie in folders, a numbered one for each version: ``find_models`` and ``find_versions`` list them.
 
-The model server asks it for the version of each call, polls it to follow the disk, and hands it the list of models of a
-HandleReloadConfig request. A new version loads before an old one unloads, and a call keeps the version it started with
-until it has ended, so a swap fails no call. A version that was loaded is never loaded again for a change of its files.
-A broken one ends with its error at once, without TensorFlow Serving's five retries a minute apart; it is tried again
-when its files change, so a folder that was seen half copied is served once it is whole.
+The model server takes the version for each call from it, calls ``poll`` to follow the disk, and passes it the models of
+a HandleReloadConfig request. A new version loads before an old one unloads, and a call keeps the version it started
+with until it has ended, so a swap fails no call. A version that was loaded is never loaded again for a change of its
+files. A broken one ends with its error at once, without TensorFlow Serving's five retries a minute apart; it is tried
+again when its files change, so a folder that was seen half copied is served once it is whole.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reads ``pytorch_model.bin`` without PyTorch and without running what is in it.
 
-The file is a zip: ``<name>/data.pkl`` describes the tensors, ``<name>/data/<key>`` holds their bytes. A pickle may
-call anything it can name, so the unpickler here knows a handful of names, gives data records for them and refuses all
+The file is a zip: ``<name>/data.pkl`` describes the tensors, ``<name>/data/<key>`` holds their bytes. A pickle may call
+anything it can name, so this unpickler accepts a handful of names, returns data records for them and refuses all
 others.
 """
 

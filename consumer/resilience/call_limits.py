@@ -1,7 +1,7 @@
 """Load limits that the server's errors lower, and a budget for calls that repeat others.
 
-Pure. Clocks are injected: ``now`` is in seconds. Owned and asked by ``serving.dispatch.dispatcher``, which does not
-call either class for a success while nothing is lowered.
+Pure. Clocks are injected: ``now`` is in seconds. Owned by ``serving.dispatch.dispatcher``, which does not call either
+class for a success while nothing is lowered.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class TfServingClient:
     async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
         """Run one batch, padded to ``padded_length`` tokens, within ``timeout`` seconds.
 
-        A window with more cells than the compact signature returns is asked again on the dense one, alone. Raises
+        A window with more cells than the compact signature returns is sent again to the dense one, alone. Raises
         ServingError; ValueError for an empty batch or a window longer than ``padded_length``.
         """
         request = self._request(COMPACT, windows, padded_length)

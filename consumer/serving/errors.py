@@ -35,7 +35,7 @@ _DEPLOYMENT_TEXTS = {
     "UNAUTHENTICATED": re.compile(""),
     "PERMISSION_DENIED": re.compile(""),
 }
-"""By status: what a message says when the deployment is at fault, whatever the batch. The empty text is in any."""
+"""By status: texts of messages for a fault of the deployment, whatever the batch. The empty text is in any message."""
 
 _RELIEFS = (
     (re.compile("OOM when allocating|out of memory", re.IGNORECASE), Relief.SMALLER_MEMORY),

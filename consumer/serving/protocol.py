@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Failure(Enum):
-    """What a failed call means for the worker; docs/fault-isolation.md says what it does then."""
+    """What a failed call means for the worker; docs/fault-isolation.md describes how it reacts."""
 
     BATCH_FAULT = "batch_fault"
     """A window of this batch is the cause: halve the batch until that window is alone."""

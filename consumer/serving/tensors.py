@@ -230,7 +230,7 @@ def compact_cells(
 
 
 def dense_cells(outputs: Mapping[str, Any], window: Window, padded_length: int, graph: GraphContract) -> Cells:
-    """Cells of the one window that the dense signature was asked about. Raises ServingError as ``compact_cells``."""
+    """Cells of the one window that was sent to the dense signature. Raises ServingError as ``compact_cells``."""
     check_contract(outputs, 1, graph)
     shape = (1, padded_length, padded_length)
     return legal_cells(window, read_output(outputs, "logits", Expected(np.float32, shape))[0], graph)

@@ -1,4 +1,4 @@
-"""A worker from its start to its end: prepare, consume, drain. The only place that knows all the parts.
+"""A worker from its start to its end: prepare, consume, drain. The only module that creates and connects all the parts.
 
 Threads: the event loop's, on which records are decoded, windows are made and models are called; the Kafka runtime's;
 the HTTP server's; and one that waits for signals.

@@ -84,7 +84,7 @@ class Audit:
     """Results per model version."""
 
     def problems(self) -> list[str]:
-        """Every finding but duplicates and disorder, whose verdict depends on the mode; empty when there are none."""
+        """Every finding but duplicates and disorder, which are problems only in some modes; empty when there are none."""
         named = {
             "acknowledged inputs lost": self.lost_inputs,
             "missing": self.missing,
@@ -240,9 +240,9 @@ def _disorder(seen: Mapping[Place, Mapping[Outcome, list[_Seen]]], *, by_key: bo
     last: dict[tuple[int, int, bytes | None], int] = {}
     back = 0
     for (partition, _), key, (origin, offset) in sorted(firsts):
-        lane = partition, origin, key if by_key else None
-        back += offset < last.get(lane, -1)
-        last[lane] = max(offset, last.get(lane, -1))
+        sequence = partition, origin, key if by_key else None
+        back += offset < last.get(sequence, -1)
+        last[sequence] = max(offset, last.get(sequence, -1))
     return back
 
 

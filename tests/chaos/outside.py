@@ -1,4 +1,4 @@
-"""Programs of their own that belong to the suite: they are run as they are, and their exit code is the verdict."""
+"""Programs of their own that belong to the suite: they are run as they are, and pass if their exit code is 0."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ def check_refusal(given: tuple[str, str]) -> str:
     require(isinstance(failure, Failure) and isinstance(relief, Relief), "not a class")
     require(relief is Relief.NONE or failure is Failure.TRANSIENT, "relief for what is not transient")
     if failure is Failure.BATCH_FAULT and code != "INVALID_ARGUMENT":
-        raise Violation(f"{code} blames a window")  # only a server that looked at the batch may
+        raise Violation(f"{code} blames a window")  # only an error about the batch's content may
     if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "CANCELLED", "ABORTED"):
         require(failure is Failure.TRANSIENT, f"{code} is {failure.value}")
     return f"{failure.value}, {relief.value}"

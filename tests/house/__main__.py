@@ -54,8 +54,8 @@ def imports_of(tree: ast.AST, module: str, known: set[str], package: bool) -> se
     return (found & known) - {module}
 
 
-def room_of(module: str, packages: set[str]) -> str:
-    """The package that a module is in; modules at the top are rooms of their own."""
+def package_of(module: str, packages: set[str]) -> str:
+    """The package that a module is in; modules at the top count as packages of their own."""
     parent = module if module in packages else module.rpartition(".")[0]
     return module if parent == "consumer" else parent
 
@@ -90,20 +90,20 @@ def measure(root: Path) -> dict[str, list[str] | int]:
     for name, targets in imports.items():
         for target in targets:
             importers[target].add(name)
-    rooms: dict[str, set[str]] = {}
+    between: dict[str, set[str]] = {}
     for name, targets in imports.items():
-        room = room_of(name, packages)
-        rooms.setdefault(room, set()).update(room_of(target, packages) for target in targets)
-        rooms[room].discard(room)
-    rooms.pop("consumer", None)
+        package = package_of(name, packages)
+        between.setdefault(package, set()).update(package_of(target, packages) for target in targets)
+        between[package].discard(package)
+    between.pop("consumer", None)
     lines = {name: len(path.read_text("utf-8").splitlines()) for name, path in modules.items()}
     return {
         "modules without __init__": sorted(own),
         "statements without docstrings": sum(statements(tree) for tree in trees.values()),
         "lines": sum(lines.values()),
-        "packages and modules at the top": sorted(rooms),
-        "imports between them": sorted(f"{a} -> {b}" for a, targets in rooms.items() for b in targets),
-        "circles between them": [" <-> ".join(group) for group in circles(rooms)],
+        "packages and modules at the top": sorted(between),
+        "imports between them": sorted(f"{a} -> {b}" for a, targets in between.items() for b in targets),
+        "circles between them": [" <-> ".join(group) for group in circles(between)],
         "circles between modules": [" <-> ".join(group) for group in circles(imports)],
         f"modules over {LONGEST_MODULE} lines": sorted(
             f"{name} ({count})" for name, count in lines.items() if count > LONGEST_MODULE

@@ -39,7 +39,7 @@ def respond(outputs: Mapping[str, np.ndarray[Any, Any]], version: int = 3, write
 
 
 def compact(contract: int, *windows: Sequence[tuple[int, int, float]], count: int | None = None) -> dict[str, Any]:
-    """Outputs of ``serving_default`` with room for four cells a window."""
+    """Outputs of ``serving_default`` with K = 4 cells a window."""
     rows = len(windows)
     cells = np.zeros((rows, 4), np.int32)
     scores = np.zeros((rows, 4), np.float32)

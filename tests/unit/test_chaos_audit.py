@@ -1,4 +1,4 @@
-"""The chaos suite's audit: what it must notice, on topics that a test writes by hand."""
+"""The chaos suite's audit: the findings that it must report, on topics that a test writes by hand."""
 
 from __future__ import annotations
 

@@ -189,8 +189,8 @@ def test_dead_letters_stay_thirty_days_and_fit(created: dict[str, dict[str, str]
     dead = created[loaded.config.delivery.dead_letter_topic]
     assert int(dead["retention.ms"]) == 30 * 24 * 3600 * 1000
     headers = 64 * 1024
-    room = min(int(dead["max.message.bytes"]), loaded.config.kafka.client["message.max.bytes"])
-    assert room >= loaded.config.limits.value_bytes + headers
+    limit = min(int(dead["max.message.bytes"]), loaded.config.kafka.client["message.max.bytes"])
+    assert limit >= loaded.config.limits.value_bytes + headers
     assert int(created[loaded.config.routes[0].input]["max.message.bytes"]) >= loaded.config.limits.value_bytes
 
 

@@ -1,4 +1,6 @@
-"""The floors of the package: imports point downwards, edges do not know each other, extras keep heavy libraries."""
+"""The floors of the package: imports point downwards, I/O packages do not import each other, heavy libraries stay in
+extras.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ import ast
 from pathlib import Path
 
 import pytest
-from house.__main__ import LONGEST_MODULE, circles, imports_of, modules_of, room_of
+from house.__main__ import LONGEST_MODULE, circles, imports_of, modules_of
+from house.__main__ import package_of as full_package_of
 
 FLOORS = (
     ("events", "exit_codes", "batching", "resilience"),
@@ -23,8 +26,8 @@ FLOORS = (
     ("__main__",),
 )
 """From the ground up. A package imports itself and packages of lower floors, nothing else."""
-EDGES = {"kafka", "serving", "telemetry"}
-"""Each speaks to one outside world; what they share is below them."""
+IO_PACKAGES = {"kafka", "serving", "telemetry"}
+"""I/O packages: each talks to one kind of outside system; what they share is below them."""
 CORE = {package for floor in FLOORS[:5] for package in floor}
 """Pure: no IO, no clock, no metrics, no event loop."""
 EXTRAS = {"model", "local"}
@@ -38,7 +41,7 @@ PACKAGES = {name for name, path in PATHS.items() if path.name == "__init__.py"}
 
 def package_of(module: str) -> str:
     """``consumer.kafka.consume.lag`` is in ``kafka.consume``, ``consumer.events`` is ``events``."""
-    return room_of(module, PACKAGES).removeprefix("consumer.")
+    return full_package_of(module, PACKAGES).removeprefix("consumer.")
 
 
 def all_imports(tree: ast.AST, module: str) -> set[str]:
@@ -70,7 +73,7 @@ def violations(module: str, imports: set[str]) -> set[str]:
             continue
         other = package_of(name if name in PATHS else name.rpartition(".")[0])
         sides = {own.partition(".")[0], other.partition(".")[0]}
-        if other != own and (FLOOR_OF[other] >= FLOOR_OF[own] or (len(sides) == 2 and sides <= EDGES)):
+        if other != own and (FLOOR_OF[other] >= FLOOR_OF[own] or (len(sides) == 2 and sides <= IO_PACKAGES)):
             bad.add(name)
     return bad
 
@@ -96,17 +99,17 @@ def test_every_package_has_a_floor() -> None:
 
 @pytest.mark.parametrize("module", sorted(set(PATHS) - {"consumer"}))
 def test_imports_point_downwards(module: str) -> None:
-    """The core knows no edge, an edge knows no other edge, and only the command line knows all."""
+    """The core imports no I/O package, an I/O package imports no other one, and only the command line imports all."""
     assert violations(module, IMPORTS[module]) == set()
 
 
 def test_there_is_no_circle() -> None:
     """Neither between packages nor between modules, imports inside functions included."""
-    rooms: dict[str, set[str]] = {}
+    between: dict[str, set[str]] = {}
     for name, targets in IMPORTS.items():
         known = {package_of(target) for target in targets if target in PATHS}
-        rooms.setdefault(package_of(name), set()).update(known - {package_of(name)})
-    assert circles(rooms) == []
+        between.setdefault(package_of(name), set()).update(known - {package_of(name)})
+    assert circles(between) == []
     assert circles({name: targets & set(PATHS) for name, targets in IMPORTS.items()}) == []
 
 

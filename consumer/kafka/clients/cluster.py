@@ -1,7 +1,7 @@
 """Checks of a cluster before it is used: whether it answers, whether it is the embedded broker, whether a topic exists.
 
-The commands ask through ``Reader``, ``look_up`` and ``require_topic``; a worker asks ``refuse_embedded`` whether the
-cluster can keep what exactly_once promises.
+The commands use ``Reader``, ``look_up`` and ``require_topic``; a worker calls ``refuse_embedded``, since exactly_once
+needs a cluster with transactions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EMBEDDED_CLUSTER_ID = "mockCluster"
 _CALL_SECONDS = 1.0
 """Longest single metadata call: error_cb, which gets the reason of a failure, is only called between such calls."""
 _CREATION_SECONDS = 5.0
-"""How long a topic may take to appear once it has been asked for."""
+"""How long a topic may take to be created by a request for its metadata."""
 _RETRY_SECONDS = 0.1
 _NOT_THERE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE)
 """What a broker answers for a topic that does not exist, and while it creates one."""
@@ -162,7 +162,7 @@ class Cluster:
     embedded: bool
     """Whether this is librdkafka's mock cluster: in memory, 4 MB a partition, no working transactions."""
     partitions: int
-    """Of the topic asked about; 0 if none was."""
+    """Partitions of the topic that was looked up; 0 if none was."""
 
 
 def look_up(

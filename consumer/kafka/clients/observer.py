@@ -44,4 +44,4 @@ class KafkaObserver(Protocol):
         """The ``consumer`` or the ``producer`` client reported an error."""
 
     def lag(self, lags: Mapping[Partition, int]) -> None:
-        """Records between the committed offset and the end, for every assigned partition that could be asked."""
+        """Records between the committed offset and the end, for every assigned partition that could be queried."""

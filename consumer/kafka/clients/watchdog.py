@@ -32,7 +32,7 @@ LOOK_SECONDS = 1.0
 
 @dataclass(eq=False)
 class WatchedThread:
-    """One thread, by the time at which its loop last came round."""
+    """A thread that has a loop, and the time of the loop's latest round."""
 
     name: str
     last_round: Callable[[], float]
@@ -65,7 +65,7 @@ class Watchdog:
         self._looked_at = clock()
         self.thread = threading.Thread(target=self._run, name="rexstream-watchdog", daemon=True)
         self.end = self._ended.set
-        """``end()``: look no more."""
+        """``end()``: stop watching."""
 
     def _run(self) -> None:
         while not self._ended.wait(LOOK_SECONDS) and not self.look():
@@ -117,7 +117,7 @@ class StuckClientDetector:
         others: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``own()`` asks brokers something through the client and raises KafkaException when none answers.
+        """``own()`` makes a request through the client and raises KafkaException when no broker answers.
 
         Without it the client is taken to get no answer whenever it is looked at. ``others()`` returns whether brokers
         answer a new client.
@@ -132,7 +132,7 @@ class StuckClientDetector:
         """When the client last got something done (monotonic seconds): for its owner to set."""
 
     def look(self) -> bool:
-        """Whether to give the client up. To be asked while it gets nothing done; may be asked often.
+        """Whether to give the client up. To be called while the client gets nothing done; may be called often.
 
         Waits up to ``OWN_SECONDS``, and for ``others``, every ``STALL_LOOK_SECONDS``.
         """
@@ -175,7 +175,7 @@ class PendingCall:
         return bool(wait((self._future,), timeout).done)
 
     def result(self) -> None:
-        """Raises what the call raised. To be asked once it has returned."""
+        """Raises what the call raised. To be called once it has returned."""
         self._future.result()
 
     def _run(self, call: Callable[[], object]) -> None:

@@ -32,7 +32,7 @@ REQUEST_SECONDS = 5.0
 
 
 class LagWatch:
-    """Asks for the lag of the partitions that ``assigned()`` names, every ``interval`` seconds."""
+    """Queries the lag of the partitions that ``assigned()`` returns, every ``interval`` seconds."""
 
     def __init__(
         self,
@@ -50,9 +50,9 @@ class LagWatch:
         self._interval = interval
         self._ended = threading.Event()
         self.end = self._ended.set
-        """``end()``: ask no more."""
+        """``end()``: stop the queries."""
         self.lags: Mapping[Partition, int] = {}
-        """Lag in records as last asked; replaced, never changed in place."""
+        """Lag in records as of the latest query; replaced, never changed in place."""
         self.thread = threading.Thread(target=self._run, name="rexstream-lag", daemon=True)
 
     def _run(self) -> None:

@@ -72,8 +72,8 @@ class PollThread:
     """Reads the input topics as a member of the group.
 
     ``on_records`` gets lists of records and must be quick and thread-safe; ``on_revoked`` gets the epochs that ended,
-    whose unfinished records are to be dropped. ``brokers_answer()`` says whether brokers answer a new client. Whatever
-    ends the thread early goes to ``on_fatal``.
+    whose unfinished records are to be dropped. ``brokers_answer()`` returns whether brokers answer a new client.
+    Whatever ends the thread early goes to ``on_fatal``.
 
     Other threads may call ``drain``, ``close``, ``pause``, ``resume``, ``commit`` and ``no_longer_in_flight``, read
     ``epochs`` and ``group_metadata``, and use what is for any thread in its public parts.
@@ -127,7 +127,7 @@ class PollThread:
             lambda: self._consumer.list_topics(self._topics[0], timeout=OWN_SECONDS), brokers_answer, clock
         )
         self.last_round = clock()
-        """Monotonic seconds at which the loop last came round."""
+        """Monotonic seconds of the start of the latest round of the loop."""
         self.group_metadata: object = None
         """The consumer's group metadata as of the last round; with it the group fences a transaction's offsets.
 

@@ -64,7 +64,7 @@ class AtLeastOncePublisher:
         stuck: StuckClientDetector,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``stuck`` is asked while delivery reports are awaited."""
+        """``stuck`` is called while delivery reports are awaited."""
         self._producer = producer
         self._counts = counts
         self._oversize = oversize

@@ -81,7 +81,7 @@ class ReleaseThread:
         self.blocked: tuple[str, ...] = ()
         """Output topics that refuse what is produced to them now."""
         self.last_round = clock()
-        """Monotonic seconds at which the loop last came round."""
+        """Monotonic seconds of the start of the latest round of the loop."""
         self.thread = threading.Thread(target=self._run, name="rexstream-release", daemon=True)
 
     def processed(self, record: SourceRecord, outcome: Outcome) -> None:

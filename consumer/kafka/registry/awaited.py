@@ -28,7 +28,7 @@ ResultT = TypeVar("ResultT")
 
 
 class AwaitedSchemas:
-    """The event processor's schemas. While the registry cannot be asked, events wait: that is no bad input."""
+    """The event processor's schemas. While the registry does not answer, events wait: that is no bad input."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class AwaitedSchemas:
                 await self._patiently("schemas of events", lambda: self._resolver.fetch(number))
 
     async def result_schema_id(self, topic: str) -> int:
-        """Id of the result schema on an output topic, asked for once. Waits through outages and refusals alike."""
+        """Id of the result schema on an output topic, fetched once. Waits through outages and refusals alike."""
         if topic not in self._result_ids:
             async with self._writing.setdefault(topic, asyncio.Lock()):
                 if topic not in self._result_ids:

@@ -28,7 +28,7 @@ AnswerT = TypeVar("AnswerT")
 
 
 class RegistryUnavailable(Exception):  # noqa: N818 - the name says what it is
-    """No answer, or one that says to come back: transient. Back off and ask again."""
+    """No answer, or an error that is transient: back off and repeat the request."""
 
 
 class RegistryRefused(Exception):  # noqa: N818 - the name says what it is

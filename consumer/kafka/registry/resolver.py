@@ -1,7 +1,7 @@
 """Schemas of a Schema Registry: those that events were written with, and the one that results are written with.
 
-A worker asks through ``awaited``, ``rexstream check`` directly. Owns the schemas that were fetched, for as long as the
-worker runs, and the ids that the registry did not know a moment ago.
+A worker uses it through ``awaited``, ``rexstream check`` directly. Owns the schemas that were fetched, for as long as
+the worker runs, and the ids that the registry did not know a moment ago.
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ class SchemaResolver:
         self._unknown_until: dict[int, float] = {}
 
     def fetch(self, number: int) -> ParsedSchema:
-        """The schema of an id, asked for when it is not cached; waits up to the configured timeout.
+        """The schema of an id, fetched when it is not cached; waits up to the configured timeout.
 
-        Raises BadInput (stage ``decode``) UnknownSchemaId, also for a minute after that answer,
-        UnknownSchemaReference or NotAvroSchema; RegistryUnavailable; RegistryRefused.
+        Raises BadInput (stage ``decode``) UnknownSchemaId, also for a minute after that answer, UnknownSchemaReference
+        or NotAvroSchema; RegistryUnavailable; RegistryRefused.
         """
         if number in self._schemas:
             return self._schemas[number]

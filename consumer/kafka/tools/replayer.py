@@ -6,7 +6,7 @@ still runs. The markers are read only after that: read before, they could lack t
 in between, by a replay not yet fenced. And a fenced replay can commit nothing any more, so what it replayed has its
 marker already, and the new one replays the rest.
 
-``rexstream dead-letters replay`` uses it, and asks ``ReplayTargets`` which topics the letters can go back to.
+``rexstream dead-letters replay`` uses it, and checks with ``ReplayTargets`` which topics the letters can go back to.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Windows in whose calls the model server crashed: each is sent again with no other call in flight.
 
-So a crash can only be counted against that window. The dispatcher hands such groups in (``add``) and asks before each
-round of sending (``send_next``) and after it (``watch``), but only while ``active``. ``resilience.crash_evidence``
+So a crash can only be counted against that window. The dispatcher hands such groups in (``add``) and, only while
+``active``, calls ``send_next`` before each round of sending and ``watch`` after it. ``resilience.crash_evidence``
 decides which crashes count against a window.
 """
 
@@ -63,7 +63,7 @@ class PoisonIsolation:
         self._send = send
         self._clock = calls.clock
         self.active = False
-        """Whether a window is isolated; while none is, there is nothing to ask here."""
+        """Whether a window is isolated; while none is, the methods below need not be called."""
         self._groups: list[Group] = []
         self._trying = self._probing = False
         self._draining_since: float | None = None

@@ -31,8 +31,8 @@ class RejectionReview:
     A decision also waits for the batches that were in flight when its first windows were ready: their outcomes are
     evidence too. Then a health probe is made with a canary window. If it fails, or if the quorum finds that most
     windows are rejected, the model is at fault: the windows are held and tried again once it is repaired. Otherwise
-    each is asked for once more, since the model may have been repaired just before the probe, and those that are
-    rejected again are given up.
+    each is sent once more, since the model may have been repaired just before the probe, and those that are rejected
+    again are given up.
     """
 
     def __init__(
@@ -121,9 +121,7 @@ class RejectionReview:
             self._spawn(self._review(rejections, answered), [rejection.entry for rejection in rejections])
 
     def crashed(self, entry: Entry) -> bool:
-        """The server crashed in an isolated call of this window; whether so many events did this that none is the
-        cause.
-        """
+        """The server crashed in an isolated call of this window; whether too many events did this to be the cause."""
         self.attentive = True
         return self._crash_quorum.model_at_fault([entry.origin], 0)
 

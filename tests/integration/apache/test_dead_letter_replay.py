@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 # Not long ago: brokers delete what is older than the topic's retention, by the timestamp that a letter keeps.
 NOW = int(time.time() * 1000) - 1000
-GUILTY = "毒药评论"
+POISON_TEXT = "毒药评论"
 TASKS = load_tasks()
 LETTERS = 240
 
@@ -153,7 +153,7 @@ def test_what_failed_is_replayed_once_its_cause_is_mended(
 ) -> None:
     """Each event gets the results that it lacked under the ids that they would have had; what fails again is a new
     letter that has been replayed once more."""
-    window = engine().start(GUILTY, TASKS["sentiment"]).windows[0]
+    window = engine().start(POISON_TEXT, TASKS["sentiment"]).windows[0]
     # The text alone, without the marker that a task puts before it.
     needle = window.input_ids[window.text_start + 1 : window.length - 1].tobytes()
 
@@ -165,14 +165,14 @@ def test_what_failed_is_replayed_once_its_cause_is_mended(
     said_more = {"REXSTREAM_DEAD_LETTER__HEADERS": "spring", "REXSTREAM_DEAD_LETTER__STACK_TRACE": "true"}
     worker = Run(apache_kafka, topics, server, tmp_path, environment=said_more)
     options = ["--config", str(tmp_path / "config.yaml"), "--timeout", "60", "--json"]
-    guilty = [
-        ("named", json.dumps({"event_id": "named", "text": GUILTY}).encode()),
-        ("unnamed", json.dumps({"text": GUILTY, "tasks": ["sentiment"]}).encode()),
-        ("inline", json.dumps({"event_id": "own", "text": GUILTY, "schema": {"颜色": None}}).encode()),
+    poison = [
+        ("named", json.dumps({"event_id": "named", "text": POISON_TEXT}).encode()),
+        ("unnamed", json.dumps({"text": POISON_TEXT, "tasks": ["sentiment"]}).encode()),
+        ("inline", json.dumps({"event_id": "own", "text": POISON_TEXT, "schema": {"颜色": None}}).encode()),
     ]
     worker.start()
     try:
-        worker.send([*reviews(60), *guilty, ("broken", b"{"), *reviews(60, 60)])
+        worker.send([*reviews(60), *poison, ("broken", b"{"), *reviews(60, 60)])
         worker.wait_for_results(240)
         worker.wait(lambda: len(worker.dead_letters()) == 5)
         letters = {said(m)["rexstream-dlq-id"]: m for m in worker.dead_letters()}
@@ -260,7 +260,7 @@ def test_a_replay_killed_half_way_and_run_again_doubles_nothing(apache_kafka: st
 
 
 def test_of_two_replays_at_once_the_second_takes_over(apache_kafka: str, topics: list[str]) -> None:
-    """The first hears of it and ends with a code of its own; together they replayed each letter once."""
+    """The first is fenced and ends with a code of its own; together they replayed each letter once."""
     source, _, dead = topics
     write_letters(apache_kafka, source, dead, [10] * LETTERS)
     first = replay_process(apache_kafka, dead, "--rate", "40")

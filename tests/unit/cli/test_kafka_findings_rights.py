@@ -78,7 +78,7 @@ def test_topics_that_may_be_used_are_well() -> None:
     ],
 )
 def test_a_topic_that_may_be_seen_and_not_used_fails(topic: str, operations: list[AclOperation], needed: str) -> None:
-    """A worker would start there and do nothing; only that topic is blamed."""
+    """A worker would start there and do nothing; only that topic is reported."""
     found = of_topics({**ALLOWED, topic: operations})
     assert [f.subject for f in found.values() if f.status == "fail"] == [f"topic {topic}"]
     assert f"grant this client {needed} on it" in found[f"topic {topic}"].detail

@@ -124,7 +124,7 @@ def test_a_stream_is_cut_off_where_the_room_ends(address: str, topic: str) -> No
 
 
 def test_records_without_keys_use_all_the_room_there_is(address: str, topic: str, tmp_path: Path) -> None:
-    """Without keys a file of nearly four partitions' room fits into four partitions."""
+    """Without keys a file of nearly the size of four partitions fits into four partitions."""
     path = reviews(tmp_path / "r", 3600, "慢" * 670)
     assert path.stat().st_size > 3.4 * PARTITION_BYTES
     result = send(address, topic, "--input", str(path), "--json")

@@ -144,7 +144,7 @@ def result() -> dict[str, Any]:
 
 
 def test_a_reader_of_yesterdays_results_reads_todays() -> None:
-    """It does not see what it has not heard of."""
+    """It does not see fields that its schema lacks."""
     schema = json.loads(json.dumps(result_schema()))
     known = {"result_id", "event_id", "task", "extractions"}
     reader: Any = {

@@ -74,7 +74,7 @@ def test_an_event_may_not_take_the_name_of_inline(routes: Routes, make_record: M
 
 
 def test_an_event_with_nothing_to_do_is_bad_input(routes: Routes, make_record: MakeRecord) -> None:
-    """No tasks anywhere means no result, and the producer must hear of it."""
+    """No tasks anywhere means no result, which a dead letter must report."""
     with pytest.raises(BadInput, match="free") as caught:
         routes.choose(make_record(topic="free"), ReviewEvent("e", "x"))
     assert (caught.value.stage, caught.value.reason) == ("validate", "NoTasks")

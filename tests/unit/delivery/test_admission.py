@@ -70,7 +70,7 @@ def test_bytes_count_as_records_do() -> None:
 
 
 def test_what_may_be_taken_follows_the_mean_size() -> None:
-    """With half the bytes used by four records there is room for four more, and never for none."""
+    """With half the bytes used by four records four more are admitted, and always at least one."""
     admission = Admission(100, 1000)
     assert admission.intake(4.0)[1] == 100
     for _ in range(4):

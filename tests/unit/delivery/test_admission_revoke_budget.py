@@ -58,7 +58,7 @@ def test_other_pauses_only_stop_the_intake(reason: str) -> None:
 
 @given(st.lists(st.floats(0, 1e6), max_size=60), st.floats(0, 100))
 def test_the_wait_stays_below_its_ceiling(seconds: list[float], ceiling: float) -> None:
-    """Whatever was seen; and above the floor where the ceiling leaves room for it."""
+    """Whatever was seen; and above the floor where the ceiling is not lower."""
     wait = budget(*seconds, ceiling=ceiling).seconds(())
     assert min(FLOOR_SECONDS, ceiling) <= wait <= ceiling
 

@@ -196,9 +196,9 @@ def test_windows_cover_the_text(engine: Engine, count: int, kind: TaskKind) -> N
         assert [token for number, piece in enumerate(pieces) for token in piece[32 * (number > 0) :]] == whole
         return
     marker = pieces[0][0]
-    room = 511 - windows[0].text_start
-    own = [[marker, *whole][start : start + room] for start in range(0, count + 1, room)]
-    assert pieces == [own[0], *([marker, *piece][:room] for piece in own[1:])]
+    capacity = 511 - windows[0].text_start
+    own = [[marker, *whole][start : start + capacity] for start in range(0, count + 1, capacity)]
+    assert pieces == [own[0], *([marker, *piece][:capacity] for piece in own[1:])]
 
 
 ORDINARY = st.text("物流很快，a1 #。", min_size=1, max_size=40).filter(str.strip)

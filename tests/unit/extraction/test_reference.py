@@ -157,7 +157,7 @@ def test_the_third_window_votes_unless_the_text_is_edited(
     text = "[CLASSIFY]" + "这句话说了三遍。" * 150
     extraction = start_reference(engine, text, FEELINGS, quirks=Quirks(edited_text=edited))
     assert len(extraction.windows) == 3
-    # H is 9. The reference drops the last token of every later window, also of the last, which has room for it.
+    # H is 9. The reference drops the last token of every later window, also of the last, into which it would fit.
     assert extraction.windows[2].length == 9 + 1 + (1201 - 2 * 502) + 1 - edited
     marker_cells = [
         mark(window, [(0, 0, 1)] if number == 2 else []) for number, window in enumerate(extraction.windows)

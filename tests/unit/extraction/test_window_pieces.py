@@ -29,14 +29,14 @@ def test_a_text_without_tokens_is_one_window() -> None:
     assert list(pieces(0, 10, 7)) == [(0, 0)]
 
 
-@given(tokens=st.integers(1, 3000), room=st.integers(33, 500), overlap=st.integers(0, 32))
-def test_pieces_cover_the_text(tokens: int, room: int, overlap: int) -> None:
+@given(tokens=st.integers(1, 3000), capacity=st.integers(33, 500), overlap=st.integers(0, 32))
+def test_pieces_cover_the_text(tokens: int, capacity: int, overlap: int) -> None:
     """From the first token to the last, no gap, none longer than a window, and as many as were counted."""
-    found = list(pieces(tokens, room, room - overlap))
-    assert len(found) == window_count(tokens, room, room - overlap)
+    found = list(pieces(tokens, capacity, capacity - overlap))
+    assert len(found) == window_count(tokens, capacity, capacity - overlap)
     assert found[0][0] == 0
     assert found[-1][1] == tokens
-    assert all(0 < end - start <= room for start, end in found)
+    assert all(0 < end - start <= capacity for start, end in found)
     for (_, end), (start, _) in pairwise(found):
         assert end - start == overlap
     assert all(end < tokens for _, end in found[:-1])

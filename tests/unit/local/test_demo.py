@@ -34,7 +34,7 @@ def test_more_than_a_partition_holds_is_refused_before_anything_is_sent(tmp_path
 
 
 def test_the_shipped_reviews_are_sent(tmp_path: Path) -> None:
-    """There is room for all that the demo sends."""
+    """All that the demo sends fits into the embedded broker."""
     events = sample_events()
     with EmbeddedBroker() as broker, Demo(tmp_path) as demo:
         demo.send(broker.bootstrap_servers, events)

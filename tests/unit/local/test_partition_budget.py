@@ -11,14 +11,14 @@ from consumer.local.partition_budget import PARTITION_BYTES, PartitionBudget, Pa
 
 def test_a_record_that_just_fits_is_the_last_one() -> None:
     """The bound is a bound: a partition is filled to it, and one byte more is refused."""
-    room = PARTITION_BYTES - record_size(b"k", b"")
-    PartitionBudget(1).admit(b"k", b"x" * room)
+    fitting = PARTITION_BYTES - record_size(b"k", b"")
+    PartitionBudget(1).admit(b"k", b"x" * fitting)
     with pytest.raises(PartitionFull):
-        PartitionBudget(1).admit(b"k", b"x" * (room + 1))
+        PartitionBudget(1).admit(b"k", b"x" * (fitting + 1))
 
 
 def test_what_a_partition_holds_already_counts() -> None:
-    """A second send finds only the room that the first one left."""
+    """A second send has only the bytes that the first one left."""
     budget = PartitionBudget(1, {0: PARTITION_BYTES - 200})
     budget.admit(None, b"x" * 50)
     with pytest.raises(PartitionFull, match="partition 0"):

@@ -1,4 +1,4 @@
-"""The limits that complaints lower, and the budget of retries."""
+"""The limits that the server's errors lower, and the budget of retries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the windows that a model rejects are its fault and not theirs."""
+"""When rejected windows are the model's fault, and when they are bad input."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def test_who_is_not_and_what_is_said(yard: Yard, bundle: Bundle, case: str, said
 
 
 def test_an_outage_that_is_none_of_tls_is_told_without_its_advice() -> None:
-    """A server that is not there has no certificate to be suspected."""
+    """When no server answers, the message has no hint about certificates."""
     model = ModelConfig(target="127.0.0.1:1", tls=ModelTlsConfig())
     (finding,) = model_findings(Config(model=model))
     assert "UNAVAILABLE" in finding.detail

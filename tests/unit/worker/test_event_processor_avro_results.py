@@ -51,7 +51,7 @@ async def nothing_found(text: str, task: Task, deadline: float, origin: Hashable
 
 def value_of(registry: Registry | None, route: RouteConfig = ROUTE) -> bytes:
     """The value of the one result of one event."""
-    pipeline = EventProcessor(
+    processor = EventProcessor(
         Routes((route,), TASKS),
         nothing_found,
         DeadLetters("dead", "group", "0"),
@@ -62,7 +62,7 @@ def value_of(registry: Registry | None, route: RouteConfig = ROUTE) -> bytes:
         schemas=cast("AwaitedSchemas | None", registry),
     )
     record = SourceRecord("in", 0, 0, 1, None, '{"text": "袋口封得严实"}'.encode(), (), 1000, 0.0)
-    (output,) = asyncio.run(pipeline.process(record)).outputs
+    (output,) = asyncio.run(processor.process(record)).outputs
     assert output.topic == "out"
     return output.value or b""
 

@@ -69,7 +69,7 @@ def as_json(**fields: object) -> bytes:
 
 
 def process(records: Sequence[SourceRecord], model: StubModel | None = None) -> list[Outcome]:
-    """All records at once, through the pipeline, the dispatcher and a stub model, so that they share batches."""
+    """All records at once, through the event processor, the dispatcher and a stub model, so that they share batches."""
 
     async def main() -> list[Outcome]:
         it = engine(ExtractionLimits())
@@ -84,7 +84,7 @@ def process(records: Sequence[SourceRecord], model: StubModel | None = None) -> 
             lambda *_: None,
             backoff=Backoff(0.001, 0.01),
         )
-        pipeline = EventProcessor(
+        processor = EventProcessor(
             Routes(ROUTES, TASKS),
             TaskRunner(it, dispatcher).infer,
             DeadLetters("dead", "group", "0"),
@@ -99,7 +99,7 @@ def process(records: Sequence[SourceRecord], model: StubModel | None = None) -> 
         pump = asyncio.create_task(dispatcher.pump())
         try:
             async with asyncio.timeout(30):
-                return await asyncio.gather(*(pipeline.process(each) for each in records))
+                return await asyncio.gather(*(processor.process(each) for each in records))
         finally:
             pump.cancel()
 
@@ -307,7 +307,7 @@ def test_a_result_too_large_for_its_topic_becomes_a_dead_letter_of_stage_produce
     async def nothing(text: str, task: Task, deadline: float, origin: object) -> Inference:
         raise AssertionError(f"{task.name} of {origin} is not to be run on {len(text)} characters by {deadline}")
 
-    pipeline = EventProcessor(
+    processor = EventProcessor(
         Routes(ROUTES, TASKS),
         nothing,
         DeadLetters("dead", "g", "0"),
@@ -317,7 +317,7 @@ def test_a_result_too_large_for_its_topic_becomes_a_dead_letter_of_stage_produce
         latency_objective=1,
     )
     (outcome,) = process([source])
-    letter = pipeline.too_large(source, outcome.outputs[1])
+    letter = processor.too_large(source, outcome.outputs[1])
     found = headers(Outcome("done", (letter,)))
     assert letter.value == source.value
     assert found["rexstream-dlq-stage"] == "produce"

@@ -29,7 +29,7 @@ def headers_of(error: Exception, letters: DeadLetters) -> dict[str, str]:
         raise error
 
     infer: Any = fail
-    pipeline = EventProcessor(
+    processor = EventProcessor(
         Routes([ROUTE], load_tasks()),
         infer,
         letters,
@@ -41,7 +41,7 @@ def headers_of(error: Exception, letters: DeadLetters) -> dict[str, str]:
         clock=lambda: 0.0,
     )
     record = SourceRecord("in", 0, 7, 1, None, "鞋底软".encode(), (), 1000, 0.0)
-    (output,) = asyncio.run(pipeline.process(record)).outputs
+    (output,) = asyncio.run(processor.process(record)).outputs
     return {name: (value or b"").decode(errors="replace") for name, value in output.headers}
 
 

@@ -74,7 +74,7 @@ def schemas(client: Client, states: list[str | None]) -> AwaitedSchemas:
 
 
 def test_an_outage_of_the_registry_is_waited_out_and_said_once() -> None:
-    """The event waits; the worker hears that it does and that it no longer does."""
+    """The event waits; the worker is called when it begins to wait and when it no longer does."""
 
     def answer(call: int) -> Any:
         if call < 5:

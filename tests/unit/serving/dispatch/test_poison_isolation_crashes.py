@@ -308,7 +308,7 @@ def test_a_server_that_dies_every_few_seconds_makes_no_poison(period: float, sec
 
 
 def test_a_death_that_meets_a_window_twice_is_a_coincidence() -> None:
-    """It is alone, the server was healthy before, and yet it is not to blame."""
+    """It is alone, the server was healthy before, and yet it is not the cause."""
     server = Process(seconds=1.0)
 
     async def body(dispatcher: Dispatcher) -> None:

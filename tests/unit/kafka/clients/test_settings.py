@@ -36,7 +36,7 @@ def test_the_guarantees_are_set_and_librdkafka_accepts_them() -> None:
 
 
 def test_a_record_as_large_as_the_limit_fits_the_producers_queue() -> None:
-    """Otherwise it would find no room for ever."""
+    """Otherwise it would never fit into the queue."""
     producer = producer_settings(config())
     assert producer["message.max.bytes"] < producer["queue.buffering.max.kbytes"] * 1024
 

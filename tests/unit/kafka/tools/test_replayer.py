@@ -1,4 +1,4 @@
-"""Replays against a producer that does as it is told."""
+"""The replayer against a producer whose behaviour the tests choose."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class StubProducer:
         self.refuse: dict[str, list[KafkaError | type[BaseException]]] = {}
         self._open: list[tuple[str, bytes | None, int]] = []
         self._reports: list[Callable[[], None]] = []
-        self.room = 1000
+        self.queue_size = 1000
 
     def __len__(self) -> int:
         return len(self._reports)
@@ -67,7 +67,7 @@ class StubProducer:
         assert headers is None or headers
         if "produce" in self.refuse:
             self._call("produce")
-        if len(self) == self.room:
+        if len(self) == self.queue_size:
             raise BufferError("Local: Queue full")
         self._open.append((topic, key, partition))
         code = self.fail(topic, key)
@@ -181,7 +181,7 @@ def test_a_failure_that_stays_ends_the_replay(producer: StubProducer, replayer: 
 @pytest.mark.parametrize("call", ["init", "begin", "commit", "abort"])
 @pytest.mark.parametrize("code", [KafkaError._FENCED, KafkaError.INVALID_TXN_STATE, KafkaError.INVALID_PRODUCER_EPOCH])
 def test_whoever_is_fenced_stops(producer: StubProducer, replayer: Replayer, call: str, code: int) -> None:
-    """Whenever it hears of it; nothing is written by it from then on."""
+    """Whenever it learns that it is fenced; nothing is written by it from then on."""
     producer.refuse[call] = [KafkaError(code)]
     if call == "abort":
         producer.fail = lambda *_: KafkaError._PURGE_QUEUE
@@ -218,15 +218,15 @@ def test_a_system_error_of_another_kind_is_not_hidden(producer: StubProducer, re
 
 def test_a_full_queue_is_waited_for(producer: StubProducer, replayer: Replayer) -> None:
     """It empties as reports come; everything is still in one transaction."""
-    producer.room = 3
+    producer.queue_size = 3
     assert replayer.write([replay(n) for n in range(20)]) == []
     assert len(committed_ids(producer)) == 20
     assert producer.log == ["begin", "flush", "commit"]
 
 
 def test_a_record_larger_than_the_whole_queue_is_refused(producer: StubProducer, replayer: Replayer) -> None:
-    """It would never find room."""
-    producer.room = 0
+    """It would never fit into the queue."""
+    producer.queue_size = 0
     ((refused, reason),) = replayer.write([replay(1)])
     assert refused.id == "id-1"
     assert "too large" in reason.lower()
