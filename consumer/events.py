@@ -88,7 +88,7 @@ class BadInput(Exception):  # noqa: N818 - named for what it is; it is not a fau
         self.reason = reason
         self.message = message
         self.model_version: str | None = None
-        """The model version that had answered so far, where the text met a limit on the way."""
+        """The model version that had answered before a limit was met; None where no window was answered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class InFlight:
         self.events = 0
         """Records in flight."""
         self.bytes = 0
-        """Bytes of them: keys, values and header values."""
+        """Bytes of the records in flight: keys, values and header values."""
         self.limit(None)
 
     def limit(self, events: int | None) -> None:

@@ -70,7 +70,7 @@ class Failure:
     exception: str | None = None
     """Qualified name of the exception's class."""
     cause: str | None = None
-    """The same of the exception that it was raised from."""
+    """Qualified name of the class of the exception that it was raised from."""
     stack_trace: str | None = None
     attempts: int = 1
     task: str | None = None

@@ -49,7 +49,7 @@ class Extraction:
         self.finished = False
         """Whether ``result`` is there. Stays False when ``advance`` has raised."""
         self.level = 0
-        """Rounds of windows that were answered so far."""
+        """Levels whose windows were answered so far."""
         self.model_calls = 0
         """Windows that were answered so far."""
         self._show(next(self._run, None))

@@ -159,9 +159,9 @@ class Found(NamedTuple):
 
     type: str
     span: str
-    """As it stands in the prompt of the next level."""
+    """Its text, as it stands in the prompt of the next level."""
     start: int
-    """Code point in the text, -1 for an implicit aspect."""
+    """Its first code point in the text, -1 for an implicit aspect."""
     end: int
     score: float
 

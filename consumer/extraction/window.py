@@ -78,7 +78,7 @@ class View:
 
 @dataclass(slots=True, kw_only=True)
 class Search:
-    """One task on one text: what is looked for, and the windows that ask for it, level by level."""
+    """One task on one text: packs the types of each level into hints and cuts the text into windows for them."""
 
     builder: HintBuilder
     notes: Notes
@@ -95,7 +95,7 @@ class Search:
     legal: LegalPaths | None
     """Paths that may be reported; None for all that end in a leaf."""
     cap: int | None
-    """Facts or parents of one level, and paths in all."""
+    """Most facts or parents of one level, and most paths in all."""
     threshold: float | None = None
     """Mean score that a reported path reaches; None for the reference's own rule."""
 

@@ -73,7 +73,7 @@ class RuntimeStatus:
 
     joined: bool
     assignment: Mapping[Partition, int]
-    """Partitions with their epochs."""
+    """Assigned partitions with their epochs."""
     paused: tuple[str, ...]
     in_flight_events: int
     in_flight_bytes: int
@@ -81,7 +81,7 @@ class RuntimeStatus:
     release_age: float
     lag: Mapping[Partition, int]
     blocked_outputs: tuple[str, ...]
-    """Topics that take no output now."""
+    """Output topics that refuse what is produced to them now."""
 
 
 class KafkaRuntime:

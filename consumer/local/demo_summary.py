@@ -41,7 +41,7 @@ class Seen:
     results: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     """(event id, task) -> ExtractionResult."""
     latencies_ms: list[float] = field(default_factory=list)
-    """Input timestamp to output timestamp, per result."""
+    """Milliseconds from input timestamp to output timestamp, per result."""
     doubled: int = 0
     dead_letters: dict[str, dict[str, str]] = field(default_factory=dict)
     """Key of the record -> its dead-letter headers."""

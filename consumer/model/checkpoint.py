@@ -42,7 +42,7 @@ class Checkpoint:
     config: EncoderConfig
     weights: Mapping[str, NDArray[np.float32]]
     sha256: str
-    """Of the weights file."""
+    """SHA-256 of the weights file, in hexadecimal."""
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

@@ -28,7 +28,7 @@ class EncoderConfig:
     heads: int
     intermediate_size: int
     vocab_size: int
-    """Without the four markers."""
+    """Size of the vocabulary without the four markers."""
     type_vocab_size: int
     max_position_embeddings: int
     position_buckets: int

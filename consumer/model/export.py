@@ -42,7 +42,7 @@ WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 
 
 _SIZES = ("layers", "heads", "hidden_size", "intermediate_size", "vocab_size")
-"""Of the encoder's configuration, recorded in bundle.json."""
+"""Fields of the encoder's configuration that bundle.json records."""
 
 
 class ExportError(Exception):

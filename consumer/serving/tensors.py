@@ -176,7 +176,7 @@ class GraphContract(NamedTuple):
     """Hash of tokenizer, limits and K (``consumer.extraction.prompts``)."""
     cells_per_window: int
     pad: int
-    """Token ids, this one and those below."""
+    """Token id of the padding; the fields below are token ids too."""
     type: int
     classification: frozenset[int]
 

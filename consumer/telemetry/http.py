@@ -154,7 +154,7 @@ def parse_address(address: str) -> tuple[str, int]:
 class _Route(NamedTuple):
     allow: str
     answer: Callable[[str], _Answer]
-    """Gets the ``Accept`` header."""
+    """Called with the ``Accept`` header."""
 
 
 class _Answer(NamedTuple):

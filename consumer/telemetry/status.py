@@ -39,7 +39,7 @@ class FloodStatus(TypedDict):
     reason: str | None
     """What made the pause begin; None while consumption flows."""
     trial_in_seconds: float
-    """0 when there is no pause."""
+    """Seconds until the pause ends in a trial; 0 when there is no pause."""
 
 
 class WorkerStatus(RecentActivity):

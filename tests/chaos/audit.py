@@ -84,7 +84,7 @@ class Audit:
     """Results per model version."""
 
     def problems(self) -> list[str]:
-        """Every finding but duplicates and disorder, which are problems only in some modes; empty when there are none."""
+        """Every finding but duplicates and disorder, which only some modes forbid; empty when there are none."""
         named = {
             "acknowledged inputs lost": self.lost_inputs,
             "missing": self.missing,

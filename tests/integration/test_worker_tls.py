@@ -26,8 +26,10 @@ class Broker(Protocol):
 
 
 def test_a_server_that_is_no_longer_trusted_is_an_outage(mock_broker: Broker, tmp_path: Path) -> None:
-    """Mutual TLS works; a server that comes back with a certificate of another authority stops the work with the reason
-    in the log, and no event becomes a dead letter; when the right one is back, all of them become results.
+    """Mutual TLS works; a server that comes back with another authority's certificate stops the work.
+
+    The reason is in the log, and no event becomes a dead letter; when the right certificate is back, all become
+    results.
     """
     ours, theirs = Authority("Ours"), Authority("Theirs")
     client = ours.issue("worker", ("worker",))

@@ -1,6 +1,4 @@
-"""The floors of the package: imports point downwards, I/O packages do not import each other, heavy libraries stay in
-extras.
-"""
+"""The floors of the package: imports point downwards, and I/O packages do not import each other."""
 
 from __future__ import annotations
 

@@ -36,14 +36,14 @@ class WatchedThread:
 
     name: str
     last_round: Callable[[], float]
-    """Monotonic seconds."""
+    """Returns the monotonic seconds of the latest round."""
     limit: float
     """It hangs when it stays within one round for more than so many seconds."""
 
     def __post_init__(self) -> None:
         self.seen = self.last_round()
         self.still = 0.0
-        """Seconds since ``last_round`` changed, as far as they count."""
+        """Seconds since ``last_round`` changed, without those in which the whole process was stopped."""
 
 
 class Watchdog:

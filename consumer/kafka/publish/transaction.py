@@ -86,9 +86,9 @@ class Transaction:
     """(epoch, position) of each partition."""
     singly: bool = False
     started: float = 0.0
-    """Monotonic seconds."""
+    """When it was opened, in monotonic seconds."""
     refused: Refused | None = None
-    """Set when the next one must not follow at once."""
+    """Why the next transaction must not follow at once; None when it may."""
     failed: list[_Failed] = field(default_factory=list)
     """Outputs that were refused: with any, nothing is left but an abort."""
 

@@ -36,7 +36,7 @@ _log = structlog.stdlib.get_logger(__name__)
 COORDINATOR = "the transaction coordinator"
 
 BACKOFF = Backoff(first=0.1, limit=5.0, least=1.0)
-"""Without jitter: one producer asks its coordinator."""
+"""Without jitter: only one producer retries at its coordinator."""
 
 BLOCKED_FAILURES = 4
 """Consumption pauses from this many failures in a row (0.7 s): fewer are a rebalance, or a leader moving."""
@@ -94,7 +94,7 @@ class Retries:
         self._observer = observer
         self._clock = clock
         self.failures = 0
-        """In a row."""
+        """Failed tries in a row."""
         self.not_before = 0.0
         """Monotonic seconds of the next try."""
         self.cause = ""

@@ -103,7 +103,7 @@ class BatchReview:
     """One batch under review, until each of its windows was answered, was rejected alone, or left it."""
 
     parts: int = 1
-    """Groups of it whose outcome is not known yet."""
+    """Groups of the batch whose outcome is not known yet."""
     answered: int = 0
     rejections: list[Rejection] = field(default_factory=list)
     confirms: bool = False

@@ -31,7 +31,7 @@ class Action(Enum):
 
 
 def decide(error: ServingError, *, alone: bool) -> Action:
-    """A call failed; ``alone`` if it held one window."""
+    """The action after a failed call; ``alone`` if the call held one window."""
     match error.failure, error.relief:
         case Failure.BATCH_FAULT, _:
             # Halve until the rejected windows are alone. These calls do not retry an overloaded server, and their
@@ -47,7 +47,7 @@ def decide(error: ServingError, *, alone: bool) -> Action:
 
 
 def decide_after_probe(*, alone: bool, dies_of_all: bool, given_up: str | None) -> Action:
-    """The server answers health probes again, or did so all the time.
+    """The action once the server answers health probes, be it again or all the time.
 
     ``dies_of_all``: it crashed in isolated calls of so many events that no window is the cause. ``given_up``: the
     reason for which the window's own record gives it up, None to try on.

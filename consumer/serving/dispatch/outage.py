@@ -30,7 +30,7 @@ class Recovered(NamedTuple):
     held: list[Entry]
     """Rejected by the model, and it is not known yet whether they or the model are at fault."""
     failed_probes: int
-    """With 0 the server was healthy all the time."""
+    """Health probes that failed; with 0 the server was healthy all the time."""
     canary_answered: bool
     """Whether real windows had to be answered to end it, not only the probe window."""
 

@@ -219,7 +219,7 @@ def test_an_outcome_that_would_lose_a_record_cannot_be_made(kind: str, outputs: 
 
 
 def test_a_replay_count_of_thousands_of_digits_is_none() -> None:
-    """Found by fuzzing: a header that another program wrote, which Python refuses to convert, must not end the worker."""
+    """Found by fuzzing: another program's header, which Python refuses to convert, must not end the worker."""
     for digits in (20, 5000):
         headers: tuple[Header, ...] = (("rexstream-dlq-replay-count", b"9" * digits),)
         assert replay_count(headers) == 0
