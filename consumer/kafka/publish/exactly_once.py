@@ -268,7 +268,7 @@ class TransactionalPublisher:
         return True
 
     def _await_offsets(self) -> bool:
-        """On a thread of its own: with librdkafka 2.16 the call was seen never to return, after leaders were killed."""
+        """The call runs on a thread of its own: with librdkafka 2.16 it was seen never to return, after leaders died."""
         call = self._offsets_call
         if call.returned(SLICE_SECONDS):
             self._step = Step.SEND_OFFSETS

@@ -63,7 +63,7 @@ class PoisonIsolation:
         self._send = send
         self._clock = calls.clock
         self.active = False
-        """Whether a window is isolated; while none is, the methods below need not be called."""
+        """Whether a window is isolated; while none is, ``send_next`` and ``watch`` need not be called."""
         self._groups: list[Group] = []
         self._trying = self._probing = False
         self._draining_since: float | None = None
