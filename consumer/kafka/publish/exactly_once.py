@@ -268,7 +268,7 @@ class TransactionalPublisher:
         return True
 
     def _await_offsets(self) -> bool:
-        """The call runs on a thread of its own: with librdkafka 2.16 it was seen never to return, after leaders died."""
+        """On its own thread the call may hang: with librdkafka 2.16 it was seen to, after leaders were killed."""
         call = self._offsets_call
         if call.returned(SLICE_SECONDS):
             self._step = Step.SEND_OFFSETS
