@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 _log = structlog.stdlib.get_logger(__name__)
 
-PAUSE_REASONS = {State.OUTAGE: "outage", State.DEPLOYMENT_FAULT: "deployment_fault"}
+STATE_REASONS = {State.OUTAGE: "outage", State.DEPLOYMENT_FAULT: "deployment_fault"}
 """Why consumption is paused while the dispatcher does not send."""
 
 
@@ -173,7 +173,7 @@ class Worker:
             self._end(EXIT_USAGE)
             return
         self._health.runtime = self._breaker.runtime = runtime
-        if (reason := PAUSE_REASONS.get(self._dispatcher.state)) is not None:
+        if (reason := STATE_REASONS.get(self._dispatcher.state)) is not None:
             runtime.pause(reason)
         runtime.start()
         self._background.start(intake.run(runtime.processed))
@@ -255,7 +255,7 @@ class Worker:
             _log.error("the model server cannot be used", state=state.value, code=error.code, reason=error.message)
         else:
             _log.info("the model server can be used again")
-        for paused_state, reason in PAUSE_REASONS.items():
+        for paused_state, reason in STATE_REASONS.items():
             self._set_paused(reason, state is paused_state)
 
     def _registry_state(self, reason: str | None) -> None:

@@ -60,6 +60,10 @@ def package_of(module: str, packages: set[str]) -> str:
     return module if parent == "consumer" else parent
 
 
+def _top(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
 def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
     """Groups of nodes that can reach each other, each group of two or more."""
     reach: dict[str, set[str]] = {}
@@ -101,7 +105,16 @@ def measure(root: Path) -> dict[str, list[str] | int]:
         "modules without __init__": sorted(own),
         "statements without docstrings": sum(statements(tree) for tree in trees.values()),
         "lines": sum(lines.values()),
-        "packages and modules at the top": sorted(between),
+        "at the top: packages and modules": sorted({_top(name) for name in modules} - {"consumer"}),
+        "at the top: imports between them": sorted(
+            {
+                f"{_top(a)} -> {_top(b)}"
+                for a, targets in imports.items()
+                for b in targets
+                if a != "consumer" and _top(a) != _top(b)
+            }
+        ),
+        "packages, those inside others too": sorted(between),
         "imports between them": sorted(f"{a} -> {b}" for a, targets in between.items() for b in targets),
         "circles between them": [" <-> ".join(group) for group in circles(between)],
         "circles between modules": [" <-> ".join(group) for group in circles(imports)],
