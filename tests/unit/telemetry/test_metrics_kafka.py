@@ -10,12 +10,12 @@ from consumer.events import Partition
 from consumer.kafka.consume.assignment import BACKPRESSURE, DRAINING, Pauses
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dead_letter_breaker import REASON as FLOOD
-from consumer.worker.lifecycle import PAUSE_REASONS
+from consumer.worker.lifecycle import STATE_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-REASONS = sorted({BACKPRESSURE, DRAINING, FLOOD, "output", "registry", *PAUSE_REASONS.values()})
+REASONS = sorted({BACKPRESSURE, DRAINING, FLOOD, "output", "registry", *STATE_REASONS.values()})
 
 
 class Consumer:
