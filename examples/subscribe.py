@@ -1,6 +1,6 @@
 """Results into a database, each exactly once, whatever arrives twice and whenever this program is killed.
 
-    python examples/subscribe.py localhost:9092 reviews.extracted facts.db
+    python examples/subscribe.py localhost:9092 reviews.extracted facts.db [IDLE_SECONDS]
 
 Two rules make it so, and neither is particular to SQLite:
 
@@ -28,7 +28,6 @@ CREATE TABLE IF NOT EXISTS facts (
     result_id TEXT PRIMARY KEY, event_id TEXT, product_id TEXT, task TEXT, extractions TEXT, model_version TEXT);
 CREATE TABLE IF NOT EXISTS positions (topic TEXT, number INTEGER, next_offset INTEGER, PRIMARY KEY (topic, number));
 """
-IDLE_SECONDS = 5.0
 
 
 def insert_once(database: sqlite3.Connection, result: dict[str, Any]) -> None:
@@ -50,8 +49,9 @@ def insert_once(database: sqlite3.Connection, result: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Read until nothing came for ``IDLE_SECONDS``; a service would go on."""
+    """Read until nothing came for IDLE_SECONDS (default 5); a service would go on."""
     bootstrap_servers, topic, path = sys.argv[1:4]
+    idle_seconds = float(sys.argv[4]) if len(sys.argv) > 4 else 5.0
     database = sqlite3.connect(path)
     database.executescript(TABLES)
     consumer = Consumer(
@@ -69,7 +69,7 @@ def main() -> int:
     known = dict(database.execute("SELECT number, next_offset FROM positions WHERE topic = ?", (topic,)).fetchall())
     consumer.assign([TopicPartition(topic, number, known.get(number, 0)) for number in found.partitions])
     read, last = 0, time.monotonic()
-    while time.monotonic() - last < IDLE_SECONDS:
+    while time.monotonic() - last < idle_seconds:
         messages = consumer.consume(500, timeout=0.5)
         with database:  # one transaction: rows and positions, or neither
             for message in messages:

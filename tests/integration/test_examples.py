@@ -49,7 +49,7 @@ def test_reviews_are_produced_and_results_are_subscribed_to_once_each(worker: Ru
     worker.wait_for_results(REVIEWS * TASKS)
 
     path = tmp_path / "facts.db"
-    subscribe = ("subscribe.py", worker.bootstrap, worker.output, str(path))
+    subscribe = ("subscribe.py", worker.bootstrap, worker.output, str(path), "1")
     assert example(*subscribe) == f"50 results read, 50 rows in {path}\n"
     assert example(*subscribe) == f"0 results read, 50 rows in {path}\n"
 

@@ -128,7 +128,7 @@ class Apicurio:
             "quarkus.http.access-log.enabled": "false",
             "apicurio.storage.kind": "sql",
             "apicurio.storage.sql.kind": "h2",
-            "apicurio.datasource.url": f"jdbc:h2:file:{self._folder / 'data'}",
+            "apicurio.datasource.url": f"jdbc:h2:file:{self._folder / 'data'};WRITE_DELAY=0",
         }
         options = [f"-D{key}={value}" for key, value in settings.items()]
         with (self._folder / "registry.log").open("ab") as log:
