@@ -1,1 +1,1 @@
-"""Which outcomes may be published and which offsets committed, and dead letters. Pure; clocks are the caller's."""
+"""Which outcomes may be published and which offsets committed, and dead letters. No IO; clocks are the caller's."""

@@ -1,8 +1,9 @@
-"""How many records may be in flight, and how long a rebalance waits for them. Pure; the clock is the caller's.
+"""How many records may be in flight, and how long a rebalance waits for them. No IO; the clock is the caller's.
 
 A record is in flight from its delivery by the poll thread until every output is durable. ``InFlight`` counts such
 records and their bytes, caps intake, and is shared by the poll thread, which adds, and the release thread, which takes
-away. ``RevokeBudget`` learns from the times in flight how long a revocation is worth waiting.
+away: it has a lock, and ``wait`` is the one method here that blocks. ``RevokeBudget`` learns from the times in flight
+how long a revocation is worth waiting.
 """
 
 from __future__ import annotations

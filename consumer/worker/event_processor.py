@@ -155,7 +155,14 @@ class EventProcessor:
         ]
         structlog.contextvars.bind_contextvars(event_id=event.event_id)
         if chosen.tasks:
-            published += await asyncio.gather(*(self._run_task(record, event, task, trace) for task in chosen.tasks))
+            deadline = event_deadline(
+                record.timestamp_ms,
+                fetched_wall=self._wall() - (self._clock() - record.fetched_at),
+                fetched_at=record.fetched_at,
+                objective=self._objective,
+            )
+            runs = (self._run_task(record, event, task, trace, deadline) for task in chosen.tasks)
+            published += await asyncio.gather(*runs)
         rows = [each for _, each in published if each is not None]
         outcome: EventOutcome = "dead_letter"
         if rows:
@@ -175,14 +182,8 @@ class EventProcessor:
         return self._dead_letter(record, BadInput("produce", "ResultTooLarge", what), task)
 
     async def _run_task(
-        self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace
+        self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, deadline: float
     ) -> tuple[Output, int | None]:
-        deadline = event_deadline(
-            record.timestamp_ms,
-            fetched_wall=self._wall() - (self._clock() - record.fetched_at),
-            fetched_at=record.fetched_at,
-            objective=self._objective,
-        )
         try:
             async with self._text_budget.taken(len(event.text)):
                 origin = (record.topic, record.partition, record.offset)

@@ -28,6 +28,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from runtime_harness import Cluster, Worker, eventually
 
+from consumer.telemetry.logs import configure_logging
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -145,6 +147,7 @@ def _paired(what: str, measure: Callable[[str], float]) -> None:
 
 def main() -> None:
     """Start a broker and measure; say so when there is none."""
+    configure_logging("error", "bench")  # on standard error: the figures stand alone on standard output
     try:
         jars = fetch_jars()
     except KafkaUnavailable as error:

@@ -61,6 +61,7 @@ def package_of(module: str, packages: set[str]) -> str:
 
 
 def _top(module: str) -> str:
+    """The part of ``consumer`` that a module is in, subpackages counted with theirs."""
     return ".".join(module.split(".")[:2])
 
 
