@@ -89,7 +89,8 @@ class LengthQueue:
         return taken
 
 
-ReleaseReason = Literal["idle", "full", "linger"]
+ReleaseReason = Literal["idle", "full", "linger", "retry"]
+"""Why a batch leaves. ``retry`` is the dispatcher's: windows of a call that failed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from consumer.batching.policy import ReleaseReason
     from consumer.extraction.window import Cells
     from consumer.resilience.circuit_breaker import BreakerState
     from consumer.serving.protocol import Answer, ServingError
@@ -61,7 +62,7 @@ class WindowAnswer(NamedTuple):
 class DispatchObserver(Protocol):
     """Metric hooks; ``Metrics`` of the telemetry package has them. Called on the event loop; must be quick."""
 
-    def batch_sent(self, rows: int, useful_tokens: int, padded_tokens: int, reason: str) -> None:
+    def batch_sent(self, rows: int, useful_tokens: int, padded_tokens: int, reason: ReleaseReason) -> None:
         """A batch of ``rows`` windows left; ``padded_tokens`` = rows x padded length."""
 
     def model_called(self, model: str, version: str, code: str, seconds: float) -> None:

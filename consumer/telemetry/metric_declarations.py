@@ -16,8 +16,8 @@ from consumer import __version__
 PAUSE_REASONS = ("backpressure", "output", "outage", "deployment_fault", "registry", "flood", "draining", "other")
 """Every one has a series from the start; a reason that is none of these counts as ``other``."""
 
-LABEL_LIMITS = {"topic": 200, "model": 20, "version": 100, "code": 30, "class": 100, "reason": 20}
-"""How many values a label may have; later new ones become ``other``. ``reason`` is that of batch_release_total."""
+LABEL_LIMITS = {"topic": 200, "model": 20, "version": 100, "code": 30, "class": 100}
+"""How many values a label may have; later new ones become ``other``."""
 
 
 COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {

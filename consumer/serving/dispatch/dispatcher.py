@@ -29,7 +29,7 @@ from consumer.serving.refused import State, WindowAnswer, WindowRefused
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 
-    from consumer.batching.policy import LengthCut
+    from consumer.batching.policy import LengthCut, ReleaseReason
     from consumer.extraction.window import Window
     from consumer.serving.protocol import Answer, ModelClient
     from consumer.serving.refused import DispatchObserver
@@ -169,7 +169,7 @@ class Dispatcher:
         others = (decision.wake_at, self._isolation.watch() if self._isolation.active else None)
         return min([*wake_at, *(at for at in others if at is not None)], default=None)
 
-    def _send(self, group: Group, length: int, reason: str) -> None:
+    def _send(self, group: Group, length: int, reason: ReleaseReason) -> None:
         group.entries = [entry for entry in group.entries if not entry.future.done()]
         if group.entries:
             self._spawn(self._call(group, length, reason), group.entries)
@@ -191,7 +191,9 @@ class Dispatcher:
         self._tasks.add(task)
         task.add_done_callback(ended)
 
-    def _call(self, group: Group, length: int, reason: str, *, isolated: bool = False) -> Coroutine[Any, Any, None]:
+    def _call(
+        self, group: Group, length: int, reason: ReleaseReason, *, isolated: bool = False
+    ) -> Coroutine[Any, Any, None]:
         """The call of a group, to be awaited. It counts as in flight from now on."""
         rows = len(group.entries)
         self._observer.batch_sent(rows, sum(entry.window.length for entry in group.entries), rows * length, reason)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from consumer.codecs.outputs import continue_trace
+from consumer.codecs.outputs import continue_trace, result_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,8 +51,12 @@ def test_a_broken_traceparent_starts_a_new_trace(value: bytes | None) -> None:
 
 
 def test_without_a_traceparent_a_trace_starts() -> None:
-    """Every result has a traceparent."""
-    assert not continue_trace([], counted()).continued
+    """Every result has a traceparent, and it is the only header that its trace adds: no tracestate without a parent."""
+    trace = continue_trace([], counted())
+    assert not trace.continued
+    headers = result_headers((("tracestate", b"of=nobody"), ("a", b"b")), "task", "id", trace)
+    assert [value for name, value in headers if name == "traceparent"] == [f"00-{'02' * 16}-{'01' * 8}-00".encode()]
+    assert "tracestate" not in dict(headers)
 
 
 def test_two_different_traceparents_count_as_none() -> None:

@@ -39,7 +39,7 @@ def used() -> Metrics:
     metrics.event_processed("reviews.raw", "done", 3)
     metrics.event_latency("durable", 0.2)
     metrics.stage("decode", 0.001)
-    metrics.batch_sent(rows=4, useful_tokens=300, padded_tokens=400, reason="deadline")
+    metrics.batch_sent(rows=4, useful_tokens=300, padded_tokens=400, reason="linger")
     metrics.model_called("rexuninlu", "3", "OK", 0.02)
     metrics.model_retried()
     metrics.windows_overflowed(1)
@@ -101,7 +101,7 @@ def test_what_happened_is_what_is_counted() -> None:
     assert sample(metrics, "rexstream_breaker_state") == 2
     assert sample(metrics, "rexstream_dead_letters_total", stage="validate", **{"class": "TextTooLong"}) == 1
     assert sample(metrics, "rexstream_retries_total") == 1
-    assert sample(metrics, "rexstream_batch_release_total", reason="deadline") == 1
+    assert sample(metrics, "rexstream_batch_release_total", reason="linger") == 1
     assert sample(metrics, "rexstream_window_overflow_total") == 1
     assert metrics.registry.get_sample_value("rexstream_build_info", _labels_of_build(metrics)) == 1
 
@@ -136,7 +136,7 @@ def test_pause_reasons_are_all_present_from_the_start_and_end_with_the_pause() -
     assert sample(metrics, "rexstream_paused", reason="other") == 0
 
 
-@pytest.mark.parametrize("kind", ["topic", "version", "reason", "dead letter"])
+@pytest.mark.parametrize("kind", ["topic", "version", "dead letter"])
 def test_label_values_that_others_choose_cannot_grow_without_end(kind: str) -> None:
     """Ten thousand different names make a bounded number of series; the surplus is counted as other."""
     metrics = Metrics()
@@ -147,8 +147,6 @@ def test_label_values_that_others_choose_cannot_grow_without_end(kind: str) -> N
             metrics.event_processed(name, "done")
         elif kind == "version":
             metrics.model_called("m", name, "OK", 0.1)
-        elif kind == "reason":
-            metrics.batch_sent(1, 10, 10, name)
         else:
             metrics.dead_letter("decode", name)
     series = list(_series(metrics))
@@ -185,7 +183,7 @@ def test_recent_activity_summarises_the_last_minute_and_the_totals() -> None:
         metrics.event_latency("extracted", 9.0)
         metrics.event_latency("durable", 0.25)
     metrics.event_processed("t", "dead_letter")
-    for reason in ("InvalidJson", "TextEmpty", "InvalidJson"):
+    for reason in ("InvalidJson", "EmptyText", "InvalidJson"):
         metrics.dead_letter("decode", reason)
     metrics.batch_sent(8, 600, 800, "full")
     recent = metrics.recent()
@@ -193,7 +191,7 @@ def test_recent_activity_summarises_the_last_minute_and_the_totals() -> None:
     assert recent["latency_ms"]["p50"] == pytest.approx(250, rel=0.021)
     assert recent["batches"] == {"rows_p50": 8, "tokens_p50": pytest.approx(800, rel=0.021), "padding_ratio": 0.25}
     assert recent["totals"] == {"done": 30, "dead_letter": 1}
-    assert list(recent["dead_letters"].items()) == [("TextEmpty", 1), ("InvalidJson", 2)]
+    assert list(recent["dead_letters"].items()) == [("EmptyText", 1), ("InvalidJson", 2)]
     now += 120
     later = metrics.recent()
     assert later["rates"] == {"events_per_second": 0, "windows_per_second": 0}

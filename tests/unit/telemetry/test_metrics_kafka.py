@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from unittest.mock import create_autospec
 
 import pytest
+from confluent_kafka import Consumer
 
 from consumer.events import Partition
 from consumer.kafka.consume.assignment import BACKPRESSURE, DRAINING, Pauses
@@ -12,17 +13,7 @@ from consumer.telemetry.metrics import Metrics
 from consumer.worker.dead_letter_breaker import REASON as FLOOD
 from consumer.worker.lifecycle import STATE_REASONS
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 REASONS = sorted({BACKPRESSURE, DRAINING, FLOOD, "output", "registry", *STATE_REASONS.values()})
-
-
-class Consumer:
-    """Takes every call."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: None
 
 
 def paused(metrics: Metrics) -> set[str]:
@@ -40,7 +31,7 @@ def test_the_runtime_and_the_worker_pause_for_these() -> None:
 def test_every_reason_to_pause_is_visible_under_its_own_name(reason: str) -> None:
     """Whoever is alerted reads what to mend, not ``other``; and it is gone with the pause."""
     metrics = Metrics()
-    consumer: Any = Consumer()
+    consumer = create_autospec(Consumer, instance=True)
     pauses = Pauses(metrics)
     pauses.assign(consumer, [Partition("in", 0)])
     pauses.pause(reason)

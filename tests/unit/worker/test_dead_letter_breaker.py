@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
-from unittest.mock import Mock
+from typing import TYPE_CHECKING, cast
+from unittest.mock import create_autospec
 
 import pytest
 from structlog.testing import capture_logs
@@ -14,6 +14,7 @@ from consumer.config.tree import DeliveryConfig
 from consumer.delivery.dead_letter_rate import TRIAL_EVENTS
 from consumer.delivery.ledger import Release
 from consumer.events import Outcome, Output, Partition, SourceRecord
+from consumer.kafka.clients.observer import KafkaObserver
 from consumer.kafka.publish.producers import Oversize
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 
@@ -75,7 +76,7 @@ def release(record: SourceRecord, outcome: Outcome) -> Release:
 
 def too_large(release: Release) -> Release:
     """What a publisher makes of it when its topic refuses the first result for its size."""
-    observer: Any = Mock()
+    observer = create_autospec(KafkaObserver, instance=True)
     output = next(each for each in release.outcome.outputs if each.topic != "reviews.dead")
     Oversize("reviews.dead", lambda _, refused: replace(refused, topic="reviews.dead"), observer).replace(
         release, output

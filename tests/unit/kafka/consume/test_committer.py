@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from unittest.mock import create_autospec
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from consumer.events import Partition
+from consumer.kafka.clients.observer import KafkaObserver
 from consumer.kafka.consume.committer import Committer
 
 P, Q = Partition("in", 0), Partition("in", 1)
@@ -35,11 +37,13 @@ class Bench:
     def __init__(self) -> None:
         self.now = 0.0
         self.consumer: Any = Consumer()
-        self.counted: list[tuple[Any, ...]] = []
-        self.committer = Committer(self, lambda: self.now)  # an observer by __getattr__
+        self.observer = create_autospec(KafkaObserver, instance=True)
+        self.committer = Committer(self.observer, lambda: self.now)
 
-    def __getattr__(self, name: str) -> Any:
-        return lambda *values: self.counted.append((name, *values))
+    @property
+    def counted(self) -> list[tuple[Any, ...]]:
+        """The hooks that were called, with their values."""
+        return [(name, *values) for name, values, _ in self.observer.mock_calls]
 
     def all_answered(self) -> bool:
         return self.committer.all_answered

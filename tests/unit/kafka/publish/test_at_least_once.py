@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -13,12 +14,10 @@ from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.delivery.ledger import Release
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
+from consumer.kafka.clients.observer import KafkaObserver
 from consumer.kafka.clients.watchdog import STALLED_SECONDS, StuckClientDetector
 from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
 from consumer.kafka.publish.producers import Oversize, PartitionCounts
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 IN = Partition("in", 0)
 
@@ -71,19 +70,6 @@ class Producer:
         return [value for of, value in self.log if of == topic]
 
 
-class Hooks:
-    """An observer that remembers refusals."""
-
-    def __init__(self) -> None:
-        self.refused: list[tuple[str, str]] = []
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: None
-
-    def produce_refused(self, topic: str, code: str) -> None:
-        self.refused.append((topic, code))
-
-
 class Bench:
     """A publisher with its surroundings."""
 
@@ -98,7 +84,7 @@ class Bench:
         self.partitions = {"in": 4, "out": 4, "dead": 4, "narrow": 2}
         self.revoked: set[int] = set()
         self.fatal: list[BaseException] = []
-        self.hooks: Any = Hooks()
+        self.hooks = create_autospec(KafkaObserver, instance=True)
         self.durable: list[int] = []
         self.published: list[tuple[str, bytes | None]] = []
         """Outputs that the publisher returned as durable."""
@@ -120,6 +106,11 @@ class Bench:
         self.asked += 1
         if not self.answered:
             raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+    @property
+    def refused(self) -> list[tuple[str, str]]:
+        """Topic and code of the outputs that were refused."""
+        return [call.args for call in self.hooks.produce_refused.call_args_list]
 
     def send(self, offset: int, *outputs: Output, epoch: int = 1, original: bytes = b"in") -> None:
         record = SourceRecord("in", 3, offset, epoch, b"key", original, (), None, 0.0)
@@ -229,7 +220,7 @@ def test_a_record_larger_than_the_client_allows_is_a_dead_letter_at_once(bench: 
     assert bench.durable == [1, 0]
     assert bench.producer.values("dead") == [b"in"]
     assert bench.published == [("out", b"x" * 5), ("dead", b"in")]
-    assert bench.hooks.refused == [("out", "MSG_SIZE_TOO_LARGE")]
+    assert bench.refused == [("out", "MSG_SIZE_TOO_LARGE")]
 
 
 def test_a_dead_letter_too_large_goes_without_its_value(bench: Bench) -> None:
@@ -249,7 +240,7 @@ def test_a_dead_letter_whose_headers_are_too_large_goes_without_them(bench: Benc
     bench.send(1, dead_letter((("trace", b"t"),)))
     bench.run_once(3)
     assert sorted(bench.durable) == [0, 1]
-    assert bench.hooks.refused == [("dead", "MSG_SIZE_TOO_LARGE")] * 2
+    assert bench.refused == [("dead", "MSG_SIZE_TOO_LARGE")] * 2
     assert bench.publisher.blocked == ()
     assert sorted(bench.producer.values("dead"), key=bool) == [None, b"in"]
     whole, cut = sorted(bench.producer.headers, key=lambda headers: "trace" not in headers)

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
+from unittest.mock import create_autospec
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -16,6 +17,7 @@ from consumer.config.tree import DeliveryConfig
 from consumer.delivery.ledger import Release
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
+from consumer.kafka.clients.observer import KafkaObserver
 from consumer.kafka.clients.watchdog import STALLED_SECONDS, StuckClientDetector
 from consumer.kafka.publish import exactly_once as transactions
 from consumer.kafka.publish.exactly_once import TransactionalPublisher
@@ -152,23 +154,6 @@ class Group:
         return self.known
 
 
-class Seen:
-    """An observer that remembers how transactions ended."""
-
-    def __init__(self) -> None:
-        self.ended: list[tuple[str, int]] = []
-        self.refused: list[tuple[str, str]] = []
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: None
-
-    def transaction(self, how: str, seconds: float, records: int) -> None:  # noqa: ARG002
-        self.ended.append((how, records))
-
-    def produce_refused(self, topic: str, code: str) -> None:
-        self.refused.append((topic, code))
-
-
 TIMEOUT = 15.0
 
 
@@ -179,7 +164,7 @@ class Bench:
         self.now = 0.0
         self.producer = Producer()
         self.group = Group()
-        self.seen: Any = Seen()
+        self.seen = create_autospec(KafkaObserver, instance=True)
         self.topics = {"in": 4, "out": 4, "dead": 4}
         self.durable: list[tuple[Partition, int]] = []
         self.published: list[tuple[str, bytes | None]] = []
@@ -203,6 +188,11 @@ class Bench:
         )
         if initialised:
             self.run_once()
+
+    @property
+    def ended(self) -> list[str]:
+        """How transactions ended."""
+        return [call.args[0] for call in self.seen.transaction.call_args_list]
 
     @property
     def current(self) -> Producer:
@@ -295,7 +285,7 @@ def test_after_an_abort_the_same_outcomes_are_produced_again(bench: Bench, where
     bench.run()
     assert bench.values() == [b"0-0", b"0-1", b"0-2"]
     assert bench.producer.offsets == {P: 3}
-    assert [how for how, _ in bench.seen.ended] == ["aborted", "committed"]
+    assert bench.ended == ["aborted", "committed"]
 
 
 def test_what_a_topic_refuses_is_tried_again_and_pauses_consumption_meanwhile(bench: Bench) -> None:
@@ -307,7 +297,7 @@ def test_what_a_topic_refuses_is_tried_again_and_pauses_consumption_meanwhile(be
     bench.run(10)
     assert bench.blocked() == ["out"]
     assert bench.producer.calls.count("begin") < 10
-    assert bench.seen.refused[0] == ("out", "TOPIC_AUTHORIZATION_FAILED")
+    assert bench.seen.produce_refused.call_args_list[0].args == ("out", "TOPIC_AUTHORIZATION_FAILED")
     del bench.producer.refuse["out"]
     bench.run(6)
     assert bench.blocked() == []
@@ -355,7 +345,7 @@ def test_a_partition_lost_while_its_transaction_is_open_takes_nothing_with_it(be
     bench.run()
     assert bench.producer.commits == [{Q: 1}]
     assert bench.values() == [b"1-0"]
-    assert [how for how, _ in bench.seen.ended] == ["aborted", "committed"]
+    assert bench.ended == ["aborted", "committed"]
 
 
 def test_offsets_are_never_sent_without_a_membership_that_fences_them(bench: Bench) -> None:
@@ -487,7 +477,7 @@ def test_a_record_larger_than_the_client_takes_is_replaced_at_once(bench: Bench)
     bench.send(1)
     bench.run()
     assert bench.producer.log == bench.published == [("dead", b"0"), ("out", b"0-1")]
-    assert [how for how, _ in bench.seen.ended] == ["committed"]
+    assert bench.ended == ["committed"]
 
 
 def test_a_dead_letter_that_no_topic_takes_waits(bench: Bench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
+from unittest.mock import create_autospec
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -12,6 +13,7 @@ from consumer.delivery.commands import Assigned, Command, Delivered, Drain, EndR
 from consumer.delivery.ledger import Ledger
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
+from consumer.kafka.clients.observer import KafkaObserver
 from consumer.kafka.publish.release_thread import ReleaseThread
 
 if TYPE_CHECKING:
@@ -67,13 +69,13 @@ class Bench:
         self.freed: list[tuple[Partition, int, int]] = []
         self.in_flight_seconds: list[float] = []
         self.pauses: list[str] = []
-        self.counted: list[tuple[Any, ...]] = []
+        self.observer = create_autospec(KafkaObserver, instance=True)
         self.fatal: list[BaseException] = []
         self.ledger = Ledger("key")
         publisher: Any = self.publisher
-        this: Any = self  # the poll thread and the observer
+        poll_thread: Any = self
         self.thread = ReleaseThread(
-            self.ledger, self.commands, publisher, this, this, self.fatal.append, 1.0, lambda: self.now
+            self.ledger, self.commands, publisher, poll_thread, self.observer, self.fatal.append, 1.0, lambda: self.now
         )
 
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
@@ -89,8 +91,10 @@ class Bench:
     def resume(self, reason: str) -> None:
         self.pauses.append(f"-{reason}")
 
-    def __getattr__(self, name: str) -> Any:
-        return lambda *values: self.counted.append((name, *values))
+    @property
+    def counted(self) -> list[tuple[Any, ...]]:
+        """The observer's hooks that were called, with their values."""
+        return [(name, *values) for name, values, _ in self.observer.mock_calls]
 
     def put(self, *commands: Command) -> None:
         for command in commands:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-from unittest.mock import Mock
+from unittest.mock import create_autospec
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from structlog.testing import capture_logs
 
 from consumer.kafka.clients.errors import ClientFailed
+from consumer.kafka.clients.observer import KafkaObserver
 from consumer.kafka.publish.transaction import WITHOUT_TRANSACTION, Refused, Step
 from consumer.kafka.publish.transaction_failures import BLOCKED_FAILURES, Retries, action_after, check_commit
 
@@ -60,7 +60,7 @@ def test_a_commit_goes_on_or_its_outcome_is_unknown(error: KafkaError) -> None:
 
 def test_pauses_double_up_to_five_seconds_and_a_rebalance_is_no_warning() -> None:
     """Blocked, and an error in the log, is what fails often in a row."""
-    observer: Any = Mock()
+    observer = create_autospec(KafkaObserver, instance=True)
     retries = Retries(observer, lambda: 10.0)
     pauses = []
     with capture_logs() as lines:
