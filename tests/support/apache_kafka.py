@@ -54,6 +54,10 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
+SKIPPED = "Apache Kafka cannot run: "
+"""Begins the reason of every test that is skipped for ``KafkaUnavailable``."""
+
+
 class KafkaUnavailable(Exception):  # noqa: N818 - named for what it is
     """Apache Kafka cannot be had on this machine. The message says what was tried, what came of it, and the way out."""
 

@@ -17,18 +17,17 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from apache_kafka import ApacheKafka, KafkaUnavailable, fetch_jars, java_release
+from apache_kafka import SKIPPED, ApacheKafka, KafkaUnavailable, fetch_jars, java_release
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from runtime_harness import Cluster, Worker, running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 GIVEN = "REXSTREAM_TEST_BOOTSTRAP"
 _USED = pytest.StashKey[list[str]]()
-_SKIPPED = "Apache Kafka cannot run: "
 
 
 @pytest.fixture(scope="session")
@@ -38,8 +37,8 @@ def kafka_jars() -> Path:
         return fetch_jars()
     except KafkaUnavailable as error:
         if os.environ.get("CI", "").lower() in ("true", "1"):
-            pytest.fail(f"{_SKIPPED}{error} (CI is set, where these tests are not skipped)")
-        pytest.skip(f"{_SKIPPED}{error}, or name a cluster in ${GIVEN}")
+            pytest.fail(f"{SKIPPED}{error} (CI is set, where these tests are not skipped)")
+        pytest.skip(f"{SKIPPED}{error}, or name a cluster in ${GIVEN}")
 
 
 @pytest.fixture(scope="session")
@@ -102,24 +101,10 @@ def new_topic(apache_kafka: str) -> Iterator[Callable[..., str]]:
             deleted.result(30)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> Generator[None, object, object]:
-    """Say at the very end which Kafka was used, and how many tests there was none for."""
-    result = yield
-    for used in config.stash.get(_USED, []):
-        terminalreporter.write_line(f"Kafka: {used}")
-    reasons = [
-        report.longrepr[2].partition(_SKIPPED)[2]
-        for report in terminalreporter.stats.get("skipped", [])
-        if isinstance(report.longrepr, tuple) and _SKIPPED in report.longrepr[2]
-    ]
-    if reasons:
-        line = f"Apache Kafka: {len(reasons)} tests skipped because it cannot run: {reasons[0]}"
-        terminalreporter.write_line(line, yellow=True, bold=True)
-    return result
-
+@pytest.fixture(autouse=True)
+def kafka_in_the_report(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> None:
+    """Which Kafka was used goes into each test's report, and from there to the end of the output (tests/conftest.py)."""
+    request.node.user_properties += [("kafka", used) for used in pytestconfig.stash.get(_USED, [])]
 
 @pytest.fixture
 def start(apache_kafka: str) -> Iterator[Callable[..., Worker]]:

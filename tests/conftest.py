@@ -1,0 +1,43 @@
+"""How the suite is spread over processes (``make test``), and what the end of its output says about Apache Kafka."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from apache_kafka import SKIPPED
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+TOGETHER = ("golden", "integration/apache", "integration/serving", "unit/extraction", "unit/model", "unit/serving")
+"""Folders whose tests share what is made once for a process: a broker, models, encoders."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes, one runs all tests of a module, or of a folder whose tests share something expensive."""
+    here = Path(__file__).parent
+    for item in items:
+        module = item.path.relative_to(here).as_posix()
+        folder = next((each for each in TOGETHER if module.startswith(each + "/")), module)
+        item.add_marker(pytest.mark.xdist_group(folder))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, object, object]:
+    """Say at the very end which Kafka was used, and how many tests there was none for."""
+    result = yield
+    reports = [report for kind in terminalreporter.stats.values() for report in kind if hasattr(report, "longrepr")]
+    for used in sorted({value for report in reports for name, value in report.user_properties if name == "kafka"}):
+        terminalreporter.write_line(f"Kafka: {used}")
+    reasons = [
+        report.longrepr[2].partition(SKIPPED)[2]
+        for report in reports
+        if isinstance(report.longrepr, tuple) and SKIPPED in report.longrepr[2]
+    ]
+    if reasons:
+        line = f"Apache Kafka: {len(reasons)} tests skipped because it cannot run: {reasons[0]}"
+        terminalreporter.write_line(line, yellow=True, bold=True)
+    return result
