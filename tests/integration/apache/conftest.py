@@ -103,8 +103,9 @@ def new_topic(apache_kafka: str) -> Iterator[Callable[..., str]]:
 
 @pytest.fixture(autouse=True)
 def kafka_in_the_report(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> None:
-    """Which Kafka was used goes into each test's report, and from there to the end of the output (tests/conftest.py)."""
+    """Put into each test's report which Kafka was used: tests/conftest.py writes it at the end of the output."""
     request.node.user_properties += [("kafka", used) for used in pytestconfig.stash.get(_USED, [])]
+
 
 @pytest.fixture
 def start(apache_kafka: str) -> Iterator[Callable[..., Worker]]:
