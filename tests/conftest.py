@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from apache_kafka import SKIPPED
+from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from xdist.remote import Producer
 
 TOGETHER = ("golden", "integration/apache", "integration/serving", "unit/extraction", "unit/model", "unit/serving")
 """Folders whose tests share what is made once for a process: a broker, models, encoders."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes, one runs all tests of a module, or of a folder whose tests share something expensive."""
-    here = Path(__file__).parent
-    for item in items:
-        module = item.path.relative_to(here).as_posix()
-        folder = next((each for each in TOGETHER if module.startswith(each + "/")), module)
-        item.add_marker(pytest.mark.xdist_group(folder))
+class ByFolder(LoadScopeScheduling):
+    """One process runs all tests of a module, or of a folder whose tests share something expensive."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0].removeprefix("tests/")
+        return next((folder for folder in TOGETHER if module.startswith(folder + "/")), module)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFolder:
+    """As collected: the tests of ``integration`` wait most, and the short ones of ``unit`` fill the end."""
+    config.option.loadscopereorder = False
+    return ByFolder(config, log)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -47,11 +47,14 @@ def server() -> Iterator[StubServer]:
 
 def run(rexstream: Path, folder: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
     """Outside the checkout, with none of this environment's paths."""
-    environment = {"PATH": os.defpath, "HOME": str(folder), "LANG": "C.UTF-8"}
     command = [str(rexstream), *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment, input=given, capture_output=True, text=True, timeout=100
+        command, cwd=folder, env=environment(folder), input=given, capture_output=True, text=True, timeout=100
     )
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {"PATH": os.defpath, "HOME": str(home), "LANG": "C.UTF-8"}
 
 
 def test_the_installed_wheel_checks_and_extracts(rexstream: Path, server: StubServer, tmp_path: Path) -> None:
@@ -74,14 +77,13 @@ def test_the_installed_wheel_checks_and_extracts(rexstream: Path, server: StubSe
     assert "rexstream[model]" in refused.stderr
 
 
-def test_the_wheel_carries_its_licence_and_its_types(rexstream: Path) -> None:
+def test_the_wheel_carries_its_licence_and_its_types(rexstream: Path, tmp_path: Path) -> None:
     program = (
         "import consumer, importlib.metadata as m;"
         "print(consumer.__file__, m.metadata('rexstream')['License-Expression'], sep='\\n')"
     )
-    done = subprocess.run(
-        [str(rexstream.with_name("python")), "-c", program], capture_output=True, text=True, check=True, cwd="/"
-    )
+    command = [str(rexstream.with_name("python")), "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=True)
     file, licence = done.stdout.splitlines()
     assert licence == "Apache-2.0"
     assert Path(file).with_name("py.typed").exists()

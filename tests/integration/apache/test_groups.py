@@ -46,7 +46,8 @@ class Processing:
 
     def stop(self) -> None:
         self._stopped = True
-        self._thread.join(10)
+        self._thread.join(30)
+        assert not self._thread.is_alive()
 
 
 class Load:
@@ -71,7 +72,8 @@ class Load:
 
     def stop(self) -> int:
         self._stopped.set()
-        self._thread.join(10)
+        self._thread.join(30)
+        assert not self._thread.is_alive()
         assert self._producer.flush(20) == 0
         return self.sent
 

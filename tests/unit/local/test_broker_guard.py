@@ -90,7 +90,8 @@ def guarded(brokers: int = 1, **topics: int) -> Iterator[tuple[str, list[str]]]:
             yield address, said
         finally:
             loop.call_soon_threadsafe(stop.set)
-            thread.join(10)
+            thread.join(30)
+            assert not thread.is_alive()
 
 
 class Load:

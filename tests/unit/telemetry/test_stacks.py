@@ -76,7 +76,8 @@ def test_a_task_shows_what_it_awaits_down_to_the_last_coroutine() -> None:
         thread.start()
         loop_hangs.set()
         assert until.wait(10)
-        thread.join(10)
+        thread.join(30)
+        assert not thread.is_alive()
         waiting.cancel()
 
     def look(loop: asyncio.AbstractEventLoop) -> None:
