@@ -17,7 +17,7 @@ TOGETHER = ("golden", "integration/apache", "integration/serving", "unit/extract
 """Folders whose tests share what is made once for a process: a broker, models, encoders."""
 
 
-class ByFolder(LoadScopeScheduling):
+class ByFolder(LoadScopeScheduling):  # type: ignore[misc]  # xdist publishes no types
     """One process runs all tests of a module, or of a folder whose tests share something expensive."""
 
     def _split_scope(self, nodeid: str) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from consumer.extraction.engine import Engine
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent / "own"
 
 
 def cases(name: str) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-TOKENIZER = Path(__file__).resolve().parents[2] / "deploy" / "demo-model" / "tokenizer.json"
+TOKENIZER = Path(__file__).resolve().parents[3] / "deploy" / "demo-model" / "tokenizer.json"
 MARKERS = ["[PREFIX]", "[TYPE]", "[CLASSIFY]", "[MULTICLASSIFY]"]
 
 Json = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Writes the project's own golden fixtures: ``python tests/golden/make_own.py`` (the output is checked in).
+"""Writes the project's own golden fixtures: ``python tests/golden/own/make_own.py`` (the output is checked in).
 
 Nothing of the engine is used. Each scenario states by hand which hints every level asks and which facts the model
 "finds"; slow_prompts turns that into windows and cells; and the expected output is written by hand.
