@@ -249,9 +249,22 @@ def test_bytes_that_are_no_message_are_a_deployment_fault(bundle: Bundle) -> Non
 def test_a_refused_call_is_classified(
     bundle: Bundle, code: grpc.StatusCode, message: str, failure: Failure, relief: Relief
 ) -> None:
-    """The status and text of the server arrive with their class."""
+    """The status and text of the server arrive with their class, and a fault of the deployment with the way out."""
     error = fails(bundle, lambda _, context: refuse(context, code, message))
-    assert (error.failure, error.relief, error.code, error.message) == (failure, relief, code.name, message)
+    assert (error.failure, error.relief, error.code) == (failure, relief, code.name)
+    text, _, way = error.message.partition("; ")
+    assert text == message
+    assert bool(way) == (failure is Failure.DEPLOYMENT)
+
+
+def test_a_foreign_bundle_is_named_with_the_model_that_answered(bundle: Bundle) -> None:
+    """Both names and versions: whoever reads it need not look up which of several bundles is meant."""
+    error = fails(bundle, lambda *_: respond(compact(bundle.contract ^ 1, []), 12))
+    assert (error.failure, error.code) == (Failure.DEPLOYMENT, "CONTRACT")
+    assert "bundle and served model do not belong together" in error.message
+    assert bundle.name in error.message
+    assert "model rexuninlu version 12 at 127.0.0.1:" in error.message
+    assert f"contract {bundle.contract ^ 1}" in error.message
 
 
 def test_a_server_that_stays_silent_hits_the_deadline(bundle: Bundle) -> None:
