@@ -123,6 +123,19 @@ class TfServingClient:
                 raise self._named(error) from error
         return Answer(tuple(cells), self._config.name, str(version), COMPACT, seconds, tuple(overflowed))
 
+    async def known_good(self, window: Window, timeout: float) -> Answer:
+        """Ask a window that every model of this bundle answers, alone.
+
+        Raises ServingError as ``predict``, and never BATCH_FAULT: a model that refuses it is not this bundle's.
+        """
+        try:
+            return await self.predict([window], round_up(window.length), timeout)
+        except ServingError as error:
+            if error.failure is not Failure.BATCH_FAULT:
+                raise
+            what = self.misfit(f"the model refuses a known-good window: {error.message}")
+            raise ServingError(Failure.DEPLOYMENT, error.code, what) from error
+
     async def ready(self) -> bool:
         """Whether the configured version (any version, if none or a label is configured) is AVAILABLE.
 

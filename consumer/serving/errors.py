@@ -24,8 +24,7 @@ _DEPLOYMENT_FAULTS = {
         # The address in the request.
         (
             "Unrecognized servable version label",
-            "the model server has no such label: give it to a loaded version (version_labels in the server's list of "
-            "models), or change model.label",
+            "the model server has no such label: give it to a loaded version, or change model.label",
         ),
         ("ModelSpec has no name specified|Missing ModelSpec", "set model.name"),
         # It fails our batches for rows and sizes that are not ours.
@@ -38,12 +37,11 @@ _DEPLOYMENT_FAULTS = {
     "NOT_FOUND": (
         (
             r"request: Specific\(|Could not find version",
-            "the model server does not have that version loaded, or has it no more: load it, or change model.version",
+            "the model server has not loaded that version, or has unloaded it: load it, or change model.version",
         ),
         (
             r"request: Latest\(|Could not find any versions",
-            "the model server does not serve a model of that name, or does no more: add it to the server's list of "
-            "models, or change model.name",
+            "the model server has no model of that name, or has it no more: add it there, or change model.name",
         ),
     ),
     "UNAUTHENTICATED": (("", "what stands before the model server wants credentials, which Rexstream does not send"),),
