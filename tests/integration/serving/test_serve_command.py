@@ -169,7 +169,7 @@ def test_a_broken_model_is_failed_work(lab: Lab, processes: list[subprocess.Pope
     (lab.add("1") / "saved_model.pb").unlink()
     code, errors = failed(processes, "--models", str(lab.models), "--port", "0")
     assert code == 1
-    assert "did not become available: demo" in errors
+    assert "did not become available: {{{name: demo version: 1} due to error" in errors
     assert "Traceback" not in errors
 
 

@@ -28,20 +28,21 @@ INVALID, PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED
 
 
 class Server(StubServer):
-    """Has the versions in ``states`` of any model, or says that it does not know it."""
+    """Has the versions in ``states`` of any model; with none, it does not know the model."""
 
     def __init__(self) -> None:
-        self.states: dict[int, str] | None = {1: "AVAILABLE"}
+        self.states = {1: "AVAILABLE"}
         super().__init__()
 
     def _status(self, request: Any, context: grpc.ServicerContext) -> Any:
         name, asked = request.model_spec.name, request.model_spec.version.value
-        if self.states is None:
+        states = self.states
+        if not states:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {name}")
-        if asked and asked not in self.states:
+        if asked and asked not in states:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Could not find version {asked} of model {name}")
         response = GET_MODEL_STATUS.response()
-        for version, state in self.states.items():
+        for version, state in states.items():
             if not asked or asked == version:
                 response.model_version_status.add(version=version, state=ModelVersionStatus.State.Value(state))
         return response
@@ -205,7 +206,7 @@ def test_a_server_that_is_too_busy_is_a_warning(server: Server, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("states", "model", "said"),
     [
-        (None, {}, ["has no model of that name", "change model.name"]),
+        ({}, {}, ["has no model of that name", "change model.name"]),
         ({1: "LOADING"}, {}, ["version 1 LOADING", "wait until it is loaded"]),
         ({1: "END"}, {}, ["version 1 END", "add it to the model server again"]),
         ({2: "AVAILABLE"}, {"version": 1}, ["change model.version", "(there is version 2 AVAILABLE)"]),
@@ -218,7 +219,7 @@ def test_a_server_that_is_too_busy_is_a_warning(server: Server, tmp_path: Path) 
     ids=["unknown", "loading", "removed", "another version", "unloaded version"],
 )
 def test_a_model_that_is_not_available_says_what_is_there(
-    server: Server, tmp_path: Path, states: dict[int, str] | None, model: dict[str, Any], said: list[str]
+    server: Server, tmp_path: Path, states: dict[int, str], model: dict[str, Any], said: list[str]
 ) -> None:
     """No window is sent then."""
     server.states = states
