@@ -153,7 +153,9 @@ def _names(names: Iterable[str]) -> str:
 def _dtype_name(number: int) -> str:
     if number == STRING:
         return "string"
-    return _NOT_CARRIED[number][0] if number in _NOT_CARRIED else ENCODINGS[number].name
+    if number in _NOT_CARRIED:
+        return _NOT_CARRIED[number][0]
+    return ENCODINGS[number].name if number in ENCODINGS else f"dtype {number}"
 
 
 def parse(alias: str, proto: Any) -> NDArray[Any] | NotCarried:
