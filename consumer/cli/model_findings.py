@@ -217,7 +217,7 @@ class _ModelCheck:
         """Status and text of the finding for a Predict call that failed."""
         if error.relief is Relief.FEWER_IN_FLIGHT:
             return "warn", f"{self._model.target}: too busy to tell ({error}); check again when it is not"
-        text = f"{self._model.target}: {error}"
+        text = f"{self._model.target}: {error.code} {error.message.partition(chr(10))[0]}"
         if error.code == "DEADLINE_EXCEEDED":
             text += f"; no answer within {PREDICT_SECONDS:.0f} s: does the model server hang, or lack processors?"
         elif error.failure is Failure.BATCH_FAULT:
@@ -225,7 +225,7 @@ class _ModelCheck:
                 "; one known-good window alone was answered: is there a proxy, or another model, behind the address?"
             )
         elif error.failure is Failure.TRANSIENT:
-            text += "; the model server did not survive a known-good window, or the connection broke: see its log"
+            text += "; the model server does not answer a known-good window: see its log"
         return "fail", text
 
 

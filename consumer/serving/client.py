@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from consumer.batching.policy import padded_length as round_up
 from consumer.serving import descriptors
 from consumer.serving.channels import open_channel, tls_hint
-from consumer.serving.errors import classify, misfit, remedy
+from consumer.serving.errors import classify, misfit, remedy, why_refused
 from consumer.serving.protocol import Answer, Failure, ServingError
 from consumer.serving.tensors import GraphContract, bad_answer, compact_cells, dense_cells, pad, write_content
 
@@ -133,7 +133,7 @@ class TfServingClient:
         except ServingError as error:
             if error.failure is not Failure.BATCH_FAULT:
                 raise
-            what = self.misfit(f"the model refuses a known-good window: {error.message}")
+            what = self.misfit(why_refused(error.message))
             raise ServingError(Failure.DEPLOYMENT, error.code, what) from error
 
     async def ready(self) -> bool:

@@ -78,6 +78,13 @@ def remedy(code: str, message: str) -> str | None:
     return next((way for text, way in _DEPLOYMENT_FAULTS.get(code, ()) if re.search(text, message)), None)
 
 
+def why_refused(message: str) -> str:
+    """What it shows that a model refused a window which any model of the bundle answers."""
+    if beyond := re.search(r"indices\[[\d,]*\] = (\d+) is not in \[0, (\d+)\)", message):
+        return f"the bundle has a token {beyond[1]}, and the served vocabulary only {beyond[2]} tokens"
+    return f"the model refuses a known-good window: {message.partition(chr(10))[0]}"
+
+
 def misfit(bundle: str, served: str, what: str) -> str:
     """The message for a bundle and a served model of different exports; each as it names itself."""
     return (

@@ -156,7 +156,11 @@ def refusing(code: grpc.StatusCode, message: str) -> Callable[[Any, grpc.Service
         (
             {},
             refusing(INVALID, "indices[0,1] = 4095 is not in [0, 1000)"),
-            ["bundle and served model do not belong together", "indices[0,1] = 4095", "version 1 at 127.0.0.1"],
+            [
+                "bundle and served model do not belong together",
+                "a token 4095, and the served vocabulary only 1000",
+                "version 1 at 127.0.0.1",
+            ],
         ),
         (
             {"label": "canary"},
@@ -168,7 +172,7 @@ def refusing(code: grpc.StatusCode, message: str) -> Callable[[Any, grpc.Service
             refusing(PRECONDITION, 'Serving signature key "serving_default" not found.'),
             ["rexstream export"],
         ),
-        ({}, refusing(grpc.StatusCode.UNAVAILABLE, "Socket closed"), ["did not survive a known-good window"]),
+        ({}, refusing(grpc.StatusCode.UNAVAILABLE, "Socket closed"), ["does not answer a known-good window"]),
     ],
     ids=["vocabulary", "label", "signature", "crash"],
 )

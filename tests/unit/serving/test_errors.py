@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.serving.errors import classify, misfit, remedy
+from consumer.serving.errors import classify, misfit, remedy, why_refused
 from consumer.serving.protocol import Failure, Relief
 
 BATCH, TRANSIENT, DEPLOYMENT = Failure.BATCH_FAULT, Failure.TRANSIENT, Failure.DEPLOYMENT
@@ -136,3 +136,10 @@ def test_bundle_and_model_that_do_not_belong_together_are_both_named() -> None:
     """A worker may hold several bundles: the one in question is said."""
     text = misfit("models/a/1/bundle (checkpoint 12ab)", "model a version 2 at host:8500", "contract 1, not 2")
     assert all(name in text for name in ("models/a/1/bundle (checkpoint 12ab)", "model a version 2 at host:8500"))
+
+
+def test_a_refused_known_good_window_is_explained_in_one_line() -> None:
+    """A smaller vocabulary as what it is; anything else in the server's first line."""
+    text = "indices[0,1] = 4095 is not in [0, 3025)\n\t [[{{node Gather}}]]"
+    assert why_refused(text) == "the bundle has a token 4095, and the served vocabulary only 3025 tokens"
+    assert why_refused("no kernel\n\t [[x]]") == "the model refuses a known-good window: no kernel"
