@@ -177,7 +177,7 @@ class Engine:
 
         Its markers have the highest token ids there are, so a model with a smaller vocabulary refuses it.
         """
-        return self.start(text, Task("known-good", "classify", {"好": None, "不好": None})).windows[0]
+        return self.start(text, Task("known-good", "classify", {"好": None})).windows[0]
 
     def _span_search(self, encoded: Encoded, task: Task, compiled: _CompiledTask, notes: Notes) -> SpanSearch:
         if compiled.aspect_ids:

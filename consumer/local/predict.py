@@ -27,9 +27,9 @@ _INVALID = grpc.StatusCode.INVALID_ARGUMENT
 _MOST_VALUES = 2**59
 """A shape of more overflows 64 bits when its bytes are counted, also where one of its sizes is 0."""
 
-_MOST_BYTES = 2**31
-"""No message holds more, so no client sent them. The real server tries to allocate what a shape asks for, and refuses
-with the same text where that fails."""
+_MOST_FILLED_BYTES = 2**26
+"""Largest tensor of typed values, which may be fewer than its shape asks for. The real server tries to allocate whatever
+is asked for, and refuses with the same text where that fails."""
 
 _MOST_DIMENSIONS = 64
 """numpy's limit. The real server's is 254, and no operation of it takes so many."""
@@ -178,12 +178,14 @@ def parse(alias: str, proto: Any) -> NDArray[Any] | NotCarried:
             raise unreadable
         return NotCarried()
     encoding = ENCODINGS.get(proto.dtype)
-    if encoding is None or count * encoding.wire.itemsize > _MOST_BYTES:
+    if encoding is None:
         raise unreadable
     if proto.tensor_content and count:
         if len(proto.tensor_content) != count * encoding.wire.itemsize:
             raise unreadable
         return np.frombuffer(proto.tensor_content, encoding.wire).reshape(shape)
+    if count * encoding.wire.itemsize > _MOST_FILLED_BYTES:
+        raise unreadable
     given = typed_values(proto, encoding)[:count]
     values = np.full(count, given[-1] if len(given) else 0, encoding.wire)
     values[: len(given)] = given
@@ -193,7 +195,7 @@ def parse(alias: str, proto: Any) -> NDArray[Any] | NotCarried:
 def _strings(proto: Any, shape: tuple[int, ...], unreadable: Refusal) -> NDArray[Any]:
     """The array of a tensor of strings, whose content is the lengths of all (varints) and then all bytes."""
     count = math.prod(shape)
-    if count * 8 > _MOST_BYTES:
+    if count * 8 > _MOST_FILLED_BYTES:
         raise unreadable
     array = np.full(count, b"", object)
     if proto.tensor_content:
