@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import grpc.aio
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from consumer.batching.policy import PADDED_LENGTHS, padded_length
 from consumer.cli.dependencies import ANSWER_SECONDS, Finding
@@ -98,7 +99,7 @@ class _ModelCheck:
         try:
             versions = await self._versions(self._model.version)
         except grpc.aio.AioRpcError as error:
-            raise _Fault(await self._why_no_status(error)) from error
+            raise await self._no_status(error) from error
         states = {entry.state for entry in versions}
         if descriptors.ModelVersionStatus.AVAILABLE not in states:
             way = "wait until it is loaded"
@@ -124,16 +125,18 @@ class _ModelCheck:
         except grpc.aio.AioRpcError:
             return ""
 
-    async def _why_no_status(self, error: grpc.aio.AioRpcError) -> str:
+    async def _no_status(self, error: grpc.aio.AioRpcError) -> _Fault | ServingError:
         code, message = error.code().name, error.details() or ""
+        if code == "RESOURCE_EXHAUSTED":
+            return _busy(error)
         if code == "DEADLINE_EXCEEDED":
             way = f"no answer within {ANSWER_SECONDS:.0f} s; is this TensorFlow Serving's gRPC port, and does it hang?"
         elif code == "UNIMPLEMENTED":
             way = "this is no TensorFlow Serving; check model.target (its gRPC port is 8500 by default)"
         else:
             way = tls_hint(message, self._model.tls) or remedy(code, message) or "check model.target"
-            way += await self._others() if self._model.version is not None else ""
-        return f"{code} {message}; {way}"
+            way += await self._others() if code == "NOT_FOUND" and self._model.version is not None else ""
+        return _Fault(f"{code} {message}; {way}")
 
     async def _signatures(self) -> str:
         """Whether the model has the signatures of an export: ``dense`` is needed only by windows that overflow."""
@@ -145,6 +148,8 @@ class _ModelCheck:
             code, message = error.code().name, error.details() or ""
             if code == "UNIMPLEMENTED":
                 return "not asked: the model server does not tell them"
+            if code == "RESOURCE_EXHAUSTED":
+                raise _busy(error) from error
             raise _Fault(f"{code} {message}; {remedy(code, message) or 'is the model server healthy?'}") from error
         found = descriptors.SignatureDefMap()
         response.metadata["signature_def"].Unpack(found)
@@ -210,8 +215,13 @@ class _ModelCheck:
             spec.version_label = self._model.label
 
     async def _ask(self, method: descriptors.Method, request: Any, timeout: float | None = None) -> Any:
-        call = self._channel.unary_unary(method.path)
-        return method.response.FromString(await call(request.SerializeToString(), timeout=timeout or ANSWER_SECONDS))
+        raw = await self._channel.unary_unary(method.path)(
+            request.SerializeToString(), timeout=timeout or ANSWER_SECONDS
+        )
+        try:
+            return method.response.FromString(raw)
+        except DecodeError as error:
+            raise _Fault(f"the answer to {method.path} is none of TensorFlow Serving's; check model.target") from error
 
     def _explained(self, error: ServingError) -> tuple[Literal["warn", "fail"], str]:
         """Status and text of the finding for a Predict call that failed."""
@@ -227,6 +237,10 @@ class _ModelCheck:
         elif error.failure is Failure.TRANSIENT:
             text += "; the model server does not answer a known-good window: see its log"
         return "fail", text
+
+
+def _busy(error: grpc.aio.AioRpcError) -> ServingError:
+    return ServingError(Failure.TRANSIENT, error.code().name, error.details() or "", Relief.FEWER_IN_FLIGHT)
 
 
 def _dtypes(tensors: Any) -> dict[str, str]:

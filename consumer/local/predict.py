@@ -28,8 +28,8 @@ _MOST_VALUES = 2**59
 """A shape of more overflows 64 bits when its bytes are counted, also where one of its sizes is 0."""
 
 _MOST_FILLED_BYTES = 2**26
-"""Largest tensor of typed values, which may be fewer than its shape asks for. The real server tries to allocate whatever
-is asked for, and refuses with the same text where that fails."""
+"""Largest tensor of typed values, which may be fewer than its shape asks for. The real server tries to allocate what is
+asked for, and refuses with the same text where that fails."""
 
 _MOST_DIMENSIONS = 64
 """numpy's limit. The real server's is 254, and no operation of it takes so many."""

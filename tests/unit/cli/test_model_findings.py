@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -32,9 +33,14 @@ class Server(StubServer):
 
     def __init__(self) -> None:
         self.states = {1: "AVAILABLE"}
+        self.before_status: Callable[[Any, grpc.ServicerContext], None] = lambda *_: None
+        self.status_bytes: bytes | None = None
         super().__init__()
 
     def _status(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.before_status(request, context)
+        if self.status_bytes is not None:
+            return SimpleNamespace(SerializeToString=lambda: self.status_bytes)
         name, asked = request.model_spec.name, request.model_spec.version.value
         states = self.states
         if not states:
@@ -201,10 +207,20 @@ def test_a_foreign_bundle_is_named_with_the_model(
 
 
 def test_a_server_that_is_too_busy_is_a_warning(server: Server, tmp_path: Path) -> None:
-    """A worker would wait for its turn; ``check`` cannot say more."""
-    server.before = refusing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted")
-    warned = found(server, tmp_path)[2]
-    assert (warned.status, "too busy to tell" in warned.detail) == ("warn", True)
+    """A worker would wait for its turn; ``check`` cannot say more. It refuses a status, too."""
+    server.before = server.before_status = refusing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted")
+    findings = found(server, tmp_path)
+    assert {finding.status for finding in findings} == {"ok", "warn"}
+    warned = [finding for finding in findings if finding.status == "warn"]
+    assert [finding.subject for finding in warned] == ["model rexuninlu", "model answers", "server-side batching"]
+    assert all("too busy to tell" in finding.detail for finding in warned)
+
+
+def test_an_answer_that_is_none_of_tensorflow_serving_s(server: Server, tmp_path: Path) -> None:
+    """Something else listens there; the address is what to look at."""
+    server.status_bytes = b"\xff\xff"
+    finding = fault(server, tmp_path)
+    assert (finding.subject, "check model.target" in finding.detail) == ("model rexuninlu", True)
 
 
 @pytest.mark.parametrize(
