@@ -1,9 +1,9 @@
 """TensorFlow Serving's gRPC interface on this machine, over the same SavedModels.
 
-For development, demos and tests: it answers calls, refuses them and swaps versions as the real server does (r2.17). It is
-kinder where that one refuses more than four calls a core with RESOURCE_EXHAUSTED (they are queued), tries a broken version
-for five minutes (it ends at once), and lets a list that waits for a folder hold up all later ones for good (it is given up
-with its caller). No REST, no server-side batching, no calls with tf.Examples.
+For development, demos and tests: it answers calls, refuses them and swaps versions as the real server does (r2.17).
+It is kinder in three things: calls beyond four a core are queued, where that one refuses them with RESOURCE_EXHAUSTED;
+a broken version ends at once, not after five minutes; and a list of models that waits for a folder is given up with its
+caller, and does not hold up all later ones for good. No REST, no server-side batching, no calls with tf.Examples.
 """
 
 from __future__ import annotations
