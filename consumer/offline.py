@@ -52,10 +52,19 @@ class Driver:
     """Runs extractions through a model client. Lives on one event loop."""
 
     def __init__(
-        self, client: ModelClient, concurrency: int = 1, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self,
+        client: ModelClient,
+        concurrency: int = 1,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        known_good: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        """``concurrency`` calls at most are at the model at a time."""
+        """``concurrency`` calls at most are at the model at a time.
+
+        ``known_good`` asks a window that a fitting model answers, and raises ServingError otherwise. With it a text is
+        only blamed for a window that is refused while that one is answered.
+        """
         self._client = client
+        self._known_good = known_good
         self._free = asyncio.Semaphore(concurrency)
         self._sleep = sleep
         self._calls = 0
@@ -95,12 +104,21 @@ class Driver:
             answer = await self._predict(windows)
         except ServingError as error:
             if len(windows) == 1:
+                await self._require_fitting()
                 return [_Row(error, None, self._calls, 0.0)]
             middle = len(windows) // 2
             return await self._rows(windows[:middle]) + await self._rows(windows[middle:])
         used = ModelUsed(answer.model_name, answer.model_version, answer.signature)
         self._calls += 1
         return [_Row(cells, used, self._calls, answer.seconds) for cells in answer.cells]
+
+    async def _require_fitting(self) -> None:
+        """Raise Unanswered where the model refuses, or a server that went away does not answer, a known-good window."""
+        if self._known_good is not None:
+            try:
+                await self._known_good()
+            except ServingError as error:
+                raise Unanswered(error) from error
 
     async def _predict(self, windows: list[Window]) -> Answer:
         """One call. Raises ServingError where smaller batches may help, Unanswered where nothing here does."""

@@ -20,8 +20,9 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, as_json: bool) -> None:
     """Validate the configuration; with --connect, try every dependency.
 
-    Never joins the consumer group and changes nothing. Exit code 0 when a worker could start (warnings do not count), 2
-    for a bad configuration, 3 when a dependency is missing.
+    Never joins the consumer group and changes nothing; the model is asked some known-good windows. Exit code 0 when a
+    worker could start (warnings do not count), 2 for a bad configuration, 3 when a dependency is missing or does not
+    fit.
 
     \b
     Example:
@@ -41,9 +42,11 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
     ]
     code = EXIT_USAGE if any(finding.status == "fail" for finding in findings) else EXIT_OK
     if connect and code == EXIT_OK:
+        from consumer.cli.model_findings import model_findings
+
         findings += [
             *kafka_findings(config),
-            *dependencies.model_findings(config),
+            *model_findings(config),
             *dependencies.registry_findings(config),
         ]
         code = EXIT_UNREACHABLE if any(finding.status == "fail" for finding in findings) else EXIT_OK

@@ -1,7 +1,8 @@
-"""The checks that ``rexstream check`` makes of a worker's dependencies; those of Kafka are in ``kafka_findings``.
+"""The checks that ``rexstream check`` makes of files and registry.
 
-``client_findings``, ``bundle_findings`` and ``tls_findings`` connect to nothing, ``model_findings`` calls the model
-server, and ``registry_findings`` checks in the Schema Registry whether results may be written.
+Those of Kafka are in ``kafka_findings``, those of the model server in ``model_findings``. ``client_findings``,
+``bundle_findings`` and ``tls_findings`` connect to nothing; ``registry_findings`` checks in the Schema Registry whether
+results may be written.
 """
 
 from __future__ import annotations
@@ -9,15 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import grpc
 from confluent_kafka import Consumer, KafkaException, Producer
 
 from consumer.config.credential_files import CredentialFileError
 from consumer.config.names import output_topic, plain_topic
 from consumer.kafka.clients.settings import consumer_settings, producer_settings
 from consumer.serving.bundle import load_bundle
-from consumer.serving.channels import open_blocking_channel, read_credentials, tls_hint
-from consumer.serving.descriptors import GET_MODEL_STATUS, ModelVersionStatus
+from consumer.serving.channels import read_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +59,7 @@ def bundle_findings(config: Config) -> Iterator[Finding]:
     if config.model.bundle is None:
         yield Finding(
             "model.bundle",
-            "warn",
+            "fail",
             "is not set, and a worker needs it; name the folder <model>/<version>/bundle that the export wrote",
         )
         return
@@ -69,7 +68,7 @@ def bundle_findings(config: Config) -> Iterator[Finding]:
     except (OSError, ValueError) as error:
         yield Finding("model.bundle", "fail", str(error))
     else:
-        yield Finding("model.bundle", "ok", f"{config.model.bundle}, contract {bundle.contract}")
+        yield Finding("model.bundle", "ok", bundle.name)
 
 
 def tls_findings(config: Config) -> Iterator[Finding]:
@@ -82,37 +81,6 @@ def tls_findings(config: Config) -> Iterator[Finding]:
         yield Finding("model.tls", "fail", str(error))
     else:
         yield Finding("model.tls", "ok", "files can be used")
-
-
-def model_findings(config: Config) -> Iterator[Finding]:
-    """Whether the model server answers and has the configured version."""
-    model = config.model
-    subject = f"model {model.name}"
-    request = GET_MODEL_STATUS.request()
-    request.model_spec.name = model.name
-    if model.version is not None:
-        request.model_spec.version.value = model.version
-    with open_blocking_channel(model) as channel:
-        call = channel.unary_unary(GET_MODEL_STATUS.path)
-        try:
-            raw = call(request.SerializeToString(), timeout=ANSWER_SECONDS, wait_for_ready=False)
-        except grpc.RpcError as error:
-            hint = tls_hint(error.details() or "", model.tls) or "check model.target, model.name and model.version"
-            yield Finding(subject, "fail", f"{model.target}: {error.code().name} {error.details()}; {hint}")
-            return
-    versions = GET_MODEL_STATUS.response.FromString(raw).model_version_status
-    states = {entry.version: ModelVersionStatus.State.Name(entry.state) for entry in versions}
-    listed = ", ".join(f"version {version} {state}" for version, state in sorted(states.items())) or "no version"
-    if "AVAILABLE" not in states.values():
-        yield Finding(subject, "fail", f"{model.target}: {listed}; load the model, or wait until it is loaded")
-    elif model.label is not None:
-        yield Finding(
-            subject,
-            "warn",
-            f"{model.target}: {listed}; whether label {model.label} exists shows only when it is used",
-        )
-    else:
-        yield Finding(subject, "ok", f"{model.target}: {listed}")
 
 
 def registry_findings(config: Config) -> Iterator[Finding]:

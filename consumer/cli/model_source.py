@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import re
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,12 +28,12 @@ from consumer.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
 from consumer.extraction.engine import Engine, Extraction
 from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW, PromptLimits, PromptTokenizer, contract_hash, with_markers
 from consumer.extraction.task import ExtractionLimits, Task
-from consumer.offline import Driver, Extracting, Unanswered
+from consumer.offline import CALL_SECONDS, Driver, Extracting, Unanswered
 from consumer.serving.bundle import Bundle, load_bundle
 from consumer.serving.protocol import Failure, ModelClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 DEMO_MODEL = "deploy/demo-model"
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -114,13 +116,14 @@ class Session(NamedTuple):
 @contextmanager
 def opened(source: ModelSource) -> Iterator[Session]:
     """Open the model; end the process with 130 on Ctrl-C, 1 when the reader of the output has gone, and 3 when the
-    server cannot be reached. Raises click.UsageError (2) for options that do not fit together or cannot be used.
+    server cannot be reached or serves a model that does not fit the bundle. Raises click.UsageError (2) for options
+    that do not fit together or cannot be used.
     """
     try:
         with asyncio.Runner() as runner:
             client, bundle, concurrency = _open(runner, source)
-            driver = Driver(client, concurrency)
             engine = Engine(bundle.tokenizer, bundle.limits, ExtractionLimits())
+            driver = Driver(client, concurrency, known_good=_known_good(client, engine))
             try:
                 yield Session(engine, lambda starts: runner.run(driver.run(starts)))
             finally:
@@ -132,12 +135,36 @@ def opened(source: ModelSource) -> Iterator[Session]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(EXIT_FAILED)
     except Unanswered as unanswered:
-        if unanswered.error.failure is Failure.DEPLOYMENT:
-            raise click.UsageError(
-                f"the model served does not fit what is asked of it ({unanswered}): pass the --bundle that was "
-                "exported with it"
-            ) from unanswered
-        raise Unreachable(f"the model server does not answer: {unanswered}") from unanswered
+        error = unanswered.error
+        if error.failure is Failure.DEPLOYMENT:
+            raise Unreachable(f"the served model cannot be used: {as_options(error.message)}") from unanswered
+        raise Unreachable(f"the model server does not answer: {as_options(str(error))}") from unanswered
+
+
+_OPTIONS = {
+    "model.tls.ca_file": "--ca-file",
+    "model.tls.certificate_file": "--certificate-file",
+    "model.tls.key_file": "--key-file",
+    "model.tls.server_name": "--server-name",
+    "model.tls": "the options for TLS (--ca-file and those after it)",
+    "model.target": "--server",
+    "model.name": "--model",
+    "model.bundle": "--bundle",
+}
+
+
+def as_options(message: str) -> str:
+    """A message about a worker's configuration, in the options of these commands."""
+    return re.sub(r"model\.(tls\.\w+|tls|target|name|bundle)\b", lambda key: _OPTIONS.get(key[0], key[0]), message)
+
+
+def _known_good(client: ModelClient, engine: Engine) -> Callable[[], Awaitable[object]] | None:
+    """Asks a served model a known-good window; None for one in this process, which is its own bundle's."""
+    from consumer.serving.client import TfServingClient
+
+    if not isinstance(client, TfServingClient):
+        return None
+    return partial(client.known_good, engine.known_good_window(), CALL_SECONDS)
 
 
 def _open(runner: asyncio.Runner, source: ModelSource) -> tuple[ModelClient, Bundle, int]:
@@ -198,18 +225,16 @@ async def _served(server: str, source: ModelSource) -> tuple[ModelClient, Bundle
     try:
         bundle = _demo_bundle() if source.bundle is None else load_bundle(source.bundle)
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(as_options(str(error))) from error
     try:
         client = TfServingClient(ModelConfig(target=server, name=source.model, tls=source.tls), bundle)
     except ValueError as error:
-        # Its settings are called as in a worker's configuration.
-        raise click.UsageError(str(error).replace("model.tls.", "--").replace("_file", "-file")) from error
+        raise click.UsageError(as_options(str(error))) from error
     if not await client.ready():
         await client.close()
-        why = f" ({client.unready})" if client.unready else ""
         raise Unreachable(
-            f"no version of model {source.model!r} is AVAILABLE at {server}{why}: is a server running there, is this "
-            "its gRPC port, and is --model its model's name?"
+            f"no version of model {source.model!r} is AVAILABLE at {server} ({as_options(client.unready)}): is a "
+            "server running there, is this its gRPC port, and is --model its model's name?"
         )
     return client, bundle, 2
 
@@ -218,4 +243,5 @@ def _demo_bundle() -> Bundle:
     """As exporting the demo model would write it, without the extra that exporting needs."""
     tokenizer_json = with_markers((shipped(DEMO_MODEL) / "tokenizer.json").read_bytes())
     contract = contract_hash(tokenizer_json, PromptLimits())
-    return Bundle(PromptTokenizer(tokenizer_json), PromptLimits(), MAX_CELLS_PER_WINDOW, contract)
+    name = f"of the shipped demo model (contract {contract})"
+    return Bundle(PromptTokenizer(tokenizer_json), PromptLimits(), MAX_CELLS_PER_WINDOW, contract, name)

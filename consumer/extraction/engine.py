@@ -16,14 +16,14 @@ import numpy as np
 from consumer.events import BadInput
 from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY, Chunk, Encoded, HintBuilder, Parent, PromptTokenizer
 from consumer.extraction.spans import IMPLICIT, SpanSearch
-from consumer.extraction.task import INLINE, Extracted, Notes, encodable, parse_schema, shown
+from consumer.extraction.task import INLINE, Extracted, Notes, Task, encodable, parse_schema, shown
 from consumer.extraction.voting import Classification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from consumer.extraction.prompts import PromptLimits
-    from consumer.extraction.task import ExtractionLimits, Task
+    from consumer.extraction.task import ExtractionLimits
     from consumer.extraction.window import Cells, LegalPaths, Search, View, Window
 
 ReferenceOutput = list[list[dict[str, object]]]
@@ -171,6 +171,13 @@ class Engine:
                 threshold=task.threshold,
             )
         )
+
+    def known_good_window(self, text: str = "好") -> Window:
+        """A window that any model of this tokenizer answers, in milliseconds; a longer ``text`` makes a longer one.
+
+        Its markers have the highest token ids there are, so a model with a smaller vocabulary refuses it.
+        """
+        return self.start(text, Task("known-good", "classify", {"好": None})).windows[0]
 
     def _span_search(self, encoded: Encoded, task: Task, compiled: _CompiledTask, notes: Notes) -> SpanSearch:
         if compiled.aspect_ids:

@@ -32,6 +32,9 @@ log = structlog.stdlib.get_logger(__name__)
 Labels = dict[str, dict[str, int]]
 """Model name to label to version."""
 
+_LOOK_AGAIN_SECONDS = 0.2
+"""How often a list that waits for its models asks whether its caller does so, too."""
+
 
 class Refusal(Exception):  # noqa: N818 - an answer that is not OK, worded as TensorFlow Serving words it
     """A gRPC status other than OK, with TensorFlow Serving's text for the case."""
@@ -100,15 +103,19 @@ class _Version:
 
 
 class Catalog:
-    """Thread-safe. Loading happens in the thread that calls ``poll`` or ``replace``, one version at a time."""
+    """Thread-safe. Loading happens in the thread that calls ``poll``, one version at a time."""
 
     def __init__(self, sources: Sequence[ModelSource], load: Callable[[Path], Model]) -> None:
         """Nothing is loaded before the first ``poll``. ``load`` raises Refusal for a version that is broken."""
         self._load = load
         self._sources = tuple(sources)
         self._labels: Labels = {}
+        self._replacing = threading.Lock()
+        """Held while a list of models replaces another, until its new models are there."""
         self._changing = threading.Lock()
         """Held while versions are loaded and unloaded."""
+        self._polled = threading.Condition()
+        """Notified when versions were loaded and unloaded."""
         self._lock = threading.Lock()
         """Held to read or write ``_versions`` and what is in them, never while a model loads or runs."""
         self._versions: defaultdict[str, dict[int, _Version]] = defaultdict(dict)
@@ -167,13 +174,25 @@ class Catalog:
         """Bring what is served in line with what lies on disk."""
         with self._changing:
             self._update()
+        with self._polled:
+            self._polled.notify_all()
 
-    def replace(self, sources: Sequence[ModelSource], labels: Mapping[str, Mapping[str, int]]) -> None:
-        """Serve this list of models instead. Returns when its new models are available; raises Refusal if one is not.
+    def replace(
+        self,
+        sources: Sequence[ModelSource],
+        labels: Mapping[str, Mapping[str, int]],
+        waited_for: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Serve this list of models instead.
+
+        As in the real server, other versions of a model that was listed before are left to the next ``poll``, and a
+        new model is waited for until a version of it is available or its newest one failed, which is reported with
+        Refusal. Where its folder is missing or has no version, that is until somebody puts one there; here, until
+        ``waited_for`` says that the caller is gone. Other lists wait meanwhile.
 
         A label can only name a version that is available before the change: load first, label afterwards.
         """
-        with self._changing:
+        with self._replacing:
             for name, versions in labels.items():
                 for version in versions.values():
                     if version not in self._available(name):
@@ -182,25 +201,41 @@ class Catalog:
                             f"Request to assign label to version {version} of model {name}, "
                             "which is not currently available for inference",
                         )
-            known = {source.name for source in self._sources}
+            new = {source.name for source in sources} - self.listed
             self._labels = {name: dict(versions) for name, versions in labels.items()}
             self._sources = tuple(sources)
-            self._update()
-            self.require_available([source.name for source in sources if source.name not in known])
+            if new:
+                self.poll()
+            while waiting := {name for name in new if not self._available(name)}:
+                if broken := sorted(name for name in waiting if self._newest_failed(name)):
+                    self.require_available(broken)
+                with self._polled:
+                    self._polled.wait(_LOOK_AGAIN_SECONDS)
+                if not waited_for():
+                    raise Refusal(grpc.StatusCode.CANCELLED, f"nobody waits for {', '.join(sorted(waiting))} any more")
+
+    @property
+    def listed(self) -> set[str]:
+        """Names of the models in the list."""
+        return {source.name for source in self._sources}
+
+    def _newest_failed(self, name: str) -> bool:
+        states = self.states(name)
+        return bool(states) and states[0][1] is State.END and states[0][2] is not None
 
     def require_available(self, names: Sequence[str]) -> None:
         """Raise Refusal (UNKNOWN), with the errors of their versions, unless each of these models has a version."""
         if missing := [name for name in names if not self._available(name)]:
             reasons = [
-                f"{{name: {name} version: {number}}} due to error: {error}"
+                f"{{{{name: {name} version: {number}}} due to error: {error}}}, "
                 for name in missing
                 for number, _, error in self.states(name)
                 if error is not None
             ]
             raise Refusal(
                 grpc.StatusCode.UNKNOWN,
-                f"{len(missing)} model(s) did not become available: {', '.join(missing)} "
-                f"{{{', '.join(reasons) or 'no version found'}}}",
+                f"{len(missing)} model(s) did not become available: "
+                f"{{{''.join(reasons) or ', '.join(missing) + ': no version found'}}}",
             )
 
     def close(self) -> None:
@@ -214,16 +249,20 @@ class Catalog:
 
     def _update(self) -> None:
         wanted: dict[str, dict[int, Path]] = {}
-        for source in self._sources:
+        sources = self._sources
+        for source in sources:
             try:
                 wanted[source.name] = source.policy.choose(find_versions(source.base_path))
             except OSError as error:
-                # A folder that is gone for a moment (a remount, a rename) unloads nothing.
+                # A folder that is gone for a moment (a remount, a rename) unloads nothing. Nor does anything load
+                # meanwhile: the real server follows all folders, or none.
                 log.warning(
                     "model folder cannot be read", model=source.name, path=str(source.base_path), error=str(error)
                 )
+                wanted = {}
+                break
         # Models that are no longer listed come last: what is new loads before what is old unloads.
-        unlisted = self._versions.keys() - {source.name for source in self._sources}
+        unlisted = self._versions.keys() - {source.name for source in sources}
         for name, paths in [*wanted.items(), *((name, {}) for name in sorted(unlisted))]:
             self._serve(name, paths)
 

@@ -27,6 +27,8 @@ class Bundle:
     limits: PromptLimits
     cells_per_window: int
     contract: int
+    name: str = "of an unknown folder"
+    """What messages call it: its folder, and the checkpoint that it was exported from."""
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -64,7 +66,9 @@ def load_bundle(folder: Path) -> Bundle:
             f"{file}: contract is {recorded_contract}, tokenizer, limits and cells_per_window give {contract}: "
             f"the file was edited or another version of Rexstream wrote it; {_AGAIN}"
         )
-    return Bundle(PromptTokenizer(tokenizer_json), limits, cells_per_window, contract)
+    checkpoint = str(settings.get("checkpoint_sha256", "unknown"))[:12]
+    name = f"{folder} (checkpoint {checkpoint}, contract {contract})"
+    return Bundle(PromptTokenizer(tokenizer_json), limits, cells_per_window, contract, name)
 
 
 def _limits(recorded: Any) -> PromptLimits:

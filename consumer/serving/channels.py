@@ -17,23 +17,14 @@ if TYPE_CHECKING:
 
 def open_channel(model: ModelConfig, options: Sequence[tuple[str, int | str]] = ()) -> Any:
     """A grpc.aio channel to ``model.target``, for the event loop that runs. Raises CredentialFileError."""
-    return _open(grpc.aio, model, options)
-
-
-def open_blocking_channel(model: ModelConfig) -> Any:
-    """The same for callers without an event loop. Raises CredentialFileError."""
-    return _open(grpc, model, ())
-
-
-def _open(api: Any, model: ModelConfig, options: Sequence[tuple[str, int | str]]) -> Any:
     credentials = read_credentials(model.tls)
     # The model server is inside the cluster, and the environment's HTTP proxies are for addresses outside.
     settings = [("grpc.enable_http_proxy", 0), *options]
     if credentials is None or model.tls is None:
-        return api.insecure_channel(model.target, options=settings)
+        return grpc.aio.insecure_channel(model.target, options=settings)
     if model.tls.server_name is not None:
         settings.append(("grpc.ssl_target_name_override", model.tls.server_name))
-    return api.secure_channel(model.target, credentials, options=settings)
+    return grpc.aio.secure_channel(model.target, credentials, options=settings)
 
 
 def read_credentials(tls: ModelTlsConfig | None) -> grpc.ChannelCredentials | None:

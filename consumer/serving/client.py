@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from consumer.batching.policy import padded_length as round_up
 from consumer.serving import descriptors
 from consumer.serving.channels import open_channel, tls_hint
-from consumer.serving.errors import classify
+from consumer.serving.errors import classify, misfit, remedy, why_refused
 from consumer.serving.protocol import Answer, Failure, ServingError
 from consumer.serving.tensors import GraphContract, bad_answer, compact_cells, dense_cells, pad, write_content
 
@@ -46,7 +46,17 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
 
-_AVAILABLE = descriptors.ModelVersionStatus.State.Value("AVAILABLE")
+_STATES = descriptors.ModelVersionStatus.State
+_AVAILABLE = _STATES.Value("AVAILABLE")
+
+
+def listed(versions: Sequence[Any]) -> str:
+    """ModelVersionStatus messages as ``version 1 END, version 2 AVAILABLE``; each error in brackets."""
+    shown = []
+    for entry in sorted(versions, key=lambda entry: entry.version):
+        why = f" ({entry.status.error_message})" if entry.status.error_code else ""
+        shown.append(f"version {entry.version} {_STATES.Name(entry.state)}{why}")
+    return ", ".join(shown) or "no version"
 
 
 class TfServingClient:
@@ -58,13 +68,26 @@ class TfServingClient:
     def __init__(self, config: ModelConfig, bundle: Bundle) -> None:
         """Raises CredentialFileError, a ValueError, for files of ``model.tls`` that cannot be used."""
         self._config = config
+        self._bundle = bundle.name
         self._graph = GraphContract.of(bundle)
         self._channel = open_channel(config, _CHANNEL_OPTIONS)
         self._predict = self._channel.unary_unary(descriptors.PREDICT.path)
         self._status = self._channel.unary_unary(descriptors.GET_MODEL_STATUS.path)
         self._was_ready = False
+        self._version = f"version {config.version}" if config.version is not None else f"label {config.label}"
+        if config.version is None and config.label is None:
+            self._version = "(no version known)"
         self.unready = ""
         """Why the last ``ready`` returned False; empty after True."""
+
+    @property
+    def served(self) -> str:
+        """The model that is asked, with the version that answered last or else is the newest that is there."""
+        return f"model {self._config.name} {self._version} at {self._config.target}"
+
+    def misfit(self, what: str) -> str:
+        """The message for a served model that is not this client's bundle's; ``what`` showed it."""
+        return misfit(self._bundle, self.served, what)
 
     async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
         """Run one batch, padded to ``padded_length`` tokens, within ``timeout`` seconds.
@@ -75,9 +98,13 @@ class TfServingClient:
         request = self._request(COMPACT, windows, padded_length)
         started = time.monotonic()
         response = await self._call(request, timeout)
-        cells, overflowed = compact_cells(response.outputs, windows, self._graph)
-        seconds = time.monotonic() - started
         version = response.model_spec.version.value
+        self._version = f"version {version}"
+        try:
+            cells, overflowed = compact_cells(response.outputs, windows, self._graph)
+        except ServingError as error:
+            raise self._named(error) from error
+        seconds = time.monotonic() - started
         for index in overflowed:
             left = timeout - (time.monotonic() - started)
             length = round_up(windows[index].length)
@@ -90,8 +117,24 @@ class TfServingClient:
                     f"model {self._config.name} changed from version {version} to {repeated.model_spec.version.value} "
                     "between a batch and the repeat of a window that overflowed; the batch is to be sent again",
                 )
-            cells[index] = dense_cells(repeated.outputs, windows[index], length, self._graph)
+            try:
+                cells[index] = dense_cells(repeated.outputs, windows[index], length, self._graph)
+            except ServingError as error:
+                raise self._named(error) from error
         return Answer(tuple(cells), self._config.name, str(version), COMPACT, seconds, tuple(overflowed))
+
+    async def known_good(self, window: Window, timeout: float) -> Answer:
+        """Ask a window that every model of this bundle answers, alone.
+
+        Raises ServingError as ``predict``, and never BATCH_FAULT: a model that refuses it is not this bundle's.
+        """
+        try:
+            return await self.predict([window], round_up(window.length), timeout)
+        except ServingError as error:
+            if error.failure is not Failure.BATCH_FAULT:
+                raise
+            what = self.misfit(why_refused(error.message))
+            raise ServingError(Failure.DEPLOYMENT, error.code, what) from error
 
     async def ready(self) -> bool:
         """Whether the configured version (any version, if none or a label is configured) is AVAILABLE.
@@ -114,8 +157,11 @@ class TfServingClient:
             unready = "the answer is no GetModelStatusResponse"
             self._was_ready = False
         else:
-            self._was_ready = any(entry.state == _AVAILABLE for entry in versions)
-            unready = "the server knows the model, but no version of it is AVAILABLE"
+            available = [entry.version for entry in versions if entry.state == _AVAILABLE]
+            self._was_ready = bool(available)
+            if available and self._config.label is None:
+                self._version = f"version {max(available)}"
+            unready = f"the model server has {listed(versions)} of it; load one, or wait until it is loaded"
         self.unready = "" if self._was_ready else unready
         return self._was_ready
 
@@ -138,10 +184,19 @@ class TfServingClient:
         return content
 
     def _message(self, error: grpc.aio.AioRpcError) -> str:
-        """The message of a failed call, and what to do if it is about the security of the connection."""
+        """The message of a failed call, and what to do if it is about the connection's security or the deployment."""
         message = error.details() or ""
-        hint = tls_hint(message, self._config.tls) if error.code() is grpc.StatusCode.UNAVAILABLE else None
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            hint = tls_hint(message, self._config.tls)
+        else:
+            hint = remedy(error.code().name, message)
         return message if hint is None else f"{message}; {hint}"
+
+    def _named(self, error: ServingError) -> ServingError:
+        """The failure of an answer, with the names of bundle and model where they do not belong together."""
+        if error.code != "CONTRACT":
+            return error
+        return ServingError(error.failure, error.code, self.misfit(error.message))
 
     async def _call(self, request: bytes, timeout: float) -> Any:
         try:

@@ -37,15 +37,16 @@ class Method(NamedTuple):
     response: Any
 
 
-def _method(service: str, name: str) -> Method:
-    method = _pool.FindServiceByName(service).methods_by_name[name]
-    return Method(f"/{service}/{name}", GetMessageClass(method.input_type), GetMessageClass(method.output_type))
+def method(service: str, name: str) -> Method:
+    """A method of one of TensorFlow Serving's services, by its full name."""
+    found = _pool.FindServiceByName(service).methods_by_name[name]
+    return Method(f"/{service}/{name}", GetMessageClass(found.input_type), GetMessageClass(found.output_type))
 
 
-PREDICT = _method("tensorflow.serving.PredictionService", "Predict")
-GET_MODEL_METADATA = _method("tensorflow.serving.PredictionService", "GetModelMetadata")
-GET_MODEL_STATUS = _method("tensorflow.serving.ModelService", "GetModelStatus")
-HANDLE_RELOAD_CONFIG = _method("tensorflow.serving.ModelService", "HandleReloadConfigRequest")
+PREDICT = method("tensorflow.serving.PredictionService", "Predict")
+GET_MODEL_METADATA = method("tensorflow.serving.PredictionService", "GetModelMetadata")
+GET_MODEL_STATUS = method("tensorflow.serving.ModelService", "GetModelStatus")
+HANDLE_RELOAD_CONFIG = method("tensorflow.serving.ModelService", "HandleReloadConfigRequest")
 
 TensorProto: Any = message_class("tensorflow.TensorProto")
 SignatureDef: Any = message_class("tensorflow.SignatureDef")

@@ -1,4 +1,4 @@
-"""What a failed call to TensorFlow Serving means: (status name, message) to (class, relief). Pure.
+"""What a failed call to TensorFlow Serving means: (status name, message) to class, relief and the way out. Pure.
 
 Called by the clients of a model server; what follows from it is decided in ``dispatch.decisions``.
 
@@ -12,30 +12,43 @@ import re
 
 from consumer.serving.protocol import Failure, Relief
 
-_CONTRACT_TEXTS = (
-    # Names, counts and dtypes of tensors: the same for every batch, so no event is the cause.
-    "Signature input alias:",
-    "input size does not match signature",
-    "Inputs contains invalid name",
-    "output tensor alias not found in signature",
-    "duplicate output tensor alias",
-    # The address in the request.
-    "Unrecognized servable version label",
-    "ModelSpec has no name specified",
-    "Missing ModelSpec",
-    # Server-side batching, which must be off: it fails our batches for rows and sizes that are not ours.
-    "larger than maximum input batch size",
-)
-_DEPLOYMENT_TEXTS = {
-    "INVALID_ARGUMENT": re.compile(
-        "|".join((*map(re.escape, _CONTRACT_TEXTS), r"Expects arg\[\d+\] to be \w+ but \w+ is provided"))
+_EXPORT = "serve a model that 'rexstream export' wrote"
+_BATCHING = "server-side batching is on and must be off: start the model server without --enable_batching"
+
+_DEPLOYMENT_FAULTS = {
+    "INVALID_ARGUMENT": (
+        # Names, counts and dtypes of tensors: the same for every batch, so no event is the cause.
+        (r"Signature input alias:|input size does not match signature|Inputs contains invalid name", _EXPORT),
+        (r"output tensor alias not found in signature|duplicate output tensor alias", _EXPORT),
+        (r"Expects arg\[\d+\] to be \w+ but \w+ is provided", _EXPORT),
+        # The address in the request.
+        (
+            "Unrecognized servable version label",
+            "the model server has no such label: give it to a loaded version, or change model.label",
+        ),
+        ("ModelSpec has no name specified|Missing ModelSpec", "set model.name"),
+        # It fails our batches for rows and sizes that are not ours.
+        (r"larger than maximum input batch size|Batching (session )?Run\(\)", _BATCHING),
     ),
-    "FAILED_PRECONDITION": re.compile("Serving signature key|different shapes and padding is turned off"),
-    "NOT_FOUND": re.compile("Servable not found for request|Could not find (version|any versions)"),
-    "UNAUTHENTICATED": re.compile(""),
-    "PERMISSION_DENIED": re.compile(""),
+    "FAILED_PRECONDITION": (
+        ("Serving signature key", _EXPORT),
+        ("different shapes and padding is turned off", _BATCHING),
+    ),
+    "NOT_FOUND": (
+        (
+            r"request: Specific\(|Could not find version",
+            "the model server has not loaded that version, or has unloaded it: load it, or change model.version",
+        ),
+        (
+            r"request: Latest\(|Could not find any versions",
+            "the model server has no model of that name, or has it no more: add it there, or change model.name",
+        ),
+    ),
+    "UNAUTHENTICATED": (("", "what stands before the model server wants credentials, which Rexstream does not send"),),
+    "PERMISSION_DENIED": (("", "what stands before the model server refuses this client"),),
 }
-"""By status: texts of messages for a fault of the deployment, whatever the batch. The empty text is in any message."""
+"""By status: texts of messages for a fault of the deployment, whatever the batch, and the way out. The empty text is
+in any message."""
 
 _RELIEFS = (
     (re.compile("OOM when allocating|out of memory", re.IGNORECASE), Relief.SMALLER_MEMORY),
@@ -55,6 +68,26 @@ def classify(code: str, message: str) -> tuple[Failure, Relief]:
     """
     if code == "RESOURCE_EXHAUSTED":
         return Failure.TRANSIENT, next((relief for text, relief in _RELIEFS if text.search(message)), Relief.NONE)
-    if code in _DEPLOYMENT_TEXTS and _DEPLOYMENT_TEXTS[code].search(message):
+    if remedy(code, message) is not None:
         return Failure.DEPLOYMENT, Relief.NONE
     return (Failure.BATCH_FAULT if code == "INVALID_ARGUMENT" else Failure.TRANSIENT), Relief.NONE
+
+
+def remedy(code: str, message: str) -> str | None:
+    """What to do about a fault of the deployment, in the keys of a worker's configuration; None for any other fault."""
+    return next((way for text, way in _DEPLOYMENT_FAULTS.get(code, ()) if re.search(text, message)), None)
+
+
+def why_refused(message: str) -> str:
+    """What it shows that a model refused a window which any model of the bundle answers."""
+    if beyond := re.search(r"indices\[[\d,]*\] = (\d+) is not in \[0, (\d+)\)", message):
+        return f"the bundle has a token {beyond[1]}, and the served vocabulary only {beyond[2]} tokens"
+    return f"the model refuses a known-good window: {message.partition(chr(10))[0]}"
+
+
+def misfit(bundle: str, served: str, what: str) -> str:
+    """The message for a bundle and a served model of different exports; each as it names itself."""
+    return (
+        f"bundle and served model do not belong together: bundle {bundle} and {served} ({what}); point model.bundle "
+        "at the bundle folder beside the served version, or serve the version that this bundle was exported with"
+    )

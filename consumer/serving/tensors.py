@@ -78,10 +78,15 @@ def shape_of(proto: Any) -> tuple[int, ...]:
 
 
 def typed_values(proto: Any, encoding: Encoding) -> NDArray[Any]:
-    """The values of the typed field, as many as there are, in ``encoding.wire``."""
+    """The values of the typed field, as many as there are, in ``encoding.wire``.
+
+    Small integers and halves travel in 32 bits; those that are too large are cut, as TensorFlow cuts them.
+    """
     field = getattr(proto, encoding.field)
     if encoding.field == "half_val":
-        return np.array(field, np.uint16).view(encoding.wire)
+        return np.array(field, np.int32).astype(np.uint16).view(encoding.wire)
+    if encoding.field == "int_val":
+        return np.array(field, np.int32).astype(encoding.wire, copy=False)
     return np.array(field, encoding.wire)
 
 
@@ -196,9 +201,8 @@ def check_contract(outputs: Mapping[str, Any], rows: int, graph: GraphContract) 
         raise ServingError(
             Failure.DEPLOYMENT,
             "CONTRACT",
-            f"the model was exported with contract {other}, model.bundle has {graph.contract}: its tokenizer, limits "
-            "or cell count differ; point model.bundle at the bundle folder beside the served version, or serve the "
-            "version that belongs to this bundle",
+            f"the model was exported with contract {other}, the bundle with {graph.contract}: tokenizer, limits or "
+            "cell count differ",
         )
 
 

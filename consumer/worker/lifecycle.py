@@ -25,7 +25,7 @@ from consumer.codecs.outputs import Routes
 from consumer.delivery.dead_letters import DeadLetters
 from consumer.exit_codes import EXIT_FAILED, EXIT_FENCED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from consumer.extraction.engine import Engine
-from consumer.extraction.task import ExtractionLimits, Task
+from consumer.extraction.task import ExtractionLimits
 from consumer.kafka.clients.cluster import refuse_embedded
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.runtime import KafkaRuntime
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from consumer.config.tree import Config
+    from consumer.extraction.task import Task
     from consumer.kafka.registry.awaited import AwaitedSchemas
     from consumer.serving.protocol import ServingError
 
@@ -109,8 +110,7 @@ class Worker:
             self._dispatcher = Dispatcher(
                 client,
                 LengthCut(self._config.batching.max_tokens, self._config.batching.max_in_flight),
-                # Any healthy model answers this, and it is answered in milliseconds.
-                self._engine.start("好", Task("known-good", "classify", {"好": None, "不好": None})).windows[0],
+                self._engine.known_good_window(),
                 self._config.model.name,
                 self._metrics,
                 self._dispatcher_state,

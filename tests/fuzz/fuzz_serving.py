@@ -14,7 +14,6 @@ from consumer.events import BadInput
 from consumer.extraction.task import Task
 from consumer.local.catalog import Refusal
 from consumer.local.predict import parse
-from consumer.serving import errors
 from consumer.serving.descriptors import PREDICT
 from consumer.serving.errors import classify
 from consumer.serving.protocol import Failure, Relief, ServingError
@@ -222,7 +221,9 @@ _CODES = (
     "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 )  # fmt: skip
 _SAID = (
-    *errors._CONTRACT_TEXTS, "Expects arg[0] to be int32 but float is provided",
+    "Signature input alias: x", "input size does not match signature", "output tensor alias not found in signature",
+    "Task size 9 is larger than maximum input batch size 8", "Unrecognized servable version label: x",
+    "Missing ModelSpec", "Batching Run() input tensors must have", "Expects arg[0] to be int32 but float is provided",
     "Servable not found for request: Latest(x)", "Could not find version 3 of model x",
     "OOM when allocating tensor", "Serving signature key", "Server Threadpool Exhausted",
     "message larger than max (7 vs. 4)", "different shapes and padding is turned off",

@@ -24,13 +24,13 @@ class Caller:
     def __init__(self, address: str) -> None:
         self._channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
 
-    def __call__(self, method: Method, request: Any) -> Any:
+    def __call__(self, method: Method, request: Any, timeout: float = 30.0) -> Any:
         call = self._channel.unary_unary(
             method.path,
             request_serializer=method.request.SerializeToString,
             response_deserializer=method.response.FromString,
         )
-        return call(request, timeout=30, wait_for_ready=True)
+        return call(request, timeout=timeout, wait_for_ready=True)
 
     def predict(
         self,
@@ -83,12 +83,12 @@ class Caller:
         request.model_spec.name = model
         return self(GET_MODEL_METADATA, request)
 
-    def reload(self, *models: dict[str, Any]) -> Any:
+    def reload(self, *models: dict[str, Any], timeout: float = 30.0) -> Any:
         request = HANDLE_RELOAD_CONFIG.request()
         request.config.model_config_list.SetInParent()
         for entry in models:
             request.config.model_config_list.config.add(model_platform="tensorflow", **entry)
-        return self(HANDLE_RELOAD_CONFIG, request)
+        return self(HANDLE_RELOAD_CONFIG, request, timeout)
 
     def refusal(self, method: Method | None = None, request: Any = None, **asked: Any) -> tuple[str, str]:
         """Status and text of a call that fails."""
@@ -166,6 +166,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             "b": ([None], tf.bool),
             "d": ([], tf.float64),
         }
+        module.words = signature(lambda s: {"joined": tf.strings.reduce_join(s, -1)}, s=([None, 2], tf.string))
         module.times = signature(lambda x: {"y": module.factor * x}, x=([None, 3], tf.float32))
         module.matmul = signature(lambda x: {"y": tf.matmul(x, module.ones)}, x=([None, 3], tf.float32))
         module.two = signature(
@@ -177,6 +178,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             "matmul": module.matmul,
             "two": module.two,
             "kinds": module.kinds,
+            "words": module.words,
         }
         tf.saved_model.save(module, str(root / name), signatures)
         return root / name

@@ -29,6 +29,7 @@ class BundleOf:
     def __init__(self, cells_per_window: int, contract: int = 77) -> None:
         self.contract = contract
         self.cells_per_window = cells_per_window
+        self.name = "of this test"
         self.tokenizer: Any = self
         self.pad, self.type, self.classify, self.multiclassify = PAD, TYPE, CLASSIFY, MULTICLASSIFY
 

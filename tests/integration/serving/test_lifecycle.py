@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from consumer.serving.descriptors import PredictionLog
 from consumer.serving.tensors import write_content
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 Caller = Any
@@ -21,6 +23,12 @@ Lab = Any
 """The classes of those names in this folder's conftest.py."""
 
 pytestmark = pytest.mark.model
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Return when it is true; the suite's timeout ends what never is."""
+    while not true():
+        time.sleep(0.01)
 
 
 class Load:
@@ -153,15 +161,33 @@ def test_labels_and_reload(lab: Lab) -> None:
         with pytest.raises(grpc.RpcError, match="Request to assign label to version 1 of model demo, which is not"):
             caller.reload({**both, "version_labels": {"stable": 1}})
         assert caller.reload(both).status.error_code == 0
+        # It returns before other versions of models that it knew are loaded, and old ones unloaded.
+        until(lambda: caller.status("other") == [(5, "END")])
         assert caller.refusal(model="other") == ("NOT_FOUND", "Servable not found for request: Latest(other)")
-        assert caller.status("other") == [(5, "END")]
         assert caller.status() == [(2, "AVAILABLE"), (1, "AVAILABLE")]
         caller.reload({**both, "version_labels": {"stable": 1, "canary": 2}})
         assert (caller.version(label="stable"), caller.version(label="canary"), caller.version()) == (1, 2, 2)
         assert caller.version(version=1) == 1
         caller.reload(base)
         assert caller.refusal(label="stable")[0] == "INVALID_ARGUMENT"
+        until(lambda: caller.status(version=1) == [(1, "END")])
         assert caller.refusal(version=1) == ("NOT_FOUND", "Servable not found for request: Specific(demo, 1)")
+
+
+def test_a_list_with_a_new_model_is_answered_when_that_is_there(lab: Lab) -> None:
+    """With no folder for it the call ends at its deadline, and models that were there before go on."""
+    lab.add("1")
+    base = {"name": "demo", "base_path": str(lab.models / "demo")}
+    late = {"name": "late", "base_path": str(lab.models / "late")}
+    with lab.serve(poll_seconds=0.05) as (caller, _):
+        with pytest.raises(grpc.RpcError, match="Deadline") as caught:
+            caller.reload(base, late, timeout=1.0)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert caller.version() == 1
+        caller.reload(base, timeout=30.0)
+        lab.add("4", model="late")
+        caller.reload(base, late, timeout=30.0)
+        assert caller.version(model="late") == 4
 
 
 def test_outputs_can_be_content(lab: Lab) -> None:
@@ -225,7 +251,10 @@ def test_a_model_that_cannot_load_stops_the_start(lab: Lab) -> None:
 
     lab.add("1")
     (lab.add("1", model="broken") / "saved_model.pb").unlink()
-    with pytest.raises(Refusal, match=r"1 model\(s\) did not become available: broken"), lab.serve():
+    with (
+        pytest.raises(Refusal, match=r"1 model\(s\) did not become available: {{{name: broken version: 1} due"),
+        lab.serve(),
+    ):
         pass
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from consumer.local.example_calls import CLASSIFY, MULTI_INFERENCE, REGRESS
 from consumer.serving.descriptors import GET_MODEL_METADATA, GET_MODEL_STATUS, PREDICT, SignatureDefMap, TensorProto
 from consumer.serving.errors import classify
 from consumer.serving.protocol import Failure
@@ -113,6 +114,53 @@ REFUSED = [
     ({"version": 99}, "NOT_FOUND", "Servable not found for request: Specific(demo, 99)"),
     ({"label": "canary"}, "INVALID_ARGUMENT", "Unrecognized servable version label: canary"),
     ({"label": ""}, "INVALID_ARGUMENT", "Unrecognized servable version label: "),
+    ({"version": 0}, "NOT_FOUND", "Servable not found for request: Specific(demo, 0)"),
+    ({"version": 1, "label": "canary"}, "INVALID_ARGUMENT", "Unrecognized servable version label: canary"),
+    (
+        {"inputs": {"x": proto((2, 3), number=7)}},
+        "INVALID_ARGUMENT",
+        "Expects arg[0] to be float but string is provided",
+    ),
+    (
+        {"inputs": {"x": TensorProto(dtype=7, string_val=[b"a"])}},
+        "INVALID_ARGUMENT",
+        "Expects arg[0] to be float but string is provided",
+    ),
+    (
+        {"inputs": {"x": proto((1, 3), number=8)}},
+        "INVALID_ARGUMENT",
+        "Expects arg[0] to be float but complex64 is provided",
+    ),
+    (
+        {"inputs": {"x": proto((1,), number=14)}},
+        "INVALID_ARGUMENT",
+        "Expects arg[0] to be float but bfloat16 is provided",
+    ),
+    (
+        {"inputs": {"x": proto((1,), number=20)}},
+        "INVALID_ARGUMENT",
+        "Expects arg[0] to be float but resource is provided",
+    ),
+    (
+        {"inputs": {"x": proto((2, 3), number=9)}},
+        "INVALID_ARGUMENT",
+        "Expects arg[0] to be float but int64 is provided",
+    ),
+    ({"inputs": {"x": proto((2, 3), number=999)}}, "INVALID_ARGUMENT", "tensor parsing error: x"),
+    ({"inputs": {"x": proto((2, 3), number=101)}}, "INVALID_ARGUMENT", "tensor parsing error: x"),
+    ({"inputs": {"x": proto((2**40,), values=(1.0,))}}, "INVALID_ARGUMENT", "tensor parsing error: x"),
+    ({"inputs": {"x": proto((2**62, 2**62))}}, "INVALID_ARGUMENT", "tensor parsing error: x"),
+    ({"inputs": {"x": proto((1,) * 300)}}, "INVALID_ARGUMENT", "tensor parsing error: x"),
+    (
+        {"inputs": {"x": TensorProto(dtype=1, tensor_shape={"unknown_rank": True})}},
+        "INVALID_ARGUMENT",
+        "tensor parsing error: x",
+    ),
+    (
+        {"inputs": {"x": ONES.astype(np.int32)}, "outputs": ("q",)},
+        "INVALID_ARGUMENT",
+        "output tensor alias not found in signature: q Outputs expected to be in the set {y}.",
+    ),
     ({"model": ""}, "INVALID_ARGUMENT", "ModelSpec has no name specified."),
 ]
 BATCH_FAULTS = ("Matrix size-incompatible", "tensor parsing error")
@@ -133,14 +181,88 @@ def test_a_refused_call_has_the_status_and_text_of_the_real_server(
     assert classify(found_code, found_text)[0] is expected
 
 
+SPEC = {"name": "demo"}
+SIGNATURES = {"metadata_field": ["signature_def"]}
+OTHERS = [
+    (CLASSIFY, {"model_spec": {"name": "zz"}}, "NOT_FOUND", "Servable not found for request: Latest(zz)"),
+    (CLASSIFY, {"model_spec": {}}, "INVALID_ARGUMENT", "ModelSpec has no name specified."),
+    (
+        CLASSIFY,
+        {"model_spec": {**SPEC, "signature_name": "nope"}},
+        "INVALID_ARGUMENT",
+        "No signature was found with the name: nope",
+    ),
+    (CLASSIFY, {"model_spec": SPEC}, "INVALID_ARGUMENT", "No classification inputs found in SignatureDef: inputs {"),
+    (CLASSIFY, {"model_spec": {**SPEC, "signature_name": "two"}}, "INVALID_ARGUMENT", "Expected one input Tensor."),
+    (REGRESS, {"model_spec": SPEC}, "INVALID_ARGUMENT", "No regression inputs found in SignatureDef: inputs {"),
+    (REGRESS, {"model_spec": {**SPEC, "signature_name": "two"}}, "INVALID_ARGUMENT", "Expected one input Tensor."),
+    (MULTI_INFERENCE, {}, "INVALID_ARGUMENT", "ModelSpec has no name specified."),
+    (
+        MULTI_INFERENCE,
+        {"tasks": [{"model_spec": {**SPEC, "signature_name": "two"}, "method_name": "tensorflow/serving/regress"}]},
+        "INVALID_ARGUMENT",
+        "Expected one input Tensor.",
+    ),
+    (GET_MODEL_METADATA, {"model_spec": {}, **SIGNATURES}, "INVALID_ARGUMENT", "ModelSpec has no name specified."),
+    (
+        GET_MODEL_METADATA,
+        {"model_spec": {**SPEC, "version": {"value": 9}}, **SIGNATURES},
+        "NOT_FOUND",
+        "Servable not found for request: Specific(demo, 9)",
+    ),
+    (
+        GET_MODEL_METADATA,
+        {"model_spec": {"name": "zz"}, "metadata_field": ["signature_def", "other"]},
+        "INVALID_ARGUMENT",
+        "Metadata field %s is not supportedother",
+    ),
+    (GET_MODEL_STATUS, {"model_spec": {}}, "NOT_FOUND", "Could not find any versions of model "),
+    (
+        GET_MODEL_STATUS,
+        {"model_spec": {**SPEC, "version": {"value": 0}}},
+        "NOT_FOUND",
+        "Could not find version 0 of model demo",
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "request_", "code", "text"), OTHERS)
+def test_other_calls_are_refused_in_the_real_server_s_words(
+    demo: Caller, method: Method, request_: dict[str, Any], code: str, text: str
+) -> None:
+    """Calls that no export answers, and odd ones of those that it does; texts as in the real server's sources."""
+    found_code, found_text = demo.refusal(method, method.request(**request_))
+    assert found_code == code
+    assert found_text.startswith(text)
+
+
+def test_strings_go_through_a_graph(demo: Caller) -> None:
+    """As numbers do, in either encoding."""
+    shape = {"dim": [{"size": 2}, {"size": 2}]}
+    for given in (
+        TensorProto(dtype=7, string_val=[b"a", b"b", b"", b"d"], tensor_shape=shape),
+        TensorProto(dtype=7, tensor_content=b"\1\1\0\1abd", tensor_shape=shape),
+    ):
+        response = demo.predict({"s": given}, signature="words")
+        assert list(response.outputs["joined"].string_val) == [b"ab", b"d"]
+
+
+def test_no_rows_are_no_failure(demo: Caller) -> None:
+    """The graph runs on an empty batch, too."""
+    response = demo.predict({"x": np.ones((0, 3), np.float32)})
+    assert ([dim.size for dim in response.outputs["y"].tensor_shape.dim], floats(response)) == ([0, 3], [])
+
+
 @pytest.mark.parametrize(
     ("method", "request_"),
     [
         (PREDICT, PREDICT.request()),
+        (CLASSIFY, CLASSIFY.request()),
+        (REGRESS, REGRESS.request()),
         (GET_MODEL_STATUS, GET_MODEL_STATUS.request()),
         (GET_MODEL_METADATA, GET_MODEL_METADATA.request(metadata_field=["signature_def"])),
     ],
-    ids=["predict", "status", "metadata"],
+    ids=["predict", "classify", "regress", "status", "metadata"],
 )
 def test_a_call_without_model_spec_is_refused(demo: Caller, method: Method, request_: Any) -> None:
     """No method guesses which model is meant."""
@@ -172,7 +294,10 @@ def test_metadata_is_the_signature_map(demo: Caller) -> None:
     assert (response.model_spec.name, response.model_spec.version.value) == ("demo", 1)
     request = GET_MODEL_METADATA.request(metadata_field=["other"])
     request.model_spec.name = "demo"
-    assert demo.refusal(GET_MODEL_METADATA, request) == ("INVALID_ARGUMENT", "Metadata field other is not supported")
+    assert demo.refusal(GET_MODEL_METADATA, request) == (
+        "INVALID_ARGUMENT",
+        "Metadata field %s is not supportedother",
+    )
     request.ClearField("metadata_field")
     text = "GetModelMetadataRequest must specify at least one metadata_field"
     assert demo.refusal(GET_MODEL_METADATA, request) == ("INVALID_ARGUMENT", text)

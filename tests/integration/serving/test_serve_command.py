@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from certificates import Authority
+from stub_server import write_bundle
 
-from consumer.cli.dependencies import model_findings
+from consumer.cli.model_findings import model_findings
 from consumer.config.tree import Config, ModelConfig, ModelTlsConfig
 
 if TYPE_CHECKING:
@@ -135,7 +136,9 @@ def test_it_speaks_tls_and_asks_clients_for_a_certificate(
     for pair, status in (({"certificate_file": "client.pem", "key_file": "client.key"}, "ok"), ({}, "fail")):
         named = {"ca_file": "ca.pem", **pair}
         settings = ModelTlsConfig(**{key: str(tmp_path / name) for key, name in named.items()})
-        (finding,) = model_findings(Config(model=ModelConfig(target=address, name="demo", tls=settings)))
+        bundle = str(write_bundle(tmp_path / "bundle"))
+        model = ModelConfig(target=address, name="demo", bundle=bundle, tls=settings)
+        finding = next(model_findings(Config(model=model)))
         assert finding.status == status, finding.detail
 
 
@@ -166,7 +169,7 @@ def test_a_broken_model_is_failed_work(lab: Lab, processes: list[subprocess.Pope
     (lab.add("1") / "saved_model.pb").unlink()
     code, errors = failed(processes, "--models", str(lab.models), "--port", "0")
     assert code == 1
-    assert "did not become available: demo" in errors
+    assert "did not become available: {{{name: demo version: 1} due to error" in errors
     assert "Traceback" not in errors
 
 

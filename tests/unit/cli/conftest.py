@@ -19,7 +19,7 @@ from consumer.serving import descriptors
 from consumer.serving.tensors import write_content
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture
@@ -43,6 +43,8 @@ class StubModelServer:
         tokenizer_json = with_markers((shipped("deploy/demo-model") / "tokenizer.json").read_bytes())
         self.contract = contract_hash(tokenizer_json, PromptLimits())
         self.rows: list[int] = []
+        self.refuse: Callable[[Any, Any], None] = lambda _request, _context: None
+        """Called with every PredictRequest and its context; may abort it."""
         self._server = grpc.server(ThreadPoolExecutor(4))
         methods = {
             descriptors.PREDICT.path: self._predict,
@@ -65,8 +67,9 @@ class StubModelServer:
         content: bytes = response.SerializeToString()
         return content
 
-    def _predict(self, raw: bytes, _context: Any) -> bytes:
+    def _predict(self, raw: bytes, context: Any) -> bytes:
         request = descriptors.PREDICT.request.FromString(raw)
+        self.refuse(request, context)
         rows = request.inputs["length"].tensor_shape.dim[0].size
         self.rows.append(rows)
         response = descriptors.PREDICT.response()

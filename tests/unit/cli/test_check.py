@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import pytest
 from click.testing import CliRunner
 from confluent_kafka import Consumer, KafkaError, KafkaException
+from stub_server import StubServer, write_bundle
 
 from consumer.cli import cli
 from consumer.cli.kafka_findings import DEAD_LETTER_RETENTION_MS, topic_setting_findings, transaction_findings
 from consumer.config.tree import Config
 from consumer.local.broker import EmbeddedBroker
-from consumer.serving.descriptors import GET_MODEL_STATUS, ModelVersionStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from click.testing import Result
 
@@ -29,10 +29,11 @@ NOBODY = "127.0.0.1:1"
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.startswith("REXSTREAM_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("REXSTREAM_MODEL__BUNDLE", str(write_bundle(tmp_path / "bundle")))
 
 
 @pytest.fixture(scope="module")
@@ -43,29 +44,10 @@ def broker() -> Iterator[str]:
 
 @pytest.fixture
 def model_server() -> Iterator[str]:
-    """Knows version 3 of ``rexuninlu``, and a model ``loading``."""
-
-    def status(request: Any, context: grpc.ServicerContext) -> Any:
-        spec = request.model_spec
-        if spec.name not in ("rexuninlu", "loading") or spec.version.value not in (0, 3):
-            context.abort(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {spec.name}")
-        state = "LOADING" if spec.name == "loading" else "AVAILABLE"
-        response = GET_MODEL_STATUS.response()
-        response.model_version_status.add(version=3, state=ModelVersionStatus.State.Value(state))
-        return response
-
-    service, _, name = GET_MODEL_STATUS.path[1:].rpartition("/")
-    handler = grpc.unary_unary_rpc_method_handler(
-        status,
-        request_deserializer=GET_MODEL_STATUS.request.FromString,
-        response_serializer=GET_MODEL_STATUS.response.SerializeToString,
-    )
-    server = grpc.server(ThreadPoolExecutor(2))
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: handler}),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield f"127.0.0.1:{port}"
-    server.stop(None).wait()
+    """Knows version 1 of any model."""
+    server = StubServer()
+    yield server.target
+    server.stop()
 
 
 def check(*settings: str, options: tuple[str, ...] = (), env: dict[str, str] | None = None) -> Result:
@@ -115,12 +97,15 @@ def test_a_value_that_librdkafka_refuses_is_a_bad_configuration() -> None:
     assert check("kafka.client.fetch.wait.max.ms=-5").exit_code == 2
 
 
-def test_a_missing_bundle_is_a_bad_configuration(tmp_path: object) -> None:
-    """A bundle that cannot be read is named; none at all is a warning."""
+def test_a_missing_bundle_is_a_bad_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that cannot be read, and none at all: ``run`` ends with the same code."""
     result = check(f"model.bundle={tmp_path}", options=("--json",))
     assert result.exit_code == 2
     assert findings(result)["model.bundle"] == "fail"
-    assert findings(check(options=("--json",)))["model.bundle"] == "warn"
+    monkeypatch.delenv("REXSTREAM_MODEL__BUNDLE")
+    result = check(options=("--connect", "--json"))
+    assert result.exit_code == CliRunner().invoke(cli, ["run"]).exit_code == 2
+    assert findings(result)["model.bundle"] == "fail"
 
 
 def test_warnings_do_not_fail() -> None:
@@ -137,7 +122,7 @@ def test_everything_answers(broker: str, model_server: str) -> None:
     assert result.exit_code == 0
     rows = json.loads(result.stdout)
     assert rows["ok"] is True
-    assert findings(result) | {"model.bundle": "ok"} == {
+    assert findings(result) == {
         "configuration": "ok",
         "kafka.client": "ok",
         "model.bundle": "ok",
@@ -146,6 +131,9 @@ def test_everything_answers(broker: str, model_server: str) -> None:
         "topic reviews.extracted": "ok",
         "topic reviews.dead": "warn",
         "model rexuninlu": "ok",
+        "model signatures": "ok",
+        "model answers": "ok",
+        "server-side batching": "ok",
     }
     assert any("unknown retention" in row["detail"] for row in rows["findings"])
 
@@ -186,26 +174,6 @@ def test_other_partition_counts_are_a_warning(model_server: str) -> None:
         )
     assert result.exit_code == 0
     assert findings(result)["topic reviews.extracted"] == "warn"
-
-
-@pytest.mark.broker
-@pytest.mark.parametrize("setting", ["model.name=other", "model.version=4", "model.name=loading"])
-def test_a_model_that_is_not_available_fails(broker: str, model_server: str, setting: str) -> None:
-    """Another name, another version or a model still loading is not what a worker needs."""
-    result = check(f"kafka.bootstrap_servers={broker}", f"model.target={model_server}", setting, options=CONNECT)
-    assert result.exit_code == 3
-    assert any(subject.startswith("model ") and status == "fail" for subject, status in findings(result).items())
-
-
-def test_a_label_cannot_be_confirmed(model_server: str) -> None:
-    """A model server's status ignores labels, which is reported rather than passed over."""
-    from consumer.cli.dependencies import model_findings
-    from consumer.config.loading import load_config
-
-    config = load_config(None, {}, [f"model.target={model_server}", "model.label=stable"])
-    (finding,) = model_findings(config)
-    assert finding.status == "warn"
-    assert "stable" in finding.detail
 
 
 def test_nothing_answers() -> None:

@@ -4,6 +4,7 @@ import gzip
 import json
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 from click.testing import CliRunner, Result
 
@@ -220,6 +221,18 @@ class TestCommand:
         assert (outcome["metric"], outcome["texts"], outcome["failed"]) == ("strict", 2, {"TextTooLong": 1})
         assert (outcome["predicted"], outcome["gold"], outcome["correct"], outcome["f1"]) == (0, 2, 0, 0.0)
         assert outcome["model"] == "rexuninlu 5"
+
+    def test_a_model_that_is_not_the_bundle_s_is_3_and_no_score(self, tmp_path: Path, stub_server: Any) -> None:
+        """A served vocabulary that is smaller would score as a model that finds nothing."""
+
+        def refuse(_: Any, context: Any) -> None:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "indices[0,1] = 4095 is not in [0, 1000)")
+
+        stub_server.refuse = refuse
+        data = written(tmp_path, {"text": "不错", "label": "好"}, {"text": "太差", "label": "差"})
+        result = evaluate("--data", str(data), "--server", stub_server.address, "--json")
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert "bundle and served model do not belong together" in result.stderr
 
     @pytest.mark.model
     def test_the_demo_model_scores_on_its_own_ground(self, tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
+import numpy as np
 import pytest
+from certificates import Authority
 from click.testing import CliRunner, Result
 
 from consumer.cli.extract import CHUNK_LINES, chunks, command
@@ -203,12 +206,67 @@ class TestServer:
         assert out[0]["model"] == {"name": "rexuninlu", "version": "5", "signature": "serving_default"}
         assert (out[0]["extractions"], out[0]["timing"]["model_calls"]) == ([], 1)
 
-    def test_a_model_that_does_not_fit_the_bundle_is_bad_usage(self, stub_server: Any) -> None:
-        """The message says which option mends it."""
+    def test_a_model_that_does_not_fit_the_bundle_is_3(self, stub_server: Any) -> None:
+        """Bundle and model are named, with the option that mends it."""
         stub_server.contract ^= 1
         result = extract("--server", stub_server.address, "--task", "sentiment", lines=[{"text": "不错"}])
-        assert (result.exit_code, result.stdout) == (2, "")
-        assert "--bundle" in result.stderr
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert "bundle and served model do not belong together" in result.stderr
+        assert "of the shipped demo model" in result.stderr
+        assert f"model rexuninlu version 5 at {stub_server.address}" in result.stderr
+        assert "point --bundle at" in result.stderr
+        assert "model.bundle" not in result.stderr
+
+    def test_a_smaller_vocabulary_is_no_fault_of_any_text(self, stub_server: Any) -> None:
+        """A served model that refuses every window, a known-good one too, is reported once and ends the command."""
+
+        def refuse(_: Any, context: Any) -> None:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "indices[0,1] = 4095 is not in [0, 1000)")
+
+        stub_server.refuse = refuse
+        result = extract("--server", stub_server.address, "--task", "sentiment", lines=[{"text": "不错"}] * 3)
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert result.stderr.count("a token 4095, and the served vocabulary only 1000 tokens") == 1
+        assert "bundle and served model do not belong together" in result.stderr
+        assert f"model rexuninlu version 5 at {stub_server.address}" in result.stderr
+
+    def test_a_window_that_is_refused_beside_a_healthy_one_is_its_text_s_fault(self, stub_server: Any) -> None:
+        """The others get their results."""
+
+        def refuse(request: Any, context: Any) -> None:
+            lengths = np.frombuffer(request.inputs["length"].tensor_content, np.int32)
+            if lengths.max() > 60:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no kernel for this")
+
+        stub_server.refuse = refuse
+        lines = [{"text": "不错"}, {"text": "不错" * 40}, {"text": "差"}]
+        result = extract("--server", stub_server.address, "--task", "sentiment", lines=lines)
+        assert result.exit_code == 1
+        assert [line.get("error", {}).get("class") for line in objects(result)] == [None, "BatchFault", None]
+
+    def test_a_model_that_was_removed_is_3_with_what_is_wrong(self, stub_server: Any) -> None:
+        """It says so in this command's options, not in keys of a configuration."""
+
+        def refuse(_: Any, context: Any) -> None:
+            context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request: Latest(rexuninlu)")
+
+        stub_server.refuse = refuse
+        result = extract("--server", stub_server.address, "--task", "sentiment", lines=[{"text": "不错"}])
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert "has no model of that name, or has it no more: add it there, or change --model" in result.stderr
+
+    def test_advice_about_tls_names_this_command_s_options(self, stub_server: Any, tmp_path: Path) -> None:
+        """A server without TLS, and a file that is not there."""
+        ours = Authority()
+        (tmp_path / "ca.pem").write_bytes(ours.pem)
+        tls = ("--server", stub_server.address, "--ca-file")
+        result = extract(*tls, str(tmp_path / "ca.pem"), lines=[{"text": "不错"}])
+        assert result.exit_code == 3
+        assert "does not speak TLS: remove the options for TLS (--ca-file" in result.stderr
+        assert "model.t" not in result.stderr
+        result = extract(*tls, str(tmp_path / "not-there.pem"), lines=[{"text": "不错"}])
+        assert result.exit_code == 2
+        assert f"--ca-file {tmp_path}/not-there.pem cannot be read" in result.stderr
 
     def test_results_come_while_input_is_open_and_ctrl_c_is_130(self, stub_server: Any) -> None:
         """The command works in a pipe that never ends, keeps standard error clean and stops without a traceback."""

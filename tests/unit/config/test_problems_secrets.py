@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from click.testing import CliRunner
+from stub_server import write_bundle
 
 from consumer.cli import cli
 from consumer.config.loading import load_config
@@ -33,13 +34,16 @@ PLACES = (
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.startswith("REXSTREAM_"):
             monkeypatch.delenv(name)
+    # Without a bundle nothing would be connected to.
+    monkeypatch.setenv("REXSTREAM_MODEL__BUNDLE", str(write_bundle(tmp_path / "bundle")))
     # Nobody answers here, and how long that is waited for changes nothing.
     monkeypatch.setattr("consumer.cli.dependencies.ANSWER_SECONDS", 0.2)
     monkeypatch.setattr("consumer.cli.kafka_findings.ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("consumer.cli.model_findings.ANSWER_SECONDS", 0.2)
 
 
 def run(*arguments: str, **environ: str) -> str:

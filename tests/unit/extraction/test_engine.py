@@ -323,3 +323,11 @@ def test_a_dense_answer_is_read_in_bounded_time(small_engine: Callable[..., Engi
             answers.append(Cells(rows.ravel(), columns.ravel(), np.ones(rows.size, dtype=np.float32)))
         extraction.advance(answers)
     assert len(extraction.result().paths) == 50
+
+
+def test_a_known_good_window_fits_any_limits(small_engine: Callable[..., Engine]) -> None:
+    """A worker with the tightest limits starts; a longer text makes a longer window; the highest ids are in it."""
+    engine = small_engine(types_per_level=1, schema_depth=1, facts=1, model_calls=1, text_chars=100)
+    window = engine.known_good_window()
+    assert engine.known_good_window("好" * 50).length > window.length
+    assert {engine.tokenizer.classify, engine.tokenizer.type} <= set(window.input_ids.tolist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -197,6 +198,7 @@ def test_a_label_names_only_a_version_that_is_loaded(disk: Disk) -> None:
     assert caught.value.code is grpc.StatusCode.FAILED_PRECONDITION
     assert disk.catalog.available() == {"demo": [1]}
     disk.catalog.replace(both, {})
+    disk.catalog.poll()
     disk.catalog.replace(both, {"demo": {"canary": 2, "stable": 1}})
     for label, version in (("canary", 2), ("stable", 1)):
         with disk.catalog.use(spec(label=label)) as (number, _):
@@ -223,11 +225,68 @@ def test_a_new_model_that_does_not_load_is_reported(disk: Disk, tmp_path_factory
     (other / "5").mkdir()
     (other / "5" / "broken").write_text("")
     sources = [ModelSource("demo", disk.root), ModelSource("other", other)]
-    with pytest.raises(Refusal, match=r"1 model\(s\) did not become available.*5 is broken") as caught:
+    text = r"1 model\(s\) did not become available: {{{name: other version: 5} due to error: DATA_LOSS: 5 is broken}, }"
+    with pytest.raises(Refusal, match=text) as caught:
         disk.catalog.replace(sources, {})
     assert caught.value.code is grpc.StatusCode.UNKNOWN
     with disk.catalog.use(spec()) as (number, _):
         assert number == 1
+
+
+def test_other_versions_of_a_listed_model_are_left_to_the_next_poll(disk: Disk) -> None:
+    """The call returns before they are loaded, as in the real server."""
+    disk.add("2")
+    disk.catalog.replace([ModelSource("demo", disk.root, VersionPolicy(latest=2))], {})
+    assert disk.catalog.available() == {"demo": [1]}
+    disk.catalog.poll()
+    assert disk.catalog.available() == {"demo": [2, 1]}
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["no folder", "no version"])
+def test_a_new_model_is_waited_for_until_it_appears(
+    disk: Disk, tmp_path_factory: pytest.TempPathFactory, there: bool
+) -> None:
+    """A list whose new model has no folder, or an empty one, is held up like every list after it; calls are not."""
+    late = tmp_path_factory.mktemp("models") / "late"
+    if there:
+        late.mkdir()
+    sources = [ModelSource("demo", disk.root), ModelSource("late", late)]
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(disk.catalog.replace, sources, {})
+        assert wait([first], timeout=0.5).done == set()
+        second = pool.submit(disk.catalog.replace, sources[:1], {})
+        assert wait([first, second], timeout=0.5).done == set()
+        with disk.catalog.use(spec()) as (number, _):
+            assert number == 1
+        (late / "3").mkdir(parents=True)
+        disk.catalog.poll()
+        first.result(timeout=60)
+        second.result(timeout=60)
+
+
+def test_a_caller_that_goes_away_ends_the_wait(disk: Disk) -> None:
+    """The next list is taken then, which the real server would not do."""
+    missing = ModelSource("missing", disk.root / "not" / "there")
+    with pytest.raises(Refusal, match="CANCELLED: nobody waits for missing"):
+        disk.catalog.replace([missing], {}, lambda: False)
+    disk.catalog.replace([ModelSource("demo", disk.root)], {})
+    assert disk.catalog.available() == {"demo": [1]}
+
+
+def test_a_missing_folder_holds_up_what_is_loaded_of_others(
+    disk: Disk, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """All folders are followed, or none: so does the real server."""
+    other = tmp_path_factory.mktemp("models") / "other"
+    (other / "1").mkdir(parents=True)
+    disk.catalog.replace([ModelSource("demo", disk.root), ModelSource("other", other)], {})
+    gone = other.rename(other.with_name("gone"))
+    disk.add("2")
+    disk.catalog.poll()
+    assert disk.catalog.available() == {"demo": [1], "other": [1]}
+    gone.rename(other)
+    disk.catalog.poll()
+    assert disk.catalog.available() == {"demo": [2], "other": [1]}
 
 
 def test_closing_unloads_everything(disk: Disk) -> None:

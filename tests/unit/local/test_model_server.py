@@ -16,7 +16,7 @@ def test_a_call_whose_deadline_passed_in_the_queue_is_not_run(active: bool, aske
     """A call that waited for its turn longer than its caller did costs no model run."""
     seen: list[Any] = []
 
-    def answer(request: Any) -> Any:
+    def answer(request: Any, _: Any) -> Any:
         seen.append(request)
         return PREDICT.response()
 

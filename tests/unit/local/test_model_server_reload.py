@@ -50,7 +50,10 @@ def twice() -> Any:
         (HANDLE_RELOAD_CONFIG.request().config, "INVALID_ARGUMENT", "Only ModelConfigList is currently supported"),
         (twice(), "INVALID_ARGUMENT", "Illegal to list model demo multiple times"),
         (config(base_path="models/demo"), "INVALID_ARGUMENT", r"absolute path or URI; got base_path\(\)=models/demo"),
-        (config(model_platform="onnx"), "FAILED_PRECONDITION", "no entry for platform onnx"),
+        (config(model_platform="onnx"), "INVALID_ARGUMENT", "Model demo requests unsupported platform onnx"),
+        (config(model_platform=""), "INVALID_ARGUMENT", "Illegal setting neither .* nor .*model_platform."),
+        (config(model_type=1), "INVALID_ARGUMENT", "Illegal setting both .* and .*model_platform."),
+        (config(model_platform="", model_type=2), "INVALID_ARGUMENT", "model_type choice 2 not supported"),
     ],
 )
 def test_what_the_real_server_refuses_is_refused(message: Any, code: str, text: str) -> None:
@@ -58,3 +61,10 @@ def test_what_the_real_server_refuses_is_refused(message: Any, code: str, text: 
     with pytest.raises(Refusal, match=text) as caught:
         read_config(message)
     assert caught.value.code is grpc.StatusCode[code]
+
+
+def test_a_model_keeps_its_platform() -> None:
+    """Of a model that is in the list; the deprecated type means the same platform."""
+    with pytest.raises(Refusal, match="For model demo platform was tensorflow and new platform requested is onnx"):
+        read_config(config(model_platform="onnx"), {"demo"})
+    assert read_config(config(model_platform="", model_type=1), {"demo"})[0][0].name == "demo"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from consumer.batching.policy import PADDED_LENGTHS
+from consumer.config.tree import Config, ModelConfig
 from consumer.serving.bundle import load_bundle
 
 if TYPE_CHECKING:
@@ -262,3 +263,25 @@ def test_a_bad_checkpoint_creates_no_folder(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         export(tmp_path / "absent", tmp_path / "models")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_check_is_content_with_a_served_export_and_not_with_a_label_that_is_not_there(exported: Any) -> None:
+    """Status, both signatures, real windows, and rows that do not match: on the graph itself."""
+    from consumer.cli.model_findings import model_findings
+    from consumer.local.catalog import Catalog, find_models
+    from consumer.local.model_server import ModelServer
+    from consumer.local.saved_model import SavedModel
+
+    catalog = Catalog(find_models(exported.folder.parent), lambda folder: SavedModel(folder, 2))
+    server = ModelServer(catalog, cpus=2)
+    try:
+        target = server.start("127.0.0.1", 0, 3600)
+        model = ModelConfig(target=target, bundle=str(exported.folder / "bundle"))
+        findings = list(model_findings(Config(model=model)))
+        assert [finding.status for finding in findings] == ["ok"] * 4, findings
+        assert "version 8 answers" in findings[2].detail
+        labelled = list(model_findings(Config(model=model.model_copy(update={"label": "canary"}))))
+        assert labelled[-1].status == "fail"
+        assert "Unrecognized servable version label: canary" in labelled[-1].detail
+    finally:
+        server.stop()

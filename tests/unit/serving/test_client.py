@@ -249,9 +249,22 @@ def test_bytes_that_are_no_message_are_a_deployment_fault(bundle: Bundle) -> Non
 def test_a_refused_call_is_classified(
     bundle: Bundle, code: grpc.StatusCode, message: str, failure: Failure, relief: Relief
 ) -> None:
-    """The status and text of the server arrive with their class."""
+    """The status and text of the server arrive with their class, and a fault of the deployment with the way out."""
     error = fails(bundle, lambda _, context: refuse(context, code, message))
-    assert (error.failure, error.relief, error.code, error.message) == (failure, relief, code.name, message)
+    assert (error.failure, error.relief, error.code) == (failure, relief, code.name)
+    text, _, way = error.message.partition("; ")
+    assert text == message
+    assert bool(way) == (failure is Failure.DEPLOYMENT)
+
+
+def test_a_foreign_bundle_is_named_with_the_model_that_answered(bundle: Bundle) -> None:
+    """Both names and versions: whoever reads it need not look up which of several bundles is meant."""
+    error = fails(bundle, lambda *_: respond(compact(bundle.contract ^ 1, []), 12))
+    assert (error.failure, error.code) == (Failure.DEPLOYMENT, "CONTRACT")
+    assert "bundle and served model do not belong together" in error.message
+    assert bundle.name in error.message
+    assert "model rexuninlu version 12 at 127.0.0.1:" in error.message
+    assert f"contract {bundle.contract ^ 1}" in error.message
 
 
 def test_a_server_that_stays_silent_hits_the_deadline(bundle: Bundle) -> None:
@@ -304,3 +317,28 @@ def test_answers_above_four_megabytes_arrive(bundle: Bundle) -> None:
     """gRPC's default limit for answers does not apply."""
     outputs = {**compact(bundle.contract, []), "extra": np.zeros(1_500_000, np.float32)}
     assert ask(bundle, lambda *_: respond(outputs, write=write_content), [window(10)]).model_version == "3"
+
+
+def test_a_known_good_window_that_is_refused_is_no_fault_of_the_window(bundle: Bundle) -> None:
+    """Whatever the model says of it: bundle and model are named. Other failures stay what they are."""
+    refusals = [
+        (grpc.StatusCode.INVALID_ARGUMENT, "indices[0,1] = 9 is not in [0, 5)", Failure.DEPLOYMENT),
+        (grpc.StatusCode.UNAVAILABLE, "away", Failure.TRANSIENT),
+    ]
+
+    async def scenario(code: grpc.StatusCode, message: str) -> ServingError:
+        async with serving(predict=lambda _, context: refuse(context, code, message)) as target:
+            client = TfServingClient(ModelConfig(target=target, version=4), bundle)
+            try:
+                with pytest.raises(ServingError) as caught:
+                    await client.known_good(window(10), 20.0)
+                return caught.value
+            finally:
+                await client.close()
+
+    for code, message, failure in refusals:
+        error = asyncio.run(scenario(code, message))
+        assert (error.failure, error.code) == (failure, code.name)
+        named = "bundle and served model do not belong together" in error.message
+        assert named == (failure is Failure.DEPLOYMENT)
+        assert not named or "model rexuninlu version 4 at 127.0.0.1:" in error.message

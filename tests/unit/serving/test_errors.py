@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.serving.errors import classify
+from consumer.serving.errors import classify, misfit, remedy, why_refused
 from consumer.serving.protocol import Failure, Relief
 
 BATCH, TRANSIENT, DEPLOYMENT = Failure.BATCH_FAULT, Failure.TRANSIENT, Failure.DEPLOYMENT
@@ -103,3 +103,43 @@ def test_status_and_text_decide_the_class(code: str, message: str, failure: Fail
 def test_text_alone_decides_nothing(message: str) -> None:
     """The text of a contract mismatch under a transient status stays transient."""
     assert classify("UNAVAILABLE", message) == (TRANSIENT, Relief.NONE)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "way"),
+    [
+        ("NOT_FOUND", "Servable not found for request: Specific(demo, 99)", "model.version"),
+        ("NOT_FOUND", "Could not find version 9 of model demo", "model.version"),
+        ("NOT_FOUND", "Servable not found for request: Latest(nomodel)", "model.name"),
+        ("NOT_FOUND", "Could not find any versions of model zz", "model.name"),
+        ("INVALID_ARGUMENT", "Unrecognized servable version label: canary", "model.label"),
+        ("INVALID_ARGUMENT", "Task size 9 is larger than maximum input batch size 8", "without --enable_batching"),
+        (
+            "INVALID_ARGUMENT",
+            "Batching Run() input tensors must have equal 0th-dimension size",
+            "without --enable_batching",
+        ),
+        ("FAILED_PRECONDITION", "… different shapes and padding is turned off. …", "without --enable_batching"),
+        ("INVALID_ARGUMENT", "Expects arg[0] to be float but int32 is provided", "rexstream export"),
+        ("INVALID_ARGUMENT", "indices[0,7] = 99999 is not in [0, 3025)", None),
+        ("UNAVAILABLE", "Socket closed", None),
+    ],
+)
+def test_a_fault_of_the_deployment_has_a_way_out(code: str, message: str, way: str | None) -> None:
+    """Each says what to change; what is no such fault has none."""
+    found = remedy(code, message)
+    assert (found is None) == (way is None) == (classify(code, message)[0] is not DEPLOYMENT)
+    assert way is None or way in (found or "")
+
+
+def test_bundle_and_model_that_do_not_belong_together_are_both_named() -> None:
+    """A worker may hold several bundles: the one in question is said."""
+    text = misfit("models/a/1/bundle (checkpoint 12ab)", "model a version 2 at host:8500", "contract 1, not 2")
+    assert all(name in text for name in ("models/a/1/bundle (checkpoint 12ab)", "model a version 2 at host:8500"))
+
+
+def test_a_refused_known_good_window_is_explained_in_one_line() -> None:
+    """A smaller vocabulary as what it is; anything else in the server's first line."""
+    text = "indices[0,1] = 4095 is not in [0, 3025)\n\t [[{{node Gather}}]]"
+    assert why_refused(text) == "the bundle has a token 4095, and the served vocabulary only 3025 tokens"
+    assert why_refused("no kernel\n\t [[x]]") == "the model refuses a known-good window: no kernel"
