@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from consumer.config.problems import HIDDEN, Check, KeyPath, Origin, dotted, is_secret, shown
@@ -36,6 +38,11 @@ _UNVERIFIED = {
     "ssl.endpoint.identification.algorithm": ("none",),
 }
 """librdkafka key -> the values with which TLS does not check that it talks to the brokers."""
+_TOKEN_URL = "sasl.oauthbearer.token.endpoint.url"  # noqa: S105 - a name
+_HTTP = re.compile(
+    r"(?:^|,)\s*http://(?P<userinfo>[^/?#,]*@)?(?P<host>\[[^\]/?#,]*\]|[^:/?#,]*)[^,]*", re.IGNORECASE | re.ASCII
+)
+"""The ``http`` addresses of a list with commas between them, which the registry's client takes."""
 _ON_COMMAND_LINE = "is given on the command line, which every user of this machine can read"
 
 
@@ -94,8 +101,21 @@ def security_warnings(config: Config, origin: Origin) -> Iterator[Check]:
         f"lets everyone on the way read the records{' and the password' if security.mechanism == 'PLAIN' else ''}",
         "use sasl_ssl",
     )
+    registry = config.kafka.registry
+    yield (
+        sends_in_the_clear(registry.url or "", login=registry.username is not None),
+        ("kafka", "registry", "url"),
+        "is http and a login goes with it, so everyone on the way can read the password and change the schemas",
+        "use https, or remove the login",
+    )
     for key, value in config.kafka.client.items():
         path: KeyPath = ("kafka", "client", key)
+        yield (
+            key == _TOKEN_URL and sends_in_the_clear(str(value), login=True),
+            path,
+            "is http, so everyone on the way can read the client's secret and the tokens",
+            "use https",
+        )
         yield (
             str(value).strip().lower() in _UNVERIFIED.get(key, ()),
             path,
@@ -108,6 +128,18 @@ def security_warnings(config: Config, origin: Origin) -> Iterator[Check]:
             "is a secret in the configuration file",
             f"set {_variable(key)} instead, or use kafka.security",
         )
+
+
+def sends_in_the_clear(urls: str, *, login: bool) -> bool:
+    """Whether a login leaves this machine over ``http``: ``login``, or one inside one of ``urls``."""
+    return any((login or found["userinfo"]) and not _is_loopback(found["host"]) for found in _HTTP.finditer(urls))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
 
 
 def key_pair(section: KeyPath, files: SecurityConfig | RegistryConfig | ModelTlsConfig) -> Check:

@@ -191,3 +191,46 @@ def test_tls_that_takes_anyone_for_the_brokers_is_warned_of(write: Any, key: str
     warnings = load(write({key: value}, protocol="ssl"), {}).warnings
     assert [warning.key for warning in warnings] == [f"kafka.client.{key}"] * warned
     assert all(warning.origin and "ca_file" in warning.fix for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("url", "username", "warned"),
+    [
+        ("http://registry:8081", "u", True),
+        ("http://u:hunter2@registry:8081", None, True),
+        ("http://hunter2@10.0.0.7:8081/api", None, True),
+        ("http://u:a@b@registry:8081", None, True),
+        ("http://127.0.0.1@registry:8081", None, True),
+        ("http://localhost.example:8081", "u", True),
+        ("https://registry:8081,http://registry-2:8081", "u", True),
+        ("https://registry:8081, http://u:hunter2@registry-2", None, True),
+        ("http://[fd00::1]:8081", "u", True),
+        ("http://registry:8081", None, False),
+        ("http://registry:8081/a@b", None, False),
+        ("https://u:hunter2@registry:8081", None, False),
+        ("https://registry:8081", "u", False),
+        ("http://127.0.0.1:8081", "u", False),
+        ("http://u:hunter2@127.9.9.9", None, False),
+        ("http://localhost:8081", "u", False),
+        ("http://[::1]:8081", "u", False),
+    ],
+)
+def test_a_login_at_the_registry_in_the_clear_is_warned_of(
+    tmp_path: Path, url: str, username: str | None, warned: bool
+) -> None:
+    """Everyone on the way could read it; this machine's own loopback is no way."""
+    path = tmp_path / "rexstream.yaml"
+    login = {} if username is None else {"username": username, "password_file": "p"}
+    path.write_text(yaml.safe_dump({"kafka": {"registry": {"url": url, **login}}}))
+    warnings = load(str(path), {}).warnings
+    assert [warning.key for warning in warnings] == ["kafka.registry.url"] * warned
+    assert "hunter2" not in str(warnings)
+
+
+def test_a_client_secret_that_goes_to_a_token_endpoint_in_the_clear_is_warned_of(write: Any) -> None:
+    """OAUTHBEARER's secret is a password, too."""
+    key = "sasl.oauthbearer.token.endpoint.url"
+    warned = load(write({key: "http://login.example/token"}), {}).warnings
+    assert [warning.key for warning in warned] == [f"kafka.client.{key}"]
+    for fine in ("https://login.example/token", "http://127.0.0.1:8080/token"):
+        assert load(write({key: fine}), {}).warnings == ()
