@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from http import HTTPStatus
 
 import click
 
@@ -48,7 +49,9 @@ def command(
         raise click.UsageError(f"--http: {error}") from None
     if not port:
         raise click.UsageError(f"{address} stands for any free port; give --http the one that the worker's log shows")
-    text = _post(_EVERY_INTERFACE.get(host, host), port, timeout)
+    status, text = _post(_EVERY_INTERFACE.get(host, host), port, timeout)
+    if status in (HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS):
+        raise click.ClickException(f"{address} refuses: {text.decode(errors='replace').strip()[:300]}")
     try:
         answer = json.loads(text)
         known = isinstance(answer["resumed"], list) and isinstance(answer["message"], str)
@@ -59,13 +62,18 @@ def command(
     click.echo(text.decode().strip() if as_json else answer["message"])
 
 
-def _post(host: str, port: int, timeout: float) -> bytes:
-    """The body of the answer to ``POST /resume``. Raises Unreachable."""
+def _post(host: str, port: int, timeout: float) -> tuple[int, bytes]:
+    """Status and body of the answer to ``POST /resume``. Raises Unreachable."""
     # Not urllib: a proxy that the environment names must not come between.
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
-        connection.request("POST", "/resume")
-        return connection.getresponse().read()
+        connection.connect()
+        # The address in place of the name, which the worker need not know (observability.http_hosts).
+        peer = connection.sock.getpeername()[0]
+        shown = f"[{peer}]:{port}" if ":" in peer else f"{peer}:{port}"
+        connection.request("POST", "/resume", headers={"Host": shown})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
     except (OSError, http.client.HTTPException, UnicodeError) as error:
         what = str(error) or type(error).__name__
         raise Unreachable(f"no worker answers at {host}:{port}: {what}; check --http and that it runs") from None

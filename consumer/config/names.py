@@ -19,6 +19,9 @@ TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[^\]\s]+)?)\]|(?P<host>[^:\s/\[\]]+)):(?P<port>\d{1,5})")
 """``host:port`` or ``[v6]:port``, with or without a zone; the port may still be above 65535."""
 
+HTTP_HOST = re.compile(r"(?:\*\.)?(?!.*\.\.)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
+"""A name under which clients know a worker's HTTP port, without the port; ``*.`` before it for all names below."""
+
 PLACEHOLDER = "{task}"
 
 

@@ -9,7 +9,7 @@ from string import Formatter
 from typing import TYPE_CHECKING
 
 from consumer.config.client_rules import client_problems
-from consumer.config.names import ADDRESS, TOPIC_NAME, output_topic, plain_topic
+from consumer.config.names import ADDRESS, HTTP_HOST, TOPIC_NAME, output_topic, plain_topic
 from consumer.config.problems import Check, KeyPath, Origin, Problem, dotted, nearest
 from consumer.config.security_rules import key_pair, security_checks, security_warnings
 from consumer.extraction.task import INLINE, SchemaTree, Task
@@ -206,6 +206,13 @@ def _model_and_limits(config: Config) -> Iterator[Check]:
         f"{http!r} has a port above 65535",
         "choose 0 to 65535; 0 takes a free port",
     )
+    for index, name in enumerate(config.observability.http_hosts):
+        yield (
+            HTTP_HOST.fullmatch(name) is None,
+            ("observability", "http_hosts", index),
+            f"{name!r} is not a host name",
+            "write it without scheme and port, such as rexstream.shop.svc, or *.shop.svc for all names below that",
+        )
 
 
 def _registry(registry: RegistryConfig) -> Iterator[Check]:

@@ -232,6 +232,11 @@ class ObservabilityConfig(Section):
 
     http: str = "127.0.0.1:9464"
     """Address of /metrics, /livez, /readyz, /status; port 0 takes a free one; an empty string turns it off."""
+    http_hosts: tuple[Text, ...] = ()
+    """Names, without port, under which clients reach that address, such as a Service's ``rexstream.shop.svc``; ``*.``
+    before a name stands for all below it. A request for any other host gets 403, so that no web page can read a worker
+    by giving its own name this address (DNS rebinding). Addresses and ``localhost`` need not be named: kubelet and
+    Prometheus use those."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe log lines that are written."""
 

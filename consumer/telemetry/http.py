@@ -1,6 +1,8 @@
 """The worker's HTTP server: ``/metrics``, ``/livez``, ``/readyz``, ``/status`` and a page that shows the worker live.
 
-One path changes something: ``POST /resume``. Any client of the port may use it, but no page in a browser.
+One path changes something: ``POST /resume``. Any client of the port may use it, a few times a minute, but no page in a
+browser. Nor can a page read anything, by naming this worker's address after its own host (DNS rebinding): the host that
+a request names must be an address, ``localhost`` or a configured name (``HostCheck``).
 
 It runs on threads of its own and gets its answers from callables of the worker; whatever a client does, or an answer
 raises, ends here. A connection serves one request and is closed by force when it is ``_CONNECTION_SECONDS`` old or when
@@ -14,11 +16,12 @@ import base64
 import hashlib
 import json
 import logging
+import math
 import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,12 +30,22 @@ from socketserver import TCPServer
 from typing import Any, NamedTuple
 
 from consumer.config.names import ADDRESS
+from consumer.telemetry.http_access import HostCheck, Rate
 
 Probe = Callable[[], tuple[bool, Mapping[str, object]]]
 """Returns whether the probe succeeds, and further fields of the answer, ready for JSON."""
 
 _CONNECTION_SECONDS = 10.0
 _MAX_CONNECTIONS = 64
+_RESUMES, _RESUME_SECONDS = 6, 60.0
+"""So many resumes in so many seconds: enough for a person and for a script that tries again. Each lets a trial's
+records through, so without a bound a loop around it would undo the pause."""
+
+_REFUSED_LOG_SECONDS = 60.0
+_BROWSERS_SEND = ("Origin", "Referer", "Sec-Fetch-Site")
+"""Headers of which a browser sends at least one with every POST, and that a page cannot remove all of."""
+_FORM = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
+"""Bodies that a page of any origin may send without asking first."""
 
 _READS, _ACTS = "GET, HEAD", "POST"
 _REFUSAL = {
@@ -48,7 +61,8 @@ class HttpServer(ThreadingHTTPServer):
 
     ``address`` is ``host:port`` or ``[v6]:port``; port 0 takes a free one, ``server_port`` is the one that is bound.
     ``metrics`` gets the ``Accept`` header and returns body and content type; ``resume`` ends the worker's pause and
-    returns the answer's fields. Raises ValueError for an address without host or port, OSError when it is taken.
+    returns the answer's fields; ``hosts`` are names of the worker beside its addresses. Raises ValueError for an
+    address without host or port, OSError when it is taken.
     """
 
     daemon_threads = True
@@ -63,7 +77,12 @@ class HttpServer(ThreadingHTTPServer):
         status: Callable[[], Mapping[str, object]],
         metrics: Callable[[str], tuple[bytes, str]],
         resume: Callable[[], Mapping[str, object]],
+        hosts: Collection[str] = (),
     ) -> None:
+        host, port = parse_address(address)
+        self.names_us = HostCheck((*hosts, host))
+        self.resumes = Rate(_RESUMES, _RESUME_SECONDS)
+        self.refusals = Rate(1, _REFUSED_LOG_SECONDS)
         page = _page((Path(__file__).parent / "page.html").read_bytes())
 
         def probe(ask: Probe) -> _Answer:
@@ -82,7 +101,7 @@ class HttpServer(ThreadingHTTPServer):
         """Connections, the oldest first, each with the timer that ends it."""
         self._open_lock = threading.Lock()
         self.address_family, _, _, _, bound = socket.getaddrinfo(
-            *parse_address(address), type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
         )[0]
         super().__init__(bound[:2], _Handler)  # type: ignore[arg-type]  # (host, port) for both families
         self._thread = threading.Thread(
@@ -202,13 +221,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         path = self.path.partition("?")[0]
         route = self.server.routes.get(path)
-        if route is None:
+        if (refusal := self._host_refusal()) is not None:
+            answer = refusal
+        elif route is None:
             answer = _text(HTTPStatus.NOT_FOUND, "nothing here; try /, /metrics, /livez, /readyz or /status")
         elif self.command not in route.allow.split(", "):
             answer = _text(HTTPStatus.METHOD_NOT_ALLOWED, _REFUSAL[route.allow], {"Allow": route.allow})
-        elif route.allow == _ACTS and "Origin" in self.headers:
-            # Browsers send it with every POST: a page from elsewhere could otherwise reach a worker on this machine.
+        elif route.allow == _ACTS and self._is_from_a_page():
+            # A page from elsewhere could otherwise reach a worker on this machine.
             answer = _text(HTTPStatus.FORBIDDEN, "not for browsers: use `rexstream resume`")
+        elif route.allow == _ACTS and (seconds := self.server.resumes.wait()) > 0:
+            again = str(math.ceil(seconds))
+            what = f"more than {_RESUMES} times in {_RESUME_SECONDS:.0f} s: try again in {again} s"
+            answer = _text(HTTPStatus.TOO_MANY_REQUESTS, what, {"Retry-After": again})
         else:
             try:
                 answer = route.answer(self.headers.get("Accept", ""))
@@ -216,6 +241,28 @@ class _Handler(BaseHTTPRequestHandler):
                 _log.exception("HTTP answer to %s failed", path)
                 answer = _text(HTTPStatus.INTERNAL_SERVER_ERROR, "the worker could not answer; its log says why")
         self._send(answer)
+
+    def _host_refusal(self) -> _Answer | None:
+        """Why the request's host is refused; None when it is not.
+
+        Browsers always send a ``Host``. A client of HTTP/1.0 need not: health checks of some load balancers do not.
+        """
+        hosts = self.headers.get_all("Host") or []
+        if not hosts and self.request_version != "HTTP/1.1":
+            return None
+        if len(hosts) != 1:
+            return _text(HTTPStatus.BAD_REQUEST, "send one Host header")
+        if self.server.names_us(hosts[0]):
+            return None
+        fix = "add it to observability.http_hosts if it is the worker's, or use an address"
+        if not self.server.refusals.wait():
+            _log.warning("an HTTP request for %.100s was refused: it names a host that is not known; %s", hosts[0], fix)
+        return _text(HTTPStatus.FORBIDDEN, f"the Host header names a host that is not known here; {fix}")
+
+    def _is_from_a_page(self) -> bool:
+        """Whether a page in a browser sent the request, or may have."""
+        form = self.headers.get_content_type() in _FORM and "Content-Type" in self.headers
+        return form or any(header in self.headers for header in _BROWSERS_SEND)
 
     do_GET = do_HEAD = do_POST = _serve  # noqa: N815 - http.server's names
     do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_CONNECT = _serve  # noqa: N815

@@ -241,6 +241,7 @@ class Worker:
                 status=health.status,
                 metrics=self._metrics.exposition,
                 resume=self._breaker.resume,
+                hosts=self._config.observability.http_hosts,
             )
         except ValueError as error:  # no host and port after all, or a host name that no resolver takes
             raise OSError(errno.EINVAL, str(error)) from None

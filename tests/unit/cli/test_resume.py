@@ -100,3 +100,20 @@ def test_something_else_at_the_address_is_said(body: bytes) -> None:
         thread.join()
     assert found.exit_code == 1
     assert "is no worker" in found.stderr
+
+
+def test_a_worker_known_by_name_is_reached_without_naming_it(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compose service's name, say: the worker hears the address that it stands for, which it always takes."""
+    name, port = "worker-2.example", server.server_port
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: real({name: "127.0.0.1"}.get(host, host), *rest))
+    assert resume("--http", f"{name}:{port}").exit_code == 0
+
+
+def test_too_many_are_told_when_to_come_back(server: HttpServer) -> None:
+    """Exit code 1, and the worker's own words."""
+    found = [resume("--http", f"127.0.0.1:{server.server_port}") for _ in range(7)]
+    assert [each.exit_code for each in found] == [0] * 6 + [1]
+    assert "try again in" in found[-1].stderr

@@ -92,3 +92,13 @@ def test_a_dead_letter_topic_that_nothing_protects_is_a_warning() -> None:
     assert warning.key == "delivery.dead_letter_run"
     assert [load(None, {}, [each]).warnings for each in off] == [(), ()]
     assert "less than 1.0" in refused(None, None, "delivery.dead_letter_rate=1")["delivery.dead_letter_rate"].what
+
+
+@pytest.mark.parametrize("name", ["http://a", "a:80", "*", "*.", "a b", "a..b", ".a", "[::1]", "a/", ""])
+def test_a_host_that_is_no_name_is_refused(name: str) -> None:
+    """With the key and an example; names and all names below one are fine."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, {}, [f"observability.http_hosts={[name]!r}"])
+    assert [problem.key for problem in caught.value.problems] == ["observability.http_hosts.0"]
+    fine = ["a", "rexstream.shop.svc.cluster.local", "*.b.example", "under_score.", "1.2.3.4"]
+    assert load_config(None, {}, [f"observability.http_hosts={fine!r}"]).observability.http_hosts == tuple(fine)

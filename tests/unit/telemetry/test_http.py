@@ -17,7 +17,7 @@ from consumer.telemetry import http as telemetry_http
 from consumer.telemetry.http import HttpServer, parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 
 class Worker:
@@ -41,7 +41,7 @@ class Worker:
         self.resumed += 1
         return {"resumed": ["flood"]}
 
-    def start(self, address: str = "127.0.0.1:0") -> HttpServer:
+    def start(self, address: str = "127.0.0.1:0", hosts: Collection[str] = ()) -> HttpServer:
         return HttpServer(
             address,
             live=lambda: self.is_live,
@@ -49,6 +49,7 @@ class Worker:
             status=lambda: self.status(),
             metrics=self.metrics,
             resume=self.resume,
+            hosts=hosts,
         )
 
 
@@ -143,7 +144,89 @@ def test_a_page_in_a_browser_cannot_resume(server: HttpServer, worker: Worker) -
     """Loopback keeps other machines out, not what a browser on this one shows; browsers name the origin of a POST."""
     for origin in ("https://shop.example", f"http://127.0.0.1:{server.server_port}", "null"):
         assert ask(server, "/resume", "POST", {"Origin": origin})[0].status == 403
+    others = [("Referer", "https://shop.example/"), ("Sec-Fetch-Site", "cross-site")]
+    others += [("Content-Type", kind) for kind in ("text/plain;charset=UTF-8", "application/x-www-form-urlencoded")]
+    for header in others:
+        assert ask(server, "/resume", "POST", dict([header]))[0].status == 403
     assert worker.resumed == 0
+    assert ask(server, "/resume", "POST", {"Content-Type": "application/json"})[0].status == 200
+
+
+PATHS = ("/", "/metrics", "/livez", "/readyz", "/status", "/nothing")
+
+
+def raw(server: HttpServer, request: bytes) -> tuple[int, bytes]:
+    """Status and body of the answer to a request that is sent as it is."""
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as client:
+        client.sendall(request)
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        return answer.status, answer.read()
+
+
+def test_a_page_that_rebinds_its_name_to_the_worker_reads_nothing(server: HttpServer, worker: Worker) -> None:
+    """Every path refuses the page's host before anything is asked of the worker, and says which key lets a name in."""
+    for host in ("shop.example", f"shop.example:{server.server_port}", "127.0.0.1.shop.example", "localhost.evil"):
+        for path in PATHS:
+            answer, body = ask(server, path, headers={"Host": host})
+            assert answer.status == 403
+            assert b"observability.http_hosts" in body
+            assert host.encode() not in body
+        assert ask(server, "/resume", "POST", {"Host": host})[0].status == 403
+    assert worker.resumed == 0
+    assert worker.accepts == []
+
+
+def test_a_configured_name_is_served(worker: Worker) -> None:
+    """A Service's name, whatever its case, its port and a dot at its end."""
+    server = worker.start(hosts=["Rexstream.shop.svc", "*.pods.example"])
+    try:
+        for host in ("rexstream.shop.svc:80", "REXSTREAM.shop.svc.", "a.b.pods.example:9464"):
+            assert ask(server, "/livez", headers={"Host": host})[0].status == 200
+        assert ask(server, "/livez", headers={"Host": "shop.svc"})[0].status == 403
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("request_line", "headers", "status"),
+    [
+        (b"GET /livez HTTP/1.0", b"", 200),  # a load balancer's health check
+        (b"GET /livez HTTP/1.0", b"Host: shop.example\r\n", 403),
+        (b"GET /livez HTTP/1.1", b"", 400),
+        (b"GET /livez HTTP/1.1", b"Host:\r\n", 403),
+        (b"GET /livez HTTP/1.1", b"Host: 127.0.0.1\r\nHost: shop.example\r\n", 400),
+        (b"GET /livez HTTP/1.1", b"Host: shop.example\r\nHost: 127.0.0.1\r\n", 400),
+        (b"GET /livez HTTP/1.1", b"host:  LOCALHOST:1 \r\n", 200),
+        (b"GET http://shop.example/livez HTTP/1.1", b"Host: shop.example\r\n", 403),
+        (b"GET /livez HTTP/1.1", b"Host: \xe2\x98\x83\r\n", 403),
+    ],
+)
+def test_a_host_header_that_is_missing_empty_or_there_twice(
+    server: HttpServer, request_line: bytes, headers: bytes, status: int
+) -> None:
+    """HTTP/1.1 wants exactly one; HTTP/1.0, which no browser speaks, may come without."""
+    assert raw(server, request_line + b"\r\n" + headers + b"\r\n")[0] == status
+
+
+def test_resume_has_a_rate(server: HttpServer, worker: Worker) -> None:
+    """A loop around it would undo every pause; what was refused for another reason does not count."""
+    ask(server, "/resume", "POST", {"Origin": "null"})
+    answers = [ask(server, "/resume", "POST")[0] for _ in range(8)]
+    assert [answer.status for answer in answers] == [200] * 6 + [429] * 2
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= 60
+    assert worker.resumed == 6
+    assert ask(server, "/status")[0].status == 200
+
+
+def test_a_refused_host_is_logged_once_a_minute(server: HttpServer, caplog: pytest.LogCaptureFixture) -> None:
+    """An operator whose scraper was locked out reads why; a stranger cannot fill the log."""
+    for number in range(5):
+        ask(server, "/metrics", headers={"Host": f"{'x' * 300}{number}"})
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) == 1
+    assert "observability.http_hosts" in lines[0]
+    assert "x" * 101 not in lines[0]
 
 
 @pytest.mark.parametrize("answer", [lambda: {"x": object()}, lambda: {"x": float("nan")}, lambda: 1 / 0])
@@ -275,7 +358,7 @@ def test_an_ipv6_address_is_served(worker: Worker) -> None:
         pytest.skip(f"this machine has no IPv6 loopback: {error}")
     try:
         with socket.create_connection(("::1", server.server_port), timeout=20) as client:
-            client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: [::1]\r\n\r\n")
             assert client.recv(15) == b"HTTP/1.1 200 OK"
     finally:
         server.close()
