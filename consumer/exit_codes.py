@@ -23,5 +23,8 @@ EXIT_UNREACHABLE: Final = 3
 EXIT_FENCED: Final = 4
 """Kafka has fenced this process, or its client failed for good: start again at once."""
 
+EXIT_CREDENTIALS: Final = 5
+"""Files of Kafka's certificates, keys or passwords have changed, and the worker has drained: start again at once."""
+
 EXIT_INTERRUPTED: Final = 130
 """Ctrl-C, or a second signal that cut a worker's drain short; what shells report for SIGINT (128 + 2)."""

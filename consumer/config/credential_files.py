@@ -1,14 +1,31 @@
 """Files with certificates, keys and passwords, checked before a client is made of them.
 
 Used for the brokers, the registry and the model server: their libraries report a bad file late, without the setting's
-name, and may quote what is in it. Files are read once; a renewed one takes effect when its client is made again.
+name, and may quote what is in it. A client reads its files when it is made; ``consumer.worker.credentials`` sees that a
+running worker makes it again when they change.
 """
 
 from __future__ import annotations
 
+import re
 import ssl
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from consumer.config.tree import Config, ModelTlsConfig, RegistryConfig, SecurityConfig
+
+SECTIONS = ("kafka.security", "kafka.registry", "model.tls")
+"""Sections that name files, one for the clients of each dependency. ``kafka.client`` belongs to the first."""
+
+EXPIRES_SOON_DAYS = 14.0
+"""Certificates with fewer days left are warned of."""
+
+_PASSED_THROUGH = ("location", "file", "keytab")
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class CredentialFileError(ValueError):
@@ -71,6 +88,66 @@ def read_pair(
         where = f"{setting} {file} ({reason})" if reason else f"{setting} {file}"
         raise CredentialFileError(f"{key_setting} {key_file} {what} {where}; {fix}") from None
     return certificate, key
+
+
+def credential_files(config: Config) -> dict[str, dict[str, str]]:
+    """Section (one of ``SECTIONS``) -> setting -> file, for all that this configuration uses."""
+    kafka, found = config.kafka, {}
+    if kafka.security.protocol is not None:
+        found["kafka.security"] = _named(kafka.security, "kafka.security")
+    passed = {
+        f"kafka.client.{key}": str(file)
+        for key, file in kafka.client.items()
+        # Librdkafka takes a folder of authorities, and "probe", in place of a file.
+        if key.rpartition(".")[2] in _PASSED_THROUGH and Path(str(file)).is_file()
+    }
+    found["kafka.security"] = found.get("kafka.security", {}) | passed
+    if kafka.registry.url is not None:
+        found["kafka.registry"] = _named(kafka.registry, "kafka.registry")
+    if config.model.tls is not None:
+        found["model.tls"] = _named(config.model.tls, "model.tls")
+    return {section: files for section, files in found.items() if files}
+
+
+def check_files(files: Mapping[str, str]) -> None:
+    """Whether one section of ``credential_files`` can be used: readable, certificates, keys that are theirs.
+
+    Raises CredentialFileError for the first file that cannot.
+    """
+    named = {setting.rpartition(".")[2]: (setting, file) for setting, file in files.items()}
+    password = None if "key_password_file" not in named else read_password(*named["key_password_file"])
+    if "certificate_file" in named and "key_file" in named:
+        read_pair(*named["certificate_file"], *named["key_file"], password)
+    if "ca_file" in named:
+        read_certificates(*named["ca_file"])
+    for setting, file in files.items():
+        if setting.endswith("password_file"):
+            read_password(setting, file)
+        else:
+            _content(setting, file)
+    certificate, key = (f"kafka.client.ssl.{name}.location" for name in ("certificate", "key"))
+    # An encrypted key's password is no file there, but a setting, and so none that could have been changed with it.
+    if certificate in files and key in files and b"ENCRYPTED" not in _content(key, files[key]):
+        read_pair(certificate, files[certificate], key, files[key])
+
+
+def earliest_expiry(content: bytes) -> float | None:
+    """When the first of the PEM certificates in ``content`` expires, in seconds since the epoch; None without any."""
+    found = _CERTIFICATE.findall(content)
+    if not found:
+        return None
+    # Not at the top: it takes 9 MB, and only TLS with files needs it.
+    from cryptography.x509 import load_pem_x509_certificate
+
+    ends = []
+    for certificate in found:
+        with suppress(Exception):  # a bundle of authorities may hold one that only OpenSSL takes
+            ends.append(load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp())
+    return min(ends, default=None)
+
+
+def _named(files: SecurityConfig | RegistryConfig | ModelTlsConfig, section: str) -> dict[str, str]:
+    return {f"{section}.{name}": str(file) for name, file in files if name.endswith("_file") and file is not None}
 
 
 def _content(setting: str, file: str) -> bytes:

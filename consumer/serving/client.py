@@ -17,7 +17,7 @@ from consumer.serving.protocol import Answer, Failure, ServingError
 from consumer.serving.tensors import GraphContract, bad_answer, compact_cells, dense_cells, pad, write_content
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from consumer.config.tree import ModelConfig
     from consumer.extraction.window import Window
@@ -32,6 +32,9 @@ this limit is refused before it is read into memory."""
 
 READY_SECONDS = 5.0
 """Timeout of GetModelStatus."""
+
+RENEW_SECONDS = 180.0
+"""Calls that were in flight when the connection was replaced may take so long; no call's timeout is longer."""
 
 _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -70,9 +73,7 @@ class TfServingClient:
         self._config = config
         self._bundle = bundle.name
         self._graph = GraphContract.of(bundle)
-        self._channel = open_channel(config, _CHANNEL_OPTIONS)
-        self._predict = self._channel.unary_unary(descriptors.PREDICT.path)
-        self._status = self._channel.unary_unary(descriptors.GET_MODEL_STATUS.path)
+        self._connect()
         self._was_ready = False
         self._version = f"version {config.version}" if config.version is not None else f"label {config.label}"
         if config.version is None and config.label is None:
@@ -165,9 +166,25 @@ class TfServingClient:
         self.unready = "" if self._was_ready else unready
         return self._was_ready
 
+    def renew(self) -> Coroutine[Any, Any, None]:
+        """Read the files of ``model.tls`` again: new calls use them, on a connection of their own.
+
+        Returns what is to be awaited: the end of the calls that are in flight, and of their connection. Raises
+        CredentialFileError when the files cannot be used; everything goes on as before then.
+        """
+        before = self._channel
+        self._connect()
+        ended: Coroutine[Any, Any, None] = before.close(RENEW_SECONDS)
+        return ended
+
     async def close(self) -> None:
         """Close the channel; calls in flight are cancelled."""
         await self._channel.close()
+
+    def _connect(self) -> None:
+        self._channel = open_channel(self._config, _CHANNEL_OPTIONS)
+        self._predict = self._channel.unary_unary(descriptors.PREDICT.path)
+        self._status = self._channel.unary_unary(descriptors.GET_MODEL_STATUS.path)
 
     def _request(self, signature: str, windows: Sequence[Window], padded_length: int) -> bytes:
         request = descriptors.PREDICT.request()

@@ -96,6 +96,13 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
         (),
     ),
+    "rexstream_certificate_expiry_days": (
+        (
+            "Days until the first of the certificates expires that are in use from the file of this setting; below 0 "
+            "when it has. A fall below 14 means that whatever renews it does not, or that the file still holds the old."
+        ),
+        ("setting",),
+    ),
     "rexstream_build_info": (
         "Always 1; its labels name the build. Two values in a fleet mean that a roll-out is under way, or stuck.",
         ("version", "python"),

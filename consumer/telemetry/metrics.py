@@ -185,6 +185,13 @@ class Metrics:
             gauge.labels(*labels).set(lag)
         self._lag_labels = set(now)
 
+    # Called by the credential watch.
+
+    def certificates(self, days_left: Mapping[str, float]) -> None:
+        """Days until the certificates of each setting expire."""
+        for setting, days in days_left.items():
+            self._gauges["rexstream_certificate_expiry_days"].labels(setting).set(days)
+
     # Reading.
 
     def recent(self) -> RecentActivity:

@@ -23,7 +23,7 @@ from consumer import __version__
 from consumer.batching.policy import LengthCut
 from consumer.codecs.outputs import Routes
 from consumer.delivery.dead_letters import DeadLetters
-from consumer.exit_codes import EXIT_FAILED, EXIT_FENCED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from consumer.exit_codes import EXIT_CREDENTIALS, EXIT_FAILED, EXIT_FENCED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from consumer.extraction.engine import Engine
 from consumer.extraction.task import ExtractionLimits
 from consumer.kafka.clients.cluster import refuse_embedded
@@ -37,6 +37,7 @@ from consumer.telemetry import stacks
 from consumer.telemetry.http import HttpServer
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.background import BackgroundTasks, finished_before, signals_handled
+from consumer.worker.credentials import CredentialWatch
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 from consumer.worker.event_processor import EventProcessor, Intake
 from consumer.worker.health import Health
@@ -85,6 +86,7 @@ class Worker:
         )
         self._breaker = DeadLetterBreaker(config.delivery)
         self._metrics = Metrics(on_durable=self._breaker.durable)
+        self._credentials = CredentialWatch(config, self._metrics.certificates)
         self._health = Health(config, name, self._metrics, self._breaker)
         self._background = BackgroundTasks(self._fatal)
         self._stopping = asyncio.Event()
@@ -118,6 +120,8 @@ class Worker:
             http = self._open_http()
             try:
                 self._background.start(self._heartbeat())
+                self._credentials.renew["model.tls"] = lambda: self._background.start(client.renew())
+                self._background.start(self._credentials.run(self._end_for_credentials))
                 if await finished_before(self._stopping, self._prepare(client)):
                     await self._consume()
             except Exception:
@@ -186,7 +190,7 @@ class Worker:
         grace = self._config.delivery.grace_seconds if self._exit not in (EXIT_FAILED, EXIT_FENCED) else 0.0
         drained = await asyncio.to_thread(runtime.drain, grace)
         self._health.runtime = None
-        if not drained and self._exit == EXIT_OK:
+        if not drained and self._exit in (EXIT_OK, EXIT_CREDENTIALS):
             self._exit = EXIT_FAILED
 
     # -- its parts ------------------------------------------------------------------------------------------------
@@ -227,6 +231,7 @@ class Worker:
             self._end(EXIT_USAGE)
         else:
             self._schemas = AwaitedSchemas(resolver, self._registry_state)
+            self._credentials.renew["kafka.registry"] = resolver.renew
 
     def _open_http(self) -> HttpServer | None:
         address = self._config.observability.http
@@ -272,7 +277,9 @@ class Worker:
         self._end(EXIT_FENCED if isinstance(error, ClientFailed) else EXIT_FAILED)
 
     def _signalled(self, number: signal.Signals) -> None:
-        if self._stopping.is_set():
+        if self._exit == EXIT_CREDENTIALS:  # already draining, and now for good
+            self._exit = EXIT_OK
+        elif self._stopping.is_set():
             _log.warning("second signal: ending at once; what is in flight is read again", signal=number.name)
             # A worker that failed before the signals keeps the exit code of its failure.
             os._exit(self._exit or EXIT_INTERRUPTED)
@@ -282,6 +289,12 @@ class Worker:
     def _end(self, exit_code: int) -> None:
         self._exit = exit_code
         self._stopping.set()
+
+    def _end_for_credentials(self) -> bool:
+        if self._health.runtime is None or self._stopping.is_set():
+            return False  # the clients are not made yet, or end anyway
+        self._end(EXIT_CREDENTIALS)
+        return True
 
     def _on_loop(self, call: Callable[[Any], None], argument: Any) -> None:
         """Call from another thread."""

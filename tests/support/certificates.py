@@ -1,4 +1,4 @@
-"""Real X.509 certificates for tests: an authority, and what it issues. Elliptic curve keys, valid for a day."""
+"""Real X.509 certificates for tests: an authority, and what it issues. Elliptic curve keys, valid for ``days``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DAY = timedelta(days=1)
 class Authority:
     """A self-signed certificate authority; ``pem`` is its certificate."""
 
-    def __init__(self, name: str = "Test Authority") -> None:
+    def __init__(self, name: str = "Test Authority", days: float = 1) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _named(name)
         usage = x509.KeyUsage(
@@ -43,7 +43,7 @@ class Authority:
             decipher_only=False,
         )
         self._certificate = (
-            _builder(self._name, self._name, self._key)
+            _builder(self._name, self._name, self._key, days)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)
             .sign(self._key, hashes.SHA256())
@@ -51,7 +51,11 @@ class Authority:
         self.pem = self._certificate.public_bytes(Encoding.PEM)
 
     def issue(
-        self, name: str, sans: Sequence[str] = ("localhost", "127.0.0.1"), password: bytes | None = None
+        self,
+        name: str,
+        sans: Sequence[str] = ("localhost", "127.0.0.1"),
+        password: bytes | None = None,
+        days: float = 1,
     ) -> tuple[bytes, bytes]:
         """Certificate and PKCS#8 key, both PEM, for the common name and these DNS names and IP addresses.
 
@@ -59,7 +63,7 @@ class Authority:
         """
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
-            _builder(_named(name), self._name, key)
+            _builder(_named(name), self._name, key, days)
             .add_extension(x509.SubjectAlternativeName([_general(san) for san in sans]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(
@@ -85,13 +89,15 @@ def _general(san: str) -> x509.GeneralName:
         return x509.DNSName(san)
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: float
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(_NOW - _DAY)
-        .not_valid_after(_NOW + _DAY)
+        .not_valid_before(_NOW - 30 * _DAY)
+        .not_valid_after(_NOW + days * _DAY)
     )

@@ -14,5 +14,6 @@ def test_the_values_are_those_that_are_documented() -> None:
         "EXIT_USAGE": 2,
         "EXIT_UNREACHABLE": 3,
         "EXIT_FENCED": 4,
+        "EXIT_CREDENTIALS": 5,
         "EXIT_INTERRUPTED": 130,
     }

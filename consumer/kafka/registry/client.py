@@ -56,10 +56,11 @@ class RegistryConnection:
 
         Raises RegistryUnavailable and RegistryRefused.
         """
-        if self._client is None:
-            self._client = self._connect(self._config)
+        client = self._client  # another thread may renew it
+        if client is None:
+            client = self._client = self._connect(self._config)
         try:
-            return request(self._client)
+            return request(client)
         except SchemaRegistryError as error:
             if error.http_status_code == 404 and error.error_code in absent:
                 return absent[error.error_code]
@@ -73,6 +74,10 @@ class RegistryConnection:
                 raise RegistryRefused(f"TLS with {self._where} failed ({reason}); check its url and {files}") from None
             what = f"{self._where} gives no usable answer ({type(error).__name__})"
             raise RegistryUnavailable(f"{what}; check its url and that it runs") from None
+
+    def renew(self) -> None:
+        """Make the client again at the next request, with the files as they are then. From any thread."""
+        self._client = None
 
     def _fault(self, error: SchemaRegistryError) -> RegistryUnavailable | RegistryRefused:
         code = error.http_status_code

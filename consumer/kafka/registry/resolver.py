@@ -76,6 +76,8 @@ class SchemaResolver:
         Raises RegistryRefused for a password, certificate or key that cannot be used.
         """
         self._connection = RegistryConnection(config, connect)
+        self.renew = self._connection.renew
+        """``renew()``: read the files of ``kafka.registry`` again. From any thread."""
         self._auto_register = config.auto_register
         self._result_schema = Schema(result_schema, "AVRO")
         self._clock = clock

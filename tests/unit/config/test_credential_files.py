@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 from certificates import Authority
 
-from consumer.config.credential_files import CredentialFileError, read_certificates, read_pair, read_password
+from consumer.config.credential_files import (
+    CredentialFileError,
+    check_files,
+    credential_files,
+    earliest_expiry,
+    read_certificates,
+    read_pair,
+    read_password,
+)
+from consumer.config.tree import Config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,3 +90,80 @@ def test_a_key_that_does_not_fit(tmp_path: Path) -> None:
     assert "has no certificate" in refusal(tmp_path, KEY, CERTIFICATE)
     body = OTHER_KEY.splitlines()[1].decode()
     assert body not in refusal(tmp_path, CERTIFICATE, OTHER_KEY)
+
+
+def test_the_files_that_a_configuration_uses(tmp_path: Path) -> None:
+    """By section and setting; what is passed through to librdkafka belongs to Kafka, but no folder of authorities."""
+    keytab = written(tmp_path, "keytab", b"k")
+    config = Config.model_validate(
+        {
+            "kafka": {
+                "security": {"protocol": "ssl", "ca_file": "ca", "key_password_file": "p"},
+                "registry": {"url": "https://r", "username": "u", "password_file": "rp"},
+                "client": {
+                    "sasl.kerberos.keytab": keytab,
+                    "ssl.crl.location": str(tmp_path / "none"),
+                    "ssl.ca.location": str(tmp_path),
+                    "client.rack": keytab,
+                },
+            },
+            "model": {"tls": {"certificate_file": "c", "key_file": "k", "server_name": "s"}},
+        }
+    )
+    assert credential_files(config) == {
+        "kafka.security": {
+            "kafka.security.ca_file": "ca",
+            "kafka.security.key_password_file": "p",
+            "kafka.client.sasl.kerberos.keytab": keytab,
+        },
+        "kafka.registry": {"kafka.registry.password_file": "rp"},
+        "model.tls": {"model.tls.certificate_file": "c", "model.tls.key_file": "k"},
+    }
+    assert credential_files(Config()) == {}
+
+
+def test_files_that_do_not_fit_together_are_found(tmp_path: Path) -> None:
+    """Pairs, an encrypted key's password, and what is empty or gone; those that are passed through, too."""
+    files = {
+        "s.ca_file": written(tmp_path, "ca", AUTHORITY.pem),
+        "s.certificate_file": written(tmp_path, "c", ENCRYPTED[0]),
+        "s.key_file": written(tmp_path, "k", ENCRYPTED[1]),
+        "s.key_password_file": written(tmp_path, "p", b"correct-horse\n"),
+    }
+    check_files(files)
+    for name, content, words in (
+        ("p", b"wrong", "the key's password"),
+        ("p", b"", "is empty"),
+        ("k", OTHER_KEY, "is not the key of the certificate"),
+        ("c", CERTIFICATE[:-40], "has no certificate"),
+        ("ca", b"x", "has no certificate"),
+    ):
+        before = (tmp_path / name).read_bytes()
+        written(tmp_path, name, content)
+        with pytest.raises(CredentialFileError, match=words):
+            check_files(files)
+        written(tmp_path, name, before)
+    check_files(files)
+    passed = {
+        "kafka.client.ssl.certificate.location": written(tmp_path, "pc", CERTIFICATE),
+        "kafka.client.ssl.key.location": written(tmp_path, "pk", OTHER_KEY),
+    }
+    with pytest.raises(CredentialFileError, match="is not the key"):
+        check_files(passed)
+    written(tmp_path, "pk", ENCRYPTED[1])
+    check_files(passed)
+    with pytest.raises(CredentialFileError, match="cannot be read"):
+        check_files({"kafka.client.ssl.crl.location": str(tmp_path / "gone")})
+
+
+def test_the_first_certificate_to_expire_counts() -> None:
+    """Of a chain or a bundle; what is no certificate, or a broken one, is passed over."""
+    short, long = (AUTHORITY.issue("w", days=days)[0] for days in (3, 300))
+    broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    ends = [earliest_expiry(content) for content in (long + b"# text\n" + short, short, long, broken + short)]
+    assert ends[0] == ends[1] == ends[3]
+    assert ends[2] is not None
+    assert ends[1] is not None
+    assert ends[2] - ends[1] == 297 * 86_400
+    assert earliest_expiry(KEY) is None
+    assert earliest_expiry(broken) is None

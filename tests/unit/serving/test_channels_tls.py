@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -16,6 +17,7 @@ from stub_server import write_bundle
 from consumer.cli import cli
 from consumer.cli.dependencies import tls_findings
 from consumer.cli.model_findings import model_findings
+from consumer.config.credential_files import CredentialFileError
 from consumer.config.loading import load_config
 from consumer.config.problems import ConfigError
 from consumer.config.tree import Config, ModelConfig, ModelTlsConfig
@@ -26,7 +28,6 @@ from consumer.serving.protocol import Failure, ServingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from consumer.serving.bundle import Bundle
 
@@ -208,3 +209,26 @@ def test_extract_takes_the_same_by_flags(yard: Yard) -> None:
     alone = runner.invoke(cli, ["extract", "--ca-file", yard.ca], input="")
     assert alone.exit_code == 2
     assert "belong to --server" in alone.output
+
+
+def test_a_renewed_client_reads_its_files_again(yard: Yard, bundle: Bundle) -> None:
+    """A stranger to the server until its certificate is replaced; files that cannot be used change nothing."""
+    files = [
+        yard.file(f"renewed.{end}", Path(file).read_bytes()) for end, file in zip("ck", yard.stranger, strict=True)
+    ]
+    tls = ModelTlsConfig(ca_file=yard.ca, certificate_file=files[0], key_file=files[1])
+
+    async def go() -> list[bool]:
+        client = TfServingClient(ModelConfig(target=yard.mutual, tls=tls), bundle)
+        found = [await client.ready()]
+        Path(files[0]).write_bytes(Path(yard.client[0]).read_bytes())
+        with pytest.raises(CredentialFileError):
+            client.renew()
+        found.append(await client.ready())
+        Path(files[1]).write_bytes(Path(yard.client[1]).read_bytes())
+        await client.renew()
+        found.append(await client.ready())
+        await client.close()
+        return found
+
+    assert asyncio.run(go()) == [False, False, True]

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
 import pytest
 from serving_stub import compact, refuse, respond, serving, typed
+from stub_server import StubServer, write_bundle
 
 from consumer.config.tree import ModelConfig
 from consumer.extraction.window import Window
+from consumer.serving.bundle import load_bundle
 from consumer.serving.client import TfServingClient
 from consumer.serving.protocol import Failure, Relief, ServingError
 from consumer.serving.tensors import write_content
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from serving_stub import Reply
 
@@ -342,3 +346,35 @@ def test_a_known_good_window_that_is_refused_is_no_fault_of_the_window(bundle: B
         named = "bundle and served model do not belong together" in error.message
         assert named == (failure is Failure.DEPLOYMENT)
         assert not named or "model rexuninlu version 4 at 127.0.0.1:" in error.message
+
+
+def test_a_call_in_flight_outlives_the_renewal_of_its_connection(tmp_path: Path) -> None:
+    """It is answered on the old connection, which ends after it, while new calls go on the new one."""
+    server = StubServer()
+    held, answer = threading.Event(), threading.Event()
+
+    def hold_the_first(*_: Any) -> None:
+        if not held.is_set():
+            held.set()
+            assert answer.wait(60)
+
+    server.before = hold_the_first
+
+    async def scenario() -> list[int]:
+        client = TfServingClient(ModelConfig(target=server.target), load_bundle(write_bundle(tmp_path)))
+        first = asyncio.create_task(client.predict([window(10)], 16, 60.0))
+        assert await asyncio.to_thread(held.wait, 60)
+        ended = asyncio.create_task(client.renew())
+        second = await client.predict([window(10)], 16, 60.0)
+        assert not ended.done()
+        answer.set()
+        answers = [await first, second]
+        await ended
+        await client.close()
+        return [len(each.cells) for each in answers]
+
+    try:
+        assert asyncio.run(scenario()) == [1, 1]
+    finally:
+        answer.set()
+        server.stop()

@@ -30,6 +30,7 @@ CONTRACT = {
     "build_info": {"version", "python"},
     "window_overflow_total": set(),
     "transactions_total": {"end"},
+    "certificate_expiry_days": {"setting"},
 }
 
 
@@ -46,6 +47,7 @@ def used() -> Metrics:
     metrics.in_flight_windows(12)
     metrics.lag({Partition("reviews.raw", 0): 7})
     metrics.transaction("committed", 0.1, 3)
+    metrics.certificates({"model.tls.ca_file": 12.5})
     metrics.paused({"outage"})
     metrics.breaker("open")
     metrics.dead_letter("validate", "TextTooLong")

@@ -124,6 +124,18 @@ def test_a_new_password_is_read_after_a_refusal(registry: RegistryDouble, tmp_pa
     assert registry.authorization == "Basic " + base64.b64encode(b"reader:new-secret").decode()
 
 
+def test_a_renewed_connection_reads_its_files_again(registry: RegistryDouble, tmp_path: Path) -> None:
+    """Without a refusal first, which some registries answer by locking the user out."""
+    path = tmp_path / "password"
+    path.write_text("old-secret", encoding="utf-8")
+    asking = connection(registry.url, username="reader", password_file=str(path))
+    asking.ask(subjects)
+    path.write_text("new-secret", encoding="utf-8")
+    asking.renew()
+    asking.ask(subjects)
+    assert registry.authorization == "Basic " + base64.b64encode(b"reader:new-secret").decode()
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
 def test_a_password_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | None) -> None:
     """At once, before anything is asked, and without its bytes."""
