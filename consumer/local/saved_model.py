@@ -85,6 +85,7 @@ def _warmup_records(folder: Path) -> Iterator[Any]:
     file = folder / WARMUP_FILE
     if not file.exists():
         return
+    _check_frames(file)
     for count, record in enumerate(tf.compat.v1.io.tf_record_iterator(str(file)), start=1):
         if count > MAX_WARMUP_RECORDS:
             raise Refusal(
@@ -97,6 +98,19 @@ def _warmup_records(folder: Path) -> Iterator[Any]:
                 grpc.StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {entry.WhichOneof('log_type')}"
             )
         yield entry.predict_log.request
+
+
+def _check_frames(file: Path) -> None:
+    """Raise Refusal for a record that claims more bytes than the file has: TensorFlow would ask for them first."""
+    left = file.stat().st_size
+    with file.open("rb") as records:
+        # A length of 8 bytes and its checksum, that many bytes, and theirs.
+        while header := records.read(12):
+            length = int.from_bytes(header[:8], "little")
+            left -= 12 + length + 4
+            if left < 0:
+                raise Refusal(grpc.StatusCode.DATA_LOSS, f"truncated record in {WARMUP_FILE}")
+            records.seek(length + 4, 1)
 
 
 def _refusal(error: Exception, what: str) -> Refusal:

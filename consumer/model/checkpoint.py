@@ -27,6 +27,8 @@ _SAFETENSORS: Final = "model.safetensors"
 _TORCH: Final = "pytorch_model.bin"
 _SAFETENSORS_TYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16", "I64": "<i8"}
 
+_MOST_LISTED: Final = 100
+
 _POSITION_COUNT: Final = "plm.embeddings.position_ids"
 """A buffer 0, 1, 2, ... that older Hugging Face releases saved with the weights. It holds nothing that was learned, so
 it is the one name that may be there without being used, and only with that content."""
@@ -48,7 +50,7 @@ class Checkpoint:
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint folder: ``config.json`` and ``model.safetensors`` or ``pytorch_model.bin``.
 
-    Raises CheckpointError when a name is missing, not needed or of another shape; the message lists them all.
+    Raises CheckpointError when a name is missing, not needed or of another shape; the message lists them.
     """
     config = read_config(folder)
     path = next((folder / name for name in (_SAFETENSORS, _TORCH) if (folder / name).is_file()), None)
@@ -73,7 +75,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
                 misshaped[name] = f"{name} with values that are not finite"
     missing = [name for name in expected if name not in weights and name not in misshaped]
     problems = [
-        f"{what}: {', '.join(names)}"
+        f"{what}: {_listed(names)}"
         for what, names in (
             ("missing", missing),
             ("not used by this configuration", unused),
@@ -85,6 +87,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{path} does not fit {folder / 'config.json'}; " + "; ".join(problems))
     with path.open("rb") as file:
         return Checkpoint(config, weights, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _listed(names: list[str]) -> str:
+    """Names that a file chose, as many as a person reads."""
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return ", ".join(name[:200] for name in names[:_MOST_LISTED]) + more
 
 
 def expected_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:

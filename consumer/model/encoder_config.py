@@ -77,7 +77,7 @@ def read_config(folder: Path) -> EncoderConfig:
         raise CheckpointError(
             f"{path} does not exist; a checkpoint is a folder with config.json, tokenizer files and weights"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from None
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path} holds a JSON {type(raw).__name__}; expected an object")
@@ -134,7 +134,7 @@ class _Fields:
         return EncoderConfig(
             hidden_size=hidden,
             embedding_size=self._int("embedding_size", hidden, at_least=1),
-            layers=self._int("num_hidden_layers", at_least=1),
+            layers=self._int("num_hidden_layers", at_least=1, at_most=1000),
             heads=self._int("num_attention_heads", at_least=1),
             intermediate_size=self._int("intermediate_size", at_least=1),
             vocab_size=self._int("vocab_size", at_least=1),
@@ -168,13 +168,14 @@ class _Fields:
             raise CheckpointError(f"{self.path}: {field} is {value!r}; supported: {supported}")
         return value
 
-    def _int(self, field: str, default: object = _MISSING, at_least: int = -(2**31)) -> int:
+    def _int(self, field: str, default: object = _MISSING, at_least: int = -(2**31), at_most: int = 2**31 - 1) -> int:
+        supported = "an integer" if at_least < -1 else f"an integer of at least {at_least}"
         return int(
             self._checked(
                 field,
                 default,
-                lambda value: type(value) is int and value >= at_least,
-                "an integer" if at_least < -1 else f"an integer of at least {at_least}",
+                lambda value: type(value) is int and at_least <= value <= at_most,
+                supported if at_most == 2**31 - 1 else f"{supported} and at most {at_most}",
             )
         )
 

@@ -1,60 +1,32 @@
-"""Reads ``pytorch_model.bin`` without PyTorch and without running what is in it.
+"""Reads ``pytorch_model.bin`` without PyTorch, without running what is in it, and without believing what it claims.
 
-The file is a zip: ``<name>/data.pkl`` describes the tensors, ``<name>/data/<key>`` holds their bytes. A pickle may call
-anything it can name, so this unpickler accepts a handful of names, returns data records for them and refuses all
-others.
+The file is a zip: ``<name>/data.pkl`` describes the tensors, ``<name>/data/<key>`` holds their bytes. PyTorch stores
+members as they are. That is required, so nothing is larger than the file itself, and shapes are compared with the bytes
+that are there before any are read.
 """
 
 from __future__ import annotations
 
-import pickle
+import math
 import zipfile
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from consumer.model.encoder_config import CheckpointError
+from consumer.model.torch_pickle import MOST_TENSORS, Tensor, read_state_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-_STORAGES: Final = {
-    "DoubleStorage": "<f8",
-    "FloatStorage": "<f4",
-    "HalfStorage": "<f2",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
-}
-_DESCRIPTION_BYTES: Final = 64 * 1024 * 1024
-"""A real description takes about 200 bytes a tensor; unpickling keeps all of it in memory."""
-
-
-class _StorageType(NamedTuple):
-    """Stands for ``torch.FloatStorage`` and its like. Not callable, so a pickle can do nothing with it."""
-
-    dtype: str
-
-
-class _Storage(NamedTuple):
-    dtype: str
-    key: str
-    elements: int
-
-
-class _Tensor(NamedTuple):
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
+_DESCRIPTION_BYTES: Final = 8 * 1024 * 1024
+"""A real description takes about 200 bytes a tensor."""
+_MOST_MEMBERS: Final = MOST_TENSORS + 100
+_SHARED: Final = 4
+"""Tensors may share storages (tied weights), so together they may be larger than the file: up to so many times."""
 
 
 def to_array(raw: bytes, dtype: str) -> NDArray[Any]:
@@ -67,94 +39,103 @@ def to_array(raw: bytes, dtype: str) -> NDArray[Any]:
 def read_torch_zip(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield ``(name, array)`` of a plain state dict, one tensor in memory at a time.
 
-    Raises CheckpointError for a file that is not a zip, is cut off, or whose pickle names anything but tensors.
+    Raises CheckpointError for a file that is not a zip, is cut off or compressed, whose pickle names anything but
+    tensors, or whose tensors are larger than their bytes.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            prefix, tensors = _describe(path, archive)
-            for name, tensor in tensors.items():
-                yield name, _materialise(path, archive, prefix, name, tensor)
+        archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile:
         raise CheckpointError(
             f"{path} is not a zip archive; files written before PyTorch 1.6 are not supported:"
             " load and save it again with a current PyTorch, or convert it to model.safetensors"
         ) from None
+    except (ValueError, NotImplementedError, OSError) as error:  # a directory that makes no sense
+        raise CheckpointError(f"{path} is no archive that can be read: {type(error).__name__}") from None
+    with archive:
+        size = path.stat().st_size
+        members = _members(path, archive, size)
+        prefix = _prefix(path, archive, members)
+        description = _read(path, archive, members, f"{prefix}data.pkl")
+        tensors = read_state_dict(path, description)
+        _check_sizes(path, members, prefix, tensors, size)
+        held, flat = "", np.empty(0)
+        for name, tensor in tensors.items():
+            member = f"{prefix}data/{tensor.storage.key}"
+            if member != held:  # views of one storage mostly follow each other
+                held, flat = member, to_array(_read(path, archive, members, member), tensor.storage.dtype)
+            yield name, _view(flat, tensor)
 
 
-def _describe(path: Path, archive: zipfile.ZipFile) -> tuple[str, dict[str, _Tensor]]:
-    members = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
-    if len(members) != 1:
-        raise CheckpointError(f"{path} holds {len(members)} members named */data.pkl; expected one")
-    prefix = members[0].removesuffix("data.pkl")
-    if f"{prefix}byteorder" in archive.namelist() and archive.read(f"{prefix}byteorder") != b"little":
+def _members(path: Path, archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """The archive's members by name, all stored as they are and within the file's ``size`` bytes."""
+    infos = archive.infolist()
+    members = {info.filename: info for info in infos}
+    if len(infos) > _MOST_MEMBERS or len(members) < len(infos):
+        raise CheckpointError(f"{path} holds {len(infos)} members, {len(members)} names; supported: {_MOST_MEMBERS}")
+    for info in infos:
+        plain = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
+        if not plain or info.flag_bits & 1:
+            raise CheckpointError(
+                f"{path}: {info.filename[:60]!r} is compressed or encrypted, which PyTorch's files never are; save it"
+                " again with torch.save"
+            )
+    if sum(info.file_size for info in infos) > size:
+        raise CheckpointError(f"{path}: its members claim more bytes than the {size} that it has")
+    return members
+
+
+def _prefix(path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> str:
+    found = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(found) != 1:
+        raise CheckpointError(f"{path} holds {len(found)} members named */data.pkl; expected one")
+    prefix = found[0].removesuffix("data.pkl")
+    if f"{prefix}byteorder" in members and _read(path, archive, members, f"{prefix}byteorder") != b"little":
         raise CheckpointError(f"{path} was written on a big-endian machine; supported: little")
-    if archive.getinfo(members[0]).file_size > _DESCRIPTION_BYTES:
-        raise CheckpointError(f"{path}: {members[0]} is larger than {_DESCRIPTION_BYTES} bytes")
-    with archive.open(members[0]) as description:
-        try:
-            state = _TensorUnpickler(path, description).load()
-        except CheckpointError:
-            raise
-        except Exception as error:  # a damaged pickle can raise anything
-            raise CheckpointError(f"{path}: {members[0]} cannot be read: {type(error).__name__}: {error}") from None
-    if type(state) not in (dict, OrderedDict):
-        raise CheckpointError(f"{path} holds a {type(state).__name__}; expected a state dict of tensors")
-    # Not state.items(): an OrderedDict carries attributes of the file's choosing, which would shadow the method.
-    entries = list(dict.items(state))
-    strange = [repr(key) for key, value in entries if not isinstance(key, str) or not isinstance(value, _Tensor)]
-    if strange:
-        raise CheckpointError(
-            f"{path}: entries that are not tensors: {', '.join(strange[:8])}; save a plain state dict"
-        )
-    return prefix, dict(entries)
+    if members[found[0]].file_size > _DESCRIPTION_BYTES:
+        raise CheckpointError(f"{path}: {found[0]} is larger than {_DESCRIPTION_BYTES} bytes")
+    return prefix
 
 
-def _materialise(path: Path, archive: zipfile.ZipFile, prefix: str, name: str, tensor: _Tensor) -> NDArray[Any]:
-    member = f"{prefix}data/{tensor.storage.key}"
+def _read(path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], name: str) -> bytes:
     try:
-        flat = to_array(archive.read(member), tensor.storage.dtype)
-    except KeyError:
-        raise CheckpointError(f"{path}: the bytes of {name} ({member}) are missing") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {member}: {error}") from None
-    extent = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride, strict=True))
-    end = tensor.offset + extent + 1 if all(tensor.shape) else tensor.offset
-    if len(flat) < tensor.storage.elements or end > len(flat):
-        raise CheckpointError(f"{path}: {name} needs {end} elements of {member}, which holds {len(flat)}")
+        content = archive.read(members[name])
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: {name} cannot be read: {type(error).__name__}: {error}") from None
+    if len(content) != members[name].file_size:
+        raise CheckpointError(f"{path}: {name} is cut off")
+    return content
+
+
+def _check_sizes(
+    path: Path, members: Mapping[str, zipfile.ZipInfo], prefix: str, tensors: Mapping[str, Tensor], size: int
+) -> None:
+    """Whether each tensor lies within the bytes of its storage, and all together are no more than the file explains."""
+    total = 0
+    dtypes: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        storage, member = tensor.storage, f"{prefix}data/{tensor.storage.key}"
+        if member not in members:
+            raise CheckpointError(f"{path}: the bytes of {name[:200]} ({member}) are missing")
+        width = 2 if storage.dtype == "bfloat16" else np.dtype(storage.dtype).itemsize
+        held, left = divmod(members[member].file_size, width)
+        if left or dtypes.setdefault(member, storage.dtype) != storage.dtype:
+            raise CheckpointError(f"{path}: {member} holds {members[member].file_size} bytes, no whole {storage.dtype}")
+        count = math.prod(tensor.shape)
+        extent = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride, strict=True))
+        end = tensor.offset + (extent + 1 if count else 0)
+        # A stride of 0 repeats elements: 356 bytes once asked for 256 GiB.
+        needed = max(end, count, storage.elements)
+        if needed > held:
+            raise CheckpointError(f"{path}: {name[:200]} needs {needed} elements of {member}, which holds {held}")
+        total += count * width
+    if total > _SHARED * size:
+        raise CheckpointError(f"{path}: its tensors take {total} bytes, and the file has {size}")
+
+
+def _view(flat: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
+    if not math.prod(tensor.shape):
+        return np.empty(tensor.shape, flat.dtype)
+    steps = [step * flat.itemsize for step in tensor.stride]
     return np.ascontiguousarray(
-        np.lib.stride_tricks.as_strided(
-            flat[tensor.offset :], tensor.shape, [step * flat.itemsize for step in tensor.stride], writeable=False
-        )
+        np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, steps, writeable=False)
     )
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    def __init__(self, path: Path, file: Any) -> None:
-        super().__init__(file)
-        self._path = path
-
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return self._rebuild
-        if module == "torch" and name in _STORAGES:
-            return _StorageType(_STORAGES[name])
-        raise CheckpointError(
-            f"{self._path}: its pickle names {module}.{name}, which is refused: only tensors and ordered dictionaries"
-            " are read. Save a plain state dict (torch.save(model.state_dict(), ...)) or convert it to safetensors"
-        )
-
-    def persistent_load(self, pid: object) -> _Storage:
-        match pid:
-            case ("storage", _StorageType(dtype=dtype), str(key), str(), int(elements)) if "/" not in key:
-                return _Storage(dtype, key, elements)
-        raise CheckpointError(f"{self._path}: its pickle holds storage reference {pid!r}")
-
-    def _rebuild(self, *arguments: object) -> _Tensor:
-        match arguments:
-            case (_Storage() as storage, int(offset), tuple(shape), tuple(stride), *_):
-                numbers = (offset, *shape, *stride)
-                if len(shape) == len(stride) and all(type(n) is int and 0 <= n < 2**40 for n in numbers):
-                    return _Tensor(storage, offset, shape, stride)
-        raise CheckpointError(f"{self._path}: its pickle holds a tensor with impossible shape, stride or offset")

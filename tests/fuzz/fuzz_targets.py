@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import fuzz_checkpoints
 import fuzz_configuration
 import fuzz_decoders
 import fuzz_engine
@@ -23,7 +24,15 @@ if TYPE_CHECKING:
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for module in (fuzz_decoders, fuzz_headers, fuzz_engine, fuzz_serving, fuzz_results, fuzz_configuration)
+    for module in (
+        fuzz_decoders,
+        fuzz_headers,
+        fuzz_engine,
+        fuzz_serving,
+        fuzz_results,
+        fuzz_configuration,
+        fuzz_checkpoints,
+    )
     for target in module.TARGETS
 }
 

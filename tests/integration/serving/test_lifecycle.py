@@ -237,6 +237,32 @@ def test_warmup_records_run_before_a_version_is_available(lab: Lab, last: Any, c
         assert caller.version() == (1 if code else 2)
 
 
+@pytest.mark.parametrize("length", [10**6, 2**40, 2**64 - 5])
+def test_a_warmup_record_that_claims_more_than_the_file_has(lab: Lab, length: int) -> None:
+    """Is refused before TensorFlow asks for that much memory, which would end the process."""
+    from consumer.local.catalog import Refusal
+    from consumer.local.saved_model import SavedModel
+
+    version = lab.add("1")
+    warm_up(version, record("matmul"))
+    with (version / "assets.extra" / "tf_serving_warmup_requests").open("ab") as records:
+        header = length.to_bytes(8, "little")
+        records.write(header + masked_crc(header).to_bytes(4, "little") + b"x")
+    with pytest.raises(Refusal, match="truncated record"):
+        SavedModel(version, 1)
+
+
+def masked_crc(content: bytes) -> int:
+    """The checksum of a TFRecord: CRC-32C, turned and shifted so that a checksum of checksums is no trivial one."""
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
 def test_more_calls_than_threads_wait_their_turn(lab: Lab) -> None:
     """Where the real server refuses with RESOURCE_EXHAUSTED, the local one answers all of a hundred calls at once."""
     lab.add("1")

@@ -233,3 +233,25 @@ def test_the_stamp_is_the_hash_of_the_weights_file(checkpoint: Path) -> None:
     """Anybody can repeat it with sha256sum."""
     expected = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
     assert load_checkpoint(checkpoint).sha256 == expected
+
+
+def test_a_configuration_of_a_thousand_million_layers_is_refused(checkpoint: Path) -> None:
+    """Before a name is made for each of their weights."""
+    for field, value in (("num_hidden_layers", 10**9), ("hidden_size", 2**40), ("vocab_size", 2**70)):
+        config = json.loads((checkpoint / "config.json").read_bytes())
+        (checkpoint / "hostile").mkdir(exist_ok=True)
+        (checkpoint / "hostile" / "config.json").write_text(json.dumps({**config, field: value}))
+        with pytest.raises(CheckpointError, match=field):
+            load_checkpoint(checkpoint / "hostile")
+    (checkpoint / "hostile" / "config.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="is not JSON"):
+        load_checkpoint(checkpoint / "hostile")
+
+
+def test_a_file_of_many_strange_tensors_makes_no_endless_message(checkpoint: Path, micro: Any) -> None:
+    """A hundred of each kind are listed, and a long name is cut."""
+    strange = {f"{'x' * 5000}{number}": np.zeros(1, np.float32) for number in range(500)}
+    micro.write(checkpoint, weights={**micro.weights(checkpoint), **strange})
+    with pytest.raises(CheckpointError, match="and 400 more") as caught:
+        load_checkpoint(checkpoint)
+    assert len(str(caught.value)) < 30_000

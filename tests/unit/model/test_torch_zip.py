@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from consumer.model.encoder_config import CheckpointError
 from consumer.model.torch_zip import read_torch_zip
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.model
@@ -23,9 +25,11 @@ pytestmark = pytest.mark.model
 FLOATS = np.arange(6, dtype="<f4")
 
 
-def archive(folder: Path, description: bytes, members: dict[str, bytes] | None = None) -> Path:
+def archive(
+    folder: Path, description: bytes, members: dict[str, bytes] | None = None, method: int = zipfile.ZIP_STORED
+) -> Path:
     path = folder / "pytorch_model.bin"
-    with zipfile.ZipFile(path, "w") as file:
+    with zipfile.ZipFile(path, "w", method) as file:
         file.writestr("m/data.pkl", description)
         for name, content in (members or {"data/0": FLOATS.tobytes()}).items():
             file.writestr(f"m/{name}", content)
@@ -118,7 +122,7 @@ def test_every_other_name_is_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        (tensor((2, 4), (3, 1)), "needs 7 elements"),
+        (tensor((2, 4), (3, 1)), "needs 8 elements"),
         (tensor(offset=1), "needs 7 elements"),
         (tensor((1,), (1,), 2**33), "needs 8589934593 elements"),
         (tensor(count=99), "which holds 6"),
@@ -152,7 +156,7 @@ def test_not_a_dictionary(tmp_path: Path) -> None:
 
 def test_a_damaged_description(tmp_path: Path) -> None:
     """A pickle that ends too early is reported with its member."""
-    with pytest.raises(CheckpointError, match=r"m/data\.pkl cannot be read"):
+    with pytest.raises(CheckpointError, match="its pickle cannot be read"):
         read(archive(tmp_path, state(tensor())[:-3]))
 
 
@@ -180,3 +184,114 @@ def test_an_archive_without_a_description(tmp_path: Path) -> None:
     path.write_bytes(content.getvalue())
     with pytest.raises(CheckpointError, match=r"holds 0 members named \*/data\.pkl"):
         read(path)
+
+
+def memory(read_it: Callable[[], object]) -> int:
+    """Most bytes that Python and numpy held at once, on top of what they held before."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError):
+            read_it()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+MEGABYTE = 2**20
+DICTIONARY = b"ccollections\nOrderedDict\n"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(tensor((2**36,), (0,)), id="one element, repeated"),
+        pytest.param(tensor((2**18, 2**18), (0, 0)), id="in two dimensions"),
+        pytest.param(tensor((7,), (0,)), id="one more than there is"),
+        pytest.param(tensor((4, 4), (1, 1)), id="overlapping rows"),
+        pytest.param(tensor((0, 2**39, 2**39), (1, 1, 1)), id="nothing, and too much of it"),
+        pytest.param(tensor((1,) * 65, (1,) * 65), id="too many dimensions"),
+        pytest.param(tensor((-1, -6), (1, 1)), id="negative sizes"),
+        pytest.param(tensor(count=2**50), id="a storage larger than any"),
+        pytest.param(tensor(count=-1), id="a negative storage"),
+        pytest.param(b"N" + b"r" + (2**31 - 1).to_bytes(4, "little"), id="a memo index"),
+        pytest.param(b"\x96" + (2**40).to_bytes(8, "little"), id="a bytearray of a terabyte"),
+        pytest.param(b"\x8e" + (2**40).to_bytes(8, "little"), id="bytes of a terabyte"),
+        pytest.param(b"\x8b" + (2**31 - 1).to_bytes(4, "little"), id="a number of two gigabytes"),
+        pytest.param(b"I" + b"9" * 5000 + b"\n", id="a number of 5,000 digits"),
+    ],
+)
+def test_a_few_bytes_do_not_get_much_memory(tmp_path: Path, code: bytes) -> None:
+    """Sizes are compared with what is there; what a state dict does not need is refused by its name."""
+    path = archive(tmp_path, state(code))
+    assert path.stat().st_size < 10_000
+    assert memory(lambda: read(path)) < MEGABYTE
+
+
+def test_a_compressed_member_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    """A gigabyte of zeros would take a megabyte of file. PyTorch compresses nothing."""
+    many = {"data/0": bytes(64 * MEGABYTE)}
+    path = archive(tmp_path, state(tensor((1,), (1,))), many, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < MEGABYTE
+    with pytest.raises(CheckpointError, match="compressed"):
+        read(path)
+    assert memory(lambda: read(path)) < MEGABYTE
+
+
+def test_copies_of_copies_take_no_memory(tmp_path: Path) -> None:
+    """A dictionary that is filled once and copied by a few bytes each; as arguments, or as attributes."""
+    entries = b"".join(b"X\x06\x00\x00\x00%06dN" % number for number in range(10_000))
+    filled = b"}(" + entries + b"uq\x01"
+    for copies in (b"(" + DICTIONARY + b"h\x01\x85R", b"(" + DICTIONARY + b")Rh\x01b"):
+        path = archive(tmp_path, b"\x80\x02" + filled + copies[1:] * 3000 + b"N.")
+        assert memory(lambda path=path: read(path)) < 12 * MEGABYTE
+
+
+def test_keys_that_take_for_ever_to_hash_or_to_show_are_not_hashed_nor_shown(tmp_path: Path) -> None:
+    """A tuple of a tuple twice, of a tuple twice, ...: sixty levels in 300 bytes. As key, as name, as reference."""
+    nested = b")" + b"q\x00h\x00\x86" * 60
+    for code in (b"}" + nested + b"Ns.", b"}X\x01\x00\x00\x00a" + nested + b"s.", nested + b"Q.", nested + b"."):
+        with pytest.raises(CheckpointError) as caught:
+            read(archive(tmp_path, b"\x80\x02" + code))
+        assert len(str(caught.value)) < 500
+
+
+def test_a_storage_is_not_read_for_a_thousand_tensors_that_are_nearly_as_large(tmp_path: Path) -> None:
+    """Tied weights share storages; a thousand times the file is no checkpoint."""
+    content = {"data/0": bytes(MEGABYTE)}
+    one = tensor((2**18,), (1,), count=2**18)
+    assert len(read(archive(tmp_path, state(one, one, one), content))) == 3
+    with pytest.raises(CheckpointError, match="its tensors take 1048576000 bytes, and the file has"):
+        read(archive(tmp_path, state(*[one] * 1000), content))
+
+
+def test_a_storage_has_one_dtype_and_whole_elements(tmp_path: Path) -> None:
+    """Bytes are no two kinds of numbers."""
+    with pytest.raises(CheckpointError, match="no whole"):
+        read(archive(tmp_path, state(tensor(), tensor(storage=b"ctorch\nIntStorage\n"))))
+    with pytest.raises(CheckpointError, match="holds 23 bytes"):
+        read(archive(tmp_path, state(tensor()), {"data/0": FLOATS.tobytes()[:-1]}))
+
+
+def test_directories_that_lie(tmp_path: Path) -> None:
+    """A member that claims more than the file has, one name twice, a million members."""
+    path = archive(tmp_path, state(tensor()))
+    content = path.read_bytes()
+    size = (24).to_bytes(4, "little") * 2
+    at = content.rindex(size, 0, content.rindex(b"m/data/0"))
+    path.write_bytes(content[:at] + (2**31).to_bytes(4, "little") * 2 + content[at + 8 :])
+    assert memory(lambda: read(path)) < MEGABYTE
+    twice = zipfile.ZipFile(archive(tmp_path, state(tensor())), "a")
+    with twice as file, pytest.warns(UserWarning, match="Duplicate"):
+        file.writestr("m/data/0", FLOATS.tobytes())
+    with pytest.raises(CheckpointError, match="3 members, 2 names"):
+        read(path)
+
+
+def test_versions_of_layers_are_passed_over(tmp_path: Path) -> None:
+    """What torch adds to a module's state as an attribute: dictionaries in a dictionary; and protocol 4."""
+    entries = {"t0": {"version": 1}}
+    plain = state(tensor())[2:-1].replace(b"}", DICTIONARY + b")R", 1)
+    metadata = pickle.dumps({"_metadata": entries}, protocol=2)[2:-1]
+    assert list(read(archive(tmp_path, b"\x80\x02" + plain + metadata + b"b."))) == ["t0"]
+    framed = b"\x80\x04\x95" + (len(plain) + 1).to_bytes(8, "little") + plain + b"."
+    assert list(read(archive(tmp_path, framed))) == ["t0"]
