@@ -9,15 +9,18 @@
 FROM python:3.12-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
-COPY constraints.txt ./
-# The build backend comes from the constraints too, so no isolated build environment fetches another one.
-RUN pip install --constraint constraints.txt hatchling && python -m venv --without-pip /opt/rexstream
+# Every package with the hashes of its wheels (make lock): nothing else is installed, whatever the index has by now. The
+# build backend too, so no isolated build environment fetches another one.
+COPY requirements.lock requirements-build.lock ./
+RUN pip install --require-hashes --only-binary :all: -r requirements-build.lock \
+    && python -m venv --without-pip /opt/rexstream \
+    && pip --python /opt/rexstream/bin/python install --require-hashes --only-binary :all: -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY consumer consumer
 COPY schemas schemas
 COPY deploy/demo-model deploy/demo-model
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
-    && pip --python /opt/rexstream/bin/python install --constraint constraints.txt /wheels/*.whl
+    && pip --python /opt/rexstream/bin/python install --no-deps /wheels/*.whl
 
 FROM python:3.12-slim
 COPY --from=build /opt/rexstream /opt/rexstream

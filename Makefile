@@ -12,7 +12,7 @@ else
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: install demo test kafka chaos lint docs house bench clean help
+.PHONY: install demo test kafka chaos lint docs house lock sbom bench clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -63,6 +63,16 @@ docs: .venv/.dev  ## write docs/configuration.md from the configuration tree
 
 house: .venv/.dev  ## the size and shape of the code in figures (ARGS=--files names what is counted)
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m house $(ARGS)
+
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade -c constraints.txt
+
+lock:  ## write requirements.lock and requirements-build.lock, what the image installs with hashes (needs uv)
+	@test -n "$(UV)" || { echo "uv is needed: only it resolves for every platform and Python at once" >&2; exit 2; }
+	$(LOCK) pyproject.toml -o requirements.lock
+	echo hatchling | $(LOCK) - -o requirements-build.lock
+
+sbom: .venv/.dev  ## write the software bill of materials (CycloneDX) into dist
+	@PYTHONPATH=tests $(BIN)/python -m house.sbom $(ARGS)
 
 bench: .venv/.dev  ## benchmarks, each printed with its limit or its peer
 	@set -e; for b in tests/bench/*.py; do echo "== $$b"; $(BIN)/python $$b; done

@@ -20,7 +20,8 @@ def command(config_file: str | None, overrides: tuple[str, ...]) -> None:
 
     SIGTERM drains: no new records, what is in flight is finished and committed within delivery.grace_seconds, exit
     code 0; 1 when something was left, which the successor reads again; 4 when Kafka has fenced this worker, or its
-    client failed for good: start it again. Logs are JSON lines on standard error.
+    client failed for good, and 5 when files of Kafka's credentials have changed: start it again. Logs are JSON
+    lines on standard error.
 
     \b
     Examples:

@@ -36,7 +36,7 @@ class Section(BaseModel):
 
 class RegistryConfig(Section):
     """A Confluent-compatible Schema Registry, for Avro values. Without ``url`` they are bare Avro data, without a
-    schema id in front, against the schema that ships with Rexstream. Files are PEM.
+    schema id in front, against the schema that ships with Rexstream. Files are PEM, and read again when they change.
     """
 
     url: Text | None = None
@@ -59,7 +59,9 @@ class RegistryConfig(Section):
 
 
 class SecurityConfig(Section):
-    """How this client and the brokers prove themselves to each other. Files are read once, at start."""
+    """How this client and the brokers prove themselves to each other. When a file's content changes, a worker drains
+    and ends with exit code 5, to be started again with the new one.
+    """
 
     protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] | None = None
     """TLS (``ssl``), a login (``sasl``), both or neither. Without it ``kafka.client`` decides, which also takes what
@@ -113,7 +115,9 @@ class RouteConfig(Section):
 
 
 class ModelTlsConfig(Section):
-    """TLS to the model server; without the section the connection is plaintext. PEM files, read once, at start."""
+    """TLS to the model server; without the section the connection is plaintext. PEM files, read again when they
+    change.
+    """
 
     ca_file: Text | None = None
     """Certificates of the authorities that the server's may come from; without it, the public ones that gRPC brings."""

@@ -99,7 +99,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "rexstream_certificate_expiry_days": (
         (
             "Days until the first of the certificates expires that are in use from the file of this setting; below 0 "
-            "when it has. A fall below 14 means that whatever renews it does not, or that the file still holds the old."
+            "when it has. Fewer than 14 mean that whatever renews it does not, or that the file still holds the old."
         ),
         ("setting",),
     ),

@@ -57,8 +57,9 @@ commented out means its defaults, except `model.tls`: write `tls: {}` for TLS wi
 
 A key that does not exist is an error, also as a variable, and so is a value of another type: `"500"` in quotes is no
 number. Left alone are `REXSTREAM_CONFIG`, variables that begin with `REXSTREAM_TEST_`, and those that Kubernetes sets
-for a Service whose name begins with `rexstream`. Files named in the configuration, such as certificates, passwords and
-the bundle, are read once, when a worker starts.
+for a Service whose name begins with `rexstream`. The configuration, task files and the bundle are read once, when a
+worker starts; certificates, keys and passwords in files are read again when they change
+([operations](operations.md#certificates-keys-and-passwords)).
 
 ## Secrets
 

@@ -8,6 +8,7 @@ import pickle
 import tracemalloc
 import zipfile
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -243,7 +244,7 @@ def test_copies_of_copies_take_no_memory(tmp_path: Path) -> None:
     filled = b"}(" + entries + b"uq\x01"
     for copies in (b"(" + DICTIONARY + b"h\x01\x85R", b"(" + DICTIONARY + b")Rh\x01b"):
         path = archive(tmp_path, b"\x80\x02" + filled + copies[1:] * 3000 + b"N.")
-        assert memory(lambda path=path: read(path)) < 12 * MEGABYTE
+        assert memory(partial(read, path)) < 12 * MEGABYTE
 
 
 def test_keys_that_take_for_ever_to_hash_or_to_show_are_not_hashed_nor_shown(tmp_path: Path) -> None:

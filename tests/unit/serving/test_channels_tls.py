@@ -223,7 +223,7 @@ def test_a_renewed_client_reads_its_files_again(yard: Yard, bundle: Bundle) -> N
         found = [await client.ready()]
         Path(files[0]).write_bytes(Path(yard.client[0]).read_bytes())
         with pytest.raises(CredentialFileError):
-            client.renew()
+            await client.renew()
         found.append(await client.ready())
         Path(files[1]).write_bytes(Path(yard.client[1]).read_bytes())
         await client.renew()

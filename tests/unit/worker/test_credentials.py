@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +153,7 @@ def test_a_client_is_made_again_once_for_each_change(tmp_path: Path, pair: dict[
 
 def test_kafkas_files_end_the_worker_once_not_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a random moment of the time that is given; a change that is taken back meanwhile ends nothing."""
-    monkeypatch.setattr(credentials.random, "uniform", lambda low, high: 0.3 + low * high)
+    monkeypatch.setattr(random, "uniform", lambda low, high: 0.3 + low * high)
     (tmp_path / "p").write_text("one")
     login = {"protocol": "sasl_ssl", "mechanism": "PLAIN", "username": "u", "password_file": str(tmp_path / "p")}
     watched, _ = watch({"kafka": {"security": login}})
