@@ -7,6 +7,7 @@ running worker makes it again when they change.
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from contextlib import suppress
@@ -99,7 +100,7 @@ def credential_files(config: Config) -> dict[str, dict[str, str]]:
         f"kafka.client.{key}": str(file)
         for key, file in kafka.client.items()
         # Librdkafka takes a folder of authorities, and "probe", in place of a file.
-        if key.rpartition(".")[2] in _PASSED_THROUGH and Path(str(file)).is_file()
+        if key.rpartition(".")[2] in _PASSED_THROUGH and os.path.isfile(str(file))  # Path's raises for some names
     }
     found["kafka.security"] = found.get("kafka.security", {}) | passed
     if kafka.registry.url is not None:

@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import structlog
+from confluent_kafka import KafkaException
 
 from consumer.delivery.commands import Command, Drain, Stop
 from consumer.delivery.ledger import Ledger
@@ -276,6 +277,6 @@ def _answers(config: Config) -> bool:
     """Whether brokers answer a client that has just been made."""
     try:
         look_up(config.kafka.bootstrap_servers, client=metadata_settings(config), timeout=OTHERS_SECONDS)
-    except ClusterUnreachable:
-        return False
+    except (ClusterUnreachable, KafkaException, ValueError):
+        return False  # also where certificates or passwords are just being replaced: nothing is known then
     return True

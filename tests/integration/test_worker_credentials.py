@@ -5,13 +5,12 @@ from __future__ import annotations
 import http.client
 import re
 import signal
-import sys
 from typing import TYPE_CHECKING, Protocol
 
 import grpc
 from certificates import Authority
 from stub_server import StubServer
-from worker_run import Run, expected, ids, reviews
+from worker_run import Run, expected, ids, reviews, start_looking_often
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,22 +23,6 @@ class Broker(Protocol):
 
     def topic(self, partitions: int, label: str = ...) -> str:
         """A new topic; its name."""
-
-
-QUICK = """
-import sys
-import consumer.worker.credentials as credentials
-credentials.LOOK_SECONDS, credentials.SPREAD_SECONDS = 0.2, float(sys.argv.pop(1))
-from consumer.cli import main
-main()
-"""
-"""The program with another rhythm of looking at files; its first argument is the time in which workers end."""
-
-
-def started(run: Run, spread: float = 0.5) -> Run:
-    run.program = [sys.executable, "-c", QUICK, str(spread)]
-    run.start()
-    return run
 
 
 def test_new_certificates_for_the_model_server_are_used_without_a_restart(mock_broker: Broker, tmp_path: Path) -> None:
@@ -76,7 +59,7 @@ def test_new_certificates_for_the_model_server_are_used_without_a_restart(mock_b
         return any(line["event"].startswith(event) for line in run.lines())
 
     try:
-        started(run)
+        start_looking_often(run)
         pid = run.process.pid
         run.send(reviews(5))
         run.wait_for_results(10)
@@ -124,14 +107,14 @@ def test_new_files_for_kafka_end_the_worker_after_a_drain(mock_broker: Broker, t
     client = {"session.timeout.ms": 6000, "ssl.ca.location": str(tmp_path / "ca.pem")}
     run = Run(mock_broker.bootstrap, topics, server, tmp_path, kafka={"client": client})
     try:
-        started(run)
+        start_looking_often(run)
         run.send(reviews(5))
         run.wait_for_results(10)
         run.send(reviews(15, 5))
         (tmp_path / "ca.pem").write_bytes(Authority("New").pem)
         assert run.process.wait(60) == 5, run.lines()[-5:]
         assert any(line["event"].startswith("draining, to be started again") for line in run.lines())
-        started(run)
+        start_looking_often(run)
         run.send(reviews(10, 20))
         run.wait_for_results(60)
         run.wait(lambda: run.lag() == 0)
@@ -152,7 +135,7 @@ def test_a_sigterm_while_a_change_waits_is_an_ordinary_end(mock_broker: Broker, 
     client = {"session.timeout.ms": 6000, "ssl.ca.location": str(tmp_path / "ca.pem")}
     run = Run(mock_broker.bootstrap, topics, server, tmp_path, kafka={"client": client})
     try:
-        started(run, spread=1e6)
+        start_looking_often(run, spread=1e6)
         run.send(reviews(1))
         run.wait_for_results(2)
         (tmp_path / "ca.pem").write_bytes(Authority("New").pem)

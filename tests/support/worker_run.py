@@ -180,6 +180,21 @@ class Run:
             consumer.close()
 
 
+_LOOKING_OFTEN = """
+import sys
+import consumer.worker.credentials as credentials
+credentials.LOOK_SECONDS, credentials.SPREAD_SECONDS = 0.2, float(sys.argv.pop(1))
+from consumer.cli import main
+main()
+"""
+
+
+def start_looking_often(run: Run, spread: float = 0.5) -> None:
+    """Start a worker that looks at its credential files all the time and ends for Kafka's within ``spread`` seconds."""
+    run.program = [sys.executable, "-c", _LOOKING_OFTEN, str(spread)]
+    run.start()
+
+
 def reviews(count: int, start: int = 0) -> list[tuple[str, bytes]]:
     return [
         (f"k{i % 7}", json.dumps({"event_id": f"e{i}", "text": f"{TEXTS[i % len(TEXTS)]}{i}"}).encode())

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from kafka_listeners import KEY_PASSWORD, PASSWORD, USER
 from stub_server import StubServer
 from topic_audit import command as audit
-from worker_run import Run, expected, ids, reviews
+from worker_run import Run, expected, ids, reviews, start_looking_often
 
 from consumer.cli import cli
 
@@ -199,3 +201,43 @@ def test_what_does_not_fit_is_named(
     result = run("tail", "--config", str(path), "--topic", "any", "--timeout", "2", "--limit", "1")
     assert result.exit_code == 3, result.output
     assert words in result.stderr
+
+
+def test_a_renewed_client_certificate_takes_the_worker_to_its_end_and_its_successor_in(
+    secure_kafka: ApacheKafka,
+    topics: list[str],
+    section: Callable[..., dict[str, Any]],
+    server: StubServer,
+    tmp_path: Path,
+) -> None:
+    """Mutual TLS. The certificate comes before its key: until both are there nothing happens.
+
+    Then exit code 5 after a drain; nothing is lost and nothing there twice.
+    """
+    folder = secure_kafka.certificates
+    key = load_pem_private_key((folder / "client-encrypted.key").read_bytes(), KEY_PASSWORD.encode())
+    new = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    for name in ("client.pem", "client.key"):
+        shutil.copy(folder / name, tmp_path)
+    kafka = section("MUTUAL", protocol="ssl", ca_file="ca.pem")
+    kafka["security"] |= {"certificate_file": str(tmp_path / "client.pem"), "key_file": str(tmp_path / "client.key")}
+    worker = Run(secure_kafka.bootstrap_servers, topics, server, tmp_path, kafka=kafka)
+    start_looking_often(worker)
+    try:
+        worker.send(reviews(10))
+        worker.wait_for_results(20)
+        shutil.copy(folder / "client-encrypted.pem", tmp_path / "client.pem")
+        worker.wait(lambda: any(line["event"].startswith("changed credential files") for line in worker.lines()))
+        worker.send(reviews(10, 10))
+        worker.wait_for_results(40)
+        worker.send(reviews(10, 20))
+        (tmp_path / "client.key").write_bytes(new)
+        assert worker.process.wait(60) == 5, worker.lines()[-5:]
+        start_looking_often(worker)
+        worker.wait_for_results(60)
+        worker.wait(lambda: worker.lag() == 0)
+        assert worker.signal(signal.SIGTERM) == 0
+    finally:
+        worker.kill()
+    assert ids(worker.results()) == expected(30)
+    assert worker.dead_letters() == []

@@ -104,6 +104,7 @@ def test_the_files_that_a_configuration_uses(tmp_path: Path) -> None:
                     "sasl.kerberos.keytab": keytab,
                     "ssl.crl.location": str(tmp_path / "none"),
                     "ssl.ca.location": str(tmp_path),
+                    "ssl.keystore.location": "x" * 5000,
                     "client.rack": keytab,
                 },
             },
