@@ -144,3 +144,30 @@ def test_a_sigterm_while_a_change_waits_is_an_ordinary_end(mock_broker: Broker, 
     finally:
         run.kill()
         server.stop()
+
+
+def test_a_sigterm_in_that_drain_lets_it_finish(mock_broker: Broker, tmp_path: Path) -> None:
+    """It is the first signal, so nothing is cut off; and the worker is not to be started again: exit code 0."""
+    (tmp_path / "ca.pem").write_bytes(Authority("Old").pem)
+    server = StubServer()
+    topics = [mock_broker.topic(1, label) for label in ("in", "out", "dead")]
+    client = {"session.timeout.ms": 6000, "ssl.ca.location": str(tmp_path / "ca.pem")}
+    run = Run(mock_broker.bootstrap, topics, server, tmp_path, kafka={"client": client})
+    try:
+        start_looking_often(run, spread=0.1)
+        run.send(reviews(1))
+        run.wait_for_results(2)
+        server.gate.clear()
+        run.send(reviews(5, 1))
+        run.wait(lambda: run.get("/status")[1]["in_flight"]["events"] == 5)
+        (tmp_path / "ca.pem").write_bytes(Authority("New").pem)
+        run.wait(lambda: any(line["event"].startswith("draining, to be started again") for line in run.lines()))
+        run.process.send_signal(signal.SIGTERM)
+        run.wait(lambda: any(line["event"] == "draining" for line in run.lines()))
+        server.gate.set()
+        assert run.process.wait(40) == 0
+        assert ids(run.results()) == expected(6)
+    finally:
+        server.gate.set()
+        run.kill()
+        server.stop()
