@@ -41,6 +41,7 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
         *dependencies.bundle_findings(config),
         *dependencies.tls_findings(config),
         *expiry_findings(config),
+        *dependencies.http_findings(config),
     ]
     code = EXIT_USAGE if any(finding.status == "fail" for finding in findings) else EXIT_OK
     if connect and code == EXIT_OK:

@@ -83,6 +83,14 @@ def tls_findings(config: Config) -> Iterator[Finding]:
         yield Finding("model.tls", "ok", "files can be used")
 
 
+def http_findings(config: Config) -> Iterator[Finding]:
+    """Under which names a worker's HTTP port answers, where other machines reach it or names are configured."""
+    http = config.observability
+    if http.http and (http.http_hosts or not http.http.startswith(("127.", "[::1]", "localhost:"))):
+        names = ", ".join(("addresses", "localhost", *http.http_hosts))
+        yield Finding("observability.http", "ok", f"{http.http}, for requests to {names}; others get 403")
+
+
 def registry_findings(config: Config) -> Iterator[Finding]:
     """Whether the Schema Registry, if one is configured, accepts this client and the schema of Avro results.
 

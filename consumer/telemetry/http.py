@@ -37,7 +37,7 @@ Probe = Callable[[], tuple[bool, Mapping[str, object]]]
 
 _CONNECTION_SECONDS = 10.0
 _MAX_CONNECTIONS = 64
-_RESUMES, _RESUME_SECONDS = 6, 60.0
+_RESUMES, _RESUME_SECONDS = 12, 60.0
 """So many resumes in so many seconds: enough for a person and for a script that tries again. Each lets a trial's
 records through, so without a bound a loop around it would undo the pause."""
 

@@ -56,7 +56,7 @@ class RegistryConnection:
 
         Raises RegistryUnavailable and RegistryRefused.
         """
-        client = self._client  # another thread may renew it
+        client = self._client
         if client is None:
             client = self._client = self._connect(self._config)
         try:

@@ -36,3 +36,17 @@ def test_days_left_of_certificates_are_shown(tmp_path: Path) -> None:
     assert found["model.tls.ca_file"]["status"] == "warn"
     assert re.search(r"expires in (2|3)\.\d days; put a new one", found["model.tls.ca_file"]["detail"])
     assert "kafka.security.password_file" not in found
+
+
+def test_the_names_of_the_http_port_are_shown() -> None:
+    """Whoever scrapes a Service's name learns here that it must be listed."""
+    for flags, shown in (
+        ([], None),
+        (["--set", "observability.http=0.0.0.0:9464"], "0.0.0.0:9464, for requests to addresses, localhost; others"),
+        (["--set", "observability.http_hosts=[a.svc]"], "addresses, localhost, a.svc; others"),
+        (["--set", "observability.http="], None),
+    ):
+        result = CliRunner().invoke(cli, ["check", "--json", *flags], env=_CLEAN)
+        found = {finding["subject"]: finding["detail"] for finding in json.loads(result.stdout)["findings"]}
+        assert (shown is None) == ("observability.http" not in found)
+        assert shown is None or shown in found["observability.http"]

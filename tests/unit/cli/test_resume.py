@@ -114,6 +114,6 @@ def test_a_worker_known_by_name_is_reached_without_naming_it(
 
 def test_too_many_are_told_when_to_come_back(server: HttpServer) -> None:
     """Exit code 1, and the worker's own words."""
-    found = [resume("--http", f"127.0.0.1:{server.server_port}") for _ in range(7)]
-    assert [each.exit_code for each in found] == [0] * 6 + [1]
+    found = [resume("--http", f"127.0.0.1:{server.server_port}") for _ in range(13)]
+    assert [each.exit_code for each in found] == [0] * 12 + [1]
     assert "try again in" in found[-1].stderr
