@@ -28,7 +28,7 @@ from avro_values import (
 from certificates import Authority
 from registry_double import RegistryDouble
 from stub_server import StubServer
-from worker_run import Run
+from worker_run import Run, start_looking_often
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -317,3 +317,24 @@ def test_credentials_that_are_mended_need_no_other_start(
         assert worker.dead_letters() == []
     finally:
         registry.stop()
+
+
+def test_a_new_password_is_used_before_the_old_one_is_refused(
+    mock_broker: Broker, server: StubServer, registry: RegistryDouble, runs: list[Run], tmp_path: Path
+) -> None:
+    """Some registries lock out who comes with a wrong one; the worker goes on as it is, not started again."""
+    file = tmp_path / "password"
+    file.write_text("first")
+    login = {"username": "reader", "password_file": str(file)}
+    worker, output = registry_worker(mock_broker, server, registry, tmp_path, "product_features", **login)
+    runs.append(worker)
+    start_looking_often(worker)
+    send(worker.bootstrap, worker.input, [framed(OLDER_ID, OLDER, event_id="first", text=REVIEWS[0])])
+    worker.wait(lambda: worker.get("/status")[1]["totals"] == {"done": 1})
+    assert registry.authorization == "Basic " + base64.b64encode(b"reader:first").decode()
+    file.write_text("second")
+    worker.wait(lambda: any(line["event"].startswith("credential files changed") for line in worker.lines()))
+    send(worker.bootstrap, worker.input, [framed(NEWER_ID, NEWER, stars=4, event_id="second", text=REVIEWS[1])])
+    worker.wait(lambda: worker.get("/status")[1]["totals"] == {"done": 2})
+    assert registry.authorization == "Basic " + base64.b64encode(b"reader:second").decode()
+    assert len(framed_results(worker, output.format(task="product_features"), registry)) == 2
