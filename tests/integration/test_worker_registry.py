@@ -337,4 +337,5 @@ def test_a_new_password_is_used_before_the_old_one_is_refused(
     send(worker.bootstrap, worker.input, [framed(NEWER_ID, NEWER, stars=4, event_id="second", text=REVIEWS[1])])
     worker.wait(lambda: worker.get("/status")[1]["totals"] == {"done": 2})
     assert registry.authorization == "Basic " + base64.b64encode(b"reader:second").decode()
+    worker.wait(lambda: worker.lag() == 0)
     assert len(framed_results(worker, output.format(task="product_features"), registry)) == 2
