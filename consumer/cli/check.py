@@ -30,7 +30,7 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.cli import dependencies
     from consumer.cli.credential_findings import expiry_findings
-    from consumer.cli.kafka_findings import kafka_findings
+    from consumer.cli.kafka_findings import kafka_findings, reachable_topics
 
     found = loaded(config_file, overrides)
     config = found.config
@@ -48,11 +48,13 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
         from consumer.cli.model_findings import model_findings
 
         findings += [
-            *kafka_findings(config),
+            *kafka_findings(config, found.tasks),
             *model_findings(config),
-            *dependencies.registry_findings(config),
+            *dependencies.registry_findings(config, found.tasks),
         ]
         code = EXIT_UNREACHABLE if any(finding.status == "fail" for finding in findings) else EXIT_OK
+    elif code == EXIT_OK:
+        findings += reachable_topics(config, found.tasks)
     if as_json:
         content = {"ok": code == EXIT_OK, "findings": [finding._asdict() for finding in findings]}
         click.echo(json.dumps(content, ensure_ascii=False))

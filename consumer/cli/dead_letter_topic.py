@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import click
 
 from consumer.cli.record_lines import printable
-from consumer.delivery.letters import WHY_SKIPPED, Letter, LetterFilter, replayed, why_not
+from consumer.delivery.letters import WHY_SKIPPED, Letter, LetterFilter, Markers, replayed, why_not
 from consumer.exit_codes import EXIT_FENCED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from consumer.cli.options import KafkaAccess
     from consumer.kafka.tools.replayer import Replay, ReplayTargets
@@ -45,11 +45,11 @@ class DeadLetterTopic:
                 yield letter
         yield from letter_filter.rest()
 
-    def replayed_ids(self) -> dict[str, int]:
-        """Ids of the letters that were replayed, and when (milliseconds since 1970)."""
-        from consumer.kafka.tools.replay_markers import replayed_ids
+    def markers(self) -> Markers:
+        """What was replayed."""
+        from consumer.kafka.tools.replay_markers import read_markers
 
-        return replayed_ids(self.kafka.servers, self.topic, client=self.kafka.client, timeout=self.kafka.timeout)
+        return read_markers(self.kafka.servers, self.topic, client=self.kafka.client, timeout=self.kafka.timeout)
 
 
 @dataclass(slots=True)
@@ -61,6 +61,8 @@ class Replaying:
     letter_filter: LetterFilter
     """The filter of the latest read of the topic, with its counts."""
     max_replays: int
+    group: str
+    """The consumer group that wrote the letters that are meant."""
     limit: int | None
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(name of the reason in the summary, reason in words) -> letters."""
@@ -69,18 +71,21 @@ class Replaying:
     refusals: list[str] = field(default_factory=list)
     """The first few of those, with the reason."""
 
-    def letters(self, replayed_ids: Mapping[str, int]) -> Iterator[Letter]:
+    def letters(self, markers: Markers) -> Iterator[Letter]:
         """Read the dead-letter topic: yield the letters to replay and count the others anew."""
         from consumer.kafka.clients.cluster import TopicUnusable
 
-        self.letter_filter = LetterFilter(self.letter_filter.selection, replayed_ids)
+        self.letter_filter = LetterFilter(self.letter_filter.selection, markers)
         self.left_out.clear()
         self.refused = 0
         self.refusals.clear()
         count = 0
         for letter in self.source.letters(self.letter_filter):
-            if (why := why_not(letter, self.max_replays)) is not None:
+            if (why := why_not(letter, self.max_replays, self.group)) is not None:
                 self.left_out[why, WHY_SKIPPED[why]] += 1
+                continue
+            if (refusal := self._refusal(letter.topic)) is not None:
+                self.left_out[refusal] += 1
                 continue
             try:
                 exists = self.targets.exists(letter.topic)
@@ -95,6 +100,24 @@ class Replaying:
                 return
             count += 1
             yield letter
+
+    def _refusal(self, topic: str) -> tuple[str, str] | None:
+        """Why no letter goes back to ``topic``, as a key of ``left_out``. None when it may."""
+        from consumer.kafka.tools.replay_markers import marker_topic
+
+        if not self.targets.allows(topic) or topic in (self.source.topic, marker_topic(self.source.topic)):
+            why = (
+                "their topic is no input of this configuration; --topic NAME takes letters of a topic that you know, "
+                "--any-topic those of any"
+            )
+            return "not_an_input", why
+        if any(not route.control_headers for route in self.source.kafka.config.routes if route.input == topic):
+            why = (
+                f"the route of {topic} has control_headers false: its workers would run all tasks again under other "
+                "ids; set it to true for them and here while you replay"
+            )
+            return "control_headers_off", why
+        return None
 
     def run(self, rate: float | None, as_json: bool) -> None:
         """Replay at ``rate`` letters a second, or as fast as Kafka takes them; whatever ends it, print the summary.
@@ -115,7 +138,7 @@ class Replaying:
             with counter("dead letters replayed", self.limit) as progress:
                 replayer.begin()
                 # The markers are read only after ``begin``: see consumer.kafka.tools.replayer.
-                for chunk in _paced(self.letters(self.source.replayed_ids()), rate):
+                for chunk in _paced(self.letters(self.source.markers()), kafka.config.kafka.group_id, rate):
                     refused = replayer.write(chunk)
                     for one, reason in refused:
                         self._refuse(one.id, f"topic {one.output.topic} refuses it: {reason}")
@@ -160,7 +183,7 @@ class Replaying:
             click.echo(f"... and {self.refused - len(self.refusals)} more", err=True)
 
 
-def _paced(letters: Iterator[Letter], rate: float | None) -> Iterator[list[Replay]]:
+def _paced(letters: Iterator[Letter], group: str, rate: float | None) -> Iterator[list[Replay]]:
     """Lists of letters, one for each transaction: at most a second's worth. Waits between transactions only."""
     from consumer.kafka.tools.replayer import CHUNK_BYTES, CHUNK_RECORDS, Replay
 
@@ -169,7 +192,7 @@ def _paced(letters: Iterator[Letter], rate: float | None) -> Iterator[list[Repla
     chunk: list[Replay] = []
     size = 0
     for letter in letters:
-        one = Replay(letter.id, replayed(letter))
+        one = Replay(letter.id, replayed(letter, group), letter.marker_key, letter.replay_count + 1)
         if chunk and (len(chunk) >= most or size + one.size > CHUNK_BYTES):
             yield chunk
             sent += len(chunk)

@@ -16,7 +16,7 @@ import click
 from consumer.cli import record_lines as lines
 from consumer.cli.dead_letter_topic import DeadLetterTopic, Replaying
 from consumer.cli.options import Command, KafkaAccess, cluster_options, rate_option
-from consumer.delivery.letters import LetterFilter, Selection
+from consumer.delivery.letters import LetterFilter, Markers, Selection
 from consumer.events import Stage
 from consumer.exit_codes import EXIT_FAILED, EXIT_OK
 
@@ -117,7 +117,7 @@ def list_letters(source: DeadLetterTopic, limit: int | None, as_json: bool, **fi
       rexstream dead-letters list --since 2h
       rexstream dead-letters list --class TextTooLong --task sentiment --json
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    letter_filter = LetterFilter(Selection(**filters), source.replayed_ids())
+    letter_filter = LetterFilter(Selection(**filters), source.markers())
     if not as_json:
         click.secho(lines.COLUMNS, dim=True)
     for letter in islice(source.letters(letter_filter), limit):
@@ -145,10 +145,10 @@ def show(source: DeadLetterTopic, letter_id: str, with_value: bool, as_json: boo
       rexstream dead-letters show reviews.raw-3-4711-sentiment
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     # Replayed letters are shown too.
-    letter = next(source.letters(LetterFilter(Selection(ids=frozenset({letter_id})), {})), None)
+    letter = next(source.letters(LetterFilter(Selection(ids=frozenset({letter_id})), Markers())), None)
     if letter is None:
         raise click.ClickException(f"topic {source.topic} holds no dead letter {letter_id!r} (see 'dead-letters list')")
-    described = lines.in_full(letter, replayed=letter.id in source.replayed_ids(), with_value=with_value)
+    described = lines.in_full(letter, replayed=source.markers().replayed_at(letter) is not None, with_value=with_value)
     click.echo(json.dumps(described, ensure_ascii=False) if as_json else "\n".join(lines.lines_in_full(described)))
 
 
@@ -164,6 +164,14 @@ def show(source: DeadLetterTopic, letter_id: str, with_value: bool, as_json: boo
     show_default=True,
     help="Leave out records that were replayed this often and still fail.",
 )
+@click.option(
+    "--any-topic",
+    is_flag=True,
+    help="Also to topics that are no input of this configuration. One that --topic names needs no leave.",
+)
+@click.option(
+    "--group", metavar="NAME", help="Consumer group that wrote the letters, if it was renamed; default: kafka.group_id."
+)
 @click.option("--dry-run", is_flag=True, help="Only list what would be replayed.")
 @click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as a JSON object.")
@@ -172,6 +180,8 @@ def replay(
     rate: float | None,
     limit: int | None,
     max_replays: int,
+    any_topic: bool,
+    group: str | None,
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -181,8 +191,11 @@ def replay(
 
     Each goes in one Kafka transaction with a marker of its id, so a replay that is interrupted, killed or started twice
     doubles nothing: run it again, and it goes on with the rest. One replay of a topic runs at a time; a second one
-    takes over and ends the first. Letters without their value, and records that failed after --max-replays replays, are
-    left out and counted.
+    takes over and ends the first. Left out and counted are letters without their value, records that failed after
+    --max-replays replays, letters that another consumer group wrote, and letters of topics that are no input of this
+    configuration, since whoever may write a dead letter can name any topic in it.
+
+    Only workers of kafka.group_id run what is replayed; those of other groups that read the topic pass it over.
 
     After a dead-letter topic or a topic that letters came from was deleted and made anew, delete <dead-letter
     topic>.replayed too: by its markers new letters of the same places would pass for replayed.
@@ -204,18 +217,21 @@ def replay(
             f"{kafka.servers} is the embedded broker, which has no working transactions, so a replay could double "
             "events; use Apache Kafka"
         )
-    with open_targets(kafka.servers, client=kafka.client, timeout=kafka.timeout) as targets:
-        work = Replaying(source, targets, LetterFilter(Selection(**filters), {}), max_replays, limit)
+    selection = Selection(**filters)
+    only = None if any_topic else {*(route.input for route in kafka.config.routes), *selection.topics}
+    writer = group or kafka.config.kafka.group_id
+    with open_targets(kafka.servers, only, client=kafka.client, timeout=kafka.timeout) as targets:
+        work = Replaying(source, targets, LetterFilter(selection, Markers()), max_replays, writer, limit)
         if dry_run:
             count = 0
-            for letter in work.letters(source.replayed_ids()):
+            for letter in work.letters(source.markers()):
                 count += 1
                 if not as_json:
                     click.echo(lines.row(letter))
             work.print_summary(count, as_json, dry_run=True)
         else:
             if _watched():
-                work.limit = sum(1 for _ in work.letters(source.replayed_ids()))
+                work.limit = sum(1 for _ in work.letters(source.markers()))
                 # The limit stays: letters that come meanwhile may have causes that nobody has looked at.
                 if not yes and _asked():
                     question = f"Replay {work.limit} dead letters of {source.topic} at {kafka.servers}?"

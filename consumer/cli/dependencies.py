@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from confluent_kafka import Consumer, KafkaException, Producer
 
 from consumer.config.credential_files import CredentialFileError
-from consumer.config.names import output_topic, plain_topic
+from consumer.config.names import result_topics
 from consumer.kafka.clients.settings import consumer_settings, producer_settings
 from consumer.serving.bundle import load_bundle
 from consumer.serving.channels import read_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from consumer.config.tree import Config
     from consumer.kafka.registry.resolver import SubjectState
@@ -91,10 +91,10 @@ def http_findings(config: Config) -> Iterator[Finding]:
         yield Finding("observability.http", "ok", f"{http.http}, for requests to {names}; others get 403")
 
 
-def registry_findings(config: Config) -> Iterator[Finding]:
+def registry_findings(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
     """Whether the Schema Registry, if one is configured, accepts this client and the schema of Avro results.
 
-    Registers nothing.
+    Registers nothing. ``tasks``: the names of those that are loaded.
     """
     if config.kafka.registry.url is None:
         return
@@ -109,37 +109,30 @@ def registry_findings(config: Config) -> Iterator[Finding]:
     except (RegistryUnavailable, RegistryRefused) as error:
         yield Finding("schema registry", "fail", str(error))
         return
-    for topic, only_inline in _avro_topics(config).items():
+    routes = [route for route in config.routes if route.output_format == "avro"]
+    for topic in sorted({topic for route in routes for topic in result_topics(route, tasks)}):
         subject = f"subject {topic}-value"
         try:
             state = resolver.subject_state(topic)
         except (RegistryUnavailable, RegistryRefused) as error:
             yield Finding(subject, "fail", str(error))
         else:
-            yield _subject_finding(subject, state, config.kafka.registry.auto_register, only_inline)
+            yield _subject_finding(subject, state, config.kafka.registry.auto_register)
 
 
-def _avro_topics(config: Config) -> dict[str, bool]:
-    """Topics of Avro results -> whether only events that bring a schema send results there."""
-    routes = [route for route in config.routes if route.output_format == "avro"]
-    wanted = {output_topic(route.output, task) for route in routes for task in route.tasks}
-    return {topic: topic not in wanted for topic in sorted(wanted | {plain_topic(route.output) for route in routes})}
-
-
-def _subject_finding(subject: str, state: SubjectState, auto_register: bool, only_inline: bool) -> Finding:
-    # Either way a worker would start, and pause at the first result there.
-    bad: Literal["warn", "fail"] = "warn" if only_inline else "fail"
+def _subject_finding(subject: str, state: SubjectState, auto_register: bool) -> Finding:
+    # A worker would start, and pause at the first result there.
     mode = f"compatibility {state.compatibility}"
     if state.number is not None:
         return Finding(subject, "ok", f"has the result schema, id {state.number}; {mode}")
     if not state.accepts:
         return Finding(
-            subject, bad, f"{mode} forbids the result schema; change the subject's mode, or the route's output"
+            subject, "fail", f"{mode} forbids the result schema; change the subject's mode, or the route's output"
         )
     if auto_register:
         return Finding(subject, "ok", f"takes the result schema, which its first result registers; {mode}")
     return Finding(
         subject,
-        bad,
+        "fail",
         f"does not have the result schema, and auto_register is false; register it ({mode} allows it)",
     )

@@ -6,13 +6,14 @@ Joins no group and creates no topic; rights are read from the cluster's answers,
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from consumer.cli.dependencies import ANSWER_SECONDS, Finding
-from consumer.config.names import PLACEHOLDER, output_topic, plain_topic
+from consumer.config.names import result_topics
+from consumer.extraction.task import INLINE
 from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID, ClientErrors
 from consumer.kafka.clients.settings import metadata_settings
 from consumer.kafka.tools.replay_markers import marker_topic, marker_topic_fault
@@ -32,8 +33,19 @@ DEAD_LETTER_RETENTION_MS = 30 * _DAY_MS
 """How long dead letters should stay, so that a cause can be found and mended before they are replayed."""
 
 
-def kafka_findings(config: Config) -> Iterator[Finding]:
-    """Whether the brokers answer and the topics are as they should be. Joins no group, creates no topic."""
+def reachable_topics(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
+    """Every topic that a worker reads or may write to, without looking for it. ``tasks``: those that are loaded."""
+    letters = config.delivery.dead_letter_topic
+    for topic, used in _used_topics(config, tasks).items():
+        yield Finding(f"topic {topic}", "ok", f"{used.what}; must be there, --connect looks for it")
+    yield Finding(f"topic {marker_topic(letters)}", "ok", "markers of dead-letters replay, which creates it")
+
+
+def kafka_findings(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
+    """Whether the brokers answer and the topics are as they should be. Joins no group, creates no topic.
+
+    ``tasks``: the names of those that are loaded.
+    """
     servers = config.kafka.bootstrap_servers
     errors = ClientErrors(servers)
     admin = AdminClient(errors.settings(metadata_settings(config)))
@@ -45,10 +57,11 @@ def kafka_findings(config: Config) -> Iterator[Finding]:
         return
     yield Finding("kafka", "ok", f"{servers}: {len(metadata.brokers)} broker(s), cluster {metadata.cluster_id}")
     embedded = (metadata.cluster_id or "").startswith(EMBEDDED_CLUSTER_ID)
-    existing = [topic for topic in _wanted_topics(config) if topic in metadata.topics]
+    used = _used_topics(config, tasks)
+    existing = [topic for topic in used if topic in metadata.topics]
     # The embedded broker does not refuse this request, it never answers it.
     rights = {} if embedded else topic_rights(admin, existing)
-    yield from topic_findings(config, metadata.topics, rights)
+    yield from topic_findings(used, metadata.topics, rights)
     yield from transaction_findings(config, len(metadata.brokers), embedded=embedded)
     if embedded:
         yield Finding(
@@ -80,37 +93,43 @@ def transaction_findings(config: Config, brokers: int, *, embedded: bool) -> Ite
         )
 
 
-def _wanted_topics(config: Config) -> dict[str, str | None]:
-    """Every topic of a worker -> the input topic whose partition numbers its records keep; None for an input topic."""
-    inputs = [route.input for route in config.routes]
-    wanted: dict[str, str | None] = dict.fromkeys(inputs)
-    for route in config.routes:
-        named = {output_topic(route.output, task) for task in route.tasks} | {plain_topic(route.output)}
-        wanted.update(dict.fromkeys(sorted(named), route.input))
-    return {**wanted, config.delivery.dead_letter_topic: inputs[0]}
+class _Used(NamedTuple):
+    """What a topic is to a worker."""
+
+    what: str
+    input: str | None
+    """The input topic whose partition numbers its records keep; None for an input topic."""
+
+
+def _used_topics(config: Config, tasks: Collection[str]) -> dict[str, _Used]:
+    """Every topic that a worker reads or may write to: by what the routes are for, and by what events may ask for."""
+    used = {route.input: _Used("input", None) for route in config.routes}
+    for index, route in enumerate(config.routes):
+        for topic, names in result_topics(route, tasks).items():
+            what = f"results of {', '.join(names)}"
+            if not set(names) & set(route.tasks):
+                key = "inline_schemas" if names == [INLINE] else "event_tasks"
+                what += f", for events that ask for it (routes.{index}.{key})"
+            used.setdefault(topic, _Used(what, route.input))
+    return {**used, config.delivery.dead_letter_topic: _Used("dead letters", config.routes[0].input)}
 
 
 def topic_findings(
-    config: Config, topics: Mapping[str, TopicMetadata], rights: Mapping[str, frozenset[str]]
+    used: Mapping[str, _Used], topics: Mapping[str, TopicMetadata], rights: Mapping[str, frozenset[str]]
 ) -> Iterator[Finding]:
     """Whether the topics are there and may be used. ``rights`` are operations by topic, where they are known."""
-    of_tasks = {output_topic(route.output, task) for route in config.routes for task in route.tasks}
-    of_templates = {plain_topic(route.output) for route in config.routes if PLACEHOLDER in route.output}
-    for topic, input_topic in _wanted_topics(config).items():
+    for topic, (what, input_topic) in used.items():
         found, source = topics.get(topic), topics.get(input_topic or topic)
         subject = f"topic {topic}"
         needed = "READ" if input_topic is None else "WRITE"
-        only_inline = topic in of_templates - of_tasks  # results go there only for events that bring a schema
-        bad: Literal["warn", "fail"] = "warn" if only_inline else "fail"
         if found is None:
-            hint = " (the topic of inline schemas)" if only_inline else ""
-            yield Finding(subject, bad, f"does not exist{hint}; create it, or grant this client DESCRIBE on it")
+            yield Finding(subject, "fail", f"does not exist ({what}); create it, or grant this client DESCRIBE on it")
         elif found.error is not None:
             yield Finding(subject, "fail", f"{found.error.str()}; grant this client DESCRIBE on it")
         elif needed not in rights.get(topic, {needed}):
             yield Finding(
                 subject,
-                bad,
+                "fail",
                 f"{len(found.partitions)} partition(s), but no right to {needed}; grant this client {needed} on it",
             )
         elif source is not None and source.error is None and len(source.partitions) != len(found.partitions):
@@ -122,7 +141,7 @@ def topic_findings(
             )
         else:
             may = f", may {needed}" if topic in rights else ""
-            yield Finding(subject, "ok", f"{len(found.partitions)} partition(s){may}")
+            yield Finding(subject, "ok", f"{what}: {len(found.partitions)} partition(s){may}")
 
 
 def topic_setting_findings(config: Config, admin: AdminClient, existing: set[str]) -> Iterator[Finding]:

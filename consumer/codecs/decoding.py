@@ -1,8 +1,10 @@
 """Decodes the record of an input topic (JSON, plain text or Avro) to the review event in it.
 
 The event processor calls ``decode`` for each record. Whatever the format, the event's fields are checked in one place,
-``event_from_fields``, and every way to fail is BadInput. Two headers that a replay of a dead letter sets are read here
-as well: the event's id, and the tasks that it is narrowed to.
+``event_from_fields``, and every way to fail is BadInput. The headers that a replay of a dead letter sets are read here
+as well: the event's id, the tasks that it is narrowed to, and the group that it is for.
+
+What an event brings is copied into each of its results, so each part of it has a bound that real producers never meet.
 """
 
 from __future__ import annotations
@@ -28,9 +30,29 @@ value wins over this header: a replay cannot read every value, and consumers joi
 ONLY_TASKS = "rexstream-only-tasks"
 """Names, joined by commas, of the tasks to run among those that the event would run."""
 
+REPLAY_GROUP = "rexstream-replay-group"
+"""The consumer group that the record is replayed for. Every group that reads the topic gets it; only this one runs it,
+since the others have no dead letter of it."""
+
+CONTROL_HEADERS = frozenset({EVENT_ID, ONLY_TASKS, REPLAY_GROUP})
+"""What a replay tells a worker. Ignored on routes with ``control_headers: false``, and never copied to results."""
+
 MAX_TASKS = 64
-"""Tasks one event may name. Every unknown one becomes a dead letter with the whole value in it, so the number that one
-record can cause must be bounded."""
+"""Tasks one event may name. Each that it may run is a result, or a dead letter with the whole value in it."""
+
+EVENT_ID_CHARS = 512
+"""An id goes into every log line about its event, and into every result."""
+
+FIELD_CHARS = 2048
+"""Of ``product_id``, ``source`` (an address, perhaps) and ``language``."""
+
+ATTRIBUTES_CHARS = 32_768
+"""Of all attributes together, names and values."""
+
+KEY_BYTES = 65_536
+MAX_HEADERS = 256
+HEADERS_BYTES = 65_536
+"""Key and headers of a record are copied to each of its results."""
 
 _KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -51,7 +73,8 @@ def decode(
     """Decode the value of a record, which must not be null: a null value is dropped, not decoded.
 
     An event without an id of its own has that of a replay's header, else its coordinates. Raises BadInput ValueTooLarge
-    (stage ``decode``) for more than ``max_value_bytes``, InvalidHeader (``validate``), and as ``decode_value``.
+    (stage ``decode``) for more than ``max_value_bytes``, KeyTooLarge, HeadersTooLarge and InvalidHeader (``validate``),
+    and as ``decode_value``.
     """
     value = record.value
     coordinates = f"{record.topic}-{record.partition}-{record.offset}"
@@ -60,7 +83,14 @@ def decode(
     if len(value) > max_value_bytes:
         what = f"the value has {len(value)} bytes, more than limits.value_bytes {max_value_bytes}; raise that limit"
         raise BadInput("decode", "ValueTooLarge", what)
-    return decode_value(value, value_format, control_text(record.headers, EVENT_ID) or coordinates, schema_for)
+    if record.key is not None and len(record.key) > KEY_BYTES:
+        what = f"the key has {len(record.key)} bytes; at most {KEY_BYTES} are allowed, each result carries it"
+        raise BadInput("validate", "KeyTooLarge", what)
+    default_id = coordinates
+    if record.headers:
+        _check_size(record.headers)
+        default_id = default_event_id(record.headers) or coordinates
+    return decode_value(value, value_format, default_id, schema_for)
 
 
 def decode_value(
@@ -84,6 +114,36 @@ def decode_value(
 
         fields = decode_avro(value, schema_for)
     return event_from_fields(fields, default_event_id)
+
+
+def _check_size(headers: Sequence[Header]) -> None:
+    size = sum(len(name.encode()) + len(value or b"") for name, value in headers)
+    if len(headers) > MAX_HEADERS or size > HEADERS_BYTES:
+        what = (
+            f"the record has {len(headers)} headers of {size} bytes; at most {MAX_HEADERS} of {HEADERS_BYTES} bytes"
+            " are allowed, each result carries them"
+        )
+        raise BadInput("validate", "HeadersTooLarge", what)
+
+
+def without_control(headers: Sequence[Header]) -> tuple[Header, ...]:
+    """The headers of a record whose route believes no control headers."""
+    return tuple(header for header in headers if header[0] not in CONTROL_HEADERS)
+
+
+def is_for_another_group(headers: Sequence[Header], group: str) -> bool:
+    """Whether the record is a replay for another group than ``group``."""
+    wanted = last_value(headers, REPLAY_GROUP)
+    return bool(wanted) and wanted != group.encode()
+
+
+def default_event_id(headers: Sequence[Header]) -> str:
+    """The id that a replay's header names, empty when there is none. Raises BadInput InvalidHeader."""
+    event_id = control_text(headers, EVENT_ID)
+    if len(event_id) > EVENT_ID_CHARS:
+        what = f"header {EVENT_ID} has {len(event_id)} characters; at most {EVENT_ID_CHARS} are allowed"
+        raise BadInput("validate", "InvalidHeader", what)
+    return event_id
 
 
 def only_tasks_of(headers: Sequence[Header]) -> frozenset[str] | None:
@@ -145,12 +205,12 @@ def event_from_fields(fields: Mapping[str, Any], default_event_id: str) -> Revie
 
     An empty ``event_id`` counts as missing and an empty ``tasks`` as no choice. ``schema`` may be an object or its JSON
     text. Raises BadInput with stage ``validate``: MissingText, EmptyText, InvalidEvent (a field of the wrong type),
-    InvalidSchema or SchemaTooDeep.
+    FieldTooLong, InvalidSchema or SchemaTooDeep.
     """
     text = _text(fields, "text")
     if text is None:
         raise BadInput("validate", "MissingText", "the event has no text; set its field text to the review")
-    attributes, event_id = _attributes(fields), _text(fields, "event_id")
+    attributes, event_id = _attributes(fields), _text(fields, "event_id", EVENT_ID_CHARS)
     if not text.strip():
         what = f"the text of {len(text)} characters is empty or only white space; send reviews that say something"
         raise BadInput("validate", "EmptyText", what)
@@ -160,9 +220,9 @@ def event_from_fields(fields: Mapping[str, Any], default_event_id: str) -> Revie
         tasks=_tasks(fields),
         schema=_schema(fields),
         kind=_kind(fields),
-        product_id=_text(fields, "product_id"),
-        source=_text(fields, "source"),
-        language=_text(fields, "language"),
+        product_id=_text(fields, "product_id", FIELD_CHARS),
+        source=_text(fields, "source", FIELD_CHARS),
+        language=_text(fields, "language", FIELD_CHARS),
         created_at=_created_at(fields),
         attributes=attributes,
     )
@@ -191,9 +251,15 @@ def _mended(text: str) -> str:
     return _SURROGATE.sub("\ufffd", text)
 
 
-def _text(fields: Mapping[str, Any], name: str) -> str | None:
-    value = _field(fields, name, str, "a string")
+def _text(fields: Mapping[str, Any], name: str, most: int | None = None) -> str | None:
+    value: str | None = _field(fields, name, str, "a string")
+    if value is not None and most is not None and len(value) > most:
+        raise _too_long(f"field {name} has {len(value)} characters", most)
     return None if value is None else _mended(value)
+
+
+def _too_long(what: str, most: int) -> BadInput:
+    return BadInput("validate", "FieldTooLong", f"{what}; at most {most} are allowed, each result repeats them")
 
 
 def _tasks(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -250,4 +316,7 @@ def _attributes(fields: Mapping[str, Any]) -> dict[str, str]:
         if not isinstance(item, str):
             # By number: the name may be any text, a review's too.
             raise _wrong_type(f"attributes (value {number})", item, "a string")
+    characters = sum(len(key) + len(item) for key, item in attributes.items())
+    if characters > ATTRIBUTES_CHARS:
+        raise _too_long(f"the {len(attributes)} attributes have {characters} characters", ATTRIBUTES_CHARS)
     return {_mended(key): _mended(item) for key, item in attributes.items()}

@@ -12,8 +12,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from consumer.codecs.decoding import only_tasks_of
-from consumer.config.names import output_topic
+from consumer.codecs.decoding import CONTROL_HEADERS, only_tasks_of
+from consumer.config.names import TASK_NAME, output_topic, runnable
 from consumer.events import BadInput
 from consumer.extraction.task import INLINE, Task
 
@@ -29,7 +29,7 @@ RESULT_ID = "rexstream-result-id"
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
 
-_NOT_CARRIED = frozenset(
+_NOT_CARRIED = CONTROL_HEADERS | frozenset(
     {
         TASK,
         RESULT_ID,
@@ -42,19 +42,21 @@ _NOT_CARRIED = frozenset(
         "__value_schema_id",  # Confluent
     }
 )
-"""Headers of a review, in lower case, that are not copied to its results: those that results set themselves, and those
-that describe how the review's value is serialised, which would be wrong for the result's."""
+"""Headers of a review, in lower case, that are not copied to its results: those that results set themselves, those that
+describe how the review's value is serialised, which would be wrong for the result's, and those that a replay tells the
+worker, which another worker that reads the results would take as told to itself."""
 
 _TRACEPARENT_VALUE = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 
 
 class Chosen(NamedTuple):
-    """What to do with an event: tasks to run, and tasks that cannot be run, each of which is a dead letter."""
+    """What to do with an event: tasks to run, and what it asks for that it may not have."""
 
     tasks: tuple[Task, ...]
-    refused: tuple[tuple[str, BadInput], ...]
-    """``(task name as the event wrote it, why)``. The name is not a configured one: never use it as a metric label or
-    topic."""
+    refused: tuple[tuple[tuple[str, ...], BadInput], ...]
+    """``(task names, why)``, a dead letter each: at most one for the tasks that it names and one for its schema. Of the
+    names only those that a task can have, for a replay; they need not be configured ones: never use one as a metric
+    label or topic."""
 
 
 class Routes:
@@ -65,10 +67,14 @@ class Routes:
         self._tasks = dict(tasks)
         self.inputs = tuple(self._routes)
         # Computed once, not for every event.
+        names = {route.input: runnable(route, self._tasks) for route in self._routes.values()}
+        self._allowed = {
+            topic: {name: self._tasks[name] for name in allowed if name != INLINE} for topic, allowed in names.items()
+        }
         self._output_topics = {
-            (route.input, task): output_topic(route.output, task)
-            for route in self._routes.values()
-            for task in (*self._tasks, INLINE)
+            (topic, name): output_topic(self._routes[topic].output, name)
+            for topic, allowed in names.items()
+            for name in allowed
         }
 
     def route(self, topic: str) -> RouteConfig:
@@ -76,36 +82,64 @@ class Routes:
         return self._routes[topic]
 
     def output_topic(self, input_topic: str, task: str) -> str:
-        """The topic for results of ``task``, a configured name or ``inline``, on events of ``input_topic``."""
+        """The topic for results of ``task`` on events of ``input_topic``, which may run it."""
         return self._output_topics[input_topic, task]
 
     def choose(self, record: SourceRecord, event: ReviewEvent) -> Chosen:
         """The tasks that an event runs.
 
         An event's own choice, its ``tasks`` and its ``schema``, takes the place of the route's tasks; the schema
-        becomes a task named ``inline``. A replay's header then narrows the choice. Raises BadInput NoTasks (stage
-        ``validate``) when nothing is left, InvalidHeader for a header that cannot be read.
+        becomes a task named ``inline``. Of both it has what the route allows (``event_tasks``, ``inline_schemas``). A
+        replay's header then narrows the choice. Raises BadInput NoTasks (stage ``validate``) when nothing is left,
+        InvalidHeader for a header that cannot be read.
         """
-        names = event.tasks or (self._routes[record.topic].tasks if event.schema is None else ())
+        route, allowed = self._routes[record.topic], self._allowed[record.topic]
+        names = event.tasks or (route.tasks if event.schema is None else ())
         only = only_tasks_of(record.headers)
         if only is not None:
             names = tuple(name for name in names if name in only)
-        tasks = [self._tasks[name] for name in names if name in self._tasks]
-        refused = tuple((name, self._unknown(name)) for name in names if name not in self._tasks)
+        tasks = [allowed[name] for name in names if name in allowed]
+        refused: list[tuple[tuple[str, ...], BadInput]] = []
+        if len(tasks) < len(names):
+            refused.append(self._refused(route, tuple(name for name in names if name not in allowed)))
         if event.schema is not None and (only is None or INLINE in only):
-            tasks.append(Task(name=INLINE, kind=event.kind, schema=event.schema))
+            if route.inline_schemas:
+                tasks.append(Task(name=INLINE, kind=event.kind, schema=event.schema))
+            else:
+                what = f"topic {route.input} takes no schema of an event's own; set inline_schemas of its route to true"
+                refused.append(((INLINE,), BadInput("validate", "SchemaNotAllowed", what)))
         if not tasks and not refused:
             what = f"topic {record.topic} has no tasks for this event and it brings none"
             if only is not None:
                 what = "its header rexstream-only-tasks names none of the tasks that this event would run"
             raise BadInput("validate", "NoTasks", f"{what}; add tasks to the route, or send tasks or a schema")
-        return Chosen(tuple(tasks), refused)
+        return Chosen(tuple(tasks), tuple(refused))
 
-    def _unknown(self, name: str) -> BadInput:
-        known = ", ".join(sorted(self._tasks))
-        # Its length, not the name: any field of an event may hold review text.
-        what = f"the event asks for an unknown task (a name of {len(name)} characters); known are {known}"
-        return BadInput("validate", "UnknownTask", what)
+    def _refused(self, route: RouteConfig, names: Sequence[str]) -> tuple[tuple[str, ...], BadInput]:
+        """One refusal for all ``names`` that the route does not allow."""
+        foreign = [name for name in names if name in self._tasks]
+        unknown = [name for name in names if name not in self._tasks]
+        said = []
+        if unknown:
+            # Their lengths, not the names: any field of an event may hold review text.
+            lengths = ", ".join(str(len(name)) for name in unknown[:_NAMED])
+            said.append(f"{len(unknown)} unknown tasks (names of {lengths} characters)")
+        if foreign:
+            listed = ", ".join(foreign[:_NAMED])
+            said.append(
+                f"{len(foreign)} that are none of its route's ({listed}): add them to its tasks, or set its "
+                "event_tasks to any"
+            )
+        what = (
+            f"the event asks topic {route.input} for {' and for '.join(said)}; it may ask for "
+            f"{', '.join(self._allowed[route.input]) or 'none'}"
+        )
+        possible = tuple(name for name in names if TASK_NAME.fullmatch(name) and name != INLINE)
+        return possible, BadInput("validate", "UnknownTask" if unknown else "TaskNotAllowed", what)
+
+
+_NAMED = 10
+"""Refused tasks that a message describes one by one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,14 @@ The names are checked in the configuration and in dead letters. The routes name 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from consumer.extraction.task import INLINE
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from consumer.config.tree import RouteConfig
 
 TOPIC_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 """Kafka's own rule for topics: ``.`` and ``..`` are not allowed."""
@@ -44,3 +50,22 @@ def plain_topic(template: str) -> str:
         return template
     joined = re.sub(r"[._-]?\{task\}", "", template)
     return joined.strip("._-") if template.startswith(PLACEHOLDER) else joined
+
+
+def runnable(route: RouteConfig, known: Collection[str]) -> tuple[str, ...]:
+    """The names of all tasks that an event of ``route`` can run, ``inline`` for a schema of its own among them.
+
+    ``known``: the tasks that are loaded. A bare text can name no task and bring no schema.
+    """
+    if route.format == "text":
+        return route.tasks
+    others = sorted(set(known).difference(route.tasks)) if route.event_tasks == "any" else ()
+    return (*route.tasks, *others, *((INLINE,) if route.inline_schemas else ()))
+
+
+def result_topics(route: RouteConfig, known: Collection[str]) -> dict[str, list[str]]:
+    """Every topic that results of ``route`` can go to -> the tasks whose results those are."""
+    topics: dict[str, list[str]] = {}
+    for task in runnable(route, known):
+        topics.setdefault(output_topic(route.output, task), []).append(task)
+    return topics

@@ -9,7 +9,7 @@ from string import Formatter
 from typing import TYPE_CHECKING
 
 from consumer.config.client_rules import client_problems
-from consumer.config.names import ADDRESS, HTTP_HOST, TOPIC_NAME, output_topic, plain_topic
+from consumer.config.names import ADDRESS, HTTP_HOST, TOPIC_NAME, plain_topic, result_topics, runnable
 from consumer.config.problems import Check, KeyPath, Origin, Problem, dotted, nearest
 from consumer.config.security_rules import key_pair, security_checks, security_warnings
 from consumer.extraction.task import INLINE, SchemaTree, Task
@@ -17,7 +17,7 @@ from consumer.extraction.task import INLINE, SchemaTree, Task
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from consumer.config.tree import Config, RegistryConfig
+    from consumer.config.tree import Config, RegistryConfig, RouteConfig
 
 
 def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Origin) -> list[Problem]:
@@ -50,7 +50,7 @@ def _doubtful(config: Config) -> Iterator[Check]:
         yield (
             not route.tasks and route.format != "text",
             ("routes", index, "tasks"),
-            f"{route.input} has no tasks: an event that names none and brings no schema becomes a dead letter",
+            f"{route.input} has no tasks: an event that {_lacking(route)} becomes a dead letter",
             "add a task unless every event brings its own",
         )
     yield (
@@ -65,6 +65,12 @@ def _doubtful(config: Config) -> Iterator[Check]:
         "and delivery.dead_letter_rate are both null: a producer that breaks has all it sends dead-lettered",
         "set one of them: 50 and 0.2 are the defaults",
     )
+
+
+def _lacking(route: RouteConfig) -> str:
+    """What an event must lack to have nothing to run on a route without tasks."""
+    ways = ("names none",) * (route.event_tasks == "any") + ("brings no schema",) * route.inline_schemas
+    return " and ".join(ways)
 
 
 def _routes(config: Config) -> Iterator[Check]:
@@ -82,6 +88,12 @@ def _routes(config: Config) -> Iterator[Check]:
             ("routes", index, "tasks"),
             "a text value cannot name tasks, and the route names none, so nothing could be extracted",
             "add a task, such as product_features",
+        )
+        yield (
+            route.format != "text" and not route.tasks and not route.inline_schemas and route.event_tasks == "route",
+            ("routes", index, "tasks"),
+            "has no task, and neither a task nor a schema of an event's own is taken, so nothing could be extracted",
+            "add a task, or set event_tasks to any or inline_schemas to true",
         )
 
 
@@ -136,11 +148,10 @@ def _topics(config: Config, known: Collection[str]) -> Iterator[Check]:
     for index, route in enumerate(config.routes):
         yield _is_topic(("routes", index, "input"), route.input)
         path: KeyPath = ("routes", index, "output")
-        if fault := _template_fault(route.output):
+        if fault := _template_fault(route.output, inline=INLINE in runnable(route, known)):
             yield True, path, fault, "{task} is the only placeholder, for example reviews.extracted.{task}"
             continue
-        # Every topic that a result can go to: events may name any known task, or bring a schema of their own.
-        topics = {output_topic(route.output, task) for task in {*route.tasks, *known}} | {plain_topic(route.output)}
+        topics = result_topics(route, known)
         for topic in sorted(topics):
             yield _is_topic(path, topic)
             yield (
@@ -157,7 +168,8 @@ def _topics(config: Config, known: Collection[str]) -> Iterator[Check]:
         )
 
 
-def _template_fault(template: str) -> str | None:
+def _template_fault(template: str, *, inline: bool) -> str | None:
+    """What is wrong with an output template. ``inline``: the results of inline schemas need a topic, too."""
     try:
         fields = [field for _, *field in Formatter().parse(template) if field[0] is not None]
     except ValueError:
@@ -167,7 +179,8 @@ def _template_fault(template: str) -> str | None:
             return f"has the unknown placeholder {{{name}}}"
     if "{{" in template or "}}" in template:
         return "has a doubled brace, and topic names have no braces"
-    return None if plain_topic(template) else "is nothing but a placeholder, so inline schemas have no topic to go to"
+    lost = inline and not plain_topic(template)
+    return "is nothing but a placeholder, so inline schemas have no topic to go to" if lost else None
 
 
 def _is_topic(path: KeyPath, topic: str) -> Check:
@@ -190,6 +203,12 @@ def _model_and_limits(config: Config) -> Iterator[Check]:
         ("limits", "in_flight_bytes"),
         f"{limits.in_flight_bytes} bytes is less than one value may have (limits.value_bytes {limits.value_bytes})",
         "raise it, or lower limits.value_bytes: such a value could never start",
+    )
+    yield (
+        "inline_model_calls" in limits.model_fields_set and limits.inline_model_calls > limits.model_calls,
+        ("limits", "inline_model_calls"),
+        f"{limits.inline_model_calls} is more than limits.model_calls {limits.model_calls}",
+        "lower it, or raise limits.model_calls: a schema of an event's own gets no more than a configured task",
     )
     http = config.observability.http
     address = ADDRESS.fullmatch(http)

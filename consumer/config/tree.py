@@ -106,7 +106,16 @@ class RouteConfig(Section):
     format: ValueFormat = "json"
     """What a record's value is: a JSON event, the bare text of a review, or an Avro event."""
     tasks: tuple[Text, ...] = ()
-    """Tasks to run on an event that names none itself: names of shipped task files or of your own (``tasks_dirs``)."""
+    """Tasks to run on an event that chooses none itself: names of shipped task files or of your own
+    (``tasks_dirs``)."""
+    event_tasks: Literal["route", "any"] = "route"
+    """What an event's own ``tasks`` may name: some of the route's tasks, or any task that is loaded (``any``). The rest
+    that it names is one dead letter. With ``any`` every loaded task's topic must be there."""
+    inline_schemas: bool = True
+    """Whether an event may bring a schema of its own; if not, that is a dead letter."""
+    control_headers: bool = True
+    """Whether headers that a replay sets are believed on these records: the event's id, the tasks to run, the group
+    that a replay is for. Anyone who may write to the topic can set them; ``dead-letters replay`` needs them."""
     output: Text = "reviews.extracted"
     """Topic of the results, or a template in which ``{task}`` stands for the task's name. Results of a schema that came
     with the event go to the template without it: ``reviews.{task}`` gives ``reviews``."""
@@ -223,6 +232,12 @@ class LimitsConfig(Section):
     this limit makes no dead letter."""
     model_calls: Count = 4096
     """Most windows that one task of one event may need, over all levels."""
+    inline_model_calls: Count = 256
+    """The same for a schema that came with its event, whose size nobody here has chosen. Three levels over a review of
+    3,000 characters take about 100. At most ``model_calls``, which bounds it, too."""
+    result_bytes: Count = 524_288
+    """Most bytes of facts in one result, as JSON. What exceeds it is left out, and the result has a warning: this limit
+    makes no dead letter."""
     value_bytes: Count = 1_048_576
     """Largest value of a record, in bytes."""
     in_flight_events: Count = 2_000

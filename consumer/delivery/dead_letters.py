@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from consumer.codecs.decoding import EVENT_ID, REPLAY_GROUP, last_value
 from consumer.events import Output
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ class Failure:
     stack_trace: str | None = None
     attempts: int = 1
     task: str | None = None
-    """None for an event that failed before its tasks were known."""
+    """None for an event that failed before its tasks were known; several names with commas between them."""
+    task_count: int = 1
+    """How many names ``task`` holds."""
     model: str | None = None
     model_version: str | None = None
 
@@ -132,22 +135,26 @@ class DeadLetters:
             "first-failed-at": _iso(failure.first_failed_at_ms),
             "failed-at": _iso(now_ms),
             "task": failure.task,
+            "task-count": str(failure.task_count) if failure.task_count > 1 else None,
             "model": failure.model,
             "model-version": failure.model_version,
             "service-version": self.service_version,
-            "replay-count": str(replay_count(record.headers)),
+            "replay-count": str(replay_count(record.headers, self.group)),
             "stack-trace": failure.stack_trace,
         }
         return _named(KIP_1191, kip_1191) | _named(PREFIX, own)
 
 
-def replay_count(headers: Sequence[Header]) -> int:
-    """How often this record was replayed: the last readable count in its headers, else 0."""
-    for name, value in reversed(headers):
-        # Python converts no number of thousands of digits, and anyone may write headers.
-        if name == REPLAY_COUNT and value is not None and value.isdigit() and len(value) <= MAX_DIGITS:
-            return int(value)
-    return 0
+def replay_count(headers: Sequence[Header], group: str) -> int:
+    """How often this record was replayed for ``group``, as its headers say; 0 unless they are those of such a replay.
+
+    For readers only: anyone may write headers, so what a replay itself counts stands in its markers.
+    """
+    count = last_value(headers, REPLAY_COUNT) or b""
+    if last_value(headers, EVENT_ID) is None or last_value(headers, REPLAY_GROUP) != group.encode():
+        return 0
+    # Python converts no number of thousands of digits.
+    return int(count) if count.isdigit() and len(count) <= MAX_DIGITS else 0
 
 
 def without_value(dead_letter: Output) -> Output | None:

@@ -1,18 +1,19 @@
 """Dead letters as they are read back: what their headers say, which of them an operator means, and their replay.
 
-The ``dead-letters`` commands list and replay them. A replay sends the original record again, with three headers by
-which the worker treats it as the same: the default event id, which a new place would change and with it every
-``result_id``; the task that failed, since its siblings have their results; and how often the record was replayed.
+The ``dead-letters`` commands list and replay them. A replay sends the original record again, with headers by which the
+worker treats it as the same: the default event id, which a new place would change and with it every ``result_id``; the
+tasks that failed, since their siblings have their results; and the consumer group that it is for. A fourth says how
+often the record was replayed. Anyone may write headers, so that count is taken from the markers of earlier replays.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from consumer.codecs.decoding import EVENT_ID, ONLY_TASKS, last_value
+from consumer.codecs.decoding import EVENT_ID, EVENT_ID_CHARS, ONLY_TASKS, REPLAY_GROUP, last_value
 from consumer.config.names import TASK_NAME
 from consumer.delivery.dead_letters import CONNECT, KIP_1191, MAX_DIGITS, PREFIX, REPLAY_COUNT, SPRING
 from consumer.events import Output
@@ -26,13 +27,31 @@ if TYPE_CHECKING:
 _YEAR_10000_MS = 253_402_300_800_000
 """Times from here on cannot be formatted as a date."""
 
-Skipped = Literal["value_omitted", "replayed_too_often", "impossible_task"]
+Skipped = Literal["value_omitted", "replayed_too_often", "impossible_task", "other_group"]
 
 WHY_SKIPPED: dict[Skipped, str] = {
     "value_omitted": "the dead-letter topic was too small for their value",
     "replayed_too_often": "they were replayed as often as --max-replays allows",
     "impossible_task": "no task can have the name that they failed for",
+    "other_group": (
+        "another consumer group wrote them; use its configuration, or, if this group had another name then, --group "
+        "with that"
+    ),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """What was replayed, as the marker topic says."""
+
+    at_ms: Mapping[str, int] = field(default_factory=dict)
+    """Key of a replayed letter -> when, milliseconds since 1970."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """``topic-partition-offset`` of a record that a replay sent -> the how-manieth replay it is, from 1."""
+
+    def replayed_at(self, letter: Letter) -> int | None:
+        """When ``letter`` was replayed, None when it was not. Older markers do not name the group that wrote it."""
+        return self.at_ms.get(letter.marker_key, self.at_ms.get(letter.id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +65,36 @@ class Letter:
     stage: str
     reason: str
     task: str | None
+    """Several with commas between them, where ``task_count`` says so."""
     message: str
-    replay_count: int
     failed_at_ms: int | None
     """Milliseconds since 1970; None when its header cannot be read."""
     record: SourceRecord
     """The dead letter itself, with its own place."""
+    group: str = ""
+    """The consumer group that wrote it."""
+    task_count: int = 1
+    replay_count: int = 0
+    """How often its record was replayed; known when it comes from a ``LetterFilter``."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that failed; none when the event failed before they were known."""
+        if self.task is None:
+            return ()
+        # A name may hold commas, as long as nobody has said that they separate names.
+        names = tuple(self.task.split(","))
+        return names if len(names) == self.task_count else (self.task,)
+
+    @property
+    def marker_key(self) -> str:
+        """Key of its marker. Groups on one input topic may have letters with the same id."""
+        return f"{self.id}@{self.group}"
 
     @property
     def possible_task(self) -> bool:
-        """Whether the task, if any is named, has a name that a task can have; else it may be anything, review text."""
-        return self.task is None or TASK_NAME.fullmatch(self.task) is not None
+        """Whether the tasks, if any are named, have names that a task can have; else they may be any review text."""
+        return all(TASK_NAME.fullmatch(task) for task in self.tasks)
 
     @property
     def shown_task(self) -> str | None:
@@ -76,7 +114,7 @@ def read_letter(record: SourceRecord) -> Letter | None:
     identifier, topic, partition, offset = (texts.get(name, "") for name in names)
     if not (identifier and topic and _is_number(partition) and _is_number(offset)):
         return None
-    count = texts.get(PREFIX + "replay-count", "")
+    count = texts.get(PREFIX + "task-count", "")
     return Letter(
         id=identifier,
         topic=topic,
@@ -86,9 +124,10 @@ def read_letter(record: SourceRecord) -> Letter | None:
         reason=texts.get(PREFIX + "class", ""),
         task=texts.get(PREFIX + "task"),
         message=texts.get(KIP_1191 + "message", ""),
-        replay_count=int(count) if _is_number(count) else 0,
         failed_at_ms=_milliseconds(texts.get(PREFIX + "failed-at", "")),
         record=record,
+        group=texts.get(KIP_1191 + "group", ""),
+        task_count=int(count) if _is_number(count) else 1,
     )
 
 
@@ -119,7 +158,7 @@ class Selection:
             (self.ids, {letter.id, letter.shown_id}),
             (self.reasons, {letter.reason}),
             (self.stages, {letter.stage}),
-            (self.tasks, {letter.task}),
+            (self.tasks, {letter.task, *letter.tasks}),
             (self.topics, {letter.topic}),
         )
         if any(wanted and not wanted & found for wanted, found in named):
@@ -138,8 +177,8 @@ class LetterFilter:
     """
 
     selection: Selection
-    replayed_ids: Mapping[str, int]
-    """Ids of the letters that were replayed: those that have a marker, and its milliseconds since 1970."""
+    markers: Markers
+    """Of the letters that were replayed."""
     replayed: int = 0
     """Selected letters that were replayed already."""
     younger: int = 0
@@ -152,7 +191,7 @@ class LetterFilter:
     by_class: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(stage, class) -> letters that were let through."""
     _seen: set[str] = field(default_factory=set)
-    """Ids of which no further copy matters."""
+    """Marker keys of letters of which no further copy matters."""
     _without_value: dict[str, Letter] = field(default_factory=dict)
 
     def take(self, record: SourceRecord) -> Letter | None:
@@ -161,18 +200,19 @@ class LetterFilter:
         self.other_records += letter is None
         if letter is None or not self.selection.takes(letter):
             return None
-        self.copies += letter.id in self._seen or letter.id in self._without_value
-        if letter.id in self._seen:
+        key = letter.marker_key
+        self.copies += key in self._seen or key in self._without_value
+        if key in self._seen:
             return None
-        if letter.id in self.replayed_ids:
-            self._seen.add(letter.id)
+        if (replayed_at := self.markers.replayed_at(letter)) is not None:
+            self._seen.add(key)
             self.replayed += 1
-            self.younger += (letter.failed_at_ms or 0) > self.replayed_ids[letter.id]
+            self.younger += (letter.failed_at_ms or 0) > replayed_at
             return None
         if record.value is None:
-            self._without_value.setdefault(letter.id, letter)
+            self._without_value.setdefault(key, letter)
             return None
-        self._without_value.pop(letter.id, None)
+        self._without_value.pop(key, None)
         return self._through(letter)
 
     def rest(self) -> Iterator[Letter]:
@@ -181,9 +221,9 @@ class LetterFilter:
             yield self._through(self._without_value.pop(next(iter(self._without_value))))
 
     def _through(self, letter: Letter) -> Letter:
-        self._seen.add(letter.id)
+        self._seen.add(letter.marker_key)
         self.by_class[letter.stage, letter.reason] += 1
-        return letter
+        return replace(letter, replay_count=self.markers.counts.get(place(letter), 0))
 
 
 def _is_number(text: str) -> bool:
@@ -198,8 +238,18 @@ def _milliseconds(text: str) -> int | None:
     return moment if 0 <= moment < _YEAR_10000_MS else None
 
 
-def why_not(letter: Letter, max_replays: int) -> Skipped | None:
-    """Why ``letter`` cannot be sent again, or None when it can. ``max_replays`` is how often a record may be."""
+def place(letter: Letter) -> str:
+    """``topic-partition-offset`` of the record that failed: its default event id."""
+    return f"{letter.topic}-{letter.partition}-{letter.offset}"
+
+
+def why_not(letter: Letter, max_replays: int, group: str) -> Skipped | None:
+    """Why ``letter`` cannot be sent again, or None when it can.
+
+    ``max_replays`` is how often a record may be, ``group`` the consumer group that wrote the letters which are meant.
+    """
+    if letter.group != group:
+        return "other_group"
     # A record without a value is dropped, never dead-lettered: its topic was too small for it.
     if letter.record.value is None:
         return "value_omitted"
@@ -209,18 +259,19 @@ def why_not(letter: Letter, max_replays: int) -> Skipped | None:
     return None if letter.possible_task else "impossible_task"
 
 
-def replayed(letter: Letter) -> Output:
-    """The record to produce to the letter's original topic, stamped by the producer.
+def replayed(letter: Letter, group: str) -> Output:
+    """The record to produce to the letter's original topic for the consumer ``group``, stamped by the producer.
 
     Where the value has no event id, the record's first default id is kept. When the failure came before its tasks were
     known, the tasks stay narrowed to those of an earlier replay.
     """
     record = letter.record
-    default_id = f"{letter.topic}-{letter.partition}-{letter.offset}".encode()
+    event_id = _readable(record.headers, EVENT_ID) or b""
     added = {
-        EVENT_ID: _readable(record.headers, EVENT_ID) or default_id,
+        EVENT_ID: event_id if 0 < len(event_id.decode()) <= EVENT_ID_CHARS else place(letter).encode(),
         ONLY_TASKS: _readable(record.headers, ONLY_TASKS) if letter.task is None else letter.task.encode(),
         REPLAY_COUNT: str(letter.replay_count + 1).encode(),
+        REPLAY_GROUP: group.encode(),
     }
     kept = [
         header

@@ -7,23 +7,24 @@ finished.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from consumer.events import BadInput
 from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY, Chunk, Encoded, HintBuilder, Parent, PromptTokenizer
 from consumer.extraction.spans import IMPLICIT, SpanSearch
-from consumer.extraction.task import INLINE, Extracted, Notes, Task, encodable, parse_schema, shown
+from consumer.extraction.task import INLINE, Extracted, Notes, Task, encodable, parse_schema, refuse_long_names, shown
 from consumer.extraction.voting import Classification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from consumer.extraction.prompts import PromptLimits
-    from consumer.extraction.task import ExtractionLimits
+    from consumer.extraction.task import ExtractionLimits, Path
     from consumer.extraction.window import Cells, LegalPaths, Search, View, Window
 
 ReferenceOutput = list[list[dict[str, object]]]
@@ -35,13 +36,20 @@ _CACHED_TASKS = 256
 class Extraction:
     """One task on one text. Made by ``Engine.start`` or ``start_reference``; not safe to share between threads."""
 
-    __slots__ = ("_reference", "_run", "_search", "finished", "level", "model_calls", "windows")
+    __slots__ = ("_reference", "_result_bytes", "_run", "_search", "finished", "level", "model_calls", "windows")
 
     def __init__(
-        self, search: SpanSearch | Classification, reference: Callable[[], ReferenceOutput] | None = None
+        self,
+        search: SpanSearch | Classification,
+        reference: Callable[[], ReferenceOutput] | None = None,
+        result_bytes: int | None = None,
     ) -> None:
-        """Lays out the first level. Raises BadInput ``TooManyModelCalls``; in compatibility mode ReferenceCrash."""
+        """Lays out the first level. Raises BadInput ``TooManyModelCalls``; in compatibility mode ReferenceCrash.
+
+        ``result_bytes`` as in ExtractionLimits; None for no bound.
+        """
         self._search = search
+        self._result_bytes = result_bytes
         self._run = search.run()
         self._reference = reference
         self.windows: tuple[Window, ...] = ()
@@ -76,7 +84,11 @@ class Extraction:
     def result(self) -> Extracted:
         """The outcome. Raises RuntimeError before the last level is answered, and after a failure."""
         self._require_finished()
-        return Extracted(self._search.facts(), _warnings(self._search), self.model_calls)
+        paths, warnings, most = self._search.facts(), _warnings(self._search), self._result_bytes
+        if most is not None and (kept := _within(paths, most)) < len(paths):
+            warnings = (*warnings, f"result-capped: over {most} bytes of facts; {len(paths) - kept} paths were dropped")
+            paths = paths[:kept]
+        return Extracted(paths, warnings, self.model_calls)
 
     def reference_output(self) -> ReferenceOutput:
         """What the reference's predict variant prints. Raises ReferenceCrash where it raises after its last model call.
@@ -151,25 +163,32 @@ class Engine:
             )
         compiled = self._compiled(task) if task.name == INLINE else self._cached_task(task)
         notes = Notes(dict.fromkeys(compiled.skipped_types))
-        if task.kind == "extract":
-            return Extraction(self._span_search(encoded, task, compiled, notes))
+        search = self._span_search if task.kind == "extract" else self._classification
+        return Extraction(search(encoded, task, compiled, notes), result_bytes=self.limits.result_bytes)
+
+    def _budget(self, task: Task) -> dict[str, Any]:
+        """The search's budget of model calls, and the key that it comes from."""
+        inline, every = self.limits.inline_model_calls, self.limits.model_calls
+        if task.name == INLINE and inline < every:
+            return {"budget": inline, "budget_key": "limits.inline_model_calls"}
+        return {"budget": every}
+
+    def _classification(self, encoded: Encoded, task: Task, compiled: _CompiledTask, notes: Notes) -> Classification:
         single = task.kind == "classify"
         token = self.tokenizer.classify if single else self.tokenizer.multiclassify
-        return Extraction(
-            Classification(
-                builder=self.hints,
-                notes=notes,
-                budget=self.limits.model_calls,
-                overlap=0,
-                first=compiled.chunks,
-                encoded=Encoded("", np.concatenate((np.array([token], dtype=np.int32), encoded.ids)), []),
-                marker=CLASSIFY if single else MULTICLASSIFY,
-                token=token,
-                single=single,
-                legal=compiled.legal,
-                cap=self.limits.facts,
-                threshold=task.threshold,
-            )
+        return Classification(
+            builder=self.hints,
+            notes=notes,
+            **self._budget(task),
+            overlap=0,
+            first=compiled.chunks,
+            encoded=Encoded("", np.concatenate((np.array([token], dtype=np.int32), encoded.ids)), []),
+            marker=CLASSIFY if single else MULTICLASSIFY,
+            token=token,
+            single=single,
+            legal=compiled.legal,
+            cap=self.limits.facts,
+            threshold=task.threshold,
         )
 
     def known_good_window(self, text: str = "好") -> Window:
@@ -186,7 +205,7 @@ class Engine:
         return SpanSearch(
             builder=self.hints,
             notes=notes,
-            budget=self.limits.model_calls,
+            **self._budget(task),
             overlap=self.hints.limits.stride_len,
             first=compiled.chunks,
             encoded=encoded,
@@ -199,12 +218,32 @@ class Engine:
     def _compiled(self, task: Task) -> _CompiledTask:
         notes = Notes()
         schema = parse_schema(task.schema, self.limits)
+        if task.name == INLINE:
+            refuse_long_names(schema)
         chunks = tuple(self.hints.chunks([Parent((), (), schema)], notes, special=False))
         legal = task.legal_paths
         if legal is not None:
             legal = frozenset(tuple(encodable(name).strip() for name in path) for path in legal)
         aspect_ids = self.tokenizer.ids(encodable(task.implicit_aspect or ""))
         return _CompiledTask(chunks, tuple(notes.skipped_types), legal, aspect_ids)
+
+
+_FACT_BYTES = 80
+"""Most that a fact takes as JSON beside its type and its span."""
+
+
+def _within(paths: Sequence[Path], most: int) -> int:
+    """How many of ``paths``, from the first on, are at most ``most`` bytes of JSON."""
+    # No character takes more than six bytes ("\u0001"), so nearly every result is known to fit without writing it.
+    if sum(6 * (len(fact.type) + len(fact.span or "")) + _FACT_BYTES for path in paths for fact in path) <= most:
+        return len(paths)
+    size = 0
+    for number, path in enumerate(paths):
+        for fact in path:
+            size += len(json.dumps([fact.type, fact.span], ensure_ascii=False).encode()) + _FACT_BYTES
+        if size > most:
+            return number
+    return len(paths)
 
 
 def _warnings(search: Search) -> tuple[str, ...]:

@@ -39,6 +39,10 @@ class ExtractionLimits:
     """Most facts accepted on one level, and most paths reported in all. What exceeds it is dropped with a warning."""
     model_calls: int = 4096
     """Most windows over all levels."""
+    inline_model_calls: int = 256
+    """The same for an inline schema, which ``model_calls`` bounds as well."""
+    result_bytes: int = 524_288
+    """Most bytes of paths in a result, as JSON. What exceeds it is dropped with a warning."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +124,10 @@ class ReferenceCrash(Exception):  # noqa: N818 - it says what happens, to the re
     """
 
 
+INLINE_SCHEMA_CHARS: Final = 16_384
+"""Most characters of all type names of an inline schema together: a hundred names of 20 characters are 2,000. Names are
+tokenised before the first window can be counted, anew for every event, and a million characters take a second."""
+
 MAX_NAME_CHARS: Final = 512
 """A name of more than 124 tokens is skipped anyway; the bound keeps what is tokenised and cached small."""
 
@@ -140,6 +148,22 @@ def parse_schema(raw: object, limits: ExtractionLimits) -> SchemaTree:
     if not raw:
         raise _invalid('the schema names no type; send at least one, for example {"优点": null}')
     return _Checker(limits).check(raw, 1)
+
+
+def refuse_long_names(schema: SchemaTree) -> None:
+    """Raise BadInput ``SchemaTooLarge`` for an inline schema of more than INLINE_SCHEMA_CHARS characters."""
+    characters, stack = 0, [schema]
+    while stack:
+        tree = stack.pop()
+        characters += sum(map(len, tree))
+        stack += filter(None, tree.values())
+    if characters > INLINE_SCHEMA_CHARS:
+        raise BadInput(
+            "validate",
+            "SchemaTooLarge",
+            f"the type names of the event's schema have {characters} characters; at most {INLINE_SCHEMA_CHARS} are "
+            "allowed; shorten them, or make a task of the schema",
+        )
 
 
 def legal_leaves(tree: SchemaTree) -> frozenset[tuple[str, ...]]:

@@ -84,6 +84,8 @@ class Search:
     notes: Notes
     budget: int
     """Windows that may still be sent to the model."""
+    budget_key: str = "limits.model_calls"
+    """The configuration's key that gave it."""
     special: bool = False
     """As in PromptTokenizer."""
     overlap: int
@@ -124,7 +126,7 @@ class Search:
             raise BadInput(
                 "extract",
                 "TooManyModelCalls",
-                f"a text of {tokens} tokens with this schema needs more model calls than limits.model_calls allows; "
+                f"a text of {tokens} tokens with this schema needs more model calls than {self.budget_key} allows; "
                 "shorten the text, split the schema or raise the limit",
             )
 

@@ -35,6 +35,14 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
         ("stage", "class"),
     ),
+    "rexstream_dropped_total": (
+        (
+            "Records that owe no output, by why: null_value; other_group, a replay for another consumer group that "
+            "reads the topic. A spike of other_group in the group that a replay was meant for means that it was made "
+            "with another group's configuration."
+        ),
+        ("reason",),
+    ),
     "rexstream_transactions_total": (
         (
             "Transactions of exactly_once by how they ended. A spike of aborted means rebalances, or outputs that a "

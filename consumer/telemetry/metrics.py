@@ -71,6 +71,10 @@ class Metrics:
         with self._lock:
             self._events_total[outcome] += 1
 
+    def event_dropped(self, reason: Literal["null_value", "other_group"]) -> None:
+        """A record has no output on purpose."""
+        self._counters["rexstream_dropped_total"].labels(reason).inc()
+
     def event_latency(self, point: Literal["extracted", "durable"], seconds: float) -> None:
         """Seconds from the record's broker timestamp to ``point``; a timestamp in the future counts as 0."""
         seconds = max(seconds, 0.0)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
 from consumer.batching.policy import event_deadline
-from consumer.codecs.decoding import decode
+from consumer.codecs.decoding import decode, is_for_another_group, without_control
 from consumer.codecs.outputs import TASK, Timing, continue_trace, encode_json, result_fields, result_headers, result_id
 from consumer.delivery.dead_letters import Failure, class_name, stack_trace
 from consumer.events import BadInput, Outcome, Output, Partition
@@ -23,7 +23,7 @@ from consumer.serving.refused import WindowRefused
 from consumer.worker.task_runner import VERSION_CHANGED, TextBudget
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Mapping
+    from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 
     from consumer.codecs.outputs import Routes, Trace
     from consumer.delivery.dead_letters import DeadLetters
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from consumer.telemetry.metrics import EventOutcome, Metrics
     from consumer.worker.task_runner import Inference
 
-NAME_CHARS = 200
-"""Most characters kept of a task name that is not configured: it goes into headers, whose size brokers limit."""
+LETTERS = 4
+"""Most dead letters that tell of one failed task each. Where more of an event's tasks fail, those that failed for the
+same reason share a letter, since each letter has the whole value in it."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -90,6 +91,15 @@ class Intake:
             processed(record, outcome)
 
 
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A task of an event that can give no result, and why."""
+
+    task: str
+    bad: BadInput
+    refused: WindowRefused | None = None
+
+
 class EventProcessor:
     """Turns records into outcomes."""
 
@@ -129,9 +139,12 @@ class EventProcessor:
 
         Bad input never raises; what does raise is a defect of ours. Cancelling withdraws its windows.
         """
+        if record.headers:
+            record = self._believed(record)
+            if is_for_another_group(record.headers, self._dead_letters.group):
+                return self._dropped(record, "other_group")
         if record.value is None:
-            self._metrics.event_processed(record.topic, "dropped")
-            return Outcome("dropped")
+            return self._dropped(record, "null_value")
         trace = continue_trace(record.headers, secrets.token_bytes)
         # For every log line of this record; each record is processed in a task, and so in a context, of its own.
         structlog.contextvars.bind_contextvars(
@@ -147,13 +160,12 @@ class EventProcessor:
             chosen = self._routes.choose(record, event)
         except BadInput as bad:
             self._metrics.event_processed(record.topic, "dead_letter")
-            return Outcome("done", (self._dead_letter(record, bad, None),))
+            return Outcome("done", (self._dead_letter(record, bad, ()),))
         self._metrics.stage("decode", self._clock() - started)
-        # Outputs with the model rows that each needed; None for a dead letter.
-        published: list[tuple[Output, int | None]] = [
-            (self._dead_letter(record, bad, name[:NAME_CHARS]), None) for name, bad in chosen.refused
-        ]
         structlog.contextvars.bind_contextvars(event_id=event.event_id)
+        # Of names that no task can have none is in the letter, which can then not be replayed for all the others.
+        outputs = [self._dead_letter(record, bad, names or ("(no task)",)) for names, bad in chosen.refused]
+        rows: list[int] = []
         if chosen.tasks:
             deadline = event_deadline(
                 record.timestamp_ms,
@@ -162,15 +174,16 @@ class EventProcessor:
                 objective=self._objective,
             )
             runs = (self._run_task(record, event, task, trace, deadline) for task in chosen.tasks)
-            published += await asyncio.gather(*runs)
-        rows = [each for _, each in published if each is not None]
+            ended = await asyncio.gather(*runs)
+            rows = [done[1] for done in ended if not isinstance(done, _Failed)]
+            outputs += self._outputs(record, ended, many=len(ended) - len(rows) > LETTERS)
         outcome: EventOutcome = "dead_letter"
         if rows:
-            outcome = "done" if len(rows) == len(published) else "partial"
+            outcome = "done" if len(rows) == len(outputs) else "partial"
         self._metrics.event_processed(record.topic, outcome, sum(rows))
         if record.timestamp_ms is not None:
             self._metrics.event_latency("extracted", self._wall() - record.timestamp_ms / 1000)
-        return Outcome("done", tuple(output for output, _ in published))
+        return Outcome("done", tuple(outputs))
 
     def too_large(self, record: SourceRecord, refused: Output) -> Output:
         """The dead letter of a result that its topic refuses for its size."""
@@ -179,20 +192,47 @@ class EventProcessor:
             f"the result has {len(refused.value or b'')} bytes, more than topic {refused.topic} takes; raise its"
             " max.message.bytes, or lower limits.facts"
         )
-        return self._dead_letter(record, BadInput("produce", "ResultTooLarge", what), task)
+        bad = BadInput("produce", "ResultTooLarge", what)
+        return self._dead_letter(self._believed(record), bad, () if task is None else (task,))
+
+    def _believed(self, record: SourceRecord) -> SourceRecord:
+        """The record without control headers, where its route believes none."""
+        if self._routes.route(record.topic).control_headers:
+            return record
+        return replace(record, headers=without_control(record.headers))
+
+    def _dropped(self, record: SourceRecord, reason: Literal["null_value", "other_group"]) -> Outcome:
+        self._metrics.event_processed(record.topic, "dropped")
+        self._metrics.event_dropped(reason)
+        return Outcome("dropped")
+
+    def _outputs(
+        self, record: SourceRecord, ended: Sequence[tuple[Output, int] | _Failed], *, many: bool
+    ) -> Iterator[Output]:
+        """Results and dead letters; with ``many`` failures a letter for each reason, else for each task."""
+        groups: dict[object, list[_Failed]] = {}
+        for done in ended:
+            if not isinstance(done, _Failed):
+                yield done[0]
+            elif many:
+                groups.setdefault((done.bad.stage, done.bad.reason), []).append(done)
+            else:
+                yield self._dead_letter(record, done.bad, (done.task,), done.refused)
+        for failed in groups.values():
+            yield self._dead_letter(record, failed[0].bad, [each.task for each in failed], failed[0].refused)
 
     async def _run_task(
         self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, deadline: float
-    ) -> tuple[Output, int | None]:
+    ) -> tuple[Output, int] | _Failed:
         try:
             async with self._text_budget.taken(len(event.text)):
                 origin = (record.topic, record.partition, record.offset)
                 inference = await self._infer(event.text, task, deadline, origin)
         except BadInput as bad:
-            return self._dead_letter(record, bad, task.name), None
+            return _Failed(task.name, bad)
         except WindowRefused as refused:
             unanswerable = BadInput("extract", refused.reason, str(refused.error))
-            return self._dead_letter(record, unanswerable, task.name, refused), None
+            return _Failed(task.name, unanswerable, refused)
         self._metrics.stage("queue", inference.queued)
         self._metrics.stage("model", inference.in_model)
         return await self._result(record, event, task, trace, inference), inference.extracted.model_calls
@@ -241,12 +281,16 @@ class EventProcessor:
         )
 
     def _dead_letter(
-        self, record: SourceRecord, bad: BadInput, task: str | None, refused: WindowRefused | None = None
+        self, record: SourceRecord, bad: BadInput, tasks: Sequence[str], refused: WindowRefused | None = None
     ) -> Output:
-        """``refused`` is the cause of ``bad`` when a window could not be answered."""
+        """``tasks`` are empty when it failed before they were known.
+
+        ``refused`` is the cause of ``bad`` when a window could not be answered.
+        """
         raised = refused or bad
         now_ms = int(self._wall() * 1000)
         self._metrics.dead_letter(bad.stage, bad.reason)
+        task = ",".join(tasks) or None
         # A name that nobody configured may be anything, review text too.
         logged_task = None if bad.reason == "UnknownTask" else task
         _log.warning("dead letter", stage=bad.stage, reason=bad.reason, task=logged_task)
@@ -260,6 +304,7 @@ class EventProcessor:
             stack_trace=stack_trace(raised) if self._dead_letters.stack_traces else None,
             attempts=refused.attempts if refused else 1,
             task=task,
+            task_count=len(tasks),
             model=self._model if bad.stage == "extract" else None,
             model_version=refused.model_version if refused else bad.model_version,
         )

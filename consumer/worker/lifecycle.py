@@ -82,6 +82,8 @@ class Worker:
                 schema_depth=limits.schema_depth,
                 facts=limits.facts,
                 model_calls=limits.model_calls,
+                inline_model_calls=limits.inline_model_calls,
+                result_bytes=limits.result_bytes,
             ),
         )
         self._breaker = DeadLetterBreaker(config.delivery)

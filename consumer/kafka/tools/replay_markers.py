@@ -1,13 +1,15 @@
-"""The marker topic: one record for each dead letter that was replayed, keyed by the letter's id.
+"""The marker topic: one record for each dead letter that was replayed, keyed by the letter's id and its group.
 
-It is compacted, so a marker stays as long as the topic and outlives its letter, whatever the letters' retention. From a
-topic that deletes by age markers could go first, and their letters would be replayed twice.
+Its value says which record was sent for the letter, and the how-manieth replay that is: only who may write to this
+topic can say so. The topic is compacted, so a marker stays as long as the topic and outlives its letter, whatever the
+letters' retention. From a topic that deletes by age markers could go first, and their letters would be replayed twice.
 
 The ``dead-letters`` commands read markers and make the topic; the replayer writes them.
 """
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
+from consumer.delivery.letters import Markers
 from consumer.kafka.clients.cluster import ClientErrors, Reader, TopicUnusable
 from consumer.kafka.tools.reader import read_to_end
 
@@ -44,15 +47,34 @@ def marker_topic_fault(settings: Mapping[str, str]) -> str | None:
     return "is not compacted, so its markers go and dead letters would be replayed twice; set cleanup.policy=compact"
 
 
-def replayed_ids(
-    bootstrap_servers: str, dead_letter_topic: str, *, client: Mapping[str, Any], timeout: float
-) -> dict[str, int]:
-    """Ids of the dead letters that have a marker, with its milliseconds since 1970. Raises as ``read_to_end``.
+def marker_value(place: str, count: int) -> bytes:
+    """The marker of replay number ``count`` of a record, which stands at ``place`` (``topic-partition-offset``) now.
 
-    None where nothing was replayed yet.
+    Not null: that would be a tombstone, which compaction takes away together with the key.
     """
-    messages = read_to_end(bootstrap_servers, marker_topic(dead_letter_topic), client=client, timeout=timeout)
-    return {key.decode(errors="replace"): message.timestamp()[1] for message in messages if (key := message.key())}
+    return json.dumps({"place": place, "count": count}).encode()
+
+
+def read_markers(
+    bootstrap_servers: str, dead_letter_topic: str, *, client: Mapping[str, Any], timeout: float
+) -> Markers:
+    """All markers; none where nothing was replayed yet. Raises as ``read_to_end``."""
+    at_ms: dict[str, int] = {}
+    counts: dict[str, int] = {}
+    for message in read_to_end(bootstrap_servers, marker_topic(dead_letter_topic), client=client, timeout=timeout):
+        if key := message.key():
+            at_ms[key.decode(errors="replace")] = message.timestamp()[1]
+            counts |= _count_in(message.value() or b"")
+    return Markers(at_ms, counts)
+
+
+def _count_in(value: bytes) -> dict[str, int]:
+    """Place and count of a marker; nothing in those of older versions, whose value is empty."""
+    try:
+        said = json.loads(value)
+        return {str(said["place"]): int(said["count"])}
+    except (ValueError, TypeError, KeyError):
+        return {}
 
 
 def ensure_marker_topic(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -22,10 +23,12 @@ from consumer.config.names import TOPIC_NAME
 from consumer.kafka.clients.cluster import ClientErrors, ClusterUnreachable, Reader, TopicUnusable
 from consumer.kafka.clients.errors import kafka_cause
 from consumer.kafka.publish.producers import KEYED
-from consumer.kafka.tools.replay_markers import marker_topic
+from consumer.kafka.tools.replay_markers import marker_topic, marker_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    from confluent_kafka import Message
 
     from consumer.events import Output
 
@@ -65,10 +68,12 @@ class ReplayFenced(Exception):  # noqa: N818 - named for what it is
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A dead letter's id, and the record to send for it."""
+    """A dead letter's id, the record to send for it, and its marker's key and count."""
 
     id: str
     output: Output
+    marker_key: str
+    count: int
 
     @property
     def size(self) -> int:
@@ -141,19 +146,24 @@ class Replayer:
     def _transaction(self, replays: Sequence[Replay]) -> KafkaError | None:
         """One transaction; None when it was committed, else the error that it was aborted for."""
         failed: list[KafkaError] = []
+        places: dict[int, str] = {}
 
-        def reported(error: KafkaError | None, _message: object) -> None:
+        def reported(number: int, error: KafkaError | None, message: Message | None) -> None:
             if error is not None:
                 failed.append(error)
+            elif message is not None:
+                places[number] = f"{message.topic()}-{message.partition()}-{message.offset()}"
 
         try:
             with _client_errors():
                 self._producer.begin_transaction()
-                for replay in replays:
-                    self._produce(replay, reported)
-                # Reports are served here; message.timeout.ms bounds the wait.
-                while self._producer.flush(1.0):
-                    pass
+                for number, replay in enumerate(replays):
+                    self._produce(self._record(replay), partial(reported, number))
+                self._flush()
+                # Only now it is known where the records stand, of which the markers tell how often they were replayed.
+                for number, replay in enumerate(replays if not failed else ()):
+                    self._produce(self._marker(replay, places.get(number, "")), partial(reported, -1))
+                self._flush()
             if not failed:
                 self._patiently(self._producer.commit_transaction)
                 return None
@@ -172,33 +182,41 @@ class Replayer:
         # Of a refused batch, some records only report that they failed with the rest.
         return next((error for error in failed if error.code() in _REFUSALS), failed[0])
 
-    def _produce(self, replay: Replay, reported: Callable[..., None]) -> None:
-        """The record and its marker. Both wait while the client's queue is full."""
+    def _flush(self) -> None:
+        """Serve reports until all are there; message.timeout.ms bounds the wait."""
+        while self._producer.flush(1.0):
+            pass
+
+    def _record(self, replay: Replay) -> dict[str, Any]:
         output = replay.output
         # The original partition while both topics have the same number of them, as when the letter was written; else
         # the key's.
         count = self._targets.count(output.topic)
         same = count == self._targets.count(self._dead_letter_topic)
         kept = same and output.partition is not None and output.partition < count
-        record = {
+        return {
             "topic": output.topic,
             "value": output.value,
             "key": output.key,
             "headers": list(output.headers),
             "partition": output.partition if kept else KEYED,
         }
-        # Not null: that would be a tombstone, which compaction takes away together with the key.
-        marker = {"topic": self._markers, "value": b"", "key": replay.id.encode()}
-        for content in (record, marker):
-            while True:
-                try:
-                    self._producer.produce(**content, on_delivery=reported)
-                    break
-                except BufferError:
-                    if not len(self._producer):
-                        # Larger than the whole queue, which does not take it even when it is empty.
-                        raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)) from None
-                    self._producer.poll(1.0)
+
+    def _marker(self, replay: Replay, place: str) -> dict[str, Any]:
+        value = marker_value(place, replay.count)
+        return {"topic": self._markers, "value": value, "key": replay.marker_key.encode()}
+
+    def _produce(self, content: Mapping[str, Any], reported: Callable[..., None]) -> None:
+        """Queue a record or a marker, and wait for that while the client's queue is full."""
+        while True:
+            try:
+                self._producer.produce(**content, on_delivery=reported)
+                return
+            except BufferError:
+                if not len(self._producer):
+                    # Larger than the whole queue, which does not take it even when it is empty.
+                    raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)) from None
+                self._producer.poll(1.0)
 
     def _patiently(self, call: Callable[[float], None]) -> None:
         """Repeat a transactional call while it only needs more time, up to the timeout."""
@@ -251,12 +269,23 @@ def _client_errors() -> Iterator[None]:
 
 
 class ReplayTargets:
-    """The topics that dead letters came from and go back to; each is looked up once, whatever the answer."""
+    """The topics that dead letters came from and go back to; each is looked up once, whatever the answer.
 
-    def __init__(self, lookup: Callable[[str], int]) -> None:
-        """``lookup`` gives a topic's number of partitions, 0 for none such, and raises TopicUnusable."""
+    Anyone who may write to the dead-letter topic can name any topic in a letter.
+    """
+
+    def __init__(self, lookup: Callable[[str], int], only: Collection[str] | None = None) -> None:
+        """``lookup`` gives a topic's number of partitions, 0 for none such, and raises TopicUnusable.
+
+        ``only``: the topics to which letters may go back; None for all but Kafka's own.
+        """
         self._lookup = lookup
+        self._only = only
         self._found: dict[str, int | str] = {}
+
+    def allows(self, topic: str) -> bool:
+        """Whether letters may go back to ``topic``, be it there or not."""
+        return not topic.startswith("__") if self._only is None else topic in self._only
 
     def exists(self, topic: str) -> bool:
         """Whether it is still there: producing to it could create it anew. Raises as ``count``."""
@@ -283,7 +312,9 @@ class ReplayTargets:
 
 
 @contextlib.contextmanager
-def open_targets(bootstrap_servers: str, *, client: Mapping[str, Any], timeout: float) -> Iterator[ReplayTargets]:
+def open_targets(
+    bootstrap_servers: str, only: Collection[str] | None, *, client: Mapping[str, Any], timeout: float
+) -> Iterator[ReplayTargets]:
     """The topics of one cluster. ``client`` are the settings of any client, ``timeout`` is in seconds."""
     with Reader(bootstrap_servers, client=client, timeout=timeout) as reader:
-        yield ReplayTargets(lambda topic: len(reader.partitions(topic)))
+        yield ReplayTargets(lambda topic: len(reader.partitions(topic)), only)
