@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from fuzzing import CANARY, Target, a_text, bad, damaged, require
 
-from consumer.codecs.decoding import EVENT_ID, ONLY_TASKS, control_text, decode, only_tasks_of
+from consumer.codecs.decoding import EVENT_ID, ONLY_TASKS, REPLAY_GROUP, control_text, decode, only_tasks_of
 from consumer.codecs.outputs import continue_trace, result_headers
 from consumer.delivery.dead_letters import (
     KIP_1191,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 _NAMES = (
-    "traceparent", "Traceparent", "TRACEPARENT", "tracestate", EVENT_ID, ONLY_TASKS, REPLAY_COUNT,
+    "traceparent", "Traceparent", "TRACEPARENT", "tracestate", EVENT_ID, ONLY_TASKS, REPLAY_COUNT, REPLAY_GROUP,
     ORIGINAL_TIMESTAMP, PREFIX + "class", PREFIX, KIP_1191 + "topic", KIP_1191 + "delivery.count", "content-type",
     "Content-Type", "__TypeId__", "rexstream-task", "", "x", "rexstream-result-id", "日志",
 )  # fmt: skip
@@ -94,7 +94,7 @@ def check_headers(headers: tuple[Header, ...]) -> str:
     sent = result_headers(headers, "sentiment", "0" * 64, trace)
     check_sendable(sent)
     require(sum(name.lower() == "traceparent" for name, _ in sent) == 1, "not one traceparent")
-    require(replay_count(headers) >= 0, "a negative count")
+    require(replay_count(headers, "group") >= 0, "a negative count")
     try:
         record = SourceRecord("reviews.raw", 0, 0, 0, None, b"x", headers, None, 0.0)
         event_id, only = decode(record, "text", 1).event_id, only_tasks_of(headers)
@@ -163,12 +163,13 @@ def check_dead_letter(doomed: Doomed) -> str:
     require(said[PREFIX + "class"] == failure.reason.encode(), "another class")
     require(len(said[KIP_1191 + "message"] or b"") <= MESSAGE_BYTES, "a long message")
     # A replay brings the letter back with its headers; what fails again is a letter once more, no larger than before.
-    count = replay_count(record.headers)
-    again = replace(record, headers=(*letter.headers, (REPLAY_COUNT, str(count + 1).encode())))
+    count = replay_count(record.headers, "group")
+    replay = ((EVENT_ID, b"e"), (REPLAY_COUNT, str(count + 1).encode()), (REPLAY_GROUP, b"group"))
+    again = replace(record, headers=(*letter.headers, *replay))
     second = letters.of(again, failure, now)
     _check_letter(second, again, now)
-    require(dict(second.headers)[REPLAY_COUNT] == str(replay_count(again.headers)).encode(), "a count that is lost")
-    require(len(second.headers) <= len(letter.headers) + 1, "headers that pile up")
+    require(dict(second.headers)[REPLAY_COUNT] == str(count + 1).encode(), "a count that is lost")
+    require(len(second.headers) <= len(letter.headers) + len(replay), "headers that pile up")
     smaller = without_value(letter)
     for step in (smaller, without_carried_headers(smaller or letter)):
         if step is not None:
@@ -206,17 +207,17 @@ def check_letter_reading(record: SourceRecord) -> str:
     if letter is None:
         return "no letter"
     require(letter.partition >= 0 and letter.offset >= 0 and letter.replay_count >= 0, "a negative number")
-    skipped = why_not(letter, 5)
+    skipped = why_not(letter, 5, letter.group)
     if skipped is not None:
         return skipped
-    output = replayed(letter)
+    output = replayed(letter, letter.group or "group")
     check_sendable(output.headers)
     require((output.key, output.value) == (record.key, record.value), "another key or value")
-    require(replay_count(output.headers) == letter.replay_count + 1, "a count that does not grow")
+    require(replay_count(output.headers, letter.group or "group") == letter.replay_count + 1, "a count that does not grow")
     again = replace(record, headers=output.headers)
     require(control_text(again.headers, EVENT_ID), "no event id")
     if letter.task is not None:
-        require(only_tasks_of(again.headers) == frozenset((letter.task,)), "another task")
+        require(only_tasks_of(again.headers) == frozenset(letter.tasks), "another task")
     return "replayed"
 
 

@@ -161,9 +161,10 @@ class Replayer:
                     self._produce(self._record(replay), partial(reported, number))
                 self._flush()
                 # Only now it is known where the records stand, of which the markers tell how often they were replayed.
-                for number, replay in enumerate(replays if not failed else ()):
-                    self._produce(self._marker(replay, places.get(number, "")), partial(reported, -1))
-                self._flush()
+                if not failed:
+                    for number, replay in enumerate(replays):
+                        self._produce(self._marker(replay, places.get(number, "")), partial(reported, -1))
+                    self._flush()
             if not failed:
                 self._patiently(self._producer.commit_transaction)
                 return None

@@ -153,7 +153,7 @@ def test_a_check_joins_no_group_and_creates_no_topic(broker: str, model_server: 
 
 @pytest.mark.broker
 def test_topics_of_templates_are_looked_for(broker: str, model_server: str) -> None:
-    """Every task's topic must be there; that of inline schemas is only missed when one comes."""
+    """Every task's topic must be there, and that of inline schemas, which any event may bring."""
     result = check(
         f"kafka.bootstrap_servers={broker}",
         f"model.target={model_server}",
@@ -161,8 +161,23 @@ def test_topics_of_templates_are_looked_for(broker: str, model_server: str) -> N
         "routes.0.tasks=[ner]",
         options=CONNECT,
     )
+    assert result.exit_code == 3
     assert findings(result)["topic out.ner"] == "fail"
-    assert findings(result)["topic out"] == "warn"
+    assert findings(result)["topic out"] == "fail"
+
+
+def test_every_topic_that_can_be_reached_is_listed_without_a_network() -> None:
+    """By what may be asked of the routes as they are: tasks, schemas, and where dead letters and markers go."""
+    template = ("routes.0.output=out.{task}", "routes.0.tasks=[ner]")
+
+    def topics(*settings: str) -> set[str]:
+        found = findings(check(*template, *settings, options=("--json",)))
+        return {subject.removeprefix("topic ") for subject in found if subject.startswith("topic ")}
+
+    always = {"reviews.raw", "reviews.dead", "reviews.dead.replayed", "out.ner"}
+    assert topics() == {*always, "out"}
+    assert topics("routes.0.inline_schemas=false") == always
+    assert {*always, "out", "out.sentiment", "out.event"} < topics("routes.0.event_tasks=any")
 
 
 @pytest.mark.broker

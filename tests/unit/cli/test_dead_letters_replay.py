@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from consumer.cli import cli
 from consumer.cli.dead_letter_topic import DeadLetterTopic
 from consumer.delivery.dead_letters import DeadLetters, Failure
+from consumer.delivery.letters import Markers
 from consumer.events import SourceRecord
 from consumer.kafka.clients import cluster
 from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
@@ -22,7 +23,7 @@ from consumer.kafka.tools import replayer as replaying
 from consumer.kafka.tools.replayer import Replay, ReplayFenced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from click.testing import Result
 
@@ -39,6 +40,8 @@ class Cluster:
     topics: Sequence[str] = ("in",)
     """What the letters came from, in turn."""
     value: bytes = b"v"
+    group: str = "g"
+    only: Collection[str] | None = None
     markers: set[str] = field(default_factory=set)
     written: list[list[str]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
@@ -49,6 +52,9 @@ class Cluster:
         self.log.append("begin")
         self.on_begin()
 
+    def allows(self, topic: str) -> bool:
+        return self.only is None or topic in self.only
+
     def exists(self, topic: str) -> bool:
         if topic == "secret":
             raise TopicUnusable("topic 'secret' cannot be used: not authorized")
@@ -57,11 +63,11 @@ class Cluster:
     def write(self, replays: Sequence[Replay]) -> list[tuple[Replay, str]]:
         refused = self.on_write(replays)
         self.written.append([replay.id for replay in replays])
-        self.markers |= {replay.id for replay in replays}
+        self.markers |= {replay.marker_key for replay in replays}
         return refused
 
     def read(self, sieve: LetterFilter) -> Iterator[Letter]:
-        made = DeadLetters("dead", "g", "1")
+        made = DeadLetters("dead", self.group, "1")
         for number in range(self.letters):
             record = SourceRecord(self.topics[number % len(self.topics)], 0, number, 1, b"k", self.value, (), NOW, 0.0)
             output = made.of(record, Failure("extract", "Poison", "x", NOW, task="sentiment"), NOW)
@@ -69,9 +75,9 @@ class Cluster:
             if letter is not None:
                 yield letter
 
-    def replayed_ids(self) -> dict[str, int]:
+    def marked(self) -> Markers:
         self.log.append("markers")
-        return dict.fromkeys(self.markers, NOW)
+        return Markers(dict.fromkeys(self.markers, NOW))
 
 
 @pytest.fixture
@@ -79,7 +85,8 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     it = Cluster()
 
     @contextmanager
-    def targets(*_: object, **__: object) -> Iterator[Cluster]:
+    def targets(_: str, only: Collection[str] | None, **__: object) -> Iterator[Cluster]:
+        it.only = only
         yield it
 
     monkeypatch.setattr(cluster, "is_embedded", lambda *_, **__: False)
@@ -88,17 +95,18 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(replay_targets, "open_targets", targets)
     monkeypatch.setattr(replaying, "open_replayer", lambda *_, **__: it)
     monkeypatch.setattr(DeadLetterTopic, "letters", lambda _, sieve: it.read(sieve))
-    monkeypatch.setattr(DeadLetterTopic, "replayed_ids", lambda _: it.replayed_ids())
+    monkeypatch.setattr(DeadLetterTopic, "markers", lambda _: it.marked())
     return it
 
 
 def replay(*arguments: str) -> Result:
-    return CliRunner().invoke(cli, ["dead-letters", "replay", "--json", *arguments])
+    configured = [f"--set={setting}" for setting in ("kafka.group_id=g", "routes.0.input=in")]
+    return CliRunner().invoke(cli, ["dead-letters", "replay", "--json", *configured, *arguments])
 
 
 def test_markers_are_read_when_no_other_replay_can_write_any_more(there: Cluster) -> None:
     """Read earlier they would lack those that the one that is fenced now had still committed."""
-    there.on_begin = lambda: there.markers.update({"in-0-0-sentiment", "in-0-3-sentiment"})
+    there.on_begin = lambda: there.markers.update({"in-0-0-sentiment@g", "in-0-3-sentiment@g"})
     found = replay()
     assert found.exit_code == 0, found.output
     assert there.log == ["there", "ensure", "begin", "markers"]
@@ -123,13 +131,52 @@ def test_a_topic_that_cannot_be_used_holds_up_no_other(
     same, whether or not the letters are counted first."""
     monkeypatch.setattr("consumer.cli.dead_letters._watched", lambda: watched)
     there.letters, there.topics = 6, ("in", "gone", "secret")
-    found = replay(*arguments)
+    found = replay("--any-topic", *arguments)
     assert found.exit_code == 1
     summary = json.loads(found.stdout)
     assert (summary["refused"], summary["skipped"]) == (2, {"topic_missing": 2})
     assert summary["replayable" if arguments else "replayed"] == 2
     assert "secret-0-2-sentiment not replayed: topic 'secret' cannot be used: not authorized" in found.stderr
     assert there.written == ([] if arguments else [["in-0-0-sentiment", "in-0-3-sentiment"]])
+
+
+def test_only_inputs_are_written_to_unless_somebody_says_otherwise(there: Cluster) -> None:
+    """Whoever may write a dead letter can name any topic in it. A topic that is named on the command line is known."""
+    there.letters, there.topics = 6, ("in", "gone", "secret")
+    found = replay("--dry-run")
+    assert found.exit_code == 0, found.output
+    assert (json.loads(found.stdout)["replayable"], json.loads(found.stdout)["skipped"]) == (2, {"not_an_input": 4})
+    assert "--any-topic" in found.stderr
+    found = replay("--dry-run", "--topic", "gone", "--topic", "in")
+    assert json.loads(found.stdout)["skipped"] == {"topic_missing": 2}
+
+
+@pytest.mark.parametrize("arguments", [("--any-topic",), ("--topic", "reviews.dead", "--topic", "reviews.dead.replayed")])
+def test_letters_and_markers_are_never_forged_by_a_replay(there: Cluster, arguments: tuple[str, ...]) -> None:
+    """Whatever is allowed, no record goes to the dead-letter topic or among the markers."""
+    there.letters, there.topics = 2, ("reviews.dead", "reviews.dead.replayed")
+    found = replay("--dry-run", *arguments)
+    assert (json.loads(found.stdout)["replayable"], json.loads(found.stdout)["skipped"]) == (0, {"not_an_input": 2})
+
+
+def test_letters_of_another_group_are_left_out_and_the_way_is_said(there: Cluster) -> None:
+    """Nobody would run them here. A group that was renamed names its old name, and they go to the new one."""
+    there.group = "old"
+    found = replay()
+    assert (json.loads(found.stdout)["replayed"], json.loads(found.stdout)["skipped"]) == (0, {"other_group": 5})
+    assert "--group" in found.stderr
+    sent: list[Replay] = []
+    there.on_write = lambda replays: sent.extend(replays) or []  # type: ignore[func-returns-value]
+    assert json.loads(replay("--group", "old").stdout)["replayed"] == 5
+    assert {dict(one.output.headers)["rexstream-replay-group"] for one in sent} == {b"g"}
+    assert {one.marker_key for one in sent} == {f"in-0-{n}-sentiment@old" for n in range(5)}
+
+
+def test_a_route_that_believes_no_control_headers_gets_no_replay(there: Cluster) -> None:
+    """It would run every task of each record again, under the ids of other places."""
+    found = replay("--set=routes.0.control_headers=false")
+    assert json.loads(found.stdout)["skipped"] == {"control_headers_off": 5}
+    assert "control_headers false" in found.stderr
 
 
 def test_a_name_without_a_topic_is_bad_usage_before_anything_is_made(

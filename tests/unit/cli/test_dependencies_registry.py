@@ -32,7 +32,7 @@ def registry() -> Iterator[RegistryDouble]:
 
 def found(registry: RegistryDouble, *settings: str) -> dict[str, Finding]:
     config = load_config(None, {}, [f"kafka.registry.url={registry.url}", *ROUTE, *settings])
-    return {finding.subject: finding for finding in registry_findings(config)}
+    return {finding.subject: finding for finding in registry_findings(config, ("sentiment", "ner"))}
 
 
 def test_a_registry_that_takes_the_result_schema(registry: RegistryDouble) -> None:
@@ -51,10 +51,21 @@ def test_a_registry_that_takes_the_result_schema(registry: RegistryDouble) -> No
 
 
 def test_a_schema_that_is_not_there_fails_without_auto_register(registry: RegistryDouble) -> None:
-    """A worker would wait at its first result; for inline schemas, which may never come, it is a warning."""
+    """A worker would wait at its first result, also at that of an inline schema, which any event may bring."""
     findings = found(registry, "kafka.registry.auto_register=false")
-    assert (findings[SUBJECT].status, findings[INLINE].status) == ("fail", "warn")
+    assert (findings[SUBJECT].status, findings[INLINE].status) == ("fail", "fail")
     assert "auto_register" in findings[SUBJECT].detail
+
+
+def test_only_the_subjects_that_can_be_reached_are_asked_about(registry: RegistryDouble) -> None:
+    """A route that takes no schemas needs none for them; one that takes any task needs all."""
+    assert set(found(registry, "routes.0.inline_schemas=false")) == {"schema registry", SUBJECT}
+    assert set(found(registry, "routes.0.event_tasks=any")) == {
+        "schema registry",
+        SUBJECT,
+        INLINE,
+        "subject out.ner-value",
+    }
 
 
 def test_a_subject_that_forbids_the_result_schema_fails(registry: RegistryDouble) -> None:

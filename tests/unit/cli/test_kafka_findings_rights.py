@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]
 
-from consumer.cli.kafka_findings import group_finding, topic_findings, topic_rights
+from consumer.cli.kafka_findings import _used_topics, group_finding, topic_findings, topic_rights
 from consumer.config.loading import load_config
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def of_topics(told: dict[str, Told], *settings: str) -> dict[str, Finding]:
     admin: Any = Admin(told)
     there: Any = {topic: SimpleNamespace(error=None, partitions={0: None, 1: None}) for topic in told}
     rights = topic_rights(admin, list(told))
-    return {f.subject: f for f in topic_findings(load_config(None, {}, settings), there, rights)}
+    used = _used_topics(load_config(None, {}, settings), ("product_features", "sentiment", "ner"))
+    return {f.subject: f for f in topic_findings(used, there, rights)}
 
 
 def of_group(told: Told, *settings: str) -> Finding:
@@ -63,9 +64,9 @@ def of_group(told: Told, *settings: str) -> Finding:
 def test_topics_that_may_be_used_are_well() -> None:
     """And the right that was looked for is named."""
     assert {subject: (f.status, f.detail) for subject, f in of_topics({**ALLOWED}).items()} == {
-        "topic reviews.raw": ("ok", "2 partition(s), may READ"),
-        "topic reviews.extracted": ("ok", "2 partition(s), may WRITE"),
-        "topic reviews.dead": ("ok", "2 partition(s), may WRITE"),
+        "topic reviews.raw": ("ok", "input: 2 partition(s), may READ"),
+        "topic reviews.extracted": ("ok", "results of product_features, inline: 2 partition(s), may WRITE"),
+        "topic reviews.dead": ("ok", "dead letters: 2 partition(s), may WRITE"),
     }
 
 
@@ -84,18 +85,34 @@ def test_a_topic_that_may_be_seen_and_not_used_fails(topic: str, operations: lis
     assert f"grant this client {needed} on it" in found[f"topic {topic}"].detail
 
 
-def test_the_topic_of_inline_schemas_is_only_warned_of() -> None:
-    """As when it is missing: no event may ever bring a schema."""
-    told: dict[str, Told] = {**ALLOWED, "out.ner": [WRITE], "out": [DESCRIBE]}
-    found = of_topics(told, "routes.0.output=out.{task}", "routes.0.tasks=[ner]")
-    assert (found["topic out.ner"].status, found["topic out"].status) == ("ok", "warn")
+TEMPLATE = ("routes.0.output=out.{task}", "routes.0.tasks=[ner]")
+
+
+@pytest.mark.parametrize("told", [{"out.ner": [WRITE], "out": [DESCRIBE]}, {"out.ner": [WRITE]}])
+def test_the_topic_of_inline_schemas_is_needed_where_they_are_taken(told: dict[str, Told]) -> None:
+    """Any producer may send the event that brings one, and its result would hold up the worker."""
+    found = of_topics({**ALLOWED, **told}, *TEMPLATE)
+    assert (found["topic out.ner"].status, found["topic out"].status) == ("ok", "fail")
+    assert "topic out" not in of_topics({**ALLOWED, **told}, *TEMPLATE, "routes.0.inline_schemas=false")
+    assert "topic out" not in of_topics({**ALLOWED, **told}, *TEMPLATE, "routes.0.format=text")
+
+
+def test_every_loaded_task_needs_its_topic_where_events_may_name_any() -> None:
+    """The one that is missing says which key of which route can reach it."""
+    told: dict[str, Told] = {**ALLOWED, "out.ner": [WRITE], "out": [WRITE], "out.sentiment": [WRITE]}
+    found = of_topics(told, *TEMPLATE, "routes.0.event_tasks=any")
+    assert {subject for subject, f in found.items() if f.status == "fail"} == {"topic out.product_features"}
+    assert "routes.0.event_tasks" in found["topic out.product_features"].detail
+    assert found["topic out.sentiment"].status == "ok"
 
 
 @pytest.mark.parametrize("told", [None, [], KafkaError._TIMED_OUT])
 def test_brokers_that_tell_no_rights_fail_nothing(told: Told) -> None:
     """Older than 2.3, or too slow: then only that the topics are there is known, and no more is said."""
     found = of_topics(dict.fromkeys(ALLOWED, told))
-    assert {(f.status, f.detail) for f in found.values()} == {("ok", "2 partition(s)")}
+    assert {(f.status, f.detail) for f in found.values()} == {
+        ("ok", f"{what}: 2 partition(s)") for what in ("input", "results of product_features, inline", "dead letters")
+    }
 
 
 def test_without_topics_nothing_is_asked() -> None:

@@ -27,6 +27,7 @@ def routes() -> Routes:
         [
             RouteConfig(input="reviews.raw", tasks=("ner", "sentiment"), output="out.{task}"),
             RouteConfig(input="free", format="avro", output="all"),
+            RouteConfig(input="any", tasks=("ner",), event_tasks="any", inline_schemas=False, output="any.{task}"),
         ],
         TASKS,
     )
@@ -41,9 +42,50 @@ def test_an_event_without_a_choice_runs_the_routes_tasks(routes: Routes, make_re
     assert names(routes.choose(make_record(), ReviewEvent("e", "x"))) == ["ner", "sentiment"]
 
 
-def test_an_events_tasks_replace_the_routes(routes: Routes, make_record: MakeRecord) -> None:
-    """An event may ask for any configured task, also one that its route does not list."""
-    assert names(routes.choose(make_record(), ReviewEvent("e", "x", tasks=("event",)))) == ["event"]
+def test_an_events_tasks_narrow_the_routes(routes: Routes, make_record: MakeRecord) -> None:
+    """Another task has a topic that nobody may have made: it is refused, and the key that would allow it is named."""
+    assert names(routes.choose(make_record(), ReviewEvent("e", "x", tasks=("sentiment",)))) == ["sentiment"]
+    chosen = routes.choose(make_record(), ReviewEvent("e", "x", tasks=("event", "ner")))
+    assert names(chosen) == ["ner"]
+    (((refused,), error),) = chosen.refused
+    assert (refused, error.stage, error.reason) == ("event", "validate", "TaskNotAllowed")
+    assert "event_tasks" in error.message
+    with pytest.raises(KeyError):
+        routes.output_topic("reviews.raw", "event")
+
+
+def test_a_route_may_let_events_name_any_task(routes: Routes, make_record: MakeRecord) -> None:
+    """Any that is loaded; without a choice its own run."""
+    event = ReviewEvent("e", "x", tasks=("event", "sentiment"))
+    assert names(routes.choose(make_record(topic="any"), event)) == ["event", "sentiment"]
+    assert names(routes.choose(make_record(topic="any"), ReviewEvent("e", "x"))) == ["ner"]
+    assert routes.output_topic("any", "event") == "any.event"
+
+
+@pytest.mark.parametrize("tasks", [None, ("ner",)])
+def test_a_route_may_take_no_schemas(
+    routes: Routes, make_record: MakeRecord, tasks: tuple[str, ...] | None
+) -> None:
+    """The event's named tasks run all the same, those of the route only where it makes no choice."""
+    event = ReviewEvent("e", "x", tasks=tasks, schema={"a": None})
+    chosen = routes.choose(make_record(topic="any"), event)
+    assert names(chosen) == list(tasks or ())
+    ((refused, error),) = chosen.refused
+    assert (refused, error.reason) == (("inline",), "SchemaNotAllowed")
+    assert "inline_schemas" in error.message
+
+
+def test_all_that_is_refused_is_one_letter_and_one_message_that_ends(routes: Routes, make_record: MakeRecord) -> None:
+    """However many names there are; those that no task can have are not passed on to a replay."""
+    tasks = ("event", *(f"t{n}" for n in range(40)), "我的电话", "a,ner", "inline", " ner")
+    chosen = routes.choose(make_record(), ReviewEvent("e", "x", tasks=("ner", *tasks)))
+    assert names(chosen) == ["ner"]
+    ((refused, error),) = chosen.refused
+    assert refused == ("event", *(f"t{n}" for n in range(40)))
+    assert error.reason == "UnknownTask"
+    assert "44 unknown tasks" in error.message
+    assert "event_tasks" in error.message
+    assert len(error.message) < 500
 
 
 def test_an_events_schema_is_the_inline_task(routes: Routes, make_record: MakeRecord) -> None:
@@ -56,21 +98,20 @@ def test_an_events_schema_is_the_inline_task(routes: Routes, make_record: MakeRe
 
 
 def test_an_unknown_task_does_not_stop_its_siblings(routes: Routes, make_record: MakeRecord) -> None:
-    """Each unknown task is refused on its own, and its name stays out of the message."""
-    chosen = routes.choose(make_record(), ReviewEvent("e", "x", tasks=("ner", "我的电话", "event")))
-    assert names(chosen) == ["ner", "event"]
-    ((name, error),) = chosen.refused
-    assert name == "我的电话"
+    """It is refused, and its name stays out of the message and of what a replay would run."""
+    chosen = routes.choose(make_record(), ReviewEvent("e", "x", tasks=("ner", "我的电话", "sentiment")))
+    assert names(chosen) == ["ner", "sentiment"]
+    ((refused, error),) = chosen.refused
+    assert refused == ()
     assert (error.stage, error.reason) == ("validate", "UnknownTask")
     assert "我的电话" not in error.message
     assert "sentiment" in error.message
 
 
 def test_an_event_may_not_take_the_name_of_inline(routes: Routes, make_record: MakeRecord) -> None:
-    """inline is no task that can be asked for by name."""
-    assert [name for name, _ in routes.choose(make_record(), ReviewEvent("e", "x", tasks=("inline",))).refused] == [
-        "inline"
-    ]
+    """inline is no task that can be asked for by name, and a replay of it would run the event's schema again."""
+    ((refused, error),) = routes.choose(make_record(), ReviewEvent("e", "x", tasks=("inline",))).refused
+    assert (refused, error.reason) == ((), "UnknownTask")
 
 
 def test_an_event_with_nothing_to_do_is_bad_input(routes: Routes, make_record: MakeRecord) -> None:
@@ -102,7 +143,18 @@ def test_a_replay_of_unknown_tasks_refuses_only_those_named(routes: Routes, make
     """A second unknown task that was not replayed makes no second dead letter."""
     event = ReviewEvent("e", "x", tasks=("a", "b"))
     chosen = routes.choose(make_record(b"", ("rexstream-only-tasks", b"b")), event)
-    assert [name for name, _ in chosen.refused] == ["b"]
+    assert [refused for refused, _ in chosen.refused] == [("b",)]
+
+
+def test_a_replay_cannot_run_what_its_route_does_not(routes: Routes, make_record: MakeRecord) -> None:
+    """The header is anyone's to write: it narrows what the event may have, and gives it nothing more."""
+    event = ReviewEvent("e", "x", tasks=("event", "ner"))
+    chosen = routes.choose(make_record(b"", ("rexstream-only-tasks", b"event")), event)
+    assert names(chosen) == []
+    assert [refused for refused, _ in chosen.refused] == [("event",)]
+    schema = ReviewEvent("e", "x", schema={"a": None})
+    chosen = routes.choose(make_record(b"", ("rexstream-only-tasks", b"inline"), topic="any"), schema)
+    assert (names(chosen), [refused for refused, _ in chosen.refused]) == ([], [("inline",)])
 
 
 def test_a_replay_that_leaves_nothing_is_bad_input(routes: Routes, make_record: MakeRecord) -> None:
@@ -113,11 +165,11 @@ def test_a_replay_that_leaves_nothing_is_bad_input(routes: Routes, make_record: 
 
 def test_routes_tell_their_inputs_formats_and_topics(routes: Routes) -> None:
     """The worker asks the routes for all that depends on the topic."""
-    assert routes.inputs == ("reviews.raw", "free")
+    assert routes.inputs == ("reviews.raw", "free", "any")
     assert routes.route("free").format == "avro"
     assert routes.route("free").output_format == "json"
     assert routes.output_topic("reviews.raw", "ner") == "out.ner"
     assert routes.output_topic("reviews.raw", "inline") == "out"
-    assert routes.output_topic("free", "ner") == "all"
+    assert routes.output_topic("free", "inline") == "all"
     with pytest.raises(KeyError):
         routes.route("elsewhere")

@@ -15,6 +15,23 @@ def refused(path: str | None = None, environ: dict[str, str] | None = None, *ove
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        # Topics that no event can reach any more are no topics of the route.
+        ["routes.0.input=x.event", "routes.0.output=x.{task}", "routes.0.inline_schemas=false"],
+        ["routes.0.output={task}", "routes.0.inline_schemas=false"],
+        ["routes.0.output={task}", "routes.0.format=text"],
+        # Who lowers the one limit has no need to know the other.
+        ["limits.model_calls=10"],
+        ["routes.0.tasks=[]", "routes.0.inline_schemas=false", "routes.0.event_tasks=any"],
+    ],
+)
+def test_what_only_looks_impossible_is_taken(settings: list[str]) -> None:
+    """A route is judged by what its events can ask for."""
+    load_config(None, {}, settings)
+
+
+@pytest.mark.parametrize(
     ("settings", "key", "words"),
     [
         (["model.version=1", "model.label=stable"], "model.version", "both set"),
@@ -32,7 +49,13 @@ def refused(path: str | None = None, environ: dict[str, str] | None = None, *ove
         (["routes.0.input=a b"], "routes.0.input", "not a topic name"),
         (["routes.0.output=reviews.raw"], "routes.0.output", "which is an input"),
         (["routes.0.output=reviews.raw.{task}"], "routes.0.output", "which is an input"),
-        (["routes.0.input=x.event", "routes.0.output=x.{task}"], "routes.0.output", "which is an input"),
+        (
+            ["routes.0.input=x.event", "routes.0.output=x.{task}", "routes.0.event_tasks=any"],
+            "routes.0.output",
+            "which is an input",
+        ),
+        (["routes.0.tasks=[]", "routes.0.inline_schemas=false"], "routes.0.tasks", "nothing could be extracted"),
+        (["limits.model_calls=10", "limits.inline_model_calls=11"], "limits.inline_model_calls", "more than"),
         (["routes.0.output=reviews.dead"], "routes.0.output", "dead-letter topic"),
         (["delivery.dead_letter_topic=reviews.raw"], "delivery.dead_letter_topic", "also an input"),
         (["limits.types_per_level=2"], "routes.0.tasks.0", "limits.types_per_level"),

@@ -33,6 +33,7 @@ RECORD = SourceRecord(
 )
 FAILURE = Failure("decode", "InvalidJson", "The value is no JSON at byte 0.", NOW - 100)
 LETTERS = DeadLetters("reviews.dead", "group-1", "0.1.0")
+REPLAYED: tuple[Header, ...] = (("rexstream-event-id", b"e"), ("rexstream-replay-group", b"group-1"))
 
 
 def added(output: Output, record: SourceRecord = RECORD) -> dict[str, str]:
@@ -90,14 +91,14 @@ def test_a_replayed_record_says_what_happened_this_time() -> None:
     """Headers of an earlier round are replaced, its replay count and everyone else's headers are kept."""
     replayed: tuple[Header, ...] = (
         ("trace", b"1"),
-        ("rexstream-event-id", b"e"),
+        *REPLAYED,
         ("rexstream-dlq-replay-count", b"2"),
         ("rexstream-dlq-class", b"TooLong"),
         ("__dlq.errors.offset", b"7"),
     )
     letter = LETTERS.of(replace(RECORD, headers=replayed), FAILURE, NOW)
     names = [name for name, _ in letter.headers]
-    assert names[:2] == ["trace", "rexstream-event-id"]
+    assert names[:3] == ["trace", "rexstream-event-id", "rexstream-replay-group"]
     assert len(names) == len(set(names))
     assert dict(letter.headers)["rexstream-dlq-replay-count"] == b"2"
     assert dict(letter.headers)["rexstream-dlq-class"] == b"InvalidJson"
@@ -114,7 +115,16 @@ def test_the_dead_letter_headers_of_another_system_stay() -> None:
 @pytest.mark.parametrize("count", [None, b"", b"x", b"-1", b"\xff"])
 def test_an_unreadable_replay_count_is_zero(count: bytes | None) -> None:
     """Headers are anyone's to write."""
-    assert replay_count((("rexstream-dlq-replay-count", count),)) == 0
+    assert replay_count((*REPLAYED, ("rexstream-dlq-replay-count", count)), "group-1") == 0
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_replay_count_without_the_headers_of_a_replay_for_this_group_is_zero(lacking: int) -> None:
+    """It is another program's, or a forgery, or counts what another group failed at."""
+    count = ("rexstream-dlq-replay-count", b"2")
+    assert replay_count((*REPLAYED, count), "group-1") == 2
+    assert replay_count((REPLAYED[1 - lacking], count), "group-1") == 0
+    assert replay_count((*REPLAYED, count), "another") == 0
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=3000))
@@ -221,8 +231,8 @@ def test_an_outcome_that_would_lose_a_record_cannot_be_made(kind: str, outputs: 
 def test_a_replay_count_of_thousands_of_digits_is_none() -> None:
     """Found by fuzzing: another program's header, which Python refuses to convert, must not end the worker."""
     for digits in (20, 5000):
-        headers: tuple[Header, ...] = (("rexstream-dlq-replay-count", b"9" * digits),)
-        assert replay_count(headers) == 0
+        headers: tuple[Header, ...] = (*REPLAYED, ("rexstream-dlq-replay-count", b"9" * digits))
+        assert replay_count(headers, "group-1") == 0
         letter = LETTERS.of(replace(RECORD, headers=headers), FAILURE, NOW)
-        assert added(letter, replace(RECORD, headers=()))["rexstream-dlq-replay-count"] == "0"
-    assert replay_count((("rexstream-dlq-replay-count", b"9" * 19),)) == int("9" * 19)
+        assert added(letter, replace(RECORD, headers=REPLAYED))["rexstream-dlq-replay-count"] == "0"
+    assert replay_count((*REPLAYED, ("rexstream-dlq-replay-count", b"9" * 19)), "group-1") == int("9" * 19)

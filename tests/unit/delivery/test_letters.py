@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.delivery.dead_letters import DeadLetters, Failure, without_value
-from consumer.delivery.letters import Letter, LetterFilter, Selection, read_letter
+from consumer.delivery.letters import Letter, LetterFilter, Markers, Selection, read_letter
 from consumer.events import SourceRecord, Stage
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ def test_a_letter_says_what_was_written() -> None:
         reason="Poison",
         task="sentiment",
         message="no answer",
-        replay_count=0,
         failed_at_ms=NOW,
         record=record,
+        group="group",
     )
 
 
@@ -120,7 +120,7 @@ def test_a_letter_without_a_readable_time_is_in_no_stretch_of_time() -> None:
 
 def test_the_sieve_lets_each_letter_through_once_and_counts_the_rest() -> None:
     """Copies, letters that were replayed and records that are none; what was not asked for is not counted."""
-    sieve = LetterFilter(Selection(reasons=frozenset({"Poison", "BatchFault"})), {"reviews.raw-2-2-sentiment": NOW})
+    sieve = LetterFilter(Selection(reasons=frozenset({"Poison", "BatchFault"})), Markers({"reviews.raw-2-2-sentiment@group": NOW}))
     records = [
         letter(1),
         letter(1, place=1),
@@ -140,7 +140,8 @@ def test_the_sieve_lets_each_letter_through_once_and_counts_the_rest() -> None:
 
 def test_a_letter_that_failed_after_its_replay_is_counted() -> None:
     """It may be another one, at a place of a topic that was made anew; a later copy of the same is not counted."""
-    sieve = LetterFilter(Selection(), {"reviews.raw-2-1-sentiment": NOW, "reviews.raw-2-2-sentiment": NOW})
+    markers = Markers({"reviews.raw-2-1-sentiment@group": NOW, "reviews.raw-2-2-sentiment@group": NOW})
+    sieve = LetterFilter(Selection(), markers)
     for record in (letter(1, at=NOW + 1), letter(2, at=NOW), letter(2, at=NOW + 1)):
         assert sieve.take(record) is None
     assert (sieve.replayed, sieve.younger, sieve.copies) == (2, 1, 1)
@@ -151,7 +152,7 @@ def test_a_copy_with_its_value_is_worth_more_than_one_without() -> None:
     full = LETTERS.of(source(), Failure("extract", "Poison", "x", NOW, task="sentiment"), NOW)
     bare = without_value(full)
     assert bare is not None
-    sieve = LetterFilter(Selection(), {})
+    sieve = LetterFilter(Selection(), Markers())
     taken = [sieve.take(stored(output)) for output in (bare, bare, full, full, bare)]
     assert [None if each is None else each.record.value is None for each in taken] == [None, None, False, None, None]
     assert list(sieve.rest()) == []
@@ -162,7 +163,7 @@ def test_a_letter_of_which_no_copy_has_its_value_comes_at_the_end() -> None:
     """Once."""
     bare = without_value(LETTERS.of(source(), Failure("extract", "Poison", "x", NOW, task="sentiment"), NOW))
     assert bare is not None
-    sieve = LetterFilter(Selection(), {})
+    sieve = LetterFilter(Selection(), Markers())
     assert [sieve.take(stored(bare, place)) for place in range(2)] == [None, None]
     assert sieve.by_class.total() == 0
     assert [found.record.offset for found in sieve.rest()] == [0]
@@ -203,6 +204,20 @@ def test_a_time_that_no_worker_wrote_is_none(text: str) -> None:
 def test_numbers_of_thousands_of_digits_are_none() -> None:
     """Found by fuzzing: headers that Python refuses to convert are no letter of ours, or one never replayed."""
     record = letter()
-    for name, outcome in (("__dlq.errors.offset", None), ("rexstream-dlq-replay-count", 0)):
+    for name, outcome in (("__dlq.errors.offset", None), ("rexstream-dlq-task-count", 1)):
         found = read_letter(replace(record, headers=(*record.headers, (name, b"9" * 5000))))
-        assert (found and found.replay_count) == outcome
+        assert (found and found.task_count) == outcome
+
+
+def test_two_groups_may_have_letters_with_the_same_id() -> None:
+    """Both are let through, and the marker of one is none of the other; an older marker names no group."""
+    other = DeadLetters("dead", "other", "0.1.0")
+    theirs = stored(other.of(source(), Failure("extract", "Poison", "x", NOW, task="sentiment"), NOW), 1)
+    sieve = LetterFilter(Selection(), Markers())
+    taken = [sieve.take(record) for record in (letter(), theirs, letter())]
+    assert [found and found.group for found in taken] == ["group", "other", None]
+    sieve = LetterFilter(Selection(), Markers({"reviews.raw-2-41-sentiment@group": NOW}))
+    taken = [sieve.take(record) for record in (letter(), theirs)]
+    assert [found and found.group for found in taken] == [None, "other"]
+    sieve = LetterFilter(Selection(), Markers({"reviews.raw-2-41-sentiment": NOW}))
+    assert [sieve.take(record) for record in (letter(), theirs)] == [None, None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,6 +33,8 @@ class StubProducer:
         self._open: list[tuple[str, bytes | None, int]] = []
         self._reports: list[Callable[[], None]] = []
         self.queue_size = 1000
+        self.values: dict[bytes | None, bytes] = {}
+        """Latest value by key."""
 
     def __len__(self) -> int:
         return len(self._reports)
@@ -71,7 +75,9 @@ class StubProducer:
             raise BufferError("Local: Queue full")
         self._open.append((topic, key, partition))
         code = self.fail(topic, key)
-        self._reports.append(lambda: on_delivery(None if code is None else KafkaError(code), None))
+        written = SimpleNamespace(topic=lambda: topic, partition=lambda: 2, offset=lambda: len(self.log))
+        self.values[key] = value
+        self._reports.append(lambda: on_delivery(None if code is None else KafkaError(code), written))
 
     def flush(self, _timeout: float) -> int:
         self._call("flush")
@@ -109,24 +115,26 @@ def replayer(producer: StubProducer, monkeypatch: pytest.MonkeyPatch) -> Replaye
 
 
 def replay(number: int, topic: str = "reviews.raw", partition: int = 2) -> Replay:
-    return Replay(f"id-{number}", Output(topic, b"k%d" % number, b"v", (("h", b"1"),), partition))
+    output = Output(topic, b"k%d" % number, b"v", (("h", b"1"),), partition)
+    return Replay(f"id-{number}", output, f"id-{number}@group", number)
 
 
 def committed_ids(producer: StubProducer) -> list[bytes | None]:
-    return [key for topic, key, _ in producer.committed if topic == "reviews.dead.replayed"]
+    return [(key or b"").removesuffix(b"@group") for topic, key, _ in producer.committed if topic.endswith(".replayed")]
 
 
 def test_records_and_markers_are_one_transaction(producer: StubProducer, replayer: Replayer) -> None:
-    """Each record with a marker that has its letter's id."""
+    """Each record with a marker that has its letter's id, and says where the record stands and how often it came."""
     replayer.begin()
     assert replayer.write([replay(1), replay(2)]) == []
-    assert producer.log == ["init", "begin", "flush", "commit"]
+    assert producer.log == ["init", "begin", "flush", "flush", "commit"]
     assert producer.committed == [
         ("reviews.raw", b"k1", 2),
-        ("reviews.dead.replayed", b"id-1", -1),
         ("reviews.raw", b"k2", 2),
-        ("reviews.dead.replayed", b"id-2", -1),
+        ("reviews.dead.replayed", b"id-1@group", -1),
+        ("reviews.dead.replayed", b"id-2@group", -1),
     ]
+    assert json.loads(producer.values[b"id-2@group"]) == {"place": "reviews.raw-2-3", "count": 2}
 
 
 @pytest.mark.parametrize(
@@ -165,7 +173,7 @@ def test_a_passing_failure_is_tried_again_as_a_whole(producer: StubProducer, rep
     failing = [KafkaError._MSG_TIMED_OUT, None]
     producer.fail = lambda _, key: failing.pop(0) if key == b"k1" else None
     assert replayer.write([replay(1)]) == []
-    assert producer.log == ["begin", "flush", "abort", "begin", "flush", "commit"]
+    assert producer.log == ["begin", "flush", "abort", "begin", "flush", "flush", "commit"]
     assert committed_ids(producer) == [b"id-1"]
 
 
@@ -221,7 +229,7 @@ def test_a_full_queue_is_waited_for(producer: StubProducer, replayer: Replayer) 
     producer.queue_size = 3
     assert replayer.write([replay(n) for n in range(20)]) == []
     assert len(committed_ids(producer)) == 20
-    assert producer.log == ["begin", "flush", "commit"]
+    assert producer.log == ["begin", "flush", "flush", "commit"]
 
 
 def test_a_record_larger_than_the_whole_queue_is_refused(producer: StubProducer, replayer: Replayer) -> None:
@@ -236,21 +244,21 @@ def test_a_record_larger_than_the_whole_queue_is_refused(producer: StubProducer,
 def test_a_size_is_that_of_all_that_is_sent() -> None:
     """Headers may be most of it."""
     output = Output("reviews.raw", b"kk", b"vvv", (("é", b"1234"), ("n", None)), 0)
-    assert Replay("id", output).size == 2 + 3 + (2 + 4) + 1
+    assert Replay("id", output, "id@group", 1).size == 2 + 3 + (2 + 4) + 1
 
 
 def test_a_commit_that_needs_more_time_is_asked_for_again(producer: StubProducer, replayer: Replayer) -> None:
     """It may have been made: producing again would double."""
     producer.refuse["commit"] = [KafkaError(KafkaError._TIMED_OUT, "slow", retriable=True)]
     assert replayer.write([replay(1)]) == []
-    assert producer.log == ["begin", "flush", "commit", "commit"]
+    assert producer.log == ["begin", "flush", "flush", "commit", "commit"]
 
 
 def test_a_commit_that_must_be_aborted_is_made_anew(producer: StubProducer, replayer: Replayer) -> None:
     """The brokers wrote nothing of it."""
     producer.refuse["commit"] = [KafkaError(KafkaError.NOT_ENOUGH_REPLICAS, "no", txn_requires_abort=True)]
     assert replayer.write([replay(1)]) == []
-    assert producer.log == ["begin", "flush", "commit", "abort", "begin", "flush", "commit"]
+    assert producer.log == ["begin", "flush", "flush", "commit", "abort", "begin", "flush", "flush", "commit"]
 
 
 def test_a_client_without_the_right_is_told_so(producer: StubProducer, replayer: Replayer) -> None:
