@@ -30,13 +30,14 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.cli import dependencies
     from consumer.cli.credential_findings import expiry_findings
-    from consumer.cli.kafka_findings import kafka_findings, reachable_topics
+    from consumer.cli.kafka_findings import kafka_findings, reachable_topics, route_findings
 
     found = loaded(config_file, overrides)
     config = found.config
     findings = [
         dependencies.Finding("configuration", "ok", f"{len(config.routes)} route(s), {len(found.tasks)} tasks"),
         *(dependencies.Finding(problem.key, "warn", f"{problem.what}; {problem.fix}") for problem in found.warnings),
+        *route_findings(config, found.tasks),
         *dependencies.client_findings(config),
         *dependencies.bundle_findings(config),
         *dependencies.tls_findings(config),

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from consumer.cli.dependencies import ANSWER_SECONDS, Finding
-from consumer.config.names import result_topics
+from consumer.config.names import result_topics, runnable
 from consumer.extraction.task import INLINE
 from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID, ClientErrors
 from consumer.kafka.clients.settings import metadata_settings
@@ -31,6 +31,20 @@ _Key = TypeVar("_Key")
 _DAY_MS = 24 * 3600 * 1000
 DEAD_LETTER_RETENTION_MS = 30 * _DAY_MS
 """How long dead letters should stay, so that a cause can be found and mended before they are replayed."""
+
+
+def route_findings(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
+    """What the events of each route may ask for. ``tasks``: those that are loaded."""
+    for index, route in enumerate(config.routes):
+        names = [name for name in runnable(route, tasks) if name != INLINE]
+        may = f"may choose among {', '.join(names)}" if names else "has no tasks to choose from"
+        schema = "bring a schema" if INLINE in runnable(route, tasks) else "not bring a schema"
+        yield Finding(
+            f"routes.{index}",
+            "ok",
+            f"an event of {route.input} {may} (event_tasks {route.event_tasks}), and may {schema} (inline_schemas"
+            f" {str(route.inline_schemas).lower()})",
+        )
 
 
 def reachable_topics(config: Config, tasks: Collection[str]) -> Iterator[Finding]:

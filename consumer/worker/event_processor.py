@@ -190,7 +190,7 @@ class EventProcessor:
         task = next((value.decode() for name, value in reversed(refused.headers) if name == TASK and value), None)
         what = (
             f"the result has {len(refused.value or b'')} bytes, more than topic {refused.topic} takes; raise its"
-            " max.message.bytes, or lower limits.facts"
+            " max.message.bytes, or lower limits.result_bytes"
         )
         bad = BadInput("produce", "ResultTooLarge", what)
         return self._dead_letter(self._believed(record), bad, () if task is None else (task,))

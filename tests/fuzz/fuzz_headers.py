@@ -213,7 +213,9 @@ def check_letter_reading(record: SourceRecord) -> str:
     output = replayed(letter, letter.group or "group")
     check_sendable(output.headers)
     require((output.key, output.value) == (record.key, record.value), "another key or value")
-    require(replay_count(output.headers, letter.group or "group") == letter.replay_count + 1, "a count that does not grow")
+    require(
+        replay_count(output.headers, letter.group or "group") == letter.replay_count + 1, "a count that does not grow"
+    )
     again = replace(record, headers=output.headers)
     require(control_text(again.headers, EVENT_ID), "no event id")
     if letter.task is not None:

@@ -124,6 +124,7 @@ def test_everything_answers(broker: str, model_server: str) -> None:
     assert rows["ok"] is True
     assert findings(result) == {
         "configuration": "ok",
+        "routes.0": "ok",
         "kafka.client": "ok",
         "model.bundle": "ok",
         "kafka": "ok",
@@ -164,6 +165,19 @@ def test_topics_of_templates_are_looked_for(broker: str, model_server: str) -> N
     assert result.exit_code == 3
     assert findings(result)["topic out.ner"] == "fail"
     assert findings(result)["topic out"] == "fail"
+
+
+def test_what_events_may_ask_for_is_said() -> None:
+    """Both keys are named: their defaults decide what a producer can make a worker do."""
+
+    def said(*settings: str) -> str:
+        rows = json.loads(check(*settings, options=("--json",)).stdout)["findings"]
+        return next(str(row["detail"]) for row in rows if row["subject"] == "routes.0")
+
+    assert "may choose among product_features (event_tasks route)" in said()
+    assert "may bring a schema (inline_schemas true)" in said()
+    assert "may not bring a schema" in said("routes.0.inline_schemas=false")
+    assert "sentiment" in said("routes.0.event_tasks=any")
 
 
 def test_every_topic_that_can_be_reached_is_listed_without_a_network() -> None:

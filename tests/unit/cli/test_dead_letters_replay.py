@@ -151,7 +151,9 @@ def test_only_inputs_are_written_to_unless_somebody_says_otherwise(there: Cluste
     assert json.loads(found.stdout)["skipped"] == {"topic_missing": 2}
 
 
-@pytest.mark.parametrize("arguments", [("--any-topic",), ("--topic", "reviews.dead", "--topic", "reviews.dead.replayed")])
+@pytest.mark.parametrize(
+    "arguments", [("--any-topic",), ("--topic", "reviews.dead", "--topic", "reviews.dead.replayed")]
+)
 def test_letters_and_markers_are_never_forged_by_a_replay(there: Cluster, arguments: tuple[str, ...]) -> None:
     """Whatever is allowed, no record goes to the dead-letter topic or among the markers."""
     there.letters, there.topics = 2, ("reviews.dead", "reviews.dead.replayed")
@@ -172,7 +174,8 @@ def test_letters_of_another_group_are_left_out_and_the_way_is_said(there: Cluste
     assert {one.marker_key for one in sent} == {f"in-0-{n}-sentiment@old" for n in range(5)}
 
 
-def test_a_route_that_believes_no_control_headers_gets_no_replay(there: Cluster) -> None:
+@pytest.mark.usefixtures("there")
+def test_a_route_that_believes_no_control_headers_gets_no_replay() -> None:
     """It would run every task of each record again, under the ids of other places."""
     found = replay("--set=routes.0.control_headers=false")
     assert json.loads(found.stdout)["skipped"] == {"control_headers_off": 5}

@@ -63,9 +63,7 @@ def test_a_route_may_let_events_name_any_task(routes: Routes, make_record: MakeR
 
 
 @pytest.mark.parametrize("tasks", [None, ("ner",)])
-def test_a_route_may_take_no_schemas(
-    routes: Routes, make_record: MakeRecord, tasks: tuple[str, ...] | None
-) -> None:
+def test_a_route_may_take_no_schemas(routes: Routes, make_record: MakeRecord, tasks: tuple[str, ...] | None) -> None:
     """The event's named tasks run all the same, those of the route only where it makes no choice."""
     event = ReviewEvent("e", "x", tasks=tasks, schema={"a": None})
     chosen = routes.choose(make_record(topic="any"), event)

@@ -120,7 +120,9 @@ def test_a_letter_without_a_readable_time_is_in_no_stretch_of_time() -> None:
 
 def test_the_sieve_lets_each_letter_through_once_and_counts_the_rest() -> None:
     """Copies, letters that were replayed and records that are none; what was not asked for is not counted."""
-    sieve = LetterFilter(Selection(reasons=frozenset({"Poison", "BatchFault"})), Markers({"reviews.raw-2-2-sentiment@group": NOW}))
+    sieve = LetterFilter(
+        Selection(reasons=frozenset({"Poison", "BatchFault"})), Markers({"reviews.raw-2-2-sentiment@group": NOW})
+    )
     records = [
         letter(1),
         letter(1, place=1),

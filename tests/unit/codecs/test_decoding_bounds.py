@@ -1,0 +1,146 @@
+"""What an event brings is copied to each of its results and log lines, so every part of it is bounded."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.codecs.decoding import (
+    ATTRIBUTES_CHARS,
+    CONTROL_HEADERS,
+    EVENT_ID,
+    EVENT_ID_CHARS,
+    FIELD_CHARS,
+    HEADERS_BYTES,
+    KEY_BYTES,
+    MAX_HEADERS,
+    MAX_TASKS,
+    REPLAY_GROUP,
+    decode,
+    is_for_another_group,
+    without_control,
+)
+from consumer.events import BadInput, SourceRecord
+
+if TYPE_CHECKING:
+    from consumer.events import Header, ReviewEvent
+
+LONG = 1_000_000
+
+
+def event(value: dict[str, object], key: bytes | None = b"k", *headers: Header) -> ReviewEvent:
+    encoded = json.dumps({"text": "好", **value}).encode()
+    return decode(SourceRecord("in", 0, 1, 1, key, encoded, headers, None, 0.0), "json", 10 * LONG)
+
+
+def reason(value: dict[str, object], key: bytes | None = b"k", *headers: Header) -> str:
+    with pytest.raises(BadInput) as caught:
+        event(value, key, *headers)
+    assert len(caught.value.message) < 300
+    assert caught.value.stage == "validate"
+    return caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("field", "most"),
+    [("event_id", EVENT_ID_CHARS), ("product_id", FIELD_CHARS), ("source", FIELD_CHARS), ("language", FIELD_CHARS)],
+)
+def test_a_field_has_a_longest_value(field: str, most: int) -> None:
+    """The bound itself is taken, one character more is not, and the message names the field and the bound."""
+    assert getattr(event({field: "编" * most}), field) == "编" * most
+    assert reason({field: "编" * (most + 1)}) == "FieldTooLong"
+    with pytest.raises(BadInput, match=rf"{field} .*{most}"):
+        event({field: "x" * LONG})
+
+
+@pytest.mark.parametrize("number", [1, 2, 1000])
+def test_attributes_are_bounded_together(number: int) -> None:
+    """Whether one is long or there are many, and names count as values do."""
+    size = ATTRIBUTES_CHARS // number
+    within = {str(n).rjust(5): "v" * (size - 5) for n in range(number)}
+    assert event({"attributes": within}).attributes == within
+    assert reason({"attributes": {**within, "n" * (ATTRIBUTES_CHARS - number * size + 1): ""}}) == "FieldTooLong"
+
+
+def test_the_key_is_bounded() -> None:
+    """Every result and dead letter carries it."""
+    assert event({}, b"k" * KEY_BYTES).text == "好"
+    assert event({}, None).text == "好"
+    assert reason({}, b"k" * (KEY_BYTES + 1)) == "KeyTooLarge"
+
+
+@pytest.mark.parametrize(
+    ("headers", "ok"),
+    [
+        ([("h", b"v" * (HEADERS_BYTES - 1))], True),
+        ([("h", b"v" * HEADERS_BYTES)], False),
+        ([("n" * HEADERS_BYTES, None)], True),
+        ([("n" * HEADERS_BYTES, b"v")], False),
+        ([("名" * (HEADERS_BYTES // 2), None)], False),
+        ([("", None)] * MAX_HEADERS, True),
+        ([("", None)] * (MAX_HEADERS + 1), False),
+    ],
+)
+def test_headers_are_bounded_in_number_and_bytes(headers: list[Header], ok: bool) -> None:
+    """Names count as values do."""
+    if ok:
+        assert event({}, b"k", *headers).text == "好"
+    else:
+        assert reason({}, b"k", *headers) == "HeadersTooLarge"
+
+
+@pytest.mark.parametrize("size", [EVENT_ID_CHARS + 1, 60_000])
+def test_an_event_id_from_a_header_is_bounded_as_one_from_the_value(size: int) -> None:
+    """Anyone may write that header, and the id goes into every log line."""
+    assert event({}, b"k", (EVENT_ID, b"i" * EVENT_ID_CHARS)).event_id == "i" * EVENT_ID_CHARS
+    assert reason({}, b"k", (EVENT_ID, b"i" * size)) == "InvalidHeader"
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            name: st.integers(0, 3 * FIELD_CHARS).map(lambda n: "好" * n)
+            for name in ("event_id", "product_id", "source", "language")
+        }
+        | {
+            "attributes": st.dictionaries(st.text(max_size=9), st.integers(0, 40_000).map(lambda n: "x" * n)),
+            "tasks": st.lists(st.text(max_size=4), max_size=2 * MAX_TASKS),
+        },
+    )
+)
+def test_whatever_is_taken_is_within_all_bounds(value: dict[str, object]) -> None:
+    """What a result repeats of its event is at most 200,000 bytes of UTF-8."""
+    try:
+        taken = event(value)
+    except BadInput:
+        return
+    repeated = (
+        taken.event_id,
+        taken.product_id,
+        taken.source,
+        taken.language,
+        *taken.attributes,
+        *taken.attributes.values(),
+    )
+    assert sum(len((part or "").encode()) for part in repeated) <= 200_000
+    assert len(taken.tasks or ()) <= MAX_TASKS
+
+
+def test_a_replay_for_another_group_is_told_from_all_else() -> None:
+    """Without the header, or with an empty one, a record is for everybody."""
+    assert is_for_another_group(((REPLAY_GROUP, b"a"),), "b")
+    assert not is_for_another_group(((REPLAY_GROUP, b"b"),), "b")
+    assert is_for_another_group(((REPLAY_GROUP, b"\xff"),), "b")
+    for headers in ((), ((REPLAY_GROUP, None),), ((REPLAY_GROUP, b""),), (("x", b"a"),)):
+        assert not is_for_another_group(headers, "b")
+
+
+def test_without_control_headers_the_others_stay_as_they_are() -> None:
+    """In their order, and as often as they came."""
+    own: tuple[Header, ...] = (("a", b"1"), ("a", None), ("rexstream-task", b"x"))
+    assert without_control((*((name, b"x") for name in CONTROL_HEADERS), *own)) == own
