@@ -163,7 +163,7 @@ def test_a_compatibility_rule_that_forbids(
 
     def checked() -> tuple[str, str]:
         (finding,) = [
-            f for f in registry_findings(load_config(None, {}, settings)) if f.subject == f"subject {subject}"
+            f for f in registry_findings(load_config(None, {}, settings), ()) if f.subject == f"subject {subject}"
         ]
         return finding.status, finding.detail
 

@@ -32,7 +32,7 @@ from consumer.config.task_files import load_tasks
 from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.events import SourceRecord
 from consumer.kafka.tools.reader import headers_of, read_to_end
-from consumer.kafka.tools.replay_markers import marker_topic, replayed_ids
+from consumer.kafka.tools.replay_markers import marker_topic, read_markers
 from consumer.local.partition_budget import partition_of
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ NOW = int(time.time() * 1000) - 1000
 POISON_TEXT = "毒药评论"
 TASKS = load_tasks()
 LETTERS = 240
+CONTROL = {"rexstream-event-id", "rexstream-only-tasks", "rexstream-dlq-replay-count", "rexstream-replay-group"}
 
 
 @pytest.fixture
@@ -78,6 +79,10 @@ def arguments(bootstrap: str, dead: str, *others: str) -> list[str]:
         "60",
         "--dead-letter-topic",
         dead,
+        # The letters of these tests come from topics and a group that no configuration names.
+        "--any-topic",
+        "--group",
+        "group",
         "--json",
         *others,
     ]
@@ -221,7 +226,7 @@ def test_what_failed_is_replayed_once_its_cause_is_mended(
     assert seen.inputs == 124 + 5
     again_in = {place(m): set(said(m)) for m in read_to_end(apache_kafka, topics[0]) if headers_of(m)}
     assert len(again_in) == 5
-    assert set.union(*again_in.values()) == {"rexstream-event-id", "rexstream-only-tasks", "rexstream-dlq-replay-count"}
+    assert set.union(*again_in.values()) == CONTROL
     assert row["id"] in again_in
 
 
@@ -230,7 +235,7 @@ def test_a_replay_killed_half_way_and_run_again_doubles_nothing(apache_kafka: st
     source, _, dead = topics
     write_letters(apache_kafka, source, dead, [10] * LETTERS)
     process = replay_process(apache_kafka, dead, "--rate", "60")
-    wait(lambda: len(replayed_ids(apache_kafka, dead, client={}, timeout=30)) >= 60, process)
+    wait(lambda: len(read_markers(apache_kafka, dead, client={}, timeout=30).at_ms) >= 60, process)
     process.kill()
     process.communicate()
     before = sum(replayed_events(apache_kafka, source, dead).values())
@@ -248,13 +253,9 @@ def test_a_replay_killed_half_way_and_run_again_doubles_nothing(apache_kafka: st
     assert summary(found)["replayed"] == LETTERS - before
     assert summary(found)["replayed_before"] == before
     assert replayed_events(apache_kafka, source, dead) == {f"e{number}": 1 for number in range(LETTERS)}
-    assert len(replayed_ids(apache_kafka, dead, client={}, timeout=30)) == LETTERS
+    assert len(read_markers(apache_kafka, dead, client={}, timeout=30).at_ms) == LETTERS
     for message in read_to_end(apache_kafka, source):
-        assert [name for name, _ in headers_of(message)] == [
-            "rexstream-event-id",
-            "rexstream-only-tasks",
-            "rexstream-dlq-replay-count",
-        ]
+        assert {name for name, _ in headers_of(message)} == CONTROL
         assert message.timestamp()[1] > NOW
     assert summary(replay(apache_kafka, dead))["replayed"] == 0
 
@@ -264,7 +265,7 @@ def test_of_two_replays_at_once_the_second_takes_over(apache_kafka: str, topics:
     source, _, dead = topics
     write_letters(apache_kafka, source, dead, [10] * LETTERS)
     first = replay_process(apache_kafka, dead, "--rate", "40")
-    wait(lambda: len(replayed_ids(apache_kafka, dead, client={}, timeout=30)) >= 40, first)
+    wait(lambda: len(read_markers(apache_kafka, dead, client={}, timeout=30).at_ms) >= 40, first)
     second = replay(apache_kafka, dead)
     assert second.exit_code == 0, second.output
     out, error = first.communicate(timeout=60)
@@ -286,7 +287,7 @@ def test_what_cannot_be_replayed_is_said_and_the_rest_is_replayed(
     dry = replay(apache_kafka, dead, "--dry-run")
     assert (dry.exit_code, summary(dry)["replayable"]) == (0, 5)
     assert summary(dry)["skipped"] == {"topic_missing": 1}
-    assert replayed_ids(apache_kafka, dead, client={}, timeout=30) == {}
+    assert read_markers(apache_kafka, dead, client={}, timeout=30).at_ms == {}
     found = replay(apache_kafka, dead)
     assert found.exit_code == 1, found.output
     assert summary(found) == {
@@ -346,3 +347,44 @@ def test_the_marker_topic_is_compacted_and_no_other_will_do(apache_kafka: str, t
     found = replay(apache_kafka, dead)
     assert found.exit_code == 2
     assert "cleanup.policy=compact" in found.stderr
+
+
+def test_forged_letters_and_counts_do_nothing_that_a_replay_would_not(
+    apache_kafka: str, new_topic: Callable[..., str], topics: list[str], server: StubServer, tmp_path: Path
+) -> None:
+    """A letter that names another topic is left out; a count that no replay wrote is none; a real one holds."""
+    elsewhere = new_topic("elsewhere", partitions=2)
+    worker = Run(apache_kafka, topics, server, tmp_path)
+    options = ["--config", str(tmp_path / "config.yaml"), "--timeout", "60", "--json"]
+
+    def replayed(*others: str) -> dict[str, Any]:
+        return summary(CliRunner().invoke(cli, ["dead-letters", "replay", *options, *others]))
+
+    forged = [
+        ("rexstream-dlq-replay-count", b"999999"),
+        ("rexstream-event-id", b"e"),
+        ("rexstream-only-tasks", b"sentiment"),
+        ("rexstream-replay-group", worker.group.encode()),
+    ]
+    letters = DeadLetters(topics[2], worker.group, "0")
+    record = SourceRecord(elsewhere, 0, 7, 1, b"k", b"{}", (), NOW - 5, 0.0)
+    letter = letters.of(record, Failure("extract", "Poison", "no", NOW, task="sentiment"), NOW)
+    producer = Producer({"bootstrap.servers": apache_kafka})
+    producer.produce(topics[2], letter.value, letter.key, headers=list(letter.headers))
+    producer.produce(topics[0], b"{", b"k", headers=forged)
+    producer.produce(topics[0], b"{", b"k", headers=forged[:1])
+    assert producer.flush(30) == 0
+    worker.start()
+    try:
+        worker.wait(lambda: len(worker.dead_letters()) == 3)
+        for number in range(3):
+            found = replayed()
+            assert (found["replayed"], found["skipped"]) == (2, {"not_an_input": 1}), number
+            count = 3 + 2 * (number + 1)
+            worker.wait(lambda count=count: len(worker.dead_letters()) == count)  # type: ignore[misc]
+        assert replayed()["skipped"] == {"not_an_input": 1, "replayed_too_often": 2}
+        assert list(read_to_end(apache_kafka, elsewhere)) == []
+        assert replayed("--any-topic", "--dry-run")["replayable"] == 1
+        assert worker.end() == 0
+    finally:
+        worker.kill()

@@ -132,7 +132,7 @@ def record(value: bytes | None, *own: Header, topic: str = "in", key: bytes | No
     return SourceRecord(topic, 0, 1, 1, key, value, own, None, 0.0)
 
 
-def event(topic: str = "in", pad: int = 0, **fields: object) -> SourceRecord:
+def event(topic: str = "in", pad: int = 0, **fields: Any) -> SourceRecord:
     """An event, with a field that nobody reads to make it larger."""
     value = json.dumps({"text": "好用", **fields, **({"pad": "x" * pad} if pad else {})}, ensure_ascii=False).encode()
     assert len(value) <= MIB
@@ -209,7 +209,7 @@ def test_a_few_failed_tasks_have_a_letter_each() -> None:
         ("schema", {"x" * 500 + str(number): None for number in range(400)}),
     ],
 )
-def test_a_field_that_fills_the_value_is_one_letter(name: str, value: object) -> None:
+def test_a_field_that_fills_the_value_is_one_letter(name: str, value: Any) -> None:
     """Whatever results and log lines would repeat of it."""
     source = event(**{name: value})
     made = make(source)
