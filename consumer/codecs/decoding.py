@@ -1,8 +1,7 @@
 """Decodes the record of an input topic (JSON, plain text or Avro) to the review event in it.
 
 The event processor calls ``decode`` for each record. Whatever the format, the event's fields are checked in one place,
-``event_from_fields``, and every way to fail is BadInput. The headers that a replay of a dead letter sets are read here
-as well: the event's id, the tasks that it is narrowed to, and the group that it is for.
+``event_from_fields``, and every way to fail is BadInput.
 
 What an event brings is copied into each of its results, so each part of it has a bound that real producers never meet.
 """
@@ -14,34 +13,16 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
+from consumer.codecs.control_headers import EVENT_ID_CHARS, check_size, default_event_id
 from consumer.events import BadInput, ReviewEvent, TaskKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from consumer.codecs.avro_codec import SchemaFor
     from consumer.config.tree import ValueFormat
-    from consumer.events import Header, SourceRecord
-
-EVENT_ID = "rexstream-event-id"
-"""The default id that the event had before its replay: it is made of coordinates, which a replay changes. An id in the
-value wins over this header: a replay cannot read every value, and consumers join results by that id."""
-
-ONLY_TASKS = "rexstream-only-tasks"
-"""Names, joined by commas, of the tasks to run among those that the event would run."""
-
-REPLAY_GROUP = "rexstream-replay-group"
-"""The consumer group that the record is replayed for. Every group that reads the topic gets it; only this one runs it,
-since the others have no dead letter of it."""
-
-CONTROL_HEADERS = frozenset({EVENT_ID, ONLY_TASKS, REPLAY_GROUP})
-"""What a replay tells a worker. Ignored on routes with ``control_headers: false``, and never copied to results."""
+    from consumer.events import SourceRecord
 
 MAX_TASKS = 64
 """Tasks one event may name. Each that it may run is a result, or a dead letter with the whole value in it."""
-
-EVENT_ID_CHARS = 512
-"""An id goes into every log line about its event, and into every result."""
 
 FIELD_CHARS = 2048
 """Of ``product_id``, ``source`` (an address, perhaps) and ``language``."""
@@ -50,9 +31,7 @@ ATTRIBUTES_CHARS = 32_768
 """Of all attributes together, names and values."""
 
 KEY_BYTES = 65_536
-MAX_HEADERS = 256
-HEADERS_BYTES = 65_536
-"""Key and headers of a record are copied to each of its results."""
+"""The key of a record is copied to each of its results."""
 
 _KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -88,7 +67,7 @@ def decode(
         raise BadInput("validate", "KeyTooLarge", what)
     default_id = coordinates
     if record.headers:
-        _check_size(record.headers)
+        check_size(record.headers)
         default_id = default_event_id(record.headers) or coordinates
     return decode_value(value, value_format, default_id, schema_for)
 
@@ -114,57 +93,6 @@ def decode_value(
 
         fields = decode_avro(value, schema_for)
     return event_from_fields(fields, default_event_id)
-
-
-def _check_size(headers: Sequence[Header]) -> None:
-    size = sum(len(name.encode()) + len(value or b"") for name, value in headers)
-    if len(headers) > MAX_HEADERS or size > HEADERS_BYTES:
-        what = (
-            f"the record has {len(headers)} headers of {size} bytes; at most {MAX_HEADERS} of {HEADERS_BYTES} bytes"
-            " are allowed, each result carries them"
-        )
-        raise BadInput("validate", "HeadersTooLarge", what)
-
-
-def without_control(headers: Sequence[Header]) -> tuple[Header, ...]:
-    """The headers of a record whose route believes no control headers."""
-    return tuple(header for header in headers if header[0] not in CONTROL_HEADERS)
-
-
-def is_for_another_group(headers: Sequence[Header], group: str) -> bool:
-    """Whether the record is a replay for another group than ``group``."""
-    wanted = last_value(headers, REPLAY_GROUP)
-    return bool(wanted) and wanted != group.encode()
-
-
-def default_event_id(headers: Sequence[Header]) -> str:
-    """The id that a replay's header names, empty when there is none. Raises BadInput InvalidHeader."""
-    event_id = control_text(headers, EVENT_ID)
-    if len(event_id) > EVENT_ID_CHARS:
-        what = f"header {EVENT_ID} has {len(event_id)} characters; at most {EVENT_ID_CHARS} are allowed"
-        raise BadInput("validate", "InvalidHeader", what)
-    return event_id
-
-
-def only_tasks_of(headers: Sequence[Header]) -> frozenset[str] | None:
-    """The tasks that the headers narrow the event to, or None. Raises BadInput InvalidHeader (stage ``validate``)."""
-    names = control_text(headers, ONLY_TASKS).split(",")
-    return frozenset(filter(None, map(str.strip, names))) or None
-
-
-def control_text(headers: Sequence[Header], name: str) -> str:
-    """The text of a control header, empty when there is none. Raises BadInput InvalidHeader (stage ``validate``)."""
-    value = last_value(headers, name) or b""
-    try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        what = f"header {name} is not UTF-8 at byte {error.start} of {len(value)}; replay the dead letter again"
-        raise BadInput("validate", "InvalidHeader", what) from None
-
-
-def last_value(headers: Sequence[Header], name: str) -> bytes | None:
-    """The last value of a header that has one: the nearest hop's."""
-    return next((value for key, value in reversed(headers) if key == name and value is not None), None)
 
 
 def utf8(value: bytes) -> str:

@@ -12,7 +12,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from consumer.codecs.decoding import CONTROL_HEADERS, only_tasks_of
+from consumer.codecs.control_headers import CONTROL_HEADERS, only_tasks_of
 from consumer.config.names import TASK_NAME, output_topic, runnable
 from consumer.events import BadInput
 from consumer.extraction.task import INLINE, Task
@@ -95,7 +95,7 @@ class Routes:
         """
         route, allowed = self._routes[record.topic], self._allowed[record.topic]
         names = event.tasks or (route.tasks if event.schema is None else ())
-        only = only_tasks_of(record.headers)
+        only = only_tasks_of(record.headers) if record.headers else None
         if only is not None:
             names = tuple(name for name in names if name in only)
         tasks = [allowed[name] for name in names if name in allowed]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from consumer.codecs.decoding import EVENT_ID, REPLAY_GROUP, last_value
+from consumer.codecs.control_headers import EVENT_ID, REPLAY_COUNT, REPLAY_GROUP, last_value
 from consumer.events import Output
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ KIP_1191 = "__dlq.errors."
 CONNECT = "__connect.errors."
 SPRING = "kafka_dlt-"
 ORIGINAL_TIMESTAMP = "rexstream-original-timestamp"
-REPLAY_COUNT = PREFIX + "replay-count"
 VALUE_OMITTED = PREFIX + "value-omitted"
 HEADERS_OMITTED = PREFIX + "headers-omitted"
 

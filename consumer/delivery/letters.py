@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from consumer.codecs.decoding import EVENT_ID, EVENT_ID_CHARS, ONLY_TASKS, REPLAY_GROUP, last_value
+from consumer.codecs.control_headers import EVENT_ID, EVENT_ID_CHARS, ONLY_TASKS, REPLAY_COUNT, REPLAY_GROUP, last_value
 from consumer.config.names import TASK_NAME
-from consumer.delivery.dead_letters import CONNECT, KIP_1191, MAX_DIGITS, PREFIX, REPLAY_COUNT, SPRING
+from consumer.delivery.dead_letters import CONNECT, KIP_1191, MAX_DIGITS, PREFIX, SPRING
 from consumer.events import Output
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 
 from consumer.batching.policy import event_deadline
-from consumer.codecs.decoding import decode, is_for_another_group, without_control
+from consumer.codecs.control_headers import is_for_another_group, without_control
+from consumer.codecs.decoding import decode
 from consumer.codecs.outputs import TASK, Timing, continue_trace, encode_json, result_fields, result_headers, result_id
 from consumer.delivery.dead_letters import Failure, class_name, stack_trace
 from consumer.events import BadInput, Outcome, Output, Partition

@@ -9,14 +9,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from fuzzing import CANARY, Target, a_text, bad, damaged, require
 
-from consumer.codecs.decoding import EVENT_ID, ONLY_TASKS, REPLAY_GROUP, control_text, decode, only_tasks_of
+from consumer.codecs.control_headers import (
+    EVENT_ID,
+    ONLY_TASKS,
+    REPLAY_COUNT,
+    REPLAY_GROUP,
+    control_text,
+    only_tasks_of,
+)
+from consumer.codecs.decoding import decode
 from consumer.codecs.outputs import continue_trace, result_headers
 from consumer.delivery.dead_letters import (
     KIP_1191,
     MESSAGE_BYTES,
     ORIGINAL_TIMESTAMP,
     PREFIX,
-    REPLAY_COUNT,
     CompatibleSet,
     DeadLetters,
     Failure,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from consumer.codecs.decoding import only_tasks_of
+from consumer.codecs.control_headers import only_tasks_of
 from consumer.config.layers import CONFIG_FILE_VARIABLE
 from consumer.config.loading import load_config
 from consumer.config.problems import ConfigError

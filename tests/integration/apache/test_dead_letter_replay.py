@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from click.testing import Result
     from confluent_kafka import Message
 
+    from consumer.events import Header
+
 # Not long ago: brokers delete what is older than the topic's retention, by the timestamp that a letter keeps.
 NOW = int(time.time() * 1000) - 1000
 POISON_TEXT = "毒药评论"
@@ -360,7 +362,7 @@ def test_forged_letters_and_counts_do_nothing_that_a_replay_would_not(
     def replayed(*others: str) -> dict[str, Any]:
         return summary(CliRunner().invoke(cli, ["dead-letters", "replay", *options, *others]))
 
-    forged = [
+    forged: list[Header] = [
         ("rexstream-dlq-replay-count", b"999999"),
         ("rexstream-event-id", b"e"),
         ("rexstream-only-tasks", b"sentiment"),
@@ -371,7 +373,7 @@ def test_forged_letters_and_counts_do_nothing_that_a_replay_would_not(
     letter = letters.of(record, Failure("extract", "Poison", "no", NOW, task="sentiment"), NOW)
     producer = Producer({"bootstrap.servers": apache_kafka})
     producer.produce(topics[2], letter.value, letter.key, headers=list(letter.headers))
-    producer.produce(topics[0], b"{", b"k", headers=forged)
+    producer.produce(topics[0], b"{", b"k", headers=list(forged))
     producer.produce(topics[0], b"{", b"k", headers=forged[:1])
     assert producer.flush(30) == 0
     worker.start()

@@ -9,21 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.codecs.decoding import (
-    ATTRIBUTES_CHARS,
-    CONTROL_HEADERS,
+from consumer.codecs.control_headers import (
+    CONTROL_BYTES,
     EVENT_ID,
     EVENT_ID_CHARS,
-    FIELD_CHARS,
     HEADERS_BYTES,
-    KEY_BYTES,
     MAX_HEADERS,
-    MAX_TASKS,
+    ONLY_TASKS,
+    REPLAY_COUNT,
     REPLAY_GROUP,
-    decode,
-    is_for_another_group,
-    without_control,
 )
+from consumer.codecs.decoding import ATTRIBUTES_CHARS, FIELD_CHARS, KEY_BYTES, MAX_TASKS, decode
 from consumer.events import BadInput, SourceRecord
 
 if TYPE_CHECKING:
@@ -93,7 +89,20 @@ def test_headers_are_bounded_in_number_and_bytes(headers: list[Header], ok: bool
         assert reason({}, b"k", *headers) == "HeadersTooLarge"
 
 
-@pytest.mark.parametrize("size", [EVENT_ID_CHARS + 1, 60_000])
+def test_a_replay_can_add_its_headers_to_any_record() -> None:
+    """What was within the bounds is so when it comes again; no forged set of them is endless."""
+    full: list[Header] = [("h" * 255, b"v")] * MAX_HEADERS
+    replay: list[Header] = [
+        (EVENT_ID, b"i" * EVENT_ID_CHARS),
+        (ONLY_TASKS, ",".join(["t" * 64] * MAX_TASKS).encode()),
+        (REPLAY_COUNT, b"3"),
+        (REPLAY_GROUP, b"g" * 249),
+    ]
+    assert event({}, b"k", *full, *replay).event_id == "i" * EVENT_ID_CHARS
+    assert reason({}, b"k", ("rexstream-only-tasks", b"t," * CONTROL_BYTES)) == "HeadersTooLarge"
+
+
+@pytest.mark.parametrize("size", [EVENT_ID_CHARS + 1, 10_000])
 def test_an_event_id_from_a_header_is_bounded_as_one_from_the_value(size: int) -> None:
     """Anyone may write that header, and the id goes into every log line."""
     assert event({}, b"k", (EVENT_ID, b"i" * EVENT_ID_CHARS)).event_id == "i" * EVENT_ID_CHARS
@@ -129,18 +138,3 @@ def test_whatever_is_taken_is_within_all_bounds(value: dict[str, object]) -> Non
     )
     assert sum(len((part or "").encode()) for part in repeated) <= 200_000
     assert len(taken.tasks or ()) <= MAX_TASKS
-
-
-def test_a_replay_for_another_group_is_told_from_all_else() -> None:
-    """Without the header, or with an empty one, a record is for everybody."""
-    assert is_for_another_group(((REPLAY_GROUP, b"a"),), "b")
-    assert not is_for_another_group(((REPLAY_GROUP, b"b"),), "b")
-    assert is_for_another_group(((REPLAY_GROUP, b"\xff"),), "b")
-    for headers in ((), ((REPLAY_GROUP, None),), ((REPLAY_GROUP, b""),), (("x", b"a"),)):
-        assert not is_for_another_group(headers, "b")
-
-
-def test_without_control_headers_the_others_stay_as_they_are() -> None:
-    """In their order, and as often as they came."""
-    own: tuple[Header, ...] = (("a", b"1"), ("a", None), ("rexstream-task", b"x"))
-    assert without_control((*((name, b"x") for name in CONTROL_HEADERS), *own)) == own

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.codecs.decoding import EVENT_ID, REPLAY_GROUP, control_text, decode, only_tasks_of
+from consumer.codecs.control_headers import EVENT_ID, REPLAY_GROUP, control_text, only_tasks_of
+from consumer.codecs.decoding import decode
 from consumer.codecs.outputs import result_id
 from consumer.delivery.dead_letters import DeadLetters, Failure, replay_count, without_value
 from consumer.delivery.letters import Letter, LetterFilter, Markers, Selection, read_letter, replayed, why_not

@@ -1,0 +1,105 @@
+"""The control headers: what a replay of a dead letter tells the worker about a record. Anyone can write them.
+
+Decoding, the routes and the event processor read them here; a replay writes them (``delivery.letters``). A record
+without headers comes nowhere near this module.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from consumer.events import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from consumer.events import Header
+
+EVENT_ID = "rexstream-event-id"
+"""The default id that the event had before its replay: it is made of coordinates, which a replay changes. An id in the
+value wins over this header: a replay cannot read every value, and consumers join results by that id."""
+
+ONLY_TASKS = "rexstream-only-tasks"
+"""Names, joined by commas, of the tasks to run among those that the event would run."""
+
+REPLAY_GROUP = "rexstream-replay-group"
+"""The consumer group that the record is replayed for. Every group that reads the topic gets it; only this one runs it,
+since the others have no dead letter of it."""
+
+REPLAY_COUNT = "rexstream-dlq-replay-count"
+"""How often the record was replayed, for readers: a replay itself counts by its markers."""
+
+CONTROL_HEADERS = frozenset({EVENT_ID, ONLY_TASKS, REPLAY_GROUP, REPLAY_COUNT})
+"""What a replay tells a worker. Ignored on routes with ``control_headers: false``, and never copied to results."""
+
+EVENT_ID_CHARS = 512
+"""An id goes into every log line about its event, and into every result."""
+
+MAX_HEADERS = 256
+HEADERS_BYTES = 65_536
+"""Of a record's other headers, which are copied to each of its results."""
+
+CONTROL_BYTES = 16_384
+"""Of all control headers together, which do not count among the others: a replay must be able to add them to any
+record. It writes at most 64 task names of 64 characters, an id, a count and a group."""
+
+
+def check_size(headers: Sequence[Header]) -> None:
+    """Raise BadInput HeadersTooLarge (stage ``validate``) for more headers than a record may have."""
+    own = without_control(headers)
+    size = _bytes(own)
+    if len(own) > MAX_HEADERS or size > HEADERS_BYTES:
+        what = (
+            f"the record has {len(own)} headers of {size} bytes; at most {MAX_HEADERS} of {HEADERS_BYTES} bytes are "
+            "allowed, each result carries them"
+        )
+        raise BadInput("validate", "HeadersTooLarge", what)
+    if len(own) < len(headers) and (control := _bytes(headers) - size) > CONTROL_BYTES:
+        what = f"the headers that a replay sets have {control} bytes; at most {CONTROL_BYTES} are allowed"
+        raise BadInput("validate", "HeadersTooLarge", what)
+
+
+def without_control(headers: Sequence[Header]) -> tuple[Header, ...]:
+    """The headers but the control headers."""
+    return tuple(header for header in headers if header[0] not in CONTROL_HEADERS)
+
+
+def is_for_another_group(headers: Sequence[Header], group: str) -> bool:
+    """Whether the record is a replay for another group than ``group``."""
+    wanted = last_value(headers, REPLAY_GROUP)
+    return bool(wanted) and wanted != group.encode()
+
+
+def default_event_id(headers: Sequence[Header]) -> str:
+    """The id that a replay's header names, empty when there is none. Raises BadInput InvalidHeader."""
+    event_id = control_text(headers, EVENT_ID)
+    if len(event_id) > EVENT_ID_CHARS:
+        what = f"header {EVENT_ID} has {len(event_id)} characters; at most {EVENT_ID_CHARS} are allowed"
+        raise BadInput("validate", "InvalidHeader", what)
+    return event_id
+
+
+def only_tasks_of(headers: Sequence[Header]) -> frozenset[str] | None:
+    """The tasks that the headers narrow the event to, or None. Raises BadInput InvalidHeader (stage ``validate``)."""
+    names = control_text(headers, ONLY_TASKS).split(",")
+    return frozenset(filter(None, map(str.strip, names))) or None
+
+
+def control_text(headers: Sequence[Header], name: str) -> str:
+    """The text of a control header, empty when there is none. Raises BadInput InvalidHeader (stage ``validate``)."""
+    value = last_value(headers, name) or b""
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        what = f"header {name} is not UTF-8 at byte {error.start} of {len(value)}; replay the dead letter again"
+        raise BadInput("validate", "InvalidHeader", what) from None
+
+
+def last_value(headers: Sequence[Header], name: str) -> bytes | None:
+    """The last value of a header that has one: the nearest hop's."""
+    return next((value for key, value in reversed(headers) if key == name and value is not None), None)
+
+
+def _bytes(headers: Sequence[Header]) -> int:
+    """Bytes of names and values."""
+    return sum(len(name.encode()) + len(value or b"") for name, value in headers)
