@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from click.testing import Result
     from confluent_kafka import Message
 
-    from consumer.events import Header
 
 # Not long ago: brokers delete what is older than the topic's retention, by the timestamp that a letter keeps.
 NOW = int(time.time() * 1000) - 1000
@@ -362,7 +361,7 @@ def test_forged_letters_and_counts_do_nothing_that_a_replay_would_not(
     def replayed(*others: str) -> dict[str, Any]:
         return summary(CliRunner().invoke(cli, ["dead-letters", "replay", *options, *others]))
 
-    forged: list[Header] = [
+    forged: Any = [
         ("rexstream-dlq-replay-count", b"999999"),
         ("rexstream-event-id", b"e"),
         ("rexstream-only-tasks", b"sentiment"),
@@ -390,3 +389,54 @@ def test_forged_letters_and_counts_do_nothing_that_a_replay_would_not(
         assert worker.end() == 0
     finally:
         worker.kill()
+
+
+def test_two_groups_on_one_topic_replay_each_their_own_letters(
+    apache_kafka: str, new_topic: Callable[..., str], topics: list[str], server: StubServer, tmp_path: Path
+) -> None:
+    """Also where both write to one dead-letter topic, letters with the same id among them."""
+    short = {"REXSTREAM_LIMITS__TEXT_CHARS": "3"}
+    names = {"sentiment": topics[1], "category": new_topic("other", partitions=2)}
+    workers: dict[str, Run] = {}
+    for task, output in names.items():
+        folder = tmp_path / task
+        folder.mkdir()
+        group = f"{topics[0]}-{task}"
+        routes = [{"input": topics[0], "tasks": [task], "output": output}]
+        place = [topics[0], output, topics[2]]
+        workers[task] = Run(
+            apache_kafka, place, server, folder, routes=routes, kafka={"group_id": group}, environment=short
+        )
+        workers[task].group = group
+
+    def replayed(task: str) -> tuple[int, dict[str, int]]:
+        options = ["--config", str(tmp_path / task / "config.yaml"), "--timeout", "60", "--json"]
+        found = summary(CliRunner().invoke(cli, ["dead-letters", "replay", *options]))
+        return found["replayed"], found["skipped"]
+
+    def outcomes(count: int) -> None:
+        first.wait(lambda: len(first.dead_letters()) == count)
+        first.wait(lambda: sum(worker.lag() for worker in workers.values()) == 0)
+
+    first = workers["sentiment"]
+    try:
+        for worker in workers.values():
+            worker.start()
+        first.send([("k", b"{"), *reviews(10)])
+        outcomes(22)
+        for worker in workers.values():
+            assert worker.end() == 0
+            worker.environment.pop("REXSTREAM_LIMITS__TEXT_CHARS")
+            worker.start()
+        assert replayed("sentiment") == (11, {"other_group": 11})
+        # What cannot be read fails again, once.
+        outcomes(23)
+        assert replayed("category") == (11, {"other_group": 1})
+        outcomes(24)
+        for task, worker in workers.items():
+            worker.wait(lambda worker=worker: len(worker.results()) == 10)  # type: ignore[misc]
+            assert ids(worker.results()) == sorted((f"e{number}", task) for number in range(10))
+            assert worker.end() == 0
+    finally:
+        for worker in workers.values():
+            worker.kill()
