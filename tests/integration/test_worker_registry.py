@@ -96,6 +96,7 @@ def registry_worker(
         "input": topics[0],
         "format": "avro",
         "tasks": ["product_features"],
+        "event_tasks": "any",
         "output": output,
         "output_format": "avro",
     }
@@ -161,7 +162,7 @@ def test_events_of_every_schema_that_the_registry_knows(
 def test_an_event_that_chooses_its_task_gets_framed_results(
     mock_broker: Broker, server: StubServer, registry: RegistryDouble, runs: list[Run], tmp_path: Path
 ) -> None:
-    """Also on topics of tasks that the route does not list, and of schemas that come with events."""
+    """Also on topics of tasks that the route does not list and lets events name, and of schemas that come with them."""
     worker, output = registry_worker(mock_broker, server, registry, tmp_path, "sentiment")
     runs.append(worker)
     worker.start()
