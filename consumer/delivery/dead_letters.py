@@ -36,6 +36,10 @@ ORIGINAL_TIMESTAMP = "rexstream-original-timestamp"
 VALUE_OMITTED = PREFIX + "value-omitted"
 HEADERS_OMITTED = PREFIX + "headers-omitted"
 
+NO_TASK = "(no task)"
+"""In place of names that no task can have: they may be anything, review text too. Without any a replay would run all
+tasks of the event again."""
+
 MESSAGE_BYTES = 2048
 """Longest message in a header, so that the message cannot make a dead letter too large for its topic."""
 

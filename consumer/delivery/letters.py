@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from consumer.codecs.control_headers import EVENT_ID, EVENT_ID_CHARS, ONLY_TASKS, REPLAY_COUNT, REPLAY_GROUP, last_value
 from consumer.config.names import TASK_NAME
-from consumer.delivery.dead_letters import CONNECT, KIP_1191, MAX_DIGITS, PREFIX, SPRING
+from consumer.delivery.dead_letters import CONNECT, KIP_1191, MAX_DIGITS, NO_TASK, PREFIX, SPRING
 from consumer.events import Output
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class Letter:
     @property
     def shown_task(self) -> str | None:
         """The task's name, or its length where no task can have it."""
-        return self.task if self.task is None or self.possible_task else f"({len(self.task)} characters)"
+        shown = self.task in (None, NO_TASK) or self.possible_task
+        return self.task if shown else f"({len(self.task or '')} characters)"
 
     @property
     def shown_id(self) -> str:

@@ -18,7 +18,7 @@ from consumer.batching.policy import event_deadline
 from consumer.codecs.control_headers import is_for_another_group, without_control
 from consumer.codecs.decoding import decode
 from consumer.codecs.outputs import TASK, Timing, continue_trace, encode_json, result_fields, result_headers, result_id
-from consumer.delivery.dead_letters import Failure, class_name, stack_trace
+from consumer.delivery.dead_letters import NO_TASK, Failure, class_name, stack_trace
 from consumer.events import BadInput, Outcome, Output, Partition
 from consumer.serving.refused import WindowRefused
 from consumer.worker.task_runner import VERSION_CHANGED, TextBudget
@@ -136,7 +136,8 @@ class EventProcessor:
         self._clock = clock
 
     async def process(self, record: SourceRecord) -> Outcome:
-        """The outcome of one record: a result or a dead letter per task, or ``dropped`` for a null value.
+        """The outcome of one record: a result or a dead letter per task; ``dropped`` for a null value, and for a replay
+        that is for another consumer group.
 
         Bad input never raises; what does raise is a defect of ours. Cancelling withdraws its windows.
         """
@@ -164,8 +165,7 @@ class EventProcessor:
             return Outcome("done", (self._dead_letter(record, bad, ()),))
         self._metrics.stage("decode", self._clock() - started)
         structlog.contextvars.bind_contextvars(event_id=event.event_id)
-        # Of names that no task can have none is in the letter, which can then not be replayed for all the others.
-        outputs = [self._dead_letter(record, bad, names or ("(no task)",)) for names, bad in chosen.refused]
+        outputs = [self._dead_letter(record, bad, names or (NO_TASK,)) for names, bad in chosen.refused]
         rows: list[int] = []
         if chosen.tasks:
             deadline = event_deadline(
@@ -293,8 +293,9 @@ class EventProcessor:
         self._metrics.dead_letter(bad.stage, bad.reason)
         task = ",".join(tasks) or None
         # A name that nobody configured may be anything, review text too.
-        logged_task = None if bad.reason == "UnknownTask" else task
-        _log.warning("dead letter", stage=bad.stage, reason=bad.reason, task=logged_task)
+        logged_task = None if bad.reason == "UnknownTask" else ",".join(tasks[:LETTERS]) or None
+        more = {"tasks": len(tasks)} if len(tasks) > LETTERS else {}
+        _log.warning("dead letter", stage=bad.stage, reason=bad.reason, task=logged_task, **more)
         failure = Failure(
             stage=bad.stage,
             reason=bad.reason,

@@ -179,6 +179,7 @@ def test_a_letter_of_which_no_copy_has_its_value_comes_at_the_end() -> None:
         ("sentiment", "sentiment", "reviews.raw-2-41-sentiment"),
         ("鞋子很舒服", "(5 characters)", "reviews.raw-2-41-(5 characters)"),
         ("a,b", "(3 characters)", "reviews.raw-2-41-(3 characters)"),
+        ("(no task)", "(no task)", "reviews.raw-2-41-(no task)"),
     ],
 )
 def test_a_name_that_no_task_can_have_is_not_shown(task: str | None, shown: str | None, shown_id: str) -> None:

@@ -183,6 +183,11 @@ def test_an_event_that_fails_in_every_task_has_few_letters() -> None:
     source = event("any", MIB - 2000, tasks=names)
     made = make(source, {name: reasons[number % 3] for number, name in enumerate(names)})
     check(made, source, 3)
+    assert [(line["task"].count(","), line["tasks"]) for line in map(json.loads, made.lines)] == [
+        (LETTERS - 1, 22),
+        (LETTERS - 1, 21),
+        (LETTERS - 1, 21),
+    ]
     assert sorted(task for letter in made.letters for task in letter["rexstream-dlq-task"].split(",")) == sorted(names)
     assert {letter["rexstream-dlq-class"] for letter in made.letters} == {reason.reason for reason in reasons}
     assert len({letter["rexstream-dlq-id"] for letter in made.letters}) == 3
