@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -138,3 +140,18 @@ def test_whatever_is_taken_is_within_all_bounds(value: dict[str, object]) -> Non
     )
     assert sum(len((part or "").encode()) for part in repeated) <= 200_000
     assert len(taken.tasks or ()) <= MAX_TASKS
+
+
+@pytest.mark.parametrize("piece", [b"[]", b"{}", b'{"":0}', b"999", b'"a"', b"1.5"])
+@pytest.mark.parametrize("place", [b'"pad":[%s]', b'"schema":{"a":[%s]}', b'"attributes":[%s]'])
+def test_decoding_takes_a_bounded_multiple_of_the_value(piece: bytes, place: bytes) -> None:
+    """JSON in the smallest pieces: less than 32 bytes of memory for each of its own, for as long as it is decoded."""
+    size = 200_000
+    value = b'{"text":"x",' + place % b",".join([piece] * (size // (len(piece) + 1))) + b"}"
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(BadInput):
+            decode(SourceRecord("in", 0, 1, 1, b"k", value, (), None, 0.0), "json", LONG)
+        assert tracemalloc.get_traced_memory()[1] < 32 * len(value)
+    finally:
+        tracemalloc.stop()
