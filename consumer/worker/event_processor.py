@@ -97,6 +97,8 @@ class _Failed:
     """A task of an event that can give no result, and why."""
 
     task: str
+    at_ms: int
+    """When it failed, milliseconds since 1970: other tasks of the event may take much longer."""
     bad: BadInput
     refused: WindowRefused | None = None
 
@@ -202,6 +204,9 @@ class EventProcessor:
             return record
         return replace(record, headers=without_control(record.headers))
 
+    def _now_ms(self) -> int:
+        return int(self._wall() * 1000)
+
     def _dropped(self, record: SourceRecord, reason: Literal["null_value", "other_group"]) -> Outcome:
         self._metrics.event_processed(record.topic, "dropped")
         self._metrics.event_dropped(reason)
@@ -218,9 +223,10 @@ class EventProcessor:
             elif many:
                 groups.setdefault((done.bad.stage, done.bad.reason), []).append(done)
             else:
-                yield self._dead_letter(record, done.bad, (done.task,), done.refused)
+                yield self._dead_letter(record, done.bad, (done.task,), done.refused, done.at_ms)
         for failed in groups.values():
-            yield self._dead_letter(record, failed[0].bad, [each.task for each in failed], failed[0].refused)
+            first = failed[0]
+            yield self._dead_letter(record, first.bad, [each.task for each in failed], first.refused, first.at_ms)
 
     async def _run_task(
         self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, deadline: float
@@ -230,10 +236,10 @@ class EventProcessor:
                 origin = (record.topic, record.partition, record.offset)
                 inference = await self._infer(event.text, task, deadline, origin)
         except BadInput as bad:
-            return _Failed(task.name, bad)
+            return _Failed(task.name, self._now_ms(), bad)
         except WindowRefused as refused:
             unanswerable = BadInput("extract", refused.reason, str(refused.error))
-            return _Failed(task.name, unanswerable, refused)
+            return _Failed(task.name, self._now_ms(), unanswerable, refused)
         self._metrics.stage("queue", inference.queued)
         self._metrics.stage("model", inference.in_model)
         return await self._result(record, event, task, trace, inference), inference.extracted.model_calls
@@ -263,7 +269,7 @@ class EventProcessor:
             replace(inference.extracted, warnings=tuple(warnings)),
             inference.model,
             timing,
-            int(self._wall() * 1000),
+            self._now_ms(),
             record,
         )
         if is_avro:
@@ -282,14 +288,19 @@ class EventProcessor:
         )
 
     def _dead_letter(
-        self, record: SourceRecord, bad: BadInput, tasks: Sequence[str], refused: WindowRefused | None = None
+        self,
+        record: SourceRecord,
+        bad: BadInput,
+        tasks: Sequence[str],
+        refused: WindowRefused | None = None,
+        at_ms: int | None = None,
     ) -> Output:
         """``tasks`` are empty when it failed before they were known.
 
-        ``refused`` is the cause of ``bad`` when a window could not be answered.
+        ``refused`` is the cause of ``bad`` when a window could not be answered; ``at_ms`` is now unless it says so.
         """
         raised = refused or bad
-        now_ms = int(self._wall() * 1000)
+        now_ms = at_ms or self._now_ms()
         self._metrics.dead_letter(bad.stage, bad.reason)
         task = ",".join(tasks) or None
         # A name that nobody configured may be anything, review text too.

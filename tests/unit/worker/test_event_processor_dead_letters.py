@@ -16,6 +16,7 @@ from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_processor import EventProcessor
 
 if TYPE_CHECKING:
+    from consumer.extraction.task import Task
     from consumer.worker.task_runner import Inference
 
 NOW = 1_790_000_000.0
@@ -78,3 +79,34 @@ def test_a_stack_trace_is_there_where_it_was_asked_for() -> None:
     assert "in fail" in found["rexstream-dlq-stack-trace"]
     assert found["rexstream-dlq-stack-trace"] == found["__connect.errors.exception.stacktrace"]
     assert "鞋底软" not in found["rexstream-dlq-stack-trace"]
+
+
+def test_a_letter_says_when_its_task_failed_and_not_when_the_event_ended() -> None:
+    """Another task of the event may wait for the end of an outage."""
+    now = [NOW]
+
+    async def fail(_: str, task: Task, *__: object) -> Inference:
+        if task.name == "ner":
+            await asyncio.sleep(0)
+            now[0] += 3600
+        raise BadInput("extract", "Poison", "no")
+
+    infer: Any = fail
+    route = RouteConfig(input="in", format="text", tasks=("sentiment", "ner"))
+    processor = EventProcessor(
+        Routes([route], load_tasks()),
+        infer,
+        DeadLetters("dead", "g", "1"),
+        Metrics(),
+        model="rex",
+        max_value_bytes=1000,
+        latency_objective=1.0,
+        wall_clock=lambda: now[0],
+        clock=lambda: 0.0,
+    )
+    record = SourceRecord("in", 0, 7, 1, None, "鞋底软".encode(), (), 1000, 0.0)
+    outputs = asyncio.run(processor.process(record)).outputs
+    assert [dict(output.headers)["rexstream-dlq-failed-at"] for output in outputs] == [
+        b"2026-09-21T14:13:20.000+00:00",
+        b"2026-09-21T15:13:20.000+00:00",
+    ]
