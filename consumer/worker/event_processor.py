@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import structlog
@@ -18,13 +18,14 @@ from consumer.batching.policy import event_deadline
 from consumer.codecs.control_headers import is_for_another_group, without_control
 from consumer.codecs.decoding import decode
 from consumer.codecs.outputs import TASK, Timing, continue_trace, encode_json, result_fields, result_headers, result_id
-from consumer.delivery.dead_letters import NO_TASK, Failure, class_name, stack_trace
+from consumer.delivery.dead_letters import NO_TASK
 from consumer.events import BadInput, Outcome, Output, Partition
 from consumer.serving.refused import WindowRefused
+from consumer.worker.failures import FailedTask, Failures
 from consumer.worker.task_runner import VERSION_CHANGED, TextBudget
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Mapping
 
     from consumer.codecs.outputs import Routes, Trace
     from consumer.delivery.dead_letters import DeadLetters
@@ -33,10 +34,6 @@ if TYPE_CHECKING:
     from consumer.kafka.registry.awaited import AwaitedSchemas
     from consumer.telemetry.metrics import EventOutcome, Metrics
     from consumer.worker.task_runner import Inference
-
-LETTERS = 4
-"""Most dead letters that tell of one failed task each. Where more of an event's tasks fail, those that failed for the
-same reason share a letter, since each letter has the whole value in it."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -92,17 +89,6 @@ class Intake:
             processed(record, outcome)
 
 
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    """A task of an event that can give no result, and why."""
-
-    task: str
-    at_ms: int
-    """When it failed, milliseconds since 1970: other tasks of the event may take much longer."""
-    bad: BadInput
-    refused: WindowRefused | None = None
-
-
 class EventProcessor:
     """Turns records into outcomes."""
 
@@ -127,10 +113,10 @@ class EventProcessor:
         """
         self._routes = routes
         self._infer = infer
-        self._dead_letters = dead_letters
+        self._group = dead_letters.group
+        self._failures = Failures(dead_letters, metrics, model, wall_clock)
         self._metrics = metrics
         self._text_budget = TextBudget()
-        self._model = model
         self._max_value_bytes = max_value_bytes
         self._objective = latency_objective
         self._schemas = schemas
@@ -145,7 +131,7 @@ class EventProcessor:
         """
         if record.headers:
             record = self._believed(record)
-            if is_for_another_group(record.headers, self._dead_letters.group):
+            if is_for_another_group(record.headers, self._group):
                 return self._dropped(record, "other_group")
         if record.value is None:
             return self._dropped(record, "null_value")
@@ -164,10 +150,10 @@ class EventProcessor:
             chosen = self._routes.choose(record, event)
         except BadInput as bad:
             self._metrics.event_processed(record.topic, "dead_letter")
-            return Outcome("done", (self._dead_letter(record, bad, ()),))
+            return Outcome("done", (self._failures.letter(record, bad, ()),))
         self._metrics.stage("decode", self._clock() - started)
         structlog.contextvars.bind_contextvars(event_id=event.event_id)
-        outputs = [self._dead_letter(record, bad, names or (NO_TASK,)) for names, bad in chosen.refused]
+        outputs = [self._failures.letter(record, bad, names or (NO_TASK,)) for names, bad in chosen.refused]
         rows: list[int] = []
         if chosen.tasks:
             deadline = event_deadline(
@@ -178,8 +164,11 @@ class EventProcessor:
             )
             runs = (self._run_task(record, event, task, trace, deadline) for task in chosen.tasks)
             ended = await asyncio.gather(*runs)
-            rows = [done[1] for done in ended if not isinstance(done, _Failed)]
-            outputs += self._outputs(record, ended, many=len(ended) - len(rows) > LETTERS)
+            done = [each for each in ended if not isinstance(each, FailedTask)]
+            rows = [windows for _, windows in done if windows is not None]
+            outputs += (
+                self._failures.beside(record, ended) if len(done) < len(ended) else [output for output, _ in done]
+            )
         outcome: EventOutcome = "dead_letter"
         if rows:
             outcome = "done" if len(rows) == len(outputs) else "partial"
@@ -196,7 +185,7 @@ class EventProcessor:
             " max.message.bytes, or lower limits.result_bytes"
         )
         bad = BadInput("produce", "ResultTooLarge", what)
-        return self._dead_letter(self._believed(record), bad, () if task is None else (task,))
+        return self._failures.letter(self._believed(record), bad, () if task is None else (task,))
 
     def _believed(self, record: SourceRecord) -> SourceRecord:
         """The record without control headers, where its route believes none."""
@@ -204,42 +193,23 @@ class EventProcessor:
             return record
         return replace(record, headers=without_control(record.headers))
 
-    def _now_ms(self) -> int:
-        return int(self._wall() * 1000)
-
     def _dropped(self, record: SourceRecord, reason: Literal["null_value", "other_group"]) -> Outcome:
         self._metrics.event_processed(record.topic, "dropped")
         self._metrics.event_dropped(reason)
         return Outcome("dropped")
 
-    def _outputs(
-        self, record: SourceRecord, ended: Sequence[tuple[Output, int] | _Failed], *, many: bool
-    ) -> Iterator[Output]:
-        """Results and dead letters; with ``many`` failures a letter for each reason, else for each task."""
-        groups: dict[object, list[_Failed]] = {}
-        for done in ended:
-            if not isinstance(done, _Failed):
-                yield done[0]
-            elif many:
-                groups.setdefault((done.bad.stage, done.bad.reason), []).append(done)
-            else:
-                yield self._dead_letter(record, done.bad, (done.task,), done.refused, done.at_ms)
-        for failed in groups.values():
-            first = failed[0]
-            yield self._dead_letter(record, first.bad, [each.task for each in failed], first.refused, first.at_ms)
-
     async def _run_task(
         self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, deadline: float
-    ) -> tuple[Output, int] | _Failed:
+    ) -> tuple[Output, int | None] | FailedTask:
         try:
             async with self._text_budget.taken(len(event.text)):
                 origin = (record.topic, record.partition, record.offset)
                 inference = await self._infer(event.text, task, deadline, origin)
         except BadInput as bad:
-            return _Failed(task.name, self._now_ms(), bad)
+            return FailedTask(task.name, int(self._wall() * 1000), bad)
         except WindowRefused as refused:
             unanswerable = BadInput("extract", refused.reason, str(refused.error))
-            return _Failed(task.name, self._now_ms(), unanswerable, refused)
+            return FailedTask(task.name, int(self._wall() * 1000), unanswerable, refused)
         self._metrics.stage("queue", inference.queued)
         self._metrics.stage("model", inference.in_model)
         return await self._result(record, event, task, trace, inference), inference.extracted.model_calls
@@ -269,7 +239,7 @@ class EventProcessor:
             replace(inference.extracted, warnings=tuple(warnings)),
             inference.model,
             timing,
-            self._now_ms(),
+            int(self._wall() * 1000),
             record,
         )
         if is_avro:
@@ -286,39 +256,3 @@ class EventProcessor:
             headers=result_headers(record.headers, task.name, result_id(event.event_id, task), trace),
             partition=record.partition,
         )
-
-    def _dead_letter(
-        self,
-        record: SourceRecord,
-        bad: BadInput,
-        tasks: Sequence[str],
-        refused: WindowRefused | None = None,
-        at_ms: int | None = None,
-    ) -> Output:
-        """``tasks`` are empty when it failed before they were known.
-
-        ``refused`` is the cause of ``bad`` when a window could not be answered; ``at_ms`` is now unless it says so.
-        """
-        raised = refused or bad
-        now_ms = at_ms or self._now_ms()
-        self._metrics.dead_letter(bad.stage, bad.reason)
-        task = ",".join(tasks) or None
-        # A name that nobody configured may be anything, review text too.
-        logged_task = None if bad.reason == "UnknownTask" else ",".join(tasks[:LETTERS]) or None
-        more = {"tasks": len(tasks)} if len(tasks) > LETTERS else {}
-        _log.warning("dead letter", stage=bad.stage, reason=bad.reason, task=logged_task, **more)
-        failure = Failure(
-            stage=bad.stage,
-            reason=bad.reason,
-            message=bad.message,
-            first_failed_at_ms=now_ms - round(refused.failing_seconds * 1000 if refused else 0.0),
-            exception=class_name(raised),
-            cause=class_name(raised.__cause__),
-            stack_trace=stack_trace(raised) if self._dead_letters.stack_traces else None,
-            attempts=refused.attempts if refused else 1,
-            task=task,
-            task_count=len(tasks),
-            model=self._model if bad.stage == "extract" else None,
-            model_version=refused.model_version if refused else bad.model_version,
-        )
-        return self._dead_letters.of(record, failure, now_ms)

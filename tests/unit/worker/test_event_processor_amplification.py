@@ -29,7 +29,8 @@ from consumer.extraction.prompts import PromptLimits
 from consumer.extraction.task import INLINE, ExtractionLimits, Task
 from consumer.extraction.window import Cells, Window
 from consumer.telemetry.metrics import Metrics
-from consumer.worker.event_processor import LETTERS, EventProcessor
+from consumer.worker.event_processor import EventProcessor
+from consumer.worker.failures import LETTERS
 from consumer.worker.task_runner import Inference
 
 if TYPE_CHECKING:
