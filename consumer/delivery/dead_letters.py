@@ -14,6 +14,7 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
 from consumer.events import Output
@@ -36,6 +37,9 @@ REPLAY_COUNT = PREFIX + "replay-count"
 VALUE_OMITTED = PREFIX + "value-omitted"
 HEADERS_OMITTED = PREFIX + "headers-omitted"
 
+DEFECT = "Defect"
+"""The class of a failure that nobody foresaw: the record is kept, and a person has to look at the code."""
+
 MESSAGE_BYTES = 2048
 """Longest message in a header, so that the message cannot make a dead letter too large for its topic."""
 
@@ -44,6 +48,9 @@ STACK_TRACE_BYTES = 4096
 
 MAX_DIGITS = 19
 """Digits of the largest 64-bit number: no longer number in a header was written by a worker."""
+
+_FRAMES = 50
+"""Most frames of a stack trace that are looked at: endless recursion has thousands."""
 
 _TIMESTAMP_BYTES = 20
 """Longest 64-bit number in decimal: a longer original timestamp was not written by a worker."""
@@ -111,6 +118,24 @@ class DeadLetters:
             partition=record.partition,
             timestamp_ms=now_ms if clamped else timestamp,
         )
+
+    def bare(self, record: SourceRecord, failure: Failure) -> Output:
+        """A dead letter that holds nothing of ``record`` but its place, where ``of`` fails on what is in it.
+
+        The record itself can be read at that place while its topic keeps it.
+        """
+        place = (record.topic, str(record.partition), str(record.offset))
+        said = {
+            **dict(zip((KIP_1191 + "topic", KIP_1191 + "partition", KIP_1191 + "offset"), place, strict=True)),
+            KIP_1191 + "message": failure.message,
+            PREFIX + "id": "-".join(place if failure.task is None else (*place, failure.task)),
+            PREFIX + "stage": failure.stage,
+            PREFIX + "class": failure.reason,
+            PREFIX + "stack-trace": failure.stack_trace or "",
+            VALUE_OMITTED: str(len(record.value or b"")),
+        }
+        headers = tuple((name, value.encode(errors="replace")) for name, value in said.items())
+        return Output(self.topic, None, None, headers, record.partition)
 
     def _headers(self, record: SourceRecord, failure: Failure, now_ms: int) -> dict[str, bytes]:
         place = f"{record.topic}-{record.partition}-{record.offset}"
@@ -253,12 +278,18 @@ def class_name(error: BaseException | None) -> str | None:
     return None if error is None else f"{type(error).__module__}.{type(error).__qualname__}"
 
 
-def stack_trace(error: BaseException) -> str:
-    """Frames and message of ``error``; of a long one the last 4 KiB, where it was raised.
+def stack_trace(error: BaseException, *, text: bool = True) -> str:
+    """Frames of ``error`` and, with ``text``, what it says; of a long one the last 4 KiB, where it was raised.
 
     Leaves out the exceptions that it was raised from: a library's message may quote what it could not read, which is
-    review text.
+    review text. So may what ``error`` itself says, where nobody foresaw it.
     """
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    text = f"{frames}{class_name(error)}: {error}"
-    return text.encode(errors="replace")[-STACK_TRACE_BYTES:].decode(errors="ignore")
+    frames = "".join(traceback.format_tb(error.__traceback__, -_FRAMES))
+    said = f"{class_name(error)}: {error}" if text else f"{class_name(error)}"
+    return f"{frames}{said}".encode(errors="replace")[-STACK_TRACE_BYTES:].decode(errors="ignore")
+
+
+def raised_in(error: BaseException) -> str:
+    """``file.py:line (function)`` of the frame that raised ``error``."""
+    last = traceback.extract_tb(error.__traceback__, -1)
+    return f"{PurePath(last[0].filename).name}:{last[0].lineno} ({last[0].name})" if last else "code without a frame"

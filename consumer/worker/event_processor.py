@@ -20,6 +20,7 @@ from consumer.codecs.outputs import TASK, Timing, continue_trace, encode_json, r
 from consumer.delivery.dead_letters import Failure, class_name, stack_trace
 from consumer.events import BadInput, Outcome, Output, Partition
 from consumer.serving.refused import WindowRefused
+from consumer.worker.defects import Defects, is_defect
 from consumer.worker.task_runner import VERSION_CHANGED, TextBudget
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from consumer.codecs.outputs import Routes, Trace
     from consumer.delivery.dead_letters import DeadLetters
-    from consumer.events import ReviewEvent, SourceRecord
+    from consumer.events import ReviewEvent, SourceRecord, Stage
     from consumer.extraction.task import Task
     from consumer.kafka.registry.awaited import AwaitedSchemas
     from consumer.telemetry.metrics import EventOutcome, Metrics
@@ -43,11 +44,11 @@ class Intake:
     """Starts a task for every record, and cancels those of partitions that were revoked."""
 
     def __init__(
-        self, process: Callable[[SourceRecord], Awaitable[Outcome]], on_defect: Callable[[Exception], None]
+        self, process: Callable[[SourceRecord], Awaitable[Outcome]], on_failure: Callable[[Exception], None]
     ) -> None:
-        """``on_defect`` is called with what ``process`` raised: a record without an outcome."""
+        """``on_failure`` is called with what ``process`` raised: a record without an outcome."""
         self._process = process
-        self._on_defect = on_defect
+        self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[list[SourceRecord]] = asyncio.Queue()
         self._running: dict[tuple[Partition, int], set[asyncio.Task[None]]] = {}
@@ -84,8 +85,8 @@ class Intake:
         try:
             outcome = await self._process(record)
         except Exception as error:
-            _log.exception("a defect: this record has no outcome, so nothing from it on is committed")
-            self._on_defect(error)
+            _log.exception("this record has no outcome, so nothing from it on is committed")
+            self._on_failure(error)
         else:
             processed(record, outcome)
 
@@ -116,6 +117,7 @@ class EventProcessor:
         self._infer = infer
         self._dead_letters = dead_letters
         self._metrics = metrics
+        self._defects = Defects(dead_letters, metrics, model, wall_clock)
         self._text_budget = TextBudget()
         self._model = model
         self._max_value_bytes = max_value_bytes
@@ -127,8 +129,23 @@ class EventProcessor:
     async def process(self, record: SourceRecord) -> Outcome:
         """The outcome of one record: a result or a dead letter per task, or ``dropped`` for a null value.
 
-        Bad input never raises; what does raise is a defect of ours. Cancelling withdraws its windows.
+        What the record makes our own code raise is tried once more, and then a dead letter too (``Defect``): a worker
+        that ended for it would meet it again at every start. Raises only what is not the record's: MemoryError, OSError
+        and errors of the clients. Cancelling withdraws its windows.
         """
+        try:
+            return await self._process(record)
+        except BaseException as error:
+            self._defects.tried_once(error)
+        try:
+            return await self._process(record)
+        except BaseException as error:
+            if not is_defect(error):
+                raise
+            self._metrics.event_processed(record.topic, "dead_letter")
+            return Outcome("done", (self._defects.letter(record, error, "decode", None),))
+
+    async def _process(self, record: SourceRecord) -> Outcome:
         if record.value is None:
             self._metrics.event_processed(record.topic, "dropped")
             return Outcome("dropped")
@@ -174,28 +191,47 @@ class EventProcessor:
 
     def too_large(self, record: SourceRecord, refused: Output) -> Output:
         """The dead letter of a result that its topic refuses for its size."""
-        task = next((value.decode() for name, value in reversed(refused.headers) if name == TASK and value), None)
-        what = (
-            f"the result has {len(refused.value or b'')} bytes, more than topic {refused.topic} takes; raise its"
-            " max.message.bytes, or lower limits.facts"
-        )
-        return self._dead_letter(record, BadInput("produce", "ResultTooLarge", what), task)
+        try:
+            task = next((value.decode() for name, value in reversed(refused.headers) if name == TASK and value), None)
+            what = (
+                f"the result has {len(refused.value or b'')} bytes, and {len(refused.key or b'')} in its key, more than"
+                f" topic {refused.topic} takes; raise its max.message.bytes, or lower limits.facts"
+            )
+            return self._dead_letter(record, BadInput("produce", "ResultTooLarge", what), task)
+        except BaseException as error:
+            if not is_defect(error):
+                raise
+            return self._defects.letter(record, error, "produce", None)
 
     async def _run_task(
-        self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, deadline: float
+        self,
+        record: SourceRecord,
+        event: ReviewEvent,
+        task: Task,
+        trace: Trace,
+        deadline: float,
+        *,
+        again: bool = False,
     ) -> tuple[Output, int | None]:
+        stage: Stage = "extract"
         try:
             async with self._text_budget.taken(len(event.text)):
                 origin = (record.topic, record.partition, record.offset)
                 inference = await self._infer(event.text, task, deadline, origin)
+            stage = "produce"
+            self._metrics.stage("queue", inference.queued)
+            self._metrics.stage("model", inference.in_model)
+            return await self._result(record, event, task, trace, inference), inference.extracted.model_calls
         except BadInput as bad:
             return self._dead_letter(record, bad, task.name), None
         except WindowRefused as refused:
             unanswerable = BadInput("extract", refused.reason, str(refused.error))
             return self._dead_letter(record, unanswerable, task.name, refused), None
-        self._metrics.stage("queue", inference.queued)
-        self._metrics.stage("model", inference.in_model)
-        return await self._result(record, event, task, trace, inference), inference.extracted.model_calls
+        except BaseException as error:
+            if again and is_defect(error):
+                return self._defects.letter(record, error, stage, task.name), None
+            self._defects.tried_once(error)
+        return await self._run_task(record, event, task, trace, deadline, again=True)
 
     async def _result(
         self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, inference: Inference
