@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from consumer.delivery.ledger import Release
+from consumer.events import Outcome
 from consumer.kafka.publish.producers import KEYED, NOTHING_LEFT, Oversize, PartitionCounts, produce
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from consumer.delivery.ledger import Release
     from consumer.events import Output, Partition
 
 SLICE_SECONDS = 1.0
@@ -87,6 +88,8 @@ class Transaction:
     singly: bool = False
     started: float = 0.0
     """When it was opened, in monotonic seconds."""
+    seconds: float = 0.0
+    """How long it took until all of it was written."""
     refused: Refused | None = None
     """Why the next transaction must not follow at once; None when it may."""
     failed: list[_Failed] = field(default_factory=list)
@@ -148,3 +151,20 @@ class Transaction:
     def _report(self, release: Release, output: Output, error: KafkaError | None, _: object) -> None:
         if error is not None:
             self.failed.append(_Failed(release, output, error, alone=self.singly))
+
+
+def one_of_each_partition(batch: Sequence[Release], counts: PartitionCounts) -> list[Release]:
+    """Enough of these outcomes to produce to every partition that they would be produced to."""
+    seen: set[tuple[str, int | bytes | None]] = set()
+    chosen = []
+    for release in batch:
+        first = []
+        for output in release.outcome.outputs:
+            partition = counts.place(output, release.partition.topic)
+            place = (output.topic, output.key if partition in (None, KEYED) else partition)
+            if place not in seen:
+                seen.add(place)
+                first.append(output)
+        if first:
+            chosen.append(Release(release.partition, release.record, Outcome("done", tuple(first))))
+    return chosen
