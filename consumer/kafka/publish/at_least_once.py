@@ -23,7 +23,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.kafka.clients.errors import ClientFailed
-from consumer.kafka.publish.producers import NO_TOPIC, NOTHING_LEFT, Oversize, PartitionCounts, produce
+from consumer.kafka.publish.producers import LATER, NO_TOPIC, NOTHING_LEFT, Oversize, PartitionCounts, produce
 from consumer.resilience.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -78,11 +78,13 @@ class AtLeastOncePublisher:
         self._numbers = count()
         self._in_flight = 0
         self._full: str | None = None
+        self._later = False
+        """Whether some outputs wait only for the next round, to have their topic looked up."""
 
     @property
     def idle_seconds(self) -> float:
         """0 while reports are awaited: they come when ``run_once`` polls for them."""
-        return 0.0 if self._in_flight else math.inf
+        return 0.0 if self._in_flight or self._later else math.inf
 
     @property
     def blocked(self) -> tuple[str, ...]:
@@ -107,6 +109,8 @@ class AtLeastOncePublisher:
 
         Raises ClientFailed when the producer gets no answer from brokers that answer others.
         """
+        self._counts.new_round()
+        self._later = False
         # A window that found the producer's queue full goes first, or smaller records of other windows would keep it
         # full.
         topics = sorted(self._windows, key=lambda topic: topic != self._full) if self._full else list(self._windows)
@@ -135,6 +139,10 @@ class AtLeastOncePublisher:
             partition = self._counts.place(send.output, release.partition.topic)
             if partition is None:
                 self._refused(send, KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, NO_TOPIC))
+                break
+            if partition == LATER:
+                self._later = True
+                window.put(send)
                 break
             try:
                 produce(self._producer, send.output, partition, partial(self._reported, send))

@@ -34,6 +34,7 @@ from consumer.kafka.publish.transaction import (
     Refused,
     Step,
     Transaction,
+    first_unplaced,
     one_of_each_partition,
 )
 from consumer.kafka.publish.transaction_failures import COORDINATOR, TIMED_OUT, Retries, action_after, check_commit
@@ -133,6 +134,7 @@ class TransactionalPublisher:
         used any more.
         """
         self._linger = linger
+        self._counts.new_round()
         try:
             self._producers.current.poll(0.0)
             while self._clock() >= self._retries.not_before and self._steps[self._step]():
@@ -190,12 +192,10 @@ class TransactionalPublisher:
             if not offsets:
                 self._retries.failures = 0  # what failed went to other workers: nothing is left to fail, or to try with
                 return False
-            outputs = ((output, release.partition.topic) for release in batch for output in release.outcome.outputs)
-            missing = next(
-                (output.topic for output, topic in outputs if self._counts.place(output, topic) is None), None
-            )
-            if missing is not None:
-                self._retries.wait(Refused(missing, KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, NO_TOPIC)))
+            if (missing := first_unplaced(batch, self._counts)) is not None:
+                topic, is_later = missing
+                if not is_later:
+                    self._retries.wait(Refused(topic, KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, NO_TOPIC)))
                 return False
         self._producers.current.begin_transaction()
         self._transaction = Transaction(batch, offsets, singly=self._size.records == 1, started=self._clock())

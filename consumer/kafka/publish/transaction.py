@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.delivery.ledger import Release
 from consumer.events import Outcome
-from consumer.kafka.publish.producers import KEYED, NOTHING_LEFT, Oversize, PartitionCounts, produce
+from consumer.kafka.publish.producers import KEYED, LATER, NOTHING_LEFT, Oversize, PartitionCounts, produce
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -128,7 +128,7 @@ class Transaction:
             partition = counts.place(output, release.partition.topic)
             report = partial(self._report, release, output)
             try:
-                produce(producer, output, KEYED if partition is None else partition, report)
+                produce(producer, output, KEYED if partition in (None, LATER) else partition, report)
             except BufferError:
                 if len(producer):
                     producer.poll(SLICE_SECONDS)
@@ -153,6 +153,16 @@ class Transaction:
             self.failed.append(_Failed(release, output, error, alone=self.singly))
 
 
+def first_unplaced(batch: Sequence[Release], counts: PartitionCounts) -> tuple[str, bool] | None:
+    """The first topic whose partitions are not known, and whether they only could not be looked up in this round."""
+    for release in batch:
+        for output in release.outcome.outputs:
+            partition = counts.place(output, release.partition.topic)
+            if partition is None or partition == LATER:
+                return output.topic, partition is not None
+    return None
+
+
 def one_of_each_partition(batch: Sequence[Release], counts: PartitionCounts) -> list[Release]:
     """Enough of these outcomes to produce to every partition that they would be produced to."""
     seen: set[tuple[str, int | bytes | None]] = set()
@@ -161,7 +171,7 @@ def one_of_each_partition(batch: Sequence[Release], counts: PartitionCounts) -> 
         first = []
         for output in release.outcome.outputs:
             partition = counts.place(output, release.partition.topic)
-            place = (output.topic, output.key if partition in (None, KEYED) else partition)
+            place = (output.topic, output.key if partition in (None, LATER, KEYED) else partition)
             if place not in seen:
                 seen.add(place)
                 first.append(output)

@@ -327,6 +327,30 @@ def test_no_transaction_is_opened_for_a_topic_that_is_missing(bench: Bench) -> N
     assert bench.values() == [b"0-0"]
 
 
+def test_a_transaction_waits_a_round_or_two_for_slow_lookups(bench: Bench) -> None:
+    """No topic is refused for it, and none is looked up in an open transaction."""
+    bench.topics |= {f"out-{n}": 4 for n in range(20)}
+    looked_up = bench.transactions._counts._lookup
+
+    def slowly(topic: str, seconds: float) -> int:
+        assert bench.producer._open is None
+        bench.now += 0.5
+        return looked_up(topic, seconds)
+
+    bench.transactions._counts._lookup = slowly
+    record = SourceRecord("in", 0, 0, 1, b"k", b"v", (), None, 0.0)
+    outputs = tuple(Output(f"out-{n}", b"k", b"v", (), 0) for n in range(20))
+    bench.transactions.send(Release(P, record, Outcome("done", outputs)))
+    bench.now += 1
+    for _ in range(10):
+        before = bench.now
+        bench.run_once()
+        assert bench.now - before <= 2.5
+        assert bench.durable or bench.transactions.idle_seconds == 0
+    assert bench.durable == [(P, 0)]
+    assert not bench.seen.produce_refused.called
+
+
 def test_outcomes_of_a_lost_partition_are_never_produced(bench: Bench) -> None:
     """Nor is its offset committed; those of other partitions go on, and its next epoch starts anew."""
     bench.send(0)
