@@ -11,6 +11,7 @@ the producers make it smaller where its topic refuses its size. ``letters`` read
 
 from __future__ import annotations
 
+import hashlib
 import traceback
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -36,6 +37,9 @@ ORIGINAL_TIMESTAMP = "rexstream-original-timestamp"
 REPLAY_COUNT = PREFIX + "replay-count"
 VALUE_OMITTED = PREFIX + "value-omitted"
 HEADERS_OMITTED = PREFIX + "headers-omitted"
+KEY_OMITTED = PREFIX + "key-omitted"
+KEY_SHA256 = PREFIX + "key-sha256"
+DETAILS_OMITTED = PREFIX + "details-omitted"
 
 DEFECT = "Defect"
 """The class of a failure that nobody foresaw: the record is kept, and a person has to look at the code."""
@@ -48,6 +52,15 @@ STACK_TRACE_BYTES = 4096
 
 MAX_DIGITS = 19
 """Digits of the largest 64-bit number: no longer number in a header was written by a worker."""
+
+_ESSENTIAL = frozenset(
+    {
+        *(KIP_1191 + name for name in ("topic", "partition", "offset")),
+        *(PREFIX + name for name in ("id", "stage", "class", "task", "failed-at", "replay-count")),
+        *(ORIGINAL_TIMESTAMP, VALUE_OMITTED, HEADERS_OMITTED, KEY_OMITTED, KEY_SHA256),
+    }
+)
+"""Headers that say which record it was and what it lacks: some 500 bytes, besides the names of topic and task."""
 
 _FRAMES = 50
 """Most frames of a stack trace that are looked at: endless recursion has thousands."""
@@ -175,8 +188,18 @@ def replay_count(headers: Sequence[Header]) -> int:
     return 0
 
 
+def smaller(dead_letter: Output) -> Output | None:
+    """The dead letter for a topic that refuses its size: without the largest thing that matters least.
+
+    Its value goes first, then the headers that the record brought, its key, and what is said at length about the
+    failure. None when all that is gone.
+    """
+    steps = (without_value, without_carried_headers, without_key, without_details)
+    return next((found for step in steps if (found := step(dead_letter)) is not None), None)
+
+
 def without_value(dead_letter: Output) -> Output | None:
-    """The dead letter for a topic that refuses its size; None when it has no value left to omit."""
+    """The dead letter without its value; None when it has none left to omit."""
     if dead_letter.value is None:
         return None
     note = (VALUE_OMITTED, str(len(dead_letter.value)).encode())
@@ -184,7 +207,7 @@ def without_value(dead_letter: Output) -> Output | None:
 
 
 def without_carried_headers(dead_letter: Output) -> Output | None:
-    """The dead letter without the record's own headers, for a topic that refuses it without its value too.
+    """The dead letter without the record's own headers.
 
     The headers about the failure and an original timestamp stay. None when there are none left to omit.
     """
@@ -199,6 +222,31 @@ def without_carried_headers(dead_letter: Output) -> Output | None:
         return None
     omitted = _size(carried) - _size(original)
     return replace(dead_letter, headers=(*original, *added, (HEADERS_OMITTED, str(omitted).encode())))
+
+
+def without_key(dead_letter: Output) -> Output | None:
+    """The dead letter without its key, which two headers describe: its length, and its SHA-256 to know it by.
+
+    None when it has no key, or none that is longer than these.
+    """
+    key = dead_letter.key
+    notes = (
+        (KEY_OMITTED, str(len(key or b"")).encode()),
+        (KEY_SHA256, hashlib.sha256(key or b"").hexdigest().encode()),
+    )
+    if key is None or len(key) <= _size(notes):
+        return None
+    return replace(dead_letter, key=None, headers=(*dead_letter.headers, *notes))
+
+
+def without_details(dead_letter: Output) -> Output | None:
+    """The dead letter with no more headers than say which record it was; None when it has no others."""
+    kept = tuple(header for header in dead_letter.headers if header[0] in _ESSENTIAL)
+    omitted = _size(dead_letter.headers) - _size(kept)
+    note = (DETAILS_OMITTED, str(omitted).encode())
+    if omitted <= _size((note,)):
+        return None
+    return replace(dead_letter, headers=(*kept, note))
 
 
 def _size(headers: Sequence[Header]) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from consumer.delivery.dead_letters import without_carried_headers, without_value
+from consumer.delivery.dead_letters import smaller
 from consumer.events import Outcome, Output, SourceRecord
 from consumer.kafka.clients.errors import librdkafka_logger
 
@@ -38,7 +38,10 @@ LATER = -2
 """This round has waited long enough for lookups."""
 
 NO_TOPIC = "it is missing, or no broker answers"
-NOTHING_LEFT = "a dead letter's key and its headers about the failure alone exceed its limit"
+NOTHING_LEFT = "a dead letter is larger than it takes, even without value, key and details: raise its max.message.bytes"
+
+TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+"""A record or a batch is larger than max.message.bytes, or than a segment of the topic (segment.bytes)."""
 
 
 class Producers:
@@ -157,16 +160,14 @@ class Oversize:
     observer: KafkaObserver
 
     def replace(self, release: Release, output: Output) -> Output | None:
-        """A dead letter for a result; for a dead letter one without its value, then without the headers it carries.
+        """A dead letter for a result; for a dead letter a smaller one (``dead_letters.smaller``).
 
         It takes the place of ``output`` in the outcome of ``release``. None when nothing is left that could be omitted.
         """
         self.observer.produce_refused(output.topic, "MSG_SIZE_TOO_LARGE")
         is_result = output.topic != self.dead_letter_topic
-        smaller = (
-            self.make(release.record, output) if is_result else without_value(output) or without_carried_headers(output)
-        )
-        if smaller is not None:
+        instead = self.make(release.record, output) if is_result else smaller(output)
+        if instead is not None:
             outputs = release.outcome.outputs
-            release.outcome = Outcome("done", tuple(smaller if each is output else each for each in outputs))
-        return smaller
+            release.outcome = Outcome("done", tuple(instead if each is output else each for each in outputs))
+        return instead

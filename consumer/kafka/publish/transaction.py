@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.delivery.ledger import Release
 from consumer.events import Outcome
-from consumer.kafka.publish.producers import KEYED, LATER, NOTHING_LEFT, Oversize, PartitionCounts, produce
+from consumer.kafka.publish.producers import KEYED, LATER, NOTHING_LEFT, TOO_LARGE, Oversize, PartitionCounts, produce
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,7 +112,7 @@ class Transaction:
         error = first.error
         if error.code() in _CONSEQUENCES:
             error = KafkaError(error.code(), _SEE_LOG)
-        elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        elif error.code() in TOO_LARGE:
             if not first.alone:
                 return "batch too large"
             if oversize.replace(first.release, first.output) is not None:
@@ -140,7 +140,7 @@ class Transaction:
                     raise
             else:
                 return
-            if problem.code() != KafkaError.MSG_SIZE_TOO_LARGE:
+            if problem.code() not in TOO_LARGE:
                 producer.poll(REPORTS_SECONDS)  # where another record was refused meanwhile, its report says why
             elif (smaller := oversize.replace(release, output)) is not None:
                 output = smaller
