@@ -264,6 +264,10 @@ class TransactionalPublisher:
             self._step = Step.SEND_OFFSETS
             call.result()
             self._step = Step.COMMIT
+            if self._clock() - self._transaction.started >= self._timeout:
+                # The brokers end it now, or have. They would refuse its commit, which would be this worker's end.
+                self._halve("its offsets were not taken in time")
+                self._step = Step.ABORT
             return True
         if call.seconds > self._timeout + LOST_SECONDS:
             # Whatever becomes of the call, the next producer fences this one before anything else.

@@ -789,12 +789,26 @@ def test_a_producer_that_does_not_come_back_with_the_offsets_is_replaced(bench: 
 def test_offsets_that_take_long_are_waited_for(bench: Bench, never: threading.Event) -> None:
     """They are sent once, and the commit follows."""
     bench.send(0)
-    bench.run(TIMEOUT)
+    bench.run(TIMEOUT - 1)
     never.set()
     while bench.durable != [(P, 0)]:
         bench.run_once()
     assert bench.replaced == 0
     assert bench.producer.calls.count("offsets") == 1
+    assert bench.producer.commits == [{P: 1}]
+
+
+def test_a_transaction_that_is_as_old_as_its_timeout_is_not_committed_any_more(
+    bench: Bench, never: threading.Event
+) -> None:
+    """The brokers would refuse that, and the worker could not know why; what it holds comes again at once."""
+    bench.send(0)
+    bench.run(TIMEOUT + 1)
+    never.set()
+    while bench.durable != [(P, 0)]:
+        bench.run_once()
+        bench.now += 0.05
+    assert bench.ended == ["aborted", "committed"]
     assert bench.producer.commits == [{P: 1}]
 
 
