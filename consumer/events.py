@@ -108,8 +108,8 @@ class Output:
 
     @property
     def size(self) -> int:
-        """Bytes of key, value and headers, about."""
-        headers = sum(len(name) + len(value or b"") for name, value in self.headers)
+        """Bytes of key, value and headers."""
+        headers = sum(len(name.encode()) + len(value or b"") for name, value in self.headers)
         return len(self.key or b"") + len(self.value or b"") + headers
 
 

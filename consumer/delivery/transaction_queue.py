@@ -78,10 +78,11 @@ class TransactionQueue:
         # An end is known once all before it is durable, so whatever is pending now lies behind it.
         return batch, {**self._ends, **{r.partition: (r.record.epoch, r.record.offset + 1) for r in batch}}
 
-    def committed(self, batch: Sequence[Release], offsets: Mapping[Partition, tuple[int, int]], now: float) -> None:
-        """The first outcomes, which are ``batch``, and these offsets were committed."""
-        for _ in batch:
-            self._bytes -= self._pending.popleft()[2]
+    def committed(self, batch: Sequence[Release], offsets: Mapping[Partition, tuple[int, int]], now: float) -> int:
+        """The first outcomes, which are ``batch``, and these offsets were committed. Returns the bytes of ``batch``."""
+        size = sum(self._pending.popleft()[2] for _ in batch)
+        self._bytes -= size
         self._committed.update(offsets)
         self._ends = {p: end for p, end in self._ends.items() if end > offsets.get(p, (-1, -1))}
         self._ends_since = now if self._ends else math.inf
+        return size

@@ -286,8 +286,8 @@ class TransactionalPublisher:
             self._retries.wait(Refused(COORDINATOR, error.args[0]))
             return False  # the same commit goes on
         self._durable.extend(transaction.batch)
-        self._queue.committed(transaction.batch, transaction.offsets, self._clock())
-        self._size.committed(len(transaction.batch), bytes_of(transaction.batch), transaction.seconds)
+        size = self._queue.committed(transaction.batch, transaction.offsets, self._clock())
+        self._size.committed(len(transaction.batch), size, transaction.seconds)
         self._retries.failures = 0
         self._ended("committed")
         return False  # commands are taken between transactions
