@@ -24,7 +24,6 @@ _NOT_THE_RECORDS = (
     MemoryError,
     OSError,
     ServingError,
-    asyncio.CancelledError,
     KeyboardInterrupt,
     SystemExit,
     GeneratorExit,
@@ -40,8 +39,12 @@ _log = structlog.stdlib.get_logger(__name__)
 def is_defect(error: BaseException) -> bool:
     """Whether ``error`` comes from what the record holds, and from our code: not from the process or its connections.
 
-    BaseException, since a panic in the tokenizer's Rust is no Exception.
+    BaseException, since a panic in the tokenizer's Rust is no Exception. So is a cancellation that nobody asked for:
+    taken for one, it would leave the record without an outcome, and its partition behind it.
     """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling()
     return not isinstance(error, _NOT_THE_RECORDS) and type(error).__module__.partition(".")[0] not in _CLIENTS
 
 

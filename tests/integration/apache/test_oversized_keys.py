@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MODES = pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])
 KEY = b"k" * 1_500_000
+SMALL_SEGMENT = {"max_message_bytes": "8000000", "segment_bytes": "1048576"}
 
 
 @pytest.fixture
@@ -36,13 +37,13 @@ def send(run: Run, key: bytes, value: bytes) -> None:
     assert producer.flush(30) == 0
 
 
-@MODES
 @pytest.mark.parametrize(
-    "limits",
+    ("mode", "limits"),
     [
-        pytest.param({}, id="defaults"),
-        pytest.param({"max_message_bytes": "800"}, id="800 bytes"),
-        pytest.param({"max_message_bytes": "8000000", "segment_bytes": "1048576"}, id="a small segment"),
+        pytest.param("at_least_once", {}, id="at least once"),
+        pytest.param("exactly_once", {}, id="exactly once"),
+        pytest.param("at_least_once", SMALL_SEGMENT, id="at least once, a small segment"),
+        pytest.param("exactly_once", {"max_message_bytes": "800"}, id="exactly once, 800 bytes"),
     ],
 )
 def test_a_key_too_large_for_the_topics_blocks_nothing(

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.broker
 
-TOPICS = 30
-"""Ten routes with three tasks each."""
+TOPICS = 12
+"""Four routes with three tasks each."""
 
 
 def test_an_outage_in_which_all_counts_expire_holds_up_no_round_of_the_release_thread(
@@ -28,7 +28,7 @@ def test_an_outage_in_which_all_counts_expire_holds_up_no_round_of_the_release_t
     start: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One wait of two seconds; a wait for each topic would be a minute, and the watchdog would end the worker."""
+    """One wait of two seconds; with a wait for each of some more topics the watchdog would end the worker."""
     cluster = cluster_of(own_broker)
     topic = own_broker.topic(1, "in")
     outputs = [own_broker.topic(1, "out") for _ in range(TOPICS)]
@@ -46,7 +46,7 @@ def test_an_outage_in_which_all_counts_expire_holds_up_no_round_of_the_release_t
     time.sleep(0.6)  # the counts expire
     own_broker.order("down")
     finish(second)
-    watched_until = time.monotonic() + 8
+    watched_until = time.monotonic() + 7
     oldest = 0.0
     while time.monotonic() < watched_until:
         oldest = max(oldest, worker.runtime.status().release_age)

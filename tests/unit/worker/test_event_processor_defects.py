@@ -38,7 +38,7 @@ class PanicException(BaseException):
     """What a panic in Rust arrives as."""
 
 
-DEFECTS = (KeyError, RecursionError, AssertionError, PanicException)
+DEFECTS = (KeyError, RecursionError, AssertionError, PanicException, asyncio.CancelledError)
 
 
 class Bench:
@@ -183,7 +183,6 @@ def test_a_result_too_large_whose_dead_letter_raises_is_one_all_the_same(monkeyp
         TimeoutError(),
         ServingError(Failure.TRANSIENT, "UNAVAILABLE", "away"),
         KafkaException(KafkaError(KafkaError._FATAL)),
-        asyncio.CancelledError(),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -195,6 +194,29 @@ def test_what_is_not_the_records_is_raised(error: BaseException) -> None:
         asyncio.run(processing)
     assert len(bench.failing["sentiment"]) == 1
     assert bench.defects("extract") == 0
+
+
+def test_a_cancellation_that_was_asked_for_is_none() -> None:
+    """A revocation withdraws the record; its next owner processes it."""
+
+    async def main(bench: Bench) -> None:
+        waits = asyncio.Event()
+
+        async def wait(*_: object) -> Inference:
+            waits.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        bench.processor._infer = wait
+        processing = asyncio.create_task(bench.processor.process(RECORD))
+        await waits.wait()
+        processing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await processing
+
+    bench = Bench()
+    asyncio.run(main(bench))
+    assert bench.defects("extract") == bench.defects("decode") == 0
 
 
 def test_a_topic_without_a_route_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
