@@ -194,7 +194,10 @@ class DeliveryConfig(Section):
     transaction_interval_ms: Count = 100
     """exactly_once: longest wait of a processed record for others to share its transaction, in milliseconds."""
     transaction_records: Count = 1000
-    """exactly_once: most input records of one transaction."""
+    """exactly_once: most input records of one transaction. Fewer go into one while the brokers take long."""
+    transaction_bytes: Count = 8_388_608
+    """exactly_once: most bytes of the results and dead letters of one transaction, unless a single record has more. A
+    broker that writes 2 MB a second needs a third of the default timeout for it."""
     transaction_timeout_ms: Annotated[int, Field(ge=1000)] = 15_000
     """exactly_once: after this many milliseconds the brokers abort what a dead worker left open; until then
     read_committed readers of its output partitions, and its successor, wait. At most the brokers'

@@ -14,6 +14,7 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
 from consumer.codecs.control_headers import EVENT_ID, REPLAY_COUNT, REPLAY_GROUP, last_value
@@ -35,6 +36,12 @@ SPRING = "kafka_dlt-"
 ORIGINAL_TIMESTAMP = "rexstream-original-timestamp"
 VALUE_OMITTED = PREFIX + "value-omitted"
 HEADERS_OMITTED = PREFIX + "headers-omitted"
+KEY_OMITTED = PREFIX + "key-omitted"
+KEY_SHA256 = PREFIX + "key-sha256"
+DETAILS_OMITTED = PREFIX + "details-omitted"
+
+DEFECT = "Defect"
+"""The class of a failure that nobody foresaw: the record is kept, and a person has to look at the code."""
 
 NO_TASK = "(no task)"
 """In place of names that no task can have: they may be anything, review text too. Without any a replay would run all
@@ -49,8 +56,8 @@ STACK_TRACE_BYTES = 4096
 MAX_DIGITS = 19
 """Digits of the largest 64-bit number: no longer number in a header was written by a worker."""
 
-_TIMESTAMP_BYTES = 20
-"""Longest 64-bit number in decimal: a longer original timestamp was not written by a worker."""
+_FRAMES = 50
+"""Most frames of a stack trace that are looked at: endless recursion has thousands."""
 
 _CONNECT_STAGES: Mapping[Stage, str] = {
     "decode": "VALUE_CONVERTER",
@@ -118,6 +125,25 @@ class DeadLetters:
             timestamp_ms=now_ms if clamped else timestamp,
         )
 
+    def bare(self, record: SourceRecord, failure: Failure) -> Output:
+        """A dead letter that holds nothing of ``record`` but its place, where ``of`` fails on what is in it.
+
+        The record itself can be read at that place while its topic keeps it.
+        """
+        place = (record.topic, str(record.partition), str(record.offset))
+        said = {
+            **dict(zip((KIP_1191 + "topic", KIP_1191 + "partition", KIP_1191 + "offset"), place, strict=True)),
+            KIP_1191 + "group": self.group,
+            KIP_1191 + "message": failure.message,
+            PREFIX + "id": "-".join(place if failure.task is None else (*place, failure.task)),
+            PREFIX + "stage": failure.stage,
+            PREFIX + "class": failure.reason,
+            PREFIX + "stack-trace": failure.stack_trace or "",
+            VALUE_OMITTED: str(len(record.value or b"")),
+        }
+        headers = tuple((name, value.encode(errors="replace")) for name, value in said.items())
+        return Output(self.topic, None, None, headers, record.partition)
+
     def _headers(self, record: SourceRecord, failure: Failure, now_ms: int) -> dict[str, bytes]:
         place = f"{record.topic}-{record.partition}-{record.offset}"
         kip_1191 = {
@@ -158,37 +184,6 @@ def replay_count(headers: Sequence[Header], group: str) -> int:
         return 0
     # Python converts no number of thousands of digits.
     return int(count) if count.isdigit() and len(count) <= MAX_DIGITS else 0
-
-
-def without_value(dead_letter: Output) -> Output | None:
-    """The dead letter for a topic that refuses its size; None when it has no value left to omit."""
-    if dead_letter.value is None:
-        return None
-    note = (VALUE_OMITTED, str(len(dead_letter.value)).encode())
-    return replace(dead_letter, value=None, headers=(*dead_letter.headers, note))
-
-
-def without_carried_headers(dead_letter: Output) -> Output | None:
-    """The dead letter without the record's own headers, for a topic that refuses it without its value too.
-
-    The headers about the failure and an original timestamp stay. None when there are none left to omit.
-    """
-    # ``of`` puts its headers behind those that the record brought, beginning with this name; another system's may come
-    # before.
-    begin = max((at for at, (name, _) in enumerate(dead_letter.headers) if name == KIP_1191 + "topic"), default=0)
-    carried, added = dead_letter.headers[:begin], dead_letter.headers[begin:]
-    original = tuple(
-        header for header in carried if header[0] == ORIGINAL_TIMESTAMP and len(header[1] or b"") <= _TIMESTAMP_BYTES
-    )[-1:]
-    if carried == original:
-        return None
-    omitted = _size(carried) - _size(original)
-    return replace(dead_letter, headers=(*original, *added, (HEADERS_OMITTED, str(omitted).encode())))
-
-
-def _size(headers: Sequence[Header]) -> int:
-    """Bytes of names and values."""
-    return sum(len(name.encode()) + len(value or b"") for name, value in headers)
 
 
 def _kept(headers: Sequence[Header], added: Mapping[str, bytes]) -> tuple[Header, ...]:
@@ -263,12 +258,18 @@ def class_name(error: BaseException | None) -> str | None:
     return None if error is None else f"{type(error).__module__}.{type(error).__qualname__}"
 
 
-def stack_trace(error: BaseException) -> str:
-    """Frames and message of ``error``; of a long one the last 4 KiB, where it was raised.
+def stack_trace(error: BaseException, *, text: bool = True) -> str:
+    """Frames of ``error`` and, with ``text``, what it says; of a long one the last 4 KiB, where it was raised.
 
     Leaves out the exceptions that it was raised from: a library's message may quote what it could not read, which is
-    review text.
+    review text. So may what ``error`` itself says, where nobody foresaw it.
     """
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    text = f"{frames}{class_name(error)}: {error}"
-    return text.encode(errors="replace")[-STACK_TRACE_BYTES:].decode(errors="ignore")
+    frames = "".join(traceback.format_tb(error.__traceback__, -_FRAMES))
+    said = f"{class_name(error)}: {error}" if text else f"{class_name(error)}"
+    return f"{frames}{said}".encode(errors="replace")[-STACK_TRACE_BYTES:].decode(errors="ignore")
+
+
+def raised_in(error: BaseException) -> str:
+    """``file.py:line (function)`` of the frame that raised ``error``."""
+    last = traceback.extract_tb(error.__traceback__, -1)
+    return f"{PurePath(last[0].filename).name}:{last[0].lineno} ({last[0].name})" if last else "code without a frame"

@@ -30,7 +30,7 @@ _YEAR_10000_MS = 253_402_300_800_000
 Skipped = Literal["value_omitted", "replayed_too_often", "impossible_task", "other_group"]
 
 WHY_SKIPPED: dict[Skipped, str] = {
-    "value_omitted": "the dead-letter topic was too small for their value",
+    "value_omitted": "their value is not in them: the dead-letter topic was too small for it",
     "replayed_too_often": "they were replayed as often as --max-replays allows",
     "impossible_task": "no task can have the name that they failed for",
     "other_group": (

@@ -31,7 +31,8 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "rexstream_dead_letters_total": (
         (
             "Dead letters by the stage that gave up and the reason. A spike of one reason means that a producer "
-            "changed what it sends, or a task its schema."
+            "changed what it sends, or a task its schema; any of class Defect that a record made the worker's own code "
+            "fail, which its log explains."
         ),
         ("stage", "class"),
     ),

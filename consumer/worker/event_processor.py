@@ -18,9 +18,10 @@ from consumer.batching.policy import event_deadline
 from consumer.codecs.control_headers import is_for_another_group, without_control
 from consumer.codecs.decoding import decode
 from consumer.codecs.outputs import TASK, Timing, continue_trace, encode_json, result_fields, result_headers, result_id
-from consumer.delivery.dead_letters import NO_TASK
+from consumer.delivery.dead_letters import DEFECT, NO_TASK
 from consumer.events import BadInput, Outcome, Output, Partition
 from consumer.serving.refused import WindowRefused
+from consumer.worker.defects import is_defect
 from consumer.worker.failures import FailedTask, Failures
 from consumer.worker.task_runner import VERSION_CHANGED, TextBudget
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from consumer.codecs.outputs import Routes, Trace
     from consumer.delivery.dead_letters import DeadLetters
-    from consumer.events import ReviewEvent, SourceRecord
+    from consumer.events import ReviewEvent, SourceRecord, Stage
     from consumer.extraction.task import Task
     from consumer.kafka.registry.awaited import AwaitedSchemas
     from consumer.telemetry.metrics import EventOutcome, Metrics
@@ -42,11 +43,11 @@ class Intake:
     """Starts a task for every record, and cancels those of partitions that were revoked."""
 
     def __init__(
-        self, process: Callable[[SourceRecord], Awaitable[Outcome]], on_defect: Callable[[Exception], None]
+        self, process: Callable[[SourceRecord], Awaitable[Outcome]], on_failure: Callable[[Exception], None]
     ) -> None:
-        """``on_defect`` is called with what ``process`` raised: a record without an outcome."""
+        """``on_failure`` is called with what ``process`` raised: a record without an outcome."""
         self._process = process
-        self._on_defect = on_defect
+        self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[list[SourceRecord]] = asyncio.Queue()
         self._running: dict[tuple[Partition, int], set[asyncio.Task[None]]] = {}
@@ -83,8 +84,8 @@ class Intake:
         try:
             outcome = await self._process(record)
         except Exception as error:
-            _log.exception("a defect: this record has no outcome, so nothing from it on is committed")
-            self._on_defect(error)
+            _log.exception("this record has no outcome, so nothing from it on is committed")
+            self._on_failure(error)
         else:
             processed(record, outcome)
 
@@ -127,8 +128,23 @@ class EventProcessor:
         """The outcome of one record: a result or a dead letter per task; ``dropped`` for a null value, and for a replay
         that is for another consumer group.
 
-        Bad input never raises; what does raise is a defect of ours. Cancelling withdraws its windows.
+        What the record makes our own code raise is tried once more, and then a dead letter too (``Defect``): a worker
+        that ended for it would meet it again at every start. Raises only what is not the record's: MemoryError, OSError
+        and errors of the clients. Cancelling withdraws its windows.
         """
+        try:
+            return await self._process(record)
+        except BaseException as error:
+            self._failures.defects.tried_once(error)
+        try:
+            return await self._process(record)
+        except BaseException as error:
+            if not is_defect(error):
+                raise
+            self._metrics.event_processed(record.topic, "dead_letter")
+            return Outcome("done", (self._failures.defects.letter(record, error, "decode", ()),))
+
+    async def _process(self, record: SourceRecord) -> Outcome:
         if record.headers:
             record = self._believed(record)
             if is_for_another_group(record.headers, self._group):
@@ -179,13 +195,18 @@ class EventProcessor:
 
     def too_large(self, record: SourceRecord, refused: Output) -> Output:
         """The dead letter of a result that its topic refuses for its size."""
-        task = next((value.decode() for name, value in reversed(refused.headers) if name == TASK and value), None)
-        what = (
-            f"the result has {len(refused.value or b'')} bytes, more than topic {refused.topic} takes; raise its"
-            " max.message.bytes, or lower limits.result_bytes"
-        )
-        bad = BadInput("produce", "ResultTooLarge", what)
-        return self._failures.letter(self._believed(record), bad, () if task is None else (task,))
+        try:
+            task = next((value.decode() for name, value in reversed(refused.headers) if name == TASK and value), None)
+            what = (
+                f"the result has {len(refused.value or b'')} bytes, and {len(refused.key or b'')} in its key, more than"
+                f" topic {refused.topic} takes; raise its max.message.bytes, or lower limits.result_bytes"
+            )
+            bad = BadInput("produce", "ResultTooLarge", what)
+            return self._failures.letter(self._believed(record), bad, () if task is None else (task,))
+        except BaseException as error:
+            if not is_defect(error):
+                raise
+            return self._failures.defects.letter(record, error, "produce", ())
 
     def _believed(self, record: SourceRecord) -> SourceRecord:
         """The record without control headers, where its route believes none."""
@@ -199,20 +220,34 @@ class EventProcessor:
         return Outcome("dropped")
 
     async def _run_task(
-        self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, deadline: float
+        self,
+        record: SourceRecord,
+        event: ReviewEvent,
+        task: Task,
+        trace: Trace,
+        deadline: float,
+        *,
+        again: bool = False,
     ) -> tuple[Output, int | None] | FailedTask:
+        stage: Stage = "extract"
         try:
             async with self._text_budget.taken(len(event.text)):
                 origin = (record.topic, record.partition, record.offset)
                 inference = await self._infer(event.text, task, deadline, origin)
+            stage = "produce"
+            self._metrics.stage("queue", inference.queued)
+            self._metrics.stage("model", inference.in_model)
+            return await self._result(record, event, task, trace, inference), inference.extracted.model_calls
         except BadInput as bad:
             return FailedTask(task.name, int(self._wall() * 1000), bad)
         except WindowRefused as refused:
             unanswerable = BadInput("extract", refused.reason, str(refused.error))
             return FailedTask(task.name, int(self._wall() * 1000), unanswerable, refused)
-        self._metrics.stage("queue", inference.queued)
-        self._metrics.stage("model", inference.in_model)
-        return await self._result(record, event, task, trace, inference), inference.extracted.model_calls
+        except BaseException as error:
+            if again and is_defect(error):
+                return FailedTask(task.name, int(self._wall() * 1000), BadInput(stage, DEFECT, ""), defect=error)
+            self._failures.defects.tried_once(error)
+        return await self._run_task(record, event, task, trace, deadline, again=True)
 
     async def _result(
         self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, inference: Inference

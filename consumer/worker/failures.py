@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from consumer.delivery.dead_letters import Failure, class_name, stack_trace
+from consumer.worker.defects import Defects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,8 @@ class FailedTask:
     bad: BadInput
     refused: WindowRefused | None = None
     """The cause of ``bad`` when a window could not be answered."""
+    defect: BaseException | None = None
+    """What our own code raised over it; ``bad`` then has no more than the stage and the class."""
 
 
 class Failures:
@@ -43,6 +46,7 @@ class Failures:
         self, dead_letters: DeadLetters, metrics: Metrics, model: str, wall_clock: Callable[[], float]
     ) -> None:
         """``model`` is the model's name, ``wall_clock`` gives seconds since 1970."""
+        self.defects = Defects(dead_letters, metrics, model, wall_clock)
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._model = model
@@ -61,10 +65,16 @@ class Failures:
             elif many:
                 groups.setdefault((each.bad.stage, each.bad.reason), []).append(each)
             else:
-                yield self.letter(record, each.bad, (each.name,), each.refused, each.at_ms)
+                yield self._letter(record, (each,))
         for failed in groups.values():
-            first = failed[0]
-            yield self.letter(record, first.bad, [each.name for each in failed], first.refused, first.at_ms)
+            yield self._letter(record, failed)
+
+    def _letter(self, record: SourceRecord, failed: Sequence[FailedTask]) -> Output:
+        """The dead letter of tasks that failed for one reason."""
+        first, tasks = failed[0], [each.name for each in failed]
+        if first.defect is not None:
+            return self.defects.letter(record, first.defect, first.bad.stage, tasks)
+        return self.letter(record, first.bad, tasks, first.refused, first.at_ms)
 
     def letter(
         self,

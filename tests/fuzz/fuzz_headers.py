@@ -19,6 +19,7 @@ from consumer.codecs.control_headers import (
 )
 from consumer.codecs.decoding import decode
 from consumer.codecs.outputs import continue_trace, result_headers
+from consumer.delivery.dead_letter_size import without_carried_headers, without_value
 from consumer.delivery.dead_letters import (
     KIP_1191,
     MESSAGE_BYTES,
@@ -28,8 +29,6 @@ from consumer.delivery.dead_letters import (
     DeadLetters,
     Failure,
     replay_count,
-    without_carried_headers,
-    without_value,
 )
 from consumer.delivery.letters import read_letter, replayed, why_not
 from consumer.events import BadInput, SourceRecord

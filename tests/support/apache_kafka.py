@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -224,6 +225,22 @@ class ApacheKafka:
         """Wait for the first broker to end by itself; its exit status."""
         return self._processes[1].wait()
 
+    def limit_producers(self, bytes_per_second: int) -> None:
+        """Let every producer that connects from now on write no more than this: a slow broker.
+
+        The clients' library has no call for it. AlterClientQuotas (request 49, version 0) for the default client id.
+        """
+        entity = struct.pack(">i", 1) + _text("client-id") + _text(None)
+        setting = struct.pack(">i", 1) + _text("producer_byte_rate") + struct.pack(">d?", bytes_per_second, False)
+        request = struct.pack(">hhi", 49, 0, 1) + _text("test") + struct.pack(">i", 1) + entity + setting + b"\0"
+        with socket.create_connection(("127.0.0.1", self._ports[1]["PLAINTEXT"]), 10) as connection:
+            connection.sendall(struct.pack(">i", len(request)) + request)
+            connection.settimeout(30)
+            answer = connection.recv(4096)
+        # Behind length, correlation id, throttle time and the number of entries.
+        code = struct.unpack_from(">h", answer, 16)[0]
+        assert code == 0, f"the quota was refused with error {code}"
+
     def _chosen(self, broker: int | None) -> list[int]:
         return list(self._ports) if broker is None else [broker]
 
@@ -273,6 +290,11 @@ class ApacheKafka:
     def _java(self, node: int, *arguments: str) -> list[str]:
         logging = f"-Dlog4j2.configurationFile={self._home(node) / 'log4j2.properties'}"
         return ["java", *_JVM, logging, "-cp", f"{self._jars}/*", *arguments]
+
+
+def _text(value: str | None) -> bytes:
+    """A string of Kafka's protocol."""
+    return struct.pack(">h", -1) if value is None else struct.pack(">h", len(value)) + value.encode()
 
 
 def _free_ports(count: int) -> list[int]:

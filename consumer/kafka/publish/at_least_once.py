@@ -1,7 +1,7 @@
 """Publishes released outcomes at least once: an outcome is durable when every one of its outputs is acknowledged.
 
 No output is dropped: what the brokers refuse waits in its topic's window and is produced again. Only its size turns a
-result into a dead letter, and a dead letter into one without its value, then without the headers that it carries.
+result into a dead letter, and a dead letter into a smaller one.
 
 Outputs leave in order of release. After a refusal those that the client had in flight already may land before the
 refused ones; nothing released later does. At least once allows no more: a restart, too, repeats older results after
@@ -23,7 +23,15 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.kafka.clients.errors import ClientFailed
-from consumer.kafka.publish.producers import NO_TOPIC, NOTHING_LEFT, Oversize, PartitionCounts, produce
+from consumer.kafka.publish.producers import (
+    LATER,
+    NO_TOPIC,
+    NOTHING_LEFT,
+    TOO_LARGE,
+    Oversize,
+    PartitionCounts,
+    produce,
+)
 from consumer.resilience.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -78,11 +86,13 @@ class AtLeastOncePublisher:
         self._numbers = count()
         self._in_flight = 0
         self._full: str | None = None
+        self._later = False
+        """Whether some outputs wait only for the next round, to have their topic looked up."""
 
     @property
     def idle_seconds(self) -> float:
         """0 while reports are awaited: they come when ``run_once`` polls for them."""
-        return 0.0 if self._in_flight else math.inf
+        return 0.0 if self._in_flight or self._later else math.inf
 
     @property
     def blocked(self) -> tuple[str, ...]:
@@ -107,6 +117,8 @@ class AtLeastOncePublisher:
 
         Raises ClientFailed when the producer gets no answer from brokers that answer others.
         """
+        self._counts.new_round()
+        self._later = False
         # A window that found the producer's queue full goes first, or smaller records of other windows would keep it
         # full.
         topics = sorted(self._windows, key=lambda topic: topic != self._full) if self._full else list(self._windows)
@@ -136,6 +148,10 @@ class AtLeastOncePublisher:
             if partition is None:
                 self._refused(send, KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, NO_TOPIC))
                 break
+            if partition == LATER:
+                self._later = True
+                window.put(send)
+                break
             try:
                 produce(self._producer, send.output, partition, partial(self._reported, send))
             except BufferError:
@@ -145,7 +161,7 @@ class AtLeastOncePublisher:
                 self._too_large(send)  # larger than the whole queue: it would never fit
             except KafkaException as error:
                 # Refused by the client itself; here a size is that of this one record, as the client's own limit is.
-                if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                if error.args[0].code() in TOO_LARGE:
                     self._too_large(send)
                 else:
                     self._refused(send, error.args[0])
@@ -166,7 +182,7 @@ class AtLeastOncePublisher:
             send.release.unacknowledged -= 1
             if not send.release.unacknowledged:
                 self._durable.append(send.release)
-        elif error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
+        elif error.code() not in TOO_LARGE:
             self._refused(send, error)
         elif send.alone:
             self._too_large(send)
@@ -200,7 +216,9 @@ class AtLeastOncePublisher:
             code=error.name(),
             reason=error.str(),
             retry_seconds=round(delay, 1),
-            fix="check that the topic exists and that this client may write to it",
+            fix="raise max.message.bytes of the topic"
+            if error.code() in TOO_LARGE
+            else "check that the topic exists and that this client may write to it",
         )
 
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from consumer.delivery.transaction_queue import TransactionQueue, bytes_of
+from consumer.delivery.transaction_size import TransactionSize
 from consumer.kafka.clients.errors import ClientFailed, kafka_cause
 from consumer.kafka.clients.watchdog import PendingCall
 from consumer.kafka.consume.membership import is_member
@@ -34,8 +34,10 @@ from consumer.kafka.publish.transaction import (
     Refused,
     Step,
     Transaction,
+    first_unplaced,
+    one_of_each_partition,
 )
-from consumer.kafka.publish.transaction_failures import COORDINATOR, Retries, action_after, check_commit
+from consumer.kafka.publish.transaction_failures import COORDINATOR, TIMED_OUT, Retries, action_after, check_commit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -82,12 +84,6 @@ class TransactionalPublisher:
         self._stuck = stuck
         self._delivery = delivery
         self._clock = clock
-        # Outcomes that are not durable yet, with the monotonic seconds of their release.
-        self._pending: deque[tuple[Release, float]] = deque()
-        # Positions at which a partition has nothing more to read; they have no outputs.
-        self._ends: dict[Partition, tuple[int, int]] = {}
-        self._ends_since = math.inf
-        self._committed: dict[Partition, tuple[int, int]] = {}
         self._durable: list[Release] = []
         self._step = Step.INITIALISE
         self._steps: Mapping[Step, Callable[[], bool]] = {
@@ -104,9 +100,10 @@ class TransactionalPublisher:
         self._transaction = Transaction()
         self._offsets_call: PendingCall
         self._retries = Retries(observer, clock)
-        self._limit = delivery.transaction_records
-        self._widening = 1.125
-        # Releases in the replaced producer's transaction, to be produced and aborted first.
+        self._timeout = delivery.transaction_timeout_ms / 1000
+        self._size = TransactionSize(delivery.transaction_records, delivery.transaction_bytes, self._timeout)
+        self._queue = TransactionQueue(self._size, delivery.transaction_interval_ms / 1000)
+        # Of the replaced producer's transaction: one output for each partition, to be produced and aborted first.
         self._abort_again: Sequence[Release] = ()
         self._linger = True
 
@@ -123,14 +120,11 @@ class TransactionalPublisher:
 
     def send(self, release: Release) -> None:
         """Accept the outputs of one released outcome. Releases of a partition must come in offset order."""
-        self._pending.append((release, self._clock()))
+        self._queue.add(release, self._clock())
 
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
         """Ends of partitions join the next transaction; a commit by the consumer could land after a later one's."""
-        for partition, end in offsets.items():
-            if end > self._committed.get(partition, (-1, -1)):
-                self._ends[partition] = end
-                self._ends_since = min(self._ends_since, self._clock())
+        self._queue.add_ends(offsets, self._clock())
         return {}
 
     def run_once(self, *, linger: bool = True) -> list[Release]:
@@ -140,6 +134,7 @@ class TransactionalPublisher:
         used any more.
         """
         self._linger = linger
+        self._counts.new_round()
         try:
             self._producers.current.poll(0.0)
             while self._clock() >= self._retries.not_before and self._steps[self._step]():
@@ -170,7 +165,7 @@ class TransactionalPublisher:
                     continue
                 _log.warning("the last transaction is left to the brokers, which abort it", reason=str(error))
                 break
-        return sum(len(release.outcome.outputs) for release, _ in self._pending)
+        return self._queue.outputs
 
     # The steps of a transaction: each returns whether the next one may follow at once.
 
@@ -183,40 +178,27 @@ class TransactionalPublisher:
         return True
 
     def _due_at(self) -> float:
-        full = not self._linger or len(self._pending) >= self._limit
-        if self._abort_again or (full and (self._pending or self._ends)):
-            return -math.inf
-        first = self._pending[0][1] if self._pending else math.inf
-        return min(first, self._ends_since) + self._delivery.transaction_interval_ms / 1000
+        return -math.inf if self._abort_again else self._queue.due_at(linger=self._linger)
 
     def _begin(self) -> bool:
         """Open a transaction if one is due."""
         if self._clock() < self._due_at():
             return False
-        batch = self._abort_again
+        batch = self._abort_again[: self._size.take(bytes_of((release,)) for release in self._abort_again)]
         offsets: dict[Partition, tuple[int, int]] = {}
         if not batch:
-            epochs = self._poll_thread.epochs
-            self._pending = deque(
-                each for each in self._pending if epochs.get(each[0].partition) == each[0].record.epoch
-            )
-            self._ends = {p: end for p, end in self._ends.items() if epochs.get(p) == end[0]}
-            batch = [release for release, _ in islice(self._pending, self._limit)]
-            # An end is known once all before it is durable, so whatever is pending now lies behind it.
-            offsets = {**self._ends, **{r.partition: (r.record.epoch, r.record.offset + 1) for r in batch}}
+            self._queue.keep(self._poll_thread.epochs)
+            batch, offsets = self._queue.next_batch()
             if not offsets:
-                self._ends_since = math.inf
                 self._retries.failures = 0  # what failed went to other workers: nothing is left to fail, or to try with
                 return False
-            outputs = ((output, release.partition.topic) for release in batch for output in release.outcome.outputs)
-            missing = next(
-                (output.topic for output, topic in outputs if self._counts.place(output, topic) is None), None
-            )
-            if missing is not None:
-                self._retries.wait(Refused(missing, KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, NO_TOPIC)))
+            if (missing := first_unplaced(batch, self._counts)) is not None:
+                topic, is_later = missing
+                if not is_later:
+                    self._retries.wait(Refused(topic, KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, NO_TOPIC)))
                 return False
         self._producers.current.begin_transaction()
-        self._transaction = Transaction(batch, offsets, singly=self._limit == 1, started=self._clock())
+        self._transaction = Transaction(batch, offsets, singly=self._size.records == 1, started=self._clock())
         self._step = Step.PRODUCE
         return True
 
@@ -226,22 +208,30 @@ class TransactionalPublisher:
         return True
 
     def _flush(self) -> bool:
+        transaction = self._transaction
         missing = self._producers.current.flush(SLICE_SECONDS)
-        if self._transaction.failed:
+        if transaction.failed:
             self._step = Step.REVIEW
         elif not missing:
             self._step = Step.ABORT if self._abort_again else Step.SEND_OFFSETS
+            transaction.seconds = self._clock() - transaction.started
+            if self._size.is_late(transaction.seconds) and len(transaction.batch) > 1:
+                self._halve("it took long to write")
+                self._step = Step.ABORT
         return self._step is not Step.FLUSH
 
     def _review(self) -> bool:
         transaction = self._transaction
         found = transaction.review(self._oversize)
         if found == "batch too large":
-            self._limit = max(1, len(transaction.batch) // 2)
-        # Where one record was too large the others may go together again at once; else the topic takes no such batches.
-        self._widening = 2.0 if found == "replaced" else 1.125
-        if transaction.refused is not None:
-            self._counts.forget(transaction.refused.what)
+            self._halve("a topic refuses it for its size")
+        elif found == "replaced":
+            self._size.one_was_too_large()
+        elif transaction.refused is not None:
+            if transaction.refused.error.code() in TIMED_OUT:
+                self._halve("its records could not be written in time")
+            else:
+                self._counts.forget(transaction.refused.what)
         self._step = Step.ABORT
         return True
 
@@ -274,8 +264,12 @@ class TransactionalPublisher:
             self._step = Step.SEND_OFFSETS
             call.result()
             self._step = Step.COMMIT
+            if self._clock() - self._transaction.started >= self._timeout:
+                # The brokers end it now, or have. They would refuse its commit, which would be this worker's end.
+                self._halve("its offsets were not taken in time")
+                self._step = Step.ABORT
             return True
-        if call.seconds > self._delivery.transaction_timeout_ms / 1000 + LOST_SECONDS:
+        if call.seconds > self._timeout + LOST_SECONDS:
             # Whatever becomes of the call, the next producer fences this one before anything else.
             _log.error("the transactional producer does not come back from a call: another one takes its place")
             self._replace_producer(KafkaError(KafkaError._TIMED_OUT, "the client does not come back"))
@@ -291,13 +285,9 @@ class TransactionalPublisher:
                 raise ClientFailed(f"The outcome of a commit is unknown: {_STUCK}") from None
             self._retries.wait(Refused(COORDINATOR, error.args[0]))
             return False  # the same commit goes on
-        for release in transaction.batch:
-            self._pending.popleft()
-            self._durable.append(release)
-        self._committed.update(transaction.offsets)
-        self._ends = {p: end for p, end in self._ends.items() if end > transaction.offsets.get(p, (-1, -1))}
-        self._ends_since = self._clock() if self._ends else math.inf
-        self._limit = min(self._delivery.transaction_records, math.ceil(self._limit * self._widening))
+        self._durable.extend(transaction.batch)
+        size = self._queue.committed(transaction.batch, transaction.offsets, self._clock())
+        self._size.committed(len(transaction.batch), size, transaction.seconds)
         self._retries.failures = 0
         self._ended("committed")
         return False  # commands are taken between transactions
@@ -305,7 +295,7 @@ class TransactionalPublisher:
     def _abort(self) -> bool:
         self._producers.current.abort_transaction(SLICE_SECONDS)
         refused = self._transaction.refused
-        self._abort_again = ()
+        self._abort_again = self._abort_again[len(self._transaction.batch) :]
         self._ended("aborted")
         if refused is not None:
             self._retries.wait(refused)
@@ -318,6 +308,19 @@ class TransactionalPublisher:
         self._step = Step.BEGIN
 
     # Failures.
+
+    def _halve(self, why: str) -> None:
+        """Make the next transaction smaller than the current one, if that has more than one record."""
+        batch, before = self._transaction.batch, self._size.bounds
+        self._size.halve(len(batch), bytes_of(batch))
+        if self._size.bounds != before:
+            _log.warning(
+                "a transaction did not get through: the next one is smaller",
+                reason=why,
+                records=len(batch),
+                next_records=self._size.records,
+                next_bytes=self._size.bytes,
+            )
 
     def _fail(self, error: KafkaError) -> None:
         action = action_after(error, self._step)
@@ -337,7 +340,8 @@ class TransactionalPublisher:
         refused = Refused(COORDINATOR, error)
         if self._step not in WITHOUT_TRANSACTION:
             refused = self._transaction.refused or refused
-            self._abort_again = self._transaction.batch
+            self._halve("the brokers ended it, or do not answer")
+            self._abort_again = self._abort_again or one_of_each_partition(self._transaction.batch, self._counts)
             self._ended("aborted")
         self._producers.replace()
         self._stuck.worked_at = self._clock()  # the new one has its own time to find the coordinator

@@ -98,12 +98,16 @@ class ReleaseThread:
                 )
         except BaseException as error:  # whatever ends this thread must end the worker
             self._on_fatal(as_client_failure(error))
-            # Until Stop: the poll thread must not wait for a thread that failed before it leaves the group.
+            # Until Stop, which the round that failed may have taken: the poll thread must not wait for a thread that
+            # failed before it leaves the group.
             for revoke in self._revocations:
                 revoke.reply.put({})
-            while not isinstance(command := self._commands.get(), Stop):
+            while self._stop is None:
+                command = self._commands.get()
                 if isinstance(command, Revoke):
                     command.reply.put({})
+                elif isinstance(command, Stop):
+                    self._stop = command
 
     def run_once(self) -> None:
         """One round: commands, outputs, reports, offsets."""
@@ -171,7 +175,6 @@ class ReleaseThread:
             partitions = self._current(revoke.epochs)
             if self._clock() < revoke.deadline and any(map(self._ledger.in_flight_of, partitions)):
                 continue
-            self._revocations.remove(revoke)
             moved = self._ledger.committable()
             last = self._publisher.commit({each: moved.pop(each) for each in partitions if each in moved})
             self._commit(moved)
@@ -182,6 +185,7 @@ class ReleaseThread:
                     assignments=sorted(map(str, partitions)),
                 )
             revoke.reply.put({partition: offset for partition, (_, offset) in last.items()})
+            self._revocations.remove(revoke)  # only now: where this round fails, it must still be answered
 
     def _current(self, epochs: Mapping[Partition, int]) -> list[Partition]:
         """Those of ``epochs`` that are still the partition's latest."""

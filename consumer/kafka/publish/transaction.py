@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from consumer.kafka.publish.producers import KEYED, NOTHING_LEFT, Oversize, PartitionCounts, produce
+from consumer.delivery.ledger import Release
+from consumer.events import Outcome
+from consumer.kafka.publish.producers import KEYED, LATER, NOTHING_LEFT, TOO_LARGE, Oversize, PartitionCounts, produce
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from consumer.delivery.ledger import Release
     from consumer.events import Output, Partition
 
 SLICE_SECONDS = 1.0
@@ -87,6 +88,8 @@ class Transaction:
     singly: bool = False
     started: float = 0.0
     """When it was opened, in monotonic seconds."""
+    seconds: float = 0.0
+    """How long it took until all of it was written."""
     refused: Refused | None = None
     """Why the next transaction must not follow at once; None when it may."""
     failed: list[_Failed] = field(default_factory=list)
@@ -109,7 +112,7 @@ class Transaction:
         error = first.error
         if error.code() in _CONSEQUENCES:
             error = KafkaError(error.code(), _SEE_LOG)
-        elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        elif error.code() in TOO_LARGE:
             if not first.alone:
                 return "batch too large"
             if oversize.replace(first.release, first.output) is not None:
@@ -125,7 +128,7 @@ class Transaction:
             partition = counts.place(output, release.partition.topic)
             report = partial(self._report, release, output)
             try:
-                produce(producer, output, KEYED if partition is None else partition, report)
+                produce(producer, output, KEYED if partition in (None, LATER) else partition, report)
             except BufferError:
                 if len(producer):
                     producer.poll(SLICE_SECONDS)
@@ -137,7 +140,7 @@ class Transaction:
                     raise
             else:
                 return
-            if problem.code() != KafkaError.MSG_SIZE_TOO_LARGE:
+            if problem.code() not in TOO_LARGE:
                 producer.poll(REPORTS_SECONDS)  # where another record was refused meanwhile, its report says why
             elif (smaller := oversize.replace(release, output)) is not None:
                 output = smaller
@@ -148,3 +151,30 @@ class Transaction:
     def _report(self, release: Release, output: Output, error: KafkaError | None, _: object) -> None:
         if error is not None:
             self.failed.append(_Failed(release, output, error, alone=self.singly))
+
+
+def first_unplaced(batch: Sequence[Release], counts: PartitionCounts) -> tuple[str, bool] | None:
+    """The first topic whose partitions are not known, and whether they only could not be looked up in this round."""
+    for release in batch:
+        for output in release.outcome.outputs:
+            partition = counts.place(output, release.partition.topic)
+            if partition is None or partition == LATER:
+                return output.topic, partition is not None
+    return None
+
+
+def one_of_each_partition(batch: Sequence[Release], counts: PartitionCounts) -> list[Release]:
+    """Enough of these outcomes to produce to every partition that they would be produced to."""
+    seen: set[tuple[str, int | bytes | None]] = set()
+    chosen = []
+    for release in batch:
+        first = []
+        for output in release.outcome.outputs:
+            partition = counts.place(output, release.partition.topic)
+            place = (output.topic, output.key if partition in (None, LATER, KEYED) else partition)
+            if place not in seen:
+                seen.add(place)
+                first.append(output)
+        if first:
+            chosen.append(Release(release.partition, release.record, Outcome("done", tuple(first))))
+    return chosen

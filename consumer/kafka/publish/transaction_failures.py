@@ -1,18 +1,19 @@
 """What follows a failed call of a transactional producer: an abort, another try, another producer, or the end.
 
-Decided by the error and the step alone. Whatever can be mended ends in an abort or another try; what is unknown, or
-belongs to another producer by now, ends the worker, whose successor reads again what is not committed.
+Decided by the error and the step alone. Whatever can be mended ends in an abort or another try; what is unknown ends
+the worker, whose successor reads again what is not committed.
 
-Another producer takes over where the old one could not even abort, or gets no answer from the coordinator. Nothing of
-its transaction is committed, since a commit that was begun never leads here. An abort fails when the brokers ended the
-transaction first, and when they let no partition into it: then they have nothing to abort, and the client takes their
-answer for a fatal error of its producer.
+Another producer takes over where the brokers ended the transaction, because it lasted longer than its timeout (the
+transactional id is this process's own, so nobody else fences it), where the old producer could not even abort, or gets
+no answer from the coordinator. Nothing of its transaction is committed, since a commit that was begun never leads here.
+An abort fails when the brokers ended the transaction first, and when they let no partition into it: then they have
+nothing to abort, and the client takes their answer for a fatal error of its producer.
 
-The new producer has the same transactional id, and first produces the same outcomes and aborts them. An only broker
-that was killed may come back without the markers of a transaction that its coordinator takes for ended (seen on Kafka
-4.4, in the log's segments): readers would wait at it for ever, or see it committed with the id's next transaction. The
-marker of this abort should end it, in every partition that a number or a key chose; that was not run against a broker
-in that state.
+The new producer has the same transactional id, and first produces some of the same outcomes and aborts them. An only
+broker that was killed may come back without the markers of a transaction that its coordinator takes for ended (seen on
+Kafka 4.4, in the log's segments): readers would wait at it for ever, or see it committed with the id's next
+transaction. The marker of this abort should end it, in every partition that a number or a key chose; that was not run
+against a broker in that state.
 """
 
 from __future__ import annotations
@@ -41,9 +42,19 @@ BACKOFF = Backoff(first=0.1, limit=5.0, least=1.0)
 BLOCKED_FAILURES = 4
 """Consumption pauses from this many failures in a row (0.7 s): fewer are a rebalance, or a leader moving."""
 
-_NOT_OURS = frozenset({KafkaError._FENCED, KafkaError.INVALID_TXN_STATE, KafkaError.INVALID_PRODUCER_ID_MAPPING})
-"""The transactional id is someone else's, or its transaction was ended by the brokers. Some brokers answer a producer
-whose transaction they gave up only INVALID_TXN_STATE, which the client takes for an error that an abort could mend."""
+_ENDED = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.INVALID_TXN_STATE,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+    }
+)
+"""The brokers ended the producer's transaction. Some answer INVALID_TXN_STATE then, which the client takes for an error
+that an abort could mend."""
+
+TIMED_OUT = frozenset({KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT})
+"""A record that could not be written in time."""
 
 _REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "UNKNOWN_MEMBER_ID"})
 """What a transaction meets in the middle of a rebalance; the next one has the new generation."""
@@ -56,7 +67,7 @@ def action_after(error: KafkaError, step: Step) -> Literal["abort", "retry", "re
     or another producer. Raises ClientFailed where the worker must end.
     """
     if _useless(error):
-        if step is Step.ABORT:
+        if step is Step.ABORT or (error.code() in _ENDED and step not in (*WITHOUT_TRANSACTION, Step.COMMIT)):
             return "replace"
         raise ClientFailed(
             f"The transactional producer is of no use any more: {error.name()}: {error.str()}. The brokers abort what "
@@ -84,7 +95,7 @@ def check_commit(failure: KafkaException) -> None:
 
 
 def _useless(error: KafkaError) -> bool:
-    return error.fatal() or error.code() in _NOT_OURS
+    return error.fatal() or error.code() in _ENDED
 
 
 class Retries:
@@ -124,5 +135,5 @@ class Retries:
             reason=error.str(),
             retry_seconds=round(delay, 1),
             fix="if it lasts, check that the topics exist, and that this client may write to them and use its "
-            "transactional id",
+            "transactional id; where a single record takes too long, raise delivery.transaction_timeout_ms",
         )

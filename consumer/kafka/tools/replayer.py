@@ -78,8 +78,7 @@ class Replay:
     @property
     def size(self) -> int:
         """Bytes of key, value and headers."""
-        headers = sum(len(name.encode()) + len(value or b"") for name, value in self.output.headers)
-        return len(self.output.key or b"") + len(self.output.value or b"") + headers
+        return self.output.size
 
 
 def open_replayer(

@@ -209,6 +209,13 @@ class Dispatcher:
             now = self._clock()
             group.failed(error, now, now - sent_at, isolated=isolated)
             self._failed(group, error)
+        except Exception as error:
+            # A defect of ours, perhaps over one window: found in halves, so that its neighbours are answered.
+            if len(group.entries) == 1 or isinstance(error, (MemoryError, OSError)):
+                self._review.leave(group)
+                raise
+            for half in self._review.split(group):
+                self._send_alone(half)
         else:
             self._answered(group, answer)
         finally:

@@ -6,9 +6,11 @@ large one cannot be told by it. The unit tests of the publisher and the tests on
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from confluent_kafka import Producer
 from runtime_harness import eventually
 
 if TYPE_CHECKING:
@@ -74,6 +76,25 @@ def test_a_dead_letter_too_large_is_written_without_its_value(
         assert value is None
         assert dict(headers)["rexstream-dlq-value-omitted"] == b"6002"
     assert cluster.committed("omit", topic, 1) == [2]
+
+
+def test_a_key_too_large_for_every_topic_blocks_none(mock_broker: Any, cluster: Any, start: Callable[..., Any]) -> None:
+    """Here the client itself refuses it: the result, its dead letter, and that without value and headers."""
+    topic, dead = mock_broker.topic(1, "in"), mock_broker.topic(1, "dead")
+    producer = Producer({"bootstrap.servers": mock_broker.bootstrap})
+    producer.produce(topic, b"v", b"k" * 5000, headers=[("h", b"h" * 500)])
+    producer.produce(topic, b"w", b"short")
+    assert producer.flush(20) == 0
+    worker = start(mock_broker.bootstrap, topic, "out", "keys", dead=dead, client={"message.max.bytes": 4000})
+    for record in worker.wait(2):
+        worker.finish(record)
+    assert worker.runtime.drain(20.0)
+    ((key, value, headers),) = cluster.read(dead, 1)[0]
+    assert (key, value) == (None, None)
+    assert dict(headers)["rexstream-dlq-key-omitted"] == b"5000"
+    assert dict(headers)["rexstream-dlq-key-sha256"] == hashlib.sha256(b"k" * 5000).hexdigest().encode()
+    assert dict(headers)["rexstream-dlq-id"] == f"{topic}-0-0".encode()
+    assert cluster.committed("keys", topic, 1) == [2]
 
 
 def test_outputs_wait_while_their_topic_refuses_them(

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from confluent_kafka import Producer
 
 from consumer.cli import cli
-from consumer.delivery.dead_letters import DeadLetters, Failure, without_value
+from consumer.delivery.dead_letter_size import without_value
+from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.events import SourceRecord
 from consumer.local.broker import EmbeddedBroker
 

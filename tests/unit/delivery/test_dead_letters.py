@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -7,13 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.dead_letters import (
-    DeadLetters,
-    Failure,
-    replay_count,
-    without_carried_headers,
-    without_value,
-)
+from consumer.delivery.dead_letter_size import smaller, without_carried_headers, without_key, without_value
+from consumer.delivery.dead_letters import DeadLetters, Failure, replay_count
+from consumer.delivery.letters import read_letter, why_not
 from consumer.events import Header, Outcome, Output, SourceRecord
 
 if TYPE_CHECKING:
@@ -156,17 +153,17 @@ def test_without_carried_headers_it_still_says_everything_about_the_failure() ->
     record = replace(RECORD, headers=(*foreign, ("größe", b"1")), timestamp_ms=NOW + 9)
     letter = without_value(LETTERS.of(record, FAILURE, NOW))
     assert letter is not None
-    smaller = without_carried_headers(letter)
-    assert smaller is not None
-    assert (smaller.topic, smaller.key, smaller.value) == (letter.topic, letter.key, None)
-    assert smaller.headers[:-1] == letter.headers[len(record.headers) :]
+    shorter = without_carried_headers(letter)
+    assert shorter is not None
+    assert (shorter.topic, shorter.key, shorter.value) == (letter.topic, letter.key, None)
+    assert shorter.headers[:-1] == letter.headers[len(record.headers) :]
     # trace 5+1, twice; empty 5; bytes 5+2; the two of another system 18+6 and 18+90; größe 7 bytes and 1.
-    assert smaller.headers[-1] == ("rexstream-dlq-headers-omitted", b"164")
-    said = dict(smaller.headers)
+    assert shorter.headers[-1] == ("rexstream-dlq-headers-omitted", b"164")
+    said = dict(shorter.headers)
     assert said["__dlq.errors.topic"] == b"reviews.raw"
     assert said["rexstream-dlq-value-omitted"] == b"10"
     assert said["rexstream-original-timestamp"] == str(NOW + 9).encode()
-    assert without_carried_headers(smaller) is None
+    assert without_carried_headers(shorter) is None
 
 
 @pytest.mark.parametrize(("chosen", "names"), [("connect", 8), ("spring", 7)])
@@ -178,9 +175,9 @@ def test_another_systems_set_stands_behind_our_own(chosen: CompatibleSet, names:
     assert len(added_by_set) == names
     bare = without_value(letter)
     assert bare is not None
-    smaller = without_carried_headers(bare)
-    assert smaller is not None
-    assert smaller.headers[:-2] == letter.headers[len(RECORD.headers) :]
+    shorter = without_carried_headers(bare)
+    assert shorter is not None
+    assert shorter.headers[:-2] == letter.headers[len(RECORD.headers) :]
     again = replace(RECORD, headers=(*letter.headers, ("rexstream-dlq-replay-count", b"1")), offset=50)
     said = [name for name, _ in letters.of(again, FAILURE, NOW).headers if name.startswith(("__connect", "kafka_dlt"))]
     assert len(said) == names
@@ -209,16 +206,63 @@ def test_an_original_timestamp_of_an_earlier_round_outlives_other_headers(
 ) -> None:
     """Unless it is none: whoever can send headers could block the topic with it."""
     headers = (("other", b"1"), *(("rexstream-original-timestamp", value) for value in carried))
-    smaller = without_carried_headers(LETTERS.of(replace(RECORD, headers=headers), FAILURE, NOW))
-    assert smaller is not None
-    assert [value for name, value in smaller.headers if name == "rexstream-original-timestamp"] == kept
-    assert "other" not in dict(smaller.headers)
-    assert without_carried_headers(smaller) is None
+    shorter = without_carried_headers(LETTERS.of(replace(RECORD, headers=headers), FAILURE, NOW))
+    assert shorter is not None
+    assert [value for name, value in shorter.headers if name == "rexstream-original-timestamp"] == kept
+    assert "other" not in dict(shorter.headers)
+    assert without_carried_headers(shorter) is None
 
 
 def test_a_record_without_headers_has_none_to_leave_out() -> None:
-    """Then its key is what is too large, and nothing can be done about that."""
+    """Then its key is what is too large."""
     assert without_carried_headers(LETTERS.of(replace(RECORD, headers=()), FAILURE, NOW)) is None
+
+
+def test_a_key_that_is_left_out_can_still_be_known() -> None:
+    """By its hash; one that is no longer than that stays."""
+    letter = LETTERS.of(replace(RECORD, key=b"k" * 2_000_000), FAILURE, NOW)
+    bare = without_key(letter)
+    assert bare is not None
+    assert bare.key is None
+    said = dict(bare.headers)
+    assert said["rexstream-dlq-key-omitted"] == b"2000000"
+    assert said["rexstream-dlq-key-sha256"] == hashlib.sha256(b"k" * 2_000_000).hexdigest().encode()
+    assert bare.headers[: len(letter.headers)] == letter.headers
+    assert without_key(bare) is None
+    assert without_key(LETTERS.of(replace(RECORD, key=b"order-4711"), FAILURE, NOW)) is None
+
+
+KEYS = st.none() | st.binary(max_size=300)
+CARRIED = st.lists(
+    st.tuples(
+        st.sampled_from(["trace", "rexstream-original-timestamp", "__dlq.errors.topic", "rexstream-dlq-replay-count"]),
+        st.none() | st.binary(max_size=300),
+    ),
+    max_size=5,
+)
+
+
+@given(KEYS, st.binary(max_size=2000), CARRIED, st.sampled_from(["none", "connect", "spring"]), st.booleans())
+def test_every_dead_letter_shrinks_to_a_few_hundred_bytes_and_still_says_which_record_it_was(
+    key: bytes | None, value: bytes, carried: list[Header], chosen: CompatibleSet, timed: bool
+) -> None:
+    """Whatever its sender put into it. Its value goes first, so that none is replayed without its key or headers."""
+    record = replace(RECORD, key=key, value=value, headers=tuple(carried), timestamp_ms=NOW if timed else NOW + 10**9)
+    failure = replace(FAILURE, message="m" * 3000, stack_trace="s" * 4096, exception="e", task="sentiment")
+    letter = replace(LETTERS, compatible=chosen).of(record, failure, NOW)
+    steps = [letter]
+    while (found := smaller(steps[-1])) is not None:
+        assert found.partition == letter.partition
+        assert found.value is None
+        steps.append(found)
+    assert len(steps) <= 5
+    assert steps[-1].size < 700
+    read = read_letter(SourceRecord("dead", 0, 0, 1, steps[-1].key, steps[-1].value, steps[-1].headers, NOW, 0.0))
+    assert read is not None
+    assert (read.topic, read.partition, read.offset, read.task) == ("reviews.raw", 3, 42, "sentiment")
+    assert (read.stage, read.reason) == ("decode", "InvalidJson")
+    assert read.id == "reviews.raw-3-42-sentiment"
+    assert why_not(read, 10, "group-1") == "value_omitted"
 
 
 @pytest.mark.parametrize(("kind", "outputs"), [("done", ()), ("dropped", (Output("t", None, b""),))])

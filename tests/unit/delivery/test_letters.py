@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.dead_letters import DeadLetters, Failure, without_value
+from consumer.delivery.dead_letter_size import without_value
+from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.delivery.letters import Letter, LetterFilter, Markers, Selection, read_letter
 from consumer.events import SourceRecord, Stage
 

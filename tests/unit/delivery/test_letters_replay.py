@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from consumer.codecs.control_headers import EVENT_ID, REPLAY_GROUP, control_text, only_tasks_of
 from consumer.codecs.decoding import decode
 from consumer.codecs.outputs import result_id
-from consumer.delivery.dead_letters import DeadLetters, Failure, replay_count, without_value
+from consumer.delivery.dead_letter_size import without_value
+from consumer.delivery.dead_letters import DeadLetters, Failure, replay_count
 from consumer.delivery.letters import Letter, LetterFilter, Markers, Selection, read_letter, replayed, why_not
 from consumer.events import Header, Output, SourceRecord
 from consumer.extraction.task import Task

@@ -40,6 +40,7 @@ def test_offsets_that_a_transaction_holds_back_are_told_with_the_way_out(
             time.sleep(0.005)
         watch.end()
         watch.thread.join(10)
+    assert not watch.thread.is_alive()
     assert lines[0]["log_level"] == "warning"
     assert ("kafka-transactions.sh find-hanging" in (lines[0]["fix"] or "")) is hinted
     assert watch.lags == {}

@@ -389,3 +389,28 @@ def test_a_producer_that_gets_reports_is_not_asked(bench: Bench, monkeypatch: py
         bench.now += 1.0
     assert bench.durable
     assert bench.asked == 0
+
+
+def test_topics_that_are_looked_up_slowly_are_not_refused(bench: Bench) -> None:
+    """Each round asks for some of them; the rest waits for the next, which follows at once."""
+    topics = [f"out-{n}" for n in range(20)]
+    bench.partitions |= dict.fromkeys(topics, 4)
+    looked_up = bench.publisher._counts._lookup
+
+    def slowly(topic: str, seconds: float) -> int:
+        bench.now += 0.5
+        return looked_up(topic, seconds)
+
+    bench.publisher._counts._lookup = slowly
+    for offset, topic in enumerate(topics):
+        bench.send(offset, Output(topic, b"k", b"v", (), 1))
+    rounds = 0
+    while len(bench.durable) < 20:
+        assert bench.publisher.idle_seconds == 0 or not rounds
+        before = bench.now
+        bench.run_once()
+        assert bench.now - before <= 2.5
+        rounds += 1
+        assert rounds < 10
+    assert bench.publisher.blocked == ()
+    assert not bench.hooks.produce_refused.called

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from consumer.config.tree import DeliveryConfig
 from consumer.delivery.ledger import Release
+from consumer.delivery.transaction_size import TransactionSize
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.observer import KafkaObserver
@@ -33,6 +34,8 @@ RETRIABLE = KafkaError(KafkaError._TIMED_OUT, "slow", retriable=True)
 ABORTABLE = KafkaError(KafkaError.ILLEGAL_GENERATION, "rebalance", txn_requires_abort=True)
 NO_TRANSACTION = KafkaError(KafkaError.INVALID_TXN_STATE, "none", txn_requires_abort=True)
 FENCED = KafkaError(KafkaError._FENCED, "fenced", fatal=True)
+EXPIRED = KafkaError(KafkaError.INVALID_TXN_STATE, "expired", txn_requires_abort=True)
+OLD_EPOCH = KafkaError(KafkaError.INVALID_PRODUCER_EPOCH, "epoch", fatal=True)
 
 
 def metadata(generation: int) -> bytes:
@@ -186,6 +189,8 @@ class Bench:
             ),
             lambda: self.now,
         )
+        self.size = self.transactions._size
+        self.size.records = records  # as after some transactions
         if initialised:
             self.run_once()
 
@@ -193,6 +198,11 @@ class Bench:
     def ended(self) -> list[str]:
         """How transactions ended."""
         return [call.args[0] for call in self.seen.transaction.call_args_list]
+
+    def records_of(self, how: str) -> list[int]:
+        """How many records each transaction had that ended so."""
+        calls = self.seen.transaction.call_args_list
+        return [call.args[2] for call in calls if call.args[0] == how]
 
     @property
     def current(self) -> Producer:
@@ -317,6 +327,30 @@ def test_no_transaction_is_opened_for_a_topic_that_is_missing(bench: Bench) -> N
     assert bench.values() == [b"0-0"]
 
 
+def test_a_transaction_waits_a_round_or_two_for_slow_lookups(bench: Bench) -> None:
+    """No topic is refused for it, and none is looked up in an open transaction."""
+    bench.topics |= {f"out-{n}": 4 for n in range(20)}
+    looked_up = bench.transactions._counts._lookup
+
+    def slowly(topic: str, seconds: float) -> int:
+        assert bench.producer._open is None
+        bench.now += 0.5
+        return looked_up(topic, seconds)
+
+    bench.transactions._counts._lookup = slowly
+    record = SourceRecord("in", 0, 0, 1, b"k", b"v", (), None, 0.0)
+    outputs = tuple(Output(f"out-{n}", b"k", b"v", (), 0) for n in range(20))
+    bench.transactions.send(Release(P, record, Outcome("done", outputs)))
+    bench.now += 1
+    for _ in range(10):
+        before = bench.now
+        bench.run_once()
+        assert bench.now - before <= 2.5
+        assert bench.durable or bench.transactions.idle_seconds == 0
+    assert bench.durable == [(P, 0)]
+    assert not bench.seen.produce_refused.called
+
+
 def test_outcomes_of_a_lost_partition_are_never_produced(bench: Bench) -> None:
     """Nor is its offset committed; those of other partitions go on, and its next epoch starts anew."""
     bench.send(0)
@@ -400,9 +434,9 @@ def test_a_commit_whose_outcome_is_unknown_ends_the_worker(bench: Bench) -> None
     assert "abort" not in bench.producer.calls
 
 
-@pytest.mark.parametrize("where", ["init", "begin", "produce", "offsets", "commit"])
-def test_a_fenced_producer_ends_the_worker(where: str) -> None:
-    """Wherever it learns of it."""
+@pytest.mark.parametrize("where", ["init", "begin", "commit"])
+def test_a_fenced_producer_ends_the_worker_where_no_transaction_explains_it(where: str) -> None:
+    """Nor does one whose outcome is not known: the successor sees what was committed."""
     bench = Bench(initialised=where != "init")
     bench.producer.failing[where] = [FENCED]
     bench.send(0)
@@ -444,17 +478,99 @@ def test_a_new_producer_first_aborts_the_same_outcomes(bench: Bench) -> None:
     assert bench.replaced == 1
     bench.run()
     ended = [call for call in bench.producer.calls if call in ("produce", "abort", "commit")]
-    assert ended == ["produce", "produce", "abort", "produce", "commit"]
+    assert ended == ["produce", "abort", "produce", "commit"]
     assert bench.values() == [b"1-0"]
 
 
-def test_a_transaction_that_the_brokers_ended_counts_as_fenced(bench: Bench) -> None:
-    """INVALID_TXN_STATE looks like an abort could mend it; but someone else ended this transaction."""
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [("produce", FENCED), ("produce", OLD_EPOCH), ("offsets", FENCED), ("offsets", OLD_EPOCH), ("offsets", EXPIRED)],
+)
+def test_a_transaction_that_the_brokers_ended_is_made_again_by_another_producer(where: str, error: KafkaError) -> None:
+    """It lasted too long, so it comes again in halves. INVALID_TXN_STATE looks as if an abort could mend it."""
+    bench = Bench(records=8)
+    for offset in range(8):
+        bench.send(offset)
+    bench.producer.failing[where] = [error]
+    bench.run()
+    assert bench.replaced == 1
+    assert bench.producer.commits == [{P: 4}, {P: 8}]
+    assert bench.values() == [b"0-%d" % n for n in range(8)]
+
+
+def test_what_is_too_much_for_the_timeout_gets_through_in_pieces() -> None:
+    """The brokers end whatever is open for longer: here they write one record a second, of a timeout of fifteen."""
+    bench = Bench(records=64)
+    for offset in range(64):
+        bench.send(offset)
+    slowly(bench, seconds=1.0)
+    bench.run(300)
+    assert bench.values() == [b"0-%d" % n for n in range(64)]
+    assert bench.durable == [(P, n) for n in range(64)]
+    assert bench.replaced == 3, "those of 64, 32 and 16 were ended by the brokers"
+    assert max(bench.records_of("committed")[-6:]) <= 8
+    assert bench.size.records <= 8
+
+
+def test_a_process_begins_with_less_than_is_configured() -> None:
+    """The one before it may have ended because that was too much; where it is not, the size is back soon."""
+    bench = Bench(records=64)
+    bench.size.records = TransactionSize(64, 1 << 20, TIMEOUT).records
+    for offset in range(200):
+        bench.send(offset)
+    bench.run()
+    assert bench.records_of("committed")[:6] == [4, 8, 16, 32, 64, 64]
+
+
+def test_bytes_bound_a_transaction_as_records_do() -> None:
+    """It does not wait for more of them, either."""
+    bench = Bench(records=1000)
+    bench.size.bytes = 100_000
+    for offset in range(10):
+        bench.send(offset, value=b"x" * 30_000)
+    assert bench.transactions.idle_seconds == 0
+    bench.run_once()
+    assert bench.producer.commits == [{P: 3}]
+    bench.send(10, value=b"x" * 300_000)
+    bench.run()
+    assert bench.producer.offsets == {P: 11}
+
+
+def test_an_outcome_alone_in_its_transaction_is_not_given_up_for_being_slow(bench: Bench) -> None:
+    """There is nothing smaller."""
     bench.send(0)
-    gone = KafkaError(KafkaError.INVALID_TXN_STATE, "expired", txn_requires_abort=True)
-    bench.producer.failing["offsets"] = [gone]
-    with pytest.raises(ClientFailed, match="INVALID_TXN_STATE"):
-        bench.run()
+    slowly(bench, seconds=0.8 * TIMEOUT)
+    bench.run()
+    assert bench.producer.commits == [{P: 1}]
+
+
+def slowly(bench: Bench, seconds: float) -> None:
+    """Each record takes the brokers so long from now on; past the timeout they end the transaction."""
+
+    def flush(timeout: float) -> int:
+        written = bench.producer._queue
+        bench.now += seconds * len(written)
+        if bench.now - began[0] > TIMEOUT:
+            bench.producer._queue = []
+            for record in written:
+                record["on_delivery"](KafkaError(KafkaError._PURGE_QUEUE), None)
+            bench.producer.failing["abort"] = [FENCED]
+            return 0
+        return real_flush(bench.producer, timeout)
+
+    def begin() -> None:
+        began[0] = bench.now
+        real_begin(bench.producer)
+
+    def replace() -> Producer:
+        producer = real_replace()
+        producer.flush, producer.begin_transaction = flush, begin  # type: ignore[method-assign]
+        return producer
+
+    began = [bench.now]
+    real_flush, real_begin, real_replace = Producer.flush, Producer.begin_transaction, bench.replace
+    bench.producer.flush, bench.producer.begin_transaction = flush, begin  # type: ignore[method-assign]
+    bench.replace = replace  # type: ignore[method-assign]
 
 
 def test_only_what_is_too_large_by_itself_becomes_a_dead_letter() -> None:
@@ -673,12 +789,26 @@ def test_a_producer_that_does_not_come_back_with_the_offsets_is_replaced(bench: 
 def test_offsets_that_take_long_are_waited_for(bench: Bench, never: threading.Event) -> None:
     """They are sent once, and the commit follows."""
     bench.send(0)
-    bench.run(TIMEOUT)
+    bench.run(TIMEOUT - 1)
     never.set()
     while bench.durable != [(P, 0)]:
         bench.run_once()
     assert bench.replaced == 0
     assert bench.producer.calls.count("offsets") == 1
+    assert bench.producer.commits == [{P: 1}]
+
+
+def test_a_transaction_that_is_as_old_as_its_timeout_is_not_committed_any_more(
+    bench: Bench, never: threading.Event
+) -> None:
+    """The brokers would refuse that, and the worker could not know why; what it holds comes again at once."""
+    bench.send(0)
+    bench.run(TIMEOUT + 1)
+    never.set()
+    while bench.durable != [(P, 0)]:
+        bench.run_once()
+        bench.now += 0.05
+    assert bench.ended == ["aborted", "committed"]
     assert bench.producer.commits == [{P: 1}]
 
 

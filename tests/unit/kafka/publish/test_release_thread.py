@@ -249,25 +249,68 @@ def test_how_long_records_were_in_flight_is_reported(bench: Bench) -> None:
     assert bench.in_flight_seconds == [2.5]
 
 
-def test_a_revocation_does_not_wait_for_a_release_thread_that_failed(bench: Bench) -> None:
-    """Nor does one that was asked for before: the worker leaves its group at once, and a successor takes over."""
+FATAL = KafkaError(KafkaError._FENCED, "fenced", fatal=True)
+
+
+def ended(bench: Bench) -> bool:
+    """Whether the thread, started here, comes to its end."""
+    bench.thread.thread.start()
+    bench.thread.thread.join(20)
+    return not bench.thread.thread.is_alive()
+
+
+@pytest.mark.parametrize("stop", ["in the round that fails", "later"])
+def test_a_revocation_does_not_wait_for_a_release_thread_that_failed(bench: Bench, stop: str) -> None:
+    """Nor does one that was asked for before: the worker leaves its group at once, and a successor takes over.
+
+    The thread itself ends with Stop, also where that was among the commands of the round that failed.
+    """
     before: SimpleQueue[dict[Partition, int]] = SimpleQueue()
     after: SimpleQueue[dict[Partition, int]] = SimpleQueue()
     bench.put(Assigned(P, 1, None), Delivered((record(0),)), Revoke({P: 1}, 100.0, before))
-    fatal = KafkaError(KafkaError._FENCED, "fenced", fatal=True)
 
     def fail(*, linger: bool = True) -> list[Release]:  # noqa: ARG001
-        raise SystemError("hidden") from KafkaException(fatal)
+        if stop == "later":
+            bench.commands.put(Stop(0.0))
+        raise SystemError("hidden") from KafkaException(FATAL)
 
     bench.publisher.run_once = fail  # type: ignore[method-assign]
-    for command in (Revoke({P: 1}, 100.0, after), Stop(0.0)):
-        bench.commands.put(command)
-    bench.thread.thread.start()
+    bench.commands.put(Revoke({P: 1}, 100.0, after))
+    if stop != "later":
+        bench.commands.put(Stop(0.0))
+    assert ended(bench)
     assert before.get(timeout=20) == {}
     assert after.get(timeout=20) == {}
-    bench.thread.thread.join(20)
     (failed,) = bench.fatal
     assert isinstance(failed, ClientFailed)
+
+
+def test_a_last_flush_that_fails_ends_the_thread_all_the_same(bench: Bench) -> None:
+    """Its Stop was taken before."""
+
+    def fail(seconds: float) -> int:  # noqa: ARG001
+        raise KafkaException(FATAL)
+
+    bench.publisher.flush = fail  # type: ignore[method-assign]
+    bench.commands.put(Stop(0.0))
+    assert ended(bench)
+    assert [type(error) for error in bench.fatal] == [ClientFailed]
+
+
+def test_a_revocation_whose_last_commit_fails_is_answered(bench: Bench) -> None:
+    """The poll thread waits for the answer, and the group for the poll thread."""
+    reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    bench.put(Assigned(P, 1, None), Delivered((record(0),)), done(record(0)))
+
+    def fail(offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:  # noqa: ARG001
+        raise ValueError("a defect")
+
+    bench.publisher.commit = fail  # type: ignore[method-assign]
+    for command in (Revoke({P: 1}, 100.0, reply), Stop(0.0)):
+        bench.commands.put(command)
+    assert ended(bench)
+    assert reply.get(timeout=20) == {}
+    assert [type(error) for error in bench.fatal] == [ValueError]
 
 
 def test_what_is_reported_durable_is_what_was_published(bench: Bench) -> None:

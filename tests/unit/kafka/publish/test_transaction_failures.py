@@ -14,6 +14,8 @@ from consumer.kafka.publish.transaction import WITHOUT_TRANSACTION, Refused, Ste
 from consumer.kafka.publish.transaction_failures import BLOCKED_FAILURES, Retries, action_after, check_commit
 
 FENCED = KafkaError(KafkaError._FENCED, "fenced", fatal=True)
+OLD_EPOCH = KafkaError(KafkaError.INVALID_PRODUCER_EPOCH, "epoch", txn_requires_abort=True)
+BROKEN = KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "gap", fatal=True)
 ENDED = KafkaError(KafkaError.INVALID_TXN_STATE, "expired", txn_requires_abort=True)
 UNMAPPED = KafkaError(KafkaError.INVALID_PRODUCER_ID_MAPPING, "expired", txn_requires_abort=True)
 ABORTABLE = KafkaError(KafkaError.ILLEGAL_GENERATION, "rebalance", txn_requires_abort=True)
@@ -23,14 +25,26 @@ EVERY = list(Step)
 
 
 @pytest.mark.parametrize("step", EVERY)
-@pytest.mark.parametrize("error", [FENCED, ENDED, UNMAPPED])
-def test_a_producer_that_is_of_no_use_is_replaced_only_where_an_abort_failed(error: KafkaError, step: Step) -> None:
-    """Anywhere else its successor decides, which sees what was committed."""
-    if step is Step.ABORT:
-        assert action_after(error, step) == "replace"
-    else:
+@pytest.mark.parametrize("error", [FENCED, OLD_EPOCH, ENDED, UNMAPPED])
+def test_a_producer_whose_transaction_the_brokers_ended_is_replaced_where_nothing_is_committed(
+    error: KafkaError, step: Step
+) -> None:
+    """Without a transaction of its own it cannot be explained; at a commit its successor sees what was committed."""
+    if step in (*WITHOUT_TRANSACTION, Step.COMMIT):
         with pytest.raises(ClientFailed, match=f"of no use any more: {error.name()}"):
             action_after(error, step)
+    else:
+        assert action_after(error, step) == "replace"
+
+
+@pytest.mark.parametrize("step", EVERY)
+def test_a_producer_that_failed_for_good_otherwise_is_replaced_only_where_an_abort_failed(step: Step) -> None:
+    """Then the brokers have nothing of it to abort."""
+    if step is Step.ABORT:
+        assert action_after(BROKEN, step) == "replace"
+    else:
+        with pytest.raises(ClientFailed, match="of no use any more: OUT_OF_ORDER_SEQUENCE_NUMBER"):
+            action_after(BROKEN, step)
 
 
 @pytest.mark.parametrize("step", EVERY)

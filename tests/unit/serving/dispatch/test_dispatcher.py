@@ -69,6 +69,30 @@ def test_bisection_refuses_the_rejected_and_answers_their_neighbours(rejected: s
     assert all(client.calls.count([mark]) == 2 for mark in rejected), "once more after the check"
 
 
+@pytest.mark.parametrize("rejected", [set(), {103, 160}])
+def test_a_defect_over_one_window_is_raised_to_it_alone(rejected: set[int]) -> None:
+    """Its neighbours are answered, and the review of what the model rejects in the same batch comes to its end."""
+
+    def fail(marks: list[int]) -> ServingError | None:
+        if 105 in marks:
+            raise ZeroDivisionError
+        return BATCH_FAULT if rejected & set(marks) else None
+
+    marks = list(range(100, 164))
+
+    async def body(dispatcher: Dispatcher) -> None:
+        answers = await all_answers(dispatcher, marks)
+        for mark, answer in zip(marks, answers, strict=True):
+            if mark == 105:
+                assert isinstance(answer, ZeroDivisionError)
+            elif mark in rejected:
+                assert isinstance(answer, WindowRefused)
+            else:
+                assert_answered([mark], [answer])
+
+    run(StubClient(fail), body)
+
+
 def test_a_server_that_rejects_health_probes_refuses_nobody() -> None:
     """If everything is rejected the model is: it is a deployment fault, nothing is dead-lettered, and it heals."""
     broken = [True]
