@@ -76,6 +76,9 @@ class RuntimeStatus:
     assignment: Mapping[Partition, int]
     """Assigned partitions with their epochs."""
     paused: tuple[str, ...]
+    """Why consumption of some or all input topics is paused."""
+    paused_topics: Mapping[str, frozenset[str]]
+    """The input topics that are paused, by reason."""
     in_flight_events: int
     in_flight_bytes: int
     poll_age: float
@@ -182,11 +185,13 @@ class KafkaRuntime:
         self.processed = self._release.processed
         """``processed(record, outcome)``: hand back what a record turned into. From any thread, in any order, once."""
         self.pause = self._poll_thread.pause
-        """``pause(reason)``: stop consuming; what is in flight goes on. From any thread."""
+        """``pause(reason, topics)``: stop consuming these input topics (without them: all), and no others, for this
+        reason; what is in flight goes on. From any thread."""
         self.resume = self._poll_thread.resume
         """``resume(reason)``: withdraw the reason of a pause. From any thread."""
         self.limit = self._poll_thread.in_flight.limit
-        """``limit(records)``: have at most so many records in flight from now on; None: as many as configured."""
+        """``limit(topic, records)``: have at most so many records of an input topic in flight from now on; None: as
+        many as configured."""
 
     def start(self) -> None:
         """Join the group and begin."""
@@ -196,19 +201,22 @@ class KafkaRuntime:
     def drain(self, grace_seconds: float) -> bool:
         """Take no more records, make those in flight durable within ``grace_seconds``, commit, leave the group, end.
 
-        True when nothing was left in flight or uncommitted and all threads ended: a successor repeats nothing. It
-        returns at the latest ``CLOSE_SECONDS`` (twice over) after the grace period, also when a client hangs: its
-        threads are daemons and do not keep the process. With 0 seconds what is durable is committed and the rest
-        abandoned.
+        True when nothing was left in flight or uncommitted and all threads ended: a successor repeats nothing. It does
+        not wait for what only waits for outputs that take nothing, tried once more, and returns at the latest
+        ``CLOSE_SECONDS`` (twice over) after the grace period, also when a client hangs: its threads are daemons and do
+        not keep the process. With 0 seconds what is durable is committed and the rest abandoned.
         """
         deadline = time.monotonic() + grace_seconds
         self._watchdog.end()  # from here on this method bounds every wait
         emptied = self._await_empty(deadline)
         if events := self._poll_thread.in_flight.events:
             _log.warning(
-                "records are not durable within the grace period; they are read again",
+                "records are not durable within the grace period; they are read again"
+                if emptied is None
+                else "records are left that wait for outputs which take nothing; they are read again",
                 records=events,
                 grace_seconds=grace_seconds,
+                blocked_outputs=sorted(self._release.blocked),
             )
         self._lag.end()
         end = max(deadline, time.monotonic() + CLOSE_SECONDS)
@@ -218,35 +226,40 @@ class KafkaRuntime:
         end = max(end, time.monotonic() + CLOSE_SECONDS)
         self._commands.put(Stop(max(0.0, min(CLOSE_SECONDS, end - time.monotonic() - 1.0))))
         ended = _join(self._release.thread, end)
-        return emptied and left and ended and self._poll_thread.rebalance.left_whole and not self._failed.is_set()
+        return bool(emptied) and left and ended and self._poll_thread.rebalance.left_whole and not self._failed.is_set()
 
     def status(self) -> RuntimeStatus:
         """A snapshot of the runtime. From any thread."""
         now = time.monotonic()
+        reasons = self._poll_thread.pauses.reasons
         return RuntimeStatus(
             joined=self._poll_thread.membership.joined,
             assignment=self._poll_thread.epochs,
-            paused=tuple(sorted(self._poll_thread.pauses.reasons)),
+            paused=tuple(sorted(reasons)),
+            paused_topics=reasons,
             in_flight_events=self._poll_thread.in_flight.events,
             in_flight_bytes=self._poll_thread.in_flight.bytes,
             poll_age=now - self._poll_thread.last_round,
             release_age=now - self._release.last_round,
             lag=self._lag.lags,
-            blocked_outputs=self._release.blocked,
+            blocked_outputs=tuple(self._release.blocked),
         )
 
-    def _await_empty(self, deadline: float) -> bool:
-        """Whether all that was in flight is durable in time; then wait for the answers to its commits as well.
+    def _await_empty(self, deadline: float) -> bool | None:
+        """Whether all that was in flight is durable in time; then wait for the answers to the commits as well.
+
+        False, and early, where nothing more will become durable; None where the time was too short to know.
 
         A commit in the middle of a rebalance is refused and has to be tried again while we are still a member.
         """
         reply: SimpleQueue[bool] = SimpleQueue()
         self._poll_thread.drain(Drain(reply))
-        emptied = False
-        while not emptied and self._may_wait(deadline):
+        emptied: bool | None = None
+        while emptied is None and self._may_wait(deadline):
             with suppress(Empty):
                 emptied = reply.get(timeout=max(0.0, min(0.2, deadline - time.monotonic())))
-        while emptied and not self._poll_thread.committer.all_answered and self._may_wait(deadline):
+        committer = self._poll_thread.committer
+        while emptied is not None and not committer.all_answered and self._may_wait(deadline):
             time.sleep(COMMITTED_LOOK_SECONDS)
         return emptied
 

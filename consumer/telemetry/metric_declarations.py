@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from consumer import __version__
 
 PAUSE_REASONS = ("backpressure", "output", "outage", "deployment_fault", "registry", "flood", "draining", "other")
-"""Every one has a series from the start; a reason that is none of these counts as ``other``."""
+"""Every one has a series for each input topic from the start; a reason that is none of these counts as ``other``."""
 
 LABEL_LIMITS = {"topic": 200, "model": 20, "version": 100, "code": 30, "class": 100}
 """How many values a label may have; later new ones become ``other``."""
@@ -83,12 +83,12 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "rexstream_paused": (
         (
-            "1 while consumption is paused for this reason. backpressure comes and goes under load; output means a "
-            "topic that takes no result or dead letter (the log names it), and needs the topic, its ACL or the broker "
-            "mended; outage and deployment_fault need the model server mended, registry the schema registry; flood "
-            "waits for an operator or a timer, draining ends with the process."
+            "1 while consumption of this input topic is paused for this reason; others go on. backpressure comes and "
+            "goes under load; output means a topic that takes no result or dead letter (the log names it), and needs "
+            "the topic, its ACL or the broker mended; outage and deployment_fault need the model server mended, "
+            "registry the schema registry; flood waits for an operator or a timer, draining ends with the process."
         ),
-        ("reason",),
+        ("reason", "topic"),
     ),
     "rexstream_breaker_state": (
         (
@@ -179,6 +179,4 @@ def register(registry: CollectorRegistry) -> tuple[dict[str, Counter], dict[str,
         for name, (text, labels, buckets) in HISTOGRAMS.items()
     }
     gauges["rexstream_build_info"].labels(__version__, platform.python_version()).set(1)
-    for reason in PAUSE_REASONS:
-        gauges["rexstream_paused"].labels(reason).set(0)
     return counters, gauges, histograms

@@ -84,8 +84,8 @@ class Worker:
                 model_calls=limits.model_calls,
             ),
         )
-        self._breaker = DeadLetterBreaker(config.delivery)
-        self._metrics = Metrics(on_durable=self._breaker.durable)
+        self._breaker = DeadLetterBreaker(config.delivery, self._routes.inputs)
+        self._metrics = Metrics(on_durable=self._breaker.durable, input_topics=self._routes.inputs)
         self._credentials = CredentialWatch(config, self._metrics.certificates)
         self._health = Health(config, name, self._metrics, self._breaker)
         self._background = BackgroundTasks(self._fatal)
@@ -261,16 +261,14 @@ class Worker:
             _log.error("the model server cannot be used", state=state.value, code=error.code, reason=error.message)
         else:
             _log.info("the model server can be used again")
-        for paused_state, reason in STATE_REASONS.items():
-            self._set_paused(reason, state is paused_state)
-
-    def _registry_state(self, reason: str | None) -> None:
-        self._health.registry = reason
-        self._set_paused("registry", reason is not None)
-
-    def _set_paused(self, reason: str, is_paused: bool) -> None:
         if (runtime := self._health.runtime) is not None:
-            (runtime.pause if is_paused else runtime.resume)(reason)
+            for paused_state, reason in STATE_REASONS.items():
+                (runtime.pause if state is paused_state else runtime.resume)(reason)
+
+    def _registry_state(self, reasons: Mapping[str, str]) -> None:
+        self._health.registry = reasons
+        if (runtime := self._health.runtime) is not None:
+            runtime.pause("registry", reasons)
 
     def _fatal(self, error: BaseException) -> None:
         _log.critical("the worker must end", reason=str(error), kind=type(error).__name__)

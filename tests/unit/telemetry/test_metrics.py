@@ -22,7 +22,7 @@ CONTRACT = {
     "windows_per_event": set(),
     "in_flight_windows": set(),
     "consumer_lag": {"topic", "partition"},
-    "paused": {"reason"},
+    "paused": {"reason", "topic"},
     "breaker_state": set(),
     "dead_letters_total": {"stage", "class"},
     "retries_total": set(),
@@ -48,7 +48,7 @@ def used() -> Metrics:
     metrics.lag({Partition("reviews.raw", 0): 7})
     metrics.transaction("committed", 0.1, 3)
     metrics.certificates({"model.tls.ca_file": 12.5})
-    metrics.paused({"outage"})
+    metrics.paused({"outage": {"reviews.raw"}})
     metrics.breaker("open")
     metrics.dead_letter("validate", "TextTooLong")
     return metrics
@@ -126,16 +126,18 @@ def test_a_partition_that_is_no_longer_assigned_loses_its_lag() -> None:
 
 
 def test_pause_reasons_are_all_present_from_the_start_and_end_with_the_pause() -> None:
-    """An alert on any reason sees 0 before, 1 during and 0 after."""
-    metrics = Metrics()
-    assert sample(metrics, "rexstream_paused", reason="flood") == 0
-    metrics.paused({"flood", "backpressure"})
-    assert sample(metrics, "rexstream_paused", reason="flood") == 1
-    metrics.paused({"a reason that nobody listed"})
-    assert sample(metrics, "rexstream_paused", reason="flood") == 0
-    assert sample(metrics, "rexstream_paused", reason="other") == 1
-    metrics.paused(())
-    assert sample(metrics, "rexstream_paused", reason="other") == 0
+    """An alert on any reason sees 0 before, 1 during and 0 after, of each input topic by itself."""
+    metrics = Metrics(input_topics=("in", "more"))
+    assert sample(metrics, "rexstream_paused", reason="flood", topic="in") == 0
+    metrics.paused({"flood": {"in"}, "backpressure": {"in", "more"}})
+    assert sample(metrics, "rexstream_paused", reason="flood", topic="in") == 1
+    assert sample(metrics, "rexstream_paused", reason="flood", topic="more") == 0
+    assert sample(metrics, "rexstream_paused", reason="backpressure", topic="more") == 1
+    metrics.paused({"a reason that nobody listed": {"in"}})
+    assert sample(metrics, "rexstream_paused", reason="flood", topic="in") == 0
+    assert sample(metrics, "rexstream_paused", reason="other", topic="in") == 1
+    metrics.paused({})
+    assert sample(metrics, "rexstream_paused", reason="other", topic="in") == 0
 
 
 @pytest.mark.parametrize("kind", ["topic", "version", "dead letter"])

@@ -32,7 +32,7 @@ def test_every_reason_to_pause_is_visible_under_its_own_name(reason: str) -> Non
     """Whoever is alerted reads what to mend, not ``other``; and it is gone with the pause."""
     metrics = Metrics()
     consumer = create_autospec(Consumer, instance=True)
-    pauses = Pauses(metrics)
+    pauses = Pauses(metrics, ["in"])
     pauses.assign(consumer, [Partition("in", 0)])
     pauses.pause(reason)
     assert paused(metrics) == {reason}
