@@ -179,7 +179,7 @@ class AtLeastOncePublisher:
                     self._refused(send, error.args[0])
             else:
                 self._in_flight += 1
-                send.alone = window.sent()
+                send.alone = window.sent(send)
         if window.failures and not window.waiting and not window.in_flight:
             window.forgive()
         return True
@@ -187,7 +187,7 @@ class AtLeastOncePublisher:
     def _reported(self, send: Send, error: KafkaError | None, _message: object) -> None:
         window = self._windows[send.output.topic]
         self._in_flight -= 1
-        window.in_flight -= 1
+        window.reported(send)
         if error is None:
             self._stuck.worked_at = now = self._clock()
             window.let_go(send)

@@ -54,8 +54,10 @@ SILENT_SECONDS = 10.0
 """A topic counts as blocked, too, when nothing was acknowledged for so long although something is under way: the client
 itself repeats for ever what brokers refuse for lack of in-sync replicas, or of a leader."""
 
-UNBOUNDED = 1 << 13
-"""A window this large no longer limits anything: more than one batch of librdkafka's holds at 1 KB a record."""
+MOST_RECORDS, MOST_BYTES = 1 << 13, 1 << 24
+"""Most outputs, and most bytes of values, that one topic has in the producer's queue: more than several batches of
+librdkafka's hold, and so little of the whole (100,000 records, 128 MiB) that a topic which takes nothing leaves the
+others theirs."""
 
 BACKOFF = Backoff(first=0.25, limit=10.0, least=1.0)
 """Without jitter: only one output at a time is sent to a topic that refuses, however many wait."""
@@ -219,11 +221,13 @@ class SendWindow:
     """Outputs that wait or are in flight, by input topic."""
     in_flight: int = 0
     """Outputs handed to the producer and not yet reported."""
+    _bytes: int = 0
+    """Bytes of their values."""
     failures: int = 0
     """Refusals in a row, other than for size."""
     refused_again: bool = False
     """Whether the topic refused what was tried since ``try_again``."""
-    _size: int = UNBOUNDED
+    _size: int = MOST_RECORDS
     _acknowledged: int = 0
     _not_before: float = 0.0
     _progress_at: float = 0.0
@@ -264,24 +268,30 @@ class SendWindow:
 
     def open(self, now: float) -> bool:
         """Whether one more may leave at ``now`` (monotonic seconds)."""
-        fits = self._size >= UNBOUNDED or self.in_flight < self._size
+        fits = not self.in_flight or (self.in_flight < self._size and self._bytes < MOST_BYTES)
         return bool(self.waiting) and fits and now >= self._not_before
 
     def take(self) -> Send:
         """The next one in order. It is in flight only once ``sent`` was called."""
         return heapq.heappop(self.waiting)[1]
 
-    def sent(self) -> bool:
-        """One left. True when it is alone: then, and only then, a refusal for size is about this very record."""
+    def sent(self, send: Send) -> bool:
+        """It left. True when it is alone: then, and only then, a refusal for size is about this very record."""
         self.in_flight += 1
+        self._bytes += len(send.output.value or b"")
         return self._size == 1
+
+    def reported(self, send: Send) -> None:
+        """It is not in flight any more."""
+        self.in_flight -= 1
+        self._bytes -= len(send.output.value or b"")
 
     def acknowledged(self, now: float) -> None:
         """One that was in flight is durable."""
         self.failures = 0
         self.refused_again = False
         self._progress_at = now
-        if self._size < UNBOUNDED:
+        if self._size < MOST_RECORDS:
             self._acknowledged += 1
             if self._acknowledged >= self._size:
                 self._size *= 2

@@ -17,7 +17,7 @@ from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.observer import KafkaObserver
 from consumer.kafka.clients.watchdog import STALLED_SECONDS, StuckClientDetector
 from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
-from consumer.kafka.publish.producers import SILENT_SECONDS, Oversize, PartitionCounts
+from consumer.kafka.publish.producers import MOST_BYTES, MOST_RECORDS, SILENT_SECONDS, Oversize, PartitionCounts
 
 IN = Partition("in", 0)
 
@@ -480,3 +480,33 @@ def test_silence_is_no_reason_to_end_a_drain_while_no_topic_is_acknowledged(
     bench.run(20.0)
     assert dict(bench.publisher.blocked) == {"out": {"in"}}
     assert not bench.publisher.stuck
+
+
+@pytest.mark.parametrize(("outputs", "size"), [(20_000, 10), (200, 1_000_000)])
+def test_a_topic_that_is_silent_leaves_others_their_place_in_the_producers_queue(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, outputs: int, size: int
+) -> None:
+    """However many of its outputs wait, or how large they are."""
+    report = bench.producer.poll
+    value = b"x" * size
+
+    def report_others(timeout: float) -> int:
+        silent = [record for record in bench.producer.queue if record["topic"] == "out"]
+        bench.producer.queue = [record for record in bench.producer.queue if record["topic"] != "out"]
+        reported = report(timeout)
+        bench.producer.queue = silent
+        return reported
+
+    monkeypatch.setattr(bench.producer, "poll", report_others)
+    for offset in range(outputs):
+        bench.send(offset, out(value))
+    bench.run_once(3)
+    assert 0 < len(bench.producer.queue) <= MOST_RECORDS
+    assert sum(len(record["value"]) for record in bench.producer.queue) <= MOST_BYTES + size
+    bench.send(outputs, out(topic="narrow"))
+    bench.run_once()
+    assert bench.durable == [outputs]
+    monkeypatch.setattr(bench.producer, "poll", report)
+    bench.run_once(20)
+    assert len(bench.durable) == outputs + 1
+    assert len(bench.producer.values("out")) == outputs
