@@ -24,7 +24,7 @@ from confluent_kafka import KafkaException
 from consumer.delivery.commands import Command, Drain, Stop
 from consumer.delivery.ledger import Ledger
 from consumer.kafka.clients.cluster import ClusterUnreachable, look_up
-from consumer.kafka.clients.errors import error_callback
+from consumer.kafka.clients.errors import UnreadableBatch, error_callback
 from consumer.kafka.clients.settings import (
     consumer_settings,
     metadata_settings,
@@ -93,8 +93,8 @@ class KafkaRuntime:
 
     Callbacks run on the runtime's threads and must be quick. ``on_records`` receives polled records; ``on_revoked`` the
     epochs that ended, whose records need no ``processed`` any more (it would be ignored). ``too_large`` makes the dead
-    letter of a result that its topic refuses for its size. ``on_fatal`` is called, once, with what ended the runtime:
-    the process should then exit; its successor reads again what was not committed. ``on_hang`` is called before it,
+    letter of a result that its topic refuses for its size. ``on_fatal`` is called with what ended the runtime: the
+    process should then exit; its successor reads again what was not committed. After UnreadableBatch it can drain. ``on_hang`` is called before it,
     with the reason, where a thread hangs in a call of its client: to log every thread's stack.
 
     Raises ValueError for settings that cannot work, KafkaException for those that librdkafka refuses.
@@ -268,7 +268,8 @@ class KafkaRuntime:
 
     def _fatal(self, error: BaseException) -> None:
         if not self._failed.is_set():
-            self._failed.set()
+            if not isinstance(error, UnreadableBatch):  # after that one a drain still works
+                self._failed.set()
             _log.critical("the Kafka runtime ends", reason=str(error))
             self._on_fatal(error)
 

@@ -27,7 +27,7 @@ from consumer.exit_codes import EXIT_CREDENTIALS, EXIT_FAILED, EXIT_FENCED, EXIT
 from consumer.extraction.engine import Engine
 from consumer.extraction.task import ExtractionLimits
 from consumer.kafka.clients.cluster import refuse_embedded
-from consumer.kafka.clients.errors import ClientFailed
+from consumer.kafka.clients.errors import ClientFailed, UnreadableBatch
 from consumer.kafka.runtime import KafkaRuntime
 from consumer.serving.bundle import load_bundle
 from consumer.serving.channels import read_credentials
@@ -91,6 +91,8 @@ class Worker:
         self._background = BackgroundTasks(self._fatal)
         self._stopping = asyncio.Event()
         self._exit = EXIT_OK
+        self._abandon = False
+        """Whether what is in flight is left to a successor: what it needs has failed."""
         self._model_ready = asyncio.Event()
         """Set for good when the model was available for the first time."""
         self._schemas: AwaitedSchemas | None = None
@@ -187,7 +189,7 @@ class Worker:
 
     async def _drain(self, runtime: KafkaRuntime) -> None:
         self._health.draining = True
-        grace = self._config.delivery.grace_seconds if self._exit not in (EXIT_FAILED, EXIT_FENCED) else 0.0
+        grace = 0.0 if self._abandon else self._config.delivery.grace_seconds
         drained = await asyncio.to_thread(runtime.drain, grace)
         self._health.runtime = None
         if not drained and self._exit in (EXIT_OK, EXIT_CREDENTIALS):
@@ -272,6 +274,7 @@ class Worker:
 
     def _fatal(self, error: BaseException) -> None:
         _log.critical("the worker must end", reason=str(error), kind=type(error).__name__)
+        self._abandon = self._abandon or not isinstance(error, UnreadableBatch)
         self._end(EXIT_FENCED if isinstance(error, ClientFailed) else EXIT_FAILED)
 
     def _signalled(self, number: signal.Signals) -> None:

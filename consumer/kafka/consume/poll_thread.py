@@ -21,7 +21,14 @@ from consumer.config.client_rules import brokers_assign
 from consumer.delivery.admission import InFlight, RevokeBudget
 from consumer.delivery.commands import Command, Delivered, Drain, EndReached
 from consumer.events import Partition
-from consumer.kafka.clients.errors import ClientFailed, NoSuchOffset, error_callback, librdkafka_logger
+from consumer.kafka.clients.errors import (
+    UNREADABLE,
+    ClientFailed,
+    NoSuchOffset,
+    error_callback,
+    librdkafka_logger,
+    unreadable,
+)
 from consumer.kafka.clients.settings import MAX_POLL_INTERVAL_MS
 from consumer.kafka.clients.watchdog import OWN_SECONDS, StuckClientDetector
 from consumer.kafka.consume.assignment import BACKPRESSURE, DRAINING, Assignment, Pauses, source_record
@@ -73,7 +80,8 @@ class PollThread:
 
     ``on_records`` gets lists of records and must be quick and thread-safe; ``on_revoked`` gets the epochs that ended,
     whose unfinished records are to be dropped. ``brokers_answer()`` returns whether brokers answer a new client.
-    Whatever ends the thread early goes to ``on_fatal``.
+    Whatever ends the thread early goes to ``on_fatal``; so does UnreadableBatch, after which it takes no more records
+    and goes on until it is closed.
 
     Other threads may call ``drain``, ``close``, ``pause``, ``resume``, ``commit`` and ``no_longer_in_flight``, read
     ``epochs`` and ``group_metadata``, and use what is for any thread in its public parts.
@@ -232,6 +240,11 @@ class PollThread:
             epoch = self._assignment.epochs.get(partition)
             if error is not None and (error.fatal() or error.code() == KafkaError._FATAL):
                 failed = error
+            elif error is not None and error.code() in UNREADABLE and epoch is not None:
+                # What came before it is finished and committed: whoever gives the batch up loses nothing else.
+                self.pauses.pause(DRAINING)
+                self._on_fatal(unreadable(*partition, offset, error))
+                break  # the client has lost its place, so what follows may be anything
             elif error is not None and error.code() != KafkaError._PARTITION_EOF:
                 self._client_error(error, partition)
             elif epoch is None:

@@ -12,6 +12,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartitio
 
 from consumer.events import SourceRecord
 from consumer.kafka.clients.cluster import ClusterUnreachable, Reader, TopicUnusable
+from consumer.kafka.clients.errors import UNREADABLE, unreadable
 from consumer.kafka.consume.assignment import readable_headers
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ def read_to_end(
                 raise TopicUnusable(
                     f"topic {topic!r} cannot be read at {bootstrap_servers}: {error.str()}; grant this client READ"
                 )
+            elif error.code() in UNREADABLE:
+                raise TopicUnusable(str(unreadable(topic, partition, offset, error)))
             # The end may be a transaction's marker, which is never delivered: only the end-of-partition event shows it.
             elif error.code() != KafkaError._PARTITION_EOF:
                 continue
