@@ -83,6 +83,10 @@ class RuntimeStatus:
     in_flight_bytes: int
     poll_age: float
     release_age: float
+    uncommitted_seconds: float
+    """For how long offsets could not be committed now; 0 when all that was tried is committed."""
+    commit_error: str
+    """Why: the error of the latest commit that failed; empty without one."""
     lag: Mapping[Partition, int]
     blocked_outputs: tuple[str, ...]
     """Output topics that refuse what is produced to them now."""
@@ -136,6 +140,7 @@ class KafkaRuntime:
                 config.limits.in_flight_events,
                 config.limits.in_flight_bytes,
                 revoke_seconds,
+                config.delivery.commit_pause_seconds,
                 join_seconds,
             ),
             self._commands,
@@ -228,6 +233,10 @@ class KafkaRuntime:
         ended = _join(self._release.thread, end)
         return bool(emptied) and left and ended and self._poll_thread.rebalance.left_whole and not self._failed.is_set()
 
+    def uncommitted_seconds(self) -> float:
+        """For how long offsets could not be committed now, 0 when all that was tried is committed. From any thread."""
+        return max(0.0, time.monotonic() - self._poll_thread.committer.uncommitted_since)
+
     def status(self) -> RuntimeStatus:
         """A snapshot of the runtime. From any thread."""
         now = time.monotonic()
@@ -241,6 +250,8 @@ class KafkaRuntime:
             in_flight_bytes=self._poll_thread.in_flight.bytes,
             poll_age=now - self._poll_thread.last_round,
             release_age=now - self._release.last_round,
+            uncommitted_seconds=self.uncommitted_seconds(),
+            commit_error=self._poll_thread.committer.code,
             lag=self._lag.lags,
             blocked_outputs=tuple(self._release.blocked),
         )

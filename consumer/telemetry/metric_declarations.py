@@ -13,7 +13,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from consumer import __version__
 
-PAUSE_REASONS = ("backpressure", "output", "outage", "deployment_fault", "registry", "flood", "draining", "other")
+PAUSE_REASONS = (
+    "backpressure",
+    "output",
+    "outage",
+    "deployment_fault",
+    "registry",
+    "flood",
+    "commit",
+    "draining",
+    "other",
+)
 """Every one has a series for each input topic from the start; a reason that is none of these counts as ``other``."""
 
 LABEL_LIMITS = {"topic": 200, "model": 20, "version": 100, "code": 30, "class": 100}
@@ -35,6 +45,14 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "fail, which its log explains."
         ),
         ("stage", "class"),
+    ),
+    "rexstream_commits_total": (
+        (
+            "Commits of offsets in at_least_once by how they ended. A spike of failed means a rebalance, or a group "
+            "coordinator that moves; failed alone, without committed, means duplicates after a crash: look at "
+            "rexstream_uncommitted_age_seconds."
+        ),
+        ("end",),
     ),
     "rexstream_transactions_total": (
         (
@@ -81,12 +99,21 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
         ("topic", "partition"),
     ),
+    "rexstream_uncommitted_age_seconds": (
+        (
+            "Seconds for which the oldest offset that may be committed could not be; 0 when nothing waits. Above a few "
+            "seconds commits fail (the log names the error), and a crash repeats what became durable meanwhile; at "
+            "delivery.commit_pause_seconds consumption pauses."
+        ),
+        (),
+    ),
     "rexstream_paused": (
         (
             "1 while consumption of this input topic is paused for this reason; others go on. backpressure comes and "
             "goes under load; output means a topic that takes no result or dead letter (the log names it), and needs "
             "the topic, its ACL or the broker mended; outage and deployment_fault need the model server mended, "
-            "registry the schema registry; flood waits for an operator or a timer, draining ends with the process."
+            "registry the schema registry; flood waits for an operator or a timer, commit for a coordinator that "
+            "takes the group's offsets, draining ends with the process."
         ),
         ("reason", "topic"),
     ),

@@ -172,11 +172,17 @@ class Metrics:
 
     def committed(self, partitions: int) -> None:
         """The offsets of so many partitions were committed; too often for a log line above debug."""
+        self._counters["rexstream_commits_total"].labels("committed").inc()
         _log.debug("offsets committed", partitions=partitions)
 
     def commit_failed(self, code: str) -> None:
-        """A commit failed; the runtime tries it again."""
-        _log.warning("commit failed", code=code)
+        """A commit failed; the runtime logs it, and tries it again."""
+        self._counters["rexstream_commits_total"].labels("failed").inc()
+        _log.debug("commit failed", code=code)
+
+    def uncommitted(self, seconds: Callable[[], float]) -> None:
+        """``seconds()``, asked at every scrape: for how long offsets could not be committed."""
+        self._gauges["rexstream_uncommitted_age_seconds"].set_function(seconds)
 
     def produce_refused(self, topic: str, code: str) -> None:
         """A broker refused an output; the runtime holds it and produces it again."""

@@ -87,6 +87,9 @@ class Health:
         if runtime is not None:
             for topic in sorted(runtime.paused_topics.get("output", ())):
                 found.setdefault(topic, []).append(f"output refused by {', '.join(runtime.blocked_outputs)}")
+            for topic in sorted(runtime.paused_topics.get("commit", ())):
+                what = f"offsets cannot be committed, for {runtime.uncommitted_seconds:.0f} s"
+                found.setdefault(topic, []).append(f"{what} ({runtime.commit_error or 'no answer'})")
         return found
 
     def status(self) -> WorkerStatus:

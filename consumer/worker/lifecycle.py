@@ -179,6 +179,7 @@ class Worker:
             self._end(EXIT_USAGE)
             return
         self._health.runtime = self._breaker.runtime = runtime
+        self._metrics.uncommitted(runtime.uncommitted_seconds)
         if (reason := STATE_REASONS.get(self._dispatcher.state)) is not None:
             runtime.pause(reason)
         runtime.start()

@@ -71,6 +71,8 @@ class PollSettings:
     in_flight_bytes: int
     revoke_seconds: float
     """The longest that a revocation waits for records in flight."""
+    commit_pause_seconds: float
+    """How long offsets may stay uncommitted because commits fail, before their topics pause."""
     join_seconds: float = JOIN_SECONDS
     """How long a KIP-848 group may leave a join unanswered."""
 
@@ -115,7 +117,7 @@ class PollThread:
         self.membership = Membership(client.get("group.instance.id"), join_seconds, clock)
         self._assignment = Assignment()
         self.pauses = Pauses(observer, self._topics)
-        self.committer = Committer(observer, clock)
+        self.committer = Committer(observer, self.pauses, settings.commit_pause_seconds, clock)
         self.rebalance = Rebalance(
             self._assignment,
             self.pauses,
