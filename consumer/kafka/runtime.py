@@ -55,7 +55,8 @@ with us; what is not durable by then is processed twice."""
 COMMITTED_LOOK_SECONDS = 0.02
 
 POLL_HUNG_SECONDS = 120.0
-"""Twice what the last commit of a revocation may take, the longest that the poll thread waits in one round."""
+"""Twice what the last commit of a revocation may take (librdkafka's socket.timeout.ms, a minute), the longest that the
+poll thread waits in one round; more where that is set higher."""
 
 RELEASE_HUNG_SECONDS = 30.0
 """On top of delivery.transaction_timeout_ms, which bounds the calls of a transactional producer."""
@@ -83,11 +84,16 @@ class RuntimeStatus:
     in_flight_bytes: int
     poll_age: float
     release_age: float
+    poll_limit: float
+    """The poll thread hangs above this age: no call that it makes may take so long."""
+    release_limit: float
     uncommitted_seconds: float
     """For how long offsets could not be committed now; 0 when all that was tried is committed."""
     commit_error: str
     """Why: the error of the latest commit that failed; empty without one."""
     lag: Mapping[Partition, int]
+    lag_ages: Mapping[Partition, float]
+    """Seconds since each partition's lag was queried, or since it was first to be."""
     blocked_outputs: tuple[str, ...]
     """Output topics that refuse what is produced to them now."""
 
@@ -178,11 +184,13 @@ class KafkaRuntime:
         self._lag = LagWatch(
             metadata_settings(config), config.kafka.group_id, lambda: self._poll_thread.epochs, observer, lag_seconds
         )
-        release_limit = config.delivery.transaction_timeout_ms / 1000 + RELEASE_HUNG_SECONDS
+        commit_seconds = float(config.kafka.client.get("socket.timeout.ms", 0)) / 1000
+        self._poll_limit = max(POLL_HUNG_SECONDS, 2 * commit_seconds)
+        self._release_limit = config.delivery.transaction_timeout_ms / 1000 + RELEASE_HUNG_SECONDS
         self._watchdog = Watchdog(
             (
-                WatchedThread("poll", lambda: self._poll_thread.last_round, POLL_HUNG_SECONDS),
-                WatchedThread("release", lambda: self._release.last_round, release_limit),
+                WatchedThread("poll", lambda: self._poll_thread.last_round, self._poll_limit),
+                WatchedThread("release", lambda: self._release.last_round, self._release_limit),
             ),
             on_hang,
             self._fatal,
@@ -197,6 +205,8 @@ class KafkaRuntime:
         self.limit = self._poll_thread.in_flight.limit
         """``limit(topic, records)``: have at most so many records of an input topic in flight from now on; None: as
         many as configured."""
+        self.lag_age = self._lag.age
+        """``lag_age()``: seconds since the oldest query of a lag. From any thread."""
 
     def start(self) -> None:
         """Join the group and begin."""
@@ -250,9 +260,12 @@ class KafkaRuntime:
             in_flight_bytes=self._poll_thread.in_flight.bytes,
             poll_age=now - self._poll_thread.last_round,
             release_age=now - self._release.last_round,
+            poll_limit=self._poll_limit,
+            release_limit=self._release_limit,
             uncommitted_seconds=self.uncommitted_seconds(),
             commit_error=self._poll_thread.committer.code,
             lag=self._lag.lags,
+            lag_ages=self._lag.ages(),
             blocked_outputs=tuple(self._release.blocked),
         )
 

@@ -95,15 +95,24 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "rexstream_consumer_lag": (
         (
             "Records between the committed offset and the end of the partition, queried on a timer, also while "
-            "paused. A spike means more input than work done: add workers, or look at paused."
+            "paused. A spike means more input than work done: add workers, or look at paused. A number is kept for a "
+            "minute when it cannot be queried, and then its series is gone: see rexstream_consumer_lag_age_seconds."
         ),
         ("topic", "partition"),
     ),
+    "rexstream_consumer_lag_age_seconds": (
+        (
+            "Seconds since the lag of the assigned partitions was queried, of the oldest; about 10 at most in health. "
+            "Anything above 60 means that a broker or the group's coordinator does not answer, and that series are "
+            "missing from rexstream_consumer_lag: do not scale by a sum that lacks them."
+        ),
+        (),
+    ),
     "rexstream_uncommitted_age_seconds": (
         (
-            "Seconds for which the oldest offset that may be committed could not be; 0 when nothing waits. Above a few "
-            "seconds commits fail (the log names the error), and a crash repeats what became durable meanwhile; at "
-            "delivery.commit_pause_seconds consumption pauses."
+            "Seconds for which the oldest offset that may be committed could not be; 0 when nothing waits. Anything "
+            "above a few seconds means that commits fail (the log names the error), and that a crash repeats what "
+            "became durable meanwhile; at delivery.commit_pause_seconds consumption pauses."
         ),
         (),
     ),

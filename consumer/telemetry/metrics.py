@@ -180,9 +180,13 @@ class Metrics:
         self._counters["rexstream_commits_total"].labels("failed").inc()
         _log.debug("commit failed", code=code)
 
-    def uncommitted(self, seconds: Callable[[], float]) -> None:
-        """``seconds()``, asked at every scrape: for how long offsets could not be committed."""
-        self._gauges["rexstream_uncommitted_age_seconds"].set_function(seconds)
+    def ages(self, *, uncommitted: Callable[[], float], lag: Callable[[], float]) -> None:
+        """Functions that return seconds, for how long offsets could not be committed, and since lag was queried.
+
+        They are called at every scrape, so that an age also grows while the thread hangs that would write it.
+        """
+        self._gauges["rexstream_uncommitted_age_seconds"].set_function(uncommitted)
+        self._gauges["rexstream_consumer_lag_age_seconds"].set_function(lag)
 
     def produce_refused(self, topic: str, code: str) -> None:
         """A broker refused an output; the runtime holds it and produces it again."""

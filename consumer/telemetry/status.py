@@ -9,7 +9,9 @@ class AssignedPartition(TypedDict):
     topic: str
     partition: int
     lag: int | None
-    """Records between the committed offset and the end; None until it was queried."""
+    """Records between the committed offset and the end; None until it was queried, and when that was long ago."""
+    lag_age_seconds: float | None
+    """Since it was queried, or since it was first to be; None before that."""
 
 
 class ModelStatus(TypedDict):

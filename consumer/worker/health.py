@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 
 STUCK_SECONDS = 60.0
-"""A thread whose loop has not run for this long is stuck. It is far above the longest wait of a rebalance, which holds
-the poll thread."""
+"""The event loop is stuck when it has not run for this long: nothing on it waits."""
 
 
 @dataclass
@@ -46,12 +45,17 @@ class Health:
     windows_in_flight: int = 0
 
     def live(self) -> tuple[bool, dict[str, object]]:
-        """Whether every thread's loop runs. Brokers and the model server have no influence on it."""
-        ages = {"loop": time.monotonic() - self.loop_round_at}
-        if (runtime := self.runtime) is not None:
+        """Whether every thread's loop runs. Brokers and the model server have no influence on it.
+
+        The Kafka threads have as long as their longest call may take, such as a last commit with its minute; while the
+        worker drains, its own deadline bounds them.
+        """
+        ages = {"loop": (time.monotonic() - self.loop_round_at, STUCK_SECONDS)}
+        if (runtime := self.runtime) is not None and not self.draining:
             status = runtime.status()
-            ages |= {"poll": status.poll_age, "release": status.release_age}
-        stuck = {name: round(age, 1) for name, age in ages.items() if age > STUCK_SECONDS}
+            ages["poll"] = status.poll_age, status.poll_limit
+            ages["release"] = status.release_age, status.release_limit
+        stuck = {name: round(age, 1) for name, (age, limit) in ages.items() if age > limit}
         return not stuck, {"stuck_seconds": stuck}
 
     def ready(self) -> tuple[bool, dict[str, object]]:
@@ -106,7 +110,12 @@ class Health:
             "reasons": reasons,
             "waiting": self.waiting(runtime),
             "assignment": [
-                {"topic": partition.topic, "partition": partition.number, "lag": runtime.lag.get(partition)}
+                {
+                    "topic": partition.topic,
+                    "partition": partition.number,
+                    "lag": runtime.lag.get(partition),
+                    "lag_age_seconds": runtime.lag_ages.get(partition),
+                }
                 for partition in sorted(runtime.assignment)
             ]
             if runtime

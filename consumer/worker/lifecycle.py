@@ -179,7 +179,7 @@ class Worker:
             self._end(EXIT_USAGE)
             return
         self._health.runtime = self._breaker.runtime = runtime
-        self._metrics.uncommitted(runtime.uncommitted_seconds)
+        self._metrics.ages(uncommitted=runtime.uncommitted_seconds, lag=runtime.lag_age)
         if (reason := STATE_REASONS.get(self._dispatcher.state)) is not None:
             runtime.pause(reason)
         runtime.start()

@@ -31,6 +31,9 @@ CONTRACT = {
     "window_overflow_total": set(),
     "transactions_total": {"end"},
     "certificate_expiry_days": {"setting"},
+    "commits_total": {"end"},
+    "uncommitted_age_seconds": set(),
+    "consumer_lag_age_seconds": set(),
 }
 
 
@@ -48,6 +51,9 @@ def used() -> Metrics:
     metrics.lag({Partition("reviews.raw", 0): 7})
     metrics.transaction("committed", 0.1, 3)
     metrics.certificates({"model.tls.ca_file": 12.5})
+    metrics.committed(4)
+    metrics.commit_failed("REBALANCE_IN_PROGRESS")
+    metrics.ages(uncommitted=lambda: 31.0, lag=lambda: 9.0)
     metrics.paused({"outage": {"reviews.raw"}})
     metrics.breaker("open")
     metrics.dead_letter("validate", "TextTooLong")
@@ -70,6 +76,21 @@ def test_the_exposition_has_every_metric_of_the_contract_with_its_labels() -> No
     ours = {name.removeprefix("rexstream_"): found for name, found in labels.items() if name.startswith("rexstream_")}
     assert ours == CONTRACT
     assert "process_resident_memory_bytes" in labels
+
+
+def test_ages_are_asked_for_at_every_scrape() -> None:
+    """A thread that hangs cannot say that it does."""
+    metrics, now = Metrics(), [1.0]
+    metrics.ages(uncommitted=lambda: now[0], lag=lambda: now[0] + 1)
+    for now[0] in (2.0, 900.0):
+        assert sample(metrics, "rexstream_uncommitted_age_seconds") == now[0]
+        assert sample(metrics, "rexstream_consumer_lag_age_seconds") == now[0] + 1
+
+
+def test_commits_are_counted_by_how_they_ended() -> None:
+    """Only failed ones, and none that worked, is an alert."""
+    assert sample(used(), "rexstream_commits_total", end="committed") == 1
+    assert sample(used(), "rexstream_commits_total", end="failed") == 1
 
 
 def test_every_metric_says_what_a_spike_means() -> None:

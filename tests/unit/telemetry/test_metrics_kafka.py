@@ -9,11 +9,12 @@ from confluent_kafka import Consumer
 
 from consumer.events import Partition
 from consumer.kafka.consume.assignment import BACKPRESSURE, DRAINING, Pauses
+from consumer.kafka.consume.committer import COMMIT
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dead_letter_breaker import REASON as FLOOD
 from consumer.worker.lifecycle import STATE_REASONS
 
-REASONS = sorted({BACKPRESSURE, DRAINING, FLOOD, "output", "registry", *STATE_REASONS.values()})
+REASONS = sorted({BACKPRESSURE, COMMIT, DRAINING, FLOOD, "output", "registry", *STATE_REASONS.values()})
 
 
 def paused(metrics: Metrics) -> set[str]:
@@ -24,7 +25,7 @@ def paused(metrics: Metrics) -> set[str]:
 
 def test_the_runtime_and_the_worker_pause_for_these() -> None:
     """The list is all there is; a new reason belongs into it and into the metric."""
-    assert REASONS == ["backpressure", "deployment_fault", "draining", "flood", "outage", "output", "registry"]
+    assert REASONS == ["backpressure", "commit", "deployment_fault", "draining", "flood", "outage", "output", "registry"]
 
 
 @pytest.mark.parametrize("reason", REASONS)

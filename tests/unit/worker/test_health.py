@@ -27,6 +27,11 @@ class Runtime:
             "in_flight_bytes": 900,
             "poll_age": 0.1,
             "release_age": 0.1,
+            "poll_limit": 120.0,
+            "release_limit": 45.0,
+            "uncommitted_seconds": 0.0,
+            "commit_error": "",
+            "lag_ages": {Partition("in", 0): 3.2},
             "lag": {Partition("in", 0): 7},
             "blocked_outputs": (),
         }
@@ -51,7 +56,8 @@ def test_a_joined_worker_with_its_model_is_ready_and_consuming() -> None:
     assert it.live()[0]
     status = it.status()
     assert status["state"] == "consuming"
-    assert [(p["partition"], p["lag"]) for p in status["assignment"]] == [(0, 7), (1, None)]
+    found = [(p["partition"], p["lag"], p["lag_age_seconds"]) for p in status["assignment"]]
+    assert found == [(0, 7, 3.2), (1, None, None)]
     assert health(assignment={}).ready()[0]
 
 
@@ -84,10 +90,14 @@ def test_a_stuck_thread_is_not_alive_and_an_outage_is() -> None:
     alive = health(joined=False)
     alive.serving = State.OUTAGE
     assert alive.live()[0]
-    for name in ("poll", "release"):
-        ok, detail = health(**{f"{name}_age": STUCK_SECONDS + 1}).live()
+    for name, limit in (("poll", 120.0), ("release", 45.0)):
+        assert health(**{f"{name}_age": limit}).live()[0], "its longest call may still come back"
+        ok, detail = health(**{f"{name}_age": limit + 1}).live()
         assert not ok
         assert name in str(detail)
+        draining = health(**{f"{name}_age": limit + 1})
+        draining.draining = True
+        assert draining.live()[0], "a drain has a deadline of its own"
     stuck = health()
     stuck.loop_round_at = time.monotonic() - STUCK_SECONDS - 1
     assert not stuck.live()[0]
@@ -107,3 +117,10 @@ def test_a_worker_is_ready_while_it_can_consume_any_of_its_topics() -> None:
     assert it.ready()[1] == {"reasons": ["schema registry answered 503", "output refused by out"]}
     both_paused = health(**half, paused_topics={"output": {"in"}, "registry": {"more"}})
     assert both_paused.status()["state"] == "paused"
+
+
+def test_offsets_that_cannot_be_committed_are_a_reason_with_their_error() -> None:
+    """Refused, or without any answer."""
+    for code, shown in (("GROUP_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED"), ("", "no answer")):
+        it = health(paused_topics={"commit": {"in"}}, uncommitted_seconds=41.3, commit_error=code)
+        assert it.ready()[1] == {"reasons": [f"offsets cannot be committed, for 41 s ({shown})"]}
