@@ -51,6 +51,7 @@ class Run:
         """
         self.bootstrap, (self.input, self.output, self.dead) = bootstrap, topics
         self.group = f"group-{self.input}"
+        self.routes = routes
         self._log = folder / "worker.log"
         self.config_file = folder / "config.yaml"
         self.config_file.write_text(

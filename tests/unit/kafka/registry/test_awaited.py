@@ -46,7 +46,8 @@ class Client:
         raise AssertionError((subject_name, schema, normalize_schemas))
 
     def get_compatibility(self, subject_name: str | None = None) -> str:
-        raise AssertionError(subject_name)
+        assert subject_name is None
+        raise registry_error(503, 50301)
 
     def test_compatibility_all_versions(self, subject_name: str, schema: Any) -> bool:
         raise AssertionError((subject_name, schema))
@@ -70,7 +71,7 @@ def registry_error(http: int, code: int) -> Exception:
 def schemas(client: Client, states: list[Mapping[str, str]]) -> AwaitedSchemas:
     double: Any = client
     resolver = SchemaResolver(RegistryConfig(url="http://registry.invalid"), SCHEMA, connect=lambda _: double)
-    return AwaitedSchemas(resolver, states.append, Backoff(0.001, 0.001))
+    return AwaitedSchemas(resolver, states.append, Backoff(0.001, 0.001), (0.001, 0.001))
 
 
 def test_an_outage_of_the_registry_is_waited_out_and_said_once() -> None:
