@@ -104,8 +104,9 @@ class KafkaRuntime:
     Callbacks run on the runtime's threads and must be quick. ``on_records`` receives polled records; ``on_revoked`` the
     epochs that ended, whose records need no ``processed`` any more (it would be ignored). ``too_large`` makes the dead
     letter of a result that its topic refuses for its size. ``on_fatal`` is called with what ended the runtime: the
-    process should then exit; its successor reads again what was not committed. After UnreadableBatch it can drain. ``on_hang`` is called before it,
-    with the reason, where a thread hangs in a call of its client: to log every thread's stack.
+    process should then exit; its successor reads again what was not committed. After UnreadableBatch it can drain.
+    ``on_hang`` is called before it, with the reason, where a thread hangs in a call of its client: to log every
+    thread's stack.
 
     Raises ValueError for settings that cannot work, KafkaException for those that librdkafka refuses.
     """

@@ -45,7 +45,9 @@ def worker(mock_broker: Any, server: StubServer, registry: RegistryDouble, tmp_p
 
 
 def done(worker: Run) -> list[str]:
-    return sorted(json.loads(message.value() or b"")["event_id"] for message in messages(worker.bootstrap, worker.output))
+    return sorted(
+        json.loads(message.value() or b"")["event_id"] for message in messages(worker.bootstrap, worker.output)
+    )
 
 
 def asked(registry: RegistryDouble, number: int) -> int:

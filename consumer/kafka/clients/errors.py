@@ -41,11 +41,11 @@ middle of this one, and was seen to skip it, or to begin again at the start of t
 def unreadable(topic: str, partition: int, offset: int, error: KafkaError) -> UnreadableBatch:
     """The exception for such an error, with the way out."""
     return UnreadableBatch(
-        f"{topic}-{partition}: the batch at offset {offset} cannot be read ({error.name()}: {error.str()}), and nothing from it on "
-        "is read or committed. Restore the replica, or let a broker with a sound one lead the partition. To give the "
-        "batch up, wait until the group's offset has come up to it, stop the workers and set the offset behind it: "
-        "kafka-dump-log.sh names its "
-        f"lastOffset, kafka-consumer-groups.sh --reset-offsets --topic {topic}:{partition} --to-offset sets it."
+        f"{topic}-{partition}: the batch at offset {offset} cannot be read ({error.name()}: {error.str()}), and "
+        "nothing from it on is read or committed. Restore the replica, or let a broker with a sound one lead the "
+        "partition. To give the batch up, wait until the group's offset has come up to it, stop the workers and set "
+        "the offset behind it: kafka-dump-log.sh names its lastOffset, kafka-consumer-groups.sh --reset-offsets "
+        f"--topic {topic}:{partition} --to-offset sets it."
     )
 
 

@@ -80,8 +80,8 @@ class SchemaResolver:
     def fetch(self, number: int) -> ParsedSchema:
         """The schema of an id, fetched when it is not cached; waits up to the configured timeout.
 
-        Raises BadInput (stage ``decode``) UnknownSchemaId, UnknownSchemaReference or NotAvroSchema; RegistryUnavailable;
-        RegistryRefused.
+        Raises BadInput (stage ``decode``) UnknownSchemaId, UnknownSchemaReference or NotAvroSchema;
+        RegistryUnavailable; RegistryRefused.
         """
         if number in self._schemas:
             return self._schemas[number]

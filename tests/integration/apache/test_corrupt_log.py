@@ -9,6 +9,8 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from runtime_harness import Cluster, Worker, eventually, running
+from stub_server import StubServer
+from worker_run import Run, expected, ids, reviews
 
 from consumer.kafka.clients.cluster import TopicUnusable
 from consumer.kafka.clients.errors import UnreadableBatch
@@ -84,3 +86,29 @@ def test_a_damaged_dead_letter_is_not_passed_over(secure_kafka: ApacheKafka, gro
     damage(secure_kafka.log_of(topic, 0), b"3 batch-1")
     with pytest.raises(TopicUnusable, match=f"{topic}-0: the batch at offset 10 cannot be read"):
         list(read_to_end(cluster.bootstrap, topic))
+
+
+def test_a_worker_process_ends_with_1_and_what_came_before_is_done(
+    secure_kafka: ApacheKafka, group: str, tmp_path: Path
+) -> None:
+    """Its last words are the batch's place, and the way out."""
+    cluster = Cluster(secure_kafka.bootstrap_servers)
+    topics = [f"{label}-{group}" for label in ("in", "out", "dead")]
+    create(cluster, *topics)
+    server = StubServer()
+    worker = Run(cluster.bootstrap, topics, server, tmp_path)
+    try:
+        for number in range(3):
+            worker.send(reviews(5, 5 * number))
+        damage(secure_kafka.log_of(topics[0], 0), b'"e7"')
+        worker.start()
+        assert worker.process.wait(60) == 1
+        assert ids(worker.results()) == expected(5)
+        assert cluster.committed(worker.group, topics[0], 1) == [5]
+        said = next(line for line in worker.lines() if line["event"] == "the worker must end")
+        assert said["kind"] == "UnreadableBatch"
+        assert "the batch at offset 5 cannot be read" in said["reason"]
+        assert worker.dead_letters() == []
+    finally:
+        worker.kill()
+        server.stop()

@@ -25,7 +25,16 @@ def paused(metrics: Metrics) -> set[str]:
 
 def test_the_runtime_and_the_worker_pause_for_these() -> None:
     """The list is all there is; a new reason belongs into it and into the metric."""
-    assert REASONS == ["backpressure", "commit", "deployment_fault", "draining", "flood", "outage", "output", "registry"]
+    assert REASONS == [
+        "backpressure",
+        "commit",
+        "deployment_fault",
+        "draining",
+        "flood",
+        "outage",
+        "output",
+        "registry",
+    ]
 
 
 @pytest.mark.parametrize("reason", REASONS)

@@ -14,7 +14,6 @@ from structlog.testing import capture_logs
 from consumer.events import Partition
 from consumer.kafka.consume.lag import PASS_SECONDS, REQUEST_SECONDS, STALE_SECONDS, LagWatch
 
-
 LEADERS = (1, 2, 3)
 PARTITIONS = [Partition("in", number) for number in range(500)]
 
@@ -29,7 +28,7 @@ class Client:
         self.end = 7
         self.requests = 0
 
-    def made(self, settings: dict[str, Any], logger: object) -> Client:
+    def made(self, settings: dict[str, Any], logger: object) -> Any:
         assert settings["isolation.level"] == "read_uncommitted"
         assert logger is not None
         return self
@@ -55,7 +54,9 @@ class Client:
     def offsets_for_times(self, positions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         (leader,) = {self.leader(p.partition) for p in positions}
         self._wait(leader, timeout)
-        return [TopicPartition(p.topic, p.partition, 2 if p.offset == OFFSET_BEGINNING else self.end) for p in positions]
+        return [
+            TopicPartition(p.topic, p.partition, 2 if p.offset == OFFSET_BEGINNING else self.end) for p in positions
+        ]
 
 
 def watching() -> tuple[Client, LagWatch]:
@@ -153,9 +154,7 @@ def test_a_partition_that_left_has_no_lag() -> None:
 
 
 @pytest.mark.parametrize(("code", "hinted"), [(KafkaError._TIMED_OUT, True), (KafkaError._TRANSPORT, False)])
-def test_offsets_that_a_transaction_holds_back_are_told_with_the_way_out(
-    code: int, hinted: bool
-) -> None:
+def test_offsets_that_a_transaction_holds_back_are_told_with_the_way_out(code: int, hinted: bool) -> None:
     """Only where brokers are silent on this one question; a broker that is away is another matter."""
 
     class Silent:
@@ -168,7 +167,8 @@ def test_offsets_that_a_transaction_holds_back_are_told_with_the_way_out(
 
         def close(self) -> None: ...
 
-    watch = LagWatch({}, "group", lambda: [Partition("in", 0)], Observed(), interval=0.001, new_client=Silent)
+    silent: Any = Silent
+    watch = LagWatch({}, "group", lambda: [Partition("in", 0)], Observed(), interval=0.001, new_client=silent)
     with capture_logs() as lines:
         watch.thread.start()
         deadline = time.monotonic() + 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -180,8 +181,12 @@ def test_several_ids_that_the_registry_fails_on_pause_the_topics_of_their_record
     """And no others: what they hold would fill the bounds. The topics go on with the first that is mended."""
     registry = Registry()
     mended: set[int] = set()
+
+    def mended_of(number: int, _: int) -> bool:
+        return number in mended
+
     for number in range(MOST_ALONE + 1):
-        registry.fates[number] = fails(BROKEN, lambda _, n=number: n in mended)
+        registry.fates[number] = fails(BROKEN, partial(mended_of, number))
 
     async def records() -> None:
         held = [asyncio.create_task(registry.ensure(number)) for number in registry.fates]
