@@ -71,11 +71,17 @@ class Tail:
         return tuple(topic for topic in self._topics if not any(topic == known for known, _ in self._known))
 
     def poll(self, timeout: float) -> Message | None:
-        """The next record, or None when none came within ``timeout`` seconds, or while the cluster is away."""
+        """The next record, or None when none came within ``timeout`` seconds, or while the cluster is away.
+
+        Raises TopicUnusable for a batch that cannot be read.
+        """
         message = self._reader.consumer.poll(timeout)
         if message is not None:
             if (error := message.error()) is None:
                 return message
+            if error.code() in UNREADABLE:
+                place = message.topic() or "", message.partition() or 0, message.offset() or 0
+                raise TopicUnusable(str(unreadable(*place, error)))
             self._on_trouble(error.str())
         elif time.monotonic() >= self._refresh_at:
             try:
