@@ -184,9 +184,9 @@ class DeliveryConfig(Section):
     """at_least_once: time between two commits of offsets, in milliseconds. After a crash what came since the last one
     is processed again."""
     commit_pause_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 30.0
-    """at_least_once: after so many seconds of commits that fail, the input topics whose offsets they are of pause until
-    one succeeds. A crash repeats what they delivered in that time and what was in flight. Longer than a coordinator
-    takes to move, so that brokers may be restarted one by one."""
+    """at_least_once: after so many seconds of commits that fail, the input topics pause until one succeeds. A crash
+    repeats what they delivered in that time and what was in flight. Longer than a coordinator takes to move, so that
+    brokers may be restarted one by one."""
     transaction_interval_ms: Count = 100
     """exactly_once: longest wait of a processed record for others to share its transaction, in milliseconds."""
     transaction_records: Count = 1000

@@ -1,7 +1,7 @@
 """Commits offsets through the consumer: one commit in flight at a time, so that none overtakes a later one.
 
-Where commits keep failing, it pauses the input topics that they are of: what they deliver is processed again after a
-crash. The poll thread owns the ``Committer``; ``request``, and what is read of it, are for other threads.
+Where commits keep failing, it pauses the input topics: what they deliver is processed again after a crash. The poll
+thread owns the ``Committer``; ``request``, and what is read of it, are for other threads.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Committer:
         pause_after: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """A topic whose offsets could not be committed for ``pause_after`` seconds is paused until they can."""
+        """Topics pause when offsets could not be committed for ``pause_after`` seconds, until they can."""
         self._observer = observer
         self._pauses = pauses
         self._pause_after = pause_after
@@ -211,24 +211,23 @@ class Committer:
             _log.warning("a commit failed; it is tried again while the partitions are ours", code=self.code)
 
     def _pause(self, now: float) -> None:
-        """Pause the topics whose offsets cannot be committed, and no others."""
+        """Pause all topics while offsets cannot be committed, or those that alone are refused; resume the others."""
         if now - self._came_round > AWAY_SECONDS:
             return
         topics = {p.topic for p, since in self._since.items() if now - since > self._pause_after}
-        paused = self._pauses.reasons.get(COMMIT, frozenset())
-        if topics == paused:
-            return
-        self._pauses.pause(COMMIT, topics)
-        if topics - paused:
+        before = self._pauses.reasons.get(COMMIT, frozenset())
+        self._pauses.pause(COMMIT, topics if self._by_topic or not topics else None)
+        after = self._pauses.reasons.get(COMMIT, frozenset())
+        if after - before:
             _log.error(
                 "offsets cannot be committed: consumption pauses until they can; after a crash, what became durable "
                 "meanwhile is processed again",
-                topics=sorted(topics),
+                topics=sorted(after),
                 seconds=round(now - self.uncommitted_since, 1),
                 code=self.code or "no answer",
                 fix=_FIXES.get(self.code, _FIX),
             )
-        elif not topics:
+        elif before and not after:
             _log.info("no offset waits for its commit any more")
 
     def _look_back(self) -> None:
