@@ -1,10 +1,11 @@
-"""``rexstream resume``: end a worker's pause after too many dead letters."""
+"""``rexstream resume``: end a worker's pauses after too many dead letters."""
 
 from __future__ import annotations
 
 import http.client
 import json
 from http import HTTPStatus
+from urllib.parse import urlencode
 
 import click
 
@@ -13,9 +14,10 @@ from consumer.cli.options import Unreachable, config_options, loaded
 _EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
 
 
-@click.command(name="resume", short_help="End a worker's pause after too many dead letters.")
+@click.command(name="resume", short_help="End a worker's pauses after too many dead letters.")
 @config_options
 @click.option("--http", "address", metavar="HOST:PORT", help="The worker's HTTP address; default: observability.http.")
+@click.option("--topic", help="Resume this input topic only; default: every one that is paused.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0.1),
@@ -25,17 +27,23 @@ _EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, n
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the worker's answer as it is, one JSON object.")
 def command(
-    config_file: str | None, overrides: tuple[str, ...], address: str | None, timeout: float, as_json: bool
+    config_file: str | None,
+    overrides: tuple[str, ...],
+    address: str | None,
+    topic: str | None,
+    timeout: float,
+    as_json: bool,
 ) -> None:
-    """Let a worker that paused for a flood of dead letters go on before its time.
+    """Let a worker go on before its time with input topics that it paused for a flood of dead letters.
 
-    It begins with a trial of a few records: dead letters again pause it again, good ones let consumption go on in full.
-    Each worker pauses for itself, so each must be resumed. Exit code 0 when it was resumed or there was nothing to
-    resume, 1 when what answers is not a worker, 3 when nothing answers.
+    Each begins with a trial of a few records: dead letters again pause it again, good ones let consumption go on in
+    full. Each worker pauses for itself, so each must be resumed. Exit code 0 when it was resumed or there was nothing
+    to resume, 1 when what answers is not a worker, 3 when nothing answers.
 
     \b
     Example:
       rexstream resume
+      rexstream resume --topic reviews.raw
       rexstream resume --http worker-2:9464 --json
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.telemetry.http import parse_address
@@ -49,7 +57,7 @@ def command(
         raise click.UsageError(f"--http: {error}") from None
     if not port:
         raise click.UsageError(f"{address} stands for any free port; give --http the one that the worker's log shows")
-    status, text = _post(_EVERY_INTERFACE.get(host, host), port, timeout)
+    status, text = _post(_EVERY_INTERFACE.get(host, host), port, topic, timeout)
     if status in (HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS):
         raise click.ClickException(f"{address} refuses: {text.decode(errors='replace').strip()[:300]}")
     try:
@@ -62,7 +70,7 @@ def command(
     click.echo(text.decode().strip() if as_json else answer["message"])
 
 
-def _post(host: str, port: int, timeout: float) -> tuple[int, bytes]:
+def _post(host: str, port: int, topic: str | None, timeout: float) -> tuple[int, bytes]:
     """Status and body of the answer to ``POST /resume``. Raises Unreachable."""
     # Not urllib: a proxy that the environment names must not come between.
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
@@ -71,7 +79,8 @@ def _post(host: str, port: int, timeout: float) -> tuple[int, bytes]:
         # The address in place of the name, which the worker need not know (observability.http_hosts).
         peer = connection.sock.getpeername()[0]
         shown = f"[{peer}]:{port}" if ":" in peer else f"{peer}:{port}"
-        connection.request("POST", "/resume", headers={"Host": shown})
+        path = "/resume" if topic is None else f"/resume?{urlencode({'topic': topic})}"
+        connection.request("POST", path, headers={"Host": shown})
         answer = connection.getresponse()
         return answer.status, answer.read()
     except (OSError, http.client.HTTPException, UnicodeError) as error:

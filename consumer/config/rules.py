@@ -65,6 +65,12 @@ def _doubtful(config: Config) -> Iterator[Check]:
         "and delivery.dead_letter_rate are both null: a producer that breaks has all it sends dead-lettered",
         "set one of them: 50 and 0.2 are the defaults",
     )
+    yield (
+        str(config.kafka.client.get("check.crcs", True)).strip().lower() in ("false", "0", "f"),
+        ("kafka", "client", "check.crcs"),
+        "is off: a byte that changed on a broker's disk becomes a fact, and a batch with it may be passed over",
+        "remove it: Rexstream sets true",
+    )
 
 
 def _lacking(route: RouteConfig) -> str:

@@ -178,12 +178,13 @@ class DeliveryConfig(Section):
     dead_letter_topic: Text = "reviews.dead"
     """Topic for events that can never give a result, each with the reason in its headers."""
     dead_letter_run: Count | None = 50
-    """More events than this in a row with a dead letter pause consumption; null: never. One bad record in a hundred
-    makes no row of five; a shop's spoilt import does make one of some dozens, and is no reason to stop for the others.
-    A producer that breaks passes 50 at once."""
+    """More events of an input topic in a row with a dead letter pause this topic; null: never. One bad record in a
+    hundred makes no row of five; a shop's spoilt import does make one of some dozens, and is no reason to stop for the
+    others. A producer that breaks passes 50 at once."""
     dead_letter_rate: Annotated[float, Field(ge=0.01, lt=1, allow_inf_nan=False)] | None = 0.2
-    """A larger share than this of the last 1,000 events, and of at least 100, pauses too; null: never. Shops are known
-    to send 0.1 to 1 % of bad records, and a fifth is no accident; a lower one sees one bad producer among many."""
+    """A larger share than this of its last 1,000 events, and of at least 100, pauses it too; null: never. Shops are
+    known to send 0.1 to 1 % of bad records, and a fifth is no accident; a lower one sees one bad producer among
+    many."""
     dead_letter_pause: Seconds = 60.0
     """Pause in seconds before a few records are tried again; doubled while they fail, up to 16 times as long. Long
     enough for monitoring to see it and an alert to go out, short enough to cost little where the flood was a single bad
@@ -191,6 +192,10 @@ class DeliveryConfig(Section):
     commit_interval_ms: Count = 500
     """at_least_once: time between two commits of offsets, in milliseconds. After a crash what came since the last one
     is processed again."""
+    commit_pause_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 30.0
+    """at_least_once: after so many seconds of commits that fail, the input topics pause until one succeeds. A crash
+    repeats what they delivered in that time and what was in flight. Longer than a coordinator takes to move, so that
+    brokers may be restarted one by one."""
     transaction_interval_ms: Count = 100
     """exactly_once: longest wait of a processed record for others to share its transaction, in milliseconds."""
     transaction_records: Count = 1000
@@ -244,9 +249,10 @@ class LimitsConfig(Section):
     value_bytes: Count = 1_048_576
     """Largest value of a record, in bytes."""
     in_flight_events: Count = 2_000
-    """Records in one worker that are delivered and not yet durable; at the bound it pauses fetching."""
+    """Records in one worker that are delivered and not yet durable; at the bound it pauses fetching. Half of it is
+    divided among the input topics, the rest is for whoever comes first."""
     in_flight_bytes: Count = 67_108_864
-    """Bytes of those records; at the bound the worker pauses fetching. Not less than ``value_bytes``."""
+    """Bytes of those records, divided in the same way. Not less than ``value_bytes``."""
 
 
 class ObservabilityConfig(Section):

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -19,11 +20,54 @@ if TYPE_CHECKING:
     from consumer.events import Partition
 
 
-Intake = Literal["admit", "stall", "pause", "resume"]
-
 STALL_SECONDS = 1.0
 """How long intake waits at a full cap before partitions are paused. A pause discards the client's prefetch, which is
 then fetched again, so a short one is waited out; the wait is far below max.poll.interval.ms (300 s)."""
+
+
+class Room(NamedTuple):
+    """What intake may do now."""
+
+    full: frozenset[str]
+    """Input topics to pause: at their cap for longer than a stall may take, and not yet back at their low mark."""
+    stall: bool
+    """Whether a topic that is not paused is at its cap: take nothing, and ask again soon."""
+    records: int
+    """How many records may be taken, of whatever topics that are not paused; at least 1."""
+
+
+@dataclass(slots=True, eq=False)
+class _Topic:
+    """What one input topic has in flight."""
+
+    events: int = 0
+    bytes: int = 0
+    limit: int | None = None
+    """Most records, in a trial."""
+    full_since: float | None = None
+    paused: bool = False
+
+    def decide(self, now: float, events: int, size: int, stall_seconds: float) -> Literal["admit", "stall", "pause"]:
+        """What to do at ``now``, with caps of ``events`` records and ``size`` bytes."""
+        if self.full_since is None and self.events < events and self.bytes < size:
+            return "admit"  # nearly always
+        high_events, low_events = _marks(events)
+        high_bytes, low_bytes = _marks(size)
+        if self.paused:
+            if self.events > low_events or self.bytes > low_bytes:
+                return "pause"
+            self.paused = False
+            self.full_since = None
+            return "admit"
+        if self.full_since is None:
+            self.full_since = now
+        elif self.events <= high_events and self.bytes <= high_bytes:
+            self.full_since = None
+            return "admit"
+        if now - self.full_since < stall_seconds:
+            return "stall"
+        self.paused = True
+        return "pause"
 
 
 class InFlight:
@@ -31,41 +75,40 @@ class InFlight:
 
     The caps gate intake only: a record larger than the cap is still admitted as the only one, or it would never be
     read.
+
+    Of several input topics each has a share of its own, and half of each cap is for whoever comes first. So a topic
+    whose records cannot go on (its output is refused, its registry is away) takes that half and its own share at most:
+    the others go on with theirs, and all together never exceed the caps.
     """
 
-    def __init__(self, events: int, size: int, budget: RevokeBudget) -> None:
+    def __init__(self, events: int, size: int, budget: RevokeBudget, topics: Collection[str]) -> None:
         """Cap of ``events`` records and of ``size`` bytes; ValueError when either is below 1."""
         if events < 1 or size < 1:
             raise ValueError(
                 f"limits.in_flight_events ({events}) and limits.in_flight_bytes ({size}) must be at least 1."
             )
         self._changed = threading.Condition()
-        self._configured_events = events
-        self._cap_bytes = size
-        self._high_bytes, self._low_bytes = _marks(size)
+        self._events, self._bytes = _Shares(events, len(topics)), _Shares(size, len(topics))
+        self._topics = {topic: _Topic() for topic in topics}
         self._budget = budget
         self.stall_seconds = STALL_SECONDS
         self._of: dict[tuple[Partition, int], list[int]] = {}
-        self._full_since: float | None = None
-        self._paused = False
         self.events = 0
         """Records in flight."""
         self.bytes = 0
         """Bytes of the records in flight: keys, values and header values."""
-        self.limit(None)
 
-    def limit(self, events: int | None) -> None:
-        """Have at most ``events`` records in flight, for a trial; None: as many as configured, never more than that."""
+    def limit(self, topic: str, events: int | None) -> None:
+        """Have at most ``events`` records of ``topic`` in flight, for a trial; None: as many as its share allows."""
         with self._changed:
-            self._cap_events = self._configured_events if events is None else min(events, self._configured_events)
-            self._high_events, self._low_events = _marks(self._cap_events)
+            self._topics[topic].limit = events
             self._changed.notify()
 
     def admit(self, records: Iterable[tuple[Partition, int, int]]) -> None:
         """Count these (partition, epoch, bytes) as in flight."""
         with self._changed:
             for partition, epoch, size in records:
-                self._add(self._of.setdefault((partition, epoch), [0, 0]), 1, size)
+                self._add(partition, self._of.setdefault((partition, epoch), [0, 0]), 1, size)
 
     def durable(self, records: Iterable[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
         """Count these (partition, epoch, bytes) as durable; each was in flight for its ``seconds``.
@@ -75,65 +118,88 @@ class InFlight:
         with self._changed:
             for partition, epoch, size in records:
                 if tally := self._of.get((partition, epoch)):
-                    self._add(tally, -1, -size)
+                    self._add(partition, tally, -1, -size)
             self._budget.observe(seconds)
             self._changed.notify()
 
     def forget(self, ended: Mapping[Partition, int]) -> bool:
         """Stop counting what these ended assignments had in flight; returns whether that was nothing."""
         with self._changed:
-            left = [self._of.pop(assignment, (0, 0)) for assignment in ended.items()]
-            events = sum(events for events, _ in left)
-            self.events -= events
-            self.bytes -= sum(size for _, size in left)
-            return events == 0
+            nothing = True
+            for partition, epoch in ended.items():
+                tally = self._of.pop((partition, epoch), [0, 0])
+                nothing = nothing and not tally[0]
+                self._add(partition, tally, -tally[0], -tally[1])
+            return nothing
 
-    def intake(self, now: float) -> tuple[Intake, int]:
-        """What to do at ``now`` (monotonic seconds), and how many records may be taken, at least 1.
+    def intake(self, now: float, paused: Collection[str] = ()) -> Room:
+        """What to do at ``now`` (monotonic seconds), while these topics are paused, for whatever reason.
 
-        ``admit``: take more. ``stall``: full, wait. ``pause``: full for longer than the stall allows; returned until
-        the low mark is reached, then once ``resume``. Bytes are judged by the mean size of what is in flight.
+        Bytes are judged by the mean size of what the topic has in flight.
         """
         with self._changed:
-            free = self._cap_events - self.events
-            if self.events and self.bytes:
-                free = min(free, (self._cap_bytes - self.bytes) * self.events // self.bytes)
-            return self._decide(now), max(1, free)
+            topics = self._topics
+            lent_events = lent_bytes = 0
+            for topic in topics.values():
+                lent_events += self._events.lent(topic.events)
+                lent_bytes += self._bytes.lent(topic.bytes)
+            full, stall, free = [], False, math.inf
+            for name, topic in topics.items():
+                if name in paused and not topic.paused:
+                    topic.full_since = None  # it takes none, so nothing has to wait for it
+                    continue
+                events = self._events.cap(topic.events, lent_events)
+                if topic.limit is not None and topic.limit < events:
+                    events = topic.limit
+                size = self._bytes.cap(topic.bytes, lent_bytes)
+                # A trial of one topic must not hold up the others, and its few records are soon fetched again.
+                patient = topic.limit is None or len(topics) == 1
+                decision = topic.decide(now, events, size, self.stall_seconds if patient else 0.0)
+                if decision == "pause":
+                    full.append(name)
+                    continue
+                stall = stall or decision == "stall"
+                if events - topic.events < free:
+                    free = events - topic.events
+                if topic.bytes and (fit := (size - topic.bytes) * topic.events // topic.bytes) < free:
+                    free = fit
+            return Room(frozenset(full), stall, 1 if free == math.inf else max(1, int(free)))
 
-    def revoke_seconds(self, paused: Collection[str]) -> float:
-        """How long a revocation may wait now, while consumption is ``paused`` for these reasons."""
+    def revoke_seconds(self) -> float:
+        """How long a revocation may wait now for records that are not at a standstill."""
         with self._changed:
-            return self._budget.seconds(paused)
+            return self._budget.seconds()
 
     def wait(self, seconds: float) -> None:
-        """Wait until records became durable or the limit changed, at most ``seconds``."""
+        """Wait until records became durable or a limit changed, at most ``seconds``."""
         with self._changed:
             self._changed.wait(seconds)
 
-    def _add(self, tally: list[int], events: int, size: int) -> None:
+    def _add(self, partition: Partition, tally: list[int], events: int, size: int) -> None:
+        topic = self._topics[partition.topic]
         tally[0] += events
         tally[1] += size
+        topic.events += events
+        topic.bytes += size
         self.events += events
         self.bytes += size
 
-    def _decide(self, now: float) -> Intake:
-        if self._paused:
-            if self.events > self._low_events or self.bytes > self._low_bytes:
-                return "pause"
-            self._paused = False
-            self._full_since = None
-            return "resume"
-        if self._full_since is None:
-            if self.events < self._cap_events and self.bytes < self._cap_bytes:
-                return "admit"
-            self._full_since = now
-        elif self.events <= self._high_events and self.bytes <= self._high_bytes:
-            self._full_since = None
-            return "admit"
-        if now - self._full_since < self.stall_seconds:
-            return "stall"
-        self._paused = True
-        return "pause"
+
+class _Shares:
+    """How one cap is divided: half of it evenly among the topics, each of which has at least 1; the rest is lent."""
+
+    def __init__(self, cap: int, topics: int) -> None:
+        self._own = max(1, cap // (2 * topics))
+        self._common = max(0, cap - topics * self._own)
+
+    def lent(self, used: int) -> int:
+        """How much of the common half a topic has that uses so much."""
+        return used - self._own if used > self._own else 0
+
+    def cap(self, used: int, lent: int) -> int:
+        """What a topic may use that uses ``used`` now, while ``lent`` of the common half is lent, to it and others."""
+        left = self._common - lent + self.lent(used)
+        return self._own + left if left > 0 else self._own
 
 
 def _marks(cap: int) -> tuple[int, int]:
@@ -162,7 +228,12 @@ ENOUGH_SAMPLES = 20
 """The fewest samples of which one lies beyond the quantile."""
 
 STANDSTILL = frozenset({"outage", "deployment_fault", "output"})
-"""Reasons of a pause during which nothing becomes durable: there is nothing to wait for."""
+"""Reasons of a pause during which nothing of the topic becomes durable: there is nothing to wait for."""
+
+
+def stands_still(topic: str, paused: Mapping[str, Collection[str]]) -> bool:
+    """Whether nothing of ``topic`` becomes durable now; ``paused`` has the topics of every reason."""
+    return any(topic in paused.get(reason, ()) for reason in STANDSTILL)
 
 
 class RevokeBudget:
@@ -184,10 +255,8 @@ class RevokeBudget:
         """Add the times, in seconds, from delivery to durable."""
         self._samples.extend(seconds)
 
-    def seconds(self, paused: Collection[str]) -> float:
-        """How long to wait now, while consumption is ``paused`` for these reasons."""
-        if not STANDSTILL.isdisjoint(paused):
-            return 0.0
+    def seconds(self) -> float:
+        """How long to wait now."""
         expected = UNKNOWN_SECONDS
         if len(self._samples) >= ENOUGH_SAMPLES:
             # Sorted only here: rebalances are rare, records are not.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from queue import SimpleQueue
 
     from consumer.events import Outcome, Partition, SourceRecord
@@ -49,10 +49,12 @@ class EndReached:
 class Revoke:
     """These assignments end: make durable what is possible until ``deadline`` (monotonic seconds), forget the rest.
 
-    ``reply`` then receives the offsets to commit: those that moved and were not handed out before.
+    Only what is in flight of ``awaited`` is waited for: the others are at a standstill. ``reply`` then receives the
+    offsets to commit: those that moved and were not handed out before.
     """
 
     epochs: Mapping[Partition, int]
+    awaited: Collection[Partition]
     deadline: float
     reply: SimpleQueue[dict[Partition, int]]
 
@@ -66,7 +68,10 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Put True into ``reply`` once nothing is in flight and the offsets of everything are handed out."""
+    """Answer once nothing more becomes durable and the offsets of all that is durable are handed out.
+
+    ``reply`` then gets True when nothing is in flight, False when all that is left waits for topics that refuse it.
+    """
 
     reply: SimpleQueue[bool]
 

@@ -1,8 +1,8 @@
 """How many events end in dead letters, and whether consumption must pause for it. Pure; the clock is injected.
 
-The worker's dead-letter breaker owns it. What is counted are events, once each, when their outputs are durable. An
-event with any dead letter counts as dead: a task that fails on every event fills the dead-letter topic as fast as bad
-bytes do. Null values count as neither.
+The worker's dead-letter breaker owns one for each input topic. What is counted are events, once each, when their
+outputs are durable. An event with any dead letter counts as dead: a task that fails on every event fills the
+dead-letter topic as fast as bad bytes do. Null values count as neither.
 
 A pause ends with a trial: a few events more, whose share of dead letters decides whether consumption goes on in full or
 pauses again, twice as long. Events that were fetched before the trial are not counted: they are what was in flight when
@@ -26,7 +26,7 @@ MIN_EVENTS = 100
 than shops are known to send, more than 20 of 100 come once in some ten million windows."""
 
 TRIAL_EVENTS = 20
-"""Events of a trial; also how many records may be in flight in it."""
+"""Events of a trial; also how many records of its topic may be in flight in it."""
 
 TRIAL_DEAD = 2
 """Dead letters that every trial allows: with 1 % of bad records one trial in a thousand has more."""
@@ -36,7 +36,7 @@ LONGEST_PAUSE = 16
 
 
 class DeadLetterRate:
-    """Whether one worker's consumption flows, is paused or on trial. Not thread-safe: its breaker holds a lock.
+    """Whether consumption of one input topic flows, is paused or on trial. Not thread-safe: its breaker holds a lock.
 
     A good event that was fetched at or after ``counts_from``, in state ``flowing`` and with none in ``dead``, changes
     nothing but ``counted``, which the breaker then raises itself.

@@ -72,6 +72,11 @@ class Ledger:
         self.stale = 0
         """Completions that were ignored: of a revoked partition, an older epoch, or a record processed before."""
 
+    @property
+    def awaits_outcomes(self) -> bool:
+        """Whether any record in flight is not released yet. Looks at each: for a drain, not for every round."""
+        return any(not entry.released for each in self._assignments.values() for entry in each.entries.values())
+
     def in_flight_of(self, partition: Partition) -> int:
         """Records of ``partition`` delivered and not yet durable; 0 when it is not assigned."""
         assignment = self._assignments.get(partition)

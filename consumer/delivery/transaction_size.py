@@ -63,6 +63,10 @@ class TransactionSize:
         """Whether so much need not wait for more."""
         return records >= self.records or size >= self.bytes
 
+    def is_slow(self, seconds: float) -> bool:
+        """Whether a transaction that is so old may have been ended by the brokers for its age."""
+        return seconds > SLOW_SHARE * self._timeout
+
     def is_late(self, seconds: float) -> bool:
         """Whether a transaction that took so long to be written would hardly be committed before its timeout."""
         return seconds > 2 * SLOW_SHARE * self._timeout

@@ -24,7 +24,7 @@ from confluent_kafka import KafkaException
 from consumer.delivery.commands import Command, Drain, Stop
 from consumer.delivery.ledger import Ledger
 from consumer.kafka.clients.cluster import ClusterUnreachable, look_up
-from consumer.kafka.clients.errors import error_callback
+from consumer.kafka.clients.errors import UnreadableBatch, error_callback
 from consumer.kafka.clients.settings import (
     consumer_settings,
     metadata_settings,
@@ -55,7 +55,8 @@ with us; what is not durable by then is processed twice."""
 COMMITTED_LOOK_SECONDS = 0.02
 
 POLL_HUNG_SECONDS = 120.0
-"""Twice what the last commit of a revocation may take, the longest that the poll thread waits in one round."""
+"""Twice what the last commit of a revocation may take (librdkafka's socket.timeout.ms, a minute), the longest that the
+poll thread waits in one round; more where that is set higher."""
 
 RELEASE_HUNG_SECONDS = 30.0
 """On top of delivery.transaction_timeout_ms, which bounds the calls of a transactional producer."""
@@ -76,11 +77,23 @@ class RuntimeStatus:
     assignment: Mapping[Partition, int]
     """Assigned partitions with their epochs."""
     paused: tuple[str, ...]
+    """Why consumption of some or all input topics is paused."""
+    paused_topics: Mapping[str, frozenset[str]]
+    """The input topics that are paused, by reason."""
     in_flight_events: int
     in_flight_bytes: int
     poll_age: float
     release_age: float
+    poll_limit: float
+    """The poll thread hangs above this age: no call that it makes may take so long."""
+    release_limit: float
+    uncommitted_seconds: float
+    """For how long offsets could not be committed now; 0 when all that was tried is committed."""
+    commit_error: str
+    """Why: the error of the latest commit that failed; empty without one."""
     lag: Mapping[Partition, int]
+    lag_ages: Mapping[Partition, float]
+    """Seconds since each partition's lag was queried, or since it was first to be."""
     blocked_outputs: tuple[str, ...]
     """Output topics that refuse what is produced to them now."""
 
@@ -90,9 +103,10 @@ class KafkaRuntime:
 
     Callbacks run on the runtime's threads and must be quick. ``on_records`` receives polled records; ``on_revoked`` the
     epochs that ended, whose records need no ``processed`` any more (it would be ignored). ``too_large`` makes the dead
-    letter of a result that its topic refuses for its size. ``on_fatal`` is called, once, with what ended the runtime:
-    the process should then exit; its successor reads again what was not committed. ``on_hang`` is called before it,
-    with the reason, where a thread hangs in a call of its client: to log every thread's stack.
+    letter of a result that its topic refuses for its size. ``on_fatal`` is called with what ended the runtime: the
+    process should then exit; its successor reads again what was not committed. After UnreadableBatch it can drain.
+    ``on_hang`` is called before it, with the reason, where a thread hangs in a call of its client: to log every
+    thread's stack.
 
     Raises ValueError for settings that cannot work, KafkaException for those that librdkafka refuses.
     """
@@ -133,6 +147,7 @@ class KafkaRuntime:
                 config.limits.in_flight_events,
                 config.limits.in_flight_bytes,
                 revoke_seconds,
+                config.delivery.commit_pause_seconds,
                 join_seconds,
             ),
             self._commands,
@@ -170,11 +185,13 @@ class KafkaRuntime:
         self._lag = LagWatch(
             metadata_settings(config), config.kafka.group_id, lambda: self._poll_thread.epochs, observer, lag_seconds
         )
-        release_limit = config.delivery.transaction_timeout_ms / 1000 + RELEASE_HUNG_SECONDS
+        commit_seconds = float(config.kafka.client.get("socket.timeout.ms", 0)) / 1000
+        self._poll_limit = max(POLL_HUNG_SECONDS, 2 * commit_seconds)
+        self._release_limit = config.delivery.transaction_timeout_ms / 1000 + RELEASE_HUNG_SECONDS
         self._watchdog = Watchdog(
             (
-                WatchedThread("poll", lambda: self._poll_thread.last_round, POLL_HUNG_SECONDS),
-                WatchedThread("release", lambda: self._release.last_round, release_limit),
+                WatchedThread("poll", lambda: self._poll_thread.last_round, self._poll_limit),
+                WatchedThread("release", lambda: self._release.last_round, self._release_limit),
             ),
             on_hang,
             self._fatal,
@@ -182,11 +199,15 @@ class KafkaRuntime:
         self.processed = self._release.processed
         """``processed(record, outcome)``: hand back what a record turned into. From any thread, in any order, once."""
         self.pause = self._poll_thread.pause
-        """``pause(reason)``: stop consuming; what is in flight goes on. From any thread."""
+        """``pause(reason, topics)``: stop consuming these input topics (without them: all), and no others, for this
+        reason; what is in flight goes on. From any thread."""
         self.resume = self._poll_thread.resume
         """``resume(reason)``: withdraw the reason of a pause. From any thread."""
         self.limit = self._poll_thread.in_flight.limit
-        """``limit(records)``: have at most so many records in flight from now on; None: as many as configured."""
+        """``limit(topic, records)``: have at most so many records of an input topic in flight from now on; None: as
+        many as configured."""
+        self.lag_age = self._lag.age
+        """``lag_age()``: seconds since the oldest query of a lag. From any thread."""
 
     def start(self) -> None:
         """Join the group and begin."""
@@ -196,19 +217,22 @@ class KafkaRuntime:
     def drain(self, grace_seconds: float) -> bool:
         """Take no more records, make those in flight durable within ``grace_seconds``, commit, leave the group, end.
 
-        True when nothing was left in flight or uncommitted and all threads ended: a successor repeats nothing. It
-        returns at the latest ``CLOSE_SECONDS`` (twice over) after the grace period, also when a client hangs: its
-        threads are daemons and do not keep the process. With 0 seconds what is durable is committed and the rest
-        abandoned.
+        True when nothing was left in flight or uncommitted and all threads ended: a successor repeats nothing. It does
+        not wait for what only waits for outputs that take nothing, tried once more, and returns at the latest
+        ``CLOSE_SECONDS`` (twice over) after the grace period, also when a client hangs: its threads are daemons and do
+        not keep the process. With 0 seconds what is durable is committed and the rest abandoned.
         """
         deadline = time.monotonic() + grace_seconds
         self._watchdog.end()  # from here on this method bounds every wait
         emptied = self._await_empty(deadline)
         if events := self._poll_thread.in_flight.events:
             _log.warning(
-                "records are not durable within the grace period; they are read again",
+                "records are not durable within the grace period; they are read again"
+                if emptied is None
+                else "records are left that wait for outputs which take nothing; they are read again",
                 records=events,
                 grace_seconds=grace_seconds,
+                blocked_outputs=sorted(self._release.blocked),
             )
         self._lag.end()
         end = max(deadline, time.monotonic() + CLOSE_SECONDS)
@@ -218,35 +242,49 @@ class KafkaRuntime:
         end = max(end, time.monotonic() + CLOSE_SECONDS)
         self._commands.put(Stop(max(0.0, min(CLOSE_SECONDS, end - time.monotonic() - 1.0))))
         ended = _join(self._release.thread, end)
-        return emptied and left and ended and self._poll_thread.rebalance.left_whole and not self._failed.is_set()
+        return bool(emptied) and left and ended and self._poll_thread.rebalance.left_whole and not self._failed.is_set()
+
+    def uncommitted_seconds(self) -> float:
+        """For how long offsets could not be committed now, 0 when all that was tried is committed. From any thread."""
+        return max(0.0, time.monotonic() - self._poll_thread.committer.uncommitted_since)
 
     def status(self) -> RuntimeStatus:
         """A snapshot of the runtime. From any thread."""
         now = time.monotonic()
+        reasons = self._poll_thread.pauses.reasons
         return RuntimeStatus(
             joined=self._poll_thread.membership.joined,
             assignment=self._poll_thread.epochs,
-            paused=tuple(sorted(self._poll_thread.pauses.reasons)),
+            paused=tuple(sorted(reasons)),
+            paused_topics=reasons,
             in_flight_events=self._poll_thread.in_flight.events,
             in_flight_bytes=self._poll_thread.in_flight.bytes,
             poll_age=now - self._poll_thread.last_round,
             release_age=now - self._release.last_round,
+            poll_limit=self._poll_limit,
+            release_limit=self._release_limit,
+            uncommitted_seconds=self.uncommitted_seconds(),
+            commit_error=self._poll_thread.committer.code,
             lag=self._lag.lags,
-            blocked_outputs=self._release.blocked,
+            lag_ages=self._lag.ages(),
+            blocked_outputs=tuple(self._release.blocked),
         )
 
-    def _await_empty(self, deadline: float) -> bool:
-        """Whether all that was in flight is durable in time; then wait for the answers to its commits as well.
+    def _await_empty(self, deadline: float) -> bool | None:
+        """Whether all that was in flight is durable in time; then wait for the answers to the commits as well.
+
+        False, and early, where nothing more will become durable; None where the time was too short to know.
 
         A commit in the middle of a rebalance is refused and has to be tried again while we are still a member.
         """
         reply: SimpleQueue[bool] = SimpleQueue()
         self._poll_thread.drain(Drain(reply))
-        emptied = False
-        while not emptied and self._may_wait(deadline):
+        emptied: bool | None = None
+        while emptied is None and self._may_wait(deadline):
             with suppress(Empty):
                 emptied = reply.get(timeout=max(0.0, min(0.2, deadline - time.monotonic())))
-        while emptied and not self._poll_thread.committer.all_answered and self._may_wait(deadline):
+        committer = self._poll_thread.committer
+        while emptied is not None and not committer.all_answered and self._may_wait(deadline):
             time.sleep(COMMITTED_LOOK_SECONDS)
         return emptied
 
@@ -255,7 +293,8 @@ class KafkaRuntime:
 
     def _fatal(self, error: BaseException) -> None:
         if not self._failed.is_set():
-            self._failed.set()
+            if not isinstance(error, UnreadableBatch):  # after that one a drain still works
+                self._failed.set()
             _log.critical("the Kafka runtime ends", reason=str(error))
             self._on_fatal(error)
 

@@ -28,6 +28,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 from consumer.config.names import ADDRESS
 from consumer.telemetry.http_access import HostCheck, Rate
@@ -60,9 +61,9 @@ class HttpServer(ThreadingHTTPServer):
     """Serves from construction until ``close``.
 
     ``address`` is ``host:port`` or ``[v6]:port``; port 0 takes a free one, ``server_port`` is the one that is bound.
-    ``metrics`` gets the ``Accept`` header and returns body and content type; ``resume`` ends the worker's pause and
-    returns the answer's fields; ``hosts`` are names of the worker beside its addresses. Raises ValueError for an
-    address without host or port, OSError when it is taken.
+    ``metrics`` gets the ``Accept`` header and returns body and content type; ``resume`` gets the input topic that the
+    query names, None for all, ends its pause and returns the answer's fields; ``hosts`` are names of the worker beside
+    its addresses. Raises ValueError for an address without host or port, OSError when it is taken.
     """
 
     daemon_threads = True
@@ -76,7 +77,7 @@ class HttpServer(ThreadingHTTPServer):
         ready: Probe,
         status: Callable[[], Mapping[str, object]],
         metrics: Callable[[str], tuple[bytes, str]],
-        resume: Callable[[], Mapping[str, object]],
+        resume: Callable[[str | None], Mapping[str, object]],
         hosts: Collection[str] = (),
     ) -> None:
         host, port = parse_address(address)
@@ -95,7 +96,7 @@ class HttpServer(ThreadingHTTPServer):
             "/livez": _Route(_READS, lambda _: probe(live)),
             "/readyz": _Route(_READS, lambda _: probe(ready)),
             "/status": _Route(_READS, lambda _: _json(status(), HTTPStatus.OK)),
-            "/resume": _Route(_ACTS, lambda _: _json(resume(), HTTPStatus.OK)),
+            "/resume": _Route(_ACTS, lambda query: _json(resume(_topic(query)), HTTPStatus.OK)),
         }
         self._open: dict[socket.socket, threading.Timer] = {}
         """Connections, the oldest first, each with the timer that ends it."""
@@ -173,7 +174,7 @@ def parse_address(address: str) -> tuple[str, int]:
 class _Route(NamedTuple):
     allow: str
     answer: Callable[[str], _Answer]
-    """Called with the ``Accept`` header."""
+    """Called with the ``Accept`` header, that of a path which changes something with the query."""
 
 
 class _Answer(NamedTuple):
@@ -204,6 +205,10 @@ def _json(value: object, status: HTTPStatus) -> _Answer:
     return _Answer(status, body, "application/json; charset=utf-8")
 
 
+def _topic(query: str) -> str | None:
+    return dict(parse_qsl(query, keep_blank_values=True)).get("topic")
+
+
 def _hang_up(connection: socket.socket) -> None:
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
@@ -219,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
     error_content_type = "text/plain; charset=utf-8"
 
     def _serve(self) -> None:
-        path = self.path.partition("?")[0]
+        path, _, query = self.path.partition("?")
         route = self.server.routes.get(path)
         if (refusal := self._host_refusal()) is not None:
             answer = refusal
@@ -236,7 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer = _text(HTTPStatus.TOO_MANY_REQUESTS, what, {"Retry-After": again})
         else:
             try:
-                answer = route.answer(self.headers.get("Accept", ""))
+                answer = route.answer(query if route.allow == _ACTS else self.headers.get("Accept", ""))
             except Exception:
                 _log.exception("HTTP answer to %s failed", path)
                 answer = _text(HTTPStatus.INTERNAL_SERVER_ERROR, "the worker could not answer; its log says why")

@@ -13,8 +13,18 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from consumer import __version__
 
-PAUSE_REASONS = ("backpressure", "output", "outage", "deployment_fault", "registry", "flood", "draining", "other")
-"""Every one has a series from the start; a reason that is none of these counts as ``other``."""
+PAUSE_REASONS = (
+    "backpressure",
+    "output",
+    "outage",
+    "deployment_fault",
+    "registry",
+    "flood",
+    "commit",
+    "draining",
+    "other",
+)
+"""Every one has a series for each input topic from the start; a reason that is none of these counts as ``other``."""
 
 LABEL_LIMITS = {"topic": 200, "model": 20, "version": 100, "code": 30, "class": 100}
 """How many values a label may have; later new ones become ``other``."""
@@ -43,6 +53,14 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "with another group's configuration."
         ),
         ("reason",),
+    ),
+    "rexstream_commits_total": (
+        (
+            "Commits of offsets in at_least_once by how they ended. A spike of failed means a rebalance, or a group "
+            "coordinator that moves; failed alone, without committed, means duplicates after a crash: look at "
+            "rexstream_uncommitted_age_seconds."
+        ),
+        ("end",),
     ),
     "rexstream_transactions_total": (
         (
@@ -85,18 +103,36 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "rexstream_consumer_lag": (
         (
             "Records between the committed offset and the end of the partition, queried on a timer, also while "
-            "paused. A spike means more input than work done: add workers, or look at paused."
+            "paused. A spike means more input than work done: add workers, or look at paused. A number is kept for a "
+            "minute when it cannot be queried, and then its series is gone: see rexstream_consumer_lag_age_seconds."
         ),
         ("topic", "partition"),
     ),
+    "rexstream_consumer_lag_age_seconds": (
+        (
+            "Seconds since the lag of the assigned partitions was queried, of the oldest; about 10 at most in health. "
+            "Anything above 60 means that a broker or the group's coordinator does not answer, and that series are "
+            "missing from rexstream_consumer_lag: do not scale by a sum that lacks them."
+        ),
+        (),
+    ),
+    "rexstream_uncommitted_age_seconds": (
+        (
+            "Seconds for which the oldest offset that may be committed could not be; 0 when nothing waits. Anything "
+            "above a few seconds means that commits fail (the log names the error), and that a crash repeats what "
+            "became durable meanwhile; at delivery.commit_pause_seconds consumption pauses."
+        ),
+        (),
+    ),
     "rexstream_paused": (
         (
-            "1 while consumption is paused for this reason. backpressure comes and goes under load; output means a "
-            "topic that takes no result or dead letter (the log names it), and needs the topic, its ACL or the broker "
-            "mended; outage and deployment_fault need the model server mended, registry the schema registry; flood "
-            "waits for an operator or a timer, draining ends with the process."
+            "1 while consumption of this input topic is paused for this reason; others go on. backpressure comes and "
+            "goes under load; output means a topic that takes no result or dead letter (the log names it), and needs "
+            "the topic, its ACL or the broker mended; outage and deployment_fault need the model server mended, "
+            "registry the schema registry; flood waits for an operator or a timer, commit for a coordinator that "
+            "takes the group's offsets, draining ends with the process."
         ),
-        ("reason",),
+        ("reason", "topic"),
     ),
     "rexstream_breaker_state": (
         (
@@ -187,6 +223,4 @@ def register(registry: CollectorRegistry) -> tuple[dict[str, Counter], dict[str,
         for name, (text, labels, buckets) in HISTOGRAMS.items()
     }
     gauges["rexstream_build_info"].labels(__version__, platform.python_version()).set(1)
-    for reason in PAUSE_REASONS:
-        gauges["rexstream_paused"].labels(reason).set(0)
     return counters, gauges, histograms

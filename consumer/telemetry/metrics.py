@@ -47,7 +47,9 @@ class Metrics:
         self,
         on_durable: Callable[[SourceRecord, Outcome], None] = lambda *_: None,
         clock: Callable[[], float] = time.monotonic,
+        input_topics: Collection[str] = (),
     ) -> None:
+        """``input_topics``: all that are configured; each has a series for every reason of a pause from the start."""
         self.registry = CollectorRegistry()
         self._counters, self._gauges, self._histograms = register(self.registry)
         self._on_durable = on_durable
@@ -57,6 +59,10 @@ class Metrics:
         self._lock = threading.Lock()
         self._label_values: dict[str, set[str]] = {label: set() for label in LABEL_LIMITS}
         self._lag_labels: set[tuple[str, str]] = set()
+        self._paused_labels = {
+            (reason, self._capped("topic", each)) for reason in PAUSE_REASONS for each in input_topics
+        }
+        self._show_paused(set())
         self._events_total: Counter[str] = Counter()
         self._dead_letters_total: dict[str, int] = {}
 
@@ -144,15 +150,25 @@ class Metrics:
         """Intake waited at the in-flight bounds: short waits are the normal form of backpressure."""
         self.stage("hold", seconds)
 
-    def paused(self, reasons: Collection[str]) -> None:
-        """All the reasons for which consumption is paused now; none when it is not. Every change is logged."""
-        now = {reason if reason in PAUSE_REASONS else OTHER for reason in reasons}
-        for reason in PAUSE_REASONS:
-            self._gauges["rexstream_paused"].labels(reason).set(reason in now)
+    def paused(self, reasons: Mapping[str, Collection[str]]) -> None:
+        """All the reasons for which consumption is paused now, with their topics. Every change is logged."""
+        self._show_paused(
+            {
+                (reason if reason in PAUSE_REASONS else OTHER, self._capped("topic", topic))
+                for reason, topics in reasons.items()
+                for topic in topics
+            }
+        )
         if reasons:
-            _log.info("consumption paused", reasons=sorted(reasons))
+            topics = {reason: sorted(reasons[reason]) for reason in sorted(reasons)}
+            _log.info("consumption paused", reasons=sorted(reasons), topics=topics)
         else:
             _log.info("consumption resumed")
+
+    def _show_paused(self, now: set[tuple[str, str]]) -> None:
+        self._paused_labels |= now
+        for labels in self._paused_labels:
+            self._gauges["rexstream_paused"].labels(*labels).set(labels in now)
 
     def rebalanced(self, kind: Literal["assigned", "revoked", "lost", "rewound"], partitions: int) -> None:
         """So many partitions came or went; the runtime itself logs which."""
@@ -160,11 +176,21 @@ class Metrics:
 
     def committed(self, partitions: int) -> None:
         """The offsets of so many partitions were committed; too often for a log line above debug."""
+        self._counters["rexstream_commits_total"].labels("committed").inc()
         _log.debug("offsets committed", partitions=partitions)
 
     def commit_failed(self, code: str) -> None:
-        """A commit failed; the runtime tries it again."""
-        _log.warning("commit failed", code=code)
+        """A commit failed; the runtime logs it, and tries it again."""
+        self._counters["rexstream_commits_total"].labels("failed").inc()
+        _log.debug("commit failed", code=code)
+
+    def ages(self, *, uncommitted: Callable[[], float], lag: Callable[[], float]) -> None:
+        """Functions that return seconds, for how long offsets could not be committed, and since lag was queried.
+
+        They are called at every scrape, so that an age also grows while the thread hangs that would write it.
+        """
+        self._gauges["rexstream_uncommitted_age_seconds"].set_function(uncommitted)
+        self._gauges["rexstream_consumer_lag_age_seconds"].set_function(lag)
 
     def produce_refused(self, topic: str, code: str) -> None:
         """A broker refused an output; the runtime holds it and produces it again."""

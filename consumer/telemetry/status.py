@@ -9,7 +9,9 @@ class AssignedPartition(TypedDict):
     topic: str
     partition: int
     lag: int | None
-    """Records between the committed offset and the end; None until it was queried."""
+    """Records between the committed offset and the end; None until it was queried, and when that was long ago."""
+    lag_age_seconds: float | None
+    """Since it was queried, or since it was first to be; None before that."""
 
 
 class ModelStatus(TypedDict):
@@ -34,12 +36,19 @@ class RecentActivity(TypedDict):
     """Dead letters by reason, since the start, the latest reason last."""
 
 
-class FloodStatus(TypedDict):
+class TopicFlood(TypedDict):
     state: Literal["flowing", "paused", "trial"]
     reason: str | None
     """What made the pause begin; None while consumption flows."""
     trial_in_seconds: float
     """Seconds until the pause ends in a trial; 0 when there is no pause."""
+
+
+class FloodStatus(TopicFlood):
+    """The first input topic that is paused, else the first on trial, else one that flows."""
+
+    topics: dict[str, TopicFlood]
+    """Every input topic."""
 
 
 class WorkerStatus(RecentActivity):
@@ -51,10 +60,14 @@ class WorkerStatus(RecentActivity):
     ready: bool
     reasons: list[str]
     """Why the worker is not ready, in words; empty when it is."""
+    waiting: dict[str, list[str]]
+    """Why input topics are not consumed although others may be, in words, by topic."""
     assignment: list[AssignedPartition]
     in_flight: dict[Literal["events", "bytes", "windows"], int]
     paused: list[str]
-    """Why consumption is paused; empty when it is not."""
+    """Why consumption of some or all input topics is paused; empty when none is."""
+    paused_topics: dict[str, list[str]]
+    """The input topics that are paused, by reason."""
     flood: FloodStatus
     """The dead-letter breaker's state."""
     model: ModelStatus

@@ -1,12 +1,13 @@
-"""Pauses consumption while a flood of dead letters lasts: a worker's circuit breaker before the dead-letter topic.
+"""Pauses an input topic while a flood of dead letters lasts: a worker's circuit breaker before the dead-letter topic.
 
-``delivery.dead_letter_rate`` decides; the breaker counts the events whose outputs are durable there, pauses and resumes
-the Kafka runtime as it decides, and answers ``/status``, ``/readyz`` and ``POST /resume``.
+``delivery.dead_letter_rate`` decides, for each input topic by itself; the breaker counts the events whose outputs are
+durable there, pauses and resumes the topic as it decides, and answers ``/status``, ``/readyz`` and ``POST /resume``.
 
 Nothing is held and nothing dropped. What is in flight when the flood is detected finishes, and its dead letters are
 written: a held dead letter would keep offsets of good records from being committed, make every revocation wait, and
 leave a drain unfinished. So at most ``limits.in_flight_events`` events, and one hand-over of the poll thread (256
-records) that may be under way, follow those that caused the pause. All other records stay in their topic, unread.
+records) that may be under way, follow those that caused the pause. All other records stay in their topic, unread, and
+all other topics go on.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import structlog
 from consumer.delivery.dead_letter_rate import TRIAL_EVENTS, DeadLetterRate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from consumer.config.tree import DeliveryConfig
     from consumer.events import Outcome, SourceRecord
     from consumer.kafka.runtime import KafkaRuntime
-    from consumer.telemetry.status import FloodStatus
+    from consumer.telemetry.status import FloodStatus, TopicFlood
 
 REASON = "flood"
 
@@ -35,13 +36,19 @@ _log = structlog.stdlib.get_logger(__name__)
 class DeadLetterBreaker:
     """Thread-safe: the release thread counts events, the event loop ends pauses, the HTTP server's threads resume."""
 
-    def __init__(self, delivery: DeliveryConfig, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, delivery: DeliveryConfig, topics: Iterable[str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``topics`` are the input topics."""
         self.runtime: KafkaRuntime | None = None
         """To be set before the first event."""
         self._dead_letter_topic = delivery.dead_letter_topic
-        self._rate = DeadLetterRate(
-            delivery.dead_letter_run, delivery.dead_letter_rate, delivery.dead_letter_pause, clock
-        )
+        self._rates = {
+            topic: DeadLetterRate(
+                delivery.dead_letter_run, delivery.dead_letter_rate, delivery.dead_letter_pause, clock
+            )
+            for topic in topics
+        }
         self._lock = threading.Lock()
 
     # Called on the release thread.
@@ -55,72 +62,90 @@ class DeadLetterBreaker:
             return
         dead = any(output.topic == self._dead_letter_topic for output in outcome.outputs)
         with self._lock:
-            rate = self._rate
+            rate = self._rates[record.topic]
             if not dead and not rate.dead and rate.state == "flowing" and record.fetched_at >= rate.counts_from:
                 rate.counted += 1  # all that ``count`` would do; nearly every event comes this way
                 return
             tried = rate.state == "trial"
             if rate.count(record.fetched_at, dead=dead):
-                self._changed(again=tried)
+                self._changed(record.topic, again=tried)
 
     # Called from any thread.
 
     def tick(self) -> None:
-        """Begin the trial when the pause is over. To be called about every second."""
+        """Begin the trials whose pauses are over. To be called about every second."""
         with self._lock:
-            if self._rate.state == "paused" and self._rate.wake():
-                self._changed()
+            for topic, rate in self._rates.items():
+                if rate.state == "paused" and rate.wake():
+                    self._changed(topic)
 
-    def resume(self) -> dict[str, object]:
-        """Begin the trial at once, for an operator; what to answer, ready for JSON."""
+    def resume(self, topic: str | None = None) -> dict[str, object]:
+        """Begin the trial of ``topic``, or of every input topic that is paused, at once, for an operator.
+
+        Returns what to answer, ready for JSON.
+        """
         with self._lock:
-            resumed = self._rate.resume()
-            if resumed:
-                self._changed()
-            state = self._rate.state
+            chosen = [each for each in self._rates if topic in (None, each)]
+            resumed = [each for each in chosen if self._rates[each].resume()]
+            for each in resumed:
+                self._changed(each)
+            states = {each: self._rates[each].state for each in chosen}
+        state = next((each for each in ("paused", "trial") if each in states.values()), "flowing")
         if resumed:
-            message = f"a trial of {TRIAL_EVENTS} events decides whether consumption goes on in full"
+            message = (
+                f"a trial of {TRIAL_EVENTS} events decides whether consumption goes on in full: {', '.join(resumed)}"
+            )
+        elif not chosen:
+            message = f"nothing to resume: this worker has no such input topic; it reads {', '.join(self._rates)}"
         elif state == "trial":
             message = "nothing to resume: the trial after a flood of dead letters is under way"
         else:
             message = "nothing to resume: consumption is not paused for a flood of dead letters"
-        return {"resumed": [REASON] if resumed else [], "state": state, "message": message}
+        return {"resumed": [REASON] if resumed else [], "topics": resumed, "state": state, "message": message}
 
     def status(self) -> FloodStatus:
         """For /status."""
         with self._lock:
-            rate = self._rate
-            reason = rate.why if rate.state != "flowing" else None
-            return {"state": rate.state, "reason": reason, "trial_in_seconds": round(rate.seconds_left, 1)}
+            topics = {topic: _shown(rate) for topic, rate in self._rates.items()}
+        worst = min(topics.values(), key=lambda each: ("paused", "trial", "flowing").index(each["state"]))
+        return {**worst, "topics": topics}
 
-    def unready(self) -> str | None:
-        """Why the worker is not ready, in words; None when it consumes. In a trial it does."""
-        status = self.status()
-        if status["state"] != "paused":
-            return None
-        return (
-            f"paused, {status['reason']}: tried again in {status['trial_in_seconds']:.0f} s, or at once with"
-            " `rexstream resume`"
-        )
+    def paused(self) -> dict[str, str]:
+        """The input topics that are paused, each with why, in words. In a trial a topic is consumed."""
+        return {
+            topic: (
+                f"paused, {shown['reason']}: tried again in {shown['trial_in_seconds']:.0f} s, or at once with"
+                " `rexstream resume`"
+            )
+            for topic, shown in self.status()["topics"].items()
+            if shown["state"] == "paused"
+        }
 
-    def _changed(self, *, again: bool = False) -> None:
-        rate, runtime = self._rate, self.runtime
+    def _changed(self, topic: str, *, again: bool = False) -> None:
+        rate, runtime = self._rates[topic], self.runtime
         if runtime is None:
             raise RuntimeError("An event was durable before the breaker knew the Kafka runtime")
+        paused = [each for each, its in self._rates.items() if its.state == "paused"]
         if rate.state == "paused":
-            runtime.pause(REASON)
+            runtime.pause(REASON, paused)
             # Set before consumption resumes: the poll thread might otherwise still fill the full bounds.
-            runtime.limit(TRIAL_EVENTS)
+            runtime.limit(topic, TRIAL_EVENTS)
             # One error line, and so one alert, for each flood; a pause that is repeated is logged as a warning.
             (_log.warning if again else _log.error)(
-                "too many dead letters: consumption pauses, nothing is dropped",
+                "too many dead letters: consumption of their input topic pauses, nothing is dropped",
+                topic=topic,
                 reason=rate.why,
                 seconds=round(rate.seconds_left, 1),
                 fix="see the dead letters' class and message; mend the producer or the task, then `rexstream resume`",
             )
         elif rate.state == "trial":
-            runtime.resume(REASON)
-            _log.info("the flood pause ends with a trial", events=TRIAL_EVENTS)
+            runtime.pause(REASON, paused)
+            _log.info("the flood pause ends with a trial", topic=topic, events=TRIAL_EVENTS)
         else:
-            runtime.limit(None)
-            _log.info("the trial went well: consumption goes on in full")
+            runtime.limit(topic, None)
+            _log.info("the trial went well: consumption goes on in full", topic=topic)
+
+
+def _shown(rate: DeadLetterRate) -> TopicFlood:
+    reason = rate.why if rate.state != "flowing" else None
+    return {"state": rate.state, "reason": reason, "trial_in_seconds": round(rate.seconds_left, 1)}

@@ -160,7 +160,7 @@ class EventProcessor:
         schemas = self._schemas if value_format == "avro" else None
         try:
             if schemas is not None and len(record.value) <= self._max_value_bytes:
-                await schemas.ensure(record.value)
+                await schemas.ensure(record.value, record.topic)
             started = self._clock()
             event = decode(record, value_format, self._max_value_bytes, schemas.schema_for if schemas else None)
             chosen = self._routes.choose(record, event)
@@ -256,7 +256,7 @@ class EventProcessor:
         is_avro = self._routes.route(record.topic).output_format == "avro"
         schema_number = None
         if is_avro and self._schemas is not None:
-            schema_number = await self._schemas.result_schema_id(topic)
+            schema_number = await self._schemas.result_schema_id(topic, record.topic)
         warnings = list(inference.extracted.warnings)
         if inference.overflowed:
             warnings.append(f"cells_overflowed: {inference.overflowed} windows repeated on the dense signature")

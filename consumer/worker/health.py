@@ -12,6 +12,8 @@ from consumer import __version__
 from consumer.serving.dispatch.dispatcher import State
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from consumer.config.tree import Config
     from consumer.kafka.runtime import KafkaRuntime, RuntimeStatus
     from consumer.telemetry.metrics import Metrics
@@ -20,8 +22,7 @@ if TYPE_CHECKING:
 
 
 STUCK_SECONDS = 60.0
-"""A thread whose loop has not run for this long is stuck. It is far above the longest wait of a rebalance, which holds
-the poll thread."""
+"""The event loop is stuck when it has not run for this long: nothing on it waits."""
 
 
 @dataclass
@@ -35,8 +36,8 @@ class Health:
     started: float = field(default_factory=time.monotonic)
     runtime: KafkaRuntime | None = None
     serving: State = State.OK
-    registry: str | None = None
-    """Why the schema registry keeps events waiting; None when it does not."""
+    registry: Mapping[str, str] = field(default_factory=dict)
+    """Why the schema registry keeps events waiting, by input topic; empty when it does not."""
     model_available: bool = False
     draining: bool = False
     loop_round_at: float = field(default_factory=time.monotonic)
@@ -44,37 +45,56 @@ class Health:
     windows_in_flight: int = 0
 
     def live(self) -> tuple[bool, dict[str, object]]:
-        """Whether every thread's loop runs. Brokers and the model server have no influence on it."""
-        ages = {"loop": time.monotonic() - self.loop_round_at}
-        if (runtime := self.runtime) is not None:
+        """Whether every thread's loop runs. Brokers and the model server have no influence on it.
+
+        The Kafka threads have as long as their longest call may take, such as a last commit with its minute; while the
+        worker drains, its own deadline bounds them.
+        """
+        ages = {"loop": (time.monotonic() - self.loop_round_at, STUCK_SECONDS)}
+        if (runtime := self.runtime) is not None and not self.draining:
             status = runtime.status()
-            ages |= {"poll": status.poll_age, "release": status.release_age}
-        stuck = {name: round(age, 1) for name, age in ages.items() if age > STUCK_SECONDS}
+            ages["poll"] = status.poll_age, status.poll_limit
+            ages["release"] = status.release_age, status.release_limit
+        stuck = {name: round(age, 1) for name, (age, limit) in ages.items() if age > limit}
         return not stuck, {"stuck_seconds": stuck}
 
     def ready(self) -> tuple[bool, dict[str, object]]:
-        """Joined, model available, able to publish, not paused for dead letters, not draining."""
+        """Joined, model available, able to consume at least one of its input topics, not draining."""
         reasons = self.reasons()
         return not reasons, {"reasons": reasons}
 
     def reasons(self) -> list[str]:
-        """Why the worker is not ready, in words; empty when it is."""
+        """Why the worker is not ready, in words; empty when it is.
+
+        It is while any of its input topics can be consumed: those that wait are named by ``waiting``.
+        """
         runtime = self.runtime.status() if self.runtime is not None else None
-        flooded = self.breaker.unready()
         joined = runtime is not None and runtime.joined
-        blocked = ", ".join(runtime.blocked_outputs) if runtime is not None and joined else ""
         model = self.config.model
         checks = (
             (self.draining, "draining"),
             (not self.model_available, f"model {model.name} is not AVAILABLE on {model.target}"),
             (self.serving is State.DEPLOYMENT_FAULT, "the model does not fit this worker, see the log"),
             (self.serving is State.OUTAGE, "the model server does not answer"),
-            (self.registry, self.registry or ""),
-            (flooded, flooded or ""),
             (not joined, "not joined to the consumer group"),
-            (blocked, f"output refused by {blocked}"),
         )
-        return [reason for applies, reason in checks if applies]
+        waiting = self.waiting(runtime)
+        blocked = waiting if waiting.keys() >= self._topics(runtime) else {}
+        words = dict.fromkeys(reason for reasons in blocked.values() for reason in reasons)
+        return [reason for applies, reason in checks if applies] + list(words)
+
+    def waiting(self, runtime: RuntimeStatus | None) -> dict[str, list[str]]:
+        """Why input topics are not consumed although others may be, in words, by topic."""
+        found: dict[str, list[str]] = {}
+        for topic, reason in (*self.registry.items(), *self.breaker.paused().items()):
+            found.setdefault(topic, []).append(reason)
+        if runtime is not None:
+            for topic in sorted(runtime.paused_topics.get("output", ())):
+                found.setdefault(topic, []).append(f"output refused by {', '.join(runtime.blocked_outputs)}")
+            for topic in sorted(runtime.paused_topics.get("commit", ())):
+                what = f"offsets cannot be committed, for {runtime.uncommitted_seconds:.0f} s"
+                found.setdefault(topic, []).append(f"{what} ({runtime.commit_error or 'no answer'})")
+        return found
 
     def status(self) -> WorkerStatus:
         """Everything at this moment, for people and for the page."""
@@ -88,8 +108,14 @@ class Health:
             "uptime_seconds": round(time.monotonic() - self.started, 1),
             "ready": not reasons,
             "reasons": reasons,
+            "waiting": self.waiting(runtime),
             "assignment": [
-                {"topic": partition.topic, "partition": partition.number, "lag": runtime.lag.get(partition)}
+                {
+                    "topic": partition.topic,
+                    "partition": partition.number,
+                    "lag": runtime.lag.get(partition),
+                    "lag_age_seconds": runtime.lag_ages.get(partition),
+                }
                 for partition in sorted(runtime.assignment)
             ]
             if runtime
@@ -100,6 +126,9 @@ class Health:
                 "windows": self.windows_in_flight,
             },
             "paused": list(runtime.paused) if runtime else [],
+            "paused_topics": {reason: sorted(topics) for reason, topics in sorted(runtime.paused_topics.items())}
+            if runtime
+            else {},
             "flood": self.breaker.status(),
             "model": {
                 "target": self.config.model.target,
@@ -115,7 +144,13 @@ class Health:
             return "draining"
         if runtime is None:
             return "starting"
-        return "paused" if runtime.paused else "consuming"
+        paused = frozenset[str]().union(*runtime.paused_topics.values())
+        return "paused" if paused >= self._topics(runtime) else "consuming"
+
+    def _topics(self, runtime: RuntimeStatus | None) -> set[str]:
+        """The input topics that it is judged by: those it has partitions of; without any, all that it may be given."""
+        own = {each.topic for each in runtime.assignment} if runtime is not None else set()
+        return own or {route.input for route in self.config.routes}
 
 
 def worker_name() -> str:

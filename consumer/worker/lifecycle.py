@@ -27,7 +27,7 @@ from consumer.exit_codes import EXIT_CREDENTIALS, EXIT_FAILED, EXIT_FENCED, EXIT
 from consumer.extraction.engine import Engine
 from consumer.extraction.task import ExtractionLimits
 from consumer.kafka.clients.cluster import refuse_embedded
-from consumer.kafka.clients.errors import ClientFailed
+from consumer.kafka.clients.errors import ClientFailed, UnreadableBatch
 from consumer.kafka.runtime import KafkaRuntime
 from consumer.serving.bundle import load_bundle
 from consumer.serving.channels import read_credentials
@@ -86,13 +86,15 @@ class Worker:
                 result_bytes=limits.result_bytes,
             ),
         )
-        self._breaker = DeadLetterBreaker(config.delivery)
-        self._metrics = Metrics(on_durable=self._breaker.durable)
+        self._breaker = DeadLetterBreaker(config.delivery, self._routes.inputs)
+        self._metrics = Metrics(on_durable=self._breaker.durable, input_topics=self._routes.inputs)
         self._credentials = CredentialWatch(config, self._metrics.certificates)
         self._health = Health(config, name, self._metrics, self._breaker)
         self._background = BackgroundTasks(self._fatal)
         self._stopping = asyncio.Event()
         self._exit = EXIT_OK
+        self._abandon = False
+        """Whether what is in flight is left to a successor: what it needs has failed."""
         self._model_ready = asyncio.Event()
         """Set for good when the model was available for the first time."""
         self._schemas: AwaitedSchemas | None = None
@@ -179,6 +181,7 @@ class Worker:
             self._end(EXIT_USAGE)
             return
         self._health.runtime = self._breaker.runtime = runtime
+        self._metrics.ages(uncommitted=runtime.uncommitted_seconds, lag=runtime.lag_age)
         if (reason := STATE_REASONS.get(self._dispatcher.state)) is not None:
             runtime.pause(reason)
         runtime.start()
@@ -189,7 +192,7 @@ class Worker:
 
     async def _drain(self, runtime: KafkaRuntime) -> None:
         self._health.draining = True
-        grace = self._config.delivery.grace_seconds if self._exit not in (EXIT_FAILED, EXIT_FENCED) else 0.0
+        grace = 0.0 if self._abandon else self._config.delivery.grace_seconds
         drained = await asyncio.to_thread(runtime.drain, grace)
         self._health.runtime = None
         if not drained and self._exit in (EXIT_OK, EXIT_CREDENTIALS):
@@ -263,19 +266,18 @@ class Worker:
             _log.error("the model server cannot be used", state=state.value, code=error.code, reason=error.message)
         else:
             _log.info("the model server can be used again")
-        for paused_state, reason in STATE_REASONS.items():
-            self._set_paused(reason, state is paused_state)
-
-    def _registry_state(self, reason: str | None) -> None:
-        self._health.registry = reason
-        self._set_paused("registry", reason is not None)
-
-    def _set_paused(self, reason: str, is_paused: bool) -> None:
         if (runtime := self._health.runtime) is not None:
-            (runtime.pause if is_paused else runtime.resume)(reason)
+            for paused_state, reason in STATE_REASONS.items():
+                (runtime.pause if state is paused_state else runtime.resume)(reason)
+
+    def _registry_state(self, reasons: Mapping[str, str]) -> None:
+        self._health.registry = reasons
+        if (runtime := self._health.runtime) is not None:
+            runtime.pause("registry", reasons)
 
     def _fatal(self, error: BaseException) -> None:
         _log.critical("the worker must end", reason=str(error), kind=type(error).__name__)
+        self._abandon = self._abandon or not isinstance(error, UnreadableBatch)
         self._end(EXIT_FENCED if isinstance(error, ClientFailed) else EXIT_FAILED)
 
     def _signalled(self, number: signal.Signals) -> None:

@@ -20,11 +20,11 @@ _NAMES = itertools.count()
 
 
 class MockBroker:
-    """A running mock cluster of one broker. It loses data above about 4 MB a partition."""
+    """A running mock cluster, of one broker unless told otherwise. It loses data above about 4 MB a partition."""
 
-    def __init__(self) -> None:
+    def __init__(self, brokers: int = 1) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("mock_broker.py"))],
+            [sys.executable, str(Path(__file__).with_name("mock_broker.py")), str(brokers)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -59,6 +59,16 @@ class MockBroker:
 def mock_broker() -> Iterator[MockBroker]:
     """The broker that the session's tests share; topics keep them apart."""
     broker = MockBroker()
+    if not broker.bootstrap:
+        pytest.skip("librdkafka is not bundled with confluent_kafka here, so its mock cluster cannot be reached")
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def two_brokers() -> Iterator[MockBroker]:
+    """A cluster of two for one test that takes one of them away."""
+    broker = MockBroker(2)
     if not broker.bootstrap:
         pytest.skip("librdkafka is not bundled with confluent_kafka here, so its mock cluster cannot be reached")
     yield broker

@@ -112,7 +112,7 @@ def test_ten_bad_records_with_a_run_of_three_all_become_dead_letters(worker: Cal
     ready, answer = run.get("/readyz")
     assert ready == 503
     assert "4 events in a row ended in dead letters" in str(answer["reasons"])
-    assert 'rexstream_paused{reason="flood"} 1.0' in run.get("/metrics")[1]
+    assert f'rexstream_paused{{reason="flood",topic="{run.input}"}} 1.0' in run.get("/metrics")[1]
     status = run.get("/status")[1]
     assert status["flood"]["state"] == "paused"
     assert 500 < status["flood"]["trial_in_seconds"] <= 600
@@ -135,7 +135,7 @@ def test_a_good_trial_lets_consumption_go_on_in_full(worker: Callable[..., Run])
     run.wait_for_results(60)
     run.wait(lambda: run.get("/status")[1]["flood"]["state"] == "flowing")
     assert run.get("/readyz") == (200, {"ok": True, "reasons": []})
-    assert 'rexstream_paused{reason="flood"} 0.0' in run.get("/metrics")[1]
+    assert f'rexstream_paused{{reason="flood",topic="{run.input}"}} 0.0' in run.get("/metrics")[1]
     run.wait(lambda: run.lag() == 0)
     assert len(set(dead_ids(run))) == len(run.dead_letters()) == 12
     assert ids(run.results()) == expected(30)

@@ -209,7 +209,7 @@ def test_an_outage_of_the_registry_pauses_and_dead_letters_nothing(
     assert code == 503
     (reason,) = body["reasons"]
     assert reason.startswith(f"schema registry {registry.url} ")
-    assert 'rexstream_paused{reason="registry"} 1.0' in worker.get("/metrics")[1]
+    assert f'rexstream_paused{{reason="registry",topic="{worker.input}"}} 1.0' in worker.get("/metrics")[1]
     assert worker.get("/livez")[0] == 200
     send(worker.bootstrap, worker.input, events("later"))
     assert worker.dead_letters() == []

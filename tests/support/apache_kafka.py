@@ -179,6 +179,11 @@ class ApacheKafka:
         found: int = self._metadata(topic).topics[topic].partitions[partition].leader
         return found
 
+    def log_of(self, topic: str, partition: int, broker: int = 1) -> Path:
+        """The one segment that a broker keeps of a small partition."""
+        (segment,) = (self._home(broker) / "data" / f"{topic}-{partition}").glob("*.log")
+        return segment
+
     def start(self, broker: int | None = None) -> None:
         """Start what is not running, and return when every running broker is a member of the cluster."""
         for node in self._chosen(broker):

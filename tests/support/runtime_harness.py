@@ -51,7 +51,7 @@ class Observed:
     def stalled(self, seconds: float) -> None:  # noqa: ARG002
         self.counts["stalled"] += 1
 
-    def paused(self, reasons: Collection[str]) -> None:
+    def paused(self, reasons: Mapping[str, Collection[str]]) -> None:
         self.pauses.append(frozenset(reasons))
 
     def rebalanced(self, kind: str, partitions: int) -> None:

@@ -263,7 +263,8 @@ class Publisher:
         self._runtime = runtime
         self.under_way: list[Release] = []
         self.acknowledged: list[Release] = []
-        self.blocked: tuple[str, ...] = ()
+        self.blocked: dict[str, frozenset[str] | None] = {}
+        self.stuck = False
         self.idle_seconds = 0.0
         self.meanwhile: Callable[[], None] | None = None
         """What the poll thread does while the release thread is in the middle of a round."""
@@ -291,6 +292,9 @@ class Publisher:
             meanwhile()
         durable, self.acknowledged = self.acknowledged, []
         return durable
+
+    def try_again(self) -> None:
+        """Nothing here is refused."""
 
     def flush(self, seconds: float) -> int:  # noqa: ARG002
         return len(self.under_way)
@@ -345,7 +349,7 @@ class Runtime:
             return self.clients[-1]
 
         self.source = PollThread(
-            PollSettings(settings, ["in"], cap, 1_000_000, revoke_seconds),
+            PollSettings(settings, ["in"], cap, 1_000_000, revoke_seconds, 30.0),
             self.commands,
             self._on_records,
             self._on_revoked,

@@ -51,6 +51,7 @@ class Run:
         """
         self.bootstrap, (self.input, self.output, self.dead) = bootstrap, topics
         self.group = f"group-{self.input}"
+        self.routes = routes
         self._log = folder / "worker.log"
         self.config_file = folder / "config.yaml"
         self.config_file.write_text(
@@ -146,16 +147,16 @@ class Run:
             status, body = error.code, error.read().decode()
         return status, body if path == "/metrics" else json.loads(body)
 
-    def send(self, values: Sequence[tuple[str, bytes | None]]) -> None:
+    def send(self, values: Sequence[tuple[str, bytes | None]], topic: str | None = None) -> None:
         producer = Producer({"bootstrap.servers": self.bootstrap, "partitioner": "murmur2_random"})
         failed: list[object] = []
         for key, value in values:
-            producer.produce(self.input, value, key, on_delivery=lambda e, _: failed.append(e) if e else None)
+            producer.produce(topic or self.input, value, key, on_delivery=lambda e, _: failed.append(e) if e else None)
         assert producer.flush(30) == 0
         assert failed == []
 
-    def results(self) -> list[dict[str, Any]]:
-        return [json.loads(message.value() or b"") for message in read_to_end(self.bootstrap, self.output)]
+    def results(self, topic: str | None = None) -> list[dict[str, Any]]:
+        return [json.loads(message.value() or b"") for message in read_to_end(self.bootstrap, topic or self.output)]
 
     def dead_letters(self) -> list[Message]:
         return list(read_to_end(self.bootstrap, self.dead))
@@ -163,13 +164,14 @@ class Run:
     def wait_for_results(self, count: int) -> None:
         self.wait(lambda: len({(r["event_id"], r["task"]) for r in self.results()}) >= count)
 
-    def lag(self) -> int:
-        """Records of the input topic behind the group's committed offsets."""
+    def lag(self, topic: str | None = None) -> int:
+        """Records of the input topic, or of this one, behind the group's committed offsets."""
+        topic = topic or self.input
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": self.group})
         try:
             partitions = [
-                TopicPartition(self.input, number)
-                for number in consumer.list_topics(self.input, timeout=10).topics[self.input].partitions
+                TopicPartition(topic, number)
+                for number in consumer.list_topics(topic, timeout=10).topics[topic].partitions
             ]
             total = 0
             for committed in consumer.committed(partitions, timeout=10):

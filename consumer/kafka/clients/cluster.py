@@ -43,6 +43,7 @@ _OUTSIDE_ANY_GROUP = {
     "enable.auto.offset.store": False,
     "auto.offset.reset": "earliest",
     "isolation.level": "read_committed",
+    "check.crcs": True,
     "allow.auto.create.topics": False,
     "fetch.wait.max.ms": 100,
 }

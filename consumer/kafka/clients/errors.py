@@ -25,6 +25,30 @@ class ClientFailed(RuntimeError):  # noqa: N818 - named for what it is
     """A client was fenced, or failed for good. A successor reads again what is not committed, so nothing is lost."""
 
 
+class UnreadableBatch(RuntimeError):  # noqa: N818 - named for what it is
+    """A batch cannot be read: its bytes are damaged, or of a kind that this client does not know."""
+
+
+UNREADABLE = frozenset(
+    {KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IMPLEMENTED, KafkaError.INVALID_MSG}
+)
+"""A failed checksum, a batch that cannot be unpacked, an unknown codec or format; the last is the broker's own word.
+
+With librdkafka 2.16 whoever polls on after one of the first three meets nonsense: it looks for the next batch in the
+middle of this one, and was seen to skip it, or to begin again at the start of the topic."""
+
+
+def unreadable(topic: str, partition: int, offset: int, error: KafkaError) -> UnreadableBatch:
+    """The exception for such an error, with the way out."""
+    return UnreadableBatch(
+        f"{topic}-{partition}: the batch at offset {offset} cannot be read ({error.name()}: {error.str()}), and "
+        "nothing from it on is read or committed. Restore the replica, or let a broker with a sound one lead the "
+        "partition. To give the batch up, wait until the group's offset has come up to it, stop the workers and set "
+        "the offset behind it: kafka-dump-log.sh names its lastOffset, kafka-consumer-groups.sh --reset-offsets "
+        f"--topic {topic}:{partition} --to-offset sets it."
+    )
+
+
 class NoSuchOffset(RuntimeError):  # noqa: N818 - named for what it is
     """The group's offset is not in the log, and ``auto.offset.reset`` is ``error``: a person must choose the offset."""
 

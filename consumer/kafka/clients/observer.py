@@ -22,8 +22,8 @@ class KafkaObserver(Protocol):
     def stalled(self, seconds: float) -> None:
         """Intake waited because the in-flight bounds were reached."""
 
-    def paused(self, reasons: Collection[str]) -> None:
-        """All the reasons for which consumption is paused now; none when it goes on."""
+    def paused(self, reasons: Mapping[str, Collection[str]]) -> None:
+        """All the reasons for which consumption is paused now, with their input topics; none when all go on."""
 
     def rebalanced(self, kind: Literal["assigned", "revoked", "lost", "rewound"], partitions: int) -> None:
         """Assignments began or ended; ``rewound``: a partition's position went back, which starts a new epoch."""

@@ -54,6 +54,8 @@ def consumer_settings(config: Config) -> dict[str, Any]:
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "enable.partition.eof": True,
+        # librdkafka's default is not to look: a byte that changed on a broker's disk would become a fact.
+        "check.crcs": True,
         "isolation.level": "read_committed",
         **({} if brokers_assign(given) else {"partition.assignment.strategy": "cooperative-sticky"}),
         "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,

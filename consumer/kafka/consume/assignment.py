@@ -114,40 +114,41 @@ DRAINING = "draining"
 class Pauses:
     """Which partitions are paused, and why. Reasons may come and go from any thread; the poll thread applies them.
 
-    Resuming a partition that was not paused rewinds its position (librdkafka issues 4637 and 4686), so the exact set of
-    paused partitions is kept, and only those are resumed.
+    Each reason pauses some of the input topics. Resuming a partition that was not paused rewinds its position
+    (librdkafka issues 4637 and 4686), so the exact set of paused partitions is kept, and only those are resumed.
     """
 
-    def __init__(self, observer: KafkaObserver) -> None:
+    def __init__(self, observer: KafkaObserver, inputs: Iterable[str]) -> None:
         self._observer = observer
+        self._inputs = frozenset(inputs)
         self._lock = threading.Lock()
         self._paused: set[Partition] = set()
-        self.reasons: frozenset[str] = frozenset()
-        """Why consumption is paused now; replaced, never changed in place."""
+        self.reasons: Mapping[str, frozenset[str]] = {}
+        """Why consumption is paused now, and of which topics; replaced, never changed in place."""
+        self.topics: frozenset[str] = frozenset()
+        """The input topics that are paused, for whatever reasons."""
 
-    def pause(self, reason: str) -> None:
-        """Stop consumption for ``reason``. From any thread."""
+    def pause(self, reason: str, topics: Iterable[str] | None = None) -> None:
+        """Stop consumption of these topics (None: of all) for ``reason``, and of no others. From any thread."""
         with self._lock:
-            self._replace(self.reasons | {reason})
+            self._replace(reason, self._inputs if topics is None else frozenset(topics))
 
     def resume(self, reason: str) -> None:
-        """Withdraw ``reason``; consumption goes on when it was the last. From any thread."""
+        """Withdraw ``reason``; topics for which it was the last go on. From any thread."""
         with self._lock:
-            self._replace(self.reasons - {reason})
+            self._replace(reason, frozenset())
 
     def apply(self, consumer: Consumer, assigned: Iterable[Partition]) -> None:
-        """Pause all of ``assigned`` while a reason stands, or resume all that was paused."""
-        if self.reasons:
-            self.assign(consumer, assigned)
-        elif self._paused:
-            self.unassign(consumer, set(self._paused))
+        """Pause those of ``assigned`` whose topic is paused, and resume what else was paused."""
+        topics = self.topics
+        if topics:
+            self._pause(consumer, assigned, topics)
+        if self._paused:
+            self.unassign(consumer, [partition for partition in self._paused if partition.topic not in topics])
 
     def assign(self, consumer: Consumer, partitions: Iterable[Partition]) -> None:
-        """Pause ``partitions``, which were assigned just now, while a reason stands."""
-        missing = set(partitions) - self._paused
-        if self.reasons and missing:
-            consumer.pause(_partitions(missing))
-            self._paused |= missing
+        """Pause those of ``partitions``, which were assigned just now, whose topic is paused."""
+        self._pause(consumer, partitions, self.topics)
 
     def unassign(self, consumer: Consumer, partitions: Iterable[Partition]) -> None:
         """Resume those of ``partitions``, about to be unassigned, that are paused.
@@ -163,10 +164,17 @@ class Pauses:
         """Forget what is paused: the client is replaced, and its pauses are gone with it."""
         self._paused.clear()
 
-    def _replace(self, reasons: frozenset[str]) -> None:
-        if reasons != self.reasons:
-            self.reasons = reasons
-            self._observer.paused(reasons)
+    def _pause(self, consumer: Consumer, partitions: Iterable[Partition], topics: frozenset[str]) -> None:
+        if missing := {each for each in partitions if each.topic in topics} - self._paused:
+            consumer.pause(_partitions(missing))
+            self._paused |= missing
+
+    def _replace(self, reason: str, topics: frozenset[str]) -> None:
+        if topics != self.reasons.get(reason, frozenset()):
+            others = {other: paused for other, paused in self.reasons.items() if other != reason}
+            self.reasons = {**others, reason: topics} if topics else others
+            self.topics = frozenset().union(*self.reasons.values())
+            self._observer.paused(self.reasons)
 
 
 def _partitions(partitions: Iterable[Partition]) -> list[TopicPartition]:

@@ -5,6 +5,10 @@ A thread and a client of its own: statistics and cached watermarks freeze while 
 subscribes, so it is no member of the group. Both numbers are those that ``kafka-consumer-groups --describe`` shows, so
 records of a transaction that hangs count as lag.
 
+One request for the committed offsets, and one for the ends to each leader: a leader that is silent costs a pass its
+time-out once, however many partitions it leads, and the others' numbers are as new as ever. What could not be asked
+keeps its number for ``STALE_SECONDS`` and has none after that; ``age`` says how old the oldest is.
+
 The admin client would ask for all partitions at once, but in confluent-kafka 2.16 its answer to an error of the group's
 coordinator (one that is starting) crashes the process now and then.
 """
@@ -12,10 +16,12 @@ coordinator (one that is starting) crashes the process now and then.
 from __future__ import annotations
 
 import threading
+import time
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.events import Partition
 from consumer.kafka.clients.errors import librdkafka_logger
@@ -30,6 +36,15 @@ _log = structlog.stdlib.get_logger(__name__)
 INTERVAL_SECONDS = 10.0
 REQUEST_SECONDS = 5.0
 
+PASS_SECONDS = 20.0
+"""A pass asks no further leader after this time; in the next one those that did not answer come last."""
+
+STALE_SECONDS = 60.0
+"""A lag that could not be queried for so long is shown no more: who scales workers by it must not act on it."""
+
+_NO_LEADER = -1
+"""What brokers call the leader of a partition that has none."""
+
 
 class LagWatch:
     """Queries the lag of the partitions that ``assigned()`` returns, every ``interval`` seconds."""
@@ -41,44 +56,112 @@ class LagWatch:
         assigned: Callable[[], Iterable[Partition]],
         observer: KafkaObserver,
         interval: float = INTERVAL_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        new_client: Callable[..., Consumer] = Consumer,
     ) -> None:
-        self._client = Consumer(
-            {**settings, "group.id": group, "enable.auto.commit": False}, logger=librdkafka_logger("lag")
-        )
+        own = {"group.id": group, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+        self._client = new_client({**settings, **own}, logger=librdkafka_logger("lag"))
         self._assigned = assigned
         self._observer = observer
         self._interval = interval
+        self._clock = clock
         self._ended = threading.Event()
         self.end = self._ended.set
         """``end()``: stop the queries."""
+        self._known: dict[Partition, int] = {}
+        # When each partition's lag was queried last; before the first time, when it was first to be.
+        self._since: Mapping[Partition, float] = {}
+        self._leaders: dict[Partition, int] = {}
+        self._silent: set[int] = set()
         self.lags: Mapping[Partition, int] = {}
-        """Lag in records as of the latest query; replaced, never changed in place."""
+        """Lag in records of each partition where it is known; replaced, never changed in place."""
         self.thread = threading.Thread(target=self._run, name="rexstream-lag", daemon=True)
+
+    def ages(self) -> dict[Partition, float]:
+        """Seconds since the lag of each assigned partition was queried, or since it was first to be. Any thread."""
+        now = self._clock()
+        return {partition: round(now - since, 1) for partition, since in self._since.items()}
+
+    def age(self) -> float:
+        """Seconds since the oldest of these queries; 0 without partitions. From any thread."""
+        return max(self.ages().values(), default=0.0)
 
     def _run(self) -> None:
         while not self._ended.wait(self._interval):
-            try:
-                self.lags = self._ask()
-            except Exception as error:  # a number on a dashboard must not end a worker
-                _log.warning("lag is unknown for now", reason=str(error), fix=_fix(error))
-                self.lags = {}
-            self._observer.lag(self.lags)
+            self.look()
             self._client.poll(0)  # serves librdkafka's log lines; nothing is assigned, so nothing is read
         self._client.close()
 
-    def _ask(self) -> dict[Partition, int]:
-        assigned = [TopicPartition(p.topic, p.number) for p in self._assigned()]
-        lags = {}
-        for committed in self._client.committed(assigned, timeout=REQUEST_SECONDS) if assigned else ():
-            partition = Partition(committed.topic, committed.partition)
-            try:
-                start, end = self._client.get_watermark_offsets(committed, timeout=REQUEST_SECONDS)
-            except KafkaException as error:
-                _log.info("an offset is unknown", topic=partition.topic, partition=partition.number, reason=str(error))
+    def look(self) -> None:
+        """One pass over the partitions that are assigned now."""
+        started = self._clock()
+        assigned = sorted(self._assigned())
+        self._since = {partition: self._since.get(partition, started) for partition in assigned}
+        try:
+            if assigned:
+                self._ask(assigned, started)
+        except Exception as error:  # a number on a dashboard must not end a worker
+            _log.warning("lag is unknown for now", reason=str(error), fix=_fix(error))
+        now = self._clock()
+        self._known = {
+            partition: lag
+            for partition, lag in self._known.items()
+            if now - self._since.get(partition, float("-inf")) <= STALE_SECONDS
+        }
+        self.lags = dict(self._known)
+        self._observer.lag(self.lags)
+
+    def _ask(self, assigned: list[Partition], started: float) -> None:
+        answered = self._client.committed(_positions(assigned, 0), timeout=REQUEST_SECONDS)
+        committed = {Partition(p.topic, p.partition): p.offset for p in answered if p.error is None}
+        self._find_leaders({partition.topic for partition in committed}, started)
+        leaders = {partition: self._leaders.get(partition, _NO_LEADER) for partition in committed}
+
+        def patience(partition: Partition) -> tuple[bool, int]:
+            return leaders[partition] in self._silent, leaders[partition]
+
+        for (_, leader), led in groupby(sorted(committed, key=patience), patience):
+            if leader == _NO_LEADER or self._clock() - started > PASS_SECONDS:
                 continue
-            # Nothing committed yet: everything that is still there lies ahead.
-            lags[partition] = max(0, end - (committed.offset if committed.offset >= 0 else start))
-        return lags
+            partitions = list(led)
+            try:
+                ends = self._offsets(partitions, OFFSET_END)
+                # Nothing committed yet: everything that is still there lies ahead.
+                starts = self._offsets([p for p in partitions if committed[p] < 0], OFFSET_BEGINNING)
+            except KafkaException as error:
+                if leader not in self._silent:
+                    self._silent.add(leader)
+                    what = "a broker does not answer for the partitions that it leads; their lag is not new"
+                    _log.warning(what, broker=leader, partitions=len(partitions), reason=str(error))
+                continue
+            self._silent.discard(leader)
+            behind = {**committed, **starts}
+            new = {p: max(0, end - behind[p]) for p, end in ends.items() if behind[p] >= 0}
+            self._known |= new
+            self._since = {**self._since, **dict.fromkeys(new, self._clock())}
+
+    def _find_leaders(self, topics: Iterable[str], started: float) -> None:
+        """Ask who leads the partitions of ``topics``; without an answer, those count that led them before."""
+        for topic in sorted(topics):
+            if (left := PASS_SECONDS - (self._clock() - started)) <= 0:
+                return
+            try:
+                found = self._client.list_topics(topic, timeout=min(REQUEST_SECONDS, left)).topics[topic].partitions
+            except KafkaException:
+                continue
+            self._leaders |= {Partition(topic, number): each.leader for number, each in found.items()}
+
+    def _offsets(self, partitions: list[Partition], which: int) -> dict[Partition, int]:
+        """The first or the end offset of partitions of one leader. Raises KafkaException when it does not answer."""
+        if not partitions:
+            return {}
+        # To the brokers these are times before the first and after the last record.
+        found = self._client.offsets_for_times(_positions(partitions, which), timeout=REQUEST_SECONDS)
+        return {Partition(p.topic, p.partition): p.offset for p in found if p.error is None and p.offset >= 0}
+
+
+def _positions(partitions: Iterable[Partition], offset: int) -> list[TopicPartition]:
+    return [TopicPartition(p.topic, p.number, offset) for p in partitions]
 
 
 def _fix(error: Exception) -> str | None:

@@ -1,8 +1,8 @@
 """The poll thread: sole owner of the consumer. The runtime starts it; other threads call it through plain methods.
 
 It never waits for a model call. Records are taken only as far as the in-flight bounds allow; when they are reached the
-thread first stalls, at most a second, and only then pauses partitions, because a pause throws the prefetch away. While
-anything is paused it keeps polling, so that the group keeps its member.
+thread first stalls, at most a second, and only then pauses the topics that are full, because a pause throws their
+prefetch away. While anything is paused it keeps polling, so that the group keeps its member.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from consumer.config.client_rules import brokers_assign
 from consumer.delivery.admission import InFlight, RevokeBudget
 from consumer.delivery.commands import Command, Delivered, Drain, EndReached
 from consumer.events import Partition
-from consumer.kafka.clients.errors import ClientFailed, NoSuchOffset, error_callback, librdkafka_logger
+from consumer.kafka.clients.errors import (
+    UNREADABLE,
+    ClientFailed,
+    NoSuchOffset,
+    error_callback,
+    librdkafka_logger,
+    unreadable,
+)
 from consumer.kafka.clients.settings import MAX_POLL_INTERVAL_MS
 from consumer.kafka.clients.watchdog import OWN_SECONDS, StuckClientDetector
 from consumer.kafka.consume.assignment import BACKPRESSURE, DRAINING, Assignment, Pauses, source_record
@@ -64,6 +71,8 @@ class PollSettings:
     in_flight_bytes: int
     revoke_seconds: float
     """The longest that a revocation waits for records in flight."""
+    commit_pause_seconds: float
+    """How long offsets may stay uncommitted because commits fail, before their topics pause."""
     join_seconds: float = JOIN_SECONDS
     """How long a KIP-848 group may leave a join unanswered."""
 
@@ -73,7 +82,8 @@ class PollThread:
 
     ``on_records`` gets lists of records and must be quick and thread-safe; ``on_revoked`` gets the epochs that ended,
     whose unfinished records are to be dropped. ``brokers_answer()`` returns whether brokers answer a new client.
-    Whatever ends the thread early goes to ``on_fatal``.
+    Whatever ends the thread early goes to ``on_fatal``; so does UnreadableBatch, after which it takes no more records
+    and goes on until it is closed.
 
     Other threads may call ``drain``, ``close``, ``pause``, ``resume``, ``commit`` and ``no_longer_in_flight``, read
     ``epochs`` and ``group_metadata``, and use what is for any thread in its public parts.
@@ -102,12 +112,12 @@ class PollThread:
         client = settings.client
         poll_interval = float(client.get("max.poll.interval.ms", MAX_POLL_INTERVAL_MS)) / 1000
         budget = RevokeBudget(min(settings.revoke_seconds, POLL_INTERVAL_SHARE * poll_interval))
-        self.in_flight = InFlight(settings.in_flight_events, settings.in_flight_bytes, budget)
+        self.in_flight = InFlight(settings.in_flight_events, settings.in_flight_bytes, budget, self._topics)
         join_seconds = settings.join_seconds if brokers_assign(client) else None
         self.membership = Membership(client.get("group.instance.id"), join_seconds, clock)
         self._assignment = Assignment()
-        self.pauses = Pauses(observer)
-        self.committer = Committer(observer, clock)
+        self.pauses = Pauses(observer, self._topics)
+        self.committer = Committer(observer, self.pauses, settings.commit_pause_seconds, clock)
         self.rebalance = Rebalance(
             self._assignment,
             self.pauses,
@@ -135,9 +145,9 @@ class PollThread:
         the callback that revokes it, and callbacks run between two updates of this.
         """
         self.pause = self.pauses.pause
-        """``pause(reason)``: stop consuming; polling goes on."""
+        """``pause(reason, topics)``: stop consuming these input topics (without them: all); polling goes on."""
         self.resume = self.pauses.resume
-        """``resume(reason)``: withdraw a reason; consumption goes on when it was the last."""
+        """``resume(reason)``: withdraw a reason; topics for which it was the last go on."""
         self.commit = self.committer.request
         """``commit(offsets)``: commit (epoch, offset) of each partition as long as its epoch is the current one."""
         self.no_longer_in_flight = self.in_flight.durable
@@ -186,11 +196,9 @@ class PollThread:
     def run_once(self) -> None:
         """One round: pauses, drains, commits, records."""
         self.last_round = now = self._clock()
-        intake, free = self.in_flight.intake(now)
-        if intake == "pause":
-            self.pauses.pause(BACKPRESSURE)
-        elif intake == "resume":
-            self.pauses.resume(BACKPRESSURE)
+        room = self.in_flight.intake(now, self.pauses.topics)
+        if room.full or BACKPRESSURE in self.pauses.reasons:
+            self.pauses.pause(BACKPRESSURE, room.full)
         # Taken before the pauses are applied: no record may follow a drain.
         drains = [self._drains.get() for _ in range(self._drains.qsize())]
         self.pauses.apply(self._consumer, self._assignment.epochs)
@@ -202,14 +210,14 @@ class PollThread:
             return
         # Read here, since the client serves one thread at a time: another thread would wait for the poll to end.
         self.group_metadata = self._consumer.consumer_group_metadata()
-        if intake == "stall":
+        if room.stall:
             self.in_flight.wait(POLL_SECONDS)
             self._observer.stalled(self._clock() - now)
             return
         first = self._consumer.poll(POLL_SECONDS)
         if first is not None:
             self._stuck.worked_at = self._clock()
-            more = min(free, HANDOFF_RECORDS) - 1
+            more = min(room.records, HANDOFF_RECORDS) - 1
             self._receive([first, *(self._consumer.consume(more, 0) if more else ())])
             return
         if not self.membership.joined:
@@ -234,6 +242,11 @@ class PollThread:
             epoch = self._assignment.epochs.get(partition)
             if error is not None and (error.fatal() or error.code() == KafkaError._FATAL):
                 failed = error
+            elif error is not None and error.code() in UNREADABLE and epoch is not None:
+                # What came before it is finished and committed: whoever gives the batch up loses nothing else.
+                self.pauses.pause(DRAINING)
+                self._on_fatal(unreadable(*partition, offset, error))
+                break  # the client has lost its place, so what follows may be anything
             elif error is not None and error.code() != KafkaError._PARTITION_EOF:
                 self._client_error(error, partition)
             elif epoch is None:

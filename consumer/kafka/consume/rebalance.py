@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from consumer.delivery.admission import stands_still
 from consumer.delivery.commands import Assigned, Command, Lost, Revoke
 from consumer.events import Partition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from confluent_kafka import Consumer, TopicPartition
 
@@ -73,9 +74,11 @@ class Rebalance:
         """``on_revoke``: wait for what is in flight, commit what is durable, then give the partitions up."""
         named = {Partition(p.topic, p.partition) for p in partitions}
         leaving = {partition: epoch for partition, epoch in self.assignment.epochs.items() if partition in named}
-        budget = self.in_flight.revoke_seconds(self.pauses.reasons)
+        reasons = self.pauses.reasons
+        awaited = {partition for partition in leaving if not stands_still(partition.topic, reasons)}
+        budget = self.in_flight.revoke_seconds() if awaited else 0.0
         _log.info("revoking: waiting for what is in flight", assignments=_names(leaving), seconds=round(budget, 1))
-        last = self._last_offsets(leaving, min(self.clock() + budget, self.close_by))
+        last = self._last_offsets(leaving, awaited, min(self.clock() + budget, self.close_by))
         whole = self.in_flight.forget(self.assignment.end(leaving))
         self.pauses.unassign(consumer, leaving)
         self.left_whole = self.committer.commit_last(consumer, leaving, last) and whole and self.left_whole
@@ -121,10 +124,12 @@ class Rebalance:
         self.on_revoked(ended)
         return epoch
 
-    def _last_offsets(self, leaving: Mapping[Partition, int], deadline: float) -> dict[Partition, int]:
-        """Let what is in flight of these become durable until ``deadline``; returns the offsets to commit."""
+    def _last_offsets(
+        self, leaving: Mapping[Partition, int], awaited: Collection[Partition], deadline: float
+    ) -> dict[Partition, int]:
+        """Let what is in flight of ``awaited`` become durable until ``deadline``; the offsets to commit of all."""
         reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
-        self.commands.put(Revoke(leaving, deadline, reply))
+        self.commands.put(Revoke(leaving, awaited, deadline, reply))
         while True:
             self.on_wait()
             try:

@@ -10,11 +10,9 @@ newer ones.
 
 from __future__ import annotations
 
-import heapq
 import math
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
@@ -24,21 +22,24 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.publish.producers import (
+    BLOCKED_FAILURES,
     LATER,
     NO_TOPIC,
     NOTHING_LEFT,
+    SILENT_SECONDS,
     TOO_LARGE,
     Oversize,
     PartitionCounts,
+    Send,
+    SendWindow,
     produce,
 )
-from consumer.resilience.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from consumer.delivery.ledger import Release
-    from consumer.events import Output, Partition
+    from consumer.events import Partition
     from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.clients.watchdog import StuckClientDetector
 
@@ -46,16 +47,6 @@ _log = structlog.stdlib.get_logger(__name__)
 
 REPORT_SECONDS = 0.005
 """Longest wait for delivery reports while some are due: bounds how long a command waits in the queue meanwhile."""
-
-BLOCKED_FAILURES = 2
-"""A topic counts as blocked from the second refusal in a row: one alone is a topic being created, or a leader
-moving."""
-
-UNBOUNDED = 1 << 13
-"""A window this large no longer limits anything: more than one batch of librdkafka's holds at 1 KB a record."""
-
-BACKOFF = Backoff(first=0.25, limit=10.0, least=1.0)
-"""Without jitter: only one output at a time is sent to a topic that refuses, however many wait."""
 
 
 class AtLeastOncePublisher:
@@ -95,9 +86,28 @@ class AtLeastOncePublisher:
         return 0.0 if self._in_flight or self._later else math.inf
 
     @property
-    def blocked(self) -> tuple[str, ...]:
-        """Topics that refuse what is produced to them; their outputs wait."""
-        return tuple(topic for topic, window in self._windows.items() if window.failures >= BLOCKED_FAILURES)
+    def blocked(self) -> Mapping[str, frozenset[str]]:
+        """Topics that take nothing, each with the input topics whose outputs wait for it."""
+        now = self._clock()
+        return {topic: window.inputs for topic, window in self._windows.items() if window.blocked(now)}
+
+    @property
+    def stuck(self) -> bool:
+        """Whether all that is not acknowledged waits for topics that took nothing since ``try_again``, either.
+
+        A topic that is only silent counts while others are acknowledged: else it may be the brokers that are away.
+        """
+        now = self._clock()
+        brokers_answer = now - self._stuck.worked_at < SILENT_SECONDS
+        return all(
+            not window.inputs or window.refused_again or (brokers_answer and window.silent(now))
+            for window in self._windows.values()
+        )
+
+    def try_again(self) -> None:
+        """Try every topic that takes nothing once more, now: nobody may wait for its next turn."""
+        for window in self._windows.values():
+            window.try_again()
 
     def send(self, release: Release) -> None:
         """Accept the outputs of one released outcome. They leave at the next ``run_once``, in order of acceptance."""
@@ -105,8 +115,9 @@ class AtLeastOncePublisher:
         if not outputs:
             self._durable.append(release)
         release.unacknowledged = len(outputs)
+        now = self._clock()
         for output in outputs:
-            self._windows[output.topic].put(_Send(release, output, next(self._numbers)))
+            self._windows[output.topic].accept(Send(release, output, next(self._numbers)), now)
 
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
         """Returns all of ``offsets``: in this mode the consumer commits them."""
@@ -143,6 +154,7 @@ class AtLeastOncePublisher:
             send = window.take()
             release = send.release
             if self._epoch_of(release.partition) != release.record.epoch:
+                window.let_go(send)
                 continue
             partition = self._counts.place(send.output, release.partition.topic)
             if partition is None:
@@ -167,18 +179,19 @@ class AtLeastOncePublisher:
                     self._refused(send, error.args[0])
             else:
                 self._in_flight += 1
-                send.alone = window.sent()
+                send.alone = window.sent(send)
         if window.failures and not window.waiting and not window.in_flight:
             window.forgive()
         return True
 
-    def _reported(self, send: _Send, error: KafkaError | None, _message: object) -> None:
+    def _reported(self, send: Send, error: KafkaError | None, _message: object) -> None:
         window = self._windows[send.output.topic]
         self._in_flight -= 1
-        window.in_flight -= 1
+        window.reported(send)
         if error is None:
-            self._stuck.worked_at = self._clock()
-            window.acknowledged()
+            self._stuck.worked_at = now = self._clock()
+            window.let_go(send)
+            window.acknowledged(now)
             send.release.unacknowledged -= 1
             if not send.release.unacknowledged:
                 self._durable.append(send.release)
@@ -190,15 +203,16 @@ class AtLeastOncePublisher:
             window.narrow()
             window.put(send)
 
-    def _too_large(self, send: _Send) -> None:
+    def _too_large(self, send: Send) -> None:
         smaller = self._oversize.replace(send.release, send.output)
         if smaller is None:
             self._refused(send, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, NOTHING_LEFT))
             return
+        self._windows[send.output.topic].let_go(send)
         send.output = smaller
-        self._windows[smaller.topic].put(send)
+        self._windows[smaller.topic].accept(send, self._clock())
 
-    def _refused(self, send: _Send, error: KafkaError) -> None:
+    def _refused(self, send: Send, error: KafkaError) -> None:
         if error.fatal():
             self._on_fatal(ClientFailed(f"The Kafka producer failed for good: {error.name()}: {error.str()}"))
         topic = send.output.topic
@@ -211,8 +225,10 @@ class AtLeastOncePublisher:
         self._observer.produce_refused(topic, error.name())
         # A first refusal often heals by itself; from the second on someone has to act.
         (_log.warning if window.failures < BLOCKED_FAILURES else _log.error)(
-            "a topic takes no output: nothing is dropped, it is tried again, and consumption pauses until it works",
+            "a topic takes no output: nothing is dropped, it is tried again, and the input topics that feed it pause "
+            "until it works",
             topic=topic,
+            inputs=sorted(window.inputs),
             code=error.name(),
             reason=error.str(),
             retry_seconds=round(delay, 1),
@@ -220,82 +236,3 @@ class AtLeastOncePublisher:
             if error.code() in TOO_LARGE
             else "check that the topic exists and that this client may write to it",
         )
-
-
-@dataclass(slots=True, eq=False)
-class _Send:
-    release: Release
-    output: Output
-    number: int
-    """Place in the order of release."""
-    alone: bool = False
-    """Whether it was produced with nothing else in flight to its topic."""
-
-
-@dataclass(slots=True, eq=False)
-class SendWindow:
-    """Flow of one output topic: what waits, how much may be in flight, when to try again after a refusal.
-
-    Brokers refuse a whole batch when it is larger than the topic allows, or when one record in it is, and librdkafka
-    fails every record of it (its issue 488). So a refused record proves nothing until it was refused alone: after a
-    refusal the window sends one record by itself and, as long as that goes well, twice as many at each step. The same
-    probing follows any other error, so a topic that is missing or forbidden sees one record every few seconds, not the
-    whole backlog.
-    """
-
-    waiting: list[tuple[int, _Send]] = field(default_factory=list)
-    """A heap, in order of release."""
-    in_flight: int = 0
-    """Outputs handed to the producer and not yet reported."""
-    failures: int = 0
-    """Refusals in a row, other than for size."""
-    _size: int = UNBOUNDED
-    _acknowledged: int = 0
-    _not_before: float = 0.0
-
-    def put(self, send: _Send) -> None:
-        """Let ``send`` wait; one that is put back keeps its place in the order of release."""
-        heapq.heappush(self.waiting, (send.number, send))
-
-    def open(self, now: float) -> bool:
-        """Whether one more may leave at ``now`` (monotonic seconds)."""
-        fits = self._size >= UNBOUNDED or self.in_flight < self._size
-        return bool(self.waiting) and fits and now >= self._not_before
-
-    def take(self) -> _Send:
-        """The next one in order. It is in flight only once ``sent`` was called."""
-        return heapq.heappop(self.waiting)[1]
-
-    def sent(self) -> bool:
-        """One left. True when it is alone: then, and only then, a refusal for size is about this very record."""
-        self.in_flight += 1
-        return self._size == 1
-
-    def acknowledged(self) -> None:
-        """One that was in flight is durable."""
-        self.failures = 0
-        if self._size < UNBOUNDED:
-            self._acknowledged += 1
-            if self._acknowledged >= self._size:
-                self._size *= 2
-                self._acknowledged = 0
-
-    def narrow(self) -> None:
-        """After a refusal: let outputs out one at a time."""
-        self._size = 1
-        self._acknowledged = 0
-
-    def failed(self, now: float) -> float | None:
-        """One was refused, not for its size: the seconds until the next try, None for others of the same batch."""
-        self.narrow()
-        if now < self._not_before:
-            return None
-        delay = BACKOFF.pause(self.failures)
-        self.failures += 1
-        self._not_before = now + delay
-        return delay
-
-    def forgive(self) -> None:
-        """Forget the refusals, once nothing waits and nothing is in flight that could fail or succeed."""
-        self.failures = 0
-        self._not_before = 0.0

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import structlog
@@ -23,13 +24,14 @@ from consumer.delivery.transaction_size import TransactionSize
 from consumer.kafka.clients.errors import ClientFailed, kafka_cause
 from consumer.kafka.clients.watchdog import PendingCall
 from consumer.kafka.consume.membership import is_member
-from consumer.kafka.publish.producers import NO_TOPIC, Oversize, PartitionCounts, Producers
 from consumer.kafka.publish.transaction import (
     COMMIT_SECONDS,
     INITIAL_SECONDS,
     LOST_SECONDS,
+    NO_MEMBER,
     OFFSETS_SECONDS,
     SLICE_SECONDS,
+    TIMED_OUT,
     WITHOUT_TRANSACTION,
     Refused,
     Step,
@@ -37,7 +39,7 @@ from consumer.kafka.publish.transaction import (
     first_unplaced,
     one_of_each_partition,
 )
-from consumer.kafka.publish.transaction_failures import COORDINATOR, TIMED_OUT, Retries, action_after, check_commit
+from consumer.kafka.publish.transaction_failures import COORDINATOR, Retries, action_after, check_commit, halve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.clients.watchdog import StuckClientDetector
     from consumer.kafka.consume.poll_thread import PollThread
+    from consumer.kafka.publish.producers import Oversize, PartitionCounts, Producers
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -82,7 +85,6 @@ class TransactionalPublisher:
         self._poll_thread = poll_thread
         self._observer = observer
         self._stuck = stuck
-        self._delivery = delivery
         self._clock = clock
         self._durable: list[Release] = []
         self._step = Step.INITIALISE
@@ -103,6 +105,8 @@ class TransactionalPublisher:
         self._timeout = delivery.transaction_timeout_ms / 1000
         self._size = TransactionSize(delivery.transaction_records, delivery.transaction_bytes, self._timeout)
         self._queue = TransactionQueue(self._size, delivery.transaction_interval_ms / 1000)
+        self.try_again = self._queue.try_again
+        """Try every topic that takes nothing once more, now."""
         # Of the replaced producer's transaction: one output for each partition, to be produced and aborted first.
         self._abort_again: Sequence[Release] = ()
         self._linger = True
@@ -114,9 +118,14 @@ class TransactionalPublisher:
         return max(0.0, max(due_at, self._retries.not_before) - self._clock())
 
     @property
-    def blocked(self) -> tuple[str, ...]:
-        """What keeps transactions from being committed: a topic, or the coordinator."""
-        return self._retries.blocked
+    def blocked(self) -> Mapping[str, frozenset[str] | None]:
+        """What keeps outcomes from being committed, and the input topics that wait; None: all of them."""
+        return {**self._queue.blocked, **dict.fromkeys(self._retries.blocked)}
+
+    @property
+    def stuck(self) -> bool:
+        """Whether all that is pending waits for topics that took nothing since ``try_again``, either."""
+        return self._step is Step.BEGIN and self._queue.stuck
 
     def send(self, release: Release) -> None:
         """Accept the outputs of one released outcome. Releases of a partition must come in offset order."""
@@ -188,17 +197,16 @@ class TransactionalPublisher:
         offsets: dict[Partition, tuple[int, int]] = {}
         if not batch:
             self._queue.keep(self._poll_thread.epochs)
-            batch, offsets = self._queue.next_batch()
+            batch, offsets = self._queue.next_batch(self._clock())
             if not offsets:
                 self._retries.failures = 0  # what failed went to other workers: nothing is left to fail, or to try with
                 return False
-            if (missing := first_unplaced(batch, self._counts)) is not None:
-                topic, is_later = missing
-                if not is_later:
-                    self._retries.wait(Refused(topic, KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, NO_TOPIC)))
-                return False
+            if (unplaced := first_unplaced(batch, self._counts)) is not None:
+                topic, refused = unplaced
+                return refused is not None and self._retries.hold(self._queue, (topic,), refused)
         self._producers.current.begin_transaction()
-        self._transaction = Transaction(batch, offsets, singly=self._size.records == 1, started=self._clock())
+        singly = self._size.records == 1 or (self._queue.trying is not None and len(batch) == 1)
+        self._transaction = Transaction(batch, offsets, singly=singly, started=self._clock())
         self._step = Step.PRODUCE
         return True
 
@@ -222,21 +230,22 @@ class TransactionalPublisher:
 
     def _review(self) -> bool:
         transaction = self._transaction
-        found = transaction.review(self._oversize)
+        found = transaction.review(self._oversize, slow=self._size.is_slow(self._clock() - transaction.started))
         if found == "batch too large":
             self._halve("a topic refuses it for its size")
         elif found == "replaced":
             self._size.one_was_too_large()
-        elif transaction.refused is not None:
-            if transaction.refused.error.code() in TIMED_OUT:
-                self._halve("its records could not be written in time")
-            else:
-                self._counts.forget(transaction.refused.what)
+        elif (refused := transaction.refused) is not None and refused.error.code() in TIMED_OUT:
+            self._halve("its records could not be written in time")
+        elif refused is not None and transaction.held:
+            self._counts.forget(refused.what)
+            self._retries.hold(self._queue, transaction.held, refused)
+            transaction.refused = None  # what needs none of it may follow at once
         self._step = Step.ABORT
         return True
 
     def _send_offsets(self) -> bool:
-        transaction, producer = self._transaction, self._producers.current
+        transaction = self._transaction
         # The metadata before the epochs: that of a later generation would commit offsets of partitions that this
         # generation gave to others. That of an earlier one is refused by the broker, and read again the next time.
         metadata = self._poll_thread.group_metadata
@@ -246,14 +255,11 @@ class TransactionalPublisher:
         if lost:
             _log.info("a transaction is aborted: partitions went to another worker", assignments=[*map(str, lost)])
         elif not is_member(metadata):
-            transaction.refused = Refused(
-                "the group", KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "it has given this worker up")
-            )
+            transaction.refused = NO_MEMBER
         else:
             positions = [TopicPartition(p.topic, p.number, offset) for p, (_, offset) in transaction.offsets.items()]
-            self._offsets_call = PendingCall(
-                lambda: producer.send_offsets_to_transaction(positions, metadata, OFFSETS_SECONDS), self._clock
-            )
+            send = self._producers.current.send_offsets_to_transaction
+            self._offsets_call = PendingCall(partial(send, positions, metadata, OFFSETS_SECONDS), self._clock)
             self._step = Step.AWAIT_OFFSETS
         return True
 
@@ -310,17 +316,10 @@ class TransactionalPublisher:
     # Failures.
 
     def _halve(self, why: str) -> None:
-        """Make the next transaction smaller than the current one, if that has more than one record."""
-        batch, before = self._transaction.batch, self._size.bounds
-        self._size.halve(len(batch), bytes_of(batch))
-        if self._size.bounds != before:
-            _log.warning(
-                "a transaction did not get through: the next one is smaller",
-                reason=why,
-                records=len(batch),
-                next_records=self._size.records,
-                next_bytes=self._size.bytes,
-            )
+        if self._queue.trying is None or self._abort_again:
+            halve(self._size, self._transaction.batch, why)
+        else:  # says nothing of the transactions of others
+            self._queue.too_many()
 
     def _fail(self, error: KafkaError) -> None:
         action = action_after(error, self._step)
@@ -340,8 +339,9 @@ class TransactionalPublisher:
         refused = Refused(COORDINATOR, error)
         if self._step not in WITHOUT_TRANSACTION:
             refused = self._transaction.refused or refused
-            self._halve("the brokers ended it, or do not answer")
-            self._abort_again = self._abort_again or one_of_each_partition(self._transaction.batch, self._counts)
+            if not self._transaction.held:
+                self._halve("the brokers ended it, or do not answer")
+            self._abort_again = self._abort_again or one_of_each_partition(self._transaction, self._counts)
             self._ended("aborted")
         self._producers.replace()
         self._stuck.worked_at = self._clock()  # the new one has its own time to find the coordinator

@@ -1,13 +1,15 @@
 """What both publishers share: the producer, the partition that an output goes to, and what replaces one too large.
 
-All of it belongs to the release thread.
+Also ``SendWindow``, the flow of one output topic in at_least_once. All of it belongs to the release thread.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from consumer.delivery.dead_letter_size import smaller
 from consumer.events import Outcome, Output, SourceRecord
 from consumer.kafka.clients.errors import librdkafka_logger
+from consumer.resilience.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,6 +45,22 @@ NOTHING_LEFT = "a dead letter is larger than it takes, even without value, key a
 
 TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 """A record or a batch is larger than max.message.bytes, or than a segment of the topic (segment.bytes)."""
+
+BLOCKED_FAILURES = 2
+"""A topic counts as blocked from the second refusal in a row: one alone is a topic being created, or a leader
+moving."""
+
+SILENT_SECONDS = 10.0
+"""A topic counts as blocked, too, when nothing was acknowledged for so long although something is under way: the client
+itself repeats for ever what brokers refuse for lack of in-sync replicas, or of a leader."""
+
+MOST_RECORDS, MOST_BYTES = 1 << 13, 1 << 24
+"""Most outputs, and most bytes of values, that one topic has in the producer's queue: more than several batches of
+librdkafka's hold, and so little of the whole (100,000 records, 128 MiB) that a topic which takes nothing leaves the
+others theirs."""
+
+BACKOFF = Backoff(first=0.25, limit=10.0, least=1.0)
+"""Without jitter: only one output at a time is sent to a topic that refuses, however many wait."""
 
 
 class Producers:
@@ -171,3 +190,130 @@ class Oversize:
             outputs = release.outcome.outputs
             release.outcome = Outcome("done", tuple(instead if each is output else each for each in outputs))
         return instead
+
+
+@dataclass(slots=True, eq=False)
+class Send:
+    """One output on its way to its topic."""
+
+    release: Release
+    output: Output
+    number: int
+    """Place in the order of release."""
+    alone: bool = False
+    """Whether it was produced with nothing else in flight to its topic."""
+
+
+@dataclass(slots=True, eq=False)
+class SendWindow:
+    """Flow of one output topic: what waits, how much may be in flight, when to try again after a refusal.
+
+    Brokers refuse a whole batch when it is larger than the topic allows, or when one record in it is, and librdkafka
+    fails every record of it (its issue 488). So a refused record proves nothing until it was refused alone: after a
+    refusal the window sends one record by itself and, as long as that goes well, twice as many at each step. The same
+    probing follows any other error, so a topic that is missing or forbidden sees one record every few seconds, not the
+    whole backlog.
+    """
+
+    waiting: list[tuple[int, Send]] = field(default_factory=list)
+    """A heap, in order of release."""
+    unacknowledged: Counter[str] = field(default_factory=Counter)
+    """Outputs that wait or are in flight, by input topic."""
+    in_flight: int = 0
+    """Outputs handed to the producer and not yet reported."""
+    _bytes: int = 0
+    """Bytes of their values."""
+    failures: int = 0
+    """Refusals in a row, other than for size."""
+    refused_again: bool = False
+    """Whether the topic refused what was tried since ``try_again``."""
+    _size: int = MOST_RECORDS
+    _acknowledged: int = 0
+    _not_before: float = 0.0
+    _progress_at: float = 0.0
+    """When something was acknowledged, or began to wait where nothing did before."""
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """The input topics whose outputs wait or are in flight."""
+        return frozenset(topic for topic, outputs in self.unacknowledged.items() if outputs)
+
+    def blocked(self, now: float) -> bool:
+        """Whether the topic takes nothing: it refuses, or is silent."""
+        return self.failures >= BLOCKED_FAILURES or self.silent(now)
+
+    def silent(self, now: float) -> bool:
+        """Whether nothing was acknowledged for long although something is in flight."""
+        return self.in_flight > 0 and now - self._progress_at > SILENT_SECONDS
+
+    def accept(self, send: Send, now: float) -> None:
+        """Take an output that is new to this topic."""
+        if not self.waiting and not self.in_flight:
+            self._progress_at = now
+        self.unacknowledged[send.release.partition.topic] += 1
+        self.put(send)
+
+    def let_go(self, send: Send) -> None:
+        """An output is durable, is not to be produced any more, or goes elsewhere."""
+        self.unacknowledged[send.release.partition.topic] -= 1
+
+    def try_again(self) -> None:
+        """The next try may be now, where the last one failed."""
+        self.refused_again = False
+        self._not_before = 0.0
+
+    def put(self, send: Send) -> None:
+        """Let ``send`` wait; one that is put back keeps its place in the order of release."""
+        heapq.heappush(self.waiting, (send.number, send))
+
+    def open(self, now: float) -> bool:
+        """Whether one more may leave at ``now`` (monotonic seconds)."""
+        fits = not self.in_flight or (self.in_flight < self._size and self._bytes < MOST_BYTES)
+        return bool(self.waiting) and fits and now >= self._not_before
+
+    def take(self) -> Send:
+        """The next one in order. It is in flight only once ``sent`` was called."""
+        return heapq.heappop(self.waiting)[1]
+
+    def sent(self, send: Send) -> bool:
+        """It left. True when it is alone: then, and only then, a refusal for size is about this very record."""
+        self.in_flight += 1
+        self._bytes += len(send.output.value or b"")
+        return self._size == 1
+
+    def reported(self, send: Send) -> None:
+        """It is not in flight any more."""
+        self.in_flight -= 1
+        self._bytes -= len(send.output.value or b"")
+
+    def acknowledged(self, now: float) -> None:
+        """One that was in flight is durable."""
+        self.failures = 0
+        self.refused_again = False
+        self._progress_at = now
+        if self._size < MOST_RECORDS:
+            self._acknowledged += 1
+            if self._acknowledged >= self._size:
+                self._size *= 2
+                self._acknowledged = 0
+
+    def narrow(self) -> None:
+        """After a refusal: let outputs out one at a time."""
+        self._size = 1
+        self._acknowledged = 0
+
+    def failed(self, now: float) -> float | None:
+        """One was refused, not for its size: the seconds until the next try, None for others of the same batch."""
+        self.narrow()
+        if now < self._not_before:
+            return None
+        delay = BACKOFF.pause(self.failures)
+        self.failures += 1
+        self.refused_again = self.failures >= BLOCKED_FAILURES
+        self._not_before = now + delay
+        return delay
+
+    def forgive(self) -> None:
+        """Forget the refusals, once nothing waits and nothing is in flight that could fail or succeed."""
+        self.failures = 0
+        self._not_before = 0.0

@@ -78,8 +78,8 @@ class ReleaseThread:
         self._stop: Stop | None = None
         self._commit_at = clock() + commit_seconds
         self._stale = 0
-        self.blocked: tuple[str, ...] = ()
-        """Output topics that refuse what is produced to them now."""
+        self.blocked: Mapping[str, frozenset[str] | None] = {}
+        """Output topics that take nothing now, each with the input topics whose outputs wait for it; None: all."""
         self.last_round = clock()
         """Monotonic seconds of the start of the latest round of the loop."""
         self.thread = threading.Thread(target=self._run, name="rexstream-release", daemon=True)
@@ -119,11 +119,11 @@ class ReleaseThread:
         if now >= self._commit_at:
             self._commit_at = now + self._commit_seconds
             self._commit(self._ledger.committable())
-        if self._drains and not self._ledger.in_flight:
+        if self._drains and (not self._ledger.in_flight or self._nothing_more()):
             self._commit(self._ledger.committable())
             self._publish(linger=False)  # the publisher may commit these offsets by itself
             for drain in self._drains:
-                drain.reply.put(True)
+                drain.reply.put(not self._ledger.in_flight)
             self._drains.clear()
         self._report_changes()
 
@@ -155,6 +155,7 @@ class ReleaseThread:
                 self._ledger.revoke(self._current(epochs))
             case Drain():
                 self._drains.append(command)
+                self._publisher.try_again()
             case Stop():
                 self._stop = command
 
@@ -173,7 +174,8 @@ class ReleaseThread:
     def _answer_revocations(self) -> None:
         for revoke in list(self._revocations):
             partitions = self._current(revoke.epochs)
-            if self._clock() < revoke.deadline and any(map(self._ledger.in_flight_of, partitions)):
+            awaited = [partition for partition in partitions if partition in revoke.awaited]
+            if self._clock() < revoke.deadline and any(map(self._ledger.in_flight_of, awaited)):
                 continue
             moved = self._ledger.committable()
             last = self._publisher.commit({each: moved.pop(each) for each in partitions if each in moved})
@@ -197,9 +199,34 @@ class ReleaseThread:
 
     def _report_changes(self) -> None:
         blocked = self._publisher.blocked
-        if bool(blocked) != bool(self.blocked):
-            (self._poll_thread.pause if blocked else self._poll_thread.resume)("output")
-        self.blocked = blocked
+        if blocked != self.blocked:
+            self._pause_inputs_of(blocked)
+            self.blocked = blocked
         if self._ledger.stale != self._stale:
             self._observer.stale(self._ledger.stale - self._stale)
             self._stale = self._ledger.stale
+
+    def _pause_inputs_of(self, blocked: Mapping[str, frozenset[str] | None]) -> None:
+        """Whatever feeds an output that takes nothing is not consumed; the other input topics go on."""
+        if blocked.keys() != self.blocked.keys():
+            if blocked:
+                _log.warning(
+                    "outputs that take nothing, and the input topics that wait for them", waiting=_shown(blocked)
+                )
+            else:
+                _log.info("every output is taken again")
+        inputs: set[str] = set()
+        for waiting in blocked.values():
+            if waiting is None:
+                self._poll_thread.pause("output")
+                return
+            inputs |= waiting
+        self._poll_thread.pause("output", inputs)
+
+    def _nothing_more(self) -> bool:
+        """Whether all that is in flight waits for outputs that take nothing: none of it becomes durable soon."""
+        return self._publisher.stuck and not self._ledger.awaits_outcomes
+
+
+def _shown(blocked: Mapping[str, frozenset[str] | None]) -> dict[str, list[str] | str]:
+    return {output: "all" if inputs is None else sorted(inputs) for output, inputs in blocked.items()}

@@ -14,10 +14,19 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.delivery.ledger import Release
 from consumer.events import Outcome
-from consumer.kafka.publish.producers import KEYED, LATER, NOTHING_LEFT, TOO_LARGE, Oversize, PartitionCounts, produce
+from consumer.kafka.publish.producers import (
+    KEYED,
+    LATER,
+    NO_TOPIC,
+    NOTHING_LEFT,
+    TOO_LARGE,
+    Oversize,
+    PartitionCounts,
+    produce,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from consumer.events import Output, Partition
 
@@ -46,6 +55,10 @@ a broker's restart, librdkafka ended the process on a call that resumed a commit
 _CONSEQUENCES = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._STATE})
 """Errors of records whose transaction failed for another reason."""
 
+TIMED_OUT = frozenset({KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT})
+"""A record that could not be written in time. It holds up every input topic: where a partition takes no record, it
+takes no end of the transaction either, and the brokers let the producer begin no other one before."""
+
 _SEE_LOG = "the brokers did not let it into the transaction; the client's own line before this one says why"
 
 
@@ -62,6 +75,9 @@ class Refused(NamedTuple):
 
     what: str
     error: KafkaError
+
+
+NO_MEMBER = Refused("the group", KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "it has given this worker up"))
 
 
 class _Failed(NamedTuple):
@@ -92,6 +108,8 @@ class Transaction:
     """How long it took until all of it was written."""
     refused: Refused | None = None
     """Why the next transaction must not follow at once; None when it may."""
+    held: Collection[str] = ()
+    """The input topics whose outcomes wait because one of their outputs was refused."""
     failed: list[_Failed] = field(default_factory=list)
     """Outputs that were refused: with any, nothing is left but an abort."""
 
@@ -105,13 +123,24 @@ class Transaction:
                 if self.failed:
                     return
 
-    def review(self, oversize: Oversize) -> Literal["refused", "batch too large", "replaced"]:
-        """What a refusal means. A record refused alone for its size is replaced by a smaller one."""
+    @property
+    def inputs(self) -> frozenset[str]:
+        """The input topics of its outcomes."""
+        return frozenset(release.partition.topic for release in self.batch)
+
+    def review(self, oversize: Oversize, *, slow: bool = False) -> Literal["refused", "batch too large", "replaced"]:
+        """What a refusal means. A record refused alone for its size is replaced by a smaller one.
+
+        ``held`` are the input topics that a topic's refusal concerns; all, where it is not known which record it was.
+        With ``slow`` none are then: the brokers may have ended the transaction.
+        """
         # A refusal fails the rest of the transaction too: the client purges it, and takes nothing more.
         first = next((each for each in self.failed if each.error.code() not in _CONSEQUENCES), self.failed[0])
         error = first.error
+        inputs: Collection[str] = (first.release.partition.topic,)
         if error.code() in _CONSEQUENCES:
             error = KafkaError(error.code(), _SEE_LOG)
+            inputs = () if slow else self.inputs
         elif error.code() in TOO_LARGE:
             if not first.alone:
                 return "batch too large"
@@ -119,6 +148,8 @@ class Transaction:
                 return "replaced"
             error = KafkaError(error.code(), NOTHING_LEFT)
         self.refused = Refused(first.output.topic, error)
+        if error.code() not in TIMED_OUT and not error.txn_requires_abort():
+            self.held = inputs
         return "refused"
 
     def _produce_one(
@@ -153,21 +184,26 @@ class Transaction:
             self.failed.append(_Failed(release, output, error, alone=self.singly))
 
 
-def first_unplaced(batch: Sequence[Release], counts: PartitionCounts) -> tuple[str, bool] | None:
-    """The first topic whose partitions are not known, and whether they only could not be looked up in this round."""
+def first_unplaced(batch: Sequence[Release], counts: PartitionCounts) -> tuple[str, Refused | None] | None:
+    """The first input topic one of whose outputs has no place, and why; None for why where it is not known yet."""
     for release in batch:
         for output in release.outcome.outputs:
             partition = counts.place(output, release.partition.topic)
-            if partition is None or partition == LATER:
-                return output.topic, partition is not None
+            if partition is None:
+                error = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, NO_TOPIC)
+                return release.partition.topic, Refused(output.topic, error)
+            if partition == LATER:
+                return release.partition.topic, None
     return None
 
 
-def one_of_each_partition(batch: Sequence[Release], counts: PartitionCounts) -> list[Release]:
-    """Enough of these outcomes to produce to every partition that they would be produced to."""
+def one_of_each_partition(transaction: Transaction, counts: PartitionCounts) -> list[Release]:
+    """Enough of its outcomes to produce to every partition that was in it; what was refused never came into it."""
     seen: set[tuple[str, int | bytes | None]] = set()
     chosen = []
-    for release in batch:
+    for release in transaction.batch:
+        if release.partition.topic in transaction.held:
+            continue
         first = []
         for output in release.outcome.outputs:
             partition = counts.place(output, release.partition.topic)

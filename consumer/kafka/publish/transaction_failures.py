@@ -23,24 +23,21 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 
+from consumer.delivery.transaction_queue import BACKOFF, BLOCKED_FAILURES, bytes_of
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.publish.transaction import WITHOUT_TRANSACTION, Refused, Step
-from consumer.resilience.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
+    from consumer.delivery.ledger import Release
+    from consumer.delivery.transaction_queue import TransactionQueue
+    from consumer.delivery.transaction_size import TransactionSize
     from consumer.kafka.clients.observer import KafkaObserver
 
 _log = structlog.stdlib.get_logger(__name__)
 
 COORDINATOR = "the transaction coordinator"
-
-BACKOFF = Backoff(first=0.1, limit=5.0, least=1.0)
-"""Without jitter: only one producer retries at its coordinator."""
-
-BLOCKED_FAILURES = 4
-"""Consumption pauses from this many failures in a row (0.7 s): fewer are a rebalance, or a leader moving."""
 
 _ENDED = frozenset(
     {
@@ -52,9 +49,6 @@ _ENDED = frozenset(
 )
 """The brokers ended the producer's transaction. Some answer INVALID_TXN_STATE then, which the client takes for an error
 that an abort could mend."""
-
-TIMED_OUT = frozenset({KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT})
-"""A record that could not be written in time."""
 
 _REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "UNKNOWN_MEMBER_ID"})
 """What a transaction meets in the middle of a rebalance; the next one has the new generation."""
@@ -123,17 +117,49 @@ class Retries:
         self.cause, error = refused
         self.not_before = self._clock() + delay
         self._observer.produce_refused(self.cause, error.name())
-        if self.blocked:
-            log = _log.error
-        else:
-            log = _log.info if error.name() in _REBALANCING else _log.warning
-        log(
-            "a transaction could not be committed: nothing is dropped, it is tried again, and consumption pauses until "
-            "it works",
-            cause=self.cause,
-            code=error.name(),
-            reason=error.str(),
-            retry_seconds=round(delay, 1),
-            fix="if it lasts, check that the topics exist, and that this client may write to them and use its "
-            "transactional id; where a single record takes too long, raise delivery.transaction_timeout_ms",
+        _log_refusal(refused, delay, blocked=bool(self.blocked))
+
+    def hold(self, queue: TransactionQueue, inputs: Iterable[str], refused: Refused) -> Literal[True]:
+        """A topic refused outputs of these input topics: their outcomes wait in ``queue``, tried by themselves.
+
+        The others may go on at once: True.
+        """
+        now = self._clock()
+        held = {topic: queue.hold(topic, refused.what, now) for topic in sorted(inputs)}
+        self._observer.produce_refused(refused.what, refused.error.name())
+        delay = min(each.not_before for each in held.values()) - now
+        _log_refusal(refused, delay, blocked=any(each.blocked for each in held.values()), inputs=held)
+        return True
+
+
+def halve(size: TransactionSize, batch: Sequence[Release], why: str) -> None:
+    """Make the next transaction smaller than that of ``batch``, and say so."""
+    before = size.bounds
+    size.halve(len(batch), bytes_of(batch))
+    if size.bounds != before:
+        _log.warning(
+            "a transaction did not get through: the next one is smaller",
+            reason=why,
+            records=len(batch),
+            next_records=size.records,
+            next_bytes=size.bytes,
         )
+
+
+def _log_refusal(refused: Refused, delay: float, *, blocked: bool, inputs: Iterable[str] = ()) -> None:
+    """``inputs`` are the input topics that wait, by default all."""
+    if blocked:
+        log = _log.error
+    else:
+        log = _log.info if refused.error.name() in _REBALANCING else _log.warning
+    log(
+        "a transaction could not be committed: nothing is dropped, it is tried again, and what needs it pauses until "
+        "it works",
+        cause=refused.what,
+        inputs=[*inputs] or "all",
+        code=refused.error.name(),
+        reason=refused.error.str(),
+        retry_seconds=round(delay, 1),
+        fix="if it lasts, check that the topics exist, and that this client may write to them and use its "
+        "transactional id; where a single record takes too long, raise delivery.transaction_timeout_ms",
+    )

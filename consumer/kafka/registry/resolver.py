@@ -1,12 +1,11 @@
 """Schemas of a Schema Registry: those that events were written with, and the one that results are written with.
 
 A worker uses it through ``awaited``, ``rexstream check`` directly. Owns the schemas that were fetched, for as long as
-the worker runs, and the ids that the registry did not know a moment ago.
+the worker runs.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from confluent_kafka.schema_registry import Schema
 
 from consumer.codecs.avro_codec import parse_writer_schema, unknown_schema
 from consumer.events import BadInput
-from consumer.kafka.registry.client import RegistryConnection, RegistryRefused, connect
+from consumer.kafka.registry.client import RegistryConnection, RegistryRefused, RegistryUnavailable, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,18 +23,11 @@ if TYPE_CHECKING:
     from consumer.codecs.avro_codec import ParsedSchema, SchemaFor
     from consumer.config.tree import RegistryConfig
 
-UNKNOWN_SECONDS = 60.0
-"""How long an unknown id stays unknown: a producer's bad bytes must not cause a request per record, and a schema that
-is registered late must still be found."""
-
 MAX_ID = 2**31 - 1
 """Registries number schemas with Java's int. Asked for a larger one, some answer 404 without an error code, which would
 look like a wrong url."""
 
 RESULT_SCHEMA = "schemas/avro/extraction_result.avsc"
-
-_MAX_UNKNOWN = 10_000
-"""Most unknown ids remembered: random bytes may hold any of four thousand million."""
 
 _MAX_DEPTH = 32
 """Deepest chain of references. A registry has no circular references, but another server at its url might."""
@@ -61,17 +53,16 @@ class SubjectState:
 class SchemaResolver:
     """Writer schemas by id, and ids of the result schema.
 
-    ``schema_for`` and ``is_cached`` answer from memory. The others wait: call them on a thread, one at a time.
+    ``schema_for`` and ``is_cached`` answer from memory. The others wait: call them on threads.
     """
 
     def __init__(
         self,
         config: RegistryConfig,
         result_schema: str,
-        clock: Callable[[], float] = time.monotonic,
         connect: Callable[[RegistryConfig], SchemaRegistryClient] = connect,
     ) -> None:
-        """``result_schema`` is its JSON text; ``clock`` counts seconds.
+        """``result_schema`` is its JSON text.
 
         Raises RegistryRefused for a password, certificate or key that cannot be used.
         """
@@ -80,27 +71,24 @@ class SchemaResolver:
         """``renew()``: read the files of ``kafka.registry`` again. From any thread."""
         self._auto_register = config.auto_register
         self._result_schema = Schema(result_schema, "AVRO")
-        self._clock = clock
         self._schemas: dict[int, ParsedSchema] = {}
         self.schema_for: SchemaFor = self._schemas.__getitem__
         """The schema of an id that was fetched. Raises KeyError for any other."""
         self.is_cached: Callable[[int], bool] = self._schemas.__contains__
         """Whether ``schema_for`` would answer."""
-        self._unknown_until: dict[int, float] = {}
 
     def fetch(self, number: int) -> ParsedSchema:
         """The schema of an id, fetched when it is not cached; waits up to the configured timeout.
 
-        Raises BadInput (stage ``decode``) UnknownSchemaId, also for a minute after that answer, UnknownSchemaReference
-        or NotAvroSchema; RegistryUnavailable; RegistryRefused.
+        Raises BadInput (stage ``decode``) UnknownSchemaId, UnknownSchemaReference or NotAvroSchema;
+        RegistryUnavailable; RegistryRefused.
         """
         if number in self._schemas:
             return self._schemas[number]
-        if number > MAX_ID or self._clock() < self._unknown_until.get(number, float("-inf")):
+        if number > MAX_ID:
             raise unknown_schema(number)
         found = self._connection.ask(lambda client: client.get_schema(number), _NO_SCHEMA)
         if found is None:
-            self._remember_unknown(number)
             raise unknown_schema(number)
         kind = getattr(found, "schema_type", "AVRO")
         if kind != "AVRO":
@@ -112,7 +100,6 @@ class SchemaResolver:
             what = f"schema {number}: {error}; register a valid one"
             raise BadInput("decode", "NotAvroSchema", what) from None
         self._schemas[number] = parsed
-        self._unknown_until.pop(number, None)
         return parsed
 
     def result_schema_id(self, topic: str) -> int:
@@ -146,16 +133,19 @@ class SchemaResolver:
         )
         return SubjectState(number, str(mode), accepts is not False)
 
+    def answers(self) -> bool:
+        """Whether the registry answers at all, whatever it says: it is asked for its own compatibility mode."""
+        try:
+            self._connection.ask(lambda client: client.get_compatibility(), _NOT_FOUND)
+        except RegistryUnavailable:
+            return False
+        except RegistryRefused:
+            pass
+        return True
+
     def probe(self) -> int:
         """Number of subjects, to see that the registry answers. Raises RegistryUnavailable or RegistryRefused."""
         return len(self._connection.ask(lambda client: client.get_subjects()))
-
-    def _remember_unknown(self, number: int) -> None:
-        now = self._clock()
-        if len(self._unknown_until) >= _MAX_UNKNOWN:
-            self._unknown_until = {known: until for known, until in self._unknown_until.items() if until > now}
-        if len(self._unknown_until) < _MAX_UNKNOWN:
-            self._unknown_until[number] = now + UNKNOWN_SECONDS
 
     def _referenced(self, schema: Schema, number: int, depth: int = 0) -> dict[str, Any]:
         """Types that a schema takes from others, parsed in the order of their need."""

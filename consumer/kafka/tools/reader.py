@@ -12,6 +12,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartitio
 
 from consumer.events import SourceRecord
 from consumer.kafka.clients.cluster import ClusterUnreachable, Reader, TopicUnusable
+from consumer.kafka.clients.errors import UNREADABLE, unreadable
 from consumer.kafka.consume.assignment import readable_headers
 
 if TYPE_CHECKING:
@@ -70,11 +71,17 @@ class Tail:
         return tuple(topic for topic in self._topics if not any(topic == known for known, _ in self._known))
 
     def poll(self, timeout: float) -> Message | None:
-        """The next record, or None when none came within ``timeout`` seconds, or while the cluster is away."""
+        """The next record, or None when none came within ``timeout`` seconds, or while the cluster is away.
+
+        Raises TopicUnusable for a batch that cannot be read.
+        """
         message = self._reader.consumer.poll(timeout)
         if message is not None:
             if (error := message.error()) is None:
                 return message
+            if error.code() in UNREADABLE:
+                place = message.topic() or "", message.partition() or 0, message.offset() or 0
+                raise TopicUnusable(str(unreadable(*place, error)))
             self._on_trouble(error.str())
         elif time.monotonic() >= self._refresh_at:
             try:
@@ -128,6 +135,8 @@ def read_to_end(
                 raise TopicUnusable(
                     f"topic {topic!r} cannot be read at {bootstrap_servers}: {error.str()}; grant this client READ"
                 )
+            elif error.code() in UNREADABLE:
+                raise TopicUnusable(str(unreadable(topic, partition, offset, error)))
             # The end may be a transaction's marker, which is never delivered: only the end-of-partition event shows it.
             elif error.code() != KafkaError._PARTITION_EOF:
                 continue

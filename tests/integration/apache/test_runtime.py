@@ -71,3 +71,23 @@ def test_of_batches_that_the_broker_refuses_only_the_large_records_become_dead_l
     assert ids == sorted(f"{topic}-0-{offset}" for offset in (*large, 300))
     assert [value for _, value, headers in found if "rexstream-dlq-value-omitted" in dict(headers)] == [None]
     assert cluster.committed(group, topic, 1) == [301]
+
+
+def test_records_of_a_transaction_that_hangs_are_lag(
+    apache_kafka: str, cluster: Cluster, new_topic: Callable[..., str], start: Callable[..., Worker], group: str
+) -> None:
+    """Nobody may read them yet, and they wait all the same: with them hidden, a standstill would look like its end."""
+    topic, output = new_topic("in", 1), new_topic("out", 1)
+    producer = Producer({"bootstrap.servers": apache_kafka, "transactional.id": group})
+    producer.init_transactions()
+    producer.begin_transaction()
+    for number in range(5):
+        producer.produce(topic, b"%d" % number)
+    producer.flush()
+    worker = start(topic, output, group, SESSION, echo=True, lag_seconds=0.2)
+    eventually(lambda: list(worker.runtime.status().lag.values()) == [5])
+    assert worker.runtime.status().lag_ages.keys() == worker.runtime.status().lag.keys()
+    producer.commit_transaction()
+    eventually(lambda: list(worker.runtime.status().lag.values()) == [0])
+    assert worker.runtime.drain(10.0)
+    assert len(cluster.values(output, 1)) == 5

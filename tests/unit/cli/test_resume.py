@@ -30,7 +30,7 @@ def server() -> Iterator[HttpServer]:
         ready=lambda: (True, {}),
         status=dict,
         metrics=lambda _: (b"", "text/plain"),
-        resume=lambda: ANSWER,
+        resume=lambda topic: {**ANSWER, "topics": [topic or "all"]},
     )
     yield started
     started.close()
@@ -46,7 +46,9 @@ def test_it_says_what_the_worker_did(server: HttpServer) -> None:
     found = resume("--http", address)
     assert (found.exit_code, found.stdout) == (0, "a trial of 20 events\n")
     found = resume("--http", address, "--json")
-    assert (found.exit_code, json.loads(found.stdout)) == (0, ANSWER)
+    assert (found.exit_code, json.loads(found.stdout)) == (0, {**ANSWER, "topics": ["all"]})
+    found = resume("--http", address, "--topic", "shop a&b", "--json")
+    assert json.loads(found.stdout)["topics"] == ["shop a&b"]
 
 
 def test_the_configured_address_is_the_default(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:

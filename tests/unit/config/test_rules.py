@@ -108,6 +108,13 @@ def test_a_grace_period_shorter_than_the_objective_is_a_warning() -> None:
     assert warning.key == "delivery.grace_seconds"
 
 
+@pytest.mark.parametrize(("value", "warned"), [("false", True), ("'0'", True), ("true", False)])
+def test_checksums_that_nobody_looks_at_are_a_warning(value: str, warned: bool) -> None:
+    """They may be switched off, knowingly."""
+    found = load(None, {}, [f"kafka.client={{check.crcs: {value}}}"]).warnings
+    assert [each.key for each in found] == ["kafka.client.check.crcs"] * warned
+
+
 def test_a_dead_letter_topic_that_nothing_protects_is_a_warning() -> None:
     """Run and rate are switched off by null, each alone without a word."""
     off = ["delivery.dead_letter_run=null", "delivery.dead_letter_rate=null"]

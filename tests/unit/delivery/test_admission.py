@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,14 +9,19 @@ from hypothesis import strategies as st
 from consumer.delivery.admission import InFlight, RevokeBudget
 from consumer.events import Partition
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 P, Q = Partition("reviews", 0), Partition("reviews", 1)
+A, B, C = Partition("a", 0), Partition("b", 0), Partition("c", 0)
 
 
 class Admission(InFlight):
     """Counts one record at a time."""
 
-    def __init__(self, events: int, size: int) -> None:
-        super().__init__(events, size, RevokeBudget(30.0))
+    def __init__(self, events: int, size: int, topics: Sequence[str] = ("reviews",)) -> None:
+        super().__init__(events, size, RevokeBudget(30.0), topics)
+        self._was_paused = False
 
     def one(self, partition: Partition, epoch: int, size: int) -> None:
         self.admit([(partition, epoch, size)])
@@ -23,7 +30,14 @@ class Admission(InFlight):
         self.durable([(partition, epoch, size)], ())
 
     def decide(self, now: float) -> str:
-        return self.intake(now)[0]
+        """Of a single topic: what its poll thread does."""
+        was, room = self._was_paused, self.intake(now)
+        self._was_paused = bool(room.full)
+        if room.full:
+            return "pause"
+        if was:
+            return "resume"
+        return "stall" if room.stall else "admit"
 
 
 def test_fullness_stalls_for_a_second_then_pauses_until_half_is_free() -> None:
@@ -72,12 +86,12 @@ def test_bytes_count_as_records_do() -> None:
 def test_what_may_be_taken_follows_the_mean_size() -> None:
     """With half the bytes used by four records four more are admitted, and always at least one."""
     admission = Admission(100, 1000)
-    assert admission.intake(4.0)[1] == 100
+    assert admission.intake(4.0).records == 100
     for _ in range(4):
         admission.one(P, 1, 125)
-    assert admission.intake(4.0)[1] == 4
+    assert admission.intake(4.0).records == 4
     admission.one(P, 1, 600)
-    assert admission.intake(4.0)[1] == 1
+    assert admission.intake(4.0).records == 1
 
 
 def test_a_forgotten_assignment_makes_room_and_its_late_records_none() -> None:
@@ -118,25 +132,130 @@ def test_a_limit_holds_until_it_is_lifted() -> None:
     admission = Admission(1000, 1_000_000)
     for _ in range(30):
         admission.one(P, 1, 10)
-    admission.limit(20)
+    admission.limit("reviews", 20)
     assert admission.decide(0.0) == "stall"
     assert admission.decide(1.0) == "pause"
     for _ in range(20):
         assert admission.decide(1.0) == "pause"
         admission.done(P, 1, 10)
     assert admission.decide(2.0) == "resume"
-    assert admission.intake(4.0)[1] == 10
+    assert admission.intake(4.0).records == 10
     for _ in range(10):
         assert admission.decide(3.0) == "admit"
         admission.one(P, 1, 10)
     assert admission.decide(3.0) == "stall"
-    admission.limit(None)
+    admission.limit("reviews", None)
     assert admission.decide(3.1) == "admit"
-    assert admission.intake(4.0)[1] == 980
+    assert admission.intake(4.0).records == 980
 
 
 def test_a_limit_never_raises_the_bound() -> None:
     """A worker configured for few records in flight has no more of them in a trial."""
     admission = Admission(2, 1000)
-    admission.limit(20)
-    assert admission.intake(4.0)[1] == 2
+    admission.limit("reviews", 20)
+    assert admission.intake(4.0).records == 2
+
+
+def fill(admission: Admission, partition: Partition, now: float = 0.0, size: int = 10) -> int:
+    """Records of one topic that never become durable come until it is paused; how many were taken."""
+    taken = 0
+    while partition.topic not in admission.intake(now).full:
+        if admission.intake(now).stall:
+            now += 2.0
+        else:
+            admission.one(partition, 1, size)
+            taken += 1
+    return taken
+
+
+def test_a_topic_that_stands_still_leaves_the_others_their_share() -> None:
+    """It takes the common half and its own share; the rest is for the others, and all together keep to the cap."""
+    admission = Admission(2000, 1 << 26, ("a", "b", "c", "d"))
+    assert fill(admission, A) == 1250
+    assert admission.intake(9.0).full == {"a"}
+    assert not admission.intake(9.0).stall
+    assert admission.intake(9.0).records == 250
+    assert fill(admission, B) == 250
+    assert fill(admission, C) == 250
+    assert admission.events == 1750
+    assert admission.intake(9.0).full == {"a", "b", "c"}
+    for _ in range(125):
+        admission.done(B, 1, 10)
+    assert admission.intake(9.0).full == {"a", "c"}
+    for _ in range(1000):
+        admission.done(A, 1, 10)
+    assert admission.intake(9.0).full == set(), "what it gives back is lent to the others"
+
+
+def test_a_topic_that_is_paused_holds_up_no_other() -> None:
+    """One record below its cap, or at it, it is no reason to stall, nor to take records one by one."""
+    admission = Admission(2000, 1 << 26, ("a", "b"))
+    for _ in range(1499):
+        admission.one(A, 1, 10)
+    assert admission.intake(0.0).records == 1
+    assert admission.intake(0.0, {"a"}).records == 501
+    admission.one(A, 1, 10)
+    assert admission.intake(0.0).stall
+    for now in (0.0, 5.0):
+        assert admission.intake(now, {"a"}) == (frozenset(), False, 500)
+    assert admission.intake(6.0).stall, "it is waited for anew once it is no longer paused"
+
+
+def test_the_trial_of_one_topic_does_not_stall_the_others() -> None:
+    """At its few records it is paused at once; the others take as many as ever."""
+    admission = Admission(2000, 1 << 26, ("a", "b"))
+    admission.limit("a", 20)
+    for _ in range(20):
+        admission.one(A, 1, 10)
+    room = admission.intake(0.0)
+    assert room.full == {"a"}
+    assert not room.stall
+    assert room.records > 1000
+    for _ in range(10):
+        admission.done(A, 1, 10)
+    assert admission.intake(0.0).full == set()
+
+
+TOPICS = ("a", "b", "c")
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(1, 2000),
+    st.lists(
+        st.tuples(
+            st.sampled_from(("take", "take", "take", "end", "pause", "time")),
+            st.sampled_from(TOPICS),
+            st.integers(1, 300),
+        ),
+        max_size=120,
+    ),
+)
+def test_whatever_topics_do_the_caps_hold_and_none_starves_the_others(
+    cap: int, size: int, steps: list[tuple[str, str, int]]
+) -> None:
+    """Records exactly, bytes up to one record a topic; a topic with nothing in flight is never full nor stalled."""
+    admission = Admission(cap, size, TOPICS)
+    held: dict[str, list[int]] = {topic: [] for topic in TOPICS}
+    paused: set[str] = set()
+    now = 0.0
+    for what, topic, number in steps:
+        if what == "time":
+            now += number / 100
+        elif what == "pause":
+            paused ^= {topic}
+        elif what == "end" and held[topic]:
+            admission.done(Partition(topic, 0), 1, held[topic].pop(number % len(held[topic])))
+        elif what == "take":
+            room = admission.intake(now, paused)
+            if not room.stall and topic not in room.full | paused:
+                admission.one(Partition(topic, 0), 1, number)
+                held[topic].append(number)
+        assert admission.events == sum(map(len, held.values())) <= max(cap, len(TOPICS))
+        assert admission.bytes == sum(map(sum, held.values())) <= max(size, len(TOPICS)) + 300 * len(TOPICS)
+        for each in TOPICS:
+            others = set(TOPICS) - {each}
+            if not held[each]:
+                alone = admission.intake(now, paused | others)
+                assert each not in alone.full
+                assert not alone.stall

@@ -29,7 +29,7 @@ def test_a_batch_has_its_records_and_the_offsets_behind_them(queue: TransactionQ
     for offset in range(4):
         queue.add(release(offset, size=300), 5.0)
     queue.add_ends({P: (1, 2), Q: (7, 9)}, 6.0)
-    batch, offsets = queue.next_batch()
+    batch, offsets = queue.next_batch(0.0)
     assert [each.record.offset for each in batch] == [0, 1, 2]
     assert offsets == {P: (1, 3), Q: (7, 9)}
     assert queue.outputs == 4
@@ -62,7 +62,7 @@ def test_what_went_to_another_worker_is_dropped_with_its_bytes(queue: Transactio
     queue.add_ends({P: (1, 5)}, 1.0)
     queue.keep({Q: 2})
     assert queue.due_at(linger=True) == pytest.approx(2.1)
-    batch, offsets = queue.next_batch()
+    batch, offsets = queue.next_batch(0.0)
     assert offsets == {Q: (2, 1)}
     assert bytes_of(batch) == 10
 
@@ -70,9 +70,9 @@ def test_what_went_to_another_worker_is_dropped_with_its_bytes(queue: Transactio
 def test_an_end_that_was_committed_is_not_added_again(queue: TransactionQueue) -> None:
     """Nor one before it."""
     queue.add(release(4), 1.0)
-    batch, offsets = queue.next_batch()
+    batch, offsets = queue.next_batch(0.0)
     queue.committed(batch, offsets, 2.0)
     queue.add_ends({P: (1, 5)}, 3.0)
     assert queue.due_at(linger=True) == math.inf
     queue.add_ends({P: (1, 6)}, 3.0)
-    assert queue.next_batch() == ([], {P: (1, 6)})
+    assert queue.next_batch(0.0) == ([], {P: (1, 6)})

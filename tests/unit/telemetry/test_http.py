@@ -28,7 +28,7 @@ class Worker:
         self.is_ready: tuple[bool, Mapping[str, object]] = (False, {"reasons": ["the model is not AVAILABLE"]})
         self.now: Any = {"worker": "w-1", "dead_letters": {"<b>": 1}}
         self.accepts: list[str] = []
-        self.resumed = 0
+        self.resumed: list[str | None] = []
 
     def status(self) -> Any:
         return self.now
@@ -37,8 +37,8 @@ class Worker:
         self.accepts.append(accept)
         return b"# HELP a b\n", "text/plain; version=0.0.4"
 
-    def resume(self) -> dict[str, object]:
-        self.resumed += 1
+    def resume(self, topic: str | None) -> dict[str, object]:
+        self.resumed.append(topic)
         return {"resumed": ["flood"]}
 
     def start(self, address: str = "127.0.0.1:0", hosts: Collection[str] = ()) -> HttpServer:
@@ -134,10 +134,13 @@ def test_resume_is_done_by_post_and_by_nothing_else(server: HttpServer, worker: 
     for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS"):
         answer, _ = ask(server, "/resume", method)
         assert (answer.status, answer.headers["Allow"]) == (405, "POST")
-    assert worker.resumed == 0
+    assert worker.resumed == []
     answer, body = ask(server, "/resume", "POST")
     assert (answer.status, json.loads(body)) == (200, {"resumed": ["flood"]})
-    assert worker.resumed == 1
+    assert worker.resumed == [None]
+    assert ask(server, "/resume?topic=shop.%E5%BA%97&x=1", "POST")[0].status == 200
+    assert ask(server, "/resume?topic=", "POST")[0].status == 200
+    assert worker.resumed == [None, "shop.店", ""]
 
 
 def test_a_page_in_a_browser_cannot_resume(server: HttpServer, worker: Worker) -> None:
@@ -148,7 +151,7 @@ def test_a_page_in_a_browser_cannot_resume(server: HttpServer, worker: Worker) -
     others += [("Content-Type", kind) for kind in ("text/plain;charset=UTF-8", "application/x-www-form-urlencoded")]
     for header in others:
         assert ask(server, "/resume", "POST", dict([header]))[0].status == 403
-    assert worker.resumed == 0
+    assert worker.resumed == []
     assert ask(server, "/resume", "POST", {"Content-Type": "application/json"})[0].status == 200
 
 
@@ -173,7 +176,7 @@ def test_a_page_that_rebinds_its_name_to_the_worker_reads_nothing(server: HttpSe
             assert b"observability.http_hosts" in body
             assert host.encode() not in body
         assert ask(server, "/resume", "POST", {"Host": host})[0].status == 403
-    assert worker.resumed == 0
+    assert worker.resumed == []
     assert worker.accepts == []
 
 
@@ -215,7 +218,7 @@ def test_resume_has_a_rate(server: HttpServer, worker: Worker) -> None:
     answers = [ask(server, "/resume", "POST")[0] for _ in range(14)]
     assert [answer.status for answer in answers] == [200] * 12 + [429] * 2
     assert 0 < int(answers[-1].headers["Retry-After"]) <= 60
-    assert worker.resumed == 12
+    assert len(worker.resumed) == 12
     assert ask(server, "/status")[0].status == 200
 
 

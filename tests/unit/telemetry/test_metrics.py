@@ -22,7 +22,7 @@ CONTRACT = {
     "windows_per_event": set(),
     "in_flight_windows": set(),
     "consumer_lag": {"topic", "partition"},
-    "paused": {"reason"},
+    "paused": {"reason", "topic"},
     "breaker_state": set(),
     "dead_letters_total": {"stage", "class"},
     "retries_total": set(),
@@ -31,6 +31,9 @@ CONTRACT = {
     "window_overflow_total": set(),
     "transactions_total": {"end"},
     "certificate_expiry_days": {"setting"},
+    "commits_total": {"end"},
+    "uncommitted_age_seconds": set(),
+    "consumer_lag_age_seconds": set(),
 }
 
 
@@ -48,7 +51,10 @@ def used() -> Metrics:
     metrics.lag({Partition("reviews.raw", 0): 7})
     metrics.transaction("committed", 0.1, 3)
     metrics.certificates({"model.tls.ca_file": 12.5})
-    metrics.paused({"outage"})
+    metrics.committed(4)
+    metrics.commit_failed("REBALANCE_IN_PROGRESS")
+    metrics.ages(uncommitted=lambda: 31.0, lag=lambda: 9.0)
+    metrics.paused({"outage": {"reviews.raw"}})
     metrics.breaker("open")
     metrics.dead_letter("validate", "TextTooLong")
     return metrics
@@ -70,6 +76,21 @@ def test_the_exposition_has_every_metric_of_the_contract_with_its_labels() -> No
     ours = {name.removeprefix("rexstream_"): found for name, found in labels.items() if name.startswith("rexstream_")}
     assert ours == CONTRACT
     assert "process_resident_memory_bytes" in labels
+
+
+def test_ages_are_asked_for_at_every_scrape() -> None:
+    """A thread that hangs cannot say that it does."""
+    metrics, now = Metrics(), [1.0]
+    metrics.ages(uncommitted=lambda: now[0], lag=lambda: now[0] + 1)
+    for now[0] in (2.0, 900.0):
+        assert sample(metrics, "rexstream_uncommitted_age_seconds") == now[0]
+        assert sample(metrics, "rexstream_consumer_lag_age_seconds") == now[0] + 1
+
+
+def test_commits_are_counted_by_how_they_ended() -> None:
+    """Only failed ones, and none that worked, is an alert."""
+    assert sample(used(), "rexstream_commits_total", end="committed") == 1
+    assert sample(used(), "rexstream_commits_total", end="failed") == 1
 
 
 def test_every_metric_says_what_a_spike_means() -> None:
@@ -126,16 +147,18 @@ def test_a_partition_that_is_no_longer_assigned_loses_its_lag() -> None:
 
 
 def test_pause_reasons_are_all_present_from_the_start_and_end_with_the_pause() -> None:
-    """An alert on any reason sees 0 before, 1 during and 0 after."""
-    metrics = Metrics()
-    assert sample(metrics, "rexstream_paused", reason="flood") == 0
-    metrics.paused({"flood", "backpressure"})
-    assert sample(metrics, "rexstream_paused", reason="flood") == 1
-    metrics.paused({"a reason that nobody listed"})
-    assert sample(metrics, "rexstream_paused", reason="flood") == 0
-    assert sample(metrics, "rexstream_paused", reason="other") == 1
-    metrics.paused(())
-    assert sample(metrics, "rexstream_paused", reason="other") == 0
+    """An alert on any reason sees 0 before, 1 during and 0 after, of each input topic by itself."""
+    metrics = Metrics(input_topics=("in", "more"))
+    assert sample(metrics, "rexstream_paused", reason="flood", topic="in") == 0
+    metrics.paused({"flood": {"in"}, "backpressure": {"in", "more"}})
+    assert sample(metrics, "rexstream_paused", reason="flood", topic="in") == 1
+    assert sample(metrics, "rexstream_paused", reason="flood", topic="more") == 0
+    assert sample(metrics, "rexstream_paused", reason="backpressure", topic="more") == 1
+    metrics.paused({"a reason that nobody listed": {"in"}})
+    assert sample(metrics, "rexstream_paused", reason="flood", topic="in") == 0
+    assert sample(metrics, "rexstream_paused", reason="other", topic="in") == 1
+    metrics.paused({})
+    assert sample(metrics, "rexstream_paused", reason="other", topic="in") == 0
 
 
 @pytest.mark.parametrize("kind", ["topic", "version", "dead letter"])

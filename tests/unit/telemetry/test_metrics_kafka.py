@@ -9,11 +9,12 @@ from confluent_kafka import Consumer
 
 from consumer.events import Partition
 from consumer.kafka.consume.assignment import BACKPRESSURE, DRAINING, Pauses
+from consumer.kafka.consume.committer import COMMIT
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dead_letter_breaker import REASON as FLOOD
 from consumer.worker.lifecycle import STATE_REASONS
 
-REASONS = sorted({BACKPRESSURE, DRAINING, FLOOD, "output", "registry", *STATE_REASONS.values()})
+REASONS = sorted({BACKPRESSURE, COMMIT, DRAINING, FLOOD, "output", "registry", *STATE_REASONS.values()})
 
 
 def paused(metrics: Metrics) -> set[str]:
@@ -24,7 +25,16 @@ def paused(metrics: Metrics) -> set[str]:
 
 def test_the_runtime_and_the_worker_pause_for_these() -> None:
     """The list is all there is; a new reason belongs into it and into the metric."""
-    assert REASONS == ["backpressure", "deployment_fault", "draining", "flood", "outage", "output", "registry"]
+    assert REASONS == [
+        "backpressure",
+        "commit",
+        "deployment_fault",
+        "draining",
+        "flood",
+        "outage",
+        "output",
+        "registry",
+    ]
 
 
 @pytest.mark.parametrize("reason", REASONS)
@@ -32,7 +42,7 @@ def test_every_reason_to_pause_is_visible_under_its_own_name(reason: str) -> Non
     """Whoever is alerted reads what to mend, not ``other``; and it is gone with the pause."""
     metrics = Metrics()
     consumer = create_autospec(Consumer, instance=True)
-    pauses = Pauses(metrics)
+    pauses = Pauses(metrics, ["in"])
     pauses.assign(consumer, [Partition("in", 0)])
     pauses.pause(reason)
     assert paused(metrics) == {reason}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import create_autospec
 
 import pytest
@@ -29,23 +29,23 @@ GOOD = Outcome("done", (Output("reviews.extracted", None, b"{}"),))
 DEAD = Outcome("done", (Output("reviews.dead", None, b"{"),))
 PARTIAL = Outcome("done", (*GOOD.outputs, *DEAD.outputs))
 DROPPED = Outcome("dropped")
-PAUSED = [("pause", "flood"), ("limit", TRIAL_EVENTS)]
+RAW, OTHER = "reviews.raw", "shop.raw"
+PAUSED = [("pause", ["reviews.raw"]), ("limit", "reviews.raw", TRIAL_EVENTS)]
+RESUMED: list[tuple[str, list[str]]] = [("pause", [])]
 
 
 class Runtime:
     """Writes down its calls."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, str | int | None]] = []
+        self.calls: list[tuple[Any, ...]] = []
 
-    def pause(self, reason: str) -> None:
-        self.calls.append(("pause", reason))
+    def pause(self, reason: str, topics: list[str]) -> None:
+        assert reason == "flood"
+        self.calls.append(("pause", topics))
 
-    def resume(self, reason: str) -> None:
-        self.calls.append(("resume", reason))
-
-    def limit(self, records: int | None) -> None:
-        self.calls.append(("limit", records))
+    def limit(self, topic: str, records: int | None) -> None:
+        self.calls.append(("limit", topic, records))
 
 
 class World:
@@ -54,17 +54,19 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.runtime = Runtime()
-        self.breaker = DeadLetterBreaker(DeliveryConfig(dead_letter_run=3, dead_letter_pause=60.0), lambda: self.now)
+        self.breaker = DeadLetterBreaker(
+            DeliveryConfig(dead_letter_run=3, dead_letter_pause=60.0), (RAW, OTHER), lambda: self.now
+        )
         self.breaker.runtime = cast("KafkaRuntime", self.runtime)
         self.offset = 0
 
-    def record(self, epoch: int = 1) -> SourceRecord:
+    def record(self, epoch: int = 1, topic: str = RAW) -> SourceRecord:
         self.offset += 1
-        return SourceRecord("reviews.raw", 0, self.offset, epoch, None, b"{", (), None, self.now)
+        return SourceRecord(topic, 0, self.offset, epoch, None, b"{", (), None, self.now)
 
-    def end(self, outcome: Outcome, times: int = 1) -> None:
+    def end(self, outcome: Outcome, times: int = 1, topic: str = RAW) -> None:
         for _ in range(times):
-            self.breaker.durable(self.record(), outcome)
+            self.breaker.durable(self.record(topic=topic), outcome)
 
     def publish(self, release: Release) -> None:
         self.breaker.durable(release.record, release.outcome)
@@ -147,28 +149,30 @@ def test_the_way_through_a_flood(world: World, logs: list[EventDict]) -> None:
     """Pause with the trial's bound set already, trial, pause again, trial, in full; one error line in all."""
     world.end(DEAD, 40)
     assert world.runtime.calls == PAUSED
-    assert "4 events in a row" in str(world.breaker.unready())
-    assert "60 s" in str(world.breaker.unready())
+    assert "4 events in a row" in world.breaker.paused()[RAW]
+    assert "60 s" in world.breaker.paused()[RAW]
     world.now = 59.9
     world.breaker.tick()
     assert world.runtime.calls == PAUSED
     world.now = 60.0
     world.breaker.tick()
     world.breaker.tick()
-    assert world.runtime.calls[2:] == [("resume", "flood")]
-    assert world.breaker.unready() is None
+    assert world.runtime.calls[2:] == RESUMED
+    assert world.breaker.paused() == {}
     assert world.breaker.status()["state"] == "trial"
     world.end(DEAD, 4)
     assert world.runtime.calls[3:] == PAUSED
     assert world.breaker.status()["trial_in_seconds"] == 120.0
     assert world.breaker.resume()["resumed"] == ["flood"]
     assert world.breaker.resume()["resumed"] == []
-    assert world.runtime.calls[5:] == [("resume", "flood")]
+    assert world.runtime.calls[5:] == RESUMED
     world.end(GOOD, TRIAL_EVENTS)
-    assert world.runtime.calls[6:] == [("limit", None)]
-    assert world.breaker.status() == {"state": "flowing", "reason": None, "trial_in_seconds": 0.0}
+    assert world.runtime.calls[6:] == [("limit", RAW, None)]
+    flowing = {"state": "flowing", "reason": None, "trial_in_seconds": 0.0}
+    assert world.breaker.status() == {**flowing, "topics": {RAW: flowing, OTHER: flowing}}
     assert world.breaker.resume() == {
         "resumed": [],
+        "topics": [],
         "state": "flowing",
         "message": "nothing to resume: consumption is not paused for a flood of dead letters",
     }
@@ -195,8 +199,45 @@ def test_two_threads_pause_once(world: World) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    calls = [what for what, _ in world.runtime.calls]
+    calls = world.runtime.calls
     while calls:
-        assert calls[:2] == ["pause", "limit"]
-        assert calls[2:3] in ([], ["resume"])
+        assert calls[:2] == PAUSED
+        assert calls[2:3] in ([], RESUMED)
         calls = calls[3:]
+
+
+def test_each_input_topic_is_counted_paused_and_tried_by_itself(world: World) -> None:
+    """The good events of one do not hide the flood of another, nor does that flood pause them."""
+    for _ in range(3):
+        world.end(DEAD)
+        world.end(GOOD, 10, OTHER)
+    assert world.runtime.calls == []
+    world.end(DEAD)
+    world.end(GOOD, 50, OTHER)
+    assert world.runtime.calls == PAUSED
+    status = world.breaker.status()
+    assert status["state"] == "paused"
+    assert {topic: each["state"] for topic, each in status["topics"].items()} == {RAW: "paused", OTHER: "flowing"}
+    world.now = 30.0
+    world.end(DEAD, 4, OTHER)
+    assert world.runtime.calls[2:] == [("pause", [RAW, OTHER]), ("limit", OTHER, TRIAL_EVENTS)]
+    assert world.breaker.paused().keys() == {RAW, OTHER}
+    world.now = 60.0
+    world.breaker.tick()
+    assert world.runtime.calls[4:] == [("pause", [OTHER])]
+    world.end(GOOD, TRIAL_EVENTS)
+    assert world.runtime.calls[5:] == [("limit", RAW, None)]
+
+
+def test_one_topic_can_be_resumed_and_by_default_all_are(world: World) -> None:
+    """A name that is none says which there are."""
+    world.end(DEAD, 4)
+    world.end(DEAD, 4, OTHER)
+    answer = world.breaker.resume("shop.row")
+    assert answer["topics"] == []
+    assert RAW in str(answer["message"])
+    assert world.breaker.resume(OTHER)["topics"] == [OTHER]
+    assert world.runtime.calls[-1] == ("pause", [RAW])
+    assert world.breaker.resume(OTHER)["state"] == "trial"
+    assert world.breaker.resume()["topics"] == [RAW]
+    assert world.runtime.calls[-1] == ("pause", [])

@@ -22,13 +22,10 @@ DEAD = Outcome("done", (Output("reviews.dead", None, b"{"),))
 class Runtime:
     """Takes every call."""
 
-    def pause(self, reason: str) -> None:
+    def pause(self, reason: str, topics: list[str]) -> None:
         pass
 
-    def resume(self, reason: str) -> None:
-        pass
-
-    def limit(self, records: int | None) -> None:
+    def limit(self, topic: str, records: int | None) -> None:
         pass
 
 
@@ -51,7 +48,7 @@ def test_every_decision_is_that_of_counting_each_event(
         return now
 
     breaker = DeadLetterBreaker(
-        DeliveryConfig(dead_letter_run=run, dead_letter_rate=rate, dead_letter_pause=60.0), clock
+        DeliveryConfig(dead_letter_run=run, dead_letter_rate=rate, dead_letter_pause=60.0), ("reviews.raw",), clock
     )
     breaker.runtime = cast("KafkaRuntime", Runtime())
     counting = DeadLetterRate(run, rate, 60.0, clock)

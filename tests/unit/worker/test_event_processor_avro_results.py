@@ -35,10 +35,10 @@ class Registry:
     def __init__(self, ids: dict[str, int]) -> None:
         self._ids = ids
 
-    async def result_schema_id(self, topic: str) -> int:
+    async def result_schema_id(self, topic: str, input_topic: str) -> int:  # noqa: ARG002
         return self._ids[topic]
 
-    async def ensure(self, value: bytes) -> None:
+    async def ensure(self, value: bytes, input_topic: str) -> None:  # noqa: ARG002
         raise AssertionError(value)
 
     def schema_for(self, number: int) -> ParsedSchema:

@@ -48,14 +48,14 @@ NEIGHBOURS = ["包装很结实，物流也快", "屏幕偏暗，但是音质好"
 class Registry:
     """Knows one schema."""
 
-    async def ensure(self, value: bytes) -> None:
+    async def ensure(self, value: bytes, input_topic: str) -> None:  # noqa: ARG002
         if schema_id(value) != KNOWN_ID:
             raise BadInput("decode", "UnknownSchemaId", "the registry has no such schema")
 
     def schema_for(self, number: int) -> ParsedSchema:
         return {KNOWN_ID: event_schema()}[number]
 
-    async def result_schema_id(self, topic: str) -> int:
+    async def result_schema_id(self, topic: str, input_topic: str) -> int:  # noqa: ARG002
         raise AssertionError(f"no route to {topic} writes Avro")
 
 

@@ -22,22 +22,28 @@ class Runtime:
         values: dict[str, Any] = {
             "joined": True,
             "assignment": {Partition("in", 1): 1, Partition("in", 0): 1},
-            "paused": (),
+            "paused_topics": {},
             "in_flight_events": 3,
             "in_flight_bytes": 900,
             "poll_age": 0.1,
             "release_age": 0.1,
+            "poll_limit": 120.0,
+            "release_limit": 45.0,
+            "uncommitted_seconds": 0.0,
+            "commit_error": "",
+            "lag_ages": {Partition("in", 0): 3.2},
             "lag": {Partition("in", 0): 7},
             "blocked_outputs": (),
         }
-        self._status = RuntimeStatus(**{**values, **changed})
+        values |= changed
+        self._status = RuntimeStatus(**values, paused=tuple(values["paused_topics"]))
 
     def status(self) -> RuntimeStatus:
         return self._status
 
 
 def health(**changed: Any) -> Health:
-    it = Health(Config(), "w", Metrics(), DeadLetterBreaker(DeliveryConfig()))
+    it = Health(Config(), "w", Metrics(), DeadLetterBreaker(DeliveryConfig(), ("in", "more")))
     it.model_available = True
     it.runtime = cast("KafkaRuntime", Runtime(**changed))
     return it
@@ -50,31 +56,33 @@ def test_a_joined_worker_with_its_model_is_ready_and_consuming() -> None:
     assert it.live()[0]
     status = it.status()
     assert status["state"] == "consuming"
-    assert [(p["partition"], p["lag"]) for p in status["assignment"]] == [(0, 7), (1, None)]
+    found = [(p["partition"], p["lag"], p["lag_age_seconds"]) for p in status["assignment"]]
+    assert found == [(0, 7, 3.2), (1, None, None)]
     assert health(assignment={}).ready()[0]
 
 
 def test_every_reason_not_ready_is_said_in_words() -> None:
     """Whoever is on call reads the reason, not a code."""
-    it = Health(Config(), "w", Metrics(), DeadLetterBreaker(DeliveryConfig()))
+    it = Health(Config(), "w", Metrics(), DeadLetterBreaker(DeliveryConfig(), ("in", "more")))
     assert "AVAILABLE" in it.reasons()[0]
     assert "group" in it.reasons()[1]
     assert it.status()["state"] == "starting"
 
     assert "group" in health(joined=False).reasons()[0]
-    assert "reviews.dead" in health(blocked_outputs=("reviews.dead",)).reasons()[0]
+    refused = health(blocked_outputs=("reviews.dead",), paused_topics={"output": {"in"}})
+    assert "reviews.dead" in refused.reasons()[0]
     for state, word in ((State.OUTAGE, "answer"), (State.DEPLOYMENT_FAULT, "fit")):
         broken = health()
         broken.serving = state
         assert word in broken.reasons()[0]
     waiting = health()
-    waiting.registry = "schema registry answered 503"
+    waiting.registry = {"in": "schema registry answered 503"}
     assert waiting.reasons() == ["schema registry answered 503"]
     draining = health()
     draining.draining = True
     assert draining.ready() == (False, {"reasons": ["draining"]})
     assert draining.status()["state"] == "draining"
-    assert health(paused=("outage",)).status()["state"] == "paused"
+    assert health(paused_topics={"outage": {"in"}}).status()["state"] == "paused"
 
 
 def test_a_stuck_thread_is_not_alive_and_an_outage_is() -> None:
@@ -82,10 +90,37 @@ def test_a_stuck_thread_is_not_alive_and_an_outage_is() -> None:
     alive = health(joined=False)
     alive.serving = State.OUTAGE
     assert alive.live()[0]
-    for name in ("poll", "release"):
-        ok, detail = health(**{f"{name}_age": STUCK_SECONDS + 1}).live()
+    for name, limit in (("poll", 120.0), ("release", 45.0)):
+        assert health(**{f"{name}_age": limit}).live()[0], "its longest call may still come back"
+        ok, detail = health(**{f"{name}_age": limit + 1}).live()
         assert not ok
         assert name in str(detail)
+        draining = health(**{f"{name}_age": limit + 1})
+        draining.draining = True
+        assert draining.live()[0], "a drain has a deadline of its own"
     stuck = health()
     stuck.loop_round_at = time.monotonic() - STUCK_SECONDS - 1
     assert not stuck.live()[0]
+
+
+def test_a_worker_is_ready_while_it_can_consume_any_of_its_topics() -> None:
+    """Of two one waits for its output: ready, consuming, and /status says which waits and why. Both: not ready."""
+    both = {Partition("in", 0): 1, Partition("more", 0): 2}
+    half: dict[str, Any] = {"assignment": both, "blocked_outputs": ("out",)}
+    it = health(**half, paused_topics={"output": {"in"}})
+    assert it.ready()[0]
+    status = it.status()
+    assert (status["state"], status["paused"]) == ("consuming", ["output"])
+    assert status["paused_topics"] == {"output": ["in"]}
+    assert status["waiting"] == {"in": ["output refused by out"]}
+    it.registry = {"more": "schema registry answered 503"}
+    assert it.ready()[1] == {"reasons": ["schema registry answered 503", "output refused by out"]}
+    both_paused = health(**half, paused_topics={"output": {"in"}, "registry": {"more"}})
+    assert both_paused.status()["state"] == "paused"
+
+
+def test_offsets_that_cannot_be_committed_are_a_reason_with_their_error() -> None:
+    """Refused, or without any answer."""
+    for code, shown in (("GROUP_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED"), ("", "no answer")):
+        it = health(paused_topics={"commit": {"in"}}, uncommitted_seconds=41.3, commit_error=code)
+        assert it.ready()[1] == {"reasons": [f"offsets cannot be committed, for 41 s ({shown})"]}

@@ -3,11 +3,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from unittest.mock import create_autospec
 
+import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from structlog.testing import capture_logs
 
 from consumer.events import Partition
 from consumer.kafka.clients.observer import KafkaObserver
-from consumer.kafka.consume.committer import Committer
+from consumer.kafka.consume.assignment import Pauses
+from consumer.kafka.consume.committer import COMMIT, Committer
 
 P, Q = Partition("in", 0), Partition("in", 1)
 
@@ -38,7 +41,8 @@ class Bench:
         self.now = 0.0
         self.consumer: Any = Consumer()
         self.observer = create_autospec(KafkaObserver, instance=True)
-        self.committer = Committer(self.observer, lambda: self.now)
+        self.pauses = Pauses(create_autospec(KafkaObserver, instance=True), ["in", "other"])
+        self.committer = Committer(self.observer, self.pauses, 30.0, lambda: self.now)
 
     @property
     def counted(self) -> list[tuple[Any, ...]]:
@@ -194,3 +198,91 @@ def test_a_new_client_owes_no_answer() -> None:
     bench.committer.request({P: (2, 3)})
     bench.send(p0=2)
     assert bench.consumer.commits == [({0: 5}, True), ({0: 3}, True)]
+
+
+def run_for(bench: Bench, seconds: float, *, answer: KafkaError | None, **epochs: int) -> None:
+    """Rounds of the poll thread, four a second; whatever is in flight is answered with an error, or not at all."""
+    for _ in range(int(seconds * 4)):
+        bench.now += 0.25
+        before = len(bench.consumer.commits)
+        bench.send(**epochs)
+        if answer is not None and len(bench.consumer.commits) > before:
+            bench.committer.on_commit(answer, [])
+
+
+@pytest.mark.parametrize("code", [KafkaError.COORDINATOR_NOT_AVAILABLE, None])
+def test_commits_that_keep_failing_pause_all_topics_until_one_succeeds(code: int | None) -> None:
+    """Refused, or not answered at all. One error line says it, with a way out; the age is shown all the while."""
+    bench = Bench()
+    answer = KafkaError(code) if code is not None else None
+    bench.committer.request({P: (1, 5)})
+    with capture_logs() as lines:
+        run_for(bench, 30.0, answer=answer, p0=1)
+        assert bench.pauses.reasons == {}
+        run_for(bench, 1.0, answer=answer, p0=1)
+        assert bench.pauses.reasons == {COMMIT: {"in", "other"}}
+        assert bench.committer.uncommitted_since == 0.25
+        run_for(bench, 120.0, answer=answer, p0=1)
+        (error,) = [line for line in lines if line["log_level"] == "error"]
+        assert "__consumer_offsets" in error["fix"]
+        assert error["code"] == ("COORDINATOR_NOT_AVAILABLE" if code is not None else "no answer")
+        assert len([line for line in lines if line["log_level"] == "warning"]) == (code is not None)
+        bench.committer.on_commit(None, [TopicPartition("in", 0, 5)])
+        if not bench.committer.all_answered:
+            run_for(bench, 2.0, answer=None, p0=1)
+            bench.committer.on_commit(None, [TopicPartition("in", 0, 5)])
+        run_for(bench, 0.25, answer=None, p0=1)
+    assert bench.pauses.reasons == {}
+    assert bench.committer.uncommitted_since == float("inf")
+    assert lines[-1]["log_level"] == "info"
+
+
+def test_a_topic_that_alone_is_refused_stops_no_other() -> None:
+    """The client reports such an error for every partition of the commit, so each topic gets commits of its own."""
+    bench = Bench()
+    other = Partition("other", 7)
+    error = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    epochs = {P: 1, other: 2}
+    refused = True
+
+    def run(rounds: int) -> None:
+        for _ in range(rounds):
+            bench.now += 0.25
+            before = len(bench.consumer.commits)
+            bench.committer.request({P: (1, int(bench.now)), other: (2, int(bench.now))})
+            bench.committer.send(bench.consumer, epochs)
+            for offsets, _ in bench.consumer.commits[before:]:
+                bench.committer.on_commit(error if refused and P.number in offsets else None, [])
+
+    run(16)
+    assert any(P.number not in offsets for offsets, _ in bench.consumer.commits), "a few seconds later"
+    run(160)
+    assert bench.pauses.reasons == {COMMIT: {"in"}}
+    committed = [offsets[other.number] for offsets, _ in bench.consumer.commits if P.number not in offsets]
+    assert committed[-1] >= bench.now - 3
+    refused = False
+    run(12)
+    assert bench.pauses.reasons == {}
+    assert set(bench.consumer.commits[-1][0]) == {P.number, other.number}, "together again"
+
+
+def test_a_poll_thread_that_was_away_hears_its_answers_before_it_judges() -> None:
+    """A revocation may wait for half a minute, with the answer to a commit in the client's queue."""
+    bench = Bench()
+    bench.committer.request({P: (1, 5)})
+    bench.send(p0=1)
+    bench.now += 40.0
+    bench.send(p0=1)
+    assert bench.pauses.reasons == {}
+
+
+def test_an_assignment_that_ends_takes_its_trouble_with_it() -> None:
+    """What could not be committed is its next owner's, and pauses nothing here."""
+    bench = Bench()
+    bench.committer.request({P: (1, 5)})
+    run_for(bench, 40.0, answer=KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED), p0=1)
+    assert COMMIT in bench.pauses.reasons
+    bench.committer.forget({P: 1})
+    run_for(bench, 0.25, answer=None)
+    assert bench.pauses.reasons == {}
+    assert bench.committer.uncommitted_since == float("inf")

@@ -6,7 +6,8 @@ import pytest
 from confluent_kafka import KafkaError
 from runtime_simulation import PARTITIONS, Message, Runtime, deliver, runtime_with
 
-from consumer.kafka.clients.errors import ClientFailed
+from consumer.events import Partition
+from consumer.kafka.clients.errors import UNREADABLE, ClientFailed, UnreadableBatch
 from consumer.kafka.clients.watchdog import STALLED_SECONDS
 
 P, _ = PARTITIONS
@@ -108,3 +109,37 @@ def test_a_consumer_that_reads_is_not_asked() -> None:
         runtime.source.run_once()
         runtime.now += 1.0
     assert runtime.clients[0].asked == 0
+
+
+@pytest.mark.parametrize("code", sorted(UNREADABLE))
+def test_a_batch_that_cannot_be_read_ends_consumption_before_it(code: int) -> None:
+    """What came before is handed over, finished and committed; what the client returns after it may be anything."""
+    runtime = runtime_with(2)
+    runtime.brokers.tell_ends = False
+    for _ in range(6):
+        runtime.brokers.logs[P].append(0, None)
+    before = [runtime.brokers.next_message(set()) or pytest.fail("no record") for _ in range(2)]
+    runtime.brokers.messages += [
+        *before,
+        Message(P, 4, None, KafkaError(code)),
+        Message(P, 7, None),
+        Message(P, 0, None),
+    ]
+    runtime.source.run_once()
+    (fatal,) = runtime.fatal
+    assert isinstance(fatal, UnreadableBatch)
+    assert f"{P}: the batch at offset 4 " in str(fatal)
+    assert f"--topic {P.topic}:{P.number} " in str(fatal)
+    assert [record.offset for record in runtime.unprocessed] == [0, 1, 2, 3]
+    runtime.brokers.messages.clear()
+    runtime.run_until_idle()
+    assert runtime.brokers.logs[P].committed == 4
+    assert len(runtime.fatal) == 1
+
+
+def test_an_unreadable_batch_of_a_partition_that_left_is_its_next_owners() -> None:
+    """Its error was fetched before."""
+    runtime = runtime_with(1)
+    runtime.brokers.messages.append(Message(Partition("in", 7), 4, None, KafkaError(KafkaError._BAD_MSG)))
+    runtime.source.run_once()
+    assert runtime.fatal == []

@@ -17,7 +17,7 @@ from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.observer import KafkaObserver
 from consumer.kafka.clients.watchdog import STALLED_SECONDS, StuckClientDetector
 from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
-from consumer.kafka.publish.producers import Oversize, PartitionCounts
+from consumer.kafka.publish.producers import MOST_BYTES, MOST_RECORDS, SILENT_SECONDS, Oversize, PartitionCounts
 
 IN = Partition("in", 0)
 
@@ -112,10 +112,12 @@ class Bench:
         """Topic and code of the outputs that were refused."""
         return [call.args for call in self.hooks.produce_refused.call_args_list]
 
-    def send(self, offset: int, *outputs: Output, epoch: int = 1, original: bytes = b"in") -> None:
-        record = SourceRecord("in", 3, offset, epoch, b"key", original, (), None, 0.0)
+    def send(
+        self, offset: int, *outputs: Output, epoch: int = 1, original: bytes = b"in", partition: Partition = IN
+    ) -> None:
+        record = SourceRecord(partition.topic, 3, offset, epoch, b"key", original, (), None, 0.0)
         outcome = Outcome("done", outputs) if outputs else Outcome("dropped")
-        self.publisher.send(Release(IN, record, outcome))
+        self.publisher.send(Release(partition, record, outcome))
 
     def run_once(self, times: int = 1) -> None:
         for _ in range(times):
@@ -241,7 +243,7 @@ def test_a_dead_letter_whose_headers_are_too_large_goes_without_them(bench: Benc
     bench.run_once(3)
     assert sorted(bench.durable) == [0, 1]
     assert bench.refused == [("dead", "MSG_SIZE_TOO_LARGE")] * 2
-    assert bench.publisher.blocked == ()
+    assert bench.publisher.blocked == {}
     assert sorted(bench.producer.values("dead"), key=bool) == [None, b"in"]
     whole, cut = sorted(bench.producer.headers, key=lambda headers: "trace" not in headers)
     assert whole["trace"] == b"t"
@@ -412,5 +414,99 @@ def test_topics_that_are_looked_up_slowly_are_not_refused(bench: Bench) -> None:
         assert bench.now - before <= 2.5
         rounds += 1
         assert rounds < 10
-    assert bench.publisher.blocked == ()
+    assert bench.publisher.blocked == {}
     assert not bench.hooks.produce_refused.called
+
+
+MORE = Partition("more", 0)
+
+
+def test_a_blocked_topic_names_the_input_topics_that_wait_for_it(bench: Bench) -> None:
+    """Those that have something for it now, and no others; none when it is taken, or went to another worker."""
+    bench.partitions["more"] = 4
+    bench.producer.refuse = {"dead": KafkaError.TOPIC_AUTHORIZATION_FAILED}
+    bench.send(0, out(topic="dead"))
+    bench.send(1, out(), partition=MORE)
+    bench.run(2.0)
+    assert dict(bench.publisher.blocked) == {"dead": {"in"}}
+    bench.send(2, out(topic="dead"), partition=MORE)
+    assert dict(bench.publisher.blocked) == {"dead": {"in", "more"}}
+    bench.producer.refuse = {}
+    bench.run(20.0)
+    assert dict(bench.publisher.blocked) == {}
+    assert sorted(bench.durable) == [0, 1, 2]
+
+
+def test_a_topic_that_is_silent_is_blocked_as_one_that_refuses(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client repeats without a word what lacks in-sync replicas; the first acknowledgement ends it."""
+    report = bench.producer.poll
+    monkeypatch.setattr(bench.producer, "poll", lambda _: 0)
+    bench.send(0, out())
+    bench.run(SILENT_SECONDS)
+    assert dict(bench.publisher.blocked) == {}
+    bench.run(1.0)
+    assert dict(bench.publisher.blocked) == {"out": {"in"}}
+    bench.send(1, out())
+    assert dict(bench.publisher.blocked) == {"out": {"in"}}
+    monkeypatch.setattr(bench.producer, "poll", report)
+    bench.run_once()
+    assert dict(bench.publisher.blocked) == {}
+    assert bench.durable == [0, 1]
+
+
+def test_nothing_more_becomes_durable_once_every_topic_that_is_waited_for_refused_again(bench: Bench) -> None:
+    """One try of each, at once; what is under way to others is waited for."""
+    bench.producer.refuse = {"dead": KafkaError.TOPIC_AUTHORIZATION_FAILED}
+    bench.send(0, out(topic="dead"))
+    bench.run(60.0)
+    attempts = bench.producer.attempts
+    stuck = [bench.publisher.stuck]
+    bench.publisher.try_again()
+    bench.send(1, out())
+    stuck.append(bench.publisher.stuck)
+    bench.run_once(2)
+    stuck.append(bench.publisher.stuck)
+    assert stuck == [True, False, True]
+    assert bench.producer.attempts == attempts + 2
+    assert bench.durable == [1]
+
+
+def test_silence_is_no_reason_to_end_a_drain_while_no_topic_is_acknowledged(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it may be the brokers that are away, and soon back."""
+    monkeypatch.setattr(bench.producer, "poll", lambda _: 0)
+    bench.send(0, out())
+    bench.run(20.0)
+    assert dict(bench.publisher.blocked) == {"out": {"in"}}
+    assert not bench.publisher.stuck
+
+
+@pytest.mark.parametrize(("outputs", "size"), [(20_000, 10), (200, 1_000_000)])
+def test_a_topic_that_is_silent_leaves_others_their_place_in_the_producers_queue(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, outputs: int, size: int
+) -> None:
+    """However many of its outputs wait, or how large they are."""
+    report = bench.producer.poll
+    value = b"x" * size
+
+    def report_others(timeout: float) -> int:
+        silent = [record for record in bench.producer.queue if record["topic"] == "out"]
+        bench.producer.queue = [record for record in bench.producer.queue if record["topic"] != "out"]
+        reported = report(timeout)
+        bench.producer.queue = silent
+        return reported
+
+    monkeypatch.setattr(bench.producer, "poll", report_others)
+    for offset in range(outputs):
+        bench.send(offset, out(value))
+    bench.run_once(3)
+    assert 0 < len(bench.producer.queue) <= MOST_RECORDS
+    assert sum(len(record["value"]) for record in bench.producer.queue) <= MOST_BYTES + size
+    bench.send(outputs, out(topic="narrow"))
+    bench.run_once()
+    assert bench.durable == [outputs]
+    monkeypatch.setattr(bench.producer, "poll", report)
+    bench.run_once(20)
+    assert len(bench.durable) == outputs + 1
+    assert len(bench.producer.values("out")) == outputs

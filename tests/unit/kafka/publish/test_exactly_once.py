@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from consumer.config.tree import DeliveryConfig
 from consumer.delivery.ledger import Release
+from consumer.delivery.transaction_queue import BLOCKED_FAILURES
 from consumer.delivery.transaction_size import TransactionSize
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
@@ -24,7 +25,6 @@ from consumer.kafka.publish import exactly_once as transactions
 from consumer.kafka.publish.exactly_once import TransactionalPublisher
 from consumer.kafka.publish.producers import Oversize, PartitionCounts
 from consumer.kafka.publish.transaction import LOST_SECONDS
-from consumer.kafka.publish.transaction_failures import BLOCKED_FAILURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -896,3 +896,95 @@ def test_every_outcome_is_committed_exactly_once_with_its_offset(steps: list[Any
     bench.run(30)
     as_committed()
     assert {p: bench.producer.offsets.get(p, 0) for p in (P, Q)} == sent
+
+
+OTHER = Partition("more", 0)
+
+
+@pytest.fixture
+def two(bench: Bench) -> Bench:
+    """Two input topics, ``in`` and ``more``; what ``more`` has goes to ``closed``."""
+    bench.group.assigned = {P: 1, Q: 2, OTHER: 3}
+    bench.topics |= {"more": 4, "closed": 4}
+    return bench
+
+
+def send_more(bench: Bench, offset: int, topic: str = "closed") -> None:
+    record = SourceRecord("more", 0, offset, 3, b"k", b"v", (), None, 0.0)
+    output = Output(topic, b"k", b"more-%d" % offset)
+    bench.transactions.send(Release(OTHER, record, Outcome("done", (output,))))
+
+
+def purge_all(bench: Bench, topic: str) -> None:
+    """A refusal of this topic names no record, as where brokers let a partition not into the transaction."""
+    flush = bench.producer.flush
+    purged = KafkaError(KafkaError._PURGE_QUEUE, "purged")
+
+    def flushed(timeout: float) -> int:
+        queue = bench.producer._queue
+        if any(record["topic"] == topic for record in queue) and topic in bench.producer.refuse:
+            bench.producer._queue = []
+            for record in queue:
+                record["on_delivery"](purged, None)
+        return flush(timeout)
+
+    bench.producer.flush = flushed  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("refusal", ["missing", "refused", "nobody knows which"])
+def test_a_topic_that_takes_nothing_holds_up_only_the_input_topic_that_feeds_it(two: Bench, refusal: str) -> None:
+    """The other's results are committed meanwhile; mended, everything leaves in order, and once."""
+    if refusal == "missing":
+        del two.topics["closed"]
+    else:
+        two.producer.refuse["closed"] = KafkaError.TOPIC_AUTHORIZATION_FAILED
+    if refusal == "nobody knows which":
+        purge_all(two, "closed")
+    for offset in range(30):
+        two.send(offset)
+        send_more(two, offset, "out" if offset < 5 else "closed")
+        two.run(0.2)
+    two.run(10)
+    assert two.producer.offsets == {P: 30, OTHER: 5}
+    assert two.transactions.blocked == {"closed": frozenset({"more"})}
+    assert two.transactions.idle_seconds <= 5
+    two.send(30)
+    two.run(0.4)
+    assert two.producer.offsets[P] == 31
+    two.producer.refuse.clear()
+    two.topics["closed"] = 4
+    two.run(20)
+    assert dict(two.transactions.blocked) == {}
+    assert two.producer.offsets == {P: 31, OTHER: 30}
+    assert two.values("closed") == [b"more-%d" % n for n in range(5, 30)]
+    assert two.values() == sorted(two.values(), key=two.values().index)
+    assert len(two.values()) == len(set(two.values())) == 36
+
+
+def test_a_drain_need_not_wait_for_what_is_refused(two: Bench) -> None:
+    """It is tried at once, and once; the rest goes first."""
+    del two.topics["closed"]
+    send_more(two, 0)
+    two.run(20)
+    two.send(0)
+    two.transactions.try_again()
+    assert [two.transactions.stuck] == [False]
+    for _ in range(4):
+        two.run_once(linger=False)
+    assert [two.transactions.stuck] == [True]
+    assert two.producer.offsets == {P: 1}
+
+
+def test_a_forbidden_topic_that_costs_a_producer_each_time_does_not_make_others_transactions_small(two: Bench) -> None:
+    """Brokers that let no partition in have nothing to abort, which the client takes for the end of its producer."""
+    two.producer.refuse["closed"] = KafkaError.TOPIC_AUTHORIZATION_FAILED
+    two.producer.failing["abort"] = [NO_TRANSACTION] * 100
+    send_more(two, 0)
+    two.run(20)
+    assert two.replaced > 5
+    before = len(two.producer.commits)
+    for offset in range(10):
+        two.send(offset)
+    two.run(1)
+    assert two.producer.offsets == {P: 10}
+    assert len(two.producer.commits) - before <= 4

@@ -30,8 +30,9 @@ class Publisher:
     def __init__(self) -> None:
         self.sent: list[Release] = []
         self.working = True
-        self.blocked: tuple[str, ...] = ()
-
+        self.blocked: dict[str, frozenset[str] | None] = {}
+        self.stuck = False
+        self.tries = 0
         self.keeps_offsets = False
         self.kept: dict[Partition, tuple[int, int]] = {}
         self.hurried = 0
@@ -54,6 +55,9 @@ class Publisher:
         self.sent = [] if self.working else self.sent
         return durable
 
+    def try_again(self) -> None:
+        self.tries += 1
+
     def flush(self, seconds: float) -> int:  # noqa: ARG002
         return len(self.sent)
 
@@ -68,7 +72,7 @@ class Bench:
         self.commits: list[dict[Partition, tuple[int, int]]] = []
         self.freed: list[tuple[Partition, int, int]] = []
         self.in_flight_seconds: list[float] = []
-        self.pauses: list[str] = []
+        self.pauses: list[set[str] | None] = []
         self.observer = create_autospec(KafkaObserver, instance=True)
         self.fatal: list[BaseException] = []
         self.ledger = Ledger("key")
@@ -85,11 +89,9 @@ class Bench:
         self.freed += records
         self.in_flight_seconds += seconds
 
-    def pause(self, reason: str) -> None:
-        self.pauses.append(f"+{reason}")
-
-    def resume(self, reason: str) -> None:
-        self.pauses.append(f"-{reason}")
+    def pause(self, reason: str, topics: Iterable[str] | None = None) -> None:
+        assert reason == "output"
+        self.pauses.append(None if topics is None else set(topics))
 
     @property
     def counted(self) -> list[tuple[Any, ...]]:
@@ -147,7 +149,7 @@ def test_a_revocation_waits_for_what_is_in_flight(bench: Bench) -> None:
     """It is answered when its last record is durable; offsets of other partitions go their usual way."""
     reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
     bench.put(Assigned(P, 1, None), Assigned(Q, 2, None), Delivered((record(0), record(1), record(5, Q, 2))))
-    bench.put(done(record(0)), done(record(5, Q, 2)), Revoke({P: 1}, 10.0, reply))
+    bench.put(done(record(0)), done(record(5, Q, 2)), Revoke({P: 1}, {P}, 10.0, reply))
     assert reply.empty()
     bench.put(done(record(1)))
     assert reply.get_nowait() == {P: 2}
@@ -160,7 +162,7 @@ def test_a_revocation_ends_at_its_deadline(bench: Bench) -> None:
     bench.put(Assigned(P, 1, None), Delivered((record(0), record(1), record(2))))
     bench.put(done(record(0)))
     bench.publisher.working = False
-    bench.put(done(record(1)), Revoke({P: 1}, 10.0, reply))
+    bench.put(done(record(1)), Revoke({P: 1}, {P}, 10.0, reply))
     (waiting,) = bench.publisher.sent
     assert bench.ledger.epoch(P) == waiting.record.epoch
     bench.later(10.0)
@@ -206,14 +208,43 @@ def test_the_end_of_an_idle_partition_is_committed(bench: Bench) -> None:
     assert bench.commits == [{P: (1, 12)}]
 
 
-def test_outputs_that_are_refused_pause_consumption_until_they_are_taken(bench: Bench) -> None:
-    """Once each way."""
-    bench.publisher.blocked = ("out",)
+def test_outputs_that_are_refused_pause_what_feeds_them_until_they_are_taken(bench: Bench) -> None:
+    """Said once for each change; what has no input topics of its own, as a coordinator, pauses all."""
+    bench.publisher.blocked = {"out": frozenset({"a"})}
     bench.later()
     bench.later()
-    bench.publisher.blocked = ()
+    bench.publisher.blocked = {"out": frozenset({"a"}), "dead": frozenset({"a", "b"})}
     bench.later()
-    assert bench.pauses == ["+output", "-output"]
+    bench.publisher.blocked = {"the coordinator": None}
+    bench.later()
+    bench.publisher.blocked = {}
+    bench.later()
+    assert bench.pauses == [{"a"}, {"a", "b"}, None, set()]
+
+
+def test_a_revocation_does_not_wait_for_a_partition_at_a_standstill(bench: Bench) -> None:
+    """Whose outputs are refused becomes durable at no time; the other partition is waited for and committed."""
+    reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    bench.put(Assigned(P, 1, None), Assigned(Q, 2, None), Delivered((record(0), record(5, Q, 2))))
+    bench.put(Revoke({P: 1, Q: 2}, {Q}, 10.0, reply))
+    assert reply.empty()
+    bench.put(done(record(5, Q, 2)))
+    assert reply.get_nowait() == {Q: 6}
+
+
+def test_a_drain_ends_when_all_that_is_left_waits_for_outputs_that_take_nothing(bench: Bench) -> None:
+    """Not before every record has its outcome: what is still at the model may become durable. Offsets are out then."""
+    reply: SimpleQueue[bool] = SimpleQueue()
+    bench.put(Assigned(P, 1, None), Delivered((record(0), record(1), record(2))), done(record(0)))
+    bench.publisher.working = False
+    bench.put(done(record(1)), Drain(reply))
+    assert bench.publisher.tries == 1
+    bench.publisher.stuck = True
+    bench.later()
+    assert reply.empty(), "one is at the model"
+    bench.put(done(record(2)))
+    assert reply.get_nowait() is False
+    assert bench.commits == [{P: (1, 1)}]
 
 
 def test_a_publisher_that_commits_by_itself_leaves_no_offset_to_the_consumer(bench: Bench) -> None:
@@ -223,7 +254,7 @@ def test_a_publisher_that_commits_by_itself_leaves_no_offset_to_the_consumer(ben
     bench.put(Assigned(P, 1, None), Delivered((record(0), record(1))), done(record(0)))
     bench.later()
     assert bench.publisher.kept == {P: (1, 1)}
-    bench.put(done(record(1)), Revoke({P: 1}, 10.0, reply))
+    bench.put(done(record(1)), Revoke({P: 1}, {P}, 10.0, reply))
     assert bench.publisher.kept == {P: (1, 2)}
     assert reply.get_nowait() == {}
     assert bench.commits == []
@@ -233,7 +264,7 @@ def test_a_revocation_and_a_drain_leave_the_publisher_no_linger(bench: Bench) ->
     """Whoever waits for them should not wait for a transaction to fill."""
     bench.put(Assigned(P, 1, None), Delivered((record(0),)))
     assert bench.publisher.hurried == 0
-    bench.put(Revoke({P: 1}, 10.0, SimpleQueue()))
+    bench.put(Revoke({P: 1}, {P}, 10.0, SimpleQueue()))
     assert bench.publisher.hurried == 1
     bench.later(10.0)
     before = bench.publisher.hurried
@@ -267,7 +298,7 @@ def test_a_revocation_does_not_wait_for_a_release_thread_that_failed(bench: Benc
     """
     before: SimpleQueue[dict[Partition, int]] = SimpleQueue()
     after: SimpleQueue[dict[Partition, int]] = SimpleQueue()
-    bench.put(Assigned(P, 1, None), Delivered((record(0),)), Revoke({P: 1}, 100.0, before))
+    bench.put(Assigned(P, 1, None), Delivered((record(0),)), Revoke({P: 1}, {P}, 100.0, before))
 
     def fail(*, linger: bool = True) -> list[Release]:  # noqa: ARG001
         if stop == "later":
@@ -275,7 +306,7 @@ def test_a_revocation_does_not_wait_for_a_release_thread_that_failed(bench: Benc
         raise SystemError("hidden") from KafkaException(FATAL)
 
     bench.publisher.run_once = fail  # type: ignore[method-assign]
-    bench.commands.put(Revoke({P: 1}, 100.0, after))
+    bench.commands.put(Revoke({P: 1}, {P}, 100.0, after))
     if stop != "later":
         bench.commands.put(Stop(0.0))
     assert ended(bench)
@@ -306,7 +337,7 @@ def test_a_revocation_whose_last_commit_fails_is_answered(bench: Bench) -> None:
         raise ValueError("a defect")
 
     bench.publisher.commit = fail  # type: ignore[method-assign]
-    for command in (Revoke({P: 1}, 100.0, reply), Stop(0.0)):
+    for command in (Revoke({P: 1}, {P}, 100.0, reply), Stop(0.0)):
         bench.commands.put(command)
     assert ended(bench)
     assert reply.get(timeout=20) == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from consumer.delivery.ledger import Release
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.publish.producers import PartitionCounts
-from consumer.kafka.publish.transaction import one_of_each_partition
+from consumer.kafka.publish.transaction import Transaction, one_of_each_partition
 
 
 def released(offset: int, *outputs: Output) -> Release:
@@ -27,7 +27,7 @@ def test_every_partition_that_was_produced_to_has_one_output() -> None:
         released(2, out("out", 0, b"a"), out("wide", 0, b"a")),
         released(3, out("out", 1, b"a")),
     ]
-    chosen = one_of_each_partition(batch, counts)
+    chosen = one_of_each_partition(Transaction(batch), counts)
     assert [(r.record.offset, [(o.topic, o.partition, o.key) for o in r.outcome.outputs]) for r in chosen] == [
         (0, [("out", 0, b"a"), ("wide", 0, b"a")]),
         (1, [("wide", 0, b"b")]),

@@ -8,10 +8,11 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from structlog.testing import capture_logs
 
+from consumer.delivery.transaction_queue import BLOCKED_FAILURES
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.observer import KafkaObserver
 from consumer.kafka.publish.transaction import WITHOUT_TRANSACTION, Refused, Step
-from consumer.kafka.publish.transaction_failures import BLOCKED_FAILURES, Retries, action_after, check_commit
+from consumer.kafka.publish.transaction_failures import Retries, action_after, check_commit
 
 FENCED = KafkaError(KafkaError._FENCED, "fenced", fatal=True)
 OLD_EPOCH = KafkaError(KafkaError.INVALID_PRODUCER_EPOCH, "epoch", txn_requires_abort=True)

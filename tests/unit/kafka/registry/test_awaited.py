@@ -15,7 +15,7 @@ from consumer.kafka.registry.resolver import SchemaResolver
 from consumer.resilience.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 SCHEMA = '{"type": "record", "name": "E", "fields": [{"name": "text", "type": "string"}]}'
 
@@ -46,7 +46,8 @@ class Client:
         raise AssertionError((subject_name, schema, normalize_schemas))
 
     def get_compatibility(self, subject_name: str | None = None) -> str:
-        raise AssertionError(subject_name)
+        assert subject_name is None
+        raise registry_error(503, 50301)
 
     def test_compatibility_all_versions(self, subject_name: str, schema: Any) -> bool:
         raise AssertionError((subject_name, schema))
@@ -67,10 +68,10 @@ def registry_error(http: int, code: int) -> Exception:
     return SchemaRegistryError(http, code, "no")
 
 
-def schemas(client: Client, states: list[str | None]) -> AwaitedSchemas:
+def schemas(client: Client, states: list[Mapping[str, str]]) -> AwaitedSchemas:
     double: Any = client
     resolver = SchemaResolver(RegistryConfig(url="http://registry.invalid"), SCHEMA, connect=lambda _: double)
-    return AwaitedSchemas(resolver, states.append, Backoff(0.001, 0.001))
+    return AwaitedSchemas(resolver, states.append, Backoff(0.001, 0.001), (0.001, 0.001))
 
 
 def test_an_outage_of_the_registry_is_waited_out_and_said_once() -> None:
@@ -81,13 +82,13 @@ def test_an_outage_of_the_registry_is_waited_out_and_said_once() -> None:
             raise registry_error(503, 50301)
         return Found()
 
-    states: list[str | None] = []
+    states: list[Mapping[str, str]] = []
     waiting = schemas(Client(answer), states)
-    asyncio.run(waiting.ensure(framed(b"", 4)))
+    asyncio.run(waiting.ensure(framed(b"", 4), "in"))
     assert waiting.schema_for(4)
     assert len(states) == 2
-    assert states[0]
-    assert states[1] is None
+    assert list(states[0]) == ["in"]
+    assert states[1] == {}
 
 
 def test_an_unknown_id_is_bad_input_also_right_after_an_outage() -> None:
@@ -96,10 +97,10 @@ def test_an_unknown_id_is_bad_input_also_right_after_an_outage() -> None:
     def answer(call: int) -> Any:
         raise registry_error(503, 50301) if call < 3 else registry_error(404, 40403)
 
-    states: list[str | None] = []
+    states: list[Mapping[str, str]] = []
     with pytest.raises(BadInput, match="no schema 4"):
-        asyncio.run(schemas(Client(answer), states).ensure(framed(b"", 4)))
-    assert states[-1] is None
+        asyncio.run(schemas(Client(answer), states).ensure(framed(b"", 4), "in"))
+    assert states[-1] == {}
 
 
 def test_many_events_with_one_new_id_are_one_question() -> None:
@@ -108,7 +109,7 @@ def test_many_events_with_one_new_id_are_one_question() -> None:
 
     async def burst() -> None:
         waiting = schemas(client, [])
-        await asyncio.gather(*(waiting.ensure(framed(b"", 4)) for _ in range(50)))
+        await asyncio.gather(*(waiting.ensure(framed(b"", 4), "in") for _ in range(50)))
 
     asyncio.run(burst())
     assert client.calls == 1
@@ -122,14 +123,14 @@ def test_a_result_schema_is_registered_through_refusals() -> None:
             raise registry_error(401, 40101)
         return 12
 
-    states: list[str | None] = []
+    states: list[Mapping[str, str]] = []
 
     async def register() -> int:
-        return await schemas(Client(answer), states).result_schema_id("out")
+        return await schemas(Client(answer), states).result_schema_id("out", "in")
 
     assert asyncio.run(register()) == 12
     assert len(states) == 2
-    assert states[-1] is None
+    assert states[-1] == {}
 
 
 def test_a_topic_is_asked_about_once() -> None:
@@ -138,8 +139,8 @@ def test_a_topic_is_asked_about_once() -> None:
 
     async def results() -> list[int]:
         waiting = schemas(client, [])
-        together = await asyncio.gather(*(waiting.result_schema_id("out") for _ in range(50)))
-        return [*together, await waiting.result_schema_id("out")]
+        together = await asyncio.gather(*(waiting.result_schema_id("out", "in") for _ in range(50)))
+        return [*together, await waiting.result_schema_id("out", "in")]
 
     assert asyncio.run(results()) == [12] * 51
     assert client.registered == ["out-value"]
@@ -155,21 +156,21 @@ def test_a_topic_that_is_refused_holds_up_no_other() -> None:
         return 12
 
     client = Client(answer)
-    states: list[str | None] = []
+    states: list[Mapping[str, str]] = []
 
     async def both() -> None:
         nonlocal mended
         waiting = schemas(client, states)
-        refused = asyncio.create_task(waiting.result_schema_id("closed"))
+        refused = asyncio.create_task(waiting.result_schema_id("closed", "in"))
         while not states:
             await asyncio.sleep(0)
-        assert await asyncio.wait_for(waiting.result_schema_id("open"), 30) == 12
+        assert await asyncio.wait_for(waiting.result_schema_id("open", "in"), 30) == 12
         assert len(states) == 1, "the other topic's success ends no waiting"
         mended = True
         assert await refused == 12
 
     asyncio.run(both())
-    assert states[-1] is None
+    assert states[-1] == {}
 
 
 def test_who_no_longer_waits_leaves_no_reason() -> None:
@@ -178,15 +179,47 @@ def test_who_no_longer_waits_leaves_no_reason() -> None:
     def answer(_: int) -> Any:
         raise registry_error(503, 50301)
 
-    states: list[str | None] = []
+    states: list[Mapping[str, str]] = []
 
     async def given_up() -> None:
-        task = asyncio.create_task(schemas(Client(answer), states).ensure(framed(b"", 4)))
+        task = asyncio.create_task(schemas(Client(answer), states).ensure(framed(b"", 4), "in"))
         while not states:
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
 
     asyncio.run(given_up())
-    assert states[0]
-    assert states[-1] is None
+    assert list(states[0]) == ["in"]
+    assert states[-1] == {}
+
+
+def test_only_input_topics_whose_events_wait_are_paused() -> None:
+    """One that asks, and one whose event waits for its turn to ask; others go on. Each leaves when its event does."""
+    answering = False
+
+    def answer(_: int) -> Any:
+        if not answering:
+            raise registry_error(503, 50301)
+        return Found()
+
+    states: list[Mapping[str, str]] = []
+
+    async def wait() -> None:
+        nonlocal answering
+        waiting = schemas(Client(answer), states)
+        first = asyncio.create_task(waiting.ensure(framed(b"", 4), "a"))
+        while not states:
+            await asyncio.sleep(0)
+        assert states[-1].keys() == {"a"}
+        second = asyncio.create_task(waiting.ensure(framed(b"", 4), "b"))
+        while len(states) < 2:
+            await asyncio.sleep(0)
+        assert states[-1].keys() == {"a", "b"}
+        second.cancel()
+        await asyncio.wait([second])
+        assert states[-1].keys() == {"a"}
+        answering = True
+        await first
+
+    asyncio.run(wait())
+    assert states[-1] == {}

@@ -28,18 +28,8 @@ def registry() -> Iterator[RegistryDouble]:
     double.stop()
 
 
-class Clock:
-    """A clock that stands until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def resolver(double: RegistryDouble, clock: Clock | None = None, **settings: Any) -> SchemaResolver:
-    return SchemaResolver(RegistryConfig(url=double.url, **settings), RESULT, clock or Clock())
+def resolver(double: RegistryDouble, **settings: Any) -> SchemaResolver:
+    return SchemaResolver(RegistryConfig(url=double.url, **settings), RESULT)
 
 
 def test_a_schema_is_fetched_once(registry: RegistryDouble) -> None:
@@ -56,22 +46,29 @@ def test_a_schema_is_fetched_once(registry: RegistryDouble) -> None:
     assert decode_value(b"\x00\x00\x00\x00\x07\x08good", "avro", "t-0-1", schemas.schema_for).text == "good"
 
 
-def test_an_unknown_id_is_bad_input_for_a_minute(registry: RegistryDouble) -> None:
-    """One unknown id is one request a minute, and a schema registered later is found."""
-    clock = Clock()
-    schemas = resolver(registry, clock)
-    for _ in range(3):
-        with pytest.raises(BadInput) as caught:
-            schemas.fetch(9)
-        assert (caught.value.stage, caught.value.reason) == ("decode", "UnknownSchemaId")
-    assert len(registry.requests) == 1
-    registry.answers["/schemas/ids/9"] = (200, {"schema": EVENT})
-    clock.now += 59.9
-    with pytest.raises(BadInput):
+def test_an_unknown_id_is_bad_input(registry: RegistryDouble) -> None:
+    """As long as the registry does not have it: a schema registered later is found."""
+    schemas = resolver(registry)
+    with pytest.raises(BadInput) as caught:
         schemas.fetch(9)
-    clock.now += 0.1
+    assert (caught.value.stage, caught.value.reason) == ("decode", "UnknownSchemaId")
+    registry.answers["/schemas/ids/9"] = (200, {"schema": EVENT})
     schemas.fetch(9)
     assert len(registry.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "alive"),
+    [((200, {"compatibilityLevel": "FULL"}), True), ((403, {"error_code": 403}), True), ((404, {}), True)]
+    + [((code, {"error_code": code}), False) for code in (429, 500, 503)],
+)
+def test_a_registry_answers_whatever_it_says(registry: RegistryDouble, answer: Any, alive: bool) -> None:
+    """An error of its own is no answer; nor is silence."""
+    registry.answers["/config"] = answer
+    schemas = resolver(registry)
+    assert schemas.answers() is alive
+    registry.stop()
+    assert not schemas.answers()
 
 
 @pytest.mark.parametrize(

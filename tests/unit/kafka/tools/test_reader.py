@@ -65,6 +65,9 @@ class StubReader:
     def watermarks(self, _topic: str, _partition: int) -> tuple[int, int]:
         return 0, 5
 
+    def incremental_assign(self, _partitions: object) -> None:
+        pass
+
     def assign(self, _partitions: object) -> None:
         pass
 
@@ -89,3 +92,14 @@ def test_a_topic_that_may_only_be_described_is_no_outage(monkeypatch: pytest.Mon
     monkeypatch.setattr(StubReader, "messages", (StubMessage(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)),))
     with pytest.raises(TopicUnusable, match=r"'reviews\.dead' cannot be read.*READ"):
         list(read_to_end("host:1", "reviews.dead"))
+
+
+def test_a_batch_that_cannot_be_read_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a replay would leave dead letters out and say that it is done."""
+    monkeypatch.setattr(tailing, "Reader", StubReader)
+    monkeypatch.setattr(StubReader, "messages", (StubMessage(KafkaError(KafkaError._BAD_MSG)),))
+    said = r"reviews\.dead-0: the batch at offset 0 cannot be read"
+    with pytest.raises(TopicUnusable, match=said):
+        list(read_to_end("host:1", "reviews.dead"))
+    with pytest.raises(TopicUnusable, match=said):
+        tailing.Tail("host:1", ["reviews.dead"], "beginning").poll(0)
