@@ -51,14 +51,24 @@ def server() -> Iterator[StubServer]:
 class Worker(Run):
     """Input topics a, b and c, whose results go to topics of their own."""
 
-    def __init__(self, broker: Broker, server: StubServer, folder: Path, environment: Mapping[str, str]) -> None:
-        self.inputs = tuple(broker.topic(2, f"in-{label}") for label in "abc")
-        self.outputs = tuple(broker.topic(2, f"out-{label}") for label in "abc")
+    def __init__(
+        self,
+        broker: Broker,
+        server: StubServer,
+        folder: Path,
+        environment: Mapping[str, str],
+        beside: Worker | None = None,
+    ) -> None:
+        """``beside``: a worker whose topics and group it shares."""
+        self.inputs: tuple[str, ...]
+        self.outputs: tuple[str, ...]
+        self.inputs = beside.inputs if beside else tuple(broker.topic(2, f"in-{label}") for label in "abc")
+        self.outputs = beside.outputs if beside else tuple(broker.topic(2, f"out-{label}") for label in "abc")
         routes = [
             {"input": one, "tasks": ["sentiment"], "output": out}
             for one, out in zip(self.inputs, self.outputs, strict=True)
         ]
-        topics = (self.inputs[0], self.outputs[0], broker.topic(2, "dead"))
+        topics = (self.inputs[0], self.outputs[0], beside.dead if beside else broker.topic(2, "dead"))
         super().__init__(broker.bootstrap, topics, server, folder, routes=routes, environment=environment)
 
     def status(self) -> Any:
@@ -292,3 +302,34 @@ def test_a_registry_that_fails_stops_only_what_needs_it(
     finally:
         run.kill()
         registry.stop()
+
+
+def test_a_rebalance_waits_for_what_goes_on_and_not_for_what_stands_still(
+    worker: Callable[..., Worker], own_broker: Broker, server: StubServer, tmp_path: Path
+) -> None:
+    """A second worker joins: what is in flight of the other topics gets its time, as if nothing stood still."""
+    first = worker(FEW)
+    a, b, _ = first.inputs
+    own_broker.order(f"topic-error {first.outputs[0]} {UNKNOWN_TOPIC}")
+    first.send(reviews(500), a)
+    first.start()
+    first.wait(lambda: first.paused() == {"output": [a]})
+    (tmp_path / "second").mkdir()
+    second = Worker(own_broker, server, tmp_path / "second", FEW, beside=first)
+    try:
+        first.send(reviews(3000), b)
+        second.start()
+        first.wait(lambda: first.lag(b) == 0)
+        second.wait(lambda: {a} < {each["topic"] for each in second.status()["assignment"]})
+        revoked = {
+            each.rpartition("-")[0]: line["seconds"]
+            for line in lines_with(first, "revoking")
+            for each in line["assignments"]
+        }
+        assert a in revoked
+        assert any(seconds >= 1.0 for topic, seconds in revoked.items() if topic != a)
+        assert first.all_of(1, 3000)
+        own_broker.order(f"topic-error {first.outputs[0]} 0")
+        first.wait(lambda: first.all_of(0, 500))
+    finally:
+        second.kill()
