@@ -38,6 +38,8 @@ class Health:
     registry: str | None = None
     """Why the schema registry keeps events waiting; None when it does not."""
     model_available: bool = False
+    unavailable: str = ""
+    """Why not, as far as the server says it."""
     draining: bool = False
     loop_round_at: float = field(default_factory=time.monotonic)
     """Monotonic seconds of the latest heartbeat on the event loop."""
@@ -64,9 +66,10 @@ class Health:
         joined = runtime is not None and runtime.joined
         blocked = ", ".join(runtime.blocked_outputs) if runtime is not None and joined else ""
         model = self.config.model
+        why = f": {self.unavailable}" if self.unavailable else ""
         checks = (
             (self.draining, "draining"),
-            (not self.model_available, f"model {model.name} is not AVAILABLE on {model.target}"),
+            (not self.model_available, f"model {model.name} is not AVAILABLE on {model.target}{why}"),
             (self.serving is State.DEPLOYMENT_FAULT, "the model does not fit this worker, see the log"),
             (self.serving is State.OUTAGE, "the model server does not answer"),
             (self.registry, self.registry or ""),
