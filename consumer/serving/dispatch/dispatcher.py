@@ -19,18 +19,11 @@ from consumer.resilience.crash_evidence import BROKEN_OFF, CRASHES
 from consumer.serving.dispatch.batch import Entry, Group
 from consumer.serving.dispatch.calls import ModelCalls
 from consumer.serving.dispatch.decisions import Action, decide, decide_after_probe
-from consumer.serving.dispatch.outage import OutageRecovery, misfit
+from consumer.serving.dispatch.outage import IDLE_SECONDS, PAUSES, OutageRecovery, misfit
 from consumer.serving.dispatch.poison_isolation import PoisonIsolation
 from consumer.serving.dispatch.rejections import RejectionReview
 from consumer.serving.protocol import ServingError
 from consumer.serving.refused import State, WindowAnswer, WindowRefused
-
-IDLE_SECONDS = 60.0
-"""Without a window for so long, a health probe shows whether the model still fits."""
-
-LONGEST_PAUSE = 1.5
-"""Seconds between two health probes, or two tries of a window: together with the connection's own pause, everything is
-tried again within 3 s of the server's return."""
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
@@ -65,7 +58,7 @@ class Dispatcher:
         self._policy = policy
         self._observer = observer
         self._clock = clock
-        self._backoff = backoff or Backoff(limit=LONGEST_PAUSE, least=0.5)
+        self._backoff = backoff or PAUSES
         self._limits = CallLimits(policy.max_tokens, policy.max_in_flight)
         self._retry_budget = RetryBudget()
         self._queue = LengthQueue()

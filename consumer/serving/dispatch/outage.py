@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from consumer.resilience.backoff import Backoff
 from consumer.resilience.circuit_breaker import CircuitBreaker
 from consumer.resilience.crash_evidence import AWAY_SECONDS
 from consumer.serving.protocol import Failure, Relief, ServingError
@@ -22,10 +23,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from consumer.extraction.window import Window
-    from consumer.resilience.backoff import Backoff
     from consumer.serving.dispatch.batch import Entry, Group
     from consumer.serving.dispatch.calls import ModelCalls
 
+
+PAUSES = Backoff(limit=1.5, least=0.5)
+"""Between two health probes, or two tries of a window: together with the connection's own pause, everything is tried
+again within 3 s of the server's return."""
+
+IDLE_SECONDS = 60.0
+"""Without a window for so long, a health probe shows whether the model still fits."""
 
 CONFIRM_SECONDS = 1.5
 """How long health probes must fail, all for the same kind of reason, to be an outage or a deployment fault. Where three
