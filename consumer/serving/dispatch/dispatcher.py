@@ -13,7 +13,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from consumer.batching.policy import LengthQueue, Pending
-from consumer.resilience.backoff import Backoff
 from consumer.resilience.call_limits import CallLimits, RetryBudget
 from consumer.resilience.crash_evidence import BROKEN_OFF, CRASHES
 from consumer.serving.dispatch.batch import Entry, Group
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from consumer.batching.policy import LengthCut, ReleaseReason
     from consumer.extraction.window import Window
+    from consumer.resilience.backoff import Backoff
     from consumer.serving.protocol import Answer, ModelClient
     from consumer.serving.refused import DispatchObserver
 
