@@ -69,26 +69,45 @@ class RetryBudget:
     """A token bucket for retries: every first call adds a tenth of a retry. It delays retries and refuses none.
 
     An empty bucket still lets one retry a second through, or a worker with nothing else to send would never retry; one
-    call a second overloads no server. In any span there are at most ``BURST`` retries, a tenth of the first calls in
-    it, and one for each of its seconds.
+    call a second overloads no server. While calls fail there are, in any span, at most ``BURST`` retries, a tenth of
+    the first calls in it, and one for each of its seconds. Once ``FORGIVEN_SECONDS`` went by without a failed call, and
+    a window was answered, the server is healthy, and retries no longer wait.
+
+    A retry is paid for when it is sent. Nothing is booked ahead, so no wait outlives the failures that caused it.
     """
 
     SHARE = 0.1
     # About what it takes to isolate one window of a full batch (halving 512 rows), so one such fault is not slowed.
     BURST = 10.0
     RESERVE_PER_SECOND = 1.0
+    FORGIVEN_SECONDS = 1.0
 
     def __init__(self) -> None:
         self.first_calls = 0
         """First calls (no retries) since the last retry: counted by the caller."""
+        self.answered = False
+        """Whether a window was answered since the last failed call: set by the caller."""
         self._retries = self.BURST
-        self._as_of: float | None = None
+        self._as_of = 0.0
+        self._failed_at = 0.0
 
-    def delay(self, now: float) -> float:
-        """Book one retry: the seconds to wait before it is sent, 0 while the bucket holds any."""
-        earned = self.SHARE * self.first_calls
-        if self._as_of is not None:
-            earned += max(0.0, now - self._as_of) * self.RESERVE_PER_SECOND
+    def failed(self, now: float) -> None:
+        """A call for windows failed."""
+        self.answered = False
+        self._failed_at = now
+
+    def take(self, now: float) -> float:
+        """Take one retry out of the bucket and return 0; if there is none, the seconds until there will be."""
+        forgiven_in = self._failed_at + self.FORGIVEN_SECONDS - now
+        if self.answered and forgiven_in <= 0:
+            self._retries, self._as_of, self.first_calls = self.BURST, now, 0
+            return 0.0
+        earned = self.SHARE * self.first_calls + max(0.0, now - self._as_of) * self.RESERVE_PER_SECOND
         self._as_of, self.first_calls = now, 0
-        self._retries = min(self.BURST, self._retries + earned) - 1
-        return max(0.0, -self._retries) / self.RESERVE_PER_SECOND
+        self._retries = min(self.BURST, self._retries + earned)
+        if self._retries >= 1.0:
+            self._retries -= 1.0
+            return 0.0
+        # At least a millisecond: rounding must not make it ask again and again at one moment.
+        wait = max(0.001, (1.0 - self._retries) / self.RESERVE_PER_SECOND)
+        return min(wait, forgiven_in) if self.answered else wait

@@ -17,13 +17,16 @@ window is poison, but the last one counts only if the server answered a real win
 that crashes in every call has no poison window, it is broken.
 
 False positives: a server that crashes at random, and often enough to matter, does so in the window's call or, nine
-times in ten, in the time (d) before it. So five in a row come about once in 9^5 = 59,000 series of crashes, each of
-them minutes long, and only if it lives about as long as one call takes: with calls of 0.1 s against 3 s of (d) it is
-once in 30^5.
+times in ten, in the time (d) before it. So five in a row come about once in 9^5 = 59,000 series of crashes, and only if
+it lives about as long as one call takes: with calls of 0.1 s against 2 s of (d) it is once in 20^5.
 
-Cost: one poison window in a batch of n crashes the server at most log2(n) + 6 times: once before any window is
+Cost: one poison window in a batch of n crashes the server at most log2(n) + 7 times: twice before any window is
 isolated, log2(n) times until it is alone, which does not count yet (no window that is probably harmless should wait for
 (d)), and ``CRASHES`` times. Crashes of other causes, such as another worker's poison window, add to it.
+
+Most calls that break off do so by chance: a server is restarted, a proxy loses one call of twenty. Their windows must
+not pay for it. So a group is sent again as it was, then isolated (``SUSPECTED_AFTER``, ``UNSEEN_AFTER``), and only a
+window that was ``proven`` to be alone when the server ended is held for longer than a few seconds.
 
 ``CrashEvidence`` is the record of a window, carried by its group (``serving.dispatch.batch``); ``ServerUptime`` is
 what all calls of a worker show of the server, fed by ``serving.dispatch.calls``.
@@ -43,10 +46,22 @@ if TYPE_CHECKING:
 
 CRASHES = 5
 UPTIME_CALLS = 10
-UPTIME_SECONDS = 3.0
+UPTIME_SECONDS = 2.0
 UPTIME_SHARE = 8.0
+SUSPECTED_AFTER = 2
+UNSEEN_AFTER = 6
+"""Broken calls in a row after which a group is isolated: ``SUSPECTED_AFTER`` when the server was away after the last of
+them, ``UNSEEN_AFTER`` when it answered on. Most calls that break off did so by chance, and pass when they are sent
+again; isolation costs the other windows half of the server."""
+PROVEN_ALONE = 5
+"""Isolated calls that must break off while the server answers on, as one with replicas does, to prove what one absence
+of the server proves."""
+AWAY_SECONDS = 1.0
+"""A server that does not answer for so long has ended; a shorter failure may be one of the network."""
+UNPROVEN_PAUSE = (UPTIME_SECONDS, UPTIME_SECONDS + 0.75)
+"""Seconds, from and to, between two isolated tries of a window until it is proven that the server ends in its calls."""
 LONGEST_PAUSE = 60.0
-"""Seconds between two tries of a window, unless its own calls are so long that (d) takes longer."""
+"""The same afterwards, unless its own calls are so long that (d) takes longer."""
 UNANSWERED_PAUSE = 300.0
 """The same while its next crash would be the last, but for a real window that was answered: a worker without other
 windows crashes a server that may be broken at most this often."""
@@ -54,7 +69,7 @@ windows crashes a server that may be broken at most this often."""
 BROKEN_OFF = frozenset({"UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED"})
 """Status names of a call whose connection ended under it, directly or behind a proxy."""
 
-_PAUSES = Backoff(UPTIME_SECONDS, LONGEST_PAUSE)
+_PAUSES = Backoff(3.0, 15.0)
 
 
 @dataclass(slots=True)
@@ -120,10 +135,14 @@ class CrashEvidence:
     """Crashes in a row that count."""
     alone: int = 0
     """Isolated calls that broke off, whether they count or not."""
+    broken: int = 0
+    """Calls in a row that broke off, isolated or not, those of the groups it was part of included."""
+    proven: bool = False
+    """Whether it was alone in flight when the server went away: only then are the pauses between its tries long."""
     longest: float = 0.0
     """Seconds that its longest broken call lasted."""
     cleared: int = 0
-    """How often in a row the server went away without it."""
+    """How often in a row the server ended without it."""
     _seen: int | None = None
     """The server's ``unrelated_crashes`` as of the latest ``notice_unrelated``; None before the window was isolated."""
     _counts: bool = False
@@ -136,7 +155,7 @@ class CrashEvidence:
         if seen is None or seen == self._seen:
             return False
         self.crashes = 0
-        self.cleared += 1
+        self.cleared += uptime.away_seconds >= AWAY_SECONDS
         return True
 
     def draw_pause(self, uptime: ServerUptime, uniform: Callable[[float, float], float]) -> None:
@@ -172,11 +191,20 @@ class CrashEvidence:
     def broke_off(self, seconds: float, *, isolated: bool) -> None:
         """A call broke off after ``seconds`` (c)."""
         self.longest = max(self.longest, seconds)
+        self.broken += 1
         if isolated:
             self.alone += 1
             if self._counts:
                 self.crashes += 1
                 self.cleared = 0
+
+    def server_is_back(self, *, away: bool) -> bool:
+        """A health probe was answered after its call broke off; ``away`` if the server had ended meanwhile.
+
+        Whether it must be isolated from now on.
+        """
+        self.proven |= self.alone > 0 and (away or self.alone >= PROVEN_ALONE)
+        return self.broken >= (SUSPECTED_AFTER if away else UNSEEN_AFTER)
 
     def _may_count(self, uptime: ServerUptime) -> bool:
         return self.crashes < CRASHES - 1 or uptime.real_windows > 0

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 POISON_ATTEMPTS = 5
 """Failures alone, each with a health probe answered before and after, that make a window poison."""
 
-UNUSABLE_ATTEMPTS = 20
-"""The same for answers that cannot be used (not finite, of a wrong shape). With the pauses between them this is more
-than two minutes, in which a deployment that is being repaired heals; after it, one window must not hold its
+UNUSABLE_ATTEMPTS = 60
+"""The same for answers that cannot be used (not finite, of a wrong shape). With the pauses between them this is a
+minute and a half, in which a deployment that is being repaired heals; after it, one window must not hold its
 partition."""
 
 _DEPLOYMENT = frozenset(

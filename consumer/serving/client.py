@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from consumer.batching.policy import padded_length as round_up
 from consumer.serving import descriptors
 from consumer.serving.channels import open_channel, tls_hint
-from consumer.serving.errors import classify, misfit, remedy, why_refused
+from consumer.serving.errors import classify, misfit, refused_index, remedy, why_refused
 from consumer.serving.protocol import Answer, Failure, ServingError
 from consumer.serving.tensors import GraphContract, bad_answer, compact_cells, dense_cells, pad, write_content
 
@@ -44,9 +44,10 @@ _CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 2),
-    # The default waits up to two minutes before it looks for a server that has come back.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # The default waits up to two minutes before it looks for a server that has come back, and 20 s for one connection.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
 )
 
 _STATES = descriptors.ModelVersionStatus.State
@@ -98,7 +99,13 @@ class TfServingClient:
         """
         request = self._request(COMPACT, windows, padded_length)
         started = time.monotonic()
-        response = await self._call(request, timeout)
+        try:
+            response = await self._call(request, timeout)
+        except ServingError as error:
+            index = refused_index(error.message) if error.failure is Failure.BATCH_FAULT else None
+            if index is None or not any((window.input_ids == index).any() for window in windows):
+                raise
+            raise ServingError(Failure.DEPLOYMENT, error.code, self.misfit(why_refused(error.message))) from error
         version = response.model_spec.version.value
         self._version = f"version {version}"
         try:

@@ -32,7 +32,7 @@ _DEPLOYMENT_FAULTS = {
     ),
     "FAILED_PRECONDITION": (
         ("Serving signature key", _EXPORT),
-        ("different shapes and padding is turned off", _BATCHING),
+        ("different shapes and padding is turned off|Batched output tensor", _BATCHING),
     ),
     "NOT_FOUND": (
         (
@@ -68,6 +68,8 @@ def classify(code: str, message: str) -> tuple[Failure, Relief]:
     """
     if code == "RESOURCE_EXHAUSTED":
         return Failure.TRANSIENT, next((relief for text, relief in _RELIEFS if text.search(message)), Relief.NONE)
+    if code == "UNAVAILABLE" and "batch scheduling queue to which this task was submitted is full" in message:
+        return Failure.TRANSIENT, Relief.FEWER_IN_FLIGHT
     if remedy(code, message) is not None:
         return Failure.DEPLOYMENT, Relief.NONE
     return (Failure.BATCH_FAULT if code == "INVALID_ARGUMENT" else Failure.TRANSIENT), Relief.NONE
@@ -78,9 +80,22 @@ def remedy(code: str, message: str) -> str | None:
     return next((way for text, way in _DEPLOYMENT_FAULTS.get(code, ()) if re.search(text, message)), None)
 
 
+_BEYOND = re.compile(r"indices\[[\d,]*\] = (\d+) is not in \[0, (\d+)\)")
+
+
+def refused_index(message: str) -> int | None:
+    """The index that a table of the model does not have; None for any other message.
+
+    If it is a token that was sent, the served vocabulary is smaller than the tokenizer's: every window with such a
+    token is refused, and none of them is at fault.
+    """
+    beyond = _BEYOND.search(message)
+    return None if beyond is None else int(beyond[1])
+
+
 def why_refused(message: str) -> str:
     """What it shows that a model refused a window which any model of the bundle answers."""
-    if beyond := re.search(r"indices\[[\d,]*\] = (\d+) is not in \[0, (\d+)\)", message):
+    if beyond := _BEYOND.search(message):
         return f"the bundle has a token {beyond[1]}, and the served vocabulary only {beyond[2]} tokens"
     return f"the model refuses a known-good window: {message.partition(chr(10))[0]}"
 

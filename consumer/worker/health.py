@@ -39,6 +39,8 @@ class Health:
     registry: Mapping[str, str] = field(default_factory=dict)
     """Why the schema registry keeps events waiting, by input topic; empty when it does not."""
     model_available: bool = False
+    unavailable: str = ""
+    """Why not, as far as the server says it."""
     draining: bool = False
     loop_round_at: float = field(default_factory=time.monotonic)
     """Monotonic seconds of the latest heartbeat on the event loop."""
@@ -71,9 +73,10 @@ class Health:
         runtime = self.runtime.status() if self.runtime is not None else None
         joined = runtime is not None and runtime.joined
         model = self.config.model
+        why = f": {self.unavailable}" if self.unavailable else ""
         checks = (
             (self.draining, "draining"),
-            (not self.model_available, f"model {model.name} is not AVAILABLE on {model.target}"),
+            (not self.model_available, f"model {model.name} is not AVAILABLE on {model.target}{why}"),
             (self.serving is State.DEPLOYMENT_FAULT, "the model does not fit this worker, see the log"),
             (self.serving is State.OUTAGE, "the model server does not answer"),
             (not joined, "not joined to the consumer group"),

@@ -41,6 +41,7 @@ from consumer.worker.credentials import CredentialWatch
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 from consumer.worker.event_processor import EventProcessor, Intake
 from consumer.worker.health import Health
+from consumer.worker.model_watch import watch_model
 from consumer.worker.task_runner import TaskRunner
 
 if TYPE_CHECKING:
@@ -59,10 +60,6 @@ STATE_REASONS = {State.OUTAGE: "outage", State.DEPLOYMENT_FAULT: "deployment_fau
 
 class Worker:
     """One member of the consumer group. ``run`` once."""
-
-    READY_POLL_SECONDS = 5.0
-    WAIT_FOR_MODEL_SECONDS = 1.0
-    LOG_UNREADY_SECONDS = 30.0
 
     def __init__(self, config: Config, tasks: Mapping[str, Task], name: str) -> None:
         """Reads the bundle and the files of model.tls: raises ValueError when one is missing or cannot be used."""
@@ -98,6 +95,8 @@ class Worker:
         self._model_ready = asyncio.Event()
         """Set for good when the model was available for the first time."""
         self._schemas: AwaitedSchemas | None = None
+        self._version: str | None = None
+        """The version of the model that answered last, as far as it was logged."""
 
     async def run(self) -> int:
         """Consume until SIGTERM, SIGINT or a fatal error; the exit code. SIGUSR1 logs all stacks.
@@ -152,13 +151,15 @@ class Worker:
                 _log.error("this cluster cannot be used", reason=str(error))
                 self._end(EXIT_USAGE)
                 return
-        self._background.start(self._watch_model(client))
+        self._background.start(watch_model(client, self._config.model, self._health, self._model_ready))
         await self._model_ready.wait()
         self._background.start(self._dispatcher.pump())
         # One call before the first event: a model that does not fit the bundle is a fault of the deployment, and the
         # dispatcher waits it out here as it does later.
         await self._dispatcher.health_probe()
-        _log.info("model ready", target=self._config.model.target, model=self._config.model.name)
+        self._version = self._metrics.model_version
+        model = self._config.model
+        _log.info("model ready", target=model.target, model=model.name, version=self._version)
         if self._config.kafka.registry.url is not None:
             self._open_registry()
 
@@ -307,23 +308,19 @@ class Worker:
 
     # -- what it looks at all the time ----------------------------------------------------------------------------
 
-    async def _watch_model(self, client: TfServingClient) -> None:
-        """Poll whether the model is available; log why not, at once and from time to time: the reason may change."""
-        model, log_at = self._config.model, 0.0
-        while True:
-            self._health.model_available = await client.ready()
-            if self._health.model_available:
-                self._model_ready.set()
-                log_at = 0.0
-            elif time.monotonic() >= log_at:
-                _log.warning("waiting for the model", target=model.target, model=model.name, reason=client.unready)
-                log_at = time.monotonic() + self.LOG_UNREADY_SECONDS
-            await asyncio.sleep(self.READY_POLL_SECONDS if self._model_ready.is_set() else self.WAIT_FOR_MODEL_SECONDS)
-
     async def _heartbeat(self) -> None:
-        """Shows /livez that the event loop runs, and ends the breaker's pauses."""
+        """Shows /livez that the event loop runs, ends the breaker's pauses, and logs when another version answers."""
         while True:
             self._health.loop_round_at = time.monotonic()
             self._breaker.tick()
+            if self._version not in (None, answers := self._metrics.model_version):
+                _log.info(
+                    "another version of the model answers",
+                    model=self._config.model.name,
+                    version=answers,
+                    before=self._version,
+                    contract=self._bundle.contract,
+                )
+                self._version = answers
             self._health.windows_in_flight = self._dispatcher.waiting + self._dispatcher.in_flight
             await asyncio.sleep(0.5)

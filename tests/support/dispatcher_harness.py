@@ -92,7 +92,7 @@ def run(
     max_tokens: int = 16_384,
     max_in_flight: int = 2,
 ) -> Observer:
-    """Run ``body`` beside a dispatcher, in virtual time; what the dispatcher told its observer."""
+    """Run ``body`` beside a dispatcher, in virtual time, until all is well; what the dispatcher told its observer."""
     observer = Observer()
 
     async def main() -> None:
@@ -109,6 +109,7 @@ def run(
         try:
             await body(dispatcher)
             assert dispatcher.waiting == 0
+            await until(State.OK, dispatcher)
         finally:
             pump.cancel()
 
@@ -132,6 +133,6 @@ def assert_answered(marks: Sequence[int], answers: Sequence[WindowAnswer | BaseE
 
 async def until(state: State, dispatcher: Dispatcher) -> None:
     """Virtual seconds go by until the dispatcher is in this state."""
-    async with asyncio.timeout(600):
+    async with asyncio.timeout(20_000):
         while dispatcher.state is not state:
             await asyncio.sleep(0.01)

@@ -51,9 +51,11 @@ class StubServer:
         self.credentials = credentials
         self.port = 0
         self.calls = 0
+        self.version = 1
         self.gate = threading.Event()
         self.gate.set()
         self.before: Callable[[Any, grpc.ServicerContext], None] = lambda *_: None
+        self.before_status: Callable[[Any, grpc.ServicerContext], None] = lambda *_: None
         self._server: grpc.Server | None = None
         self.start()
 
@@ -90,9 +92,10 @@ class StubServer:
             self._server.stop(0).wait()
             self._server = None
 
-    def _status(self, request: Any, _: grpc.ServicerContext) -> Any:
+    def _status(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.before_status(request, context)
         response = GET_MODEL_STATUS.response()
-        response.model_version_status.add(version=request.model_spec.version.value or 1, state=30)
+        response.model_version_status.add(version=request.model_spec.version.value or self.version, state=30)
         return response
 
     def _predict(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -118,7 +121,7 @@ class StubServer:
             scores[row, : len(found.rows)] = found.logits
         response = PREDICT.response()
         response.model_spec.name = request.model_spec.name
-        response.model_spec.version.value = 1
+        response.model_spec.version.value = self.version
         contract = np.full((rows, 1), CONTRACT, np.int32)
         for name, array in (("cells", cells), ("scores", scores), ("count", count), ("contract", contract)):
             write_content(response.outputs[name], array)

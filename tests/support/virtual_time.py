@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+LONGEST_SECONDS = 200_000.0
+"""No test takes longer; an idle worker, which wakes up once a minute, would go on for ever."""
+
+
 class _NothingDue(Exception):  # noqa: N818 - the state of the test
     """Everybody waits, and nothing will ever happen."""
 
@@ -20,7 +24,7 @@ class _Selector(selectors.DefaultSelector):
     now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
+        if timeout is None or self.now > LONGEST_SECONDS:
             raise _NothingDue
         self.now += max(0.0, timeout)
         found: list[tuple[selectors.SelectorKey, int]] = super().select(0)

@@ -59,27 +59,33 @@ class Group:
         """Padded length in tokens."""
         return padded_length(max(entry.window.length for entry in self.entries))
 
+    def still_waiting(self) -> bool:
+        """Whether somebody waits for one of its windows."""
+        return any(not entry.future.done() for entry in self.entries)
+
     def failed(self, error: ServingError, now: float, seconds: float, *, isolated: bool) -> None:
         """Its call, which lasted ``seconds``, failed; ``isolated`` if no other was in flight meanwhile."""
         if self.first_failed_at is None:
             self.first_failed_at = now
         if error.failure is Failure.TRANSIENT and error.code in BROKEN_OFF:
             self.crash.broke_off(seconds, isolated=isolated)
-        elif isolated:
-            self.crash.crashes = 0
+        else:
+            self.crash.broken = 0
+            if isolated:
+                self.crash.crashes = 0
         if error.code == "DEADLINE_EXCEEDED":
             self.timeout_factor = min(MAX_TIMEOUT_FACTOR, self.timeout_factor * 2)
 
     def halves(self) -> list[Group]:
         """Two groups that start with empty records: what many windows did is no evidence about one of them.
 
-        Only the duration of the broken call is kept.
+        Only what tells how careful to be is kept: how long the broken call lasted, and how many broke off.
         """
         middle = (len(self.entries) + 1) // 2
         return [
             Group(
                 entries,
-                crash=CrashEvidence(longest=self.crash.longest),
+                crash=CrashEvidence(longest=self.crash.longest, broken=self.crash.broken),
                 first_failed_at=self.first_failed_at,
                 timeout_factor=self.timeout_factor,
                 batch=self.batch,

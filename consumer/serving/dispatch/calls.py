@@ -6,11 +6,12 @@ probes are made by outage recovery, the review of rejections and poison isolatio
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-from consumer.batching.policy import CallTimeout, padded_length
+from consumer.batching.policy import PADDED_LENGTHS, CallTimeout, padded_length
 from consumer.resilience.crash_evidence import ServerUptime
-from consumer.serving.protocol import Failure, ServingError
+from consumer.serving.protocol import Failure, Relief, ServingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from consumer.serving.refused import DispatchObserver
 
 
-_ALIVE = frozenset({"RESOURCE_EXHAUSTED", "ANSWER"})
-"""Codes of failed calls that a server which is alive has answered."""
+MOST_REPEATED = 2
+BESIDE = 4
+REPEATS = 3
+"""``ModelCalls.repeat`` makes so many failed calls again beside so many short ones, so often. A server without batching
+computes them in milliseconds each; with it, the third call at once waits for a thread together with the next one."""
 
 
 class ModelCalls:
@@ -87,9 +91,29 @@ class ModelCalls:
         except ServingError as error:
             if error.failure is not Failure.BATCH_FAULT:
                 raise
-            who = "a known-good window" if canary is None else "what it answered before, or a known-good window,"
+            who = "a known-good window" if canary is None else "what it answered before, or a known-good window"
             what = f"the model refuses {who}: {error.message}"
             raise ServingError(Failure.DEPLOYMENT, error.code, what) from error
+
+    async def repeat(self, groups: Sequence[Group]) -> None:
+        """A health probe with failed calls as they were and short ones of other lengths, at once.
+
+        It finds what a single short call cannot: a limit on rows, and batching on the server, which mixes calls that
+        arrive together and fails them for their different lengths. Windows that are rejected for themselves pass.
+        Answers are discarded.
+        """
+        calls = [([entry.window for entry in group.entries], group.length) for group in groups[:MOST_REPEATED]]
+        shortest, used = padded_length(self.probe_window.length), {length for _, length in calls}
+        lengths = [length for length in PADDED_LENGTHS if length >= shortest and length not in used]
+        calls += [([self.probe_window], length) for length in lengths[:BESIDE]]
+        for _ in range(REPEATS):
+            for result in await asyncio.gather(*(self._predict(*call) for call in calls), return_exceptions=True):
+                if isinstance(result, ServingError) and (
+                    result.failure is Failure.BATCH_FAULT or result.relief is Relief.FEWER_IN_FLIGHT
+                ):
+                    continue
+                if isinstance(result, BaseException):
+                    raise result
 
     async def probe_with(self, window: Window) -> None:
         """A health probe with this window alone; its answer is discarded."""
@@ -118,7 +142,8 @@ class ModelCalls:
         try:
             answer = await self._client.predict(windows, length, self._seconds(len(windows) * length, timeout_factor))
         except ServingError as error:
-            if error.failure is not Failure.BATCH_FAULT and error.code not in _ALIVE:
+            # A server that is alive has answered the others.
+            if error.failure is Failure.TRANSIENT and error.code != "RESOURCE_EXHAUSTED":
                 self.uptime.failed(self.clock(), isolated=isolated)
             self.observer.model_called(self._model, "", error.code, self.clock() - started)
             raise

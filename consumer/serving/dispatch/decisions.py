@@ -27,7 +27,7 @@ class Action(Enum):
     STOP = auto()
     """Stop sending: the server crashes of any window; go on when one of these was answered."""
     RETRY = auto()
-    """Send again after a pause, in a call of its own."""
+    """Send again as they are, in a call of their own."""
 
 
 def decide(error: ServingError, *, alone: bool) -> Action:
@@ -46,14 +46,15 @@ def decide(error: ServingError, *, alone: bool) -> Action:
     return Action.PROBE
 
 
-def decide_after_probe(*, alone: bool, dies_of_all: bool, given_up: str | None) -> Action:
+def decide_after_probe(*, alone: bool, blameless: bool, dies_of_all: bool, given_up: str | None) -> Action:
     """The action once the server answers health probes, be it again or all the time.
 
+    ``blameless``: nothing speaks against these windows yet; what failed was the server, the network or the deployment.
     ``dies_of_all``: it crashed in isolated calls of so many events that no window is the cause. ``given_up``: the
     reason for which the window's own record gives it up, None to try on.
     """
     if not alone:
-        return Action.SPLIT
+        return Action.RETRY if blameless else Action.SPLIT
     if dies_of_all:
         return Action.STOP
     return Action.RETRY if given_up is None else Action.REVIEW

@@ -9,18 +9,16 @@ describes what happens when calls fail; the parts are ``decisions`` (which actio
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
 from consumer.batching.policy import LengthQueue, Pending
-from consumer.resilience.backoff import Backoff
 from consumer.resilience.call_limits import CallLimits, RetryBudget
 from consumer.resilience.crash_evidence import BROKEN_OFF, CRASHES
 from consumer.serving.dispatch.batch import Entry, Group
 from consumer.serving.dispatch.calls import ModelCalls
 from consumer.serving.dispatch.decisions import Action, decide, decide_after_probe
-from consumer.serving.dispatch.outage import OutageRecovery
+from consumer.serving.dispatch.outage import IDLE_SECONDS, PAUSES, OutageRecovery, misfit
 from consumer.serving.dispatch.poison_isolation import PoisonIsolation
 from consumer.serving.dispatch.rejections import RejectionReview
 from consumer.serving.protocol import ServingError
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 
     from consumer.batching.policy import LengthCut, ReleaseReason
     from consumer.extraction.window import Window
+    from consumer.resilience.backoff import Backoff
     from consumer.serving.protocol import Answer, ModelClient
     from consumer.serving.refused import DispatchObserver
 
@@ -59,7 +58,7 @@ class Dispatcher:
         self._policy = policy
         self._observer = observer
         self._clock = clock
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff or PAUSES
         self._limits = CallLimits(policy.max_tokens, policy.max_in_flight)
         self._retry_budget = RetryBudget()
         self._queue = LengthQueue()
@@ -135,10 +134,13 @@ class Dispatcher:
                     continue
                 wake_at = self._send_due()
                 self._observer.in_flight_windows(self.waiting + self.in_flight)
-                timeout = None if wake_at is None else max(0.0, wake_at - self._clock())
-                with contextlib.suppress(TimeoutError):
+                timeout = IDLE_SECONDS if wake_at is None else max(0.0, wake_at - self._clock())
+                try:
                     async with asyncio.timeout(timeout):
                         await self._wake.wait()
+                except TimeoutError:
+                    if wake_at is None and not self._in_flight:
+                        self._spawn(self._recovery.check(), ())
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -150,11 +152,9 @@ class Dispatcher:
             return self._not_before
         if self._isolation.active and self._isolation.send_next(idle=not (self._in_flight or self._review.probing)):
             return None
-        for group in [group for group in self._retries if group.not_before <= now]:
-            if len(self._in_flight) >= self._limits.max_in_flight:
-                break
-            self._retries.remove(group)
-            self._send(group, group.length, "retry")
+        if self._recovery.check_at is not None and self._recovery.check_at <= now:
+            self._spawn(self._recovery.check(), ())
+        retry_at = self._send_retries(now) if self._retries else None
         self._policy.max_tokens = self._limits.max_tokens
         self._policy.max_in_flight = self._limits.max_in_flight
         decision = self._policy.decide(now, self._queue, len(self._in_flight))
@@ -165,9 +165,21 @@ class Dispatcher:
         if decision.batches:
             # Withdrawn windows may have left the server idle.
             self._wake.set()
-        wake_at = [group.not_before for group in self._retries if group.not_before > now]
-        others = (decision.wake_at, self._isolation.watch() if self._isolation.active else None)
-        return min([*wake_at, *(at for at in others if at is not None)], default=None)
+        watch_at = self._isolation.watch() if self._isolation.active else None
+        wake_at = (decision.wake_at, watch_at, retry_at, self._recovery.check_at)
+        return min((at for at in wake_at if at is not None), default=None)
+
+    def _send_retries(self, now: float) -> float | None:
+        """Send the retries that are due and that the budget lets through; when to look again."""
+        for group in [group for group in self._retries if group.not_before <= now]:
+            if len(self._in_flight) >= self._limits.max_in_flight:
+                return None
+            # The calls that look for a rejected window are no retries: the server has answered, and they are few.
+            if group.batch is None and (wait := self._retry_budget.take(now)):
+                return now + wait
+            self._retries.remove(group)
+            self._send(group, group.length, "retry")
+        return min((group.not_before for group in self._retries), default=None)
 
     def _send(self, group: Group, length: int, reason: ReleaseReason) -> None:
         group.entries = [entry for entry in group.entries if not entry.future.done()]
@@ -223,6 +235,7 @@ class Dispatcher:
 
     def _answered(self, group: Group, answer: Answer) -> None:
         self._busy_in_a_row = 0
+        self._retry_budget.answered = True
         # For speed, what handles failures is not called for a success while nothing has failed.
         if self._limits.lowered:
             self._limits.answered(self._clock())
@@ -244,6 +257,7 @@ class Dispatcher:
         action = decide(error, alone=len(group.entries) == 1)
         if action not in (Action.REVIEW, Action.SPLIT):
             self._review.leave(group)
+            self._retry_budget.failed(self._clock())
         match action:
             case Action.REVIEW:
                 self._review.reject(group, "BatchFault", error, group.lone_failures.attempts + 1)
@@ -269,8 +283,7 @@ class Dispatcher:
     def _again(self, groups: Sequence[Group]) -> None:
         """Send the windows again after a pause, batched anew under the lowered limits; isolated ones by themselves."""
         self._observer.model_retried()
-        now = self._clock()
-        self._not_before = now + max(self._backoff.pause(self._busy_in_a_row), self._retry_budget.delay(now))
+        self._not_before = self._clock() + self._backoff.pause(self._busy_in_a_row)
         for group in groups:
             if group.isolated:
                 self._isolation.add(group, 0.0)
@@ -298,25 +311,26 @@ class Dispatcher:
         for group, error in recovered.failed:
             if recovered.failed_probes:
                 group.lone_failures.outage()
-            self._probed(group, error, healthy=not recovered.failed_probes)
+            self._probed(group, error, healthy=not recovered.failed_probes, away=recovered.away)
 
-    def _probed(self, group: Group, error: ServingError, *, healthy: bool) -> None:
+    def _probed(self, group: Group, error: ServingError, *, healthy: bool, away: bool) -> None:
         """Its call failed, and the server answers now; ``healthy``: it failed no health probe meanwhile."""
-        alone = len(group.entries) == 1
+        alone, crash = len(group.entries) == 1, group.crash
         broke_off = error.code in BROKEN_OFF
-        server_dies_of_all, given_up, attempts = False, None, group.crash.crashes
+        isolated = (broke_off and crash.server_is_back(away=away)) or group.isolated
+        server_dies_of_all, given_up, attempts = False, None, crash.crashes
         if alone and broke_off:
-            server_dies_of_all = group.isolated and self._review.crashed(group.entries[0])
-            given_up = "Poison" if group.crash.crashes >= CRASHES else None
+            server_dies_of_all = crash.proven and self._review.crashed(group.entries[0])
+            given_up = "Poison" if crash.crashes >= CRASHES else None
         elif alone and healthy:
             final = self._calls.timeout_is_final(group.length, group.timeout_factor)
             given_up = group.lone_failures.failed_alone(error.code, deadline_final=final)
             attempts = group.lone_failures.attempts
-        isolated = broke_off or group.isolated
-        match decide_after_probe(alone=alone, dies_of_all=server_dies_of_all, given_up=given_up):
+        blameless = crash.broken == 1 or misfit(error)
+        match decide_after_probe(alone=alone, blameless=blameless, dies_of_all=server_dies_of_all, given_up=given_up):
             case Action.SPLIT:
                 for half in group.halves():
-                    self._send_alone(half, self._retry_budget.delay(self._clock()), isolated=isolated)
+                    self._send_alone(half, isolated=isolated)
             case Action.STOP:
                 windows = [*group.entries, *self._isolation.take_crashed_alone()]
                 because = (
@@ -327,6 +341,5 @@ class Dispatcher:
             case Action.REVIEW:
                 self._review.reject(group, str(given_up), error, attempts)
             case _:
-                pause = self._backoff.longest(max(group.lone_failures.tries - 1, 0))
-                pause = max(pause, self._retry_budget.delay(self._clock()))
-                self._send_alone(group, pause, isolated=isolated)
+                failures = max(group.lone_failures.tries, crash.broken, 1)
+                self._send_alone(group, self._backoff.longest(failures - 1), isolated=isolated)

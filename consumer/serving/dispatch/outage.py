@@ -1,25 +1,52 @@
 """Waiting until the model server can be used again: one health probe at a time, with growing pauses.
 
-The dispatcher's loop calls ``wait`` while there is a ``fault``. The dispatcher, the review of rejections and poison
-isolation report one with the windows that must wait for its end.
+The dispatcher's loop calls ``wait`` while there is a ``fault``, and ``check`` from time to time while there is none.
+The dispatcher, the review of rejections and poison isolation report one with the windows that must wait for its end.
+
+A fault is not the same as a ``state``: sending stops at the first failed call and goes on at the first answered probe,
+many times a minute behind a network that loses calls. The state, which the worker logs and pauses for, follows only
+what lasts.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from consumer.resilience.backoff import Backoff
 from consumer.resilience.circuit_breaker import CircuitBreaker
+from consumer.resilience.crash_evidence import AWAY_SECONDS
 from consumer.serving.protocol import Failure, Relief, ServingError
 from consumer.serving.refused import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from consumer.extraction.window import Window
-    from consumer.resilience.backoff import Backoff
     from consumer.serving.dispatch.batch import Entry, Group
     from consumer.serving.dispatch.calls import ModelCalls
+
+
+PAUSES = Backoff(limit=1.5, least=0.5)
+"""Between two health probes, or two tries of a window: together with the connection's own pause, everything is tried
+again within 3 s of the server's return."""
+
+IDLE_SECONDS = 60.0
+"""Without a window for so long, a health probe shows whether the model still fits."""
+
+CONFIRM_SECONDS = 1.5
+"""How long health probes must fail, all for the same kind of reason, to be an outage or a deployment fault. Where three
+of ten calls are lost, five probes or so in a row fail once in 400 times."""
+
+SETTLE_SECONDS = 1.0
+"""After which the state is ok again, if since the first answered probe no call has failed, and then another probe is
+answered."""
+
+REPEATED_SECONDS = 60.0
+"""A model that does not fit a second time within so many seconds is at fault, though its health probes are answered."""
+
+AWAY_PROBES = 4
+"""Health probes that must fail, over ``AWAY_SECONDS`` at least, to show that the server's process has ended."""
 
 
 class Recovered(NamedTuple):
@@ -33,6 +60,8 @@ class Recovered(NamedTuple):
     """Health probes that failed; with 0 the server was healthy all the time."""
     canary_answered: bool
     """Whether real windows had to be answered to end it, not only the probe window."""
+    away: bool
+    """Whether the server was gone for so long that its process has probably ended."""
 
 
 class OutageRecovery:
@@ -52,6 +81,11 @@ class OutageRecovery:
         self._breaker = CircuitBreaker(backoff)
         self.fault: ServingError | None = None
         self.state = State.OK
+        self.check_at: float | None = None
+        """When ``check`` is to be called, in seconds of the clock, since sending goes on while the state is not ok."""
+        self._misfit_at = -REPEATED_SECONDS
+        self._began = self._failing_since = 0.0
+        self._failing = State.OK
         self._forget()
 
     def _forget(self) -> None:
@@ -59,6 +93,7 @@ class OutageRecovery:
         self._held: list[Entry] = []
         self._canary: Window | None = None
         self._needs_canary = self._canary_failed = False
+        self._length = 0
 
     @property
     def waiting(self) -> int:
@@ -68,16 +103,32 @@ class OutageRecovery:
     def probe_for(self, group: Group, error: ServingError) -> None:
         """Hold a failed group until health probes show whether the server failed too."""
         self._failed.append((group, error))
-        self._begin(error)
+        if not misfit(error):
+            self._begin(error)
+        elif self.fault is None:
+            now = self._clock()
+            repeated = now - self._misfit_at < REPEATED_SECONDS
+            self._misfit_at = now
+            self._begin(error)
+            if repeated:
+                self._set_state(error)
 
     def hold(self, windows: list[Entry]) -> None:
         """Hold windows that the model rejected during a fault; they are sent again after it."""
         self._held += windows
 
     def stop(
-        self, error: ServingError, windows: list[Entry], canary: Window | None = None, *, because: str = ""
+        self,
+        error: ServingError,
+        windows: list[Entry],
+        canary: Window | None = None,
+        *,
+        length: int = 0,
+        because: str = "",
     ) -> None:
         """The server or the model is at fault, so ``windows`` are held: a probe failed, with ``canary`` if it had one.
+
+        It was padded to ``length`` tokens, and so are those that end the fault.
 
         ``because`` is given when the probe was answered, but ``windows`` fail and are too many to be given up. Then, or
         with a canary window, that or one of ``windows`` must be answered before sending goes on. If all of them are
@@ -87,12 +138,33 @@ class OutageRecovery:
             then = "nothing is dead-lettered, and some are asked again until one is answered"
             error = ServingError(Failure.DEPLOYMENT, error.code, f"{because}: {error.message}; {then}")
         self._held += windows
+        self._length = max(self._length, length)
         self._canary = canary
         self._needs_canary |= bool(because) or canary is not None
         if not windows:
             self._canary_failed = canary is not None
         self._begin(error)
-        self._set_state(error)
+        if because:
+            self._set_state(error)
+
+    def check(self) -> Coroutine[Any, Any, None]:
+        """A health probe beside the sending, to be awaited. It reports the state as ok, or stops."""
+        self.check_at = None
+        return self._check()
+
+    async def _check(self) -> None:
+        canary = self._calls.canary(0)
+        try:
+            await self._calls.probe(0, canary)
+        except ServingError as error:
+            if error.relief is not Relief.FEWER_IN_FLIGHT:
+                self.stop(error, [], canary)
+                return
+            self._settle()
+        else:
+            if self.fault is None and self.check_at is None and self.state is not State.OK:
+                self.state = State.OK
+                self._on_state(State.OK, None)
 
     async def wait(self) -> Recovered:
         """Send nothing but one health probe at a time until the server answers."""
@@ -102,15 +174,16 @@ class OutageRecovery:
             self._breaker.half_open(max(self._clock(), self._breaker.try_at))
             self._observer.breaker(self._breaker.state)
             try:
-                await self._calls.probe(
-                    max((group.length for group, _ in self._failed if len(group.entries) == 1), default=0)
-                )
+                alone = (group.length for group, _ in self._failed if len(group.entries) == 1)
+                await self._calls.probe(max([self._length, *alone]))
                 if (canary := self._next_canary(failures)) is not None:
                     await self._calls.probe_with(canary)
+                if unfit := self._unfit():
+                    await self._calls.repeat(unfit)
             except ServingError as error:
                 if error.relief is not Relief.FEWER_IN_FLIGHT:  # a busy server is neither healthy nor failed
                     failures += 1
-                    self._set_state(error)
+                    self._probe_failed(error)
             else:
                 return self._end(failures)
             self._breaker.open(self._clock())
@@ -119,8 +192,15 @@ class OutageRecovery:
     def _begin(self, error: ServingError) -> None:
         if self.fault is None:
             self.fault = error
-            self._breaker.open(self._clock())
+            self.check_at = None
+            self._failing = _state_of(error)
+            self._began = self._failing_since = self._clock()
+            self._breaker.open(self._began)
             self._observer.breaker(self._breaker.state)
+
+    def _unfit(self) -> list[Group]:
+        """Groups whose calls found a model that does not fit: what may fail for them only, must be answered."""
+        return [group for group, error in self._failed if misfit(error) and group.still_waiting()]
 
     def _next_canary(self, failures: int) -> Window | None:
         """The next probe's canary, another one each time: some may be bad input. None when none is needed or left."""
@@ -138,18 +218,37 @@ class OutageRecovery:
         return windows[failures % len(windows)]
 
     def _end(self, failures: int) -> Recovered:
-        recovered = Recovered(self._failed, self._held, failures, self._needs_canary)
+        away = failures >= AWAY_PROBES and self._clock() - self._began >= AWAY_SECONDS
+        recovered = Recovered(self._failed, self._held, failures, self._needs_canary, away)
         self._forget()
         self.fault = None
         self._breaker.close()
         self._observer.breaker(self._breaker.state)
-        if self.state is not State.OK:
-            self.state = State.OK
-            self._on_state(State.OK, None)
+        self._settle()
         return recovered
 
+    def _settle(self) -> None:
+        if self.state is not State.OK and self.fault is None:
+            self.check_at = self._clock() + SETTLE_SECONDS
+
+    def _probe_failed(self, error: ServingError) -> None:
+        now, failing = self._clock(), _state_of(error)
+        if failing is not self._failing:
+            self._failing, self._failing_since = failing, now
+        if now - self._failing_since >= CONFIRM_SECONDS:
+            self._set_state(error)
+
     def _set_state(self, error: ServingError) -> None:
-        state = State.OUTAGE if error.failure is Failure.TRANSIENT else State.DEPLOYMENT_FAULT
+        state = _state_of(error)
         if state is not self.state:
             self.state = state
             self._on_state(state, error)
+
+
+def _state_of(error: ServingError) -> State:
+    return State.OUTAGE if error.failure is Failure.TRANSIENT else State.DEPLOYMENT_FAULT
+
+
+def misfit(error: ServingError) -> bool:
+    """Whether the server says that model and worker do not fit. A single unusable answer does not say that."""
+    return error.failure is Failure.DEPLOYMENT and error.code != "ANSWER"

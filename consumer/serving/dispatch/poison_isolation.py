@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from consumer.resilience.crash_evidence import AWAY_SECONDS, UNPROVEN_PAUSE
 from consumer.serving.protocol import Relief, ServingError
 
 if TYPE_CHECKING:
@@ -21,15 +22,14 @@ if TYPE_CHECKING:
     from consumer.serving.dispatch.calls import ModelCalls
     from consumer.serving.dispatch.outage import OutageRecovery
 
-SHORT_ABSENCE = 1.0
-LONGEST_ABSENCE = 10.0
+LONGEST_ABSENCE = 1.0
 """When the server is back, other windows have it to themselves before an isolated one is tried, for as long as it was
-away: at most ``LONGEST_ABSENCE`` seconds, and not at all if it was away for less than ``SHORT_ABSENCE``."""
+away: at most ``LONGEST_ABSENCE`` seconds, and not at all if it was away for less than ``AWAY_SECONDS``."""
 
 BUSY_PAUSE = 1.0
 """Seconds until the next health probe after a busy server refused one."""
 
-PROBE_PAUSE = 0.25
+PROBE_PAUSE = 0.15
 WATCH_PAUSE = 1.0
 """Seconds between two health probes while nothing else is answered: ``PROBE_PAUSE`` until there were enough of them,
 then ``WATCH_PAUSE``, which is shorter than a restart, so that no crash is missed."""
@@ -42,8 +42,8 @@ as soon as one call's duration has passed."""
 class PoisonIsolation:
     """The isolated groups: which is tried next, and when. Other windows are sent between the tries.
 
-    Groups of several, and windows that were not alone yet, are tried soon; a window whose isolated call broke off waits
-    until the server was seen alive without it for long enough.
+    Groups of several, and windows that were not alone yet, are tried soon; a window that was proved to be alone in
+    flight when the server ended waits until the server was seen alive without it for long enough.
     """
 
     def __init__(
@@ -80,6 +80,8 @@ class PoisonIsolation:
         self.active = group.isolated = True
         group.crash.notice_unrelated(self._uptime)
         group.crash.draw_pause(self._uptime, self._uniform)
+        if group.crash.alone and not group.crash.proven:
+            pause = max(pause, self._uniform(*UNPROVEN_PAUSE))
         group.not_before = self._clock() + max(pause, self._least_pause())
         self._groups.append(group)
 
@@ -135,7 +137,7 @@ class PoisonIsolation:
         ready = [
             group
             for group in self._groups
-            if self._ready_at(group) <= now and not (group.crash.alone and group.crash.needs_uptime(self._uptime))
+            if self._ready_at(group) <= now and not (group.crash.proven and group.crash.needs_uptime(self._uptime))
         ]
         # The largest first, since its success releases most windows. When the server has crashed twice and answered
         # nothing in between, the smallest: then it probably crashes of all of them, which lone windows show.
@@ -143,14 +145,14 @@ class PoisonIsolation:
         return min(ready, key=lambda group: (group.crash.alone, sign * len(group.entries)), default=None)
 
     def _ready_at(self, group: Group) -> float:
-        if group.crash.alone:
+        if group.crash.proven:
             return max(group.not_before, group.crash.ready_at(self._uptime))
         up = self._uptime.up_since
         return max(group.not_before, math.inf if up is None else up + self._least_pause())
 
     def _least_pause(self) -> float:
         away = self._uptime.away_seconds
-        return 0.0 if away < SHORT_ABSENCE else min(LONGEST_ABSENCE, away)
+        return 0.0 if away < AWAY_SECONDS else min(LONGEST_ABSENCE, away)
 
     async def _try(self, group: Group, began: float) -> None:
         """Call the model with one group and no other call in flight, right after a health probe.
@@ -159,7 +161,7 @@ class PoisonIsolation:
         """
         try:
             self._calls.in_flight[group] = len(group.entries)
-            if await self._answered(self._calls.probe(group.length)):
+            if await self._answered(self._calls.probe(group.length), length=group.length):
                 group.crash.sent_isolated(self._uptime, self._clock())
                 await self._send(group)
             else:
@@ -187,11 +189,13 @@ class PoisonIsolation:
             length = max((group.length for group in self._groups), default=0)
             canary = self._calls.canary(length)
             if canary is None or await self._answered(self._calls.probe_with(canary), canary):
-                await self._answered(self._calls.probe(length))
+                await self._answered(self._calls.probe(length), length=length)
         finally:
             self._probing = False
 
-    async def _answered(self, probe: Coroutine[Any, Any, None], canary: Window | None = None) -> bool:
+    async def _answered(
+        self, probe: Coroutine[Any, Any, None], canary: Window | None = None, *, length: int = 0
+    ) -> bool:
         """Whether the server answers a health probe; if not, no window that was in flight is the cause."""
         try:
             await probe
@@ -199,6 +203,6 @@ class PoisonIsolation:
             if error.relief is Relief.FEWER_IN_FLIGHT:
                 self._busy_until = self._clock() + BUSY_PAUSE
             else:
-                self._recovery.stop(error, [], canary)
+                self._recovery.stop(error, [], canary, length=length)
             return False
         return True

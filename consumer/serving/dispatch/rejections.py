@@ -151,7 +151,8 @@ class RejectionReview:
                     await self._calls.probe(length, canary)
                 except ServingError as error:
                     if error.relief is not Relief.FEWER_IN_FLIGHT:
-                        self._recovery.stop(error, [rejection.entry for rejection in rejections], canary)
+                        entries = [rejection.entry for rejection in rejections]
+                        self._recovery.stop(error, entries, canary, length=length)
                         return
                 else:
                     self._decide(_still_waiting(rejections), answered)

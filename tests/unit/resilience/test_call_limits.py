@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,29 +39,48 @@ def test_after_an_outage_calls_come_back_one_by_one() -> None:
 
 
 def test_a_few_retries_are_free_and_the_next_wait() -> None:
-    """One bad batch is not slowed; a storm is, and every retry of it still has its time."""
+    """One bad batch is not slowed; a storm is, at one a second, however many wait."""
     budget = RetryBudget()
-    delays = [budget.delay(0.0) for _ in range(13)]
-    assert delays == pytest.approx([0.0] * 10 + [1.0, 2.0, 3.0])
-    budget.first_calls += 30
-    assert budget.delay(0.0) == pytest.approx(1.0), "thirty calls have paid for three of them"
+    assert [budget.take(0.0) for _ in range(13)] == [0.0] * 10 + [1.0] * 3
+    budget.first_calls += 10
+    assert [budget.take(0.0), budget.take(0.0)] == [0.0, 1.0], "ten calls have paid for one"
+    assert [budget.take(0.5), budget.take(1.0)] == [0.5, 0.0]
+
+
+def test_no_wait_outlives_the_failures_that_caused_it() -> None:
+    """However many retries wait and however long calls failed: all may go once a window was answered and none fails."""
+    budget = RetryBudget()
+    for second in range(300):
+        budget.failed(float(second))
+        budget.take(float(second))
+    budget.failed(300.0)
+    waits = [budget.take(300.0) for _ in range(30)]
+    assert max(waits) <= 1.0
+    assert budget.take(305.0) == 0.0, "one, though none was answered yet"
+    while not budget.take(305.0):
+        pass
+    budget.failed(305.0)
+    budget.answered = True
+    assert 0.0 < budget.take(305.5) <= RetryBudget.FORGIVEN_SECONDS
+    assert {budget.take(306.0) for _ in range(1000)} == {0.0}
+    budget.failed(306.0)
+    assert sum(budget.take(306.0) == 0.0 for _ in range(100)) <= RetryBudget.BURST
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["call", "retry"]), st.floats(0, 5)), max_size=200))
 def test_retries_are_a_tenth_of_the_calls_and_one_a_second(steps: list[tuple[str, float]]) -> None:
-    """In any span from the start, whatever fails; and none waits longer than its place in the queue."""
+    """In any span from the start, while every call fails; and none waits for more than a second."""
     budget = RetryBudget()
-    now, calls = 0.0, 0
-    sent: list[float] = []
+    now, calls, sent = 0.0, 0, 0
     for what, later in steps:
         now += later
+        budget.failed(now)
         if what == "call":
             budget.first_calls += 1
             calls += 1
             continue
-        delay = budget.delay(now)
-        assert 0 <= delay <= len(sent) + 1
-        sent.append(now + delay)
-        due = sum(at <= sent[-1] for at in sent)
-        assert due <= RetryBudget.BURST + RetryBudget.SHARE * calls + RetryBudget.RESERVE_PER_SECOND * sent[-1] + 1e-6
+        wait = budget.take(now)
+        assert 0 <= wait <= 1
+        sent += wait == 0
+        assert sent <= RetryBudget.BURST + RetryBudget.SHARE * calls + RetryBudget.RESERVE_PER_SECOND * now + 1e-6

@@ -8,7 +8,11 @@ import random
 import pytest
 
 from consumer.resilience.crash_evidence import (
+    AWAY_SECONDS,
     CRASHES,
+    PROVEN_ALONE,
+    SUSPECTED_AFTER,
+    UNSEEN_AFTER,
     UPTIME_CALLS,
     UPTIME_SECONDS,
     UPTIME_SHARE,
@@ -41,7 +45,9 @@ class History:
         self.window.broke_off(seconds, isolated=True)
 
     def dies(self) -> None:
+        """And is away for a second, which no window is to blame for."""
         self.uptime.failed(self.now, isolated=False)
+        self.now += AWAY_SECONDS
 
 
 def test_five_crashes_of_a_server_that_lived_without_the_window_make_poison() -> None:
@@ -100,7 +106,7 @@ def test_the_last_crash_counts_only_beside_a_real_window() -> None:
     assert history.window.crashes == CRASHES - 1
     history.live()
     assert history.uptime.up_since is not None
-    assert history.window.ready_at(history.uptime) == history.uptime.up_since + UPTIME_SECONDS
+    assert history.window.ready_at(history.uptime) == history.uptime.up_since + 3
     history.crash()
     assert history.window.crashes >= CRASHES
 
@@ -120,14 +126,51 @@ def test_the_pause_grows_with_the_deaths_of_others_and_the_length_of_its_call() 
     for _ in range(6):
         history.dies()
         assert history.window.ready_at(history.uptime) == math.inf, "not before it is back"
+        history.live()
         history.window.notice_unrelated(history.uptime)
         pauses.append(pause())
-    assert pauses == [3, 6, 12, 24, 48, 60, 60]
+    assert pauses == [3, 6, 12, 15, 15, 15, 15]
     history.window.longest = 20.0
     assert pause() == 160
     history.window.draw_pause(history.uptime, lambda _, high: high)
     assert history.uptime.up_since is not None
     assert history.window.ready_at(history.uptime) == history.uptime.up_since + 320, "up to twice as long"
+
+
+def test_a_failure_too_short_for_an_end_of_the_server_starts_the_count_anew_but_makes_no_pause_longer() -> None:
+    """A network that loses calls says nothing for the window, and nothing about how long the server needs."""
+    history = History()
+    history.live()
+    history.crash()
+    for _ in range(20):
+        history.uptime.answered(history.now, history.now, 1)
+        history.uptime.failed(history.now, isolated=False)
+        history.uptime.answered(history.now, history.now, 1)
+        history.window.notice_unrelated(history.uptime)
+    assert history.window.crashes == history.window.cleared == 0
+
+
+def test_a_group_is_isolated_after_its_second_broken_call_if_the_server_was_away() -> None:
+    """And after more of them if it was not; neither by the first, which most calls survive when sent again."""
+    for away, calls in ((True, SUSPECTED_AFTER), (False, UNSEEN_AFTER)):
+        window = CrashEvidence()
+        isolated = []
+        for _ in range(UNSEEN_AFTER):
+            window.broke_off(0.01, isolated=False)
+            isolated.append(window.server_is_back(away=away))
+        assert isolated.index(True) == calls - 1
+        assert not window.proven
+
+
+def test_only_a_window_that_was_alone_when_the_server_went_away_is_proven() -> None:
+    """Once is enough; while the server answers on, it takes five."""
+    for away, calls in ((True, 1), (False, PROVEN_ALONE)):
+        window = CrashEvidence(broken=UNSEEN_AFTER)
+        for number in range(1, calls + 1):
+            assert not window.proven
+            window.broke_off(0.01, isolated=True)
+            window.server_is_back(away=away)
+            assert window.proven is (number == calls)
 
 
 def test_time_in_calls_that_overlap_is_counted_once() -> None:

@@ -378,3 +378,27 @@ def test_a_call_in_flight_outlives_the_renewal_of_its_connection(tmp_path: Path)
     finally:
         answer.set()
         server.stop()
+
+
+def test_a_token_that_the_model_does_not_have_is_no_fault_of_the_window(bundle: Bundle) -> None:
+    """It was sent because the bundle has it, so the served vocabulary is smaller; an index that was not sent is not."""
+    sent = int(window(10).input_ids[1])
+
+    async def scenario(index: int) -> ServingError:
+        message = f"indices[0,1] = {index} is not in [0, {index})"
+        async with serving(
+            predict=lambda _, context: refuse(context, grpc.StatusCode.INVALID_ARGUMENT, message)
+        ) as target:
+            client = TfServingClient(ModelConfig(target=target, version=4), bundle)
+            try:
+                with pytest.raises(ServingError) as caught:
+                    await client.predict([window(12), window(10)], 16, 20.0)
+                return caught.value
+            finally:
+                await client.close()
+
+    error = asyncio.run(scenario(sent))
+    assert error.failure is Failure.DEPLOYMENT
+    assert f"the bundle has a token {sent}, and the served vocabulary only {sent} tokens" in error.message
+    assert "model rexuninlu version 4 at 127.0.0.1:" in error.message
+    assert asyncio.run(scenario(999_999)).failure is Failure.BATCH_FAULT

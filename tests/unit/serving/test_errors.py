@@ -68,7 +68,7 @@ ROWS = [
         "UNAVAILABLE",
         "The batch scheduling queue to which this task was submitted is full; currently 10 batches enqueued",
         TRANSIENT,
-        Relief.NONE,
+        Relief.FEWER_IN_FLIGHT,
     ),
     ("UNAVAILABLE", "failed to connect to all addresses", TRANSIENT, Relief.NONE),
     # Server-side batching must be off.

@@ -28,18 +28,22 @@ def test_what_follows_a_failed_call(failure: Failure, relief: Relief, of_several
 
 
 @pytest.mark.parametrize(
-    ("alone", "dies_of_all", "given_up", "action"),
+    ("alone", "blameless", "dies_of_all", "given_up", "action"),
     [
-        (False, False, None, Action.SPLIT),
-        (True, False, None, Action.RETRY),
-        (True, False, "Poison", Action.REVIEW),
-        (True, False, "UnusableAnswer", Action.REVIEW),
-        (True, True, None, Action.STOP),
-        (True, True, "Poison", Action.STOP),
+        (False, True, False, None, Action.RETRY),
+        (False, False, False, None, Action.SPLIT),
+        (True, True, False, None, Action.RETRY),
+        (True, False, False, None, Action.RETRY),
+        (True, False, False, "Poison", Action.REVIEW),
+        (True, False, False, "UnusableAnswer", Action.REVIEW),
+        (True, False, True, None, Action.STOP),
+        (True, False, True, "Poison", Action.STOP),
     ],
 )
 def test_what_follows_once_a_health_probe_was_answered(
-    alone: bool, dies_of_all: bool, given_up: str | None, action: Action
+    alone: bool, blameless: bool, dies_of_all: bool, given_up: str | None, action: Action
 ) -> None:
-    """Several windows are told apart first; a server that dies of all of them makes no window poison."""
-    assert decide_after_probe(alone=alone, dies_of_all=dies_of_all, given_up=given_up) is action
+    """Several windows are told apart, unless nothing speaks against them; a server that dies of all of them makes no
+    window poison."""
+    found = decide_after_probe(alone=alone, blameless=blameless, dies_of_all=dies_of_all, given_up=given_up)
+    assert found is action

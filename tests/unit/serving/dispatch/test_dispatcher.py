@@ -21,7 +21,8 @@ from dispatcher_harness import (
 
 from consumer.resilience.call_limits import CallLimits
 from consumer.resilience.crash_evidence import ServerUptime
-from consumer.serving.dispatch.dispatcher import Dispatcher, State
+from consumer.resilience.lone_failures import UNUSABLE_ATTEMPTS
+from consumer.serving.dispatch.dispatcher import Dispatcher, State, WindowAnswer
 from consumer.serving.dispatch.poison_isolation import PoisonIsolation
 from consumer.serving.dispatch.rejections import RejectionReview
 from consumer.serving.protocol import Answer, Failure, Relief, ServingError
@@ -129,7 +130,7 @@ def test_an_outage_is_waited_out_and_refuses_nothing() -> None:
 
 def test_a_deployment_fault_is_said_and_heals_by_itself() -> None:
     """A worker that cannot speak to its model stops, alerts, probes and goes on."""
-    client = StubClient(lambda _: WRONG_SIGNATURE if len(client.calls) < 4 else None)
+    client = StubClient(lambda _: WRONG_SIGNATURE if len(client.calls) < 9 else None)
     states: list[State] = []
 
     async def body(dispatcher: Dispatcher) -> None:
@@ -154,7 +155,7 @@ def test_a_window_that_fails_alone_beside_a_healthy_server_is_poison() -> None:
 
     run(client, body, states)
     # What a batch did is not counted against one window of it, nor what it did alone before the server was watched.
-    assert client.calls.count([107]) == 6
+    assert client.calls.count([107]) == 7
     assert states == [], "the server was never out"
 
 
@@ -228,7 +229,7 @@ def test_one_unusable_answer_neither_stops_the_others_nor_waits_for_ever() -> No
         answers = await all_answers(dispatcher, [100, 101, 102])
         refused = answers.pop(1)
         assert isinstance(refused, WindowRefused)
-        assert (refused.reason, refused.attempts) == ("UnusableAnswer", 20)
+        assert (refused.reason, refused.attempts) == ("UnusableAnswer", UNUSABLE_ATTEMPTS)
         assert_answered([100, 102], answers)
 
     run(client, body, states)
@@ -343,3 +344,20 @@ def test_a_success_calls_nothing_that_only_failures_need(monkeypatch: pytest.Mon
         assert_answered(range(101, 140), await all_answers(dispatcher, range(101, 140)))
 
     run(StubClient(), body)
+
+
+def test_a_defect_in_a_call_leaves_no_decision_waiting_for_it() -> None:
+    """Half of a rejected batch is lost to a defect: the other half is decided on all the same."""
+
+    def fail(marks: list[int]) -> ServingError | None:
+        if marks == [101]:
+            raise ZeroDivisionError
+        return BATCH_FAULT if 100 in marks else None
+
+    async def body(dispatcher: Dispatcher) -> None:
+        alone, first, second = await all_answers(dispatcher, [500, 100, 101])
+        assert isinstance(alone, WindowAnswer)
+        assert isinstance(first, WindowRefused)
+        assert isinstance(second, ZeroDivisionError)
+
+    run(StubClient(fail), body)

@@ -81,7 +81,7 @@ class Server(StubClient):
 
 BROKEN = ("batch fault", "contract", "garbage")
 modes = st.sampled_from([*(code for code in FAILURES if code not in BROKEN), "hang"])
-lengths = st.floats(0.001, 4000.0)
+lengths = st.floats(0.001, 600.0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -141,7 +141,7 @@ def test_no_window_is_refused_while_health_probes_fail(data: st.DataObject) -> N
 
 @pytest.mark.parametrize("what", [*FAILURES, "hang"])
 def test_hours_without_a_server(what: str) -> None:
-    """It is asked one call at a time, about every five seconds, and finds every window where it was left."""
+    """It is asked one call at a time, about every second, and finds every window where it was left."""
     server = Server([(what, 6000.0)])
     states: list[State] = []
 
@@ -151,7 +151,7 @@ def test_hours_without_a_server(what: str) -> None:
         calls, server.most_at_once = len(server.calls), 0
         await asyncio.sleep(4000)
         assert server.most_at_once == 1
-        assert len(server.calls) - calls < 4000 / 4
+        assert len(server.calls) - calls < 4000
         assert not task.done()
         assert_answered(range(100, 164), await task)
 
@@ -230,7 +230,6 @@ def test_after_an_outage_one_call_goes_first() -> None:
     async def body(dispatcher: Dispatcher) -> None:
         tasks = [dispatcher.submit(window(mark, length), 0.0, 0) for mark in range(100, 140) for length in (16, 300)]
         await until(State.OUTAGE, dispatcher)
-        await until(State.OK, dispatcher)
         while not tasks[0].done():
             together.append(server.at_once)
             await asyncio.sleep(0.1)
@@ -241,9 +240,9 @@ def test_after_an_outage_one_call_goes_first() -> None:
 
     run(server, body, max_tokens=1024, max_in_flight=4)
     seen = [count for count in together if count > 0]
-    first_two = seen.index(2)
-    assert set(seen[:first_two]) == {1}
-    assert first_two >= 9, "one second, the time of one call"
+    first_of_two = next(at for at, count in enumerate(seen) if count > 1)
+    assert first_of_two >= 9, "one second, the time of one call"
+    assert seen[first_of_two] <= 3, "two calls, and perhaps the health probe that ends the outage's state"
     assert max(seen) == 4
 
 

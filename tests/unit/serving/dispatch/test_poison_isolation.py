@@ -77,7 +77,7 @@ def test_the_largest_group_goes_first_but_the_smallest_when_the_server_only_dies
         it = Isolation()
         uptime = it.calls.uptime
         small, large, crashed_alone = groups = groups_of(1, 4, 1)
-        crashed_alone.crash.alone = 1
+        crashed_alone.crash.alone, crashed_alone.crash.proven = 1, True
         for group in groups:
             it.isolation.add(group, 0.0)
         for real in (1, 0, 0):
