@@ -19,6 +19,14 @@ TaskKind = Literal["extract", "classify", "multi_classify"]
 Stage = Literal["decode", "validate", "extract", "produce"]
 
 
+HEADER_BYTES = 150
+"""A header beside its name and value: a pair and two objects. A record of 1 MB may hold half a million empty ones."""
+
+
+def _size(headers: tuple[Header, ...]) -> int:
+    return sum(HEADER_BYTES + len(name) + len(value or b"") for name, value in headers)
+
+
 @dataclass(frozen=True, slots=True)
 class SourceRecord:
     """One record as it was polled. ``epoch`` numbers the assignment of its partition that delivered it."""
@@ -39,8 +47,8 @@ class SourceRecord:
 
     @property
     def size(self) -> int:
-        """Bytes that this record holds in memory: key, value and header values."""
-        return len(self.key or b"") + len(self.value or b"") + sum(len(v or b"") for _, v in self.headers)
+        """Bytes that this record holds in memory: key, value and headers."""
+        return len(self.key or b"") + len(self.value or b"") + _size(self.headers)
 
 
 class Partition(NamedTuple):
@@ -56,6 +64,39 @@ class Partition(NamedTuple):
     def of(cls, record: SourceRecord) -> Partition:
         """The partition that ``record`` was read from."""
         return cls(record.topic, record.partition)
+
+
+class Place(NamedTuple):
+    """Which record it was, in which epoch of its partition."""
+
+    partition: Partition
+    epoch: int
+    offset: int
+
+    @classmethod
+    def of(cls, record: SourceRecord) -> Place:
+        """The place of ``record``."""
+        return cls(Partition(record.topic, record.partition), record.epoch, record.offset)
+
+
+@dataclass(eq=False, slots=True)
+class Work:
+    """One event, from its admission until its outputs are durable: what it may take, and what its tasks share."""
+
+    place: Place
+    number: int
+    """In order of arrival."""
+    used: int
+    """Bytes that it accounts for; more than ``granted`` while it waits."""
+    granted: int = 0
+    """Bytes of the budget that it holds."""
+    is_admitted: bool = False
+    deadline: float = 0.0
+    """Seconds of the clock. It orders the work; nothing ends at it."""
+    tokens: int = 0
+    """Tokens of its windows that are at the dispatcher."""
+    sent: int = 0
+    """Tokens of all windows that it has sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +152,11 @@ class Output:
         """Bytes of key, value and headers."""
         headers = sum(len(name.encode()) + len(value or b"") for name, value in self.headers)
         return len(self.key or b"") + len(self.value or b"") + headers
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that this output holds in memory: value, headers and what they are kept in."""
+        return 1000 + len(self.value or b"") + _size(self.headers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ class Extracting:
         self._restart()
 
     @property
-    def windows(self) -> tuple[Window, ...]:
+    def windows(self) -> Sequence[Window]:
         """Windows to be answered now; none when it is over."""
         return () if self.extraction is None else self.extraction.windows
 

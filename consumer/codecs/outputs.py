@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from consumer.config.tree import RouteConfig
     from consumer.events import Header, ReviewEvent, SourceRecord
-    from consumer.extraction.task import Extracted
+    from consumer.extraction.task import Extracted, Fact
 
 TASK = "rexstream-task"
 RESULT_ID = "rexstream-result-id"
@@ -194,8 +194,8 @@ def result_fields(
         "result_id": result_id(event.event_id, task),
         "event_id": event.event_id,
         "task": task.name,
-        "extractions": [[asdict(fact) for fact in path] for path in extracted.paths],
-        "model": asdict(model),
+        "extractions": [[_fact_fields(fact) for fact in path] for path in extracted.paths],
+        "model": {"name": model.name, "version": model.version, "signature": model.signature},
         **({} if place is None else {"record": place}),
         "product_id": event.product_id,
         "source": event.source,
@@ -206,6 +206,11 @@ def result_fields(
         "warnings": list(extracted.warnings),
         "processed_at": processed_at_ms,
     }
+
+
+def _fact_fields(fact: Fact) -> dict[str, Any]:
+    # By hand: ``asdict`` copies every value deeply, and took a sixth of an event's time.
+    return {"type": fact.type, "span": fact.span, "start": fact.start, "end": fact.end, "score": fact.score}
 
 
 def encode_json(fields: dict[str, Any]) -> bytes:

@@ -96,7 +96,7 @@ class InFlight:
         self.events = 0
         """Records in flight."""
         self.bytes = 0
-        """Bytes of the records in flight: keys, values and header values."""
+        """Bytes of the records in flight: keys, values and headers."""
 
     def limit(self, topic: str, events: int | None) -> None:
         """Have at most ``events`` records of ``topic`` in flight, for a trial; None: as many as its share allows."""

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from consumer.events import BadInput
-from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY, Chunk, Encoded, HintBuilder, Parent, PromptTokenizer
+from consumer.extraction.prompts import (
+    CLASSIFY,
+    MULTICLASSIFY,
+    Chunk,
+    Encoded,
+    HintBuilder,
+    HintCache,
+    Parent,
+    PromptTokenizer,
+)
 from consumer.extraction.spans import IMPLICIT, SpanSearch
 from consumer.extraction.task import INLINE, Extracted, Notes, Task, encodable, parse_schema, refuse_long_names, shown
 from consumer.extraction.voting import Classification
@@ -25,18 +34,29 @@ if TYPE_CHECKING:
 
     from consumer.extraction.prompts import PromptLimits
     from consumer.extraction.task import ExtractionLimits, Path
-    from consumer.extraction.window import Cells, LegalPaths, Search, View, Window
+    from consumer.extraction.window import Cells, LegalPaths, Level, Search, Window
 
 ReferenceOutput = list[list[dict[str, object]]]
 """Paths of ``{"type": str, "span": str, "offset": [start, end]}``, as the reference prints them."""
 
 _CACHED_TASKS = 256
+_INLINE_HINTS = 256
 
 
 class Extraction:
     """One task on one text. Made by ``Engine.start`` or ``start_reference``; not safe to share between threads."""
 
-    __slots__ = ("_reference", "_result_bytes", "_run", "_search", "finished", "level", "model_calls", "windows")
+    __slots__ = (
+        "_left",
+        "_reference",
+        "_result_bytes",
+        "_run",
+        "_search",
+        "finished",
+        "level",
+        "model_calls",
+        "windows",
+    )
 
     def __init__(
         self,
@@ -44,7 +64,7 @@ class Extraction:
         reference: Callable[[], ReferenceOutput] | None = None,
         result_bytes: int | None = None,
     ) -> None:
-        """Lays out the first level. Raises BadInput ``TooManyModelCalls``; in compatibility mode ReferenceCrash.
+        """Plans the first level. Raises BadInput ``TooManyModelCalls``; in compatibility mode ReferenceCrash.
 
         ``result_bytes`` as in ExtractionLimits; None for no bound.
         """
@@ -52,34 +72,53 @@ class Extraction:
         self._result_bytes = result_bytes
         self._run = search.run()
         self._reference = reference
-        self.windows: tuple[Window, ...] = ()
-        """To be answered now, in one go and in this order. Empty when the extraction is finished or has failed."""
+        self._left = 0
+        self.windows: Sequence[Window] = ()
+        """The level under way, to be answered in this order. Each is laid out when it is asked for, so ask once.
+
+        Empty when the extraction is finished or has failed."""
         self.finished = False
-        """Whether ``result`` is there. Stays False when ``advance`` has raised."""
+        """Whether ``result`` is there. Stays False when ``read`` or ``advance`` has raised."""
         self.level = 0
         """Levels whose windows were answered so far."""
         self.model_calls = 0
         """Windows that were answered so far."""
         self._show(next(self._run, None))
 
-    def advance(self, answers: Sequence[Cells]) -> None:
-        """Take the cells of all current windows, in order, and lay out the next level.
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory it holds beside windows and answers: tokens, and what was found."""
+        return self._search.held_bytes
 
-        Raises ValueError when the number of answers is wrong, otherwise what the constructor raises.
+    def read(self, answer: Cells) -> None:
+        """Take the cells of the first window that has none; after the last of a level, plan the next.
+
+        Raises ValueError when no window is left, otherwise what the constructor raises.
         """
-        if not self.windows:
-            state = "finished" if self.finished else "failed"
-            raise ValueError(f"the extraction is {state}: it has no windows to be answered")
-        if len(answers) != len(self.windows):
-            raise ValueError(f"{len(answers)} answers for {len(self.windows)} windows; answer all of them, in order")
-        self.model_calls += len(answers)
+        self._require_windows()
+        self.model_calls += 1
+        self._left -= 1
+        if self._left:
+            self._run.send(answer)
+            return
         self.level += 1
         self.windows = ()
         try:
-            views = self._run.send(answers)
+            level = self._run.send(answer)
         except StopIteration:
-            views = None
-        self._show(views)
+            level = None
+        self._show(level)
+
+    def advance(self, answers: Sequence[Cells]) -> None:
+        """Take the cells of all windows of the level, in order, and plan the next level.
+
+        Raises ValueError when the number of answers is wrong, otherwise what ``read`` raises.
+        """
+        self._require_windows()
+        if len(answers) != len(self.windows):
+            raise ValueError(f"{len(answers)} answers for {len(self.windows)} windows; answer all of them, in order")
+        for answer in answers:
+            self.read(answer)
 
     def result(self) -> Extracted:
         """The outcome. Raises RuntimeError before the last level is answered, and after a failure."""
@@ -100,9 +139,19 @@ class Extraction:
             raise RuntimeError("only an extraction made by start_reference has a reference output")
         return self._reference()
 
-    def _show(self, views: list[View] | None) -> None:
-        self.windows = tuple(view.window for view in views or ())
-        self.finished = views is None
+    def _show(self, level: Level | None) -> None:
+        self._left = 0 if level is None else len(level)
+        if level is None:
+            self.windows = ()
+        else:
+            # The reference lays all out before it asks, and may fail at it.
+            self.windows = level if self._reference is None else tuple(level)
+        self.finished = level is None
+
+    def _require_windows(self) -> None:
+        if not self._left:
+            state = "finished" if self.finished else "failed"
+            raise ValueError(f"the extraction is {state}: it has no windows to be answered")
 
     def _require_finished(self) -> None:
         if not self.finished:
@@ -114,6 +163,7 @@ class Extraction:
 class _CompiledTask:
     """What all events of a task share: the hints of level 0 above all."""
 
+    builder: HintBuilder
     chunks: tuple[Chunk, ...]
     skipped_types: tuple[str, ...]
     legal: LegalPaths | None
@@ -139,7 +189,12 @@ class Engine:
             )
         self.tokenizer = tokenizer
         self.limits = limits
-        self.hints = HintBuilder(tokenizer, prompt_limits)
+        self.prompt_limits = prompt_limits
+        # Two, so that a flood of schemas that come with events takes no entry from the tasks that everyone uses.
+        self._hints = HintCache(tokenizer, prompt_limits)
+        self._inline_hints = HintCache(tokenizer, prompt_limits, _INLINE_HINTS)
+        self._encoded = Encoded("", np.empty(0, dtype=np.int32), np.empty((0, 2), dtype=np.int32))
+        """The last text: the tasks of an event start one after the other."""
         self._cached_task = lru_cache(maxsize=_CACHED_TASKS)(self._compiled)
 
     def start(self, text: str, task: Task) -> Extraction:
@@ -154,7 +209,10 @@ class Engine:
                 "TextTooLong",
                 f"the text has {len(text)} characters; at most {self.limits.text_chars} are allowed",
             )
-        encoded = self.tokenizer.encode(encodable(text))
+        text = encodable(text)
+        encoded = self._encoded
+        if encoded.text is not text:  # else another task of the same event
+            encoded = self._encoded = self.tokenizer.encode(text)
         if not len(encoded.ids):
             raise BadInput(
                 "validate",
@@ -176,14 +234,19 @@ class Engine:
     def _classification(self, encoded: Encoded, task: Task, compiled: _CompiledTask, notes: Notes) -> Classification:
         single = task.kind == "classify"
         token = self.tokenizer.classify if single else self.tokenizer.multiclassify
+        marker = CLASSIFY if single else MULTICLASSIFY
         return Classification(
-            builder=self.hints,
+            builder=compiled.builder,
             notes=notes,
             **self._budget(task),
             overlap=0,
             first=compiled.chunks,
-            encoded=Encoded("", np.concatenate((np.array([token], dtype=np.int32), encoded.ids)), []),
-            marker=CLASSIFY if single else MULTICLASSIFY,
+            encoded=Encoded(
+                marker,
+                np.concatenate((np.array([token], dtype=np.int32), encoded.ids)),
+                np.array([[0, len(marker)]], dtype=np.int32),
+            ),
+            marker=marker,
             token=token,
             single=single,
             legal=compiled.legal,
@@ -201,12 +264,13 @@ class Engine:
     def _span_search(self, encoded: Encoded, task: Task, compiled: _CompiledTask, notes: Notes) -> SpanSearch:
         if compiled.aspect_ids:
             ids = np.concatenate((np.array(compiled.aspect_ids, dtype=np.int32), encoded.ids))
-            encoded = Encoded(encoded.text, ids, [(IMPLICIT, IMPLICIT)] * len(compiled.aspect_ids) + encoded.offsets)
+            implicit = np.full((len(compiled.aspect_ids), 2), IMPLICIT, dtype=np.int32)
+            encoded = Encoded(encoded.text, ids, np.concatenate((implicit, encoded.offsets)))
         return SpanSearch(
-            builder=self.hints,
+            builder=compiled.builder,
             notes=notes,
             **self._budget(task),
-            overlap=self.hints.limits.stride_len,
+            overlap=self.prompt_limits.stride_len,
             first=compiled.chunks,
             encoded=encoded,
             aspect=encodable(task.implicit_aspect).strip() if compiled.aspect_ids and task.implicit_aspect else None,
@@ -220,12 +284,14 @@ class Engine:
         schema = parse_schema(task.schema, self.limits)
         if task.name == INLINE:
             refuse_long_names(schema)
-        chunks = tuple(self.hints.chunks([Parent((), (), schema)], notes, special=False))
+        cache = self._inline_hints if task.name == INLINE else self._hints
+        builder = HintBuilder(self.tokenizer, self.prompt_limits, cache)
+        chunks = tuple(builder.chunks([Parent((), (), schema)], notes, special=False))
         legal = task.legal_paths
         if legal is not None:
             legal = frozenset(tuple(encodable(name).strip() for name in path) for path in legal)
         aspect_ids = self.tokenizer.ids(encodable(task.implicit_aspect or ""))
-        return _CompiledTask(chunks, tuple(notes.skipped_types), legal, aspect_ids)
+        return _CompiledTask(builder, chunks, tuple(notes.skipped_types), legal, aspect_ids)
 
 
 _FACT_BYTES = 80

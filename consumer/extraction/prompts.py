@@ -10,6 +10,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -57,9 +58,10 @@ MARKERS: Final = (PREFIX, TYPE, CLASSIFY, MULTICLASSIFY)
 """Appended by the reference in this order to whatever the checkpoint's tokenizer holds."""
 
 _CACHED_CHARS: Final = 256
-"""Longer names and prompts are rare and would make the caches' memory unbounded in bytes."""
-_CACHED_PIECES: Final = 16_384
-_CACHED_HINTS: Final = 1024
+"""Longer prompts are rare, and would make the caches' memory unbounded in bytes."""
+_CACHED_HINT_CHARS: Final = 1024
+"""The same for all prompts and names of a hint together."""
+_CACHED: Final = 1024
 MAX_PROMPT_CHARS: Final = 2048
 """A prompt of more characters counts as over its limit of tokens. Only runs of spaces and unknown words of dozens of
 letters make less of 2,048 characters than 125 tokens; without the bound a thousand of them take ten seconds."""
@@ -92,11 +94,11 @@ def with_markers(tokenizer_json: bytes) -> bytes:
 
 
 class Encoded(NamedTuple):
-    """Tokens of one string. ``ids`` int32[n]; ``offsets`` n pairs of code points into ``text``, half-open."""
+    """Tokens of one string. ``ids`` int32[n]; ``offsets`` int32[n, 2]: code points into ``text``, half-open."""
 
     text: str
     ids: IntArray
-    offsets: list[tuple[int, int]]
+    offsets: IntArray
 
 
 class PromptTokenizer:
@@ -112,7 +114,6 @@ class PromptTokenizer:
         self._matching = _load(tokenizer_json)
         self._literal = _load(tokenizer_json)
         self._literal.encode_special_tokens = True
-        self._cached_ids = lru_cache(maxsize=_CACHED_PIECES)(self._ids)
         self.cls = self._id("[CLS]")
         self.sep = self._id("[SEP]")
         self.pad = self._id("[PAD]")
@@ -124,13 +125,13 @@ class PromptTokenizer:
     def encode(self, text: str, *, special: bool = False) -> Encoded:
         """Tokens and offsets of a text that holds no lone surrogate (see ``encodable``)."""
         encoding = (self._matching if special else self._literal).encode(text, add_special_tokens=False)
-        return Encoded(text, np.array(encoding.ids, dtype=np.int32), encoding.offsets)
+        ids = np.array(encoding.ids, dtype=np.int32)
+        # Python's own pairs would take more than a hundred bytes a token.
+        offsets = np.fromiter(chain.from_iterable(encoding.offsets), dtype=np.int32, count=2 * len(ids))
+        return Encoded(text, ids, offsets.reshape(-1, 2))
 
     def ids(self, text: str, *, special: bool = False) -> tuple[int, ...]:
-        """Token ids only. Those of short texts are cached: they are type names and prompts, which come back."""
-        return (self._cached_ids if len(text) <= _CACHED_CHARS else self._ids)(text, special)
-
-    def _ids(self, text: str, special: bool) -> tuple[int, ...]:
+        """Token ids only."""
         return tuple((self._matching if special else self._literal).encode(text, add_special_tokens=False).ids)
 
     def _id(self, token: str) -> int:
@@ -215,20 +216,43 @@ class Packed(NamedTuple):
     length: int
 
 
-class HintBuilder:
-    """Packs and builds hints for one tokenizer. ``special`` as in PromptTokenizer."""
+class HintCache:
+    """Tokens of prompts, and built hints, that come back: an entry is at most some 20 KB, ``size`` of each are kept."""
 
-    def __init__(self, tokenizer: PromptTokenizer, limits: PromptLimits) -> None:
+    def __init__(self, tokenizer: PromptTokenizer, limits: PromptLimits, size: int = _CACHED) -> None:
+        most = limits.prefix_max_len
+        self.prompt_ids = lru_cache(size)(lambda text, special: tokenizer.ids(text, special=special)[:most])
+        """``prompt_ids(text, special)``: the first tokens of a piece of a prompt, enough to see whether it is over its
+        limit."""
+        self.hints: dict[object, Hint] = {}
+        self._size = size
+
+    def keep(self, key: object, hint: Hint) -> None:
+        """Keep a hint; the oldest goes."""
+        if len(self.hints) >= self._size:
+            del self.hints[next(iter(self.hints))]
+        self.hints[key] = hint
+
+
+class HintBuilder:
+    """Packs and builds the hints of one schema. ``special`` as in PromptTokenizer.
+
+    It remembers the tokens of every type name that it met: a name stands below many parents.
+    """
+
+    def __init__(self, tokenizer: PromptTokenizer, limits: PromptLimits, cache: HintCache | None = None) -> None:
+        """``cache`` may be shared with builders for other schemas."""
         self.tokenizer = tokenizer
         self.limits = limits
-        self._cached_hint = lru_cache(maxsize=_CACHED_HINTS)(self._hint)
+        self._cache = cache or HintCache(tokenizer, limits)
+        self._names: tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]] = ({}, {})
 
     def pack(self, parents: Iterable[Parent], notes: Notes, *, special: bool) -> Iterator[Packed]:
         """Fill hints greedily (docs/extraction.md, section 4), in the order of ``parents``; types by code point.
 
         Prefixes and types over their limit are skipped and noted.
         """
-        limits = self.limits
+        limits, known = self.limits, self._names[special]
         groups: list[tuple[Parent, list[str]]] = []
         running = 2
         for parent in parents:
@@ -238,7 +262,7 @@ class HintBuilder:
                 continue
             names: list[str] = []
             for name in sorted(parent.children):
-                cost = len(self.tokenizer.ids(name, special=special)) + 1
+                cost = len(known.get(name) or self._name_ids(name, special)) + 1
                 if cost > limits.type_max_len:
                     notes.skipped_types[name] = None
                     continue
@@ -256,9 +280,13 @@ class HintBuilder:
     def build(self, packed: Packed, *, special: bool) -> Chunk:
         """The hint of ``packed``, from the cache where the same was built before."""
         groups = tuple((parent.prompt, tuple(names)) for parent, names in packed.groups)
-        pieces = (piece for prompt, names in groups for piece in prompt + names)
-        short = all(isinstance(piece, int) or len(piece) <= _CACHED_CHARS for piece in pieces)
-        hint = (self._cached_hint if short else self._hint)(groups, special)
+        key = (groups, special)
+        hint = self._cache.hints.get(key)
+        if hint is None:
+            hint = self._hint(groups, special)
+            pieces = (piece for prompt, names in groups for piece in prompt + names)
+            if sum(len(piece) for piece in pieces if isinstance(piece, str)) <= _CACHED_HINT_CHARS:
+                self._cache.keep(key, hint)
         owners = (Owner(parent, name, parent.children[name]) for parent, names in packed.groups for name in names)
         return Chunk(hint, tuple(owners))
 
@@ -278,7 +306,7 @@ class HintBuilder:
             positions += range(1, base)
             segments += [number * 256] * len(prefix)
             for kind, name in enumerate(names, 1):
-                tokens = (marks.type, *marks.ids(name, special=special))
+                tokens = (marks.type, *self._name_ids(name, special))
                 type_tokens.append(len(ids))
                 ids += tokens
                 positions += range(base, base + len(tokens))
@@ -306,5 +334,17 @@ class HintBuilder:
     def _prompt_ids(self, prompt: Prompt, special: bool) -> list[int]:
         ids: list[int] = []
         for piece in prompt:
-            ids += (piece,) if isinstance(piece, int) else self.tokenizer.ids(piece, special=special)
+            if isinstance(piece, int):
+                ids.append(piece)
+            elif len(piece) <= _CACHED_CHARS:
+                ids += self._cache.prompt_ids(piece, special)
+            else:
+                ids += self.tokenizer.ids(piece, special=special)
+        return ids
+
+    def _name_ids(self, name: str, special: bool) -> tuple[int, ...]:
+        """The first tokens of a type name, enough to see whether it is over its limit."""
+        known = self._names[special]
+        if (ids := known.get(name)) is None:
+            ids = known[name] = self.tokenizer.ids(name, special=special)[: self.limits.type_max_len]
         return ids

@@ -17,19 +17,19 @@ import numpy as np
 
 from consumer.events import BadInput
 from consumer.extraction.engine import Extraction, ReferenceOutput
-from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY, Parent
+from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY, HintBuilder, Parent
 from consumer.extraction.spans import SpanSearch
 from consumer.extraction.task import Notes, ReferenceCrash, encodable, legal_leaves
 from consumer.extraction.voting import Classification, selected
-from consumer.extraction.window import View, write_window
+from consumer.extraction.window import Hints, Level, View, write_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from consumer.extraction.engine import Engine
-    from consumer.extraction.prompts import Chunk, Encoded, IntArray, PromptTokenizer
+    from consumer.extraction.prompts import Encoded, IntArray, PromptTokenizer
     from consumer.extraction.task import SchemaTree
-    from consumer.extraction.window import LegalPaths
+    from consumer.extraction.window import LegalPaths, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +69,15 @@ def start_reference(
 
 
 def _extract(engine: Engine, text: str, root: Parent, legal: LegalPaths, quirks: Quirks) -> Extraction:
-    notes = Notes()
+    notes, builder = Notes(), HintBuilder(engine.tokenizer, engine.prompt_limits)
     encoded = engine.tokenizer.encode(text, special=True)
     search = SpanSearch(
-        builder=engine.hints,
+        builder=builder,
         notes=notes,
         budget=engine.limits.model_calls,
         special=True,
-        overlap=engine.hints.limits.stride_len,
-        first=engine.hints.chunks([root], notes, special=True) if text else (),
+        overlap=engine.prompt_limits.stride_len,
+        first=builder.chunks([root], notes, special=True) if text else (),
         encoded=encoded,
         aspect=None,
         legal=legal,
@@ -92,7 +92,7 @@ def _extract(engine: Engine, text: str, root: Parent, legal: LegalPaths, quirks:
             [
                 {
                     "type": fact.type if depth == len(path) - 1 else fact.type.strip(),
-                    "span": fact.span,
+                    "span": search.span_of(fact),
                     "offset": [fact.start, fact.end],
                 }
                 for depth, fact in enumerate(path)
@@ -104,17 +104,17 @@ def _extract(engine: Engine, text: str, root: Parent, legal: LegalPaths, quirks:
 
 
 def _classify(engine: Engine, text: str, root: Parent, legal: LegalPaths, quirks: Quirks) -> Extraction:
-    notes = Notes()
+    notes, builder = Notes(), HintBuilder(engine.tokenizer, engine.prompt_limits)
     single = CLASSIFY in text
     marker = CLASSIFY if single else MULTICLASSIFY
     token = engine.tokenizer.classify if single else engine.tokenizer.multiclassify
     search = Classification(
-        builder=engine.hints,
+        builder=builder,
         notes=notes,
         budget=engine.limits.model_calls,
         special=True,
         overlap=0,
-        first=engine.hints.chunks([root], notes, special=True),
+        first=builder.chunks([root], notes, special=True),
         encoded=engine.tokenizer.encode(text, special=True),
         marker=marker,
         token=None,
@@ -136,39 +136,60 @@ def _classify(engine: Engine, text: str, root: Parent, legal: LegalPaths, quirks
     return Extraction(search, output)
 
 
+class _LaidOut(Level):
+    """A level whose windows are there already: they depend on those before them."""
+
+    def __init__(self, windows: list[Window], views: list[View]) -> None:
+        self._windows, self._views = windows, views
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._windows[number]
+
+    def view(self, number: int) -> View:
+        return self._views[number]
+
+    def passed(self, number: int) -> None:
+        """Nothing is dropped."""
+
+
 def _inserted_windows(
-    token: int, edit: bool, search: Classification, chunks: Sequence[Chunk], encoded: Encoded
-) -> tuple[list[View], Encoded]:
+    token: int, edit: bool, search: Classification, hints: Hints, encoded: Encoded
+) -> tuple[Level, Encoded]:
     """Windows of a text that holds the marker itself: it is inserted in front of all windows but the first.
 
     ``edit`` inserts it at the reference's places, and cuts later chunks and levels from the edited text (Q5).
     """
     tokenizer, marker = search.builder.tokenizer, search.marker
+    windows: list[Window] = []
     views: list[View] = []
-    for chunk in chunks:
+    for chunk in hints.chunks:
         text, ids, offsets = encoded
         has_markers = _opens_segments(tokenizer, ids)
-        ranges = list(search.pieces(chunk, len(ids)))
-        inserts = [offsets[start][0] for start, _ in ranges[1:]]
+        capacity = search.capacity(len(chunk.hint.ids))
+        starts = range(0, capacity * search.windows(len(chunk.hint.ids), len(ids)), capacity)
+        inserts = [int(offsets[start, 0]) for start in starts[1:]]
         if not edit:
             text = marker.join(text[start:end] for start, end in pairwise([0, *inserts, len(text)]))
-        for number, (start, end) in enumerate(ranges):
-            piece, places = ids[start:end], offsets[start:end]
+        for number, start in enumerate(starts):
+            piece, places = ids[start : start + capacity], offsets[start : start + capacity]
             if number:
                 insert = inserts[number - 1]
                 if edit:
                     text = text[:insert] + marker + text[insert:]
                 # The reference drops the last token of every later window, also where the marker fits beside it.
-                kept = len(piece) - 1 if edit else search.capacity(len(chunk.hint.ids)) - 1
+                kept = len(piece) - 1 if edit else capacity - 1
                 piece = np.concatenate((np.array([token], dtype=np.int32), piece[:kept]))
                 shift = number * len(marker)
-                moved = ((first + shift, last + shift) for first, last in places[:kept])
-                places = [(insert + shift - len(marker), insert + shift), *moved]
-            window = write_window(tokenizer, chunk.hint, piece, has_markers=has_markers)
-            views.append(View(window, chunk, text, places))
+                own = np.array([[insert - len(marker), insert]], dtype=np.int32)
+                places = np.concatenate((own, places[:kept])) + np.int32(shift)
+            windows.append(write_window(tokenizer, chunk.hint, piece, has_markers=has_markers))
+            views.append(View(chunk, text, places, windows[-1].length, windows[-1].text_start))
         if edit:
             encoded = tokenizer.encode(text, special=True)
-    return views, encoded
+    return _LaidOut(windows, views), encoded
 
 
 def _opens_segments(tokenizer: PromptTokenizer, ids: IntArray) -> bool:

@@ -11,90 +11,112 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from consumer.extraction.prompts import Found, Parent
+from consumer.extraction.prompts import MAX_PROMPT_CHARS, Found, Parent
 from consumer.extraction.task import Fact
-from consumer.extraction.window import Search, View, text_prompt, write_window
+from consumer.extraction.window import Level, Search, text_prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator
 
     from consumer.extraction.prompts import Hint, IntArray
     from consumer.extraction.task import Path
-    from consumer.extraction.window import Cells, FloatArray, Window
+    from consumer.extraction.window import Cells, FloatArray, View, Window
 
 IMPLICIT = -1
 """Offset of the tokens of an implicit aspect: they stand in no text of the caller's."""
 
 
+TOKEN_BYTES = 20
+"""A token's id, twice where an aspect or a marker stands in front, its code points, and its text as the tokenizer reads
+it."""
+
+FACT_BYTES = 1000
+"""A path, or a parent with its prompt, its key and what both are made of: measured, 600 to 900."""
+
+
 @dataclass(slots=True, kw_only=True)
 class SpanSearch(Search):
-    """One extraction task on one text. ``run`` yields the views of a level and is sent their cells."""
+    """One extraction task on one text. ``run`` yields each level once, and is sent the cells of its windows in order.
+
+    A fact's span is not held but for the implicit aspect's: ``span_of`` reads it from the text.
+    """
 
     aspect: str | None
     """The implicit aspect, as it stands in prompts. Its tokens have IMPLICIT offsets."""
-    has_markers: bool = False
-    """Whether the text holds marker tokens that open segments."""
     keep_duplicates: bool = False
     final_sep: bool = False
     paths: list[tuple[Found, ...]] = field(default_factory=list)
+    parents: list[Parent] = field(default_factory=list)
+    """What was found on the level under way, and has types below it."""
+    _above: list[Parent] = field(default_factory=list)
+    """The parents of the level under way. Kept, since ``_seen`` has their ids."""
+    _seen: set[tuple[int, str, int, int]] = field(default_factory=set)
 
-    def run(self) -> Generator[list[View], Sequence[Cells], None]:
+    def run(self) -> Generator[Level | None, Cells, None]:
         """Raises BadInput ``TooManyModelCalls``."""
-        text, ids, offsets = self.encoded
-        self.pay_first()
-        chunks = self.first
-        while chunks:
-            views = []
-            for chunk in chunks:
-                for start, end in self.pieces(chunk, len(ids)):
-                    window = write_window(
-                        self.builder.tokenizer, chunk.hint, ids[start:end], has_markers=self.has_markers
-                    )
-                    views.append(View(window, chunk, text, offsets[start:end]))
-            answers = yield views
-            chunks = self.chunks(self._read(views, answers), len(ids))
+        hints = self.plan_first()
+        while hints.lengths:
+            level = Level(self, hints, self.encoded)
+            asked: Level | None = level
+            self._above, self.parents, self._seen, is_open = self.parents, [], set(), True
+            for number in range(len(level)):
+                cells = yield asked
+                asked = None
+                if is_open:
+                    is_open = self._read(level.view(number), cells)
+                level.passed(number)
+            hints = self.plan(self.parents, len(self.encoded.ids))
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much it holds beside the windows: tokens, and what was found."""
+        return TOKEN_BYTES * len(self.encoded.ids) + FACT_BYTES * (len(self.paths) + len(self._seen) + len(self._above))
 
     def facts(self) -> tuple[Path, ...]:
         """What is reported of the paths found."""
         return tuple(
             tuple(
-                Fact(*found) if found.start != IMPLICIT else Fact(found.type, None, None, None, found.score)
+                Fact(found.type, self.span_of(found), found.start, found.end, found.score)
+                if found.start != IMPLICIT
+                else Fact(found.type, None, None, None, found.score)
                 for found in path
             )
             for path in self.paths
             if self.threshold is None or sum(found.score for found in path) / len(path) >= self.threshold
         )
 
-    def _read(self, views: Sequence[View], answers: Sequence[Cells]) -> list[Parent]:
-        """Collect this level's paths; returns the parents of the next level."""
-        parents: list[Parent] = []
-        seen: set[tuple[int, str, int, int]] = set()
-        for view, cells in zip(views, answers, strict=True):
-            for hit in span_hits(view.chunk.hint, view.window, cells, final_sep=self.final_sep):
-                parent, name, children = view.chunk.owners[hit.slot]
-                start, end = view.characters(hit.first, hit.last)
-                if start != IMPLICIT:
-                    span = view.text[start:end]
-                elif end == IMPLICIT and self.aspect is not None:
-                    span = self.aspect
-                else:
+    def span_of(self, found: Found) -> str:
+        """The text of a fact."""
+        return self.encoded.text[found.start : found.end] if found.start != IMPLICIT else found.span
+
+    def _read(self, view: View, cells: Cells) -> bool:
+        """Collect a window's paths and parents of the next level; False when the level takes no more."""
+        parents, seen = self.parents, self._seen
+        for hit in span_hits(view.chunk.hint, view, cells, final_sep=self.final_sep):
+            parent, name, children = view.chunk.owners[hit.slot]
+            start, end = view.characters(hit.first, hit.last)
+            held = ""
+            if start == IMPLICIT:
+                if end != IMPLICIT or self.aspect is None:
                     self.notes.crossed_aspect += 1
                     continue
-                key = (id(parent), name, start, end)
-                repeated = key in seen
-                if repeated and not self.keep_duplicates:
-                    continue
-                if self.cap is not None and max(len(seen), len(self.paths)) >= self.cap:
-                    self.notes.capped_at = self.cap
-                    return parents
-                seen.add(key)
-                path = (*parent.facts, Found(name, span, start, end, hit.score))
-                if children and not repeated:
-                    parents.append(Parent(path, text_prompt(parent, name, span), children))
-                types = (*(above.type.strip() for above in parent.facts), name)
-                if types in self.legal if self.legal is not None else not children:
-                    self.paths.append(path)
-        return parents
+                held = self.aspect
+            key = (id(parent), name, start, end)
+            repeated = key in seen
+            if repeated and not self.keep_duplicates:
+                continue
+            if self.cap is not None and max(len(seen), len(self.paths)) >= self.cap:
+                self.notes.capped_at = self.cap
+                return False
+            seen.add(key)
+            path = (*parent.facts, Found(name, held, start, end, hit.score))
+            if children and not repeated:
+                span = held or view.text[start : min(end, start + MAX_PROMPT_CHARS + 1)]
+                parents.append(Parent(path, text_prompt(parent, name, span), children))
+            types = (*(above.type.strip() for above in parent.facts), name)
+            if types in self.legal if self.legal is not None else not children:
+                self.paths.append(path)
+        return True
 
 
 class Hit(NamedTuple):
@@ -107,7 +129,7 @@ class Hit(NamedTuple):
     """Mean of the sigmoids of span, head and tail cell in float32, rounded to 4 decimals."""
 
 
-def span_hits(hint: Hint, window: Window, cells: Cells, *, final_sep: bool = False) -> Iterator[Hit]:
+def span_hits(hint: Hint, window: Window | View, cells: Cells, *, final_sep: bool = False) -> Iterator[Hit]:
     """Every span whose own, head and tail cells are all positive, row-major, then in hint order of its types.
 
     ``final_sep`` counts the last ``[SEP]`` as text, as the reference does. Cells that mean nothing are ignored.
@@ -138,7 +160,7 @@ def span_hits(hint: Hint, window: Window, cells: Cells, *, final_sep: bool = Fal
             yield Hit(first, last, slot, mean(probability, heads[first, slot], tails[last, slot]))
 
 
-def marker_hits(hint: Hint, window: Window, cells: Cells, *, blank: bool = False) -> Iterator[Hit]:
+def marker_hits(hint: Hint, window: Window | View, cells: Cells, *, blank: bool = False) -> Iterator[Hit]:
     """Types linked to the first text token, which is the classification marker, in hint order.
 
     ``blank`` takes every type, whatever the sign of its cells: the fallback's reading of the same answer.

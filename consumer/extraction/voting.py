@@ -8,49 +8,41 @@ positive.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 from consumer.extraction.prompts import Found, Parent
-from consumer.extraction.spans import marker_hits, span_hits
+from consumer.extraction.spans import FACT_BYTES, TOKEN_BYTES, marker_hits, span_hits
 from consumer.extraction.task import Fact
-from consumer.extraction.window import Search, View, marker_prompt, text_prompt, write_window
+from consumer.extraction.window import Cells, Hints, Level, Search, marker_prompt, piece_at, text_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
-    from consumer.extraction.prompts import Chunk, Encoded
+    from consumer.extraction.prompts import Chunk, Encoded, IntArray
     from consumer.extraction.spans import Hit
     from consumer.extraction.task import Path
-    from consumer.extraction.window import Cells
+    from consumer.extraction.window import View
 
 MULTI_CUT = 0.9
 """Mean score above which the reference reports a path of a multi-label task."""
 
-Cut: TypeAlias = "Callable[[Classification, Sequence[Chunk], Encoded], tuple[list[View], Encoded]]"
-"""Chunks and text -> all windows of a level, and the text that the next level is cut from."""
+Cut: TypeAlias = "Callable[[Classification, Hints, Encoded], tuple[Level, Encoded]]"
+"""Hints and text -> the windows of a level, and the text that the next level is cut from."""
 
 Scores = dict[tuple[str, ...], list[tuple[float, ...]]]
 """Path of types -> the scores of its elements, once for each window that voted for it."""
 
 
-def marked_windows(search: Classification, chunks: Sequence[Chunk], encoded: Encoded) -> tuple[list[View], Encoded]:
-    """Windows that do not overlap and each start with the marker; only the marker can be read in their answers.
+FEW = 4
+"""Up to so many windows, the answers of level 0 are kept as they came."""
 
-    ``encoded`` begins with the marker's own token. As in the reference, a window that is full without the marker loses
-    its last token to it.
-    """
-    ids = encoded.ids
-    views = []
-    for chunk in chunks:
-        capacity = search.capacity(len(chunk.hint.ids))
-        for start, end in search.pieces(chunk, len(ids)):
-            piece = np.concatenate((ids[:1], ids[start:end]))[:capacity] if start else ids[:end]
-            window = write_window(search.builder.tokenizer, chunk.hint, piece)
-            views.append(View(window, chunk, search.marker, [(0, len(search.marker))]))
-    return views, encoded
+MARKER_BYTES = 3500
+"""At most what the fallback needs of an answer: the marker's cells with 126 types."""
+
+SCORE_BYTES = 120
+"""What one window said about one type."""
 
 
 class Vote(NamedTuple):
@@ -66,7 +58,11 @@ class Vote(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Classification(Search):
-    """One classification task on one text. ``run`` yields the views of a level and is sent their cells."""
+    """One classification task on one text. ``run`` yields each level once, and is sent its windows' cells in order.
+
+    Windows do not overlap and each start with the marker; only the marker can be read in their answers. ``encoded``
+    begins with the marker's own token.
+    """
 
     marker: str
     token: int | None
@@ -75,23 +71,44 @@ class Classification(Search):
     None in compatibility mode: the marker is looked for wherever it is found, and its literal stands in prompts.
     """
     single: bool
-    cut: Cut = marked_windows
+    cut: Cut | None = None
+    """How compatibility mode cuts its windows; None for ``piece``."""
     expand_all: bool = False
     """Also look below facts that are not the marker, as the reference does."""
     votes: list[Vote] = field(default_factory=list)
 
-    def run(self) -> Generator[list[View], Sequence[Cells], None]:
+    level: int = 0
+    """Levels that were read so far."""
+    _kept: list[Cells] | None = None
+    """Answers of level 0, for the fallback, while nothing has a vote."""
+    _parents: list[Parent] = field(default_factory=list)
+    _scored: int = 0
+
+    def run(self) -> Generator[Level | None, Cells, None]:
         """Raises BadInput ``TooManyModelCalls``."""
-        self.pay_first()
-        views, encoded = self.cut(self, self.first, self.encoded)
-        if not views:
-            return
-        answers = yield views
-        yield from self._pass(views, answers, encoded, blank=False)
-        if not self.votes:
+        self._kept = []
+        yield from self._pass(*self._cut(self.plan_first(), self.encoded))
+        if not self.votes and self._kept:
             # The fallback reads level 0 once more: what it would send is the same, and the answers are at hand.
-            yield from self._pass(views, answers, encoded, blank=True)
+            answers, self._kept = self._kept, None
+            hints = Hints([len(chunk.hint.ids) for chunk in self.first], iter(self.first))
+            yield from self._pass(*self._cut(hints, self.encoded), answers)
             self.notes.fallback = bool(self.votes)
+
+    def piece(self, encoded: Encoded, hint_length: int, number: int) -> tuple[IntArray, IntArray]:
+        """As in Search. As in the reference, a window that is full without the marker loses its last token to it."""
+        capacity = self.capacity(hint_length)
+        ids = encoded.ids
+        start, end = piece_at(number, len(ids), capacity, capacity)
+        piece = np.concatenate((ids[:1], ids[start:end])) if start else ids[:end]
+        return piece[:capacity], encoded.offsets
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much it holds beside the windows: tokens, votes, and answers of level 0."""
+        kept = MARKER_BYTES * len(self._kept or ())
+        found = FACT_BYTES * (len(self.votes) + len(self._parents)) + SCORE_BYTES * self._scored
+        return TOKEN_BYTES * len(self.encoded.ids) + found + kept
 
     def facts(self) -> tuple[Path, ...]:
         """What is reported of the votes, scores rounded to 4 decimals. The first of several equal paths counts."""
@@ -106,33 +123,60 @@ class Classification(Search):
             for vote in first.values()
         )
 
-    def _pass(
-        self, views: list[View], answers: Sequence[Cells], encoded: Encoded, *, blank: bool
-    ) -> Generator[list[View], Sequence[Cells], None]:
-        while chunks := self.chunks(self._read(views, answers, blank=blank), len(encoded.ids)):
-            views, encoded = self.cut(self, chunks, encoded)
-            answers = yield views
+    def _cut(self, hints: Hints, encoded: Encoded) -> tuple[Level, Encoded]:
+        return (Level(self, hints, encoded), encoded) if self.cut is None else self.cut(self, hints, encoded)
 
-    def _read(self, views: Sequence[View], answers: Sequence[Cells], *, blank: bool) -> list[Parent]:
-        """Collect this level's votes; returns the parents of the next level."""
-        parents: list[Parent] = []
-        candidates: list[Vote] = []
-        for _, pairs in groupby(zip(views, answers, strict=True), key=lambda pair: id(pair[0].chunk)):
+    def _pass(
+        self, level: Level, encoded: Encoded, answers: Sequence[Cells] | None = None
+    ) -> Generator[Level | None, Cells, None]:
+        """Collect votes level by level. ``answers`` are those of the first one, for the fallback to read it blank."""
+        blank = answers is not None
+        while len(level):
+            parents: list[Parent] = []
+            self._parents = parents
+            candidates: list[Vote] = []
             scores: Scores = {}
-            for view, cells in pairs:
-                if self.token is None and not blank:
-                    hits = span_hits(view.chunk.hint, view.window, cells)
+            chunk: Chunk | None = None
+            asked: Level | None = level
+            for number in range(len(level)):
+                if answers is None:
+                    cells = yield asked
+                    asked = None
                 else:
-                    hits = marker_hits(view.chunk.hint, view.window, cells, blank=blank)
-                for hit in hits:
-                    self._count(view, hit, scores, parents)
-            if self.single:
-                candidates += _candidate(scores)
-            else:
-                self._add(Vote(types, occurrences[0]) for types, occurrences in scores.items())
-        if candidates:
-            self._add([max(candidates, key=lambda vote: sum(vote.scores))])
-        return parents
+                    cells = answers[number]
+                view = level.view(number)
+                if self._kept is not None and not self.level:
+                    self._kept.append(cells if len(level) <= FEW else _of_marker(view, cells))
+                if view.chunk is not chunk:
+                    self._close(scores, candidates)
+                    chunk, scores = view.chunk, {}
+                self._read(view, cells, scores, parents, blank=blank)
+                level.passed(number)
+            self._close(scores, candidates)
+            if candidates:
+                self._add([max(candidates, key=lambda vote: sum(vote.scores))])
+            answers = None
+            self.level += 1
+            level, encoded = self._cut(self.plan(parents, len(encoded.ids)), encoded)
+
+    def _read(self, view: View, cells: Cells, scores: Scores, parents: list[Parent], *, blank: bool) -> None:
+        """Collect a window's votes and parents of the next level."""
+        if self.token is None and not blank:
+            hits = span_hits(view.chunk.hint, view, cells)
+        else:
+            hits = marker_hits(view.chunk.hint, view, cells, blank=blank)
+        for hit in hits:
+            self._count(view, hit, scores, parents)
+
+    def _close(self, scores: Scores, candidates: list[Vote]) -> None:
+        """All windows of a hint were read."""
+        if self.single:
+            candidates += _candidate(scores)
+        else:
+            self._add(Vote(types, occurrences[0]) for types, occurrences in scores.items())
+        self._scored = 0
+        if self.votes:
+            self._kept = None
 
     def _count(self, view: View, hit: Hit, scores: Scores, parents: list[Parent]) -> None:
         parent, name, children = view.chunk.owners[hit.slot]
@@ -155,7 +199,10 @@ class Classification(Search):
         marked = [above for above in parent.facts if above.span == self.marker]
         types = (*(above.type.strip() for above in marked), name)
         if types in self.legal if self.legal is not None else not children:
-            scores.setdefault(types, []).append((*(above.score for above in marked), fact.score))
+            known = scores.setdefault(types, [])
+            if self.single or not known:  # of the others only the first is used
+                known.append((*(above.score for above in marked), fact.score))
+                self._scored += 1
 
     def _add(self, votes: Iterable[Vote]) -> None:
         for vote in votes:
@@ -186,3 +233,10 @@ def _candidate(scores: Scores) -> list[Vote]:
         for types, occurrences in scores.items()
     ]
     return [max(averaged, key=lambda vote: sum(vote.scores))]
+
+
+def _of_marker(view: View, cells: Cells) -> Cells:
+    """The cells of the marker's row and column, copied: the answers of a whole batch may share their arrays."""
+    marker = view.text_start
+    kept = (cells.rows == marker) | (cells.columns == marker)
+    return Cells(cells.rows[kept], cells.columns[kept], cells.logits[kept])

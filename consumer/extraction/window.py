@@ -2,26 +2,33 @@
 
 ``Window`` and ``Cells`` are what the engine exchanges with the model client. The rest makes windows: a text is cut into
 pieces (docs/extraction.md, section 5), and each piece is laid out behind a hint with position ids and segment labels
-(sections 6 and 7). ``Search`` does so for the levels of one extraction, within the event's budget of model calls.
+(sections 6 and 7). ``Search`` plans the levels of one extraction, within the event's budget of model calls; a ``Level``
+lays a window out when it is asked for: thousands of them at once would take tens of megabytes.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import TYPE_CHECKING, Final, NamedTuple
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from consumer.events import BadInput
-from consumer.extraction.task import ReferenceCrash
+from consumer.extraction.prompts import MAX_PROMPT_CHARS
+from consumer.extraction.task import Notes, ReferenceCrash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from consumer.extraction.prompts import Chunk, Encoded, Hint, HintBuilder, IntArray, Parent, Prompt, PromptTokenizer
-    from consumer.extraction.task import Notes
+
+HELD_TYPES: Final = 4096
+"""A level with more types below its parents is packed a second time when its windows are laid out, instead of being
+held: a thousand parents with 512 types each would take megabytes."""
 
 FloatArray = NDArray[np.float32]
 LegalPaths = frozenset[tuple[str, ...]]
@@ -57,23 +64,90 @@ class Cells(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """A window, and what is needed to read its answer: whose types, and which characters its text tokens are."""
+    """What is needed to read a window's answer: whose types, and which characters its text tokens are."""
 
-    window: Window
     chunk: Chunk
     text: str
-    offsets: list[tuple[int, int]]
-    """Code points in ``text`` for each text token of the window, the final ``[SEP]`` excluded."""
+    offsets: IntArray
+    """int32[n, 2]: code points in ``text`` for each text token of the window, the final ``[SEP]`` excluded."""
+    length: int
+    """L of the window, in tokens."""
+    text_start: int
+    """H: index of the first text token."""
 
     def characters(self, first: int, last: int) -> tuple[int, int]:
         """Half-open code points of the tokens ``first`` to ``last``, without leading spaces."""
-        begin, finish = first - self.window.text_start, last - self.window.text_start
+        begin, finish = first - self.text_start, last - self.text_start
         # Behind the last token stands [SEP], to which the tokenizer gives the offset (0, 0).
-        start = self.offsets[begin][0] if begin < len(self.offsets) else 0
-        end = self.offsets[finish][1] if finish < len(self.offsets) else 0
+        start = int(self.offsets[begin, 0]) if begin < len(self.offsets) else 0
+        end = int(self.offsets[finish, 1]) if finish < len(self.offsets) else 0
         while 0 <= start < end and self.text[start] == " ":
             start += 1
         return start, end
+
+
+class Hints(NamedTuple):
+    """The hints of one level. ``chunks`` are built one after the other, when they are asked for."""
+
+    lengths: list[int]
+    """H of each, in tokens."""
+    chunks: Iterator[Chunk]
+
+
+class Level(Sequence[Window]):
+    """The windows of one level in order: all pieces of the text behind the first hint, then behind the next.
+
+    An index lays out that window. ``view`` says how to read its answer; whoever has read an answer asks for no earlier
+    window any more, and their hints are dropped.
+    """
+
+    def __init__(self, search: Search, hints: Hints, encoded: Encoded) -> None:
+        self._search = search
+        self._hints = hints
+        self._encoded = encoded
+        tokens = len(encoded.ids)
+        # Windows of each hint and those before it.
+        self._ends = list(accumulate(search.windows(length, tokens) for length in hints.lengths))
+        self._count = self._ends[-1] if self._ends else 0
+        self._chunks: dict[int, Chunk] = {}
+        self._built = 0
+        self._last: tuple[int, Chunk, IntArray, IntArray] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: Any) -> Any:
+        """Lay out a window. Raises IndexError."""
+        if isinstance(number, slice):
+            return tuple(self[each] for each in range(*number.indices(len(self))))
+        _, chunk, ids, _ = self._cut(number if number >= 0 else number + len(self))
+        return write_window(self._search.builder.tokenizer, chunk.hint, ids, has_markers=self._search.has_markers)
+
+    def view(self, number: int) -> View:
+        """How to read the answer of window ``number``; it and its successors remain."""
+        _, chunk, ids, offsets = self._cut(number)
+        start = len(chunk.hint.ids)
+        return View(chunk, self._encoded.text, offsets, start + len(ids) + 1, start)
+
+    def passed(self, number: int) -> None:
+        """The answer of window ``number`` was read, and those of all before it."""
+        hint = bisect_right(self._ends, number)
+        if number + 1 == self._ends[hint]:
+            self._chunks.pop(hint, None)
+
+    def _cut(self, number: int) -> tuple[int, Chunk, IntArray, IntArray]:
+        """A window's number, its hint, and the tokens and code points of its text."""
+        if self._last is not None and self._last[0] == number:
+            return self._last
+        if not 0 <= number < self._count:
+            raise IndexError(f"the level has {self._count} windows")
+        hint = bisect_right(self._ends, number)
+        while self._built <= hint:
+            self._chunks[self._built] = next(self._hints.chunks)
+            self._built += 1
+        chunk, piece = self._chunks[hint], number - (self._ends[hint - 1] if hint else 0)
+        self._last = (number, chunk, *self._search.piece(self._encoded, len(chunk.hint.ids), piece))
+        return self._last
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,27 +175,39 @@ class Search:
     threshold: float | None = None
     """Mean score that a reported path reaches; None for the reference's own rule."""
 
-    def pay_first(self) -> None:
-        """Take the windows of level 0 off the budget, as ``pay`` does."""
-        for chunk in self.first:
-            self.pay(len(chunk.hint.ids), len(self.encoded.ids))
+    has_markers: bool = False
+    """Whether the text holds marker tokens that open segments."""
 
-    def chunks(self, parents: Sequence[Parent], tokens: int) -> list[Chunk]:
-        """Pack and build the hints of a level for a text of ``tokens`` tokens.
+    def plan_first(self) -> Hints:
+        """The hints of level 0, their windows taken off the budget as ``plan`` does."""
+        lengths = [len(chunk.hint.ids) for chunk in self.first]
+        for length in lengths:
+            self.pay(length, len(self.encoded.ids))
+        return Hints(lengths, iter(self.first))
+
+    def plan(self, parents: Sequence[Parent], tokens: int) -> Hints:
+        """Pack the hints of a level for a text of ``tokens`` tokens.
 
         Each hint's windows are taken off the budget before any hint is built, and packing stops where it is used up:
         see ``pay``.
         """
-        paid = []
-        for packed in self.builder.pack(parents, self.notes, special=self.special):
-            self.pay(packed.length, tokens)
-            paid.append(packed)
-        return [self.builder.build(packed, special=self.special) for packed in paid]
+        packed = self.builder.pack(parents, self.notes, special=self.special)
+        if sum(len(parent.children) for parent in parents) <= HELD_TYPES:
+            packed = iter(held := list(packed))
+            lengths = [one.length for one in held]
+            for length in lengths:
+                self.pay(length, tokens)
+        else:
+            lengths = []
+            for one in packed:
+                self.pay(one.length, tokens)
+                lengths.append(one.length)
+            packed = self.builder.pack(parents, Notes(), special=self.special)
+        return Hints(lengths, (self.builder.build(one, special=self.special) for one in packed))
 
     def pay(self, hint_length: int, tokens: int) -> None:
         """Take one hint's windows over ``tokens`` text tokens off the budget. Raises BadInput ``TooManyModelCalls``."""
-        capacity = self.capacity(hint_length)
-        self.budget -= window_count(tokens, capacity, capacity - self.overlap)
+        self.budget -= self.windows(hint_length, tokens)
         if self.budget < 0:
             raise BadInput(
                 "extract",
@@ -130,10 +216,16 @@ class Search:
                 "shorten the text, split the schema or raise the limit",
             )
 
-    def pieces(self, chunk: Chunk, tokens: int) -> Iterator[tuple[int, int]]:
-        """Token ranges of a chunk's windows over ``tokens`` text tokens."""
-        capacity = self.capacity(len(chunk.hint.ids))
-        return pieces(tokens, capacity, capacity - self.overlap)
+    def windows(self, hint_length: int, tokens: int) -> int:
+        """How many windows ``tokens`` text tokens take beside a hint of H tokens."""
+        capacity = self.capacity(hint_length)
+        return window_count(tokens, capacity, capacity - self.overlap)
+
+    def piece(self, encoded: Encoded, hint_length: int, number: int) -> tuple[IntArray, IntArray]:
+        """Text tokens of the hint's window ``number``, int32[n], and their code points, int32[n, 2]."""
+        capacity = self.capacity(hint_length)
+        start, end = piece_at(number, len(encoded.ids), capacity, capacity - self.overlap)
+        return encoded.ids[start:end], encoded.offsets[start:end]
 
     def capacity(self, hint_length: int) -> int:
         """Text tokens that fit into one window beside a hint of H tokens and the final ``[SEP]``."""
@@ -145,10 +237,9 @@ def window_count(tokens: int, capacity: int, step: int) -> int:
     return 1 if tokens <= capacity else 1 + -(-(tokens - capacity) // step)
 
 
-def pieces(tokens: int, capacity: int, step: int) -> Iterator[tuple[int, int]]:
-    """Token ranges of the windows; the last is the first one that reaches the end."""
-    for number in range(window_count(tokens, capacity, step)):
-        yield number * step, min(number * step + capacity, tokens)
+def piece_at(number: int, tokens: int, capacity: int, step: int) -> tuple[int, int]:
+    """Token range of window ``number``; the last is the first one that reaches the end."""
+    return number * step, min(number * step + capacity, tokens)
 
 
 def write_window(tokenizer: PromptTokenizer, hint: Hint, piece: IntArray, *, has_markers: bool = False) -> Window:
@@ -170,9 +261,12 @@ def write_window(tokenizer: PromptTokenizer, hint: Hint, piece: IntArray, *, has
 
 
 def text_prompt(parent: Parent, kind: str, span: str) -> Prompt:
-    """Prompt of a fact below ``parent``: ``type: span``, facts joined by commas (docs/extraction.md, section 4)."""
+    """Prompt of a fact below ``parent``: ``type: span``, facts joined by commas (docs/extraction.md, section 4).
+
+    Of one that is too long to be used only as much is kept as shows that.
+    """
     above = f"{parent.prompt[0]}," if parent.prompt else ""
-    return (f"{above}{kind}: {span}",)
+    return (f"{above}{kind}: {span}"[: MAX_PROMPT_CHARS + 1],)
 
 
 def marker_prompt(parent: Parent, kind: str, marker: int) -> Prompt:

@@ -52,7 +52,10 @@ class State(Enum):
 
 
 class WindowAnswer(NamedTuple):
-    """What one window got. ``overflowed``: it has more cells than the compact signature returns."""
+    """What one window got. ``answer`` is that of its call, without cells.
+
+    ``overflowed``: it has more cells than the compact signature returns.
+    """
 
     cells: Cells
     answer: Answer

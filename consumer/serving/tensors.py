@@ -227,8 +227,9 @@ def compact_cells(
     if (used & ~inside).any():
         raise bad_answer("output 'cells' names a cell outside its window")
     found = np.minimum(count, limit).tolist()
+    # Copies: a view would keep the arrays of the whole batch as long as one window's answer waits.
     return (
-        [Cells(cell_rows[i, :n], cell_columns[i, :n], scores[i, :n]) for i, n in enumerate(found)],
+        [Cells(cell_rows[i, :n].copy(), cell_columns[i, :n].copy(), scores[i, :n].copy()) for i, n in enumerate(found)],
         np.flatnonzero(count > limit).tolist(),
     )
 

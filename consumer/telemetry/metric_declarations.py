@@ -100,6 +100,20 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
         (),
     ),
+    "rexstream_work_bytes": (
+        (
+            "Memory that events under extraction, and results until they are durable, account for. A spike means long "
+            "texts, large schemas or results, or a slow output; at three quarters of limits.work_bytes new events wait."
+        ),
+        (),
+    ),
+    "rexstream_work_waiting": (
+        (
+            "Events, and parts of such, that wait for others to give memory back. A spike comes with large events; for "
+            "long it means that the model, an output, or one slow record that others are ordered behind, holds them up."
+        ),
+        (),
+    ),
     "rexstream_consumer_lag": (
         (
             "Records between the committed offset and the end of the partition, queried on a timer, also while "

@@ -39,13 +39,14 @@ _log = structlog.stdlib.get_logger(__name__)
 class Metrics:
     """The metrics of one worker, in a registry of their own. Every method may be called from any thread.
 
-    ``on_durable`` is called with every record whose outputs are durable, before it is measured: the dead-letter breaker
-    counts them there. ``clock`` (seconds, monotonic) dates what ``recent()`` summarises.
+    ``on_durable`` are called with every record whose outputs are durable, before it is measured: the dead-letter
+    breaker and the budget of memory count them there. ``clock`` (seconds, monotonic) dates what ``recent()``
+    summarises.
     """
 
     def __init__(
         self,
-        on_durable: Callable[[SourceRecord, Outcome], None] = lambda *_: None,
+        on_durable: Collection[Callable[[SourceRecord, Outcome], None]] = (),
         clock: Callable[[], float] = time.monotonic,
         input_topics: Collection[str] = (),
     ) -> None:
@@ -130,6 +131,11 @@ class Metrics:
         """Windows that wait or are in a call now."""
         self._gauges["rexstream_in_flight_windows"].set(windows)
 
+    def work(self, size: int, waiting: int) -> None:
+        """Bytes of the budget of memory that are taken now, and how many wait for some."""
+        self._gauges["rexstream_work_bytes"].set(size)
+        self._gauges["rexstream_work_waiting"].set(waiting)
+
     def breaker(self, state: Breaker) -> None:
         """The state of the model server's circuit breaker now."""
         self._gauges["rexstream_breaker_state"].set(_BREAKER_VALUE[state])
@@ -138,7 +144,8 @@ class Metrics:
 
     def durable(self, record: SourceRecord, outcome: Outcome) -> None:
         """Every output of ``record`` is acknowledged by the brokers."""
-        self._on_durable(record, outcome)
+        for call in self._on_durable:
+            call(record, outcome)
         if record.timestamp_ms is not None:
             self.event_latency("durable", time.time() - record.timestamp_ms / 1000)
 

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import time
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Literal
 
 import structlog
@@ -23,18 +24,22 @@ from consumer.events import BadInput, Outcome, Output, Partition
 from consumer.serving.refused import WindowRefused
 from consumer.worker.defects import is_defect
 from consumer.worker.failures import FailedTask, Failures
-from consumer.worker.task_runner import VERSION_CHANGED, TextBudget
+from consumer.worker.task_runner import VERSION_CHANGED
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from consumer.codecs.outputs import Routes, Trace
+    from consumer.config.tree import ValueFormat
     from consumer.delivery.dead_letters import DeadLetters
-    from consumer.events import ReviewEvent, SourceRecord, Stage
+    from consumer.events import ReviewEvent, SourceRecord, Stage, Work
     from consumer.extraction.task import Task
     from consumer.kafka.registry.awaited import AwaitedSchemas
     from consumer.telemetry.metrics import EventOutcome, Metrics
-    from consumer.worker.task_runner import Inference
+    from consumer.worker.task_runner import Inference, WorkBudget
+
+HELD_COPIES = 2
+"""An output that waits is held here, and for a while by the producer."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -96,10 +101,11 @@ class EventProcessor:
     def __init__(
         self,
         routes: Routes,
-        infer: Callable[[str, Task, float, Hashable], Awaitable[Inference]],
+        infer: Callable[[str, Task, Work], Awaitable[Inference]],
         dead_letters: DeadLetters,
         metrics: Metrics,
         *,
+        budget: WorkBudget,
         model: str,
         max_value_bytes: int,
         latency_objective: float,
@@ -107,7 +113,7 @@ class EventProcessor:
         wall_clock: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``infer`` is ``TaskRunner.infer``, ``model`` the model's name for dead letters.
+        """``infer`` is ``TaskRunner.infer`` with the same ``budget``, ``model`` the model's name for dead letters.
 
         ``latency_objective`` is in seconds. ``schemas`` is None without a registry: Avro values are bare data then, and
         framed with it.
@@ -117,7 +123,8 @@ class EventProcessor:
         self._group = dead_letters.group
         self._failures = Failures(dead_letters, metrics, model, wall_clock)
         self._metrics = metrics
-        self._text_budget = TextBudget()
+        self._budget = budget
+        self._arrivals = count()
         self._max_value_bytes = max_value_bytes
         self._objective = latency_objective
         self._schemas = schemas
@@ -130,21 +137,23 @@ class EventProcessor:
 
         What the record makes our own code raise is tried once more, and then a dead letter too (``Defect``): a worker
         that ended for it would meet it again at every start. Raises only what is not the record's: MemoryError, OSError
-        and errors of the clients. Cancelling withdraws its windows.
+        and errors of the clients. Cancelling withdraws its windows. What it makes counts in the budget until it is
+        durable.
         """
+        number = next(self._arrivals)
         try:
-            return await self._process(record)
+            return await self._process(record, number)
         except BaseException as error:
             self._failures.defects.tried_once(error)
         try:
-            return await self._process(record)
+            return await self._process(record, number)
         except BaseException as error:
             if not is_defect(error):
                 raise
             self._metrics.event_processed(record.topic, "dead_letter")
             return Outcome("done", (self._failures.defects.letter(record, error, "decode", ()),))
 
-    async def _process(self, record: SourceRecord) -> Outcome:
+    async def _process(self, record: SourceRecord, number: int) -> Outcome:
         if record.headers:
             record = self._believed(record)
             if is_for_another_group(record.headers, self._group):
@@ -161,6 +170,27 @@ class EventProcessor:
         try:
             if schemas is not None and len(record.value) <= self._max_value_bytes:
                 await schemas.ensure(record.value, record.topic)
+        except BadInput as bad:
+            self._metrics.event_processed(record.topic, "dead_letter")
+            return Outcome("done", (self._failures.letter(record, bad, ()),))
+        work = await self._budget.enter(number, record, decodes=len(record.value) <= self._max_value_bytes)
+        try:
+            outcome = await self._admitted(record, value_format, schemas, trace, work)
+        except BaseException:
+            self._budget.leave(work)
+            raise
+        self._budget.keep(work, HELD_COPIES * sum(output.held_bytes for output in outcome.outputs))
+        return outcome
+
+    async def _admitted(
+        self,
+        record: SourceRecord,
+        value_format: ValueFormat,
+        schemas: AwaitedSchemas | None,
+        trace: Trace,
+        work: Work,
+    ) -> Outcome:
+        try:
             started = self._clock()
             event = decode(record, value_format, self._max_value_bytes, schemas.schema_for if schemas else None)
             chosen = self._routes.choose(record, event)
@@ -172,13 +202,13 @@ class EventProcessor:
         outputs = [self._failures.letter(record, bad, names or (NO_TASK,)) for names, bad in chosen.refused]
         rows: list[int] = []
         if chosen.tasks:
-            deadline = event_deadline(
+            work.deadline = event_deadline(
                 record.timestamp_ms,
                 fetched_wall=self._wall() - (self._clock() - record.fetched_at),
                 fetched_at=record.fetched_at,
                 objective=self._objective,
             )
-            runs = (self._run_task(record, event, task, trace, deadline) for task in chosen.tasks)
+            runs = (self._run_task(record, event, task, trace, work) for task in chosen.tasks)
             ended = await asyncio.gather(*runs)
             done = [each for each in ended if not isinstance(each, FailedTask)]
             rows = [windows for _, windows in done if windows is not None]
@@ -225,19 +255,20 @@ class EventProcessor:
         event: ReviewEvent,
         task: Task,
         trace: Trace,
-        deadline: float,
+        work: Work,
         *,
         again: bool = False,
     ) -> tuple[Output, int | None] | FailedTask:
         stage: Stage = "extract"
         try:
-            async with self._text_budget.taken(len(event.text)):
-                origin = (record.topic, record.partition, record.offset)
-                inference = await self._infer(event.text, task, deadline, origin)
+            inference = await self._infer(event.text, task, work)
             stage = "produce"
             self._metrics.stage("queue", inference.queued)
             self._metrics.stage("model", inference.in_model)
-            return await self._result(record, event, task, trace, inference), inference.extracted.model_calls
+            output = await self._result(record, event, task, trace, inference)
+            if not self._budget.take(work, HELD_COPIES * output.held_bytes):
+                await self._budget.queue.wait(work)
+            return output, inference.extracted.model_calls
         except BadInput as bad:
             return FailedTask(task.name, int(self._wall() * 1000), bad)
         except WindowRefused as refused:
@@ -247,7 +278,7 @@ class EventProcessor:
             if again and is_defect(error):
                 return FailedTask(task.name, int(self._wall() * 1000), BadInput(stage, DEFECT, ""), defect=error)
             self._failures.defects.tried_once(error)
-        return await self._run_task(record, event, task, trace, deadline, again=True)
+        return await self._run_task(record, event, task, trace, work, again=True)
 
     async def _result(
         self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, inference: Inference

@@ -42,12 +42,13 @@ from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 from consumer.worker.event_processor import EventProcessor, Intake
 from consumer.worker.health import Health
 from consumer.worker.model_watch import watch_model
-from consumer.worker.task_runner import TaskRunner
+from consumer.worker.task_runner import TaskRunner, WorkBudget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from consumer.config.tree import Config
+    from consumer.events import Partition
     from consumer.extraction.task import Task
     from consumer.kafka.registry.awaited import AwaitedSchemas
     from consumer.serving.protocol import ServingError
@@ -84,7 +85,10 @@ class Worker:
             ),
         )
         self._breaker = DeadLetterBreaker(config.delivery, self._routes.inputs)
-        self._metrics = Metrics(on_durable=self._breaker.durable, input_topics=self._routes.inputs)
+        self._budget = WorkBudget(limits.work_bytes)
+        self._metrics = Metrics(
+            on_durable=(self._breaker.durable, self._budget.durable), input_topics=self._routes.inputs
+        )
         self._credentials = CredentialWatch(config, self._metrics.certificates)
         self._health = Health(config, name, self._metrics, self._breaker)
         self._background = BackgroundTasks(self._fatal)
@@ -171,7 +175,7 @@ class Worker:
                 self._config,
                 self._routes.inputs,
                 intake.add,
-                partial(self._on_loop, intake.revoke),
+                partial(self._on_loop, partial(self._revoked, intake)),
                 processor.too_large,
                 partial(self._on_loop, self._fatal),
                 self._metrics,
@@ -205,9 +209,17 @@ class Worker:
         config = self._config
         # The objective is for an event's last window; a transaction may wait for further records after that.
         waits = config.delivery.transaction_interval_ms if config.delivery.mode == "exactly_once" else 0
+        objective = max(1, config.batching.latency_objective_ms - waits) / 1000
         return EventProcessor(
             self._routes,
-            TaskRunner(self._engine, self._dispatcher).infer,
+            TaskRunner(
+                self._engine,
+                self._dispatcher,
+                self._budget,
+                # Calls under way, and one that waits for them: a lone long event keeps the model server busy.
+                event_tokens=config.batching.max_tokens * (config.batching.max_in_flight + 1),
+                objective=objective,
+            ).infer,
             DeadLetters(
                 config.delivery.dead_letter_topic,
                 config.kafka.group_id,
@@ -216,9 +228,10 @@ class Worker:
                 config.dead_letter.stack_trace,
             ),
             self._metrics,
+            budget=self._budget,
             model=config.model.name,
             max_value_bytes=config.limits.value_bytes,
-            latency_objective=max(1, config.batching.latency_objective_ms - waits) / 1000,
+            latency_objective=objective,
             schemas=self._schemas,
         )
 
@@ -260,6 +273,10 @@ class Worker:
         return server
 
     # -- what changes while it runs -------------------------------------------------------------------------------
+
+    def _revoked(self, intake: Intake, epochs: Mapping[Partition, int]) -> None:
+        intake.revoke(epochs)
+        self._budget.queue.revoke(epochs)
 
     def _dispatcher_state(self, state: State, error: ServingError | None) -> None:
         self._health.serving = state
@@ -323,4 +340,5 @@ class Worker:
                 )
                 self._version = answers
             self._health.windows_in_flight = self._dispatcher.waiting + self._dispatcher.in_flight
+            self._metrics.work(self._budget.taken, len(self._budget.queue.waiting))
             await asyncio.sleep(0.5)

@@ -1,7 +1,7 @@
 """Runs one task on one text: sends its windows to the model server, level after level, until it is finished.
 
-The event processor runs a ``TaskRunner`` for every task of every event, within a ``TextBudget``: the in-flight bounds
-count a record's bytes, and its windows take far more memory than those.
+The event processor runs a ``TaskRunner`` for every task of every event, within a ``WorkBudget``: the in-flight bounds
+count a record's bytes, and what is made of it in memory can be a thousand times as much.
 """
 
 from __future__ import annotations
@@ -10,29 +10,46 @@ import asyncio
 import random
 import time
 from collections import deque
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from consumer.codecs.outputs import ModelUsed
-from consumer.events import BadInput
+from consumer.events import BadInput, Place, Work
+from consumer.worker.work_queue import WorkQueue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Hashable
+    from collections.abc import Callable
 
-    from consumer.extraction.engine import Engine
+    from consumer.events import SourceRecord
+    from consumer.extraction.engine import Engine, Extraction
     from consumer.extraction.task import Extracted, Task
+    from consumer.extraction.window import Window
     from consumer.serving.dispatch.dispatcher import Dispatcher
+    from consumer.serving.protocol import Answer
+    from consumer.serving.refused import WindowAnswer
 
 VERSION_CHANGED = "model_version_changed: started again"
 
-CHARACTERS = 1_000_000
-"""A review of 50,000 characters was measured to hold 8.3 MiB of windows and offsets per task: about 170 bytes a
-character, so this is some 170 MB. 2,000 usual reviews of 100 characters with three tasks each are 600,000."""
+EVENT_BYTES = 48 * 1024
+"""What an event may take without asking: three tasks with a window each on three levels."""
 
-_NO_MODEL = ModelUsed("", "", "")
+DECODED = 32
+"""Bytes that a byte of a value may become when it is decoded: JSON of nothing but short names was measured at 25."""
+
+CHARACTER_BYTES = 20
+"""A character of the text in a task. Where it makes more than a token, the task asks for the rest."""
+
+WINDOW_BYTES, WINDOW_TOKEN_BYTES = 10 * 1024, 12
+"""A window at the dispatcher: its entry there, its hint, an answer of 256 cells; and its arrays, by tokens."""
+
+UNREAD_BYTES = 32 * 1024 * 1024
+"""Answers of more than 256 cells, up to 1.5 MB each, that wait for those before them. Beyond it such an answer is
+thrown away, and asked for again when its turn has come."""
+
+_UNKNOWN = ModelUsed("", "", "")
 """Stands for the model before the first answer."""
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -60,102 +77,273 @@ class TaskRunner:
     # After so many the event waits before each restart and logs it: probably replicas serve different versions.
     RESTARTS_WITHOUT_WAIT = 3
 
-    def __init__(self, engine: Engine, dispatcher: Dispatcher, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        dispatcher: Dispatcher,
+        budget: WorkBudget,
+        *,
+        event_tokens: int,
+        objective: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """One event has windows of at most ``event_tokens`` tokens at the dispatcher, all its tasks together.
+
+        What it sends beyond so many queues behind the events that have come meanwhile: its deadline is then
+        ``objective`` seconds away, as theirs.
+        """
         self._engine = engine
         self._dispatcher = dispatcher
+        self._budget = budget
+        self._event_tokens = event_tokens
+        self._objective = objective
         self._clock = clock
+        self._unread = 0
 
-    async def infer(self, text: str, task: Task, deadline: float, origin: Hashable) -> Inference:
-        """Extract ``task`` from ``text``. ``deadline`` (seconds of the clock) orders the work; nothing ends at it.
+    async def infer(self, text: str, task: Task, work: Work) -> Inference:
+        """Extract ``task`` from the text of an event.
 
-        ``origin`` identifies the event: however many windows of an event the model refuses, in whatever tasks, they
-        count once.
+        However many windows of an event the model refuses, in whatever tasks, they count once.
 
         One result never mixes models: when another version answers than answered before, the extraction starts again at
         level 0. Raises BadInput for a text or schema over the limits, and WindowRefused.
         """
         restarts = 0
-        while (inference := await self._attempt(text, task, deadline, origin, restarts)) is None:
+        while (inference := await self._attempt(text, task, work, restarts)) is None:
             restarts += 1
             if restarts > self.RESTARTS_WITHOUT_WAIT:
                 _log.warning("model versions change faster than this text is extracted", restarts=restarts)
                 await asyncio.sleep(random.uniform(0.1, 1.0))  # noqa: S311 - jitter, not cryptography
         return inference
 
-    async def _attempt(
-        self, text: str, task: Task, deadline: float, origin: Hashable, restarts: int
-    ) -> Inference | None:
+    async def _attempt(self, text: str, task: Task, work: Work, restarts: int) -> Inference | None:
         """Answer level after level; None when the model version changed meanwhile."""
-        extraction = self._engine.start(text, task)
-        model = _NO_MODEL
-        queued, in_model, overflowed = 0.0, 0.0, 0
-        while not extraction.finished:
-            started = self._clock()
-            futures = [self._dispatcher.submit(w, deadline, extraction.level, origin) for w in extraction.windows]
+        run = _Run(work, self._budget)
+        try:
+            run.held = CHARACTER_BYTES * len(text)
+            if not run.take(run.held):
+                await self._budget.queue.wait(work)
+            extraction = self._engine.start(text, task)
+            if not run.holds(extraction.held_bytes):
+                await self._budget.queue.wait(work)
+            while not extraction.finished:
+                started, run.slowest = self._clock(), 0.0
+                if not await self._level(run, extraction):
+                    return None
+                elapsed = self._clock() - started
+                in_model = min(elapsed, run.slowest)
+                run.in_model += in_model
+                run.queued += elapsed - in_model
+            return Inference(extraction.result(), run.model, run.queued, run.in_model, run.overflowed, restarts)
+        finally:
+            self._withdraw(run)
+            work.used -= run.used
+
+    async def _level(self, run: _Run, extraction: Extraction) -> bool:
+        """Send the windows of a level, a few at a time, and read their answers in order; False for another model."""
+        asked, work, windows, sent = run.asked, run.work, extraction.windows, 0
+        total = len(windows)
+        while asked or sent < total:
+            while sent < total and (not asked or work.tokens < self._event_tokens):
+                window = windows[sent]
+                if not run.take(_size(window.length)):
+                    await self._budget.queue.wait(work)
+                asked.append(self._ask(run, window, extraction.level, sent))
+                sent += 1
+            first = asked[0]
+            if (future := first.future) is None:
+                first = asked[0] = self._ask(run, windows[first.number], extraction.level, first.number)
+                continue
+            answer = await future
+            if self._budget.queue.growing:
+                await self._budget.queue.wait(work)
+            asked.popleft()
+            first.future = None
+            self._unread -= first.unread
+            work.tokens -= first.length
+            run.used -= _size(first.length)
+            work.used -= _size(first.length)
+            if not run.answered(answer):
+                return False
             try:
-                answers = [await future for future in futures]
-            finally:
-                # Refused or cancelled: the other windows of an extraction that failed need no answer.
-                for future in futures:
-                    if not future.cancel() and not future.cancelled():
-                        future.exception()  # or asyncio logs a second refusal as never retrieved
-            elapsed = self._clock() - started
-            models = {ModelUsed(a.answer.model_name, a.answer.model_version, a.answer.signature) for a in answers}
-            if model.version:
-                models.add(model)
-            if len(models) > 1:
-                return None
-            model = models.pop()
-            level_in_model = min(elapsed, max(answer.answer.seconds for answer in answers))
-            in_model += level_in_model
-            queued += elapsed - level_in_model
-            overflowed += sum(answer.overflowed for answer in answers)
-            try:
-                extraction.advance([answer.cells for answer in answers])
+                extraction.read(answer.cells)
             except BadInput as bad:
-                bad.model_version = model.version or None
+                bad.model_version = run.model.version or None
                 raise
-        return Inference(extraction.result(), model, queued, in_model, overflowed, restarts)
+            if not run.holds(extraction.held_bytes):
+                await self._budget.queue.wait(work)
+        return True
+
+    def _ask(self, run: _Run, window: Window, level: int, number: int) -> _Asked:
+        work = run.work
+        is_late = work.sent >= self._event_tokens
+        deadline = max(work.deadline, self._clock() + self._objective) if is_late else work.deadline
+        future = self._dispatcher.submit(window, deadline, level, work.place)
+        work.tokens += window.length
+        work.sent += window.length
+        asked = _Asked(number, window.length, future)
+        future.add_done_callback(partial(self._arrived, run, asked))
+        return asked
+
+    def _arrived(self, run: _Run, asked: _Asked, future: asyncio.Future[WindowAnswer]) -> None:
+        if asked.future is None or future.cancelled() or future.exception() or not future.result().overflowed:
+            return
+        asked.unread = sum(array.nbytes for array in future.result().cells)
+        self._unread += asked.unread
+        if self._unread > UNREAD_BYTES and run.asked and asked is not run.asked[0]:
+            self._unread -= asked.unread
+            run.work.tokens -= asked.length
+            asked.future, asked.length, asked.unread = None, 0, 0
+
+    def _withdraw(self, run: _Run) -> None:
+        """Refused, cancelled or another model: the other windows need no answer."""
+        for asked in run.asked:
+            run.work.tokens -= asked.length
+            self._unread -= asked.unread
+            future, asked.future = asked.future, None
+            if future is not None and not future.cancel() and not future.cancelled():
+                future.exception()  # or asyncio logs a second refusal as never retrieved
+        run.asked.clear()
 
 
-class TextBudget:
-    """How much text may be under extraction at once: characters times tasks.
+@dataclass(eq=False, slots=True)
+class _Asked:
+    """A window at the dispatcher. ``future`` is None when its answer was read, or thrown away."""
 
-    Belongs to one event loop. First come, first served, so that short texts do not keep a long one waiting for ever.
+    number: int
+    length: int
+    future: asyncio.Future[WindowAnswer] | None
+    unread: int = 0
+    """Bytes of an answer of many cells that waits to be read."""
+
+
+@dataclass(eq=False, slots=True)
+class _Run:
+    """One attempt at an extraction."""
+
+    work: Work
+    budget: WorkBudget
+    used: int = 0
+    """Bytes that it accounts for."""
+    held: int = 0
+    """Those of them that the extraction itself holds."""
+    asked: deque[_Asked] = field(default_factory=deque)
+    model: ModelUsed = _UNKNOWN
+    queued: float = 0.0
+    in_model: float = 0.0
+    overflowed: int = 0
+    slowest: float = 0.0
+    """Longest call of the level."""
+    call: Answer | None = None
+
+    def take(self, size: int) -> bool:
+        """As ``WorkBudget.take``."""
+        self.used += size
+        return self.budget.take(self.work, size)
+
+    def holds(self, size: int) -> bool:
+        """Account for what the extraction holds now, as ``take``."""
+        more, self.held = size - self.held, size
+        return more == 0 or self.take(more)
+
+    def answered(self, answer: WindowAnswer) -> bool:
+        """Take note of the call; False when another model answered than before."""
+        self.overflowed += answer.overflowed
+        if answer.answer is self.call:
+            return True
+        self.call = call = answer.answer
+        self.slowest = max(self.slowest, call.seconds)
+        model = ModelUsed(call.model_name, call.model_version, call.signature)
+        if self.model.version and self.model != model:
+            return False
+        self.model = model
+        return True
+
+
+def _size(length: int) -> int:
+    """Bytes of a window of ``length`` tokens at the dispatcher."""
+    return WINDOW_BYTES + WINDOW_TOKEN_BYTES * length
+
+
+class WorkBudget:
+    """How much memory events may take at once, from their admission until their outputs are durable, in bytes.
+
+    Belongs to one event loop; only ``durable`` may be called from other threads. Where there is not enough, events wait
+    in order of arrival. The oldest event in the worker never waits: every result that is held back in order waits for
+    one that came before it, so this one always lets the others go on. The budget can be exceeded by what this one event
+    takes, and by one step (a text, an answer) of the event that has to wait next.
     """
 
-    def __init__(self, characters: int = CHARACTERS) -> None:
-        self._size = self._free = characters
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._durable: deque[Place] = deque()
+        self.queue = WorkQueue(size, self._take_back)
+        """``wait`` is for an event for which ``take`` returned False."""
 
-    @asynccontextmanager
-    async def taken(self, characters: int) -> AsyncIterator[None]:
-        """Wait until so many characters are free, and hold them. A text over the whole budget takes all of it."""
-        characters = min(characters, self._size)
-        if self._waiting or characters > self._free:
-            granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append((characters, granted))
+    @property
+    def taken(self) -> int:
+        """Bytes that events hold."""
+        self._take_back()
+        return self._size - self.queue.free
+
+    async def enter(self, number: int, record: SourceRecord, *, decodes: bool = True) -> Work:
+        """Admit the event that arrived as ``number``, before it is decoded, if it is; may wait for others."""
+        self._take_back()
+        queue, decoded = self.queue, DECODED * len(record.value or b"") if decodes else 0
+        work = Work(Place.of(record), number, EVENT_BYTES + decoded)
+        if queue.waiting or work.used > queue.free - queue.reserve:
             try:
-                await granted
+                await queue.wait(work)
             except asyncio.CancelledError:
-                # Characters may have been granted already, and must be given back; and those who wait behind must not
-                # wait for one that was cancelled.
-                self._give_back(0 if granted.cancelled() else characters)
+                self.leave(work)
                 raise
         else:
-            self._free -= characters
-        try:
-            yield
-        finally:
-            self._give_back(characters)
+            queue.free -= work.used
+            work.granted, work.is_admitted = work.used, True
+            queue.works.setdefault(work.place[:2], {})[work.place.offset] = work
+        work.used = decoded
+        return work
 
-    def _give_back(self, characters: int) -> None:
-        self._free += characters
-        while self._waiting:
-            wanted, granted = self._waiting[0]
-            if not granted.cancelled():
-                if wanted > self._free:
-                    return
-                self._free -= wanted
-                granted.set_result(None)
-            self._waiting.popleft()
+    def take(self, work: Work, size: int) -> bool:
+        """Account for ``size`` bytes more; False when the event must wait in the queue before it goes on."""
+        work.used += size
+        more = work.used - work.granted
+        if self.queue.growing or more > max(self.queue.free, 0):
+            return False
+        if more > 0:
+            work.granted += more
+            self.queue.free -= more
+        return True
+
+    def keep(self, work: Work, size: int) -> None:
+        """The event is processed: until it is durable it holds ``size`` bytes of outputs."""
+        if work.granted:  # else its assignment has ended
+            self.queue.free += work.granted - size
+            work.granted = work.used = size
+            if self.queue.waiting:
+                self.queue.serve()
+
+    def leave(self, work: Work) -> None:
+        """The event has ended without an outcome."""
+        self._drop(work.place)
+        if self.queue.waiting:
+            self.queue.serve()
+
+    def durable(self, record: SourceRecord, _outcome: object = None) -> None:
+        """All outputs of ``record`` are durable. From any thread."""
+        self._durable.append(Place.of(record))
+        # Looked at after the record was added: who waits looks for such records after it was added to those who wait.
+        if self.queue.waiting:
+            self.queue.call()
+
+    def _take_back(self) -> None:
+        while self._durable:
+            self._drop(self._durable.popleft())
+
+    def _drop(self, place: Place) -> None:
+        works = self.queue.works.get(place[:2], {})
+        if (work := works.pop(place.offset, None)) is not None:
+            self.queue.free += work.granted
+            work.granted = 0
+            if not works:
+                del self.queue.works[place[:2]]

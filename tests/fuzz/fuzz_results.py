@@ -20,10 +20,10 @@ from consumer.codecs.outputs import ModelUsed, Routes, Timing, encode_json, resu
 from consumer.config.task_files import load_tasks
 from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import PREFIX, DeadLetters
-from consumer.events import BadInput, ReviewEvent, SourceRecord
+from consumer.events import BadInput, ReviewEvent, SourceRecord, Work
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_processor import EventProcessor
-from consumer.worker.task_runner import Inference
+from consumer.worker.task_runner import Inference, WorkBudget
 
 if TYPE_CHECKING:
     from random import Random
@@ -96,8 +96,8 @@ def a_record(random: Random, topic: str) -> SourceRecord:
     )
 
 
-async def _infer(text: str, task: Task, deadline: float, origin: object) -> Inference:
-    del deadline, origin
+async def _infer(text: str, task: Task, work: Work) -> Inference:
+    del work
     extracted = drive(ENGINE.start(text, task), len(text), 0.5)
     check_facts(Question(text, task, 0, 0.5), extracted)
     return Inference(extracted, MODEL, queued=0.0, in_model=0.0, overflowed=0, restarts=0)
@@ -108,6 +108,7 @@ _PIPELINE = EventProcessor(
     _infer,
     DeadLetters("reviews.dead", "group", "1.0"),
     Metrics(),
+    budget=WorkBudget(100_000_000),
     model="rexuninlu",
     max_value_bytes=120_000,
     latency_objective=1.0,

@@ -47,8 +47,9 @@ class StubServer:
     With ``credentials``, which may be changed between ``stop`` and ``start``, it speaks TLS.
     """
 
-    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None, threads: int = 8) -> None:
         self.credentials = credentials
+        self.threads = threads
         self.port = 0
         self.calls = 0
         self.version = 1
@@ -66,7 +67,7 @@ class StubServer:
 
     def start(self) -> None:
         """Serve."""
-        server = grpc.server(ThreadPoolExecutor(8), options=(("grpc.so_reuseport", 0),))
+        server = grpc.server(ThreadPoolExecutor(self.threads), options=(("grpc.so_reuseport", 0),))
         for service, method, handle in (
             ("PredictionService", PREDICT, self._predict),
             ("ModelService", GET_MODEL_STATUS, self._status),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from consumer.batching.policy import LengthQueue, Pending
@@ -247,9 +248,10 @@ class Dispatcher:
         if answer.overflowed:
             self._observer.windows_overflowed(len(answer.overflowed))
         overflowed = frozenset(answer.overflowed)
+        call = replace(answer, cells=())  # or one window's answer would keep those of the whole batch
         for index, (entry, cells) in enumerate(zip(group.entries, answer.cells, strict=True)):
             if not entry.future.done():
-                entry.future.set_result(WindowAnswer(cells, answer, index in overflowed))
+                entry.future.set_result(WindowAnswer(cells, call, index in overflowed))
 
     # -- failures -----------------------------------------------------------------------------------------------
 

@@ -88,3 +88,27 @@ def test_two_workers_one_of_which_is_killed_lose_nothing(
     assert found.inputs == 600
     assert found.dead_letters == {}
     assert set(ids(second.results())) == set(expected(600))
+
+
+def test_exactly_once_goes_on_with_room_for_one_event_at_a_time(
+    apache_kafka: str, new_topic: Callable[..., str], server: StubServer, tmp_path: Path
+) -> None:
+    """What an event holds is given back when its transaction is committed; the next one waits for that."""
+    topics = [new_topic(partitions=2), new_topic(), new_topic(partitions=1)]
+    worker = Run(
+        apache_kafka,
+        topics,
+        server,
+        tmp_path,
+        delivery={"mode": "exactly_once"},
+        environment={"REXSTREAM_LIMITS__WORK_BYTES": "1"},
+    )
+    worker.start()
+    try:
+        worker.send(reviews(30))
+        worker.wait_for_results(60)
+        worker.wait(lambda: worker.lag() == 0)
+        assert worker.signal(signal.SIGTERM) == 0
+    finally:
+        worker.kill()
+    assert ids(worker.results()) == expected(30)

@@ -54,10 +54,10 @@ def test_literals_are_tokens_only_where_that_is_asked_for() -> None:
     tokenizer = PromptTokenizer(with_markers(raw()))
     special = tokenizer.encode("赠[CLASSIFY]品", special=True)
     assert special.ids.tolist()[1] == tokenizer.classify
-    assert special.offsets == [(0, 1), (1, 11), (11, 12)]
+    assert special.offsets.tolist() == [[0, 1], [1, 11], [11, 12]]
     literal = tokenizer.encode("赠[CLASSIFY]品")
     assert tokenizer.classify not in literal.ids.tolist()
-    assert literal.offsets[-1] == (11, 12)
+    assert literal.offsets[-1].tolist() == [11, 12]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"[1]"])

@@ -42,7 +42,8 @@ def test_a_vocabulary_alone_is_enough(demo_model: Path, tmp_path: Path) -> None:
     config = read_config(folder)
     whole, bare = read_bundle(demo_model, config).tokenizer, read_bundle(folder, config).tokenizer
     for special in (False, True):
-        assert bare.encode(TEXT, special=special).offsets == whole.encode(TEXT, special=special).offsets
+        one, other = (tokenizer.encode(TEXT, special=special) for tokenizer in (bare, whole))
+        assert one.offsets.tolist() == other.offsets.tolist()
         assert bare.ids(TEXT, special=special) == whole.ids(TEXT, special=special)
 
 

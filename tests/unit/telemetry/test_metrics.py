@@ -21,6 +21,8 @@ CONTRACT = {
     "model_call_seconds": {"model", "version", "code"},
     "windows_per_event": set(),
     "in_flight_windows": set(),
+    "work_bytes": set(),
+    "work_waiting": set(),
     "consumer_lag": {"topic", "partition"},
     "paused": {"reason", "topic"},
     "breaker_state": set(),
@@ -48,6 +50,7 @@ def used() -> Metrics:
     metrics.model_retried()
     metrics.windows_overflowed(1)
     metrics.in_flight_windows(12)
+    metrics.work(4000, 3)
     metrics.lag({Partition("reviews.raw", 0): 7})
     metrics.transaction("committed", 0.1, 3)
     metrics.certificates({"model.tls.ca_file": 12.5})
@@ -121,6 +124,8 @@ def test_what_happened_is_what_is_counted() -> None:
     assert sample(metrics, "rexstream_model_call_seconds_count", model="rexuninlu", version="3", code="OK") == 1
     assert sample(metrics, "rexstream_windows_per_event_sum") == 3
     assert sample(metrics, "rexstream_in_flight_windows") == 12
+    assert sample(metrics, "rexstream_work_bytes") == 4000
+    assert sample(metrics, "rexstream_work_waiting") == 3
     assert sample(metrics, "rexstream_breaker_state") == 2
     assert sample(metrics, "rexstream_dead_letters_total", stage="validate", **{"class": "TextTooLong"}) == 1
     assert sample(metrics, "rexstream_retries_total") == 1

@@ -23,7 +23,7 @@ from consumer.codecs.outputs import ModelUsed, Routes
 from consumer.config.task_files import load_tasks
 from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import DeadLetters
-from consumer.events import BadInput, Outcome, Output, SourceRecord
+from consumer.events import BadInput, Outcome, Output, SourceRecord, Work
 from consumer.extraction.engine import Engine
 from consumer.extraction.prompts import PromptLimits
 from consumer.extraction.task import INLINE, ExtractionLimits, Task
@@ -31,7 +31,7 @@ from consumer.extraction.window import Cells, Window
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_processor import EventProcessor
 from consumer.worker.failures import LETTERS
-from consumer.worker.task_runner import Inference
+from consumer.worker.task_runner import Inference, WorkBudget
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,8 +99,8 @@ def make(record: SourceRecord, fail: Mapping[str, BadInput] | None = None) -> Ma
     made = Made(Outcome("dropped"))
     engine = Engine(TOKENIZER, PromptLimits(), LIMITS)
 
-    async def infer(text: str, task: Task, deadline: float, origin: object) -> Inference:
-        del deadline, origin
+    async def infer(text: str, task: Task, work: Work) -> Inference:
+        del work
         if fail and task.name in fail:
             raise fail[task.name]
         extraction = engine.start(text, task)
@@ -118,6 +118,7 @@ def make(record: SourceRecord, fail: Mapping[str, BadInput] | None = None) -> Ma
         infer,
         DeadLetters("dead", "group", "0", "spring", stack_traces=True),
         Metrics(),
+        budget=WorkBudget(100_000_000),
         model="m",
         max_value_bytes=MIB,
         latency_objective=1.0,

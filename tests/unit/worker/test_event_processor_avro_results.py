@@ -12,15 +12,13 @@ from consumer.codecs.outputs import ModelUsed, Routes
 from consumer.config.task_files import load_tasks
 from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import DeadLetters
-from consumer.events import SourceRecord
+from consumer.events import SourceRecord, Work
 from consumer.extraction.task import Extracted
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_processor import EventProcessor
-from consumer.worker.task_runner import Inference
+from consumer.worker.task_runner import Inference, WorkBudget
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from consumer.codecs.avro_codec import ParsedSchema
     from consumer.extraction.task import Task
     from consumer.kafka.registry.awaited import AwaitedSchemas
@@ -45,7 +43,7 @@ class Registry:
         raise AssertionError(number)
 
 
-async def nothing_found(text: str, task: Task, deadline: float, origin: Hashable) -> Inference:  # noqa: ARG001
+async def nothing_found(text: str, task: Task, work: Work) -> Inference:  # noqa: ARG001
     return Inference(Extracted((), (), 1), ModelUsed("m", "1", "s"), 0.0, 0.0, 0, 0)
 
 
@@ -56,6 +54,7 @@ def value_of(registry: Registry | None, route: RouteConfig = ROUTE) -> bytes:
         nothing_found,
         DeadLetters("dead", "group", "0"),
         Metrics(),
+        budget=WorkBudget(100_000_000),
         model="m",
         max_value_bytes=1000,
         latency_objective=1.0,

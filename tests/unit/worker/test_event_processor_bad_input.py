@@ -23,12 +23,13 @@ from consumer.serving.dispatch.dispatcher import Dispatcher
 from consumer.serving.protocol import Failure, ServingError
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_processor import EventProcessor
-from consumer.worker.task_runner import TaskRunner
+from consumer.worker.task_runner import TaskRunner, WorkBudget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from consumer.codecs.avro_codec import ParsedSchema
+    from consumer.events import Work
     from consumer.extraction.task import Task
     from consumer.extraction.window import Window
     from consumer.kafka.registry.awaited import AwaitedSchemas
@@ -74,7 +75,7 @@ def process(records: Sequence[SourceRecord], model: StubModel | None = None) -> 
     async def main() -> list[Outcome]:
         it = engine(ExtractionLimits())
         window = it.start("好", TASKS["sentiment"]).windows[0]
-        metrics = Metrics()
+        metrics, budget = Metrics(), WorkBudget(100_000_000)
         dispatcher = Dispatcher(
             model or StubModel(),
             LengthCut(16_384, 1),
@@ -86,9 +87,10 @@ def process(records: Sequence[SourceRecord], model: StubModel | None = None) -> 
         )
         processor = EventProcessor(
             Routes(ROUTES, TASKS),
-            TaskRunner(it, dispatcher).infer,
+            TaskRunner(it, dispatcher, budget, event_tokens=49_152, objective=1.0).infer,
             DeadLetters("dead", "group", "0"),
             metrics,
+            budget=budget,
             model="stub",
             max_value_bytes=1_048_576,
             latency_objective=1.0,
@@ -304,14 +306,15 @@ def test_a_result_too_large_for_its_topic_becomes_a_dead_letter_of_stage_produce
     """The original record is what travels, so that it can be replayed when the topic takes larger results."""
     source = record(as_json(text="好"), 4)
 
-    async def nothing(text: str, task: Task, deadline: float, origin: object) -> Inference:
-        raise AssertionError(f"{task.name} of {origin} is not to be run on {len(text)} characters by {deadline}")
+    async def nothing(text: str, task: Task, work: Work) -> Inference:
+        raise AssertionError(f"{task.name} of {work.place} is not to be run on {len(text)} characters")
 
     processor = EventProcessor(
         Routes(ROUTES, TASKS),
         nothing,
         DeadLetters("dead", "g", "0"),
         Metrics(),
+        budget=WorkBudget(100_000_000),
         model="m",
         max_value_bytes=1,
         latency_objective=1,

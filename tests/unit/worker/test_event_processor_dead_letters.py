@@ -14,6 +14,7 @@ from consumer.serving.protocol import Failure, ServingError
 from consumer.serving.refused import WindowRefused
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_processor import EventProcessor
+from consumer.worker.task_runner import WorkBudget
 
 if TYPE_CHECKING:
     from consumer.extraction.task import Task
@@ -35,6 +36,7 @@ def headers_of(error: Exception, letters: DeadLetters) -> dict[str, str]:
         infer,
         letters,
         Metrics(),
+        budget=WorkBudget(100_000_000),
         model="rex",
         max_value_bytes=1000,
         latency_objective=1.0,
@@ -98,6 +100,7 @@ def test_a_letter_says_when_its_task_failed_and_not_when_the_event_ended() -> No
         infer,
         DeadLetters("dead", "g", "1"),
         Metrics(),
+        budget=WorkBudget(100_000_000),
         model="rex",
         max_value_bytes=1000,
         latency_objective=1.0,

@@ -20,7 +20,7 @@ from consumer.serving.protocol import Failure, ServingError
 from consumer.telemetry.metrics import Metrics
 from consumer.worker import event_processor
 from consumer.worker.event_processor import EventProcessor
-from consumer.worker.task_runner import Inference
+from consumer.worker.task_runner import Inference, WorkBudget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,6 +53,7 @@ class Bench:
             self.infer,
             self.letters,
             self.metrics,
+            budget=WorkBudget(100_000_000),
             model="rex",
             max_value_bytes=1000,
             latency_objective=1.0,

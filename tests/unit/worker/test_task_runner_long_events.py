@@ -1,0 +1,254 @@
+"""A few batches of an event's windows at a time: what that does to others, to itself, and to results and memory."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+import virtual_time
+from cells import cells_of
+from stub_model import StubModel, engine, stub_cells
+
+from consumer.batching.policy import LengthCut
+from consumer.events import Place, SourceRecord
+from consumer.extraction.task import Task
+from consumer.serving.dispatch.dispatcher import Dispatcher
+from consumer.serving.protocol import Answer, Failure, ServingError
+from consumer.serving.refused import WindowRefused
+from consumer.telemetry.metrics import Metrics
+from consumer.worker import task_runner
+from consumer.worker.task_runner import TaskRunner, WorkBudget
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from consumer.extraction.task import Extracted
+    from consumer.extraction.window import Window
+
+MAX_TOKENS, CALLS = 16_384, 2
+EVENT_TOKENS = MAX_TOKENS * (CALLS + 1)
+ENGINE = engine()
+CHANCE = random.Random(11)
+HAN = [chr(0x4E00 + number) for number in range(3000)]
+LONG = "".join(CHANCE.choices(HAN, k=20_000))
+REVIEW = Task("review", "extract", {"物": {"优点": None, "缺点": None}})
+MANY = Task(
+    "many", "extract", dict.fromkeys(f"{number:03}{''.join(CHANCE.choices(HAN, k=40))}" for number in range(90))
+)
+
+
+class TimedModel(StubModel):
+    """A call takes 0.1 s; ``called`` keeps the rows and padded tokens of each."""
+
+    def __init__(self, cells: Callable[[Window], object] = stub_cells) -> None:
+        super().__init__()
+        self.cells = cells
+        self.called: list[tuple[int, int]] = []
+        self.overflow = False
+
+    async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:  # noqa: ARG002
+        self.called.append((len(windows), len(windows) * padded_length))
+        await asyncio.sleep(self.seconds())
+        if (error := self.fail(windows)) is not None:
+            raise error
+        overflowed = tuple(range(len(windows))) if self.overflow else ()
+        cells = tuple(map(self.cells, windows))
+        return Answer(cells, "stub", self.version, "serving_default", 0.1, overflowed)  # type: ignore[arg-type]
+
+    def seconds(self) -> float:
+        return 0.1
+
+
+class Workplace:
+    """A task runner before a model, in virtual time."""
+
+    def __init__(self, model: StubModel, budget_bytes: int = 200_000_000) -> None:
+        clock = asyncio.get_running_loop().time
+        window = ENGINE.start("好", REVIEW).windows[0]
+        self.dispatcher = Dispatcher(
+            model, LengthCut(MAX_TOKENS, CALLS), window, "stub", Metrics(), lambda *_: None, clock
+        )
+        self.budget = WorkBudget(budget_bytes)
+        self.runner = TaskRunner(
+            ENGINE, self.dispatcher, self.budget, event_tokens=EVENT_TOKENS, objective=1.0, clock=clock
+        )
+        self._clock = clock
+
+    async def extract(self, number: int, text: str, *tasks: Task) -> list[Extracted]:
+        record = SourceRecord("in", 0, number, 1, None, text.encode(), (), 1000, 0.0)
+        work = await self.budget.enter(number, record)
+        work.deadline = self._clock() + 1.0
+        try:
+            results = await asyncio.gather(*(self.runner.infer(text, task, work) for task in tasks))
+        finally:
+            assert work.place == Place.of(record)
+            self.budget.leave(work)
+        assert (work.tokens, work.used) == (0, 32 * len(record.value or b""))
+        return [each.extracted for each in results]
+
+
+def run(model: StubModel, body: Callable[[Workplace], Awaitable[None]], budget_bytes: int = 200_000_000) -> None:
+    async def main() -> None:
+        place = Workplace(model, budget_bytes)
+        pump = asyncio.create_task(place.dispatcher.pump())
+        try:
+            await body(place)
+        finally:
+            pump.cancel()
+        queue = place.budget.queue
+        assert (queue.free, queue.growing, queue.waiting, queue.works) == (budget_bytes, 0, [], {})
+        assert place.runner._unread == 0
+
+    virtual_time.run(main())
+
+
+def direct(text: str, task: Task, cells: Callable[[Window], object] = stub_cells) -> Extracted:
+    """Without a runner: all windows of a level at once."""
+    extraction = ENGINE.start(text, task)
+    while not extraction.finished:
+        extraction.advance([cells(window) for window in extraction.windows])  # type: ignore[misc]
+    return extraction.result()
+
+
+def test_reviews_that_come_after_a_long_event_wait_for_a_few_batches_of_it() -> None:
+    """Two calls under way and three batches that it may have waiting; its other windows come after the reviews."""
+    model = TimedModel()
+    assert len(ENGINE.start(LONG, MANY).windows) > 1000
+
+    async def body(place: Workplace) -> None:
+        long = asyncio.create_task(place.extract(0, LONG, MANY))
+        await asyncio.sleep(0.05)
+        before = len(model.called)
+        reviews = [asyncio.create_task(place.extract(1 + n, f"袋口封得严实{n}", REVIEW)) for n in range(200)]
+        await asyncio.gather(*reviews)
+        # On each of their two levels the reviews are one batch or two.
+        assert len(model.called) - before <= CALLS + 1 + 6
+        assert not long.done()
+        (extracted,) = await long
+        assert extracted == direct(LONG, MANY)
+
+    run(model, body)
+
+
+def test_a_lone_long_event_fills_the_calls() -> None:
+    """As if all its windows were there at once."""
+    model = TimedModel()
+
+    async def body(place: Workplace) -> None:
+        await place.extract(0, LONG, MANY)
+
+    run(model, body)
+    full = [tokens for _, tokens in model.called if tokens > 0.9 * MAX_TOKENS]
+    assert len(full) > 0.9 * len(model.called)
+
+
+def test_the_windows_of_all_its_tasks_count_together() -> None:
+    """Ten tasks have no more at the dispatcher than one, and one window each beside."""
+    model = TimedModel()
+    tasks = [Task(f"t{n}", "extract", {f"物{n}": None}) for n in range(10)]
+
+    async def body(place: Workplace) -> None:
+        event = asyncio.create_task(place.extract(0, LONG, *tasks))
+        most = 0
+        while not event.done():
+            await asyncio.sleep(0.1)
+            works = [work for each in place.budget.queue.works.values() for work in each.values()]
+            most = max([most, *(work.tokens for work in works)])
+        assert EVENT_TOKENS - 512 < most < EVENT_TOKENS + 10 * 512
+
+    run(model, body)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_results_do_not_depend_on_the_order_of_answers_or_on_the_budget(seed: int) -> None:
+    """Calls end in any order, and there is room for one event at a time: the same results, and all is given back."""
+    chance = random.Random(seed)
+    model = TimedModel()
+    model.seconds = lambda: chance.random()  # type: ignore[method-assign]
+    texts = ["".join(chance.choices(HAN, k=chance.choice((30, 700, 4000)))) for _ in range(12)]
+    feelings = Task("f", "multi_classify", {"喜欢": {"很": None}, "不喜欢": None})
+
+    async def body(place: Workplace) -> None:
+        found = await asyncio.gather(
+            *(place.extract(number, text, REVIEW, MANY, feelings) for number, text in enumerate(texts))
+        )
+        assert found == [[direct(text, task) for task in (REVIEW, MANY, feelings)] for text in texts]
+
+    run(model, body, budget_bytes=chance.choice((1_000, 400_000, 3_000_000)))
+
+
+def test_answers_of_many_cells_that_cannot_be_read_yet_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are up to 1.5 MB each, and wait for those before them."""
+    monkeypatch.setattr(task_runner, "UNREAD_BYTES", 50_000)
+
+    def many_cells(window: Window) -> object:
+        start, end = window.text_start, window.length - 1
+        cells = dict.fromkeys([(row, end - 1) for row in range(start, end)], 0.5)
+        few = stub_cells(window)
+        return cells_of(cells | {(int(r), int(c)): float(v) for r, c, v in zip(*few, strict=True)})
+
+    model = TimedModel(many_cells)
+    model.overflow = True
+    chance = random.Random(2)
+    model.seconds = lambda: chance.random()  # type: ignore[method-assign]
+
+    async def body(place: Workplace) -> None:
+        most = 0
+
+        async def watch() -> None:
+            nonlocal most
+            while True:
+                most = max(most, place.runner._unread)
+                await asyncio.sleep(0.01)
+
+        watcher = asyncio.create_task(watch())
+        (extracted,) = await place.extract(0, LONG, MANY)
+        watcher.cancel()
+        assert extracted == direct(LONG, MANY, many_cells)
+        assert 0 < most < 50_000 + 7_000
+        assert sum(rows for rows, _ in model.called) > extracted.model_calls
+
+    run(model, body)
+
+
+def test_a_refused_window_gives_everything_back() -> None:
+    """Of a long event whose other windows are under way."""
+    model = TimedModel()
+    bad = ENGINE.start(LONG, MANY).windows[40].input_ids.tobytes()
+    rejected = ServingError(Failure.BATCH_FAULT, "INVALID_ARGUMENT", "indices[0] is out of range")
+    model.fail = lambda windows: rejected if any(each.input_ids.tobytes() == bad for each in windows) else None
+
+    async def body(place: Workplace) -> None:
+        with pytest.raises(WindowRefused):
+            await place.extract(0, LONG, MANY)
+
+    run(model, body)
+
+
+def test_a_cancelled_event_gives_everything_back() -> None:
+    """Its partition was revoked."""
+
+    async def body(place: Workplace) -> None:
+        event = asyncio.create_task(place.extract(0, LONG, MANY, REVIEW))
+        await asyncio.sleep(0.25)
+        event.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await event
+
+    run(TimedModel(), body)
+
+
+def test_another_version_in_the_middle_starts_a_long_event_again() -> None:
+    """One result never mixes models."""
+    model = TimedModel()
+
+    async def body(place: Workplace) -> None:
+        event = asyncio.create_task(place.extract(0, LONG, MANY))
+        await asyncio.sleep(0.5)
+        model.version = "2"
+        (extracted,) = await event
+        assert extracted == direct(LONG, MANY)
+
+    run(model, body)
