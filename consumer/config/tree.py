@@ -254,9 +254,9 @@ class LimitsConfig(Section):
     in_flight_bytes: Count = 67_108_864
     """Bytes of those records, with 150 for each header, divided in the same way. Not less than ``value_bytes``."""
     work_bytes: Count = 201_326_592
-    """Memory that is made of those records: events under extraction, and results until they are durable. At the bound
-    further events wait, undecoded, in order of arrival; the oldest one goes on in any case. docs/operations.md has the
-    worker's memory as a formula of this and others."""
+    """Memory that is made of those records: events under extraction, and results until they are durable. Each input
+    topic has an equal part. At the bound further events wait, undecoded, in order of arrival; the oldest one goes on in
+    any case. docs/operations.md has the worker's memory as a formula of this and others."""
 
 
 class ObservabilityConfig(Section):

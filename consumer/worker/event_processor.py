@@ -105,7 +105,7 @@ class EventProcessor:
         dead_letters: DeadLetters,
         metrics: Metrics,
         *,
-        budget: WorkBudget,
+        budgets: Mapping[str, WorkBudget],
         model: str,
         max_value_bytes: int,
         latency_objective: float,
@@ -113,7 +113,7 @@ class EventProcessor:
         wall_clock: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``infer`` is ``TaskRunner.infer`` with the same ``budget``, ``model`` the model's name for dead letters.
+        """``infer`` is ``TaskRunner.infer`` with the same ``budgets``, ``model`` the model's name for dead letters.
 
         ``latency_objective`` is in seconds. ``schemas`` is None without a registry: Avro values are bare data then, and
         framed with it.
@@ -123,7 +123,7 @@ class EventProcessor:
         self._group = dead_letters.group
         self._failures = Failures(dead_letters, metrics, model, wall_clock)
         self._metrics = metrics
-        self._budget = budget
+        self._budgets = budgets
         self._arrivals = count()
         self._max_value_bytes = max_value_bytes
         self._objective = latency_objective
@@ -173,13 +173,14 @@ class EventProcessor:
         except BadInput as bad:
             self._metrics.event_processed(record.topic, "dead_letter")
             return Outcome("done", (self._failures.letter(record, bad, ()),))
-        work = await self._budget.enter(number, record, decodes=len(record.value) <= self._max_value_bytes)
+        budget = self._budgets[record.topic]
+        work = await budget.enter(number, record, decodes=len(record.value) <= self._max_value_bytes)
         try:
             outcome = await self._admitted(record, value_format, schemas, trace, work)
         except BaseException:
-            self._budget.leave(work)
+            budget.leave(work)
             raise
-        self._budget.keep(work, HELD_COPIES * sum(output.held_bytes for output in outcome.outputs))
+        budget.keep(work, HELD_COPIES * sum(output.held_bytes for output in outcome.outputs))
         return outcome
 
     async def _admitted(
@@ -266,8 +267,9 @@ class EventProcessor:
             self._metrics.stage("queue", inference.queued)
             self._metrics.stage("model", inference.in_model)
             output = await self._result(record, event, task, trace, inference)
-            if not self._budget.take(work, HELD_COPIES * output.held_bytes):
-                await self._budget.queue.wait(work)
+            budget = self._budgets[record.topic]
+            if not budget.take(work, HELD_COPIES * output.held_bytes):
+                await budget.queue.wait(work)
             return output, inference.extracted.model_calls
         except BadInput as bad:
             return FailedTask(task.name, int(self._wall() * 1000), bad)

@@ -42,7 +42,7 @@ from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 from consumer.worker.event_processor import EventProcessor, Intake
 from consumer.worker.health import Health
 from consumer.worker.model_watch import watch_model
-from consumer.worker.task_runner import TaskRunner, WorkBudget
+from consumer.worker.task_runner import TaskRunner, WorkBudget, durable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,9 +85,10 @@ class Worker:
             ),
         )
         self._breaker = DeadLetterBreaker(config.delivery, self._routes.inputs)
-        self._budget = WorkBudget(limits.work_bytes)
+        share = limits.work_bytes // len(self._routes.inputs)
+        self._budgets = {topic: WorkBudget(share) for topic in self._routes.inputs}
         self._metrics = Metrics(
-            on_durable=(self._breaker.durable, self._budget.durable), input_topics=self._routes.inputs
+            on_durable=(self._breaker.durable, partial(durable, self._budgets)), input_topics=self._routes.inputs
         )
         self._credentials = CredentialWatch(config, self._metrics.certificates)
         self._health = Health(config, name, self._metrics, self._breaker)
@@ -215,7 +216,7 @@ class Worker:
             TaskRunner(
                 self._engine,
                 self._dispatcher,
-                self._budget,
+                self._budgets,
                 # Calls under way, and one that waits for them: a lone long event keeps the model server busy.
                 event_tokens=config.batching.max_tokens * (config.batching.max_in_flight + 1),
                 objective=objective,
@@ -228,7 +229,7 @@ class Worker:
                 config.dead_letter.stack_trace,
             ),
             self._metrics,
-            budget=self._budget,
+            budgets=self._budgets,
             model=config.model.name,
             max_value_bytes=config.limits.value_bytes,
             latency_objective=objective,
@@ -276,7 +277,8 @@ class Worker:
 
     def _revoked(self, intake: Intake, epochs: Mapping[Partition, int]) -> None:
         intake.revoke(epochs)
-        self._budget.queue.revoke(epochs)
+        for budget in self._budgets.values():
+            budget.queue.revoke(epochs)
 
     def _dispatcher_state(self, state: State, error: ServingError | None) -> None:
         self._health.serving = state
@@ -340,5 +342,6 @@ class Worker:
                 )
                 self._version = answers
             self._health.windows_in_flight = self._dispatcher.waiting + self._dispatcher.in_flight
-            self._metrics.work(self._budget.taken, len(self._budget.queue.waiting))
+            queues = [budget.queue for budget in self._budgets.values()]
+            self._metrics.work(sum(each.taken for each in queues), sum(len(each.waiting) for each in queues))
             await asyncio.sleep(0.5)

@@ -1,7 +1,7 @@
 """Runs one task on one text: sends its windows to the model server, level after level, until it is finished.
 
-The event processor runs a ``TaskRunner`` for every task of every event, within a ``WorkBudget``: the in-flight bounds
-count a record's bytes, and what is made of it in memory can be a thousand times as much.
+The event processor runs every task of every event with it, within a ``WorkBudget``: the in-flight bounds count a
+record's bytes, and what is made of it in memory can be a thousand times as much.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from consumer.events import BadInput, Place, Work
 from consumer.worker.work_queue import WorkQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from consumer.events import SourceRecord
+    from consumer.events import Outcome, SourceRecord
     from consumer.extraction.engine import Engine, Extraction
     from consumer.extraction.task import Extracted, Task
     from consumer.extraction.window import Window
@@ -81,7 +81,7 @@ class TaskRunner:
         self,
         engine: Engine,
         dispatcher: Dispatcher,
-        budget: WorkBudget,
+        budgets: Mapping[str, WorkBudget],
         *,
         event_tokens: int,
         objective: float,
@@ -94,7 +94,7 @@ class TaskRunner:
         """
         self._engine = engine
         self._dispatcher = dispatcher
-        self._budget = budget
+        self._budgets = budgets
         self._event_tokens = event_tokens
         self._objective = objective
         self._clock = clock
@@ -118,14 +118,14 @@ class TaskRunner:
 
     async def _attempt(self, text: str, task: Task, work: Work, restarts: int) -> Inference | None:
         """Answer level after level; None when the model version changed meanwhile."""
-        run = _Run(work, self._budget)
+        run = _Run(work, self._budgets[work.place.partition.topic])
         try:
             run.held = CHARACTER_BYTES * len(text)
             if not run.take(run.held):
-                await self._budget.queue.wait(work)
+                await run.budget.queue.wait(work)
             extraction = self._engine.start(text, task)
             if not run.holds(extraction.held_bytes):
-                await self._budget.queue.wait(work)
+                await run.budget.queue.wait(work)
             while not extraction.finished:
                 started, run.slowest = self._clock(), 0.0
                 if not await self._level(run, extraction):
@@ -147,7 +147,7 @@ class TaskRunner:
             while sent < total and (not asked or work.tokens < self._event_tokens):
                 window = windows[sent]
                 if not run.take(_size(window.length)):
-                    await self._budget.queue.wait(work)
+                    await run.budget.queue.wait(work)
                 asked.append(self._ask(run, window, extraction.level, sent))
                 sent += 1
             first = asked[0]
@@ -155,8 +155,8 @@ class TaskRunner:
                 first = asked[0] = self._ask(run, windows[first.number], extraction.level, first.number)
                 continue
             answer = await future
-            if self._budget.queue.growing:
-                await self._budget.queue.wait(work)
+            if run.budget.queue.growing:
+                await run.budget.queue.wait(work)
             asked.popleft()
             first.future = None
             self._unread -= first.unread
@@ -171,7 +171,7 @@ class TaskRunner:
                 bad.model_version = run.model.version or None
                 raise
             if not run.holds(extraction.held_bytes):
-                await self._budget.queue.wait(work)
+                await run.budget.queue.wait(work)
         return True
 
     def _ask(self, run: _Run, window: Window, level: int, number: int) -> _Asked:
@@ -236,15 +236,15 @@ class _Run:
     """Longest call of the level."""
     call: Answer | None = None
 
-    def take(self, size: int) -> bool:
-        """As ``WorkBudget.take``."""
-        self.used += size
-        return self.budget.take(self.work, size)
-
     def holds(self, size: int) -> bool:
         """Account for what the extraction holds now, as ``take``."""
         more, self.held = size - self.held, size
         return more == 0 or self.take(more)
+
+    def take(self, size: int) -> bool:
+        """As ``WorkBudget.take``."""
+        self.used += size
+        return self.budget.take(self.work, size)
 
     def answered(self, answer: WindowAnswer) -> bool:
         """Take note of the call; False when another model answered than before."""
@@ -268,6 +268,8 @@ def _size(length: int) -> int:
 class WorkBudget:
     """How much memory events may take at once, from their admission until their outputs are durable, in bytes.
 
+    Each input topic has its own: one whose results are not taken, or wait for a slow record, stops no other.
+
     Belongs to one event loop; only ``durable`` may be called from other threads. Where there is not enough, events wait
     in order of arrival. The oldest event in the worker never waits: every result that is held back in order waits for
     one that came before it, so this one always lets the others go on. The budget can be exceeded by what this one event
@@ -275,16 +277,9 @@ class WorkBudget:
     """
 
     def __init__(self, size: int) -> None:
-        self._size = size
         self._durable: deque[Place] = deque()
         self.queue = WorkQueue(size, self._take_back)
         """``wait`` is for an event for which ``take`` returned False."""
-
-    @property
-    def taken(self) -> int:
-        """Bytes that events hold."""
-        self._take_back()
-        return self._size - self.queue.free
 
     async def enter(self, number: int, record: SourceRecord, *, decodes: bool = True) -> Work:
         """Admit the event that arrived as ``number``, before it is decoded, if it is; may wait for others."""
@@ -329,7 +324,7 @@ class WorkBudget:
         if self.queue.waiting:
             self.queue.serve()
 
-    def durable(self, record: SourceRecord, _outcome: object = None) -> None:
+    def durable(self, record: SourceRecord) -> None:
         """All outputs of ``record`` are durable. From any thread."""
         self._durable.append(Place.of(record))
         # Looked at after the record was added: who waits looks for such records after it was added to those who wait.
@@ -347,3 +342,8 @@ class WorkBudget:
             work.granted = 0
             if not works:
                 del self.queue.works[place[:2]]
+
+
+def durable(budgets: Mapping[str, WorkBudget], record: SourceRecord, _outcome: Outcome) -> None:
+    """As ``WorkBudget.durable``, in the budget of the record's topic."""
+    budgets[record.topic].durable(record)

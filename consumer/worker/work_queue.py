@@ -22,7 +22,7 @@ class WorkQueue:
 
     def __init__(self, size: int, take_back: Callable[[], None]) -> None:
         """``size`` in bytes. ``take_back`` frees what events hold that became durable; called before one is served."""
-        self.free = size
+        self._size = self.free = size
         """Bytes that nobody holds. Below 0 while the oldest event has more than there was."""
         self.reserve = size // 4
         """What new events leave to those that were admitted, so that these can finish."""
@@ -37,6 +37,12 @@ class WorkQueue:
         self._loop: asyncio.AbstractEventLoop | None = None
         """That of those who wait."""
         self._is_called = False
+
+    @property
+    def taken(self) -> int:
+        """Bytes that events hold."""
+        self._take_back()
+        return self._size - self.free
 
     async def wait(self, work: Work) -> None:
         """Until the event may have what it accounts for. Cancelled, it may have been granted at the same moment."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,7 @@ _PIPELINE = EventProcessor(
     _infer,
     DeadLetters("reviews.dead", "group", "1.0"),
     Metrics(),
-    budget=WorkBudget(100_000_000),
+    budgets=defaultdict(lambda: WorkBudget(100_000_000)),
     model="rexuninlu",
     max_value_bytes=120_000,
     latency_objective=1.0,

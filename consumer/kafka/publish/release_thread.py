@@ -46,6 +46,10 @@ IDLE_SECONDS = 0.1
 CLOSING_SECONDS = 0.005
 """Longest sleep while a revocation or a drain waits for what is in flight."""
 
+NO_OUTCOME_SECONDS = 10.0
+"""A drain awaits no outcomes any more after none came for so long while all that is processed waits for outputs that
+take nothing: what is not processed then waits for the memory that these hold."""
+
 COMMANDS_A_ROUND = 1000
 """Most commands handled before delivery reports are served again, so that neither starves the other."""
 
@@ -78,6 +82,8 @@ class ReleaseThread:
         self._stop: Stop | None = None
         self._commit_at = clock() + commit_seconds
         self._stale = 0
+        self._outcome_at = clock()
+        """Monotonic seconds of the latest outcome, or of the start of the drain."""
         self.blocked: Mapping[str, frozenset[str] | None] = {}
         """Output topics that take nothing now, each with the input topics whose outputs wait for it; None: all."""
         self.last_round = clock()
@@ -140,6 +146,7 @@ class ReleaseThread:
     def _handle(self, command: Command) -> None:
         match command:
             case Processed(record, outcome):
+                self._outcome_at = self.last_round
                 for release in self._ledger.processed(record, outcome):
                     self._publisher.send(release)
             case Delivered(records):
@@ -155,6 +162,7 @@ class ReleaseThread:
                 self._ledger.revoke(self._current(epochs))
             case Drain():
                 self._drains.append(command)
+                self._outcome_at = self.last_round
                 self._publisher.try_again()
             case Stop():
                 self._stop = command
@@ -225,7 +233,8 @@ class ReleaseThread:
 
     def _nothing_more(self) -> bool:
         """Whether all that is in flight waits for outputs that take nothing: none of it becomes durable soon."""
-        return self._publisher.stuck and not self._ledger.awaits_outcomes
+        silent = self.last_round - self._outcome_at >= NO_OUTCOME_SECONDS
+        return self._publisher.stuck and (silent or not self._ledger.awaits_outcomes)
 
 
 def _shown(blocked: Mapping[str, frozenset[str] | None]) -> dict[str, list[str] | str]:

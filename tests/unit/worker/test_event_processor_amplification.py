@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,7 @@ def make(record: SourceRecord, fail: Mapping[str, BadInput] | None = None) -> Ma
         infer,
         DeadLetters("dead", "group", "0", "spring", stack_traces=True),
         Metrics(),
-        budget=WorkBudget(100_000_000),
+        budgets=defaultdict(lambda: WorkBudget(100_000_000)),
         model="m",
         max_value_bytes=MIB,
         latency_objective=1.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from typing import TYPE_CHECKING, cast
 
 from avro_frames import decode_result
@@ -54,7 +55,7 @@ def value_of(registry: Registry | None, route: RouteConfig = ROUTE) -> bytes:
         nothing_found,
         DeadLetters("dead", "group", "0"),
         Metrics(),
-        budget=WorkBudget(100_000_000),
+        budgets=defaultdict(lambda: WorkBudget(100_000_000)),
         model="m",
         max_value_bytes=1000,
         latency_objective=1.0,

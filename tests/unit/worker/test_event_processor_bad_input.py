@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -75,7 +76,8 @@ def process(records: Sequence[SourceRecord], model: StubModel | None = None) -> 
     async def main() -> list[Outcome]:
         it = engine(ExtractionLimits())
         window = it.start("好", TASKS["sentiment"]).windows[0]
-        metrics, budget = Metrics(), WorkBudget(100_000_000)
+        metrics = Metrics()
+        budgets: defaultdict[str, WorkBudget] = defaultdict(lambda: WorkBudget(100_000_000))
         dispatcher = Dispatcher(
             model or StubModel(),
             LengthCut(16_384, 1),
@@ -87,10 +89,10 @@ def process(records: Sequence[SourceRecord], model: StubModel | None = None) -> 
         )
         processor = EventProcessor(
             Routes(ROUTES, TASKS),
-            TaskRunner(it, dispatcher, budget, event_tokens=49_152, objective=1.0).infer,
+            TaskRunner(it, dispatcher, budgets, event_tokens=49_152, objective=1.0).infer,
             DeadLetters("dead", "group", "0"),
             metrics,
-            budget=budget,
+            budgets=budgets,
             model="stub",
             max_value_bytes=1_048_576,
             latency_objective=1.0,
@@ -314,7 +316,7 @@ def test_a_result_too_large_for_its_topic_becomes_a_dead_letter_of_stage_produce
         nothing,
         DeadLetters("dead", "g", "0"),
         Metrics(),
-        budget=WorkBudget(100_000_000),
+        budgets=defaultdict(lambda: WorkBudget(100_000_000)),
         model="m",
         max_value_bytes=1,
         latency_objective=1,

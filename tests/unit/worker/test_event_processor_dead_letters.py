@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from consumer.codecs.outputs import Routes
@@ -36,7 +37,7 @@ def headers_of(error: Exception, letters: DeadLetters) -> dict[str, str]:
         infer,
         letters,
         Metrics(),
-        budget=WorkBudget(100_000_000),
+        budgets=defaultdict(lambda: WorkBudget(100_000_000)),
         model="rex",
         max_value_bytes=1000,
         latency_objective=1.0,
@@ -100,7 +101,7 @@ def test_a_letter_says_when_its_task_failed_and_not_when_the_event_ended() -> No
         infer,
         DeadLetters("dead", "g", "1"),
         Metrics(),
-        budget=WorkBudget(100_000_000),
+        budgets=defaultdict(lambda: WorkBudget(100_000_000)),
         model="rex",
         max_value_bytes=1000,
         latency_objective=1.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -53,7 +54,7 @@ class Bench:
             self.infer,
             self.letters,
             self.metrics,
-            budget=WorkBudget(100_000_000),
+            budgets=defaultdict(lambda: WorkBudget(100_000_000)),
             model="rex",
             max_value_bytes=1000,
             latency_objective=1.0,

@@ -72,7 +72,7 @@ class Workplace:
         )
         self.budget = WorkBudget(budget_bytes)
         self.runner = TaskRunner(
-            ENGINE, self.dispatcher, self.budget, event_tokens=EVENT_TOKENS, objective=1.0, clock=clock
+            ENGINE, self.dispatcher, {"in": self.budget}, event_tokens=EVENT_TOKENS, objective=1.0, clock=clock
         )
         self._clock = clock
 
