@@ -84,7 +84,7 @@ def kafka_findings(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
             "unknown retention: the embedded broker is in memory and keeps about 4 MB a partition",
         )
     else:
-        yield from topic_setting_findings(config, admin, set(metadata.topics))
+        yield from topic_setting_findings(config, tasks, admin, set(metadata.topics))
         yield group_finding(config, admin)
 
 
@@ -158,8 +158,11 @@ def topic_findings(
             yield Finding(subject, "ok", f"{what}: {len(found.partitions)} partition(s){may}")
 
 
-def topic_setting_findings(config: Config, admin: AdminClient, existing: set[str]) -> Iterator[Finding]:
-    """Whether the dead-letter topic keeps letters long enough and takes their size, and its marker topic keeps markers.
+def topic_setting_findings(
+    config: Config, tasks: Collection[str], admin: AdminClient, existing: set[str]
+) -> Iterator[Finding]:
+    """Whether the dead-letter topic keeps letters long enough and takes their size, its marker topic keeps markers,
+    and result topics take what has no key.
 
     ``existing``: the topics of the cluster.
     """
@@ -168,7 +171,16 @@ def topic_setting_findings(config: Config, admin: AdminClient, existing: set[str
         return
     markers = marker_topic(letters)
     inputs = [route.input for route in config.routes]
-    settings = _topic_settings(admin, [topic for topic in (letters, markers, *inputs) if topic in existing])
+    outputs = [topic for route in config.routes for topic in result_topics(route, tasks)]
+    settings = _topic_settings(admin, [topic for topic in (letters, markers, *inputs, *outputs) if topic in existing])
+    for topic in dict.fromkeys(outputs):
+        if "compact" in settings.get(topic, {}).get("cleanup.policy", ""):
+            yield Finding(
+                f"topic {topic}",
+                "warn",
+                "is compacted: events without a key become dead letters (ResultWithoutKey), and of results with one "
+                "key only the last stays; use delete",
+            )
     subject = f"topic {letters}"
     of_letters = settings.get(letters)
     if of_letters is None:

@@ -1,4 +1,4 @@
-"""Dead letters made smaller, step by step, for a topic that refuses their size.
+"""Dead letters changed, step by step, for a topic that refuses them as they are: for their size above all.
 
 The producers of both delivery modes call ``smaller`` until the topic takes what is left.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from consumer.delivery.dead_letters import (
     DETAILS_OMITTED,
     HEADERS_OMITTED,
+    KEY_ADDED,
     KEY_OMITTED,
     KEY_SHA256,
     KIP_1191,
@@ -29,7 +30,7 @@ _ESSENTIAL = frozenset(
     {
         *(KIP_1191 + name for name in ("topic", "partition", "offset", "group")),
         *(PREFIX + name for name in ("id", "stage", "class", "task", "task-count", "failed-at", "replay-count")),
-        *(ORIGINAL_TIMESTAMP, VALUE_OMITTED, HEADERS_OMITTED, KEY_OMITTED, KEY_SHA256),
+        *(ORIGINAL_TIMESTAMP, VALUE_OMITTED, HEADERS_OMITTED, KEY_OMITTED, KEY_SHA256, KEY_ADDED),
     }
 )
 """Headers that say which record it was and what it lacks: some 500 bytes, besides the names of topic and task."""
@@ -97,6 +98,22 @@ def without_details(dead_letter: Output) -> Output | None:
     if omitted <= _size((note,)):
         return None
     return replace(dead_letter, headers=(*kept, note))
+
+
+def with_key(dead_letter: Output) -> Output:
+    """The dead letter with a key of its own, the SHA-256 of its id: a compacted topic takes none without.
+
+    A header says so, by which a replay leaves it out.
+    """
+    identifier = next((value or b"" for name, value in reversed(dead_letter.headers) if name == PREFIX + "id"), b"")
+    key = hashlib.sha256(identifier).hexdigest().encode()  # short, or ``without_key`` would take it away again
+    return replace(dead_letter, key=key, headers=(*dead_letter.headers, (KEY_ADDED, b"true")))
+
+
+def without_timestamp(dead_letter: Output) -> Output:
+    """The dead letter stamped by the producer, with the record's timestamp in a header."""
+    note = (ORIGINAL_TIMESTAMP, str(dead_letter.timestamp_ms).encode())
+    return replace(dead_letter, timestamp_ms=None, headers=(*dead_letter.headers, note))
 
 
 def _size(headers: Sequence[Header]) -> int:

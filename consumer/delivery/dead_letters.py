@@ -38,6 +38,7 @@ VALUE_OMITTED = PREFIX + "value-omitted"
 HEADERS_OMITTED = PREFIX + "headers-omitted"
 KEY_OMITTED = PREFIX + "key-omitted"
 KEY_SHA256 = PREFIX + "key-sha256"
+KEY_ADDED = PREFIX + "key-added"
 DETAILS_OMITTED = PREFIX + "details-omitted"
 
 DEFECT = "Defect"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from consumer.codecs.control_headers import EVENT_ID, EVENT_ID_CHARS, ONLY_TASKS, REPLAY_COUNT, REPLAY_GROUP, last_value
 from consumer.config.names import TASK_NAME
-from consumer.delivery.dead_letters import CONNECT, KIP_1191, MAX_DIGITS, NO_TASK, PREFIX, SPRING
+from consumer.delivery.dead_letters import CONNECT, KEY_ADDED, KIP_1191, MAX_DIGITS, NO_TASK, PREFIX, SPRING
 from consumer.events import Output
 
 if TYPE_CHECKING:
@@ -280,7 +280,8 @@ def replayed(letter: Letter, group: str) -> Output:
         if not header[0].startswith((PREFIX, KIP_1191, CONNECT, SPRING)) and header[0] not in added
     ]
     headers = (*kept, *((name, value) for name, value in added.items() if value))
-    return Output(letter.topic, record.key, record.value, headers, letter.partition)
+    key = None if last_value(record.headers, KEY_ADDED) else record.key
+    return Output(letter.topic, key, record.value, headers, letter.partition)
 
 
 def _readable(headers: Sequence[Header], name: str) -> bytes | None:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 from confluent_kafka import KafkaException
@@ -102,11 +102,11 @@ class KafkaRuntime:
     """One consumer, one producer.
 
     Callbacks run on the runtime's threads and must be quick. ``on_records`` receives polled records; ``on_revoked`` the
-    epochs that ended, whose records need no ``processed`` any more (it would be ignored). ``too_large`` makes the dead
-    letter of a result that its topic refuses for its size. ``on_fatal`` is called with what ended the runtime: the
-    process should then exit; its successor reads again what was not committed. After UnreadableBatch it can drain.
-    ``on_hang`` is called before it, with the reason, where a thread hangs in a call of its client: to log every
-    thread's stack.
+    epochs that ended, whose records need no ``processed`` any more (it would be ignored). ``refused`` makes the dead
+    letter of a result that its topic refuses for its size, or for having no key. ``on_fatal`` is called with what ended
+    the runtime: the process should then exit; its successor reads again what was not committed. After UnreadableBatch
+    it can drain. ``on_hang`` is called before it, with the reason, where a thread hangs in a call of its client: to log
+    every thread's stack.
 
     Raises ValueError for settings that cannot work, KafkaException for those that librdkafka refuses.
     """
@@ -117,7 +117,7 @@ class KafkaRuntime:
         input_topics: Sequence[str],
         on_records: Callable[[list[SourceRecord]], None],
         on_revoked: Callable[[Mapping[Partition, int]], None],
-        too_large: Callable[[SourceRecord, Output], Output],
+        refused: Callable[[SourceRecord, Output, Literal["size", "no key"]], Output],
         on_fatal: Callable[[BaseException], None],
         observer: KafkaObserver,
         *,
@@ -158,7 +158,7 @@ class KafkaRuntime:
             observer,
         )
 
-        oversize = Oversize(config.delivery.dead_letter_topic, too_large, observer)
+        oversize = Oversize(config.delivery.dead_letter_topic, refused, observer)
 
         ledger = Ledger(config.delivery.release_order)
         publisher: AtLeastOncePublisher | TransactionalPublisher

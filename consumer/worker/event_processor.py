@@ -224,15 +224,22 @@ class EventProcessor:
             self._metrics.event_latency("extracted", self._wall() - record.timestamp_ms / 1000)
         return Outcome("done", tuple(outputs))
 
-    def too_large(self, record: SourceRecord, refused: Output) -> Output:
-        """The dead letter of a result that its topic refuses for its size."""
+    def refused(self, record: SourceRecord, refused: Output, why: Literal["size", "no key"]) -> Output:
+        """The dead letter of a result that its topic refuses: for its size, or because it has no key."""
         try:
             task = next((value.decode() for name, value in reversed(refused.headers) if name == TASK and value), None)
             what = (
                 f"the result has {len(refused.value or b'')} bytes, and {len(refused.key or b'')} in its key, more than"
                 f" topic {refused.topic} takes; raise its max.message.bytes, or lower limits.result_bytes"
             )
-            bad = BadInput("produce", "ResultTooLarge", what)
+            reason = "ResultTooLarge"
+            if why == "no key":
+                reason = "ResultWithoutKey"
+                what = (
+                    f"the record has no key, and topic {refused.topic} is compacted: it takes no result without one; "
+                    "send the key, or set its cleanup.policy to delete"
+                )
+            bad = BadInput("produce", reason, what)
             return self._failures.letter(self._believed(record), bad, () if task is None else (task,))
         except BaseException as error:
             if not is_defect(error):

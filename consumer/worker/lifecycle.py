@@ -177,7 +177,7 @@ class Worker:
                 self._routes.inputs,
                 intake.add,
                 partial(self._on_loop, partial(self._revoked, intake)),
-                processor.too_large,
+                processor.refused,
                 partial(self._on_loop, self._fatal),
                 self._metrics,
                 on_hang=partial(stacks.dump, loop=self._loop),

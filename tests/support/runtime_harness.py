@@ -128,7 +128,7 @@ class Worker:
             [topic],
             on_records=self._arrived,
             on_revoked=lambda epochs: self.revoked.append(dict(epochs)),
-            too_large=self._too_large,
+            refused=self._refused,
             on_fatal=self.fatal.append,
             observer=self.observed,
             on_hang=self.hangs.append,
@@ -143,7 +143,7 @@ class Worker:
             for record in records:
                 self.finish(record)
 
-    def _too_large(self, record: SourceRecord, output: Output) -> Output:
+    def _refused(self, record: SourceRecord, output: Output, why: str) -> Output:  # noqa: ARG002
         failure = Failure("produce", "ResultTooLarge", f"A result for {output.topic} is too large.", NOW_MS)
         return self.dead_letters.of(record, failure, NOW_MS)
 

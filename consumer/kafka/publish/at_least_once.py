@@ -1,7 +1,7 @@
 """Publishes released outcomes at least once: an outcome is durable when every one of its outputs is acknowledged.
 
-No output is dropped: what the brokers refuse waits in its topic's window and is produced again. Only its size turns a
-result into a dead letter, and a dead letter into a smaller one.
+No output is dropped: what the brokers refuse waits in its topic's window and is produced again. Only where they refuse
+it for what it is, its size above all, a result turns into a dead letter, and a dead letter into one that they take.
 
 Outputs leave in order of release. After a refusal those that the client had in flight already may land before the
 refused ones; nothing released later does. At least once allows no more: a restart, too, repeats older results after
@@ -33,6 +33,7 @@ from consumer.kafka.publish.producers import (
     Send,
     SendWindow,
     produce,
+    refused_for_itself,
 )
 
 if TYPE_CHECKING:
@@ -170,11 +171,12 @@ class AtLeastOncePublisher:
                 if len(self._producer):
                     window.put(send)
                     return False
-                self._too_large(send)  # larger than the whole queue: it would never fit
+                # Larger than the whole queue: it would never fit.
+                self._replace(send, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
             except KafkaException as error:
                 # Refused by the client itself; here a size is that of this one record, as the client's own limit is.
                 if error.args[0].code() in TOO_LARGE:
-                    self._too_large(send)
+                    self._replace(send, error.args[0])
                 else:
                     self._refused(send, error.args[0])
             else:
@@ -195,22 +197,23 @@ class AtLeastOncePublisher:
             send.release.unacknowledged -= 1
             if not send.release.unacknowledged:
                 self._durable.append(send.release)
-        elif error.code() not in TOO_LARGE:
+        elif not refused_for_itself(error, send.output):
             self._refused(send, error)
         elif send.alone:
-            self._too_large(send)
+            self._replace(send, error)
         else:
             window.narrow()
             window.put(send)
 
-    def _too_large(self, send: Send) -> None:
-        smaller = self._oversize.replace(send.release, send.output)
-        if smaller is None:
+    def _replace(self, send: Send, error: KafkaError) -> None:
+        """It was refused for what it is: publish what takes its place."""
+        instead = self._oversize.replace(send.release, send.output, error)
+        if instead is None:
             self._refused(send, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, NOTHING_LEFT))
             return
         self._windows[send.output.topic].let_go(send)
-        send.output = smaller
-        self._windows[smaller.topic].accept(send, self._clock())
+        send.output = instead
+        self._windows[instead.topic].accept(send, self._clock())
 
     def _refused(self, send: Send, error: KafkaError) -> None:
         if error.fatal():

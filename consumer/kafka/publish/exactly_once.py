@@ -232,7 +232,7 @@ class TransactionalPublisher:
         transaction = self._transaction
         found = transaction.review(self._oversize, slow=self._size.is_slow(self._clock() - transaction.started))
         if found == "batch too large":
-            self._halve("a topic refuses it for its size")
+            self._halve("a topic refuses it for its size, or for a record in it")
         elif found == "replaced":
             self._size.one_was_too_large()
         elif (refused := transaction.refused) is not None and refused.error.code() in TIMED_OUT:

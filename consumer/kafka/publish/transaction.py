@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from consumer.delivery.ledger import Release
 from consumer.events import Outcome
 from consumer.kafka.publish.producers import (
+    BESIDE_ANOTHER,
     KEYED,
     LATER,
     NO_TOPIC,
@@ -23,6 +24,7 @@ from consumer.kafka.publish.producers import (
     Oversize,
     PartitionCounts,
     produce,
+    refused_for_itself,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ COMMIT_SECONDS = 10.0
 """Longest single wait for a commit, far above what it takes. It is cut into fewer slices than other waits: once, after
 a broker's restart, librdkafka ended the process on a call that resumed a commit while its answer arrived."""
 
-_CONSEQUENCES = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._STATE})
+_CONSEQUENCES = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._STATE, BESIDE_ANOTHER})
 """Errors of records whose transaction failed for another reason."""
 
 TIMED_OUT = frozenset({KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT})
@@ -129,7 +131,7 @@ class Transaction:
         return frozenset(release.partition.topic for release in self.batch)
 
     def review(self, oversize: Oversize, *, slow: bool = False) -> Literal["refused", "batch too large", "replaced"]:
-        """What a refusal means. A record refused alone for its size is replaced by a smaller one.
+        """What a refusal means. A record refused alone for what it is, its size above all, is replaced.
 
         ``held`` are the input topics that a topic's refusal concerns; all, where it is not known which record it was.
         With ``slow`` none are then: the brokers may have ended the transaction.
@@ -141,10 +143,10 @@ class Transaction:
         if error.code() in _CONSEQUENCES:
             error = KafkaError(error.code(), _SEE_LOG)
             inputs = () if slow else self.inputs
-        elif error.code() in TOO_LARGE:
+        elif refused_for_itself(error, first.output):
             if not first.alone:
                 return "batch too large"
-            if oversize.replace(first.release, first.output) is not None:
+            if oversize.replace(first.release, first.output, error) is not None:
                 return "replaced"
             error = KafkaError(error.code(), NOTHING_LEFT)
         self.refused = Refused(first.output.topic, error)
@@ -173,7 +175,7 @@ class Transaction:
                 return
             if problem.code() not in TOO_LARGE:
                 producer.poll(REPORTS_SECONDS)  # where another record was refused meanwhile, its report says why
-            elif (smaller := oversize.replace(release, output)) is not None:
+            elif (smaller := oversize.replace(release, output, problem)) is not None:
                 output = smaller
                 continue
             self.failed.append(_Failed(release, output, problem, alone=True))

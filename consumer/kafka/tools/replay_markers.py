@@ -69,11 +69,11 @@ def read_markers(
 
 
 def _count_in(value: bytes) -> dict[str, int]:
-    """Place and count of a marker; nothing in those of older versions, whose value is empty."""
+    """Place and count of a marker; nothing in those of older versions, whose value is empty, nor in what is none."""
     try:
         said = json.loads(value)
         return {str(said["place"]): int(said["count"])}
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):  # an infinite count, a million brackets
         return {}
 
 

@@ -229,7 +229,7 @@ class Admin:
         futures: dict[Any, Future[Any]] = {}
         for resource in resources:
             future: Future[Any] = Future()
-            settings = self.topics[resource.name]
+            settings = self.topics.get(resource.name, {})
             if settings is None:
                 future.set_exception(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
             else:
@@ -272,7 +272,7 @@ def test_settings_of_the_dead_letter_topic(
 ) -> None:
     """Letters that would go before their records, or before they can be replayed, or not fit, are warned of."""
     admin: Any = Admin(reviews_dead=letters, reviews_raw=of_input)
-    found = list(topic_setting_findings(Config(), admin, set(TOPICS)))
+    found = list(topic_setting_findings(Config(), (), admin, set(TOPICS)))
     assert [finding.status for finding in found] == ["warn"] * len(words)
     for finding, word in zip(found, words, strict=True):
         assert word in finding.detail
@@ -283,9 +283,17 @@ def test_markers_of_replayed_letters_must_stay(policy: str, warned: bool) -> Non
     """Without one a letter would be replayed again; where nothing was replayed there is no topic yet."""
     of_markers = {"cleanup.policy": policy, "retention.ms": "604800000"}
     admin: Any = Admin(reviews_dead=GOOD, reviews_raw=GOOD, reviews_dead_replayed=of_markers)
-    found = list(topic_setting_findings(Config(), admin, {*TOPICS, "reviews.dead.replayed"}))
+    found = list(topic_setting_findings(Config(), (), admin, {*TOPICS, "reviews.dead.replayed"}))
     assert [(f.subject, f.status) for f in found] == [("topic reviews.dead.replayed", "warn")] * warned
-    assert list(topic_setting_findings(Config(), admin, set(TOPICS))) == []
+    assert list(topic_setting_findings(Config(), (), admin, set(TOPICS))) == []
+
+
+def test_result_topics_must_take_what_has_no_key() -> None:
+    """A compacted one does not."""
+    admin: Any = Admin(reviews_dead=GOOD, reviews_raw=GOOD, reviews_extracted={**GOOD, "cleanup.policy": "compact"})
+    (found,) = topic_setting_findings(Config(), (), admin, {*TOPICS, "reviews.extracted"})
+    assert (found.subject, found.status) == ("topic reviews.extracted", "warn")
+    assert "ResultWithoutKey" in found.detail
 
 
 @pytest.mark.parametrize(

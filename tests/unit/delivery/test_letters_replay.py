@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from consumer.codecs.control_headers import EVENT_ID, REPLAY_GROUP, control_text, only_tasks_of
 from consumer.codecs.decoding import decode
 from consumer.codecs.outputs import result_id
-from consumer.delivery.dead_letter_size import without_value
+from consumer.delivery.dead_letter_size import with_key, without_key, without_timestamp, without_value
 from consumer.delivery.dead_letters import DeadLetters, Failure, replay_count
 from consumer.delivery.letters import Letter, LetterFilter, Markers, Selection, read_letter, replayed, why_not
 from consumer.events import Header, Output, SourceRecord
@@ -181,6 +181,25 @@ def test_letters_of_another_group_are_left_to_it() -> None:
     """Its workers alone lack what failed."""
     assert why_not(dead(source()), 3, "another") == "other_group"
     assert dict(replayed(dead(source()), "renamed").headers)[REPLAY_GROUP] == b"renamed"
+
+
+def test_what_a_letter_got_for_its_topic_alone_is_not_sent_again() -> None:
+    """A key where the record had none; a new timestamp. That key is the same for copies, and stays when sizes count."""
+    letter = DeadLetters("dead", "group", "0.1.0").of(
+        replace(source(), key=None), Failure("decode", "A", "b", NOW), NOW
+    )
+    assert letter.timestamp_ms == NOW - 5
+    changed = without_timestamp(with_key(letter))
+    assert changed.key is not None
+    assert changed.key == with_key(letter).key
+    assert without_key(changed) is None
+    assert changed.timestamp_ms is None
+    assert dict(changed.headers)["rexstream-original-timestamp"] == str(NOW - 5).encode()
+    found = read_letter(SourceRecord("dead", 2, 0, 0, changed.key, changed.value, changed.headers, NOW, 0.0))
+    assert found is not None
+    again = replayed(found, "group")
+    assert (again.key, again.value) == (None, source().value)
+    assert not any("key-added" in name for name, _ in again.headers)
 
 
 def test_a_letter_of_several_tasks_runs_them_all_again() -> None:

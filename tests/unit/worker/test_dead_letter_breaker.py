@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import create_autospec
 
 import pytest
+from confluent_kafka import KafkaError
 from structlog.testing import capture_logs
 
 from consumer.config.tree import DeliveryConfig
@@ -80,8 +81,8 @@ def too_large(release: Release) -> Release:
     """What a publisher makes of it when its topic refuses the first result for its size."""
     observer = create_autospec(KafkaObserver, instance=True)
     output = next(each for each in release.outcome.outputs if each.topic != "reviews.dead")
-    Oversize("reviews.dead", lambda _, refused: replace(refused, topic="reviews.dead"), observer).replace(
-        release, output
+    Oversize("reviews.dead", lambda _, refused, __: replace(refused, topic="reviews.dead"), observer).replace(
+        release, output, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
     )
     return release
 

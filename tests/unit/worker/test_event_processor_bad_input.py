@@ -322,7 +322,7 @@ def test_a_result_too_large_for_its_topic_becomes_a_dead_letter_of_stage_produce
         latency_objective=1,
     )
     (outcome,) = process([source])
-    letter = processor.too_large(source, outcome.outputs[1])
+    letter = processor.refused(source, outcome.outputs[1], "size")
     found = headers(Outcome("done", (letter,)))
     assert letter.value == source.value
     assert found["rexstream-dlq-stage"] == "produce"

@@ -172,7 +172,7 @@ def test_a_result_too_large_whose_dead_letter_raises_is_one_all_the_same(monkeyp
         raise UnicodeError(SECRET)
 
     monkeypatch.setattr(bench.processor._failures, "letter", fail)
-    letter = bench.processor.too_large(RECORD, Output("out", b"k", b"v"))
+    letter = bench.processor.refused(RECORD, Output("out", b"k", b"v"), "size")
     assert said(letter)["rexstream-dlq-class"] == "Defect"
     assert letter.value == RECORD.value
 

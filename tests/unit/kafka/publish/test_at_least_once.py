@@ -93,7 +93,7 @@ class Bench:
             producer,
             PartitionCounts(lambda topic, _: self.partitions.get(topic, 0), lambda: self.now),
             Oversize(
-                "dead", lambda record, _: Output("dead", record.key, record.value, (), record.partition), self.hooks
+                "dead", lambda record, *_: Output("dead", record.key, record.value, (), record.partition), self.hooks
             ),
             lambda _: None if 1 in self.revoked else 1,
             self.hooks,

@@ -180,7 +180,7 @@ class Bench:
         self.transactions = TransactionalPublisher(
             this,
             PartitionCounts(lambda topic, _: self.topics.get(topic, 0), lambda: self.now),
-            Oversize("dead", lambda record, _: Output("dead", record.key, b"%d" % record.offset), self.seen),
+            Oversize("dead", lambda record, *_: Output("dead", record.key, b"%d" % record.offset), self.seen),
             group,
             self.seen,
             StuckClientDetector(None, lambda: self.brokers, lambda: self.now),

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
 from consumer.kafka.tools import replay_markers
-from consumer.kafka.tools.replay_markers import ensure_marker_topic
+from consumer.kafka.tools.replay_markers import ensure_marker_topic, read_markers
 
 COMPACT = {"cleanup.policy": "compact"}
 
@@ -131,3 +131,25 @@ def test_no_answer_is_an_outage(admin: StubAdmin, silence: Exception, there: boo
     admin.partitions, admin.creation, admin.description = [0] * there, silence, silence
     with pytest.raises(ClusterUnreachable, match="within 5 s"):
         ensure()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"{", b"[]", b"7", b'{"place": "a-0-1"}', b'{"place": "a-0-1", "count": Infinity}', b"[" * 100_000, b"\xff"],
+)
+def test_a_forged_marker_ends_no_command(monkeypatch: pytest.MonkeyPatch, value: bytes) -> None:
+    """The topic is compacted, so it would end every later one."""
+
+    class Marker:
+        def key(self) -> bytes:
+            return b"id"
+
+        def value(self) -> bytes:
+            return value
+
+        def timestamp(self) -> tuple[int, int]:
+            return 1, 5
+
+    monkeypatch.setattr(replay_markers, "read_to_end", lambda *_, **__: [Marker()])
+    found = read_markers("host:1", "dead", client={}, timeout=5.0)
+    assert (found.at_ms, found.counts) == ({"id": 5}, {})
