@@ -94,8 +94,8 @@ class RuntimeStatus:
     lag: Mapping[Partition, int]
     lag_ages: Mapping[Partition, float]
     """Seconds since each partition's lag was queried, or since it was first to be."""
-    blocked_outputs: tuple[str, ...]
-    """Output topics that refuse what is produced to them now."""
+    blocked_outputs: Mapping[str, frozenset[str] | None]
+    """Output topics that take nothing now, each with the input topics that wait for it; None: all of them."""
 
 
 class KafkaRuntime:
@@ -267,7 +267,7 @@ class KafkaRuntime:
             commit_error=self._poll_thread.committer.code,
             lag=self._lag.lags,
             lag_ages=self._lag.ages(),
-            blocked_outputs=tuple(self._release.blocked),
+            blocked_outputs=self._release.blocked,
         )
 
     def _await_empty(self, deadline: float) -> bool | None:

@@ -93,7 +93,8 @@ class Health:
             found.setdefault(topic, []).append(reason)
         if runtime is not None:
             for topic in sorted(runtime.paused_topics.get("output", ())):
-                found.setdefault(topic, []).append(f"output refused by {', '.join(runtime.blocked_outputs)}")
+                outputs = [out for out, inputs in runtime.blocked_outputs.items() if inputs is None or topic in inputs]
+                found.setdefault(topic, []).append(f"output refused by {', '.join(sorted(outputs))}")
             for topic in sorted(runtime.paused_topics.get("commit", ())):
                 what = f"offsets cannot be committed, for {runtime.uncommitted_seconds:.0f} s"
                 found.setdefault(topic, []).append(f"{what} ({runtime.commit_error or 'no answer'})")

@@ -77,6 +77,9 @@ def producer_settings(config: Config) -> dict[str, Any]:
         "partitioner": "murmur2_random",
         # 0 is for ever: while the brokers are away, results wait and nothing is lost.
         "message.timeout.ms": 0,
+        # Within this time of a topic's first use, a topic that is missing counts as being created (30 s by default).
+        # Longer, a transaction with a record for it would hold up all others.
+        "topic.metadata.propagation.max.ms": 5000,
         "message.max.bytes": MESSAGE_BYTES,
         "queue.buffering.max.kbytes": QUEUE_KBYTES,
         "linger.ms": 5,

@@ -33,7 +33,7 @@ class Runtime:
             "commit_error": "",
             "lag_ages": {Partition("in", 0): 3.2},
             "lag": {Partition("in", 0): 7},
-            "blocked_outputs": (),
+            "blocked_outputs": {},
         }
         values |= changed
         self._status = RuntimeStatus(**values, paused=tuple(values["paused_topics"]))
@@ -69,7 +69,7 @@ def test_every_reason_not_ready_is_said_in_words() -> None:
     assert it.status()["state"] == "starting"
 
     assert "group" in health(joined=False).reasons()[0]
-    refused = health(blocked_outputs=("reviews.dead",), paused_topics={"output": {"in"}})
+    refused = health(blocked_outputs={"reviews.dead": None}, paused_topics={"output": {"in"}})
     assert "reviews.dead" in refused.reasons()[0]
     for state, word in ((State.OUTAGE, "answer"), (State.DEPLOYMENT_FAULT, "fit")):
         broken = health()
@@ -106,7 +106,10 @@ def test_a_stuck_thread_is_not_alive_and_an_outage_is() -> None:
 def test_a_worker_is_ready_while_it_can_consume_any_of_its_topics() -> None:
     """Of two one waits for its output: ready, consuming, and /status says which waits and why. Both: not ready."""
     both = {Partition("in", 0): 1, Partition("more", 0): 2}
-    half: dict[str, Any] = {"assignment": both, "blocked_outputs": ("out",)}
+    half: dict[str, Any] = {
+        "assignment": both,
+        "blocked_outputs": {"out": frozenset({"in"}), "elsewhere": frozenset({"other"})},
+    }
     it = health(**half, paused_topics={"output": {"in"}})
     assert it.ready()[0]
     status = it.status()

@@ -35,6 +35,12 @@ def test_the_guarantees_are_set_and_librdkafka_accepts_them() -> None:
     assert producer["message.timeout.ms"] == 0
 
 
+def test_a_topic_that_is_missing_is_said_to_be_before_a_transaction_times_out() -> None:
+    """While it counts as being created, its record holds up all others of the transaction."""
+    settings = transaction_settings(config(), "id")
+    assert settings["topic.metadata.propagation.max.ms"] < settings["message.timeout.ms"]
+
+
 def test_a_record_as_large_as_the_limit_fits_the_producers_queue() -> None:
     """Otherwise it would never fit into the queue."""
     producer = producer_settings(config())
