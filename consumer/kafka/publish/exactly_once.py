@@ -324,7 +324,7 @@ class TransactionalPublisher:
     def _fail(self, error: KafkaError) -> None:
         action = action_after(error, self._step)
         if action == "abort":
-            self._transaction.refused = Refused(COORDINATOR, error)
+            self._transaction.refused = self._retries.after_abort(error, self._step, self._transaction, self._queue)
             self._step = Step.ABORT
         elif action == "replace":
             self._replace_producer(error)

@@ -34,10 +34,17 @@ if TYPE_CHECKING:
     from consumer.delivery.transaction_queue import TransactionQueue
     from consumer.delivery.transaction_size import TransactionSize
     from consumer.kafka.clients.observer import KafkaObserver
+    from consumer.kafka.publish.transaction import Transaction
 
 _log = structlog.stdlib.get_logger(__name__)
 
 COORDINATOR = "the transaction coordinator"
+OFFSETS = "the commit of offsets"
+
+_OF_AN_INPUT = frozenset(
+    {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID}
+)
+"""Why offsets of one input topic are not taken: this client may not read it any more, or it is gone."""
 
 _ENDED = frozenset(
     {
@@ -119,8 +126,20 @@ class Retries:
         self._observer.produce_refused(self.cause, error.name())
         _log_refusal(refused, delay, blocked=bool(self.blocked))
 
+    def after_abort(
+        self, error: KafkaError, step: Step, transaction: Transaction, queue: TransactionQueue
+    ) -> Refused | None:
+        """Why what follows the abort for ``error``, met at ``step``, has to wait; None where it need not.
+
+        Of the offsets of several input topics the error does not say whose were refused: each is held for itself.
+        """
+        if step is not Step.SEND_OFFSETS or error.code() not in _OF_AN_INPUT:
+            return Refused(COORDINATOR, error)
+        self.hold(queue, {partition.topic for partition in transaction.offsets}, Refused(OFFSETS, error))
+        return None
+
     def hold(self, queue: TransactionQueue, inputs: Iterable[str], refused: Refused) -> Literal[True]:
-        """A topic refused outputs of these input topics: their outcomes wait in ``queue``, tried by themselves.
+        """Outputs, or the offsets, of these input topics were refused: they wait in ``queue``, tried by themselves.
 
         The others may go on at once: True.
         """
@@ -160,6 +179,7 @@ def _log_refusal(refused: Refused, delay: float, *, blocked: bool, inputs: Itera
         code=refused.error.name(),
         reason=refused.error.str(),
         retry_seconds=round(delay, 1),
-        fix="if it lasts, check that the topics exist, and that this client may write to them and use its "
-        "transactional id; where a single record takes too long, raise delivery.transaction_timeout_ms",
+        fix="if it lasts, check that the topics exist, and that this client may write to them, read its input "
+        "topics and use its transactional id; where a single record takes too long, raise "
+        "delivery.transaction_timeout_ms",
     )
