@@ -236,7 +236,8 @@ class TransactionalPublisher:
         elif found == "replaced":
             self._size.one_was_too_large()
         elif (refused := transaction.refused) is not None and refused.error.code() in TIMED_OUT:
-            self._halve("its records could not be written in time")
+            if not self._counts.any_missing(transaction.topics):  # one that was deleted kept all of them from leaving
+                self._halve("its records could not be written in time")
         elif refused is not None and transaction.held:
             self._counts.forget(refused.what)
             self._retries.hold(self._queue, transaction.held, refused)

@@ -22,7 +22,7 @@ from consumer.kafka.clients.errors import librdkafka_logger
 from consumer.resilience.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from consumer.delivery.ledger import Release
     from consumer.kafka.clients.observer import KafkaObserver
@@ -150,6 +150,22 @@ class PartitionCounts:
     def forget(self, topic: str) -> None:
         """Look ``topic`` up anew the next time: its cached count was wrong."""
         self._counts.pop(topic, None)
+
+    def any_missing(self, topics: Iterable[str]) -> bool:
+        """Whether brokers say, asked anew, that they do not have one of ``topics``; its count is forgotten then."""
+        for topic in topics:
+            began = self._clock()
+            if self._seconds_left <= 0:
+                break
+            try:
+                missing = not self._lookup(topic, LOOKUP_SECONDS)
+            except KafkaException:
+                break  # brokers that do not answer say nothing of a topic
+            self._seconds_left -= self._clock() - began
+            if missing:
+                self.forget(topic)
+                return True
+        return False
 
     def place(self, output: Output, input_topic: str) -> int | None:
         """Partition to produce ``output`` to; ``KEYED`` for the key's.

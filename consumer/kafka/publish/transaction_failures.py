@@ -120,8 +120,10 @@ class Retries:
     def wait(self, refused: Refused) -> None:
         """Try again after a pause."""
         delay = BACKOFF.pause(self.failures)
-        self.failures += 1
         self.cause, error = refused
+        # Records that could not be written in time took as long as many other failures.
+        timed_out = error.code() == KafkaError._MSG_TIMED_OUT
+        self.failures = max(self.failures + 1, BLOCKED_FAILURES if timed_out else 0)
         self.not_before = self._clock() + delay
         self._observer.produce_refused(self.cause, error.name())
         _log_refusal(refused, delay, blocked=bool(self.blocked))

@@ -964,6 +964,38 @@ def test_a_topic_that_takes_nothing_holds_up_only_the_input_topic_that_feeds_it(
     assert len(two.values()) == len(set(two.values())) == 36
 
 
+def test_a_topic_that_is_deleted_holds_up_the_others_for_one_transaction(two: Bench) -> None:
+    """Brokers let no partition into a transaction that has one they do not know, and all of its records time out."""
+    send_more(two, 0)
+    two.send(0)
+    two.run(1)
+    flush = two.producer.flush
+
+    def flushed(timeout: float) -> int:
+        queue = two.producer._queue
+        if any(record["topic"] not in two.topics for record in queue):
+            two.now += 10.0
+            two.producer._queue = []
+            for record in queue:
+                record["on_delivery"](KafkaError(KafkaError._MSG_TIMED_OUT), None)
+        return flush(timeout)
+
+    two.producer.flush = flushed  # type: ignore[method-assign]
+    del two.topics["closed"]
+    for offset in range(1, 10):
+        two.send(offset)
+        send_more(two, offset)
+    before = two.size.records
+    two.run(1)
+    assert two.producer.offsets == {P: 10, OTHER: 1}
+    assert two.now < 20
+    assert two.size.records == before
+    two.topics["closed"] = 4
+    two.run(10)
+    assert two.producer.offsets == {P: 10, OTHER: 10}
+    assert len(two.producer.log) == len(set(two.producer.log)) == 20
+
+
 @pytest.mark.parametrize("code", [KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART])
 def test_offsets_that_are_refused_for_one_input_topic_hold_up_only_that_one(two: Bench, code: int) -> None:
     """As where reading it was forbidden, or it was deleted: its ends wait with it, and leave when it is mended."""
