@@ -4,8 +4,8 @@ Decided by the error and the step alone. Whatever can be mended ends in an abort
 the worker, whose successor reads again what is not committed.
 
 Another producer takes over where the brokers ended the transaction, because it lasted longer than its timeout (the
-transactional id is this process's own, so nobody else fences it), where the old producer could not even abort, or gets
-no answer from the coordinator. Nothing of its transaction is committed, since a commit that was begun never leads here.
+transactional id is this process's own, so nobody else fences it), where records of it are gone, where the old producer
+could not even abort, or gets no answer from the coordinator. Nothing of its transaction is committed, since a commit that was begun never leads here.
 An abort fails when the brokers ended the transaction first, and when they let no partition into it: then they have
 nothing to abort, and the client takes their answer for a fatal error of its producer.
 
@@ -57,6 +57,10 @@ _ENDED = frozenset(
 """The brokers ended the producer's transaction. Some answer INVALID_TXN_STATE then, which the client takes for an error
 that an abort could mend."""
 
+_NOT_COMMITTED = _ENDED | {KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER}
+"""Failures of a producer whose open transaction nobody has begun to commit. The last: records that it had written are
+gone, as where an output topic was deleted and made anew."""
+
 _REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "UNKNOWN_MEMBER_ID"})
 """What a transaction meets in the middle of a rebalance; the next one has the new generation."""
 
@@ -68,7 +72,7 @@ def action_after(error: KafkaError, step: Step) -> Literal["abort", "retry", "re
     or another producer. Raises ClientFailed where the worker must end.
     """
     if _useless(error):
-        if step is Step.ABORT or (error.code() in _ENDED and step not in (*WITHOUT_TRANSACTION, Step.COMMIT)):
+        if step is Step.ABORT or (error.code() in _NOT_COMMITTED and step not in (*WITHOUT_TRANSACTION, Step.COMMIT)):
             return "replace"
         raise ClientFailed(
             f"The transactional producer is of no use any more: {error.name()}: {error.str()}. The brokers abort what "
