@@ -5,9 +5,9 @@ the worker, whose successor reads again what is not committed.
 
 Another producer takes over where the brokers ended the transaction, because it lasted longer than its timeout (the
 transactional id is this process's own, so nobody else fences it), where records of it are gone, where the old producer
-could not even abort, or gets no answer from the coordinator. Nothing of its transaction is committed, since a commit that was begun never leads here.
-An abort fails when the brokers ended the transaction first, and when they let no partition into it: then they have
-nothing to abort, and the client takes their answer for a fatal error of its producer.
+could not even abort, or gets no answer from the coordinator. Nothing of its transaction is committed, since a commit
+that was begun never leads here. An abort fails when the brokers ended the transaction first, and when they let no
+partition into it: then they have nothing to abort, and the client takes their answer for a fatal error of its producer.
 
 The new producer has the same transactional id, and first produces some of the same outcomes and aborts them. An only
 broker that was killed may come back without the markers of a transaction that its coordinator takes for ended (seen on
