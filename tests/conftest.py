@@ -37,7 +37,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
     """Say at the very end which Kafka was used, and how many tests there was none for."""
     result = yield
     reports = [report for kind in terminalreporter.stats.values() for report in kind if hasattr(report, "longrepr")]
-    for used in sorted({value for report in reports for name, value in report.user_properties if name == "kafka"}):
+    for used in sorted(
+        {value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "kafka"}
+    ):
         terminalreporter.write_line(f"Kafka: {used}")
     reasons = [
         report.longrepr[2].partition(SKIPPED)[2]

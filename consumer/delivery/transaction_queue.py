@@ -1,7 +1,8 @@
 """What waits for the next transaction: outcomes, and ends of partitions. No IO; times are the caller's.
 
-``transaction_size`` says how much of it the next one takes. Outcomes of an input topic some of whose outputs were
-refused are held: they wait by themselves, and are tried in transactions of their own, so that the others go on.
+``transaction_size`` says how much of it the next one takes. Outcomes of an input topic some of whose outputs, or whose
+offsets, were refused are held: they wait by themselves, and are tried in transactions of their own, so that the others
+go on.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ FREED_RECORDS = 256
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """The outcomes of one input topic that wait because a topic refused some of their outputs."""
+    """The outcomes and ends of one input topic that wait because some of its outputs, or its offsets, were refused."""
 
     refused_by: str = ""
     waiting: deque[tuple[Release, float, int]] = field(default_factory=deque)
+    ends: dict[Partition, tuple[int, int]] = field(default_factory=dict)
     failures: int = 0
     """Failed tries in a row."""
     not_before: float = 0.0
@@ -111,7 +113,11 @@ class TransactionQueue:
     def add_ends(self, offsets: Mapping[Partition, tuple[int, int]], now: float) -> None:
         """Add (epoch, position) of each partition, unless it was committed already."""
         for partition, end in offsets.items():
-            if end > self._committed.get(partition, (-1, -1)):
+            if end <= self._committed.get(partition, (-1, -1)):
+                continue
+            if (held := self._held.get(partition.topic)) is not None:
+                held.ends[partition] = end
+            else:
                 self._ends[partition] = end
                 self._ends_since = min(self._ends_since, now)
 
@@ -135,14 +141,15 @@ class TransactionQueue:
         self._bytes = sum(size for _, _, size in self._pending)
         for topic, held in list(self._held.items()):
             held.waiting = current(held.waiting)
-            if not held.waiting:
+            held.ends = {partition: end for partition, end in held.ends.items() if epochs.get(partition) == end[0]}
+            if not held.waiting and not held.ends:
                 del self._held[topic]  # what was refused went to other workers: nothing is left to try with
         self._ends = {partition: end for partition, end in self._ends.items() if epochs.get(partition) == end[0]}
         if not self._ends:
             self._ends_since = math.inf
 
     def hold(self, topic: str, refused_by: str, now: float) -> Held:
-        """Outputs of the input ``topic`` were refused: its outcomes wait, and are tried by themselves after a pause."""
+        """Outputs or offsets of the input ``topic`` were refused: it waits, and is tried by itself after a pause."""
         held = self._held.setdefault(topic, Held())
         held.refused_by = refused_by
         held.not_before = now + BACKOFF.pause(held.failures)
@@ -153,6 +160,10 @@ class TransactionQueue:
         for each in pending:
             (held.waiting if each[0].partition.topic == topic else self._pending).append(each)
         self._bytes = sum(size for _, _, size in self._pending)
+        for partition in [partition for partition in self._ends if partition.topic == topic]:
+            held.ends[partition] = self._ends.pop(partition)
+        if not self._ends:
+            self._ends_since = math.inf
         return held
 
     def try_again(self) -> None:
@@ -178,7 +189,7 @@ class TransactionQueue:
             held = self._held[self.trying]
             sizes = [size for _, _, size in islice(held.waiting, held.records)]
             tried = [release for release, _, _ in islice(held.waiting, self._size.take(sizes))]
-            return tried, {release.partition: (release.record.epoch, release.record.offset + 1) for release in tried}
+            return tried, {**held.ends, **{r.partition: (r.record.epoch, r.record.offset + 1) for r in tried}}
         taken = self._size.take(size for _, _, size in self._pending)
         batch = [release for release, _, _ in islice(self._pending, taken)]
         # An end is known once all before it is durable, so whatever is pending now lies behind it.
@@ -187,7 +198,7 @@ class TransactionQueue:
     def committed(self, batch: Sequence[Release], offsets: Mapping[Partition, tuple[int, int]], now: float) -> int:
         """The last batch, and these offsets, were committed. Returns the bytes of ``batch``."""
         if self.trying is not None:
-            size = self._went_well(self.trying, len(batch), now)
+            size = self._went_well(self.trying, len(batch), offsets, now)
         else:
             size = sum(self._pending.popleft()[2] for _ in batch)
             self._bytes -= size
@@ -196,9 +207,10 @@ class TransactionQueue:
         self._ends_since = now if self._ends else math.inf
         return size
 
-    def _went_well(self, topic: str, records: int, now: float) -> int:
+    def _went_well(self, topic: str, records: int, offsets: Mapping[Partition, tuple[int, int]], now: float) -> int:
         held = self._held[topic]
         size = sum(held.waiting.popleft()[2] for _ in range(records))
+        held.ends = {p: end for p, end in held.ends.items() if end > offsets.get(p, (-1, -1))}
         held.failures = 0
         held.refused_again = False
         held.not_before = now
@@ -207,4 +219,5 @@ class TransactionQueue:
             del self._held[topic]
             self._pending.extendleft(reversed(held.waiting))
             self._bytes += sum(size for _, _, size in held.waiting)
+            self._ends |= held.ends
         return size

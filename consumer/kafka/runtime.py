@@ -36,7 +36,8 @@ from consumer.kafka.consume.lag import INTERVAL_SECONDS, LagWatch
 from consumer.kafka.consume.poll_thread import JOIN_SECONDS, PollSettings, PollThread
 from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
 from consumer.kafka.publish.exactly_once import TransactionalPublisher
-from consumer.kafka.publish.producers import Oversize, PartitionCounts, Producers
+from consumer.kafka.publish.producers import PartitionCounts, Producers
+from consumer.kafka.publish.refusals import Oversize
 from consumer.kafka.publish.release_thread import ReleaseThread
 
 if TYPE_CHECKING:

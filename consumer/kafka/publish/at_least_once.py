@@ -24,17 +24,13 @@ from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.publish.producers import (
     BLOCKED_FAILURES,
     LATER,
-    NO_TOPIC,
-    NOTHING_LEFT,
     SILENT_SECONDS,
-    TOO_LARGE,
-    Oversize,
     PartitionCounts,
     Send,
     SendWindow,
     produce,
-    refused_for_itself,
 )
+from consumer.kafka.publish.refusals import NO_TOPIC, NOTHING_LEFT, TOO_LARGE, Oversize, refused_for_itself
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.clients.watchdog import StuckClientDetector
     from consumer.kafka.consume.poll_thread import PollThread
-    from consumer.kafka.publish.producers import Oversize, PartitionCounts, Producers
+    from consumer.kafka.publish.producers import PartitionCounts, Producers
+    from consumer.kafka.publish.refusals import Oversize
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -236,7 +237,8 @@ class TransactionalPublisher:
         elif found == "replaced":
             self._size.one_was_too_large()
         elif (refused := transaction.refused) is not None and refused.error.code() in TIMED_OUT:
-            self._halve("its records could not be written in time")
+            if not self._counts.any_missing(transaction.topics):  # one that was deleted kept all of them from leaving
+                self._halve("its records could not be written in time")
         elif refused is not None and transaction.held:
             self._counts.forget(refused.what)
             self._retries.hold(self._queue, transaction.held, refused)
@@ -324,7 +326,7 @@ class TransactionalPublisher:
     def _fail(self, error: KafkaError) -> None:
         action = action_after(error, self._step)
         if action == "abort":
-            self._transaction.refused = Refused(COORDINATOR, error)
+            self._transaction.refused = self._retries.after_abort(error, self._step, self._transaction, self._queue)
             self._step = Step.ABORT
         elif action == "replace":
             self._replace_producer(error)

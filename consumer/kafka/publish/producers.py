@@ -1,4 +1,4 @@
-"""What both publishers share: the producer, the partition that an output goes to, and what replaces one too large.
+"""What both publishers share: the producer, and the partition that an output goes to.
 
 Also ``SendWindow``, the flow of one output topic in at_least_once. All of it belongs to the release thread.
 """
@@ -11,21 +11,19 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from consumer.delivery.dead_letter_size import smaller, with_key, without_timestamp
-from consumer.events import Outcome, Output, SourceRecord
 from consumer.kafka.clients.errors import librdkafka_logger
 from consumer.resilience.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from consumer.delivery.ledger import Release
-    from consumer.kafka.clients.observer import KafkaObserver
+    from consumer.events import Output
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -39,15 +37,6 @@ KEYED = -1
 
 LATER = -2
 """This round has waited long enough for lookups."""
-
-NO_TOPIC = "it is missing, or no broker answers"
-NOTHING_LEFT = "a dead letter is larger than it takes, even without value, key and details: raise its max.message.bytes"
-
-TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
-"""A record or a batch is larger than max.message.bytes, or than a segment of the topic (segment.bytes)."""
-
-BESIDE_ANOTHER = KafkaError._INVALID_DIFFERENT_RECORD
-"""Another record of its batch was refused."""
 
 BLOCKED_FAILURES = 2
 """A topic counts as blocked from the second refusal in a row: one alone is a topic being created, or a leader
@@ -154,6 +143,22 @@ class PartitionCounts:
         """Look ``topic`` up anew the next time: its cached count was wrong."""
         self._counts.pop(topic, None)
 
+    def any_missing(self, topics: Iterable[str]) -> bool:
+        """Whether brokers say, asked anew, that they do not have one of ``topics``; its count is forgotten then."""
+        for topic in topics:
+            began = self._clock()
+            if self._seconds_left <= 0:
+                break
+            try:
+                missing = not self._lookup(topic, LOOKUP_SECONDS)
+            except KafkaException:
+                break  # brokers that do not answer say nothing of a topic
+            self._seconds_left -= self._clock() - began
+            if missing:
+                self.forget(topic)
+                return True
+        return False
+
     def place(self, output: Output, input_topic: str) -> int | None:
         """Partition to produce ``output`` to; ``KEYED`` for the key's.
 
@@ -171,52 +176,6 @@ class PartitionCounts:
             self._counts[input_topic] = (inputs, -math.inf)
             inputs = self.of(input_topic)
         return output.partition if inputs == count and output.partition < count else KEYED
-
-
-def refused_for_itself(error: KafkaError, output: Output) -> bool:
-    """Whether ``error`` may be about ``output`` and no other: its topic takes others, so trying again helps nobody.
-
-    Besides its size: a compacted topic takes no record without a key, and a topic may bound how old or new timestamps
-    are (message.timestamp.before.max.ms), of which only dead letters bring the producer's.
-    """
-    code = error.code()
-    return (
-        code in TOO_LARGE
-        or code == BESIDE_ANOTHER
-        or (code == KafkaError.INVALID_RECORD and output.key is None)
-        or (code == KafkaError.INVALID_TIMESTAMP and output.timestamp_ms is not None)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Oversize:
-    """What replaces an output that its topic refuses for what it is (``refused_for_itself``).
-
-    For a result that is a dead letter, made by ``make(record, output, why)``.
-    """
-
-    dead_letter_topic: str
-    make: Callable[[SourceRecord, Output, Literal["size", "no key"]], Output]
-    observer: KafkaObserver
-
-    def replace(self, release: Release, output: Output, error: KafkaError) -> Output | None:
-        """A dead letter for a result; for a dead letter one that the topic rather takes (``dead_letter_size``).
-
-        It takes the place of ``output`` in the outcome of ``release``. None when nothing is left that could be changed.
-        """
-        code = error.code()
-        self.observer.produce_refused(output.topic, error.name())
-        instead: Output | None
-        if output.topic != self.dead_letter_topic:
-            instead = self.make(release.record, output, "size" if code in TOO_LARGE else "no key")
-        elif code in TOO_LARGE:
-            instead = smaller(output)
-        else:
-            instead = without_timestamp(output) if code == KafkaError.INVALID_TIMESTAMP else with_key(output)
-        if instead is not None:
-            outputs = release.outcome.outputs
-            release.outcome = Outcome("done", tuple(instead if each is output else each for each in outputs))
-        return instead
 
 
 @dataclass(slots=True, eq=False)

@@ -14,16 +14,13 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.delivery.ledger import Release
 from consumer.events import Outcome
-from consumer.kafka.publish.producers import (
+from consumer.kafka.publish.producers import KEYED, LATER, PartitionCounts, produce
+from consumer.kafka.publish.refusals import (
     BESIDE_ANOTHER,
-    KEYED,
-    LATER,
     NO_TOPIC,
     NOTHING_LEFT,
     TOO_LARGE,
     Oversize,
-    PartitionCounts,
-    produce,
     refused_for_itself,
 )
 
@@ -126,6 +123,11 @@ class Transaction:
                     return
 
     @property
+    def topics(self) -> list[str]:
+        """The topics of its outputs."""
+        return sorted({output.topic for release in self.batch for output in release.outcome.outputs})
+
+    @property
     def inputs(self) -> frozenset[str]:
         """The input topics of its outcomes."""
         return frozenset(release.partition.topic for release in self.batch)
@@ -209,7 +211,9 @@ def one_of_each_partition(transaction: Transaction, counts: PartitionCounts) -> 
         first = []
         for output in release.outcome.outputs:
             partition = counts.place(output, release.partition.topic)
-            place = (output.topic, output.key if partition in (None, LATER, KEYED) else partition)
+            if partition is None:
+                continue  # its topic is gone
+            place = (output.topic, output.key if partition in (LATER, KEYED) else partition)
             if place not in seen:
                 seen.add(place)
                 first.append(output)

@@ -4,10 +4,10 @@ Decided by the error and the step alone. Whatever can be mended ends in an abort
 the worker, whose successor reads again what is not committed.
 
 Another producer takes over where the brokers ended the transaction, because it lasted longer than its timeout (the
-transactional id is this process's own, so nobody else fences it), where the old producer could not even abort, or gets
-no answer from the coordinator. Nothing of its transaction is committed, since a commit that was begun never leads here.
-An abort fails when the brokers ended the transaction first, and when they let no partition into it: then they have
-nothing to abort, and the client takes their answer for a fatal error of its producer.
+transactional id is this process's own, so nobody else fences it), where records of it are gone, where the old producer
+could not even abort, or gets no answer from the coordinator. Nothing of its transaction is committed, since a commit
+that was begun never leads here. An abort fails when the brokers ended the transaction first, and when they let no
+partition into it: then they have nothing to abort, and the client takes their answer for a fatal error of its producer.
 
 The new producer has the same transactional id, and first produces some of the same outcomes and aborts them. An only
 broker that was killed may come back without the markers of a transaction that its coordinator takes for ended (seen on
@@ -34,10 +34,17 @@ if TYPE_CHECKING:
     from consumer.delivery.transaction_queue import TransactionQueue
     from consumer.delivery.transaction_size import TransactionSize
     from consumer.kafka.clients.observer import KafkaObserver
+    from consumer.kafka.publish.transaction import Transaction
 
 _log = structlog.stdlib.get_logger(__name__)
 
 COORDINATOR = "the transaction coordinator"
+OFFSETS = "the commit of offsets"
+
+_OF_AN_INPUT = frozenset(
+    {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID}
+)
+"""Why offsets of one input topic are not taken: this client may not read it any more, or it is gone."""
 
 _ENDED = frozenset(
     {
@@ -50,6 +57,10 @@ _ENDED = frozenset(
 """The brokers ended the producer's transaction. Some answer INVALID_TXN_STATE then, which the client takes for an error
 that an abort could mend."""
 
+_NOT_COMMITTED = _ENDED | {KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER}
+"""Failures of a producer whose open transaction nobody has begun to commit. The last: records that it had written are
+gone, as where an output topic was deleted and made anew."""
+
 _REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "UNKNOWN_MEMBER_ID"})
 """What a transaction meets in the middle of a rebalance; the next one has the new generation."""
 
@@ -61,7 +72,7 @@ def action_after(error: KafkaError, step: Step) -> Literal["abort", "retry", "re
     or another producer. Raises ClientFailed where the worker must end.
     """
     if _useless(error):
-        if step is Step.ABORT or (error.code() in _ENDED and step not in (*WITHOUT_TRANSACTION, Step.COMMIT)):
+        if step is Step.ABORT or (error.code() in _NOT_COMMITTED and step not in (*WITHOUT_TRANSACTION, Step.COMMIT)):
             return "replace"
         raise ClientFailed(
             f"The transactional producer is of no use any more: {error.name()}: {error.str()}. The brokers abort what "
@@ -113,14 +124,28 @@ class Retries:
     def wait(self, refused: Refused) -> None:
         """Try again after a pause."""
         delay = BACKOFF.pause(self.failures)
-        self.failures += 1
         self.cause, error = refused
+        # Records that could not be written in time took as long as many other failures.
+        timed_out = error.code() == KafkaError._MSG_TIMED_OUT
+        self.failures = max(self.failures + 1, BLOCKED_FAILURES if timed_out else 0)
         self.not_before = self._clock() + delay
         self._observer.produce_refused(self.cause, error.name())
         _log_refusal(refused, delay, blocked=bool(self.blocked))
 
+    def after_abort(
+        self, error: KafkaError, step: Step, transaction: Transaction, queue: TransactionQueue
+    ) -> Refused | None:
+        """Why what follows the abort for ``error``, met at ``step``, has to wait; None where it need not.
+
+        Of the offsets of several input topics the error does not say whose were refused: each is held for itself.
+        """
+        if step is not Step.SEND_OFFSETS or error.code() not in _OF_AN_INPUT:
+            return Refused(COORDINATOR, error)
+        self.hold(queue, {partition.topic for partition in transaction.offsets}, Refused(OFFSETS, error))
+        return None
+
     def hold(self, queue: TransactionQueue, inputs: Iterable[str], refused: Refused) -> Literal[True]:
-        """A topic refused outputs of these input topics: their outcomes wait in ``queue``, tried by themselves.
+        """Outputs, or the offsets, of these input topics were refused: they wait in ``queue``, tried by themselves.
 
         The others may go on at once: True.
         """
@@ -160,6 +185,7 @@ def _log_refusal(refused: Refused, delay: float, *, blocked: bool, inputs: Itera
         code=refused.error.name(),
         reason=refused.error.str(),
         retry_seconds=round(delay, 1),
-        fix="if it lasts, check that the topics exist, and that this client may write to them and use its "
-        "transactional id; where a single record takes too long, raise delivery.transaction_timeout_ms",
+        fix="if it lasts, check that the topics exist, and that this client may write to them, read its input "
+        "topics and use its transactional id; where a single record takes too long, raise "
+        "delivery.transaction_timeout_ms",
     )

@@ -16,7 +16,7 @@ from consumer.delivery.dead_letter_rate import TRIAL_EVENTS
 from consumer.delivery.ledger import Release
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.observer import KafkaObserver
-from consumer.kafka.publish.producers import Oversize
+from consumer.kafka.publish.refusals import Oversize
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.observer import KafkaObserver
 from consumer.kafka.clients.watchdog import STALLED_SECONDS, StuckClientDetector
 from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
-from consumer.kafka.publish.producers import MOST_BYTES, MOST_RECORDS, SILENT_SECONDS, Oversize, PartitionCounts
+from consumer.kafka.publish.producers import MOST_BYTES, MOST_RECORDS, SILENT_SECONDS, PartitionCounts
+from consumer.kafka.publish.refusals import Oversize
 
 IN = Partition("in", 0)
 

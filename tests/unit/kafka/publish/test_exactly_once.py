@@ -23,7 +23,8 @@ from consumer.kafka.clients.observer import KafkaObserver
 from consumer.kafka.clients.watchdog import STALLED_SECONDS, StuckClientDetector
 from consumer.kafka.publish import exactly_once as transactions
 from consumer.kafka.publish.exactly_once import TransactionalPublisher
-from consumer.kafka.publish.producers import Oversize, PartitionCounts
+from consumer.kafka.publish.producers import PartitionCounts
+from consumer.kafka.publish.refusals import Oversize
 from consumer.kafka.publish.transaction import LOST_SECONDS
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Producer:
         self.batch_bytes = 1 << 30
         self.refuse: dict[str, int] = {}
         self.before_offsets: Callable[[], None] = lambda: None
+        self.take_offsets: Callable[[dict[Partition, int]], None] = lambda _: None
+        """Raises for offsets that the group does not take."""
         self._open: list[tuple[str, bytes | None]] | None = None
         self._sent: dict[Partition, int] = {}
         self._queue: list[dict[str, Any]] = []
@@ -94,6 +97,7 @@ class Producer:
         self._call("offsets")
         assert group_metadata == metadata(1)
         self._sent = {Partition(p.topic, p.partition): p.offset for p in positions}
+        self.take_offsets(self._sent)
 
     def commit_transaction(self, timeout: float) -> None:  # noqa: ARG002
         assert self._open is not None
@@ -898,7 +902,7 @@ def test_every_outcome_is_committed_exactly_once_with_its_offset(steps: list[Any
     assert {p: bench.producer.offsets.get(p, 0) for p in (P, Q)} == sent
 
 
-OTHER = Partition("more", 0)
+OTHER, OTHER_END = Partition("more", 0), Partition("more", 1)
 
 
 @pytest.fixture
@@ -959,6 +963,68 @@ def test_a_topic_that_takes_nothing_holds_up_only_the_input_topic_that_feeds_it(
     assert two.values("closed") == [b"more-%d" % n for n in range(5, 30)]
     assert two.values() == sorted(two.values(), key=two.values().index)
     assert len(two.values()) == len(set(two.values())) == 36
+
+
+def test_a_topic_that_is_deleted_holds_up_the_others_for_one_transaction(two: Bench) -> None:
+    """Brokers let no partition into a transaction that has one they do not know, and all of its records time out."""
+    send_more(two, 0)
+    two.send(0)
+    two.run(1)
+    flush = two.producer.flush
+
+    def flushed(timeout: float) -> int:
+        queue = two.producer._queue
+        if any(record["topic"] not in two.topics for record in queue):
+            two.now += 10.0
+            two.producer._queue = []
+            for record in queue:
+                record["on_delivery"](KafkaError(KafkaError._MSG_TIMED_OUT), None)
+        return flush(timeout)
+
+    two.producer.flush = flushed  # type: ignore[method-assign]
+    del two.topics["closed"]
+    for offset in range(1, 10):
+        two.send(offset)
+        send_more(two, offset)
+    before = two.size.records
+    two.run(1)
+    assert two.producer.offsets == {P: 10, OTHER: 1}
+    assert two.now < 20
+    assert two.size.records == before
+    two.topics["closed"] = 4
+    two.run(10)
+    assert two.producer.offsets == {P: 10, OTHER: 10}
+    assert len(two.producer.log) == len(set(two.producer.log)) == 20
+
+
+@pytest.mark.parametrize("code", [KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART])
+def test_offsets_that_are_refused_for_one_input_topic_hold_up_only_that_one(two: Bench, code: int) -> None:
+    """As where reading it was forbidden, or it was deleted: its ends wait with it, and leave when it is mended."""
+    refused = KafkaError(code, "in the offsets", txn_requires_abort=True)
+
+    def refuse(sent: dict[Partition, int]) -> None:
+        if OTHER in sent or OTHER_END in sent:
+            raise KafkaException(refused)
+
+    two.group.assigned[OTHER_END] = 4
+    two.producer.take_offsets = refuse
+    two.transactions.commit({OTHER_END: (4, 7)})
+    for offset in range(30):
+        two.send(offset)
+        send_more(two, offset, "out")
+        two.run(0.2)
+    two.run(10)
+    assert two.producer.offsets == {P: 30}
+    assert two.transactions.blocked == {"the commit of offsets": frozenset({"more"})}
+    two.transactions.commit({OTHER_END: (4, 9)})
+    two.send(30)
+    two.run(0.4)
+    assert two.producer.offsets[P] == 31
+    two.producer.take_offsets = lambda _: None
+    two.run(20)
+    assert dict(two.transactions.blocked) == {}
+    assert two.producer.offsets == {P: 31, OTHER: 30, OTHER_END: 9}
+    assert len(two.values()) == len(set(two.values())) == 61
 
 
 def test_a_drain_need_not_wait_for_what_is_refused(two: Bench) -> None:

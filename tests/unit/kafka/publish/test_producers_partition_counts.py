@@ -47,6 +47,22 @@ def test_a_known_count_outlives_an_outage() -> None:
     assert Bench().place(1) is None
 
 
+def test_a_topic_is_missing_only_where_brokers_say_so() -> None:
+    """Brokers that do not answer say nothing; and no round waits longer than it may."""
+    bench = Bench(**{"in": 4, "out": 4})
+    assert bench.place(1) == 1
+    bench.down = True
+    assert not bench.cache.any_missing(["out", "in"])
+    assert bench.now == LOOKUP_SECONDS
+    assert bench.place(1) == 1
+    bench.down = False
+    bench.cache.new_round()
+    assert not bench.cache.any_missing(["out", "in"])
+    del bench.counts["out"]
+    assert bench.cache.any_missing(["in", "out"])
+    assert bench.place(1) is None
+
+
 MANY = {f"out-{n}": 4 for n in range(30)}
 
 

@@ -16,7 +16,8 @@ from consumer.kafka.publish.transaction_failures import Retries, action_after, c
 
 FENCED = KafkaError(KafkaError._FENCED, "fenced", fatal=True)
 OLD_EPOCH = KafkaError(KafkaError.INVALID_PRODUCER_EPOCH, "epoch", txn_requires_abort=True)
-BROKEN = KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "gap", fatal=True)
+GAP = KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "gap", fatal=True)
+BROKEN = KafkaError(KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT, "format", fatal=True)
 ENDED = KafkaError(KafkaError.INVALID_TXN_STATE, "expired", txn_requires_abort=True)
 UNMAPPED = KafkaError(KafkaError.INVALID_PRODUCER_ID_MAPPING, "expired", txn_requires_abort=True)
 ABORTABLE = KafkaError(KafkaError.ILLEGAL_GENERATION, "rebalance", txn_requires_abort=True)
@@ -26,8 +27,8 @@ EVERY = list(Step)
 
 
 @pytest.mark.parametrize("step", EVERY)
-@pytest.mark.parametrize("error", [FENCED, OLD_EPOCH, ENDED, UNMAPPED])
-def test_a_producer_whose_transaction_the_brokers_ended_is_replaced_where_nothing_is_committed(
+@pytest.mark.parametrize("error", [FENCED, OLD_EPOCH, ENDED, UNMAPPED, GAP])
+def test_a_producer_whose_transaction_the_brokers_ended_or_lost_is_replaced_where_nothing_is_committed(
     error: KafkaError, step: Step
 ) -> None:
     """Without a transaction of its own it cannot be explained; at a commit its successor sees what was committed."""
@@ -44,7 +45,7 @@ def test_a_producer_that_failed_for_good_otherwise_is_replaced_only_where_an_abo
     if step is Step.ABORT:
         assert action_after(BROKEN, step) == "replace"
     else:
-        with pytest.raises(ClientFailed, match="of no use any more: OUT_OF_ORDER_SEQUENCE_NUMBER"):
+        with pytest.raises(ClientFailed, match="of no use any more: UNSUPPORTED_FOR_MESSAGE_FORMAT"):
             action_after(BROKEN, step)
 
 
