@@ -44,6 +44,7 @@ def client_findings(config: Config) -> Iterator[Finding]:
             client = make({**settings, "log_level": 0})
             if isinstance(client, Consumer):
                 client.close()
+                checksums = str(settings["check.crcs"]).lower()
     except CredentialFileError as error:
         yield Finding("kafka.security", "fail", str(error))
     except (KafkaException, ValueError, TypeError) as error:
@@ -51,7 +52,7 @@ def client_findings(config: Config) -> Iterator[Finding]:
         reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
         yield Finding("kafka.client", "fail", f"{reason}; see librdkafka's CONFIGURATION.md")
     else:
-        yield Finding("kafka.client", "ok", "librdkafka takes the settings")
+        yield Finding("kafka.client", "ok", f"librdkafka takes the settings; check.crcs {checksums}")
 
 
 def bundle_findings(config: Config) -> Iterator[Finding]:
