@@ -21,14 +21,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
 
 from consumer.delivery.transaction_queue import BACKOFF, BLOCKED_FAILURES, bytes_of
-from consumer.kafka.clients.errors import ClientFailed
+from consumer.kafka.clients.errors import ENDED, ClientFailed
 from consumer.kafka.publish.transaction import WITHOUT_TRANSACTION, Refused, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from confluent_kafka import KafkaError, KafkaException
 
     from consumer.delivery.ledger import Release
     from consumer.delivery.transaction_queue import TransactionQueue
@@ -38,17 +39,6 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 
 COORDINATOR = "the transaction coordinator"
-
-_ENDED = frozenset(
-    {
-        KafkaError._FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.INVALID_TXN_STATE,
-        KafkaError.INVALID_PRODUCER_ID_MAPPING,
-    }
-)
-"""The brokers ended the producer's transaction. Some answer INVALID_TXN_STATE then, which the client takes for an error
-that an abort could mend."""
 
 _REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "UNKNOWN_MEMBER_ID"})
 """What a transaction meets in the middle of a rebalance; the next one has the new generation."""
@@ -61,7 +51,7 @@ def action_after(error: KafkaError, step: Step) -> Literal["abort", "retry", "re
     or another producer. Raises ClientFailed where the worker must end.
     """
     if _useless(error):
-        if step is Step.ABORT or (error.code() in _ENDED and step not in (*WITHOUT_TRANSACTION, Step.COMMIT)):
+        if step is Step.ABORT or (error.code() in ENDED and step not in (*WITHOUT_TRANSACTION, Step.COMMIT)):
             return "replace"
         raise ClientFailed(
             f"The transactional producer is of no use any more: {error.name()}: {error.str()}. The brokers abort what "
@@ -89,7 +79,7 @@ def check_commit(failure: KafkaException) -> None:
 
 
 def _useless(error: KafkaError) -> bool:
-    return error.fatal() or error.code() in _ENDED
+    return error.fatal() or error.code() in ENDED
 
 
 class Retries:
@@ -119,17 +109,13 @@ class Retries:
         self._observer.produce_refused(self.cause, error.name())
         _log_refusal(refused, delay, blocked=bool(self.blocked))
 
-    def hold(self, queue: TransactionQueue, inputs: Iterable[str], refused: Refused) -> Literal[True]:
-        """A topic refused outputs of these input topics: their outcomes wait in ``queue``, tried by themselves.
-
-        The others may go on at once: True.
-        """
+    def hold(self, queue: TransactionQueue, inputs: Iterable[str], refused: Refused) -> None:
+        """A topic refused outputs of these input topics: their outcomes wait in ``queue``, tried by themselves."""
         now = self._clock()
         held = {topic: queue.hold(topic, refused.what, now) for topic in sorted(inputs)}
         self._observer.produce_refused(refused.what, refused.error.name())
         delay = min(each.not_before for each in held.values()) - now
         _log_refusal(refused, delay, blocked=any(each.blocked for each in held.values()), inputs=held)
-        return True
 
 
 def halve(size: TransactionSize, batch: Sequence[Release], why: str) -> None:
