@@ -161,10 +161,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Everything that one record's processing publishes, one output per task.
+    """Everything that one record's processing publishes: results and dead letters.
 
-    ``dropped`` (a null value) publishes nothing. ``done`` without an output would be a silent loss, so it raises
-    ValueError, as does ``dropped`` with one.
+    ``dropped`` (a null value, a replay for another group) publishes nothing. ``done`` without an output would be a
+    silent loss, so it raises ValueError, as does ``dropped`` with one.
     """
 
     kind: Literal["done", "dropped"]
