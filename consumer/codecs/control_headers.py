@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consumer.events import BadInput
+from consumer.events import BadInput, header_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,8 +98,3 @@ def control_text(headers: Sequence[Header], name: str) -> str:
 def last_value(headers: Sequence[Header], name: str) -> bytes | None:
     """The last value of a header that has one: the nearest hop's."""
     return next((value for key, value in reversed(headers) if key == name and value is not None), None)
-
-
-def header_bytes(headers: Sequence[Header]) -> int:
-    """Bytes of names and values."""
-    return sum(len(name.encode()) + len(value or b"") for name, value in headers)

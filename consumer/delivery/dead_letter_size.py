@@ -9,7 +9,6 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from consumer.codecs.control_headers import header_bytes
 from consumer.delivery.dead_letters import (
     DETAILS_OMITTED,
     HEADERS_OMITTED,
@@ -20,6 +19,7 @@ from consumer.delivery.dead_letters import (
     PREFIX,
     VALUE_OMITTED,
 )
+from consumer.events import header_bytes
 
 if TYPE_CHECKING:
     from consumer.events import Output
