@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 Header = tuple[str, bytes | None]
@@ -19,12 +19,17 @@ TaskKind = Literal["extract", "classify", "multi_classify"]
 Stage = Literal["decode", "validate", "extract", "produce"]
 
 
-HEADER_BYTES = 150
+HEADER_OVERHEAD = 150
 """A header beside its name and value: a pair and two objects. A record of 1 MB may hold half a million empty ones."""
 
 
-def _size(headers: tuple[Header, ...]) -> int:
-    return sum(HEADER_BYTES + len(name) + len(value or b"") for name, value in headers)
+def header_bytes(headers: Sequence[Header]) -> int:
+    """Bytes of names and values."""
+    return sum(len(name.encode()) + len(value or b"") for name, value in headers)
+
+
+def _held(headers: Sequence[Header]) -> int:
+    return HEADER_OVERHEAD * len(headers) + header_bytes(headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class SourceRecord:
     @property
     def size(self) -> int:
         """Bytes that this record holds in memory: key, value and headers."""
-        return len(self.key or b"") + len(self.value or b"") + _size(self.headers)
+        return len(self.key or b"") + len(self.value or b"") + _held(self.headers)
 
 
 class Partition(NamedTuple):
@@ -150,21 +155,20 @@ class Output:
     @property
     def size(self) -> int:
         """Bytes of key, value and headers."""
-        headers = sum(len(name.encode()) + len(value or b"") for name, value in self.headers)
-        return len(self.key or b"") + len(self.value or b"") + headers
+        return len(self.key or b"") + len(self.value or b"") + header_bytes(self.headers)
 
     @property
     def held_bytes(self) -> int:
         """Bytes that this output holds in memory: value, headers and what they are kept in."""
-        return 1000 + len(self.value or b"") + _size(self.headers)
+        return 1000 + len(self.value or b"") + _held(self.headers)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Everything that one record's processing publishes, one output per task.
+    """Everything that one record's processing publishes: results and dead letters.
 
-    ``dropped`` (a null value) publishes nothing. ``done`` without an output would be a silent loss, so it raises
-    ValueError, as does ``dropped`` with one.
+    ``dropped`` (a null value, a replay for another group) publishes nothing. ``done`` without an output would be a
+    silent loss, so it raises ValueError, as does ``dropped`` with one.
     """
 
     kind: Literal["done", "dropped"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from apache_kafka import SKIPPED
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
 TOGETHER = ("golden", "integration/apache", "integration/serving", "unit/extraction", "unit/model", "unit/serving")
 """Folders whose tests share what is made once for a process: a broker, models, encoders."""
+
+
+# The default of 200 ms an example is a measurement of the machine, which may have other work.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 class ByFolder(LoadScopeScheduling):  # type: ignore[misc]  # xdist publishes no types

@@ -29,7 +29,6 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
       rexstream check --config rexstream.yaml --connect
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.cli import dependencies
-    from consumer.cli.credential_findings import expiry_findings
     from consumer.cli.kafka_findings import kafka_findings, reachable_topics, route_findings
 
     found = loaded(config_file, overrides)
@@ -41,7 +40,7 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
         *dependencies.client_findings(config),
         *dependencies.bundle_findings(config),
         *dependencies.tls_findings(config),
-        *expiry_findings(config),
+        *dependencies.expiry_findings(config),
         *dependencies.http_findings(config),
     ]
     code = EXIT_USAGE if any(finding.status == "fail" for finding in findings) else EXIT_OK

@@ -193,13 +193,13 @@ def _paced(letters: Iterator[Letter], group: str, rate: float | None) -> Iterato
     size = 0
     for letter in letters:
         one = Replay(letter.id, replayed(letter, group), letter.marker_key, letter.replay_count + 1)
-        if chunk and (len(chunk) >= most or size + one.size > CHUNK_BYTES):
+        if chunk and (len(chunk) >= most or size + one.output.size > CHUNK_BYTES):
             yield chunk
             sent += len(chunk)
             if rate is not None:
                 time.sleep(max(0.0, started + sent / rate - time.monotonic()))
             chunk, size = [], 0
         chunk.append(one)
-        size += one.size
+        size += one.output.size
     if chunk:
         yield chunk

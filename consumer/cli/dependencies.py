@@ -1,8 +1,7 @@
 """The checks that ``rexstream check`` makes of files and registry.
 
-Those of Kafka are in ``kafka_findings``, those of the model server in ``model_findings``. ``client_findings``,
-``bundle_findings`` and ``tls_findings`` connect to nothing; ``registry_findings`` checks in the Schema Registry whether
-results may be written.
+Those of Kafka are in ``kafka_findings``, those of the model server in ``model_findings``. Here only
+``registry_findings`` connects to anything: it checks in the Schema Registry whether results may be written.
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, Producer
 
-from consumer.config.credential_files import CredentialFileError
+from consumer.config.credential_files import EXPIRES_SOON_DAYS, CredentialFileError
 from consumer.config.names import result_topics
 from consumer.kafka.clients.settings import consumer_settings, producer_settings
 from consumer.serving.bundle import load_bundle
 from consumer.serving.channels import read_credentials
+from consumer.worker.credentials import CredentialWatch
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -44,6 +44,7 @@ def client_findings(config: Config) -> Iterator[Finding]:
             client = make({**settings, "log_level": 0})
             if isinstance(client, Consumer):
                 client.close()
+                checksums = str(settings["check.crcs"]).lower()
     except CredentialFileError as error:
         yield Finding("kafka.security", "fail", str(error))
     except (KafkaException, ValueError, TypeError) as error:
@@ -51,7 +52,7 @@ def client_findings(config: Config) -> Iterator[Finding]:
         reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
         yield Finding("kafka.client", "fail", f"{reason}; see librdkafka's CONFIGURATION.md")
     else:
-        yield Finding("kafka.client", "ok", "librdkafka takes the settings")
+        yield Finding("kafka.client", "ok", f"librdkafka takes the settings; check.crcs {checksums}")
 
 
 def bundle_findings(config: Config) -> Iterator[Finding]:
@@ -81,6 +82,16 @@ def tls_findings(config: Config) -> Iterator[Finding]:
         yield Finding("model.tls", "fail", str(error))
     else:
         yield Finding("model.tls", "ok", "files can be used")
+
+
+def expiry_findings(config: Config) -> Iterator[Finding]:
+    """How many days the certificates have left that the configuration names; of several in a file, the first counts."""
+    for setting, days in CredentialWatch(config, lambda _: None).days_left().items():
+        if days >= EXPIRES_SOON_DAYS:
+            yield Finding(setting, "ok", f"expires in {days:.0f} days")
+        else:
+            what = f"expires in {days:.1f} days" if days > 0 else f"has expired {-days:.1f} days ago"
+            yield Finding(setting, "warn", f"a certificate {what}; put a new one there")
 
 
 def http_findings(config: Config) -> Iterator[Finding]:

@@ -36,15 +36,17 @@ DEAD_LETTER_RETENTION_MS = 30 * _DAY_MS
 def route_findings(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
     """What the events of each route may ask for. ``tasks``: those that are loaded."""
     for index, route in enumerate(config.routes):
-        names = [name for name in runnable(route, tasks) if name != INLINE]
-        may = f"may choose among {', '.join(names)}" if names else "has no tasks to choose from"
-        schema = "bring a schema" if INLINE in runnable(route, tasks) else "not bring a schema"
-        yield Finding(
-            f"routes.{index}",
-            "ok",
-            f"an event of {route.input} {may} (event_tasks {route.event_tasks}), and may {schema} (inline_schemas"
-            f" {str(route.inline_schemas).lower()})",
-        )
+        found = runnable(route, tasks)
+        names = ", ".join(name for name in found if name != INLINE)
+        may = f"may choose among {names}" if names else "has no tasks to choose from"
+        schema = "may not bring a schema (inline_schemas false)"
+        if INLINE in found:
+            calls = min(config.limits.inline_model_calls, config.limits.model_calls)
+            schema = f"may bring a schema (inline_schemas true) of at most {calls} model calls"
+        elif route.inline_schemas:
+            schema = "may not bring a schema (format text)"
+        detail = f"an event of {route.input} {may} (event_tasks {route.event_tasks}), and {schema}"
+        yield Finding(f"routes.{index}", "ok", detail)
 
 
 def reachable_topics(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
@@ -81,7 +83,7 @@ def kafka_findings(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
         yield Finding(
             f"topic {config.delivery.dead_letter_topic}",
             "warn",
-            "unknown retention: the embedded broker is in memory and keeps about 4 MB a partition",
+            "unknown retention: the embedded broker is in memory and takes 2 MB a partition",
         )
     else:
         yield from topic_setting_findings(config, tasks, admin, set(metadata.topics))

@@ -21,13 +21,13 @@ from consumer.extraction.task import ExtractionLimits
 from consumer.serving import descriptors
 from consumer.serving.bundle import load_bundle
 from consumer.serving.channels import open_channel, tls_hint
-from consumer.serving.client import COMPACT, DENSE, TfServingClient, listed
+from consumer.serving.client import COMPACT, DENSE, TfServingClient, address, listed
 from consumer.serving.errors import remedy
 from consumer.serving.protocol import Failure, Relief, ServingError
 from consumer.serving.tensors import ENCODINGS, pad, write_content
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from consumer.config.tree import Config, ModelConfig
     from consumer.serving.bundle import Bundle
@@ -141,7 +141,7 @@ class _ModelCheck:
     async def _signatures(self) -> str:
         """Whether the model has the signatures of an export: ``dense`` is needed only by windows that overflow."""
         request = descriptors.GET_MODEL_METADATA.request(metadata_field=["signature_def"])
-        self._address(request.model_spec)
+        address(request.model_spec, self._model)
         try:
             response = await self._ask(descriptors.GET_MODEL_METADATA, request)
         except grpc.aio.AioRpcError as error:
@@ -175,7 +175,7 @@ class _ModelCheck:
     async def _batching(self) -> str:
         """Whether calls are left apart: calls at once, many rows, and rows that do not match."""
         for _ in range(ROUNDS):
-            await self._at_once(
+            await asyncio.gather(
                 *(
                     self._client.predict([window], padded_length(window.length), PREDICT_SECONDS)
                     for window in (self._short, self._long)
@@ -188,15 +188,10 @@ class _ModelCheck:
             f"off: windows of {length} and {padded_length(self._long.length)} tokens at once, {self._rows} in one call"
         )
 
-    async def _at_once(self, *calls: Awaitable[object]) -> None:
-        for outcome in await asyncio.gather(*calls, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
-
     async def _refused_by_batching(self, length: int) -> None:
         """Send inputs with unequal numbers of rows. Only server-side batching has words for that of its own."""
         request = descriptors.PREDICT.request()
-        self._address(request.model_spec)
+        address(request.model_spec, self._model)
         request.model_spec.signature_name = COMPACT
         for name, array in pad([self._short], length, self._bundle.tokenizer.pad).items():
             write_content(request.inputs[name], np.repeat(array, 2, axis=0) if name == "length" else array)
@@ -206,13 +201,6 @@ class _ModelCheck:
             message = error.details() or ""
             if "Batching" in message and (way := remedy(error.code().name, message)) is not None:
                 raise _Fault(f"{error.code().name} {message}; {way}") from error
-
-    def _address(self, spec: Any) -> None:
-        spec.name = self._model.name
-        if self._model.version is not None:
-            spec.version.value = self._model.version
-        elif self._model.label is not None:
-            spec.version_label = self._model.label
 
     async def _ask(self, method: descriptors.Method, request: Any, timeout: float | None = None) -> Any:
         raw = await self._channel.unary_unary(method.path)(

@@ -74,7 +74,8 @@ def command(
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: sys.exit(EXIT_OK))
 
-    from consumer.local.catalog import Catalog, Refusal, find_models
+    from consumer.local.catalog import Catalog, Refusal
+    from consumer.local.model_folders import find_models
     from consumer.local.model_server import ModelServer, usable_cpus
     from consumer.telemetry.logs import configure_logging
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consumer.events import BadInput
+from consumer.events import BadInput, header_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,14 +47,14 @@ record. It writes at most 64 task names of 64 characters, an id, a count and a g
 def check_size(headers: Sequence[Header]) -> None:
     """Raise BadInput HeadersTooLarge (stage ``validate``) for more headers than a record may have."""
     own = without_control(headers)
-    size = _bytes(own)
+    size = header_bytes(own)
     if len(own) > MAX_HEADERS or size > HEADERS_BYTES:
         what = (
             f"the record has {len(own)} headers of {size} bytes; at most {MAX_HEADERS} of {HEADERS_BYTES} bytes are "
             "allowed, each result carries them"
         )
         raise BadInput("validate", "HeadersTooLarge", what)
-    if len(own) < len(headers) and (control := _bytes(headers) - size) > CONTROL_BYTES:
+    if len(own) < len(headers) and (control := header_bytes(headers) - size) > CONTROL_BYTES:
         what = f"the headers that a replay sets have {control} bytes; at most {CONTROL_BYTES} are allowed"
         raise BadInput("validate", "HeadersTooLarge", what)
 
@@ -98,8 +98,3 @@ def control_text(headers: Sequence[Header], name: str) -> str:
 def last_value(headers: Sequence[Header], name: str) -> bytes | None:
     """The last value of a header that has one: the nearest hop's."""
     return next((value for key, value in reversed(headers) if key == name and value is not None), None)
-
-
-def _bytes(headers: Sequence[Header]) -> int:
-    """Bytes of names and values."""
-    return sum(len(name.encode()) + len(value or b"") for name, value in headers)

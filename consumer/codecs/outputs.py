@@ -127,7 +127,7 @@ class Routes:
         if foreign:
             listed = ", ".join(foreign[:_NAMED])
             said.append(
-                f"{len(foreign)} that are none of its route's ({listed}): add them to its tasks, or set its "
+                f"{len(foreign)} tasks that are not its route's ({listed}): add them to its tasks, or set its "
                 "event_tasks to any"
             )
         what = (

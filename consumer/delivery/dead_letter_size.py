@@ -20,11 +20,10 @@ from consumer.delivery.dead_letters import (
     PREFIX,
     VALUE_OMITTED,
 )
+from consumer.events import header_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from consumer.events import Header, Output
+    from consumer.events import Output
 
 _ESSENTIAL = frozenset(
     {
@@ -71,7 +70,7 @@ def without_carried_headers(dead_letter: Output) -> Output | None:
     )[-1:]
     if carried == original:
         return None
-    omitted = _size(carried) - _size(original)
+    omitted = header_bytes(carried) - header_bytes(original)
     return replace(dead_letter, headers=(*original, *added, (HEADERS_OMITTED, str(omitted).encode())))
 
 
@@ -85,7 +84,7 @@ def without_key(dead_letter: Output) -> Output | None:
         (KEY_OMITTED, str(len(key or b"")).encode()),
         (KEY_SHA256, hashlib.sha256(key or b"").hexdigest().encode()),
     )
-    if key is None or len(key) <= _size(notes):
+    if key is None or len(key) <= header_bytes(notes):
         return None
     return replace(dead_letter, key=None, headers=(*dead_letter.headers, *notes))
 
@@ -93,9 +92,9 @@ def without_key(dead_letter: Output) -> Output | None:
 def without_details(dead_letter: Output) -> Output | None:
     """The dead letter with no more headers than say which record it was; None when it has no others."""
     kept = tuple(header for header in dead_letter.headers if header[0] in _ESSENTIAL)
-    omitted = _size(dead_letter.headers) - _size(kept)
+    omitted = header_bytes(dead_letter.headers) - header_bytes(kept)
     note = (DETAILS_OMITTED, str(omitted).encode())
-    if omitted <= _size((note,)):
+    if omitted <= header_bytes((note,)):
         return None
     return replace(dead_letter, headers=(*kept, note))
 
@@ -114,8 +113,3 @@ def without_timestamp(dead_letter: Output) -> Output:
     """The dead letter stamped by the producer, with the record's timestamp in a header."""
     note = (ORIGINAL_TIMESTAMP, str(dead_letter.timestamp_ms).encode())
     return replace(dead_letter, timestamp_ms=None, headers=(*dead_letter.headers, note))
-
-
-def _size(headers: Sequence[Header]) -> int:
-    """Bytes of names and values."""
-    return sum(len(name.encode()) + len(value or b"") for name, value in headers)

@@ -76,6 +76,7 @@ class TransactionQueue:
         self._held: dict[str, Held] = {}
         self.trying: str | None = None
         """The held input topic of which the last batch is a try; None when it is none."""
+        self._to_abort: Sequence[Release] = ()
         # Positions at which a partition has nothing more to read; they have no outputs.
         self._ends: dict[Partition, tuple[int, int]] = {}
         self._ends_since = math.inf
@@ -121,8 +122,21 @@ class TransactionQueue:
                 self._ends[partition] = end
                 self._ends_since = min(self._ends_since, now)
 
+    def abort_first(self, releases: Sequence[Release]) -> None:
+        """A producer was replaced: these outputs are to be produced, and aborted, before all else.
+
+        Those of an earlier replacement stay instead, where they were not all aborted.
+        """
+        self._to_abort = self._to_abort or releases
+
+    def aborted(self, batch: Sequence[Release]) -> None:
+        """A batch without offsets was produced and aborted."""
+        self._to_abort = self._to_abort[len(batch) :]
+
     def due_at(self, *, linger: bool) -> float:
         """When the next transaction is due, in monotonic seconds: at once when it is full, or not to ``linger``."""
+        if self._to_abort:
+            return -math.inf
         return min(self._due_at(linger=linger), *(held.not_before for held in self._held.values()), math.inf)
 
     def _due_at(self, *, linger: bool) -> float:
@@ -181,8 +195,11 @@ class TransactionQueue:
     def next_batch(self, now: float) -> tuple[list[Release], dict[Partition, tuple[int, int]]]:
         """The outcomes of the next transaction, and its offsets as (epoch, position). Both stay in the queue.
 
-        A try of a held topic that is due, and in turn with it what is not held.
+        A try of a held topic that is due, and in turn with it what is not held. Without offsets: to be aborted.
         """
+        if self._to_abort:
+            self.trying = None
+            return list(self._to_abort[: self._size.take(bytes_of((each,)) for each in self._to_abort)]), {}
         due = [topic for topic, held in self._held.items() if now >= held.not_before]
         self.trying = None if not due or (self.trying is not None and self._pending) else due[0]
         if self.trying is not None:

@@ -73,7 +73,7 @@ class TransactionSize:
 
     def committed(self, records: int, size: int, seconds: float) -> None:
         """A transaction of ``records`` and ``size`` bytes went well; ``seconds`` passed until all was written."""
-        if seconds > SLOW_SHARE * self._timeout:
+        if self.is_slow(seconds):
             self.halve(records, size)
         elif seconds < QUICK_SHARE * self._timeout:
             # A bound that was not reached has shown nothing.

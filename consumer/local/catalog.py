@@ -1,7 +1,5 @@
 """The models of a server: which version answers a call, and when versions are loaded, as in TensorFlow Serving.
 
-Models lie in folders, a numbered one for each version: ``find_models`` and ``find_versions`` list them.
-
 The model server takes the version for each call from it, calls ``poll`` to follow the disk, and passes it the models of
 a HandleReloadConfig request. A new version loads before an old one unloads, and a call keeps the version it started
 with until it has ended, so a swap fails no call. A version that was loaded is never loaded again for a change of its
@@ -14,18 +12,22 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import structlog
 
+from consumer.local.model_folders import files_below, find_versions
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from consumer.local.model_folders import ModelSource
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -43,30 +45,6 @@ class Refusal(Exception):  # noqa: N818 - an answer that is not OK, worded as Te
         super().__init__(f"{code.name}: {message}")
         self.code = code
         self.message = message
-
-
-@dataclass(frozen=True, slots=True)
-class VersionPolicy:
-    """Exactly these versions, or the ``latest`` newest ones; all of them when both are None."""
-
-    latest: int | None = 1
-    specific: frozenset[int] | None = None
-
-    def choose(self, found: Mapping[int, Path]) -> dict[int, Path]:
-        """The versions to serve out of those found, newest first."""
-        newest_first = sorted(found, reverse=True)
-        if self.specific is None:
-            return {version: found[version] for version in newest_first[: self.latest]}
-        return {version: found[version] for version in newest_first if version in self.specific}
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """Where a model's versions appear, and which of them to serve."""
-
-    name: str
-    base_path: Path
-    policy: VersionPolicy = field(default_factory=VersionPolicy)
 
 
 class State(IntEnum):
@@ -273,7 +251,7 @@ class Catalog:
             if version is None or (version.state is State.END and version.error is None):
                 with self._lock:
                     self._versions[name][number] = version = _Version()
-            elif version.error is None or _files(path) == version.files_at_error:
+            elif version.error is None or files_below(path) == version.files_at_error:
                 continue
             self._bring_up(name, number, version, path)
         available = set(self._available(name))
@@ -287,7 +265,7 @@ class Catalog:
     def _bring_up(self, name: str, number: int, version: _Version, path: Path) -> None:
         with self._lock:
             version.state, version.error = State.LOADING, None
-        files = _files(path)
+        files = files_below(path)
         try:
             model = self._load(path)
         except Refusal as error:
@@ -309,38 +287,3 @@ class Catalog:
         with self._lock:
             version.state = State.END
         log.info("model version unloaded", model=name, version=number)
-
-
-def find_versions(base_path: Path) -> dict[int, Path]:
-    """Version number to folder. ``007`` is 7; names that are not numbers are ignored. Raises OSError without folder."""
-    return {
-        int(child.name): child
-        for child in sorted(base_path.iterdir())
-        if child.name.isascii() and child.name.isdigit() and child.is_dir()
-    }
-
-
-def find_models(folder: Path) -> list[ModelSource]:
-    """The models in a folder: the folder itself when it holds numbered versions, else its subfolders that do.
-
-    A folder that is a model is named after itself. Empty when there is none; raises OSError for a folder that cannot
-    be listed.
-    """
-    folder = folder.resolve()
-    if find_versions(folder):
-        return [ModelSource(folder.name, folder)]
-    return [
-        ModelSource(child.name, child) for child in sorted(folder.iterdir()) if child.is_dir() and find_versions(child)
-    ]
-
-
-def _files(path: Path) -> frozenset[tuple[str, int, int]]:
-    """Name, size in bytes and modification time in ns of every file below a folder."""
-    found = set()
-    for file in path.rglob("*"):
-        try:
-            status = file.stat()
-        except OSError:
-            continue
-        found.add((str(file), status.st_size, status.st_mtime_ns))
-    return frozenset(found)

@@ -25,19 +25,13 @@ ModelSpec: Any = descriptors.message_class("tensorflow.serving.ModelSpec")
 
 def classify(signatures: Mapping[str, Any], request: Any) -> None:
     """Raise Refusal for a ClassificationRequest that the signatures do not allow, or that has no examples."""
-    name = _name(request.model_spec)
-    if name not in signatures:
-        raise _invalid(f"No signature was found with the name: {name}")
-    _require_classification(signatures[name])
+    _require_classification(_signature(signatures, request))
     _require_examples(request.input)
 
 
 def regress(signatures: Mapping[str, Any], request: Any) -> None:
     """The same for a RegressionRequest."""
-    name = _name(request.model_spec)
-    if name not in signatures:
-        raise _invalid(f"No signature was found with the name: {name}")
-    _require_regression(signatures[name])
+    _require_regression(_signature(signatures, request))
     _require_examples(request.input)
 
 
@@ -79,6 +73,13 @@ def not_answered() -> Refusal:
     return Refusal(
         grpc.StatusCode.UNIMPLEMENTED, "the local model server answers Predict, and no calls with tf.Examples"
     )
+
+
+def _signature(signatures: Mapping[str, Any], request: Any) -> Any:
+    name = _name(request.model_spec)
+    if name not in signatures:
+        raise _invalid(f"No signature was found with the name: {name}")
+    return signatures[name]
 
 
 def _require_classification(signature: Any) -> str:

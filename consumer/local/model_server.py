@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 import structlog
 
-from consumer.local.catalog import Catalog, Labels, ModelSource, Refusal, VersionPolicy
+from consumer.local.catalog import Catalog, Labels, Refusal
 from consumer.local.example_calls import (
     CLASSIFY,
     MULTI_INFERENCE,
@@ -29,6 +29,7 @@ from consumer.local.example_calls import (
     not_answered,
     regress,
 )
+from consumer.local.model_folders import ModelSource, VersionPolicy
 from consumer.local.predict import predict
 from consumer.serving import descriptors
 

@@ -63,6 +63,15 @@ def listed(versions: Sequence[Any]) -> str:
     return ", ".join(shown) or "no version"
 
 
+def address(spec: Any, model: ModelConfig) -> None:
+    """Fill in a ModelSpec: the model's name, and its version or label where one is configured."""
+    spec.name = model.name
+    if model.version is not None:
+        spec.version.value = model.version
+    elif model.label is not None:
+        spec.version_label = model.label
+
+
 class TfServingClient:
     """Implements ModelClient. Create it and use it on one event loop.
 
@@ -195,13 +204,8 @@ class TfServingClient:
 
     def _request(self, signature: str, windows: Sequence[Window], padded_length: int) -> bytes:
         request = descriptors.PREDICT.request()
-        spec = request.model_spec
-        spec.name = self._config.name
-        spec.signature_name = signature
-        if self._config.version is not None:
-            spec.version.value = self._config.version
-        elif self._config.label is not None:
-            spec.version_label = self._config.label
+        address(request.model_spec, self._config)
+        request.model_spec.signature_name = signature
         for name, array in pad(windows, padded_length, self._graph.pad).items():
             write_content(request.inputs[name], array)
         content: bytes = request.SerializeToString()

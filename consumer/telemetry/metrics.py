@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from consumer.events import Outcome, Partition, SourceRecord, Stage
 
 EventOutcome = Literal["done", "partial", "dead_letter", "dropped"]
-"""One record: every task gave a result; some did; none did; nothing to do (a null value)."""
+"""One record: every task gave a result; some did; none did; nothing to do (null value, another group's replay)."""
 Breaker = Literal["closed", "half_open", "open"]
 
 OTHER = "other"

@@ -36,7 +36,6 @@ SPREAD_SECONDS = 60.0
 """Workers that see a change of Kafka's files at the same moment end within this time, each at a random point of it: a
 group that lost all its members at once would stand still."""
 
-WARN_SECONDS = 86_400.0
 _DAY_SECONDS = 86_400.0
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -117,7 +116,7 @@ class CredentialWatch:
         on_days_left: Callable[[Mapping[str, float]], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """To be made before any client. ``on_days_left`` gets setting -> days left, below 0 for what has expired."""
+        """To be made before any client. ``on_days_left`` gets what ``days_left`` returns."""
         self._watched = {section: WatchedFiles(files) for section, files in credential_files(config).items()}
         self._inline = {
             f"kafka.client.{key}": end
@@ -147,16 +146,19 @@ class CredentialWatch:
                 elif changed:
                     self._renew(section, files, changed)
 
-    def report(self) -> None:
-        """Report the days that are left; log once a day what expires soon."""
-        now = self._clock()
+    def days_left(self) -> dict[str, float]:
+        """Setting -> days until the first of its certificates in use expires, below 0 when it has."""
         ends = dict(self._inline)
         for files in self._watched.values():
             ends |= files.expiries
-        days = {setting: (end - now) / _DAY_SECONDS for setting, end in ends.items()}
+        return {setting: (end - self._clock()) / _DAY_SECONDS for setting, end in ends.items()}
+
+    def report(self) -> None:
+        """Report the days that are left; log once a day what expires soon."""
+        now, days = self._clock(), self.days_left()
         self._on_days_left(days)
         for setting, left in days.items():
-            if left < EXPIRES_SOON_DAYS and now - self._warned.get(setting, 0.0) >= WARN_SECONDS:
+            if left < EXPIRES_SOON_DAYS and now - self._warned.get(setting, 0.0) >= _DAY_SECONDS:
                 self._warned[setting] = now
                 what = "a certificate expires soon" if left > 0 else "a certificate has expired"
                 _log.warning(what, setting=setting, days_left=round(left, 1), fix="put a new one into the file")

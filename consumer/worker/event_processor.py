@@ -22,8 +22,7 @@ from consumer.codecs.outputs import TASK, Timing, continue_trace, encode_json, r
 from consumer.delivery.dead_letters import DEFECT, NO_TASK
 from consumer.events import BadInput, Outcome, Output, Partition
 from consumer.serving.refused import WindowRefused
-from consumer.worker.defects import is_defect
-from consumer.worker.failures import FailedTask, Failures
+from consumer.worker.failures import FailedTask, Failures, is_defect
 from consumer.worker.task_runner import VERSION_CHANGED
 
 if TYPE_CHECKING:
@@ -144,14 +143,14 @@ class EventProcessor:
         try:
             return await self._process(record, number)
         except BaseException as error:
-            self._failures.defects.tried_once(error)
+            self._failures.tried_once(error)
         try:
             return await self._process(record, number)
         except BaseException as error:
             if not is_defect(error):
                 raise
             self._metrics.event_processed(record.topic, "dead_letter")
-            return Outcome("done", (self._failures.defects.letter(record, error, "decode", ()),))
+            return Outcome("done", (self._failures.defect(record, error, "decode", ()),))
 
     async def _process(self, record: SourceRecord, number: int) -> Outcome:
         if record.headers:
@@ -244,7 +243,7 @@ class EventProcessor:
         except BaseException as error:
             if not is_defect(error):
                 raise
-            return self._failures.defects.letter(record, error, "produce", ())
+            return self._failures.defect(record, error, "produce", ())
 
     def _believed(self, record: SourceRecord) -> SourceRecord:
         """The record without control headers, where its route believes none."""
@@ -286,7 +285,7 @@ class EventProcessor:
         except BaseException as error:
             if again and is_defect(error):
                 return FailedTask(task.name, int(self._wall() * 1000), BadInput(stage, DEFECT, ""), defect=error)
-            self._failures.defects.tried_once(error)
+            self._failures.tried_once(error)
         return await self._run_task(record, event, task, trace, work, again=True)
 
     async def _result(

@@ -1,20 +1,25 @@
-"""The dead letters of records and tasks that can give no result. An event that gives all its results comes not here."""
+"""The dead letters of records and tasks that can give no result. An event that gives all its results comes not here.
+
+An exception that nobody foresaw is tried once more and then a dead letter, too, of class Defect: a worker that ended
+for it would meet its record again at every start.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
-from consumer.delivery.dead_letters import Failure, class_name, stack_trace
-from consumer.worker.defects import Defects
+from consumer.delivery.dead_letters import DEFECT, Failure, class_name, raised_in, stack_trace
+from consumer.serving.protocol import ServingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from consumer.delivery.dead_letters import DeadLetters
-    from consumer.events import BadInput, Output, SourceRecord
+    from consumer.events import BadInput, Output, SourceRecord, Stage
     from consumer.serving.refused import WindowRefused
     from consumer.telemetry.metrics import Metrics
 
@@ -22,7 +27,32 @@ LETTERS = 4
 """Most dead letters that tell of one failed task each. Where more of an event's tasks fail, those that failed for the
 same reason share a letter, since each letter has the whole value in it."""
 
+_NOT_THE_RECORDS = (
+    MemoryError,
+    OSError,
+    ServingError,
+    KeyboardInterrupt,
+    SystemExit,
+    GeneratorExit,
+)
+"""Errors of this process, of its disk, or of what it is connected to."""
+
+_CLIENTS = ("cimpl", "confluent_kafka", "grpc")
+"""Packages of the clients at the edges, whose errors are none of the record's either (``cimpl`` is confluent-kafka)."""
+
 _log = structlog.stdlib.get_logger(__name__)
+
+
+def is_defect(error: BaseException) -> bool:
+    """Whether ``error`` comes from what the record holds, and from our code: not from the process or its connections.
+
+    BaseException, since a panic in the tokenizer's Rust is no Exception. So is a cancellation that nobody asked for:
+    taken for one, it would leave the record without an outcome, and its partition behind it.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling()
+    return not isinstance(error, _NOT_THE_RECORDS) and type(error).__module__.partition(".")[0] not in _CLIENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +70,15 @@ class FailedTask:
 
 
 class Failures:
-    """Makes, counts and logs the dead letters of one worker's events."""
+    """Makes, counts and logs the dead letters of one worker's events.
+
+    Those of defects hold no text of an exception, and neither does the log: it may quote the record.
+    """
 
     def __init__(
         self, dead_letters: DeadLetters, metrics: Metrics, model: str, wall_clock: Callable[[], float]
     ) -> None:
         """``model`` is the model's name, ``wall_clock`` gives seconds since 1970."""
-        self.defects = Defects(dead_letters, metrics, model, wall_clock)
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._model = model
@@ -73,7 +105,7 @@ class Failures:
         """The dead letter of tasks that failed for one reason."""
         first, tasks = failed[0], [each.name for each in failed]
         if first.defect is not None:
-            return self.defects.letter(record, first.defect, first.bad.stage, tasks)
+            return self.defect(record, first.defect, first.bad.stage, tasks)
         return self.letter(record, first.bad, tasks, first.refused, first.at_ms)
 
     def letter(
@@ -110,3 +142,46 @@ class Failures:
             model_version=refused.model_version if refused else bad.model_version,
         )
         return self._dead_letters.of(record, failure, now_ms)
+
+    def tried_once(self, error: BaseException) -> None:
+        """Log a first defect, which a second try may pass. Raises ``error`` when it is none."""
+        if not is_defect(error):
+            raise error
+        _log.warning("a defect, tried once more", kind=class_name(error), raised_in=raised_in(error))
+
+    def defect(self, record: SourceRecord, error: BaseException, stage: Stage, tasks: Sequence[str]) -> Output:
+        """The dead letter of ``tasks`` (none before they were known) for ``error``, also when the usual one cannot be
+        made of this record.
+        """
+        now_ms = int(self._wall() * 1000)
+        failure = Failure(
+            stage=stage,
+            reason=DEFECT,
+            message=f"{class_name(error)} in {raised_in(error)}, twice: a defect of Rexstream, not of the record; "
+            "report it with the stack trace, and replay the dead letter once it is mended",
+            first_failed_at_ms=now_ms,
+            exception=class_name(error),
+            cause=class_name(error.__cause__),
+            stack_trace=stack_trace(error, text=False),
+            attempts=2,
+            task=",".join(tasks) or None,
+            task_count=len(tasks),
+            model=self._model if stage == "extract" else None,
+        )
+        self._metrics.dead_letter(stage, DEFECT)
+        _log.error(
+            "a defect: the record becomes a dead letter",
+            stage=stage,
+            task=failure.task,
+            kind=failure.exception,
+            exception=failure.stack_trace,
+            fix="report it with this line; replay the dead letters of class Defect once it is mended",
+        )
+        try:
+            return self._dead_letters.of(record, failure, now_ms)
+        except BaseException as second:
+            if not is_defect(second):
+                raise
+            frames = stack_trace(second, text=False)
+            _log.error("no dead letter can be made of the record's own parts", exception=frames)
+            return self._dead_letters.bare(record, failure)

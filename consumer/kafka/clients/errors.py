@@ -6,6 +6,7 @@ import logging
 import math
 import re
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException
 from consumer.kafka.clients.settings import way_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from consumer.kafka.clients.observer import KafkaObserver
 
@@ -60,6 +61,29 @@ def kafka_cause(error: SystemError) -> KafkaException | None:
     "returned a result with an exception set" (2.16: flush, poll and produce).
     """
     return error.__cause__ if isinstance(error.__cause__, KafkaException) else None
+
+
+@contextmanager
+def client_errors() -> Iterator[None]:
+    """Raise the client's own error where it hides behind a SystemError."""
+    try:
+        yield
+    except SystemError as error:
+        if (cause := kafka_cause(error)) is None:
+            raise
+        raise cause from None
+
+
+ENDED = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.INVALID_TXN_STATE,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+    }
+)
+"""Another producer took the transactional id over, or the brokers ended the transaction. Some answer INVALID_TXN_STATE
+then, which the client takes for an error that an abort could mend."""
 
 
 def as_client_failure(error: BaseException) -> BaseException:

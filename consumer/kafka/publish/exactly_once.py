@@ -17,11 +17,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 
-from consumer.delivery.transaction_queue import TransactionQueue, bytes_of
+from consumer.delivery.transaction_queue import TransactionQueue
 from consumer.delivery.transaction_size import TransactionSize
-from consumer.kafka.clients.errors import ClientFailed, kafka_cause
+from consumer.kafka.clients.errors import ClientFailed, client_errors
 from consumer.kafka.clients.watchdog import PendingCall
 from consumer.kafka.consume.membership import is_member
 from consumer.kafka.publish.transaction import (
@@ -42,7 +42,7 @@ from consumer.kafka.publish.transaction import (
 from consumer.kafka.publish.transaction_failures import COORDINATOR, Retries, action_after, check_commit, halve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from consumer.config.tree import DeliveryConfig
     from consumer.delivery.ledger import Release
@@ -108,14 +108,12 @@ class TransactionalPublisher:
         self._queue = TransactionQueue(self._size, delivery.transaction_interval_ms / 1000)
         self.try_again = self._queue.try_again
         """Try every topic that takes nothing once more, now."""
-        # Of the replaced producer's transaction: one output for each partition, to be produced and aborted first.
-        self._abort_again: Sequence[Release] = ()
         self._linger = True
 
     @property
     def idle_seconds(self) -> float:
         """Seconds until the next transaction, or the next try of one, is due."""
-        due_at = self._due_at() if self._step is Step.BEGIN else -math.inf
+        due_at = self._queue.due_at(linger=self._linger) if self._step is Step.BEGIN else -math.inf
         return max(0.0, max(due_at, self._retries.not_before) - self._clock())
 
     @property
@@ -146,15 +144,12 @@ class TransactionalPublisher:
         self._linger = linger
         self._counts.new_round()
         try:
-            self._producers.current.poll(0.0)
-            while self._clock() >= self._retries.not_before and self._steps[self._step]():
-                pass
+            with client_errors():
+                self._producers.current.poll(0.0)
+                while self._clock() >= self._retries.not_before and self._steps[self._step]():
+                    pass
         except KafkaException as error:
             self._fail(error.args[0])
-        except SystemError as error:
-            if (cause := kafka_cause(error)) is None:
-                raise
-            self._fail(cause.args[0])
         self._linger = True
         durable, self._durable = self._durable, []
         return durable
@@ -187,24 +182,20 @@ class TransactionalPublisher:
             self._retries.failures = 0
         return True
 
-    def _due_at(self) -> float:
-        return -math.inf if self._abort_again else self._queue.due_at(linger=self._linger)
-
     def _begin(self) -> bool:
         """Open a transaction if one is due."""
-        if self._clock() < self._due_at():
+        if self._clock() < self._queue.due_at(linger=self._linger):
             return False
-        batch = self._abort_again[: self._size.take(bytes_of((release,)) for release in self._abort_again)]
-        offsets: dict[Partition, tuple[int, int]] = {}
-        if not batch:
-            self._queue.keep(self._poll_thread.epochs)
-            batch, offsets = self._queue.next_batch(self._clock())
-            if not offsets:
-                self._retries.failures = 0  # what failed went to other workers: nothing is left to fail, or to try with
-                return False
-            if (unplaced := first_unplaced(batch, self._counts)) is not None:
-                topic, refused = unplaced
-                return refused is not None and self._retries.hold(self._queue, (topic,), refused)
+        self._queue.keep(self._poll_thread.epochs)
+        batch, offsets = self._queue.next_batch(self._clock())
+        if not batch and not offsets:
+            self._retries.failures = 0  # what failed went to other workers: nothing is left to fail, or to try with
+            return False
+        if offsets and (unplaced := first_unplaced(batch, self._counts)) is not None:
+            topic, refused = unplaced
+            if refused is not None:
+                self._retries.hold(self._queue, (topic,), refused)
+            return refused is not None  # the others may go on at once
         self._producers.current.begin_transaction()
         singly = self._size.records == 1 or (self._queue.trying is not None and len(batch) == 1)
         self._transaction = Transaction(batch, offsets, singly=singly, started=self._clock())
@@ -222,7 +213,7 @@ class TransactionalPublisher:
         if transaction.failed:
             self._step = Step.REVIEW
         elif not missing:
-            self._step = Step.ABORT if self._abort_again else Step.SEND_OFFSETS
+            self._step = Step.SEND_OFFSETS if transaction.offsets else Step.ABORT
             transaction.seconds = self._clock() - transaction.started
             if self._size.is_late(transaction.seconds) and len(transaction.batch) > 1:
                 self._halve("it took long to write")
@@ -253,15 +244,15 @@ class TransactionalPublisher:
         metadata = self._poll_thread.group_metadata
         epochs = self._poll_thread.epochs
         self._step = Step.ABORT
-        lost = sorted(p for p, (epoch, _) in transaction.offsets.items() if epochs.get(p) != epoch)
-        if lost:
+        if lost := transaction.lost(epochs):
             _log.info("a transaction is aborted: partitions went to another worker", assignments=[*map(str, lost)])
         elif not is_member(metadata):
             transaction.refused = NO_MEMBER
         else:
-            positions = [TopicPartition(p.topic, p.number, offset) for p, (_, offset) in transaction.offsets.items()]
             send = self._producers.current.send_offsets_to_transaction
-            self._offsets_call = PendingCall(partial(send, positions, metadata, OFFSETS_SECONDS), self._clock)
+            self._offsets_call = PendingCall(
+                partial(send, transaction.positions(), metadata, OFFSETS_SECONDS), self._clock
+            )
             self._step = Step.AWAIT_OFFSETS
         return True
 
@@ -303,7 +294,8 @@ class TransactionalPublisher:
     def _abort(self) -> bool:
         self._producers.current.abort_transaction(SLICE_SECONDS)
         refused = self._transaction.refused
-        self._abort_again = self._abort_again[len(self._transaction.batch) :]
+        if not self._transaction.offsets:
+            self._queue.aborted(self._transaction.batch)
         self._ended("aborted")
         if refused is not None:
             self._retries.wait(refused)
@@ -318,7 +310,7 @@ class TransactionalPublisher:
     # Failures.
 
     def _halve(self, why: str) -> None:
-        if self._queue.trying is None or self._abort_again:
+        if self._queue.trying is None:
             halve(self._size, self._transaction.batch, why)
         else:  # says nothing of the transactions of others
             self._queue.too_many()
@@ -343,7 +335,7 @@ class TransactionalPublisher:
             refused = self._transaction.refused or refused
             if not self._transaction.held:
                 self._halve("the brokers ended it, or do not answer")
-            self._abort_again = self._abort_again or one_of_each_partition(self._transaction, self._counts)
+            self._queue.abort_first(one_of_each_partition(self._transaction, self._counts))
             self._ended("aborted")
         self._producers.replace()
         self._stuck.worked_at = self._clock()  # the new one has its own time to find the coordinator

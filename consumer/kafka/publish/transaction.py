@@ -10,7 +10,7 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from consumer.delivery.ledger import Release
 from consumer.events import Outcome
@@ -121,6 +121,14 @@ class Transaction:
                     pass  # message.timeout.ms bounds it
                 if self.failed:
                     return
+
+    def positions(self) -> list[TopicPartition]:
+        """The offsets as the client takes them."""
+        return [TopicPartition(p.topic, p.number, offset) for p, (_, offset) in self.offsets.items()]
+
+    def lost(self, epochs: Mapping[Partition, int]) -> list[Partition]:
+        """Partitions in it that have another epoch now, or none: they went to another worker."""
+        return sorted(p for p, (epoch, _) in self.offsets.items() if epochs.get(p) != epoch)
 
     @property
     def topics(self) -> list[str]:

@@ -21,14 +21,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from consumer.delivery.transaction_queue import BACKOFF, BLOCKED_FAILURES, bytes_of
-from consumer.kafka.clients.errors import ClientFailed
+from consumer.kafka.clients.errors import ENDED, ClientFailed
 from consumer.kafka.publish.transaction import WITHOUT_TRANSACTION, Refused, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from confluent_kafka import KafkaException
 
     from consumer.delivery.ledger import Release
     from consumer.delivery.transaction_queue import TransactionQueue
@@ -46,18 +48,7 @@ _OF_AN_INPUT = frozenset(
 )
 """Why offsets of one input topic are not taken: this client may not read it any more, or it is gone."""
 
-_ENDED = frozenset(
-    {
-        KafkaError._FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.INVALID_TXN_STATE,
-        KafkaError.INVALID_PRODUCER_ID_MAPPING,
-    }
-)
-"""The brokers ended the producer's transaction. Some answer INVALID_TXN_STATE then, which the client takes for an error
-that an abort could mend."""
-
-_NOT_COMMITTED = _ENDED | {KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER}
+_NOT_COMMITTED = ENDED | {KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER}
 """Failures of a producer whose open transaction nobody has begun to commit. The last: records that it had written are
 gone, as where an output topic was deleted and made anew."""
 
@@ -100,7 +91,7 @@ def check_commit(failure: KafkaException) -> None:
 
 
 def _useless(error: KafkaError) -> bool:
-    return error.fatal() or error.code() in _ENDED
+    return error.fatal() or error.code() in ENDED
 
 
 class Retries:
@@ -144,17 +135,13 @@ class Retries:
         self.hold(queue, {partition.topic for partition in transaction.offsets}, Refused(OFFSETS, error))
         return None
 
-    def hold(self, queue: TransactionQueue, inputs: Iterable[str], refused: Refused) -> Literal[True]:
-        """Outputs, or the offsets, of these input topics were refused: they wait in ``queue``, tried by themselves.
-
-        The others may go on at once: True.
-        """
+    def hold(self, queue: TransactionQueue, inputs: Iterable[str], refused: Refused) -> None:
+        """Outputs, or the offsets, of these input topics were refused: they wait in ``queue``, tried by themselves."""
         now = self._clock()
         held = {topic: queue.hold(topic, refused.what, now) for topic in sorted(inputs)}
         self._observer.produce_refused(refused.what, refused.error.name())
         delay = min(each.not_before for each in held.values()) - now
         _log_refusal(refused, delay, blocked=any(each.blocked for each in held.values()), inputs=held)
-        return True
 
 
 def halve(size: TransactionSize, batch: Sequence[Release], why: str) -> None:

@@ -21,7 +21,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.config.names import TOPIC_NAME
 from consumer.kafka.clients.cluster import ClientErrors, ClusterUnreachable, Reader, TopicUnusable
-from consumer.kafka.clients.errors import kafka_cause
+from consumer.kafka.clients.errors import ENDED, client_errors
 from consumer.kafka.publish.producers import KEYED
 from consumer.kafka.tools.replay_markers import marker_topic, marker_value
 
@@ -39,15 +39,6 @@ CHUNK_BYTES = 4 * 1024 * 1024
 
 _ATTEMPTS = 3
 _PAUSE_SECONDS = 1.0
-_OUTDATED = frozenset(
-    {
-        KafkaError._FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.INVALID_PRODUCER_ID_MAPPING,
-        KafkaError.INVALID_TXN_STATE,
-    }
-)
-"""Errors of a producer whose transactional id another one took over, or whose transaction the brokers ended."""
 _REFUSALS = frozenset(
     {
         KafkaError.MSG_SIZE_TOO_LARGE,
@@ -74,11 +65,6 @@ class Replay:
     output: Output
     marker_key: str
     count: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of key, value and headers."""
-        return self.output.size
 
 
 def open_replayer(
@@ -154,7 +140,7 @@ class Replayer:
                 places[number] = f"{message.topic()}-{message.partition()}-{message.offset()}"
 
         try:
-            with _client_errors():
+            with client_errors():
                 self._producer.begin_transaction()
                 for number, replay in enumerate(replays):
                     self._produce(self._record(replay), partial(reported, number))
@@ -172,7 +158,7 @@ class Replayer:
             failed.append(error.args[0])
         except KeyboardInterrupt:
             # Left open it would block the readers of the topics until its timeout.
-            with contextlib.suppress(KafkaException), _client_errors():
+            with contextlib.suppress(KafkaException), client_errors():
                 self._producer.abort_transaction(self._timeout)
             raise
         try:
@@ -223,7 +209,7 @@ class Replayer:
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                with _client_errors():
+                with client_errors():
                     call(max(0.1, deadline - time.monotonic()))
             except KafkaException as raised:
                 error = raised.args[0]
@@ -232,7 +218,7 @@ class Replayer:
                     raise
                 if time.monotonic() >= deadline:
                     raise self._unwell(error) from None
-                with _client_errors():
+                with client_errors():
                     self._producer.poll(0)
             else:
                 return
@@ -245,7 +231,7 @@ class Replayer:
 
     def _check(self, error: KafkaError) -> None:
         """Raise for an error after which this producer is of no use."""
-        if error.code() in _OUTDATED:
+        if error.code() in ENDED:
             raise ReplayFenced(
                 f"another replay of {self._dead_letter_topic} took over ({error.name()}); run this one again when it "
                 "has ended: what either replayed has its marker"
@@ -255,17 +241,6 @@ class Replayer:
                 f"{self._bootstrap_servers} gives this client no transaction ({error.name()}: {error.str()}); grant it "
                 "WRITE on the transactional id and on the topics"
             ) from None
-
-
-@contextlib.contextmanager
-def _client_errors() -> Iterator[None]:
-    """Raise the client's own error where it hides behind a SystemError."""
-    try:
-        yield
-    except SystemError as error:
-        if (cause := kafka_cause(error)) is None:
-            raise
-        raise cause from None
 
 
 class ReplayTargets:

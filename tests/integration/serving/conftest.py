@@ -129,7 +129,8 @@ class Lab:
     @contextmanager
     def serve(self, *, tensor_content: bool = False, poll_seconds: float = 3600.0) -> Iterator[tuple[Caller, Any]]:
         """A server over everything that was added, and its catalog, which the test polls when it wants to."""
-        from consumer.local.catalog import Catalog, find_models
+        from consumer.local.catalog import Catalog
+        from consumer.local.model_folders import find_models
         from consumer.local.model_server import ModelServer
         from consumer.local.saved_model import SavedModel
 

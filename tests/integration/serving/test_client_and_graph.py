@@ -38,7 +38,8 @@ class BundleOf:
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serves ``narrow`` (K = 4) and ``wide`` (K = 256): the same waves for logits, so the same cells."""
     tf = pytest.importorskip("tensorflow", reason="the local model server needs the [model] extra (TensorFlow)")
-    from consumer.local.catalog import Catalog, find_models
+    from consumer.local.catalog import Catalog
+    from consumer.local.model_folders import find_models
     from consumer.local.model_server import ModelServer
     from consumer.local.saved_model import SavedModel
     from consumer.model.graph import roles, select

@@ -175,9 +175,16 @@ def test_what_events_may_ask_for_is_said() -> None:
         return next(str(row["detail"]) for row in rows if row["subject"] == "routes.0")
 
     assert "may choose among product_features (event_tasks route)" in said()
-    assert "may bring a schema (inline_schemas true)" in said()
+    assert "may bring a schema (inline_schemas true) of at most 256 model calls" in said()
     assert "may not bring a schema" in said("routes.0.inline_schemas=false")
     assert "sentiment" in said("routes.0.event_tasks=any")
+    assert "may not bring a schema (format text)" in said("routes.0.format=text")
+
+
+def test_whether_checksums_are_checked_is_said() -> None:
+    """It is on by default, which a cluster with old, damaged batches notices."""
+    rows = json.loads(check(options=("--json",)).stdout)["findings"]
+    assert next(row["detail"] for row in rows if row["subject"] == "kafka.client").endswith("check.crcs true")
 
 
 def test_every_topic_that_can_be_reached_is_listed_without_a_network() -> None:

@@ -76,3 +76,24 @@ def test_an_end_that_was_committed_is_not_added_again(queue: TransactionQueue) -
     assert queue.due_at(linger=True) == math.inf
     queue.add_ends({P: (1, 6)}, 3.0)
     assert queue.next_batch(0.0) == ([], {P: (1, 6)})
+
+
+def test_a_size_is_that_of_all_that_is_sent() -> None:
+    """Headers may be most of it."""
+    output = Output("out", b"kk", b"vvv", (("é", b"1234"), ("n", None)), 0)
+    assert bytes_of([Release(P, release(0).record, Outcome("done", (output,)))]) == 2 + 3 + (2 + 4) + 1
+
+
+def test_what_is_to_be_aborted_comes_first_and_without_offsets(queue: TransactionQueue) -> None:
+    """In batches that fit; a second replacement in between changes nothing of it, and what waits stays."""
+    queue.add(release(5), 5.0)
+    queue.abort_first([release(0, size=800), release(1, size=800)])
+    assert queue.due_at(linger=True) == -math.inf
+    for offset in (0, 1):
+        batch, offsets = queue.next_batch(5.0)
+        assert ([each.record.offset for each in batch], offsets) == ([offset], {})
+        queue.abort_first([release(9)])
+        queue.aborted(batch)
+    batch, offsets = queue.next_batch(5.0)
+    assert ([each.record.offset for each in batch], offsets) == ([5], {P: (1, 6)})
+    assert queue.outputs == 1

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from consumer.local.catalog import Catalog, ModelSource, Refusal, State, VersionPolicy
+from consumer.local.catalog import Catalog, Refusal, State
+from consumer.local.model_folders import ModelSource, VersionPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

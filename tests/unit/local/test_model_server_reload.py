@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
-from consumer.local.catalog import ModelSource, Refusal, VersionPolicy
+from consumer.local.catalog import Refusal
+from consumer.local.model_folders import ModelSource, VersionPolicy
 from consumer.local.model_server import read_config
 from consumer.serving.descriptors import HANDLE_RELOAD_CONFIG
 

@@ -268,7 +268,8 @@ def test_a_bad_checkpoint_creates_no_folder(tmp_path: Path) -> None:
 def test_check_is_content_with_a_served_export_and_not_with_a_label_that_is_not_there(exported: Any) -> None:
     """Status, both signatures, real windows, and rows that do not match: on the graph itself."""
     from consumer.cli.model_findings import model_findings
-    from consumer.local.catalog import Catalog, find_models
+    from consumer.local.catalog import Catalog
+    from consumer.local.model_folders import find_models
     from consumer.local.model_server import ModelServer
     from consumer.local.saved_model import SavedModel
 

@@ -241,12 +241,6 @@ def test_a_record_larger_than_the_whole_queue_is_refused(producer: StubProducer,
     assert producer.log == ["begin", "abort"]
 
 
-def test_a_size_is_that_of_all_that_is_sent() -> None:
-    """Headers may be most of it."""
-    output = Output("reviews.raw", b"kk", b"vvv", (("é", b"1234"), ("n", None)), 0)
-    assert Replay("id", output, "id@group", 1).size == 2 + 3 + (2 + 4) + 1
-
-
 def test_a_commit_that_needs_more_time_is_asked_for_again(producer: StubProducer, replayer: Replayer) -> None:
     """It may have been made: producing again would double."""
     producer.refuse["commit"] = [KafkaError(KafkaError._TIMED_OUT, "slow", retriable=True)]

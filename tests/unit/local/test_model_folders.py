@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from consumer.local.catalog import VersionPolicy, find_models, find_versions
+from consumer.local.model_folders import VersionPolicy, find_models, find_versions
 
 if TYPE_CHECKING:
     from pathlib import Path
