@@ -37,7 +37,7 @@ from consumer.kafka.consume.poll_thread import JOIN_SECONDS, PollSettings, PollT
 from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
 from consumer.kafka.publish.exactly_once import TransactionalPublisher
 from consumer.kafka.publish.producers import PartitionCounts, Producers
-from consumer.kafka.publish.refusals import Oversize
+from consumer.kafka.publish.refusals import Replacements
 from consumer.kafka.publish.release_thread import ReleaseThread
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class KafkaRuntime:
             observer,
         )
 
-        oversize = Oversize(config.delivery.dead_letter_topic, refused, observer)
+        replacements = Replacements(config.delivery.dead_letter_topic, refused, observer)
 
         ledger = Ledger(config.delivery.release_order)
         publisher: AtLeastOncePublisher | TransactionalPublisher
@@ -167,12 +167,12 @@ class KafkaRuntime:
             # No call through the producer: brokers may answer one that has lost its coordinator.
             stuck = StuckClientDetector(None, others)
             publisher = TransactionalPublisher(
-                producers, counts, oversize, self._poll_thread, observer, stuck, config.delivery
+                producers, counts, replacements, self._poll_thread, observer, stuck, config.delivery
             )
         else:
             stuck = StuckClientDetector(partial(producers.partitions, input_topics[0], OWN_SECONDS), others)
             publisher = AtLeastOncePublisher(
-                producers.current, counts, oversize, ledger.epoch, observer, self._fatal, stuck
+                producers.current, counts, replacements, ledger.epoch, observer, self._fatal, stuck
             )
         self._release = ReleaseThread(
             ledger,

@@ -30,7 +30,7 @@ from consumer.kafka.publish.producers import (
     SendWindow,
     produce,
 )
-from consumer.kafka.publish.refusals import NO_TOPIC, NOTHING_LEFT, TOO_LARGE, Oversize, refused_for_itself
+from consumer.kafka.publish.refusals import NO_TOPIC, NOTHING_LEFT, TOO_LARGE, Replacements, refused_for_itself
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,7 +53,7 @@ class AtLeastOncePublisher:
         self,
         producer: Producer,
         counts: PartitionCounts,
-        oversize: Oversize,
+        replacements: Replacements,
         epoch_of: Callable[[Partition], int | None],
         observer: KafkaObserver,
         on_fatal: Callable[[BaseException], None],
@@ -63,7 +63,7 @@ class AtLeastOncePublisher:
         """``stuck`` is called while delivery reports are awaited."""
         self._producer = producer
         self._counts = counts
-        self._oversize = oversize
+        self._replacements = replacements
         self._epoch_of = epoch_of
         self._observer = observer
         self._on_fatal = on_fatal
@@ -203,7 +203,7 @@ class AtLeastOncePublisher:
 
     def _replace(self, send: Send, error: KafkaError) -> None:
         """It was refused for what it is: publish what takes its place."""
-        instead = self._oversize.replace(send.release, send.output, error)
+        instead = self._replacements.replace(send.release, send.output, error)
         if instead is None:
             self._refused(send, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, NOTHING_LEFT))
             return

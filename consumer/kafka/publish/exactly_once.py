@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from consumer.kafka.clients.watchdog import StuckClientDetector
     from consumer.kafka.consume.poll_thread import PollThread
     from consumer.kafka.publish.producers import PartitionCounts, Producers
-    from consumer.kafka.publish.refusals import Oversize
+    from consumer.kafka.publish.refusals import Replacements
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -69,7 +69,7 @@ class TransactionalPublisher:
         self,
         producers: Producers,
         counts: PartitionCounts,
-        oversize: Oversize,
+        replacements: Replacements,
         poll_thread: PollThread,
         observer: KafkaObserver,
         stuck: StuckClientDetector,
@@ -82,7 +82,7 @@ class TransactionalPublisher:
         """
         self._producers = producers
         self._counts = counts
-        self._oversize = oversize
+        self._replacements = replacements
         self._poll_thread = poll_thread
         self._observer = observer
         self._stuck = stuck
@@ -203,7 +203,7 @@ class TransactionalPublisher:
         return True
 
     def _produce(self) -> bool:
-        self._transaction.produce(self._producers.current, self._counts, self._oversize)
+        self._transaction.produce(self._producers.current, self._counts, self._replacements)
         self._step = Step.REVIEW if self._transaction.failed else Step.FLUSH
         return True
 
@@ -222,7 +222,7 @@ class TransactionalPublisher:
 
     def _review(self) -> bool:
         transaction = self._transaction
-        found = transaction.review(self._oversize, slow=self._size.is_slow(self._clock() - transaction.started))
+        found = transaction.review(self._replacements, slow=self._size.is_slow(self._clock() - transaction.started))
         if found == "batch too large":
             self._halve("a topic refuses it for its size, or for a record in it")
         elif found == "replaced":

@@ -46,7 +46,7 @@ def refused_for_itself(error: KafkaError, output: Output) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Oversize:
+class Replacements:
     """What replaces an output that its topic refuses for what it is (``refused_for_itself``).
 
     For a result that is a dead letter, made by ``make(record, output, why)``.

@@ -20,7 +20,7 @@ from consumer.kafka.publish.refusals import (
     NO_TOPIC,
     NOTHING_LEFT,
     TOO_LARGE,
-    Oversize,
+    Replacements,
     refused_for_itself,
 )
 
@@ -112,11 +112,11 @@ class Transaction:
     failed: list[_Failed] = field(default_factory=list)
     """Outputs that were refused: with any, nothing is left but an abort."""
 
-    def produce(self, producer: Producer, counts: PartitionCounts, oversize: Oversize) -> None:
+    def produce(self, producer: Producer, counts: PartitionCounts, replacements: Replacements) -> None:
         """Hand over all outputs, or those up to the first that is refused at once."""
         for release in self.batch:
             for output in release.outcome.outputs:
-                self._produce_one(producer, counts, oversize, release, output)
+                self._produce_one(producer, counts, replacements, release, output)
                 while self.singly and not self.failed and producer.flush(SLICE_SECONDS):
                     pass  # message.timeout.ms bounds it
                 if self.failed:
@@ -140,7 +140,9 @@ class Transaction:
         """The input topics of its outcomes."""
         return frozenset(release.partition.topic for release in self.batch)
 
-    def review(self, oversize: Oversize, *, slow: bool = False) -> Literal["refused", "batch too large", "replaced"]:
+    def review(
+        self, replacements: Replacements, *, slow: bool = False
+    ) -> Literal["refused", "batch too large", "replaced"]:
         """What a refusal means. A record refused alone for what it is, its size above all, is replaced.
 
         ``held`` are the input topics that a topic's refusal concerns; all, where it is not known which record it was.
@@ -156,7 +158,7 @@ class Transaction:
         elif refused_for_itself(error, first.output):
             if not first.alone:
                 return "batch too large"
-            if oversize.replace(first.release, first.output, error) is not None:
+            if replacements.replace(first.release, first.output, error) is not None:
                 return "replaced"
             error = KafkaError(error.code(), NOTHING_LEFT)
         self.refused = Refused(first.output.topic, error)
@@ -165,7 +167,7 @@ class Transaction:
         return "refused"
 
     def _produce_one(
-        self, producer: Producer, counts: PartitionCounts, oversize: Oversize, release: Release, output: Output
+        self, producer: Producer, counts: PartitionCounts, replacements: Replacements, release: Release, output: Output
     ) -> None:
         while True:
             partition = counts.place(output, release.partition.topic)
@@ -185,7 +187,7 @@ class Transaction:
                 return
             if problem.code() not in TOO_LARGE:
                 producer.poll(REPORTS_SECONDS)  # where another record was refused meanwhile, its report says why
-            elif (smaller := oversize.replace(release, output, problem)) is not None:
+            elif (smaller := replacements.replace(release, output, problem)) is not None:
                 output = smaller
                 continue
             self.failed.append(_Failed(release, output, problem, alone=True))

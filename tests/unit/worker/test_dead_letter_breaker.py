@@ -16,7 +16,7 @@ from consumer.delivery.dead_letter_rate import TRIAL_EVENTS
 from consumer.delivery.ledger import Release
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.observer import KafkaObserver
-from consumer.kafka.publish.refusals import Oversize
+from consumer.kafka.publish.refusals import Replacements
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def too_large(release: Release) -> Release:
     """What a publisher makes of it when its topic refuses the first result for its size."""
     observer = create_autospec(KafkaObserver, instance=True)
     output = next(each for each in release.outcome.outputs if each.topic != "reviews.dead")
-    Oversize("reviews.dead", lambda _, refused, __: replace(refused, topic="reviews.dead"), observer).replace(
+    Replacements("reviews.dead", lambda _, refused, __: replace(refused, topic="reviews.dead"), observer).replace(
         release, output, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
     )
     return release

@@ -18,7 +18,7 @@ from consumer.kafka.clients.observer import KafkaObserver
 from consumer.kafka.clients.watchdog import STALLED_SECONDS, StuckClientDetector
 from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
 from consumer.kafka.publish.producers import MOST_BYTES, MOST_RECORDS, SILENT_SECONDS, PartitionCounts
-from consumer.kafka.publish.refusals import Oversize
+from consumer.kafka.publish.refusals import Replacements
 
 IN = Partition("in", 0)
 
@@ -93,7 +93,7 @@ class Bench:
         self.publisher = AtLeastOncePublisher(
             producer,
             PartitionCounts(lambda topic, _: self.partitions.get(topic, 0), lambda: self.now),
-            Oversize(
+            Replacements(
                 "dead", lambda record, *_: Output("dead", record.key, record.value, (), record.partition), self.hooks
             ),
             lambda _: None if 1 in self.revoked else 1,

@@ -24,7 +24,7 @@ from consumer.kafka.clients.watchdog import STALLED_SECONDS, StuckClientDetector
 from consumer.kafka.publish import exactly_once as transactions
 from consumer.kafka.publish.exactly_once import TransactionalPublisher
 from consumer.kafka.publish.producers import PartitionCounts
-from consumer.kafka.publish.refusals import Oversize
+from consumer.kafka.publish.refusals import Replacements
 from consumer.kafka.publish.transaction import LOST_SECONDS
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class Bench:
         self.transactions = TransactionalPublisher(
             this,
             PartitionCounts(lambda topic, _: self.topics.get(topic, 0), lambda: self.now),
-            Oversize("dead", lambda record, *_: Output("dead", record.key, b"%d" % record.offset), self.seen),
+            Replacements("dead", lambda record, *_: Output("dead", record.key, b"%d" % record.offset), self.seen),
             group,
             self.seen,
             StuckClientDetector(None, lambda: self.brokers, lambda: self.now),
