@@ -161,9 +161,14 @@ REFUSED = [
         "INVALID_ARGUMENT",
         "output tensor alias not found in signature: q Outputs expected to be in the set {y}.",
     ),
+    (
+        {"signature": "__saved_model_init_op", "inputs": {}},
+        "INVALID_ARGUMENT",
+        "Node 'NoOp' (type: 'NoOp', num of outputs: 0) does not have output 0",
+    ),
     ({"model": ""}, "INVALID_ARGUMENT", "ModelSpec has no name specified."),
 ]
-BATCH_FAULTS = ("Matrix size-incompatible", "tensor parsing error")
+BATCH_FAULTS = ("Matrix size-incompatible", "tensor parsing error", "Node ")
 
 
 @pytest.mark.parametrize(("asked", "code", "text"), REFUSED)
