@@ -56,12 +56,12 @@ class Driver:
         client: ModelClient,
         concurrency: int = 1,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        known_good: Callable[[], Awaitable[object]] | None = None,
+        known_good: Callable[[int], Awaitable[object]] | None = None,
     ) -> None:
         """``concurrency`` calls at most are at the model at a time.
 
-        ``known_good`` asks a window that a fitting model answers, and raises ServingError otherwise. With it a text is
-        only blamed for a window that is refused while that one is answered.
+        ``known_good`` asks a window of so many tokens or more that a fitting model answers, and raises ServingError
+        otherwise. With it a text is only blamed for a window that is refused while one as long is answered.
         """
         self._client = client
         self._known_good = known_good
@@ -104,7 +104,7 @@ class Driver:
             answer = await self._predict(windows)
         except ServingError as error:
             if len(windows) == 1:
-                await self._require_fitting()
+                await self._require_fitting(windows[0].length)
                 return [_Row(error, None, self._calls, 0.0)]
             middle = len(windows) // 2
             return await self._rows(windows[:middle]) + await self._rows(windows[middle:])
@@ -112,11 +112,11 @@ class Driver:
         self._calls += 1
         return [_Row(cells, used, self._calls, answer.seconds) for cells in answer.cells]
 
-    async def _require_fitting(self) -> None:
+    async def _require_fitting(self, length: int) -> None:
         """Raise Unanswered where the model refuses, or a server that went away does not answer, a known-good window."""
         if self._known_good is not None:
             try:
-                await self._known_good()
+                await self._known_good(length)
             except ServingError as error:
                 raise Unanswered(error) from error
 

@@ -12,7 +12,6 @@ import re
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -158,13 +157,13 @@ def as_options(message: str) -> str:
     return re.sub(r"model\.(tls\.\w+|tls|target|name|bundle)\b", lambda key: _OPTIONS.get(key[0], key[0]), message)
 
 
-def _known_good(client: ModelClient, engine: Engine) -> Callable[[], Awaitable[object]] | None:
+def _known_good(client: ModelClient, engine: Engine) -> Callable[[int], Awaitable[object]] | None:
     """Asks a served model a known-good window; None for one in this process, which is its own bundle's."""
     from consumer.serving.client import TfServingClient
 
     if not isinstance(client, TfServingClient):
         return None
-    return partial(client.known_good, engine.known_good_window(), CALL_SECONDS)
+    return lambda length: client.known_good(engine.known_good_window("好" * length), CALL_SECONDS)
 
 
 def _open(runner: asyncio.Runner, source: ModelSource) -> tuple[ModelClient, Bundle, int]:

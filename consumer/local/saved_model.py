@@ -61,8 +61,8 @@ class SavedModel:
     def run(self, feeds: Mapping[str, NDArray[Any]], fetches: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Feed tensors by name, fetch tensors by name. Raises Refusal with the status of the operation that failed."""
         names = tuple(sorted(feeds))
-        call = self._callable(names, tuple(fetches))
         try:
+            call = self._callable(names, tuple(fetches))
             return dict(zip(fetches, call(*(feeds[name] for name in names)), strict=True))
         except tf.errors.OpError as error:
             raise _refusal(error, "") from error

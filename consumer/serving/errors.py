@@ -28,12 +28,14 @@ _DEPLOYMENT_FAULTS = {
         ),
         ("ModelSpec has no name specified|Missing ModelSpec", "set model.name"),
         # It fails our batches for rows and sizes that are not ours.
-        (r"larger than maximum input batch size|Batching (session )?Run\(\)", _BATCHING),
+        (r"Task size \d+ is larger than max|Batching (session )?Run\(\)", _BATCHING),
     ),
     "FAILED_PRECONDITION": (
         ("Serving signature key", _EXPORT),
-        ("different shapes and padding is turned off|Batched output tensor", _BATCHING),
+        ("padding is turned off|Batched output tensor", _BATCHING),
     ),
+    # Calls of others, of other dtypes, met ours.
+    "INTERNAL": (("Tensor concat operation failed|does not conform to batch signature", _BATCHING),),
     "NOT_FOUND": (
         (
             r"request: Specific\(|Could not find version",
@@ -53,7 +55,7 @@ in any message."""
 _RELIEFS = (
     (re.compile("OOM when allocating|out of memory", re.IGNORECASE), Relief.SMALLER_MEMORY),
     (re.compile("message larger than max"), Relief.FEWER_BYTES),
-    (re.compile(r"\A\Z|Server Threadpool Exhausted"), Relief.FEWER_IN_FLIGHT),
+    (re.compile(r"\A\Z|Server Threadpool Exhausted|waiting in batching queue"), Relief.FEWER_IN_FLIGHT),
 )
 """The relief that a RESOURCE_EXHAUSTED message calls for. An empty message comes from a server without a free
 thread."""
@@ -68,7 +70,7 @@ def classify(code: str, message: str) -> tuple[Failure, Relief]:
     """
     if code == "RESOURCE_EXHAUSTED":
         return Failure.TRANSIENT, next((relief for text, relief in _RELIEFS if text.search(message)), Relief.NONE)
-    if code == "UNAVAILABLE" and "batch scheduling queue to which this task was submitted is full" in message:
+    if code == "UNAVAILABLE" and re.search("batch scheduling queue .*is full", message):
         return Failure.TRANSIENT, Relief.FEWER_IN_FLIGHT
     if remedy(code, message) is not None:
         return Failure.DEPLOYMENT, Relief.NONE

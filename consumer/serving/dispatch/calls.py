@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from consumer.serving.refused import DispatchObserver
 
 
+PROBE_AGAIN_SECONDS = 3.0
+"""A probe that is not answered for so long is made again beside the one that waits, if a server is waited for: a call
+that was lost, with its connection or behind a proxy, is never answered, and its timeout may be two minutes."""
+
 MOST_REPEATED = 2
 BESIDE = 4
 REPEATS = 3
@@ -95,6 +99,28 @@ class ModelCalls:
             what = f"the model refuses {who}: {error.message}"
             raise ServingError(Failure.DEPLOYMENT, error.code, what) from error
 
+    async def probe_again(self, length: int, unanswered: Callable[[ServingError], None]) -> None:
+        """As ``probe``, made again and again beside the first one while that is not answered; the first answer counts.
+
+        Calls ``unanswered`` for those that fail once the first one has waited for longer than an answer takes. Raises
+        ServingError when the first one fails.
+        """
+        began = self.clock()
+        first = asyncio.ensure_future(self.probe(length))
+        try:
+            while not (await asyncio.wait({first}, timeout=PROBE_AGAIN_SECONDS))[0]:
+                padded = max(length, padded_length(self.probe_window.length))
+                try:
+                    await self._predict([self.probe_window], padded, longest=PROBE_AGAIN_SECONDS)
+                except ServingError as error:
+                    if self.clock() - began >= CallTimeout.FLOOR:
+                        unanswered(error)
+                else:
+                    return
+            first.result()
+        finally:
+            first.cancel()
+
     async def repeat(self, groups: Sequence[Group]) -> None:
         """A health probe with failed calls as they were and short ones of other lengths, at once.
 
@@ -136,11 +162,18 @@ class ModelCalls:
         return min(CallTimeout.CEILING, timeout_factor * self._timeout.seconds(tokens))
 
     async def _predict(
-        self, windows: Sequence[Window], length: int, timeout_factor: float = 1.0, *, isolated: bool = False
+        self,
+        windows: Sequence[Window],
+        length: int,
+        timeout_factor: float = 1.0,
+        *,
+        isolated: bool = False,
+        longest: float = CallTimeout.CEILING,
     ) -> Answer:
         started = self.clock()
+        timeout = min(longest, self._seconds(len(windows) * length, timeout_factor))
         try:
-            answer = await self._client.predict(windows, length, self._seconds(len(windows) * length, timeout_factor))
+            answer = await self._client.predict(windows, length, timeout)
         except ServingError as error:
             # A server that is alive has answered the others.
             if error.failure is Failure.TRANSIENT and error.code != "RESOURCE_EXHAUSTED":

@@ -38,12 +38,16 @@ CONFIRM_SECONDS = 1.5
 """How long health probes must fail, all for the same kind of reason, to be an outage or a deployment fault. Where three
 of ten calls are lost, five probes or so in a row fail once in 400 times."""
 
-SETTLE_SECONDS = 1.0
-"""After which the state is ok again, if since the first answered probe no call has failed, and then another probe is
-answered."""
+SETTLE_SECONDS, UNSTEADY_SETTLE_SECONDS = 1.0, 8.0
+STEADY_SECONDS = 60.0
+"""After ``SETTLE_SECONDS`` the state is ok again, if since the first answered probe no call has failed, and then
+another probe is answered: after ``UNSTEADY_SETTLE_SECONDS`` if a model did not fit again within ``STEADY_SECONDS``."""
 
 REPEATED_SECONDS = 60.0
 """A model that does not fit a second time within so many seconds is at fault, though its health probes are answered."""
+
+FOR_ALL_CALLS = frozenset({"NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED"})
+"""Status names of what is wrong with the address, not with what is sent there: any health probe meets it too."""
 
 AWAY_PROBES = 4
 """Health probes that must fail, over ``AWAY_SECONDS`` at least, to show that the server's process has ended."""
@@ -84,6 +88,8 @@ class OutageRecovery:
         self.check_at: float | None = None
         """When ``check`` is to be called, in seconds of the clock, since sending goes on while the state is not ok."""
         self._misfit_at = -REPEATED_SECONDS
+        self._ok_since = -STEADY_SECONDS
+        self._settle_seconds = SETTLE_SECONDS
         self._began = self._failing_since = 0.0
         self._failing = State.OK
         self._forget()
@@ -107,7 +113,7 @@ class OutageRecovery:
             self._begin(error)
         elif self.fault is None:
             now = self._clock()
-            repeated = now - self._misfit_at < REPEATED_SECONDS
+            repeated = now - self._misfit_at < REPEATED_SECONDS and error.code not in FOR_ALL_CALLS
             self._misfit_at = now
             self._begin(error)
             if repeated:
@@ -164,6 +170,7 @@ class OutageRecovery:
         else:
             if self.fault is None and self.check_at is None and self.state is not State.OK:
                 self.state = State.OK
+                self._ok_since = self._clock()
                 self._on_state(State.OK, None)
 
     async def wait(self) -> Recovered:
@@ -175,7 +182,7 @@ class OutageRecovery:
             self._observer.breaker(self._breaker.state)
             try:
                 alone = (group.length for group, _ in self._failed if len(group.entries) == 1)
-                await self._calls.probe(max([self._length, *alone]))
+                await self._calls.probe_again(max([self._length, *alone]), self._probe_failed)
                 if (canary := self._next_canary(failures)) is not None:
                     await self._calls.probe_with(canary)
                 if unfit := self._unfit():
@@ -200,7 +207,11 @@ class OutageRecovery:
 
     def _unfit(self) -> list[Group]:
         """Groups whose calls found a model that does not fit: what may fail for them only, must be answered."""
-        return [group for group, error in self._failed if misfit(error) and group.still_waiting()]
+        return [
+            group
+            for group, error in self._failed
+            if misfit(error) and error.code not in FOR_ALL_CALLS and group.still_waiting()
+        ]
 
     def _next_canary(self, failures: int) -> Window | None:
         """The next probe's canary, another one each time: some may be bad input. None when none is needed or left."""
@@ -229,7 +240,7 @@ class OutageRecovery:
 
     def _settle(self) -> None:
         if self.state is not State.OK and self.fault is None:
-            self.check_at = self._clock() + SETTLE_SECONDS
+            self.check_at = self._clock() + self._settle_seconds
 
     def _probe_failed(self, error: ServingError) -> None:
         now, failing = self._clock(), _state_of(error)
@@ -241,6 +252,9 @@ class OutageRecovery:
     def _set_state(self, error: ServingError) -> None:
         state = _state_of(error)
         if state is not self.state:
+            if self.state is State.OK:
+                steady = not misfit(error) or self._clock() - self._ok_since >= STEADY_SECONDS
+                self._settle_seconds = SETTLE_SECONDS if steady else UNSTEADY_SETTLE_SECONDS
             self.state = state
             self._on_state(state, error)
 

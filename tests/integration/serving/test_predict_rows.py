@@ -181,6 +181,13 @@ def test_a_refused_call_has_the_status_and_text_of_the_real_server(
     assert classify(found_code, found_text)[0] is expected
 
 
+def test_a_signature_without_an_output_that_can_be_fetched_has_tensorflow_s_own_words(demo: Caller) -> None:
+    """It was UNKNOWN, with a Python exception's text."""
+    code, text = demo.refusal(signature="__saved_model_init_op", inputs={})
+    assert code == "OUT_OF_RANGE"
+    assert "does not have output 0" in text
+
+
 SPEC = {"name": "demo"}
 SIGNATURES = {"metadata_field": ["signature_def"]}
 OTHERS = [

@@ -230,14 +230,28 @@ class TestServer:
         assert "bundle and served model do not belong together" in result.stderr
         assert f"model rexuninlu version 5 at {stub_server.address}" in result.stderr
 
+    def test_a_model_that_refuses_all_but_short_windows_is_no_fault_of_any_text(self, stub_server: Any) -> None:
+        """The known-good window is as long as the one that was refused."""
+
+        def refuse(request: Any, context: Any) -> None:
+            if request.inputs["input_ids"].tensor_shape.dim[1].size > 32:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Matrix size-incompatible")
+
+        stub_server.refuse = refuse
+        result = extract("--server", stub_server.address, "--task", "sentiment", lines=[{"text": "不错" * 40}] * 3)
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert "bundle and served model do not belong together" in result.stderr
+
     def test_a_window_that_is_refused_beside_a_healthy_one_is_its_text_s_fault(self, stub_server: Any) -> None:
         """The others get their results."""
 
         def refuse(request: Any, context: Any) -> None:
             lengths = np.frombuffer(request.inputs["length"].tensor_content, np.int32)
-            if lengths.max() > 60:
+            bad.add(max(bad or lengths))
+            if not bad.isdisjoint(lengths.tolist()):
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no kernel for this")
 
+        bad: set[int] = set()
         stub_server.refuse = refuse
         lines = [{"text": "不错"}, {"text": "不错" * 40}, {"text": "差"}]
         result = extract("--server", stub_server.address, "--task", "sentiment", lines=lines)

@@ -70,8 +70,31 @@ ROWS = [
         TRANSIENT,
         Relief.FEWER_IN_FLIGHT,
     ),
+    ("UNAVAILABLE", "The batch scheduling queue is full", TRANSIENT, Relief.FEWER_IN_FLIGHT),
+    (
+        "RESOURCE_EXHAUSTED",
+        "Run() timeout exceeded while waiting in batching queue",
+        TRANSIENT,
+        Relief.FEWER_IN_FLIGHT,
+    ),
     ("UNAVAILABLE", "failed to connect to all addresses", TRANSIENT, Relief.NONE),
-    # Server-side batching must be off.
+    # Server-side batching must be off. Its schedulers and runtimes have words of their own each.
+    ("INVALID_ARGUMENT", "Task size 9 is larger than maximum batch size 8", DEPLOYMENT, Relief.NONE),
+    ("INVALID_ARGUMENT", "Task size 9 is larger than max input task size 8", DEPLOYMENT, Relief.NONE),
+    (
+        "FAILED_PRECONDITION",
+        " Tensors in a single batch have different shapes other than first dimension and padding is turned off.",
+        DEPLOYMENT,
+        Relief.NONE,
+    ),
+    (
+        "FAILED_PRECONDITION",
+        "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors",
+        DEPLOYMENT,
+        Relief.NONE,
+    ),
+    ("INTERNAL", "Tensor concat operation failed: INVALID_ARGUMENT: Cannot concatenate", DEPLOYMENT, Relief.NONE),
+    ("INTERNAL", "One or more tasks does not conform to batch signature", DEPLOYMENT, Relief.NONE),
     ("INVALID_ARGUMENT", "Task size 9 is larger than maximum input batch size 8", DEPLOYMENT, Relief.NONE),
     (
         "FAILED_PRECONDITION",

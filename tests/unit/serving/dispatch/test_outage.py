@@ -150,7 +150,8 @@ def test_hours_without_a_server(what: str) -> None:
         await asyncio.sleep(1000)
         calls, server.most_at_once = len(server.calls), 0
         await asyncio.sleep(4000)
-        assert server.most_at_once == 1
+        # A probe without an answer is made again beside the one that waits for it.
+        assert server.most_at_once == (2 if what == "hang" else 1)
         assert len(server.calls) - calls < 4000
         assert not task.done()
         assert_answered(range(100, 164), await task)

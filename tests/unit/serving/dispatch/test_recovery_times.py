@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 
 from consumer.batching.policy import LengthCut
 from consumer.serving.dispatch.dispatcher import Dispatcher, State
+from consumer.serving.dispatch.outage import STEADY_SECONDS
 from consumer.serving.protocol import Answer, Failure, ServingError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ MENDED = 30.0
 MIXED = ServingError(
     Failure.DEPLOYMENT, "FAILED_PRECONDITION", "Tensors … have different shapes and padding is turned off."
 )
+REMOVED = ServingError(Failure.DEPLOYMENT, "NOT_FOUND", "Servable not found for request: Latest(m)")
 TOO_MANY_ROWS = ServingError(
     Failure.DEPLOYMENT, "INVALID_ARGUMENT", "Task size 9 is larger than maximum input batch size 3"
 )
@@ -162,17 +164,58 @@ def test_batching_on_the_server_is_a_deployment_fault_until_it_is_off(seconds: f
     assert seen.after >= 120
 
 
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.3])
+@pytest.mark.parametrize(("error", "most"), [(MIXED, 8), (REMOVED, 2)])
+def test_faults_of_a_few_calls_do_not_flap(error: ServingError, most: int, share: float) -> None:
+    """One of several replicas batches, or lacks the model: there were eighteen changes of the state in 30 s.
+
+    A model that is not there is met by probes, too, so the few calls that do not find it change nothing.
+    """
+
+    class Replica(Mended):
+        async def failure(self, windows: Sequence[Window], padded_length: int) -> ServingError | None:
+            return error if await super().failure(windows, padded_length) else None
+
+    for seed in range(5):
+        seen = watch(Replica(share, 0.05, seed), lengths=(16, 32, 64), seed=seed)
+        assert len(seen.states) <= most
+        assert seen.held <= 3.0
+
+
+def test_a_server_that_answered_nothing_for_a_while_is_found_again_at_once() -> None:
+    """As after half-open connections: probes whose answers never come do not hold up the one that is answered."""
+
+    class Hanging(StubClient):
+        async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
+            if 10 < asyncio.get_running_loop().time() < MENDED + 40:
+                await asyncio.sleep(timeout)
+                raise ServingError(Failure.TRANSIENT, "DEADLINE_EXCEEDED", "Deadline Exceeded")
+            return await super().predict(windows, padded_length, timeout)
+
+    async def body(dispatcher: Dispatcher) -> None:
+        clock = asyncio.get_running_loop().time
+        while clock() < MENDED:
+            assert_answered([100], [await dispatcher.submit(window(100), 0.0, 0)])
+            await asyncio.sleep(0.1)
+        assert MENDED + 40 <= clock() <= MENDED + 46
+
+    states: list[State] = []
+    run(Hanging(), body, states)
+    assert states == [State.OUTAGE, State.OK]
+
+
 def test_an_outage_that_ends_is_over_within_three_seconds() -> None:
     """However long it lasted, what waited is sent again."""
 
     async def body(dispatcher: Dispatcher) -> None:
         clock = asyncio.get_running_loop().time
-        for back_at in (2.0, 40.0, 700.0, 4000.0):
+        for back_at in (2.0, 100.0, 800.0, 4000.0):
             client.fail = lambda _, back_at=back_at: UNAVAILABLE if clock() < back_at else None  # type: ignore[misc]
             assert_answered([100, 101], await all_answers(dispatcher, [100, 101]))
             assert clock() <= back_at + 3.0
             await until(State.OK, dispatcher)
             assert clock() <= back_at + 4.0
+            await asyncio.sleep(STEADY_SECONDS)
 
     client = StubClient()
     run(client, body)
