@@ -64,6 +64,7 @@ class SpanSearch(Search):
                 asked = None
                 if is_open:
                     is_open = self._read(level.view(number), cells)
+                del cells  # or it would be held until the next answer comes
                 level.passed(number)
             hints = self.plan(self.parents, len(self.encoded.ids))
 

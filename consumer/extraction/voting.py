@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from consumer.extraction.prompts import Found, Parent
+from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW, Found, Parent
 from consumer.extraction.spans import FACT_BYTES, TOKEN_BYTES, marker_hits, span_hits
 from consumer.extraction.task import Fact
 from consumer.extraction.window import Cells, Hints, Level, Search, marker_prompt, piece_at, text_prompt
@@ -34,9 +34,6 @@ Cut: TypeAlias = "Callable[[Classification, Hints, Encoded], tuple[Level, Encode
 Scores = dict[tuple[str, ...], list[tuple[float, ...]]]
 """Path of types -> the scores of its elements, once for each window that voted for it."""
 
-
-FEW = 4
-"""Up to so many windows, the answers of level 0 are kept as they came."""
 
 MARKER_BYTES = 3500
 """At most what the fallback needs of an answer: the marker's cells with 126 types."""
@@ -146,11 +143,12 @@ class Classification(Search):
                     cells = answers[number]
                 view = level.view(number)
                 if self._kept is not None and not self.level:
-                    self._kept.append(cells if len(level) <= FEW else _of_marker(view, cells))
+                    self._kept.append(cells if len(cells.rows) <= MAX_CELLS_PER_WINDOW else _of_marker(view, cells))
                 if view.chunk is not chunk:
                     self._close(scores, candidates)
                     chunk, scores = view.chunk, {}
                 self._read(view, cells, scores, parents, blank=blank)
+                del cells  # or it would be held until the next answer comes
                 level.passed(number)
             self._close(scores, candidates)
             if candidates:
@@ -236,7 +234,8 @@ def _candidate(scores: Scores) -> list[Vote]:
 
 
 def _of_marker(view: View, cells: Cells) -> Cells:
-    """The cells of the marker's row and column, copied: the answers of a whole batch may share their arrays."""
+    """The marker's own cell and those of it with types, which stand in front of it, copied."""
     marker = view.text_start
-    kept = (cells.rows == marker) | (cells.columns == marker)
+    kept = np.where(cells.rows == marker, cells.columns, cells.rows) <= marker
+    kept &= (cells.rows == marker) | (cells.columns == marker)
     return Cells(cells.rows[kept], cells.columns[kept], cells.logits[kept])

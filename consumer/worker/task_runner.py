@@ -46,8 +46,8 @@ WINDOW_BYTES, WINDOW_TOKEN_BYTES = 10 * 1024, 12
 """A window at the dispatcher: its entry there, its hint, an answer of 256 cells; and its arrays, by tokens."""
 
 UNREAD_BYTES = 32 * 1024 * 1024
-"""Answers of more than 256 cells, up to 1.5 MB each, that wait for those before them. Beyond it such an answer is
-thrown away, and asked for again when its turn has come."""
+"""Answers of more than 256 cells, up to 1.5 MB each, that wait for those before them, or because their event waits for
+memory. Beyond it such an answer is thrown away, and asked for again when it can be read."""
 
 _UNKNOWN = ModelUsed("", "", "")
 """Stands for the model before the first answer."""
@@ -151,12 +151,19 @@ class TaskRunner:
                 asked.append(self._ask(run, window, extraction.level, sent))
                 sent += 1
             first = asked[0]
-            if (future := first.future) is None:
-                first = asked[0] = self._ask(run, windows[first.number], extraction.level, first.number)
+            if first.future is None:
+                asked[0] = self._ask(run, windows[first.number], extraction.level, first.number)
                 continue
-            answer = await future
-            if run.budget.queue.growing:
-                await run.budget.queue.wait(work)
+            run.awaited = first
+            answer = await first.future
+            run.awaited = None
+            if (queue := run.budget.queue).growing:
+                if first.unread and self._unread > UNREAD_BYTES and not queue.is_oldest(work):
+                    self._throw_away(run, first)
+                    del answer
+                await queue.wait(work)
+                if first.future is None:
+                    continue
             asked.popleft()
             first.future = None
             self._unread -= first.unread
@@ -170,6 +177,7 @@ class TaskRunner:
             except BadInput as bad:
                 bad.model_version = run.model.version or None
                 raise
+            del answer  # may be 1.5 MB, and the next one may be long in coming
             if not run.holds(extraction.held_bytes):
                 await run.budget.queue.wait(work)
         return True
@@ -190,10 +198,13 @@ class TaskRunner:
             return
         asked.unread = sum(array.nbytes for array in future.result().cells)
         self._unread += asked.unread
-        if self._unread > UNREAD_BYTES and run.asked and asked is not run.asked[0]:
-            self._unread -= asked.unread
-            run.work.tokens -= asked.length
-            asked.future, asked.length, asked.unread = None, 0, 0
+        if self._unread > UNREAD_BYTES and asked is not run.awaited:
+            self._throw_away(run, asked)
+
+    def _throw_away(self, run: _Run, asked: _Asked) -> None:
+        self._unread -= asked.unread
+        run.work.tokens -= asked.length
+        asked.future, asked.length, asked.unread = None, 0, 0
 
     def _withdraw(self, run: _Run) -> None:
         """Refused, cancelled or another model: the other windows need no answer."""
@@ -228,6 +239,8 @@ class _Run:
     held: int = 0
     """Those of them that the extraction itself holds."""
     asked: deque[_Asked] = field(default_factory=deque)
+    awaited: _Asked | None = None
+    """The one whose answer it reads as soon as it comes; None while the event waits for memory."""
     model: ModelUsed = _UNKNOWN
     queued: float = 0.0
     in_model: float = 0.0

@@ -67,7 +67,7 @@ class WorkQueue:
             if not future.cancelled():
                 more = max(0, work.used - work.granted)
                 room = self.free - (0 if work.is_admitted else self.reserve)
-                if more > room and not self._is_oldest(work):
+                if more > room and not self.is_oldest(work):
                     return
                 self.growing -= work.is_admitted
                 self.free -= more
@@ -96,6 +96,7 @@ class WorkQueue:
         self._take_back()
         self.serve()
 
-    def _is_oldest(self, work: Work) -> bool:
+    def is_oldest(self, work: Work) -> bool:
+        """Whether no admitted event arrived before."""
         numbers = (each.number for works in self.works.values() for each in works.values())
         return work.number <= min(numbers, default=work.number)

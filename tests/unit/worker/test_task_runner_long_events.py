@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from consumer.extraction.task import Extracted
-    from consumer.extraction.window import Window
+    from consumer.extraction.window import Cells, Window
 
 MAX_TOKENS, CALLS = 16_384, 2
 EVENT_TOKENS = MAX_TOKENS * (CALLS + 1)
@@ -211,6 +212,58 @@ def test_answers_of_many_cells_that_cannot_be_read_yet_are_asked_for_again(monke
         assert sum(rows for rows, _ in model.called) > extracted.model_calls
 
     run(model, body)
+
+
+def test_answers_of_many_cells_are_not_held_by_events_that_wait_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the next answer, nor the one that was read last, nor the one that classification may need again."""
+    monkeypatch.setattr(task_runner, "UNREAD_BYTES", 50_000)
+    live = 0
+
+    def died(size: int) -> None:
+        nonlocal live
+        live -= size
+
+    def many_cells(window: Window) -> Cells:
+        nonlocal live
+        start, end = window.text_start, window.length - 1
+        cells = cells_of(dict.fromkeys([(row, end - 1 - n) for row in range(start, end - 2) for n in range(2)], 0.5))
+        for array in {id(each): each for each in (each if each.base is None else each.base for each in cells)}.values():
+            live += array.nbytes
+            weakref.finalize(array, died, array.nbytes)
+        return cells
+
+    model = TimedModel(many_cells)
+    model.overflow = True
+    chance = random.Random(5)
+    slow = "".join(chance.choices(HAN, k=100))
+    feelings = Task("f", "multi_classify", {"喜欢": {"很": None}, "不喜欢": None})
+    predict, is_late = model.predict, asyncio.Event()
+
+    async def late(windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
+        if padded_length < 140:
+            await is_late.wait()
+        return await predict(windows, padded_length, timeout)
+
+    monkeypatch.setattr(model, "predict", late)
+
+    async def body(place: Workplace) -> None:
+        oldest = asyncio.create_task(place.extract(0, slow, REVIEW))
+        await asyncio.sleep(1)
+        texts = ["".join(chance.choices(HAN, k=500)) for _ in range(20)]
+        others = [
+            asyncio.create_task(place.extract(n, text, feelings, REVIEW, MANY)) for n, text in enumerate(texts, 1)
+        ]
+        await asyncio.sleep(900)
+        assert place.budget.queue.growing >= 20
+        assert live < 50_000 + 20_000
+        is_late.set()
+        await oldest
+        assert await others[0] == [direct(texts[0], task, many_cells) for task in (feelings, REVIEW, MANY)]
+        for other in others[1:]:
+            other.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    run(model, body, budget_bytes=2_500_000)
 
 
 def test_a_refused_window_gives_everything_back() -> None:
