@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from consumer.extraction.task import Task
     from consumer.kafka.registry.awaited import AwaitedSchemas
     from consumer.telemetry.metrics import EventOutcome, Metrics
-    from consumer.worker.task_runner import Inference, WorkBudget
+    from consumer.worker.inference import Inference
+    from consumer.worker.task_runner import WorkBudget
 
 HELD_COPIES = 2
 """An output that waits is held here, and for a while by the producer."""

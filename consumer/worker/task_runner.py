@@ -18,6 +18,7 @@ import structlog
 
 from consumer.codecs.outputs import ModelUsed
 from consumer.events import BadInput, Place, Work
+from consumer.worker.inference import Inference
 from consumer.worker.work_queue import WorkQueue
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from consumer.events import Outcome, SourceRecord
     from consumer.extraction.engine import Engine, Extraction
-    from consumer.extraction.task import Extracted, Task
+    from consumer.extraction.task import Task
     from consumer.extraction.window import Window
     from consumer.serving.dispatch.dispatcher import Dispatcher
     from consumer.serving.protocol import Answer
@@ -53,22 +54,6 @@ _UNKNOWN = ModelUsed("", "", "")
 """Stands for the model before the first answer."""
 
 _log = structlog.stdlib.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Inference:
-    """What a task found, and what it took.
-
-    ``queued`` (waiting for a batch) and ``in_model`` are seconds, ``overflowed`` windows were repeated on the dense
-    signature, ``restarts`` attempts before this one met another model version.
-    """
-
-    extracted: Extracted
-    model: ModelUsed
-    queued: float
-    in_model: float
-    overflowed: int
-    restarts: int
 
 
 class TaskRunner:

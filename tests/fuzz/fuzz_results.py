@@ -24,7 +24,8 @@ from consumer.delivery.dead_letters import PREFIX, DeadLetters
 from consumer.events import BadInput, ReviewEvent, SourceRecord, Work
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_processor import EventProcessor
-from consumer.worker.task_runner import Inference, WorkBudget
+from consumer.worker.inference import Inference
+from consumer.worker.task_runner import WorkBudget
 
 if TYPE_CHECKING:
     from random import Random

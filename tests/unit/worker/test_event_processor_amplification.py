@@ -32,7 +32,8 @@ from consumer.extraction.window import Cells, Window
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_processor import EventProcessor
 from consumer.worker.failures import LETTERS
-from consumer.worker.task_runner import Inference, WorkBudget
+from consumer.worker.inference import Inference
+from consumer.worker.task_runner import WorkBudget
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,7 +17,8 @@ from consumer.events import SourceRecord, Work
 from consumer.extraction.task import Extracted
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_processor import EventProcessor
-from consumer.worker.task_runner import Inference, WorkBudget
+from consumer.worker.inference import Inference
+from consumer.worker.task_runner import WorkBudget
 
 if TYPE_CHECKING:
     from consumer.codecs.avro_codec import ParsedSchema

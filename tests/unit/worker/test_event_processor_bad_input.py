@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from consumer.extraction.task import Task
     from consumer.extraction.window import Window
     from consumer.kafka.registry.awaited import AwaitedSchemas
-    from consumer.worker.task_runner import Inference
+    from consumer.worker.inference import Inference
 
 NOW = 1_790_000_000.0
 TASKS = load_tasks()

@@ -19,7 +19,7 @@ from consumer.worker.task_runner import WorkBudget
 
 if TYPE_CHECKING:
     from consumer.extraction.task import Task
-    from consumer.worker.task_runner import Inference
+    from consumer.worker.inference import Inference
 
 NOW = 1_790_000_000.0
 ROUTE = RouteConfig(input="in", format="text", tasks=("sentiment",))

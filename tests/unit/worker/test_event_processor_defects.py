@@ -21,7 +21,8 @@ from consumer.serving.protocol import Failure, ServingError
 from consumer.telemetry.metrics import Metrics
 from consumer.worker import event_processor
 from consumer.worker.event_processor import EventProcessor
-from consumer.worker.task_runner import Inference, WorkBudget
+from consumer.worker.inference import Inference
+from consumer.worker.task_runner import WorkBudget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
