@@ -167,16 +167,16 @@ class EventProcessor:
         )
         value_format = self._routes.route(record.topic).format
         schemas = self._schemas if value_format == "avro" else None
-        try:
-            if schemas is not None and len(record.value) <= self._max_value_bytes:
+        decodes, refused = len(record.value) <= self._max_value_bytes, None
+        if schemas is not None and decodes:
+            try:
                 await schemas.ensure(record.value, record.topic)
-        except BadInput as bad:
-            self._metrics.event_processed(record.topic, "dead_letter")
-            return Outcome("done", (self._failures.letter(record, bad, ()),))
+            except BadInput as bad:
+                decodes, refused = False, bad
         budget = self._budgets[record.topic]
-        work = await budget.enter(number, record, decodes=len(record.value) <= self._max_value_bytes)
+        work = await budget.enter(number, record, decodes=decodes)
         try:
-            outcome = await self._admitted(record, value_format, schemas, trace, work)
+            outcome = await self._admitted(record, value_format, schemas, trace, work, refused)
         except BaseException:
             budget.leave(work)
             raise
@@ -190,8 +190,13 @@ class EventProcessor:
         schemas: AwaitedSchemas | None,
         trace: Trace,
         work: Work,
+        refused: BadInput | None,
     ) -> Outcome:
         try:
+            if refused is not None:
+                raise refused
+            if schemas is not None and len(record.value or b"") <= self._max_value_bytes:
+                await schemas.ensure(record.value or b"", record.topic)  # others may have taken its place in the cache
             started = self._clock()
             event = decode(record, value_format, self._max_value_bytes, schemas.schema_for if schemas else None)
             chosen = self._routes.choose(record, event)

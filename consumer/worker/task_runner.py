@@ -143,11 +143,12 @@ class TaskRunner:
             answer = await first.future
             run.awaited = None
             if (queue := run.budget.queue).growing:
-                if first.unread and self._unread > UNREAD_BYTES and not queue.is_oldest(work):
+                is_thrown_away = first.unread > 0 and self._unread > UNREAD_BYTES and not queue.is_oldest(work)
+                if is_thrown_away:
                     self._throw_away(run, first)
                     del answer
                 await queue.wait(work)
-                if first.future is None:
+                if is_thrown_away:
                     continue
             asked.popleft()
             first.future = None

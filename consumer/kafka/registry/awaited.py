@@ -75,7 +75,7 @@ class AwaitedSchemas:
         """
         self._resolver = resolver
         self.schema_for: SchemaFor = resolver.schema_for
-        """The schema of an id that ``ensure`` made known. Raises KeyError for any other."""
+        """The schema of an id that ``ensure`` made known, until the next await. Raises KeyError for any other."""
         self._on_state = on_state
         self._ask_again_after = ask_again_after
         self._clock = clock
@@ -133,6 +133,7 @@ class AwaitedSchemas:
                     await asyncio.sleep(pause)
                 else:
                     self._bad.pop(number, None)
+                    self._resolver.trim()
                     return
         finally:
             self._asked_again.discard(number)

@@ -50,6 +50,10 @@ class SubjectState:
     """Whether the schema is there, or could be registered."""
 
 
+MOST_SCHEMAS = 500
+"""Parsed schemas that are kept, some 10 to 50 KB each. The oldest goes, and is fetched again when it is needed."""
+
+
 class SchemaResolver:
     """Writer schemas by id, and ids of the result schema.
 
@@ -101,6 +105,11 @@ class SchemaResolver:
             raise BadInput("decode", "NotAvroSchema", what) from None
         self._schemas[number] = parsed
         return parsed
+
+    def trim(self) -> None:
+        """Forget all schemas but the last ``MOST_SCHEMAS``. Called where they are used: none goes before it was."""
+        for number in list(self._schemas)[:-MOST_SCHEMAS]:
+            del self._schemas[number]
 
     def result_schema_id(self, topic: str) -> int:
         """Id of the result schema under ``<topic>-value``, where it is registered or, without auto_register, found.

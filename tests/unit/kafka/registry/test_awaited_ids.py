@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from consumer.config.tree import RegistryConfig
 from consumer.events import BadInput
-from consumer.kafka.registry import awaited
+from consumer.kafka.registry import awaited, resolver
 from consumer.kafka.registry.awaited import BAD_SECONDS, MOST_ASKED_AGAIN, AwaitedSchemas
 from consumer.kafka.registry.questions import MOST_ALONE
 from consumer.kafka.registry.resolver import MAX_ID, SchemaResolver
@@ -45,9 +45,9 @@ class Registry:
         self.now = 100.0
         self.states: list[Mapping[str, str]] = []
         double: Any = self
-        resolver = SchemaResolver(RegistryConfig(url="http://registry.invalid"), SCHEMA, connect=lambda _: double)
+        made = SchemaResolver(RegistryConfig(url="http://registry.invalid"), SCHEMA, connect=lambda _: double)
         self.schemas = AwaitedSchemas(
-            resolver, self.states.append, Backoff(0.001, 0.005), (0.001,) * 4, clock=lambda: self.now
+            made, self.states.append, Backoff(0.001, 0.005), (0.001,) * 4, clock=lambda: self.now
         )
 
     def get_schema(self, schema_id: int) -> Any:
@@ -274,3 +274,19 @@ def test_an_outage_in_between_is_not_taken_for_an_absent_schema() -> None:
     registry.fates[7] = answer
     run(registry.ensure(7))
     assert registry.states[-1] == {}
+
+
+def test_of_ever_new_ids_the_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest is asked for again, and is known then."""
+    monkeypatch.setattr(resolver, "MOST_SCHEMAS", 3)
+    registry = Registry()
+
+    async def events() -> None:
+        for number in (1, 2, 3, 4, 5, 5, 1):
+            await registry.ensure(number)
+            assert registry.schemas.schema_for(number)
+
+    asyncio.run(events())
+    assert registry.asked.total() == 6
+    with pytest.raises(KeyError):
+        registry.schemas.schema_for(2)
