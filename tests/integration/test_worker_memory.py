@@ -121,7 +121,8 @@ def status(run: Run) -> dict[str, Any]:
 def test_the_document_says_what_the_formula_gives() -> None:
     """And the file for Docker Compose gives a worker more than that."""
     root = Path(__file__).parents[2]
-    said = re.search(r"with the defaults and one input topic \*\*(\d+) MiB\*\*", (root / "docs/operations.md").read_text("utf-8"))
+    document = (root / "docs/operations.md").read_text("utf-8")
+    said = re.search(r"with the defaults and one input topic \*\*(\d+) MiB\*\*", document)
     assert said is not None
     assert int(said[1]) == ceiling()
     limit = re.search(r"mem_limit: (\d+)m", (root / "deploy/compose/compose.yaml").read_text("utf-8"))
