@@ -45,7 +45,7 @@ demo: .venv/.model  ## watch the whole pipeline run on this machine (ARGS=--help
 	@$(BIN)/rexstream demo $(ARGS)
 
 test: .venv/.dev  ## run the test suite (ARGS="-k kafka"; ARGS=--cov for coverage of the pure core; ARGS="-n0 --pdb")
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+	$(BIN)/python -m pytest -n 4 $(ARGS)
 
 kafka: .venv/.dev  ## a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C (PORT=9192 for another port)
 	@$(BIN)/python tests/support/kafka_server.py $(if $(PORT),--port $(PORT))
