@@ -119,7 +119,11 @@ class TransactionalPublisher:
     @property
     def blocked(self) -> Mapping[str, frozenset[str] | None]:
         """What keeps outcomes from being committed, and the input topics that wait; None: all of them."""
-        return {**self._queue.blocked, **dict.fromkeys(self._retries.blocked)}
+        common = self._retries.blocked
+        # Once a rebalance took what it was about nothing is tried, and a pause for all would have no end.
+        if common and self._step is Step.BEGIN and not self._queue.outputs:
+            common = ()
+        return {**self._queue.blocked, **dict.fromkeys(common)}
 
     @property
     def stuck(self) -> bool:

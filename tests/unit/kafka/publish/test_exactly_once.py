@@ -1054,3 +1054,12 @@ def test_a_forbidden_topic_that_costs_a_producer_each_time_does_not_make_others_
     two.run(1)
     assert two.producer.offsets == {P: 10}
     assert len(two.producer.commits) - before <= 4
+
+
+def test_nothing_is_blocked_once_a_rebalance_took_what_was_refused() -> None:
+    """Nothing would be tried again while consumption is paused, so the pause must end with the outcomes."""
+    bench = Bench()
+    bench.transactions._retries.cause, bench.transactions._retries.failures = "out", 5
+    assert bench.transactions.blocked == {}
+    bench.send(0)
+    assert bench.transactions.blocked == {"out": None}
