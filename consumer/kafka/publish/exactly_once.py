@@ -119,11 +119,7 @@ class TransactionalPublisher:
     @property
     def blocked(self) -> Mapping[str, frozenset[str] | None]:
         """What keeps outcomes from being committed, and the input topics that wait; None: all of them."""
-        common = self._retries.blocked
-        # Once a rebalance took what it was about nothing is tried, and a pause for all would have no end.
-        if common and self._step is Step.BEGIN and not self._queue.outputs:
-            common = ()
-        return {**self._queue.blocked, **dict.fromkeys(common)}
+        return {**self._queue.blocked, **dict.fromkeys(self._retries.blocked)}
 
     @property
     def stuck(self) -> bool:
@@ -188,12 +184,14 @@ class TransactionalPublisher:
 
     def _begin(self) -> bool:
         """Open a transaction if one is due."""
-        if self._clock() < self._queue.due_at(linger=self._linger):
+        due_at = self._queue.due_at(linger=self._linger)
+        if self._clock() < due_at:
+            if due_at == math.inf:
+                self._retries.failures = 0  # what failed went to other workers: nothing is left to fail, or to try with
             return False
         self._queue.keep(self._poll_thread.epochs)
         batch, offsets = self._queue.next_batch(self._clock())
         if not batch and not offsets:
-            self._retries.failures = 0  # what failed went to other workers: nothing is left to fail, or to try with
             return False
         if offsets and (unplaced := first_unplaced(batch, self._counts)) is not None:
             topic, refused = unplaced

@@ -1057,9 +1057,21 @@ def test_a_forbidden_topic_that_costs_a_producer_each_time_does_not_make_others_
 
 
 def test_nothing_is_blocked_once_a_rebalance_took_what_was_refused() -> None:
-    """Nothing would be tried again while consumption is paused, so the pause must end with the outcomes."""
+    """Nothing would be tried again while consumption is paused, so the pause must end with the outcomes.
+
+    Here the last of them were aborted a second time, for a producer that took another one's place.
+    """
     bench = Bench()
-    bench.transactions._retries.cause, bench.transactions._retries.failures = "out", 5
-    assert bench.transactions.blocked == {}
+    retries = bench.transactions._retries
     bench.send(0)
+    retries.cause, retries.failures, retries.not_before = "out", 5, bench.now + 1.0
+    bench.run_once()
     assert bench.transactions.blocked == {"out": None}
+    bench.group.assigned.clear()
+    bench.now += 2.0
+    bench.run_once()
+    bench.run_once()
+    assert bench.transactions.blocked == {}
+    retries.failures = 5  # of the transaction that only aborts
+    bench.run_once()
+    assert bench.transactions.blocked == {}
