@@ -74,6 +74,12 @@ def client_errors() -> Iterator[None]:
         raise cause from None
 
 
+OF_A_TOPIC = frozenset(
+    {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID}
+)
+"""Why the offsets of one topic alone are not taken: this client may not read it any more, or it is gone. Of a commit of
+several topics librdkafka 2.16 gives the error to every partition, also to those that the broker took."""
+
 ENDED = frozenset(
     {
         KafkaError._FENCED,

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
+from consumer.kafka.clients.errors import OF_A_TOPIC
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -35,10 +37,6 @@ AWAY_SECONDS = 1.0
 
 COMMIT = "commit"
 """Reason of the pause while offsets cannot be committed."""
-
-_OF_A_TOPIC = ("TOPIC_AUTHORIZATION_FAILED", "UNKNOWN_TOPIC_OR_PART", "UNKNOWN_TOPIC_ID")
-"""Errors that may be those of one topic alone. librdkafka 2.16 gives them to every partition of the commit, also to
-those that the broker took."""
 
 _RIGHTS = "give this client the right to read the group and its topics"
 _FIXES = {
@@ -205,7 +203,7 @@ class Committer:
             return
         self._not_before = self._clock() + RETRY_SECONDS
         self._observer.commit_failed(error.name())
-        self._by_topic = self._by_topic or error.name() in _OF_A_TOPIC
+        self._by_topic = self._by_topic or error.code() in OF_A_TOPIC
         if error.name() != self.code:
             self.code = error.name()
             _log.warning("a commit failed; it is tried again while the partitions are ours", code=self.code)

@@ -24,7 +24,7 @@ import structlog
 from confluent_kafka import KafkaError
 
 from consumer.delivery.transaction_queue import BACKOFF, BLOCKED_FAILURES, bytes_of
-from consumer.kafka.clients.errors import ENDED, ClientFailed
+from consumer.kafka.clients.errors import ENDED, OF_A_TOPIC, ClientFailed
 from consumer.kafka.publish.transaction import WITHOUT_TRANSACTION, Refused, Step
 
 if TYPE_CHECKING:
@@ -42,11 +42,6 @@ _log = structlog.stdlib.get_logger(__name__)
 
 COORDINATOR = "the transaction coordinator"
 OFFSETS = "the commit of offsets"
-
-_OF_AN_INPUT = frozenset(
-    {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID}
-)
-"""Why offsets of one input topic are not taken: this client may not read it any more, or it is gone."""
 
 _NOT_COMMITTED = ENDED | {KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER}
 """Failures of a producer whose open transaction nobody has begun to commit. The last: records that it had written are
@@ -130,7 +125,7 @@ class Retries:
 
         Of the offsets of several input topics the error does not say whose were refused: each is held for itself.
         """
-        if step is not Step.SEND_OFFSETS or error.code() not in _OF_AN_INPUT:
+        if step is not Step.SEND_OFFSETS or error.code() not in OF_A_TOPIC:
             return Refused(COORDINATOR, error)
         self.hold(queue, {partition.topic for partition in transaction.offsets}, Refused(OFFSETS, error))
         return None
