@@ -104,6 +104,10 @@ class Work:
     """Tokens of all windows that it has sent."""
 
 
+class Milliseconds(int):
+    """A time since 1970 whose unit is known: Avro's reader converts it by its logical type."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReviewEvent:
     """A decoded review. ``schema`` is an inline schema (still unchecked), ``tasks`` the event's own choice."""
@@ -119,6 +123,8 @@ class ReviewEvent:
     created_at: int | None = None
     """Milliseconds since 1970."""
     attributes: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    """What of it could not be kept; each result says so. No text of the review."""
 
 
 class BadInput(Exception):  # noqa: N818 - named for what it is; it is not a fault of the program

@@ -18,7 +18,7 @@ from consumer.events import BadInput, ReviewEvent, TaskKind
 
 if TYPE_CHECKING:
     from consumer.codecs.avro_codec import SchemaFor
-    from consumer.config.tree import ValueFormat
+    from consumer.config.route import ValueFormat
     from consumer.events import SourceRecord
 
 MAX_TASKS = 64
@@ -75,24 +75,30 @@ def decode(
 def decode_value(
     value: bytes, value_format: ValueFormat, default_event_id: str, schema_for: SchemaFor | None = None
 ) -> ReviewEvent:
-    """Decode a value: a JSON object (a byte order mark is skipped), the review itself, or an Avro record.
+    """Decode a value whose fields are those of an event. Raises BadInput as ``read_value`` and ``event_from_fields``
+    do.
+    """
+    fields = read_value(value, value_format, schema_for)
+    if not isinstance(fields, dict):
+        what = f"the JSON value of {len(value)} bytes is not an object; send an object with a field text"
+        raise BadInput("validate", "InvalidEvent", what)
+    return event_from_fields(fields, default_event_id)
+
+
+def read_value(value: bytes, value_format: ValueFormat, schema_for: SchemaFor | None = None) -> Any:
+    """What bytes hold: any JSON value (a byte order mark is skipped), bare text under ``text``, or an Avro record.
 
     ``schema_for`` gives the writer schema of an id; without it, Avro values are bare data. Raises BadInput InvalidUtf8,
-    and as ``parse_json``, ``avro_codec.decode_avro`` and ``event_from_fields`` do.
+    and as ``parse_json`` and ``avro_codec.decode_avro`` do.
     """
     if value_format == "text":
-        fields: Any = {"text": utf8(value)}
-    elif value_format == "json":
-        fields = parse_json(utf8(value).removeprefix("\ufeff"))
-        if not isinstance(fields, dict):
-            what = f"the JSON value of {len(value)} bytes is not an object; send an object with a field text"
-            raise BadInput("validate", "InvalidEvent", what)
-    else:
-        # Not at the top: a worker without Avro topics should not load the Avro library.
-        from consumer.codecs.avro_codec import decode_avro
+        return {"text": utf8(value)}
+    if value_format == "json":
+        return parse_json(utf8(value).removeprefix("\ufeff"))
+    # Not at the top: a worker without Avro topics should not load the Avro library.
+    from consumer.codecs.avro_codec import decode_avro
 
-        fields = decode_avro(value, schema_for)
-    return event_from_fields(fields, default_event_id)
+    return decode_avro(value, schema_for)
 
 
 def utf8(value: bytes) -> str:

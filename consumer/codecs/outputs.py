@@ -20,7 +20,7 @@ from consumer.extraction.task import INLINE, Task
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from consumer.config.tree import RouteConfig
+    from consumer.config.route import RouteConfig
     from consumer.events import Header, ReviewEvent, SourceRecord
     from consumer.extraction.task import Extracted, Fact
 
@@ -203,7 +203,7 @@ def result_fields(
         "created_at": event.created_at,
         "attributes": dict(event.attributes),
         "timing": {key: value for key, value in asdict(timing).items() if key != "queued_ms" or value is not None},
-        "warnings": list(extracted.warnings),
+        "warnings": [*event.warnings, *extracted.warnings],
         "processed_at": processed_at_ms,
     }
 

@@ -14,7 +14,7 @@ from consumer.extraction.task import INLINE
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from consumer.config.tree import RouteConfig
+    from consumer.config.route import RouteConfig
 
 TOPIC_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 """Kafka's own rule for topics: ``.`` and ``..`` are not allowed."""

@@ -17,7 +17,8 @@ from consumer.extraction.task import INLINE, SchemaTree, Task
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from consumer.config.tree import Config, RegistryConfig, RouteConfig
+    from consumer.config.route import RouteConfig
+    from consumer.config.tree import Config, RegistryConfig
 
 
 def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Origin) -> list[Problem]:

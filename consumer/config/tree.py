@@ -9,29 +9,15 @@ from __future__ import annotations
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeGuard, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from consumer.config.problems import KeyPath, shown
+from consumer.config.route import RouteConfig
+from consumer.config.section import Count, Seconds, Section, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
-Text = Annotated[str, Field(min_length=1)]
-Count = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-ValueFormat = Literal["json", "text", "avro"]
-
-
-class Section(BaseModel):
-    """A part of the tree: no key that is not named here, and no silent conversion of one kind of value to another."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """What ``repr`` and ``str`` show, and with them any traceback or log line: secrets hidden."""
-        for name, value in super().__repr_args__():
-            yield name, value if name is None else shown((name,), value)
+    from consumer.config.problems import KeyPath
 
 
 class RegistryConfig(Section):
@@ -96,31 +82,6 @@ class KafkaConfig(Section):
     a delivery guarantee is refused with the reason."""
     security: SecurityConfig = SecurityConfig()
     registry: RegistryConfig = RegistryConfig()
-
-
-class RouteConfig(Section):
-    """What becomes of the records of one input topic."""
-
-    input: Text
-    """Topic to read. Each input topic has one route."""
-    format: ValueFormat = "json"
-    """What a record's value is: a JSON event, the bare text of a review, or an Avro event."""
-    tasks: tuple[Text, ...] = ()
-    """Tasks to run on an event that chooses none itself: names of shipped task files or of your own
-    (``tasks_dirs``)."""
-    event_tasks: Literal["route", "any"] = "route"
-    """What an event's own ``tasks`` may name: some of the route's tasks, or any task that is loaded (``any``). The rest
-    that it names is one dead letter. With ``any`` every loaded task's topic must be there."""
-    inline_schemas: bool = True
-    """Whether an event may bring a schema of its own; if not, that is a dead letter."""
-    control_headers: bool = True
-    """Whether headers that a replay sets are believed on these records: the event's id, the tasks to run, the group
-    that a replay is for. Anyone who may write to the topic can set them; ``dead-letters replay`` needs them."""
-    output: Text = "reviews.extracted"
-    """Topic of the results, or a template in which ``{task}`` stands for the task's name. Results of a schema that came
-    with the event go to the template without it: ``reviews.{task}`` gives ``reviews``."""
-    output_format: Literal["json", "avro"] = "json"
-    """What a result's value is."""
 
 
 class ModelTlsConfig(Section):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from consumer.codecs.outputs import Routes, Trace
-    from consumer.config.tree import ValueFormat
+    from consumer.config.route import ValueFormat
     from consumer.delivery.dead_letters import DeadLetters
     from consumer.events import ReviewEvent, SourceRecord, Stage, Work
     from consumer.extraction.task import Task

@@ -18,8 +18,8 @@ from fuzzing import CANARY, Target, a_name, a_text, bad, require
 from consumer.codecs.avro_codec import encode_avro
 from consumer.codecs.decoding import event_from_fields
 from consumer.codecs.outputs import ModelUsed, Routes, Timing, encode_json, result_fields, result_id
+from consumer.config.route import RouteConfig
 from consumer.config.task_files import load_tasks
-from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import PREFIX, DeadLetters
 from consumer.events import BadInput, ReviewEvent, SourceRecord, Work
 from consumer.telemetry.metrics import Metrics

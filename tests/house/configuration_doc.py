@@ -1,13 +1,14 @@
 """Writes ``docs/configuration.md`` from the configuration tree: ``make docs``.
 
 Types, bounds and defaults come from the tree's fields, the descriptions from the text below each field in
-``consumer/config/tree.py``. A test fails when the file is not current.
+``consumer/config/tree.py`` and ``route.py``. A test fails when the file is not current.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import sys
 import textwrap
 from pathlib import Path
 from types import NoneType
@@ -23,6 +24,8 @@ from consumer.config.problems import KeyPath, dotted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from consumer.config.section import Section
 
 
 FILE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -155,7 +158,7 @@ def document() -> str:
     return "\n".join(parts)
 
 
-def _section(path: KeyPath, section: type[tree.Section]) -> Iterator[str]:
+def _section(path: KeyPath, section: type[Section]) -> Iterator[str]:
     title = f"`{dotted(path)}`" if path else "At the top"
     yield f"### {title}\n\n{_wrapped(_plain(inspect.getdoc(section) or ''))}\n"
     if path and tree.key_at(path).optional:
@@ -216,9 +219,9 @@ def _default(field: FieldInfo) -> str:
     return f"default `{shown.removesuffix(chr(10)).removesuffix(chr(10) + '...')}`"
 
 
-def descriptions(section: type[tree.Section]) -> dict[str, str]:
+def descriptions(section: type[Section]) -> dict[str, str]:
     """The text below each field of a section, empty where there is none."""
-    module = ast.parse(inspect.getsource(tree))
+    module = ast.parse(inspect.getsource(sys.modules[section.__module__]))
     (body,) = (node.body for node in module.body if isinstance(node, ast.ClassDef) and node.name == section.__name__)
     texts = {}
     for node, below in zip(body, [*body[1:], None], strict=True):

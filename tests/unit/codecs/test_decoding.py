@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from consumer.codecs.avro_codec import ParsedSchema
-    from consumer.config.tree import ValueFormat
+    from consumer.config.route import ValueFormat
     from consumer.events import SourceRecord
 
     MakeRecord = Callable[..., SourceRecord]

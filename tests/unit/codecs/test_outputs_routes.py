@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from consumer.codecs.outputs import Chosen, Routes
-from consumer.config.tree import RouteConfig
+from consumer.config.route import RouteConfig
 from consumer.events import BadInput, ReviewEvent
 from consumer.extraction.task import Task
 

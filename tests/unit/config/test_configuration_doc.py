@@ -14,7 +14,7 @@ from consumer.config.tree import KEYS, is_section
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from consumer.config.tree import Section
+    from consumer.config.section import Section
 
 TEXT = FILE.read_text("utf-8")
 SECTIONS = {path: key.type for path, key in KEYS.items() if is_section(key.type)}

@@ -8,7 +8,8 @@ import pytest
 
 from consumer.config.loading import load, load_config
 from consumer.config.problems import HIDDEN, ConfigError, Problem, shown
-from consumer.config.tree import Config, RouteConfig
+from consumer.config.route import RouteConfig
+from consumer.config.tree import Config
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,8 +21,8 @@ from stub_model import TOKENIZER
 from consumer.codecs.control_headers import EVENT_ID_CHARS, HEADERS_BYTES
 from consumer.codecs.decoding import ATTRIBUTES_CHARS, FIELD_CHARS, KEY_BYTES, MAX_TASKS
 from consumer.codecs.outputs import ModelUsed, Routes
+from consumer.config.route import RouteConfig
 from consumer.config.task_files import load_tasks
-from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import DeadLetters
 from consumer.events import BadInput, Outcome, Output, SourceRecord, Work
 from consumer.extraction.engine import Engine

@@ -10,8 +10,8 @@ from avro_frames import decode_result
 
 from consumer.codecs.avro_codec import schema_id
 from consumer.codecs.outputs import ModelUsed, Routes
+from consumer.config.route import RouteConfig
 from consumer.config.task_files import load_tasks
-from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import DeadLetters
 from consumer.events import SourceRecord, Work
 from consumer.extraction.task import Extracted

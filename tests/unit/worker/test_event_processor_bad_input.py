@@ -14,8 +14,8 @@ from stub_model import StubModel, engine
 from consumer.batching.policy import LengthCut
 from consumer.codecs.avro_codec import event_schema, schema_id
 from consumer.codecs.outputs import Routes
+from consumer.config.route import RouteConfig
 from consumer.config.task_files import load_tasks
-from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import DeadLetters
 from consumer.events import BadInput, Outcome, SourceRecord
 from consumer.extraction.task import ExtractionLimits

@@ -7,8 +7,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from consumer.codecs.outputs import Routes
+from consumer.config.route import RouteConfig
 from consumer.config.task_files import load_tasks
-from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import DeadLetters
 from consumer.events import BadInput, SourceRecord
 from consumer.serving.protocol import Failure, ServingError

@@ -12,8 +12,8 @@ from confluent_kafka import KafkaError, KafkaException
 from structlog.testing import capture_logs
 
 from consumer.codecs.outputs import ModelUsed, Routes
+from consumer.config.route import RouteConfig
 from consumer.config.task_files import load_tasks
-from consumer.config.tree import RouteConfig
 from consumer.delivery.dead_letters import DeadLetters
 from consumer.events import Outcome, Output, SourceRecord
 from consumer.extraction.task import Extracted

@@ -1,0 +1,37 @@
+"""The section of a route: what an input topic's records hold, and what becomes of them.
+
+The text below a key is its description, also in ``docs/configuration.md`` (``make docs``).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from consumer.config.section import Section, Text
+
+ValueFormat = Literal["json", "text", "avro"]
+
+
+class RouteConfig(Section):
+    """What becomes of the records of one input topic."""
+
+    input: Text
+    """Topic to read. Each input topic has one route."""
+    format: ValueFormat = "json"
+    """What a record's value is: a JSON event, the bare text of a review, or an Avro event."""
+    tasks: tuple[Text, ...] = ()
+    """Tasks to run on an event that chooses none itself: names of shipped task files or of your own
+    (``tasks_dirs``)."""
+    event_tasks: Literal["route", "any"] = "route"
+    """What an event's own ``tasks`` may name: some of the route's tasks, or any task that is loaded (``any``). The rest
+    that it names is one dead letter. With ``any`` every loaded task's topic must be there."""
+    inline_schemas: bool = True
+    """Whether an event may bring a schema of its own; if not, that is a dead letter."""
+    control_headers: bool = True
+    """Whether headers that a replay sets are believed on these records: the event's id, the tasks to run, the group
+    that a replay is for. Anyone who may write to the topic can set them; ``dead-letters replay`` needs them."""
+    output: Text = "reviews.extracted"
+    """Topic of the results, or a template in which ``{task}`` stands for the task's name. Results of a schema that came
+    with the event go to the template without it: ``reviews.{task}`` gives ``reviews``."""
+    output_format: Literal["json", "avro"] = "json"
+    """What a result's value is."""
