@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from stub_server import StubServer
 from uncached_loggers import loggers_are_not_cached
 
 if TYPE_CHECKING:
@@ -83,3 +84,12 @@ def own_broker() -> Iterator[MockBroker]:
         pytest.skip("librdkafka is not bundled with confluent_kafka here, so its mock cluster cannot be reached")
     yield broker
     broker.close()
+
+
+@pytest.fixture
+def server() -> Iterator[StubServer]:
+    """A model server of one test's own, held up until its gate is open where the test closes it."""
+    stub = StubServer()
+    yield stub
+    stub.gate.set()
+    stub.stop()

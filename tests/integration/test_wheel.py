@@ -8,14 +8,10 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 from stub_server import StubServer, write_bundle
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,13 +32,6 @@ def rexstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("the package registry cannot be reached, so the wheel's requirements cannot be installed")
     assert done.returncode == 0, done.stderr
     return folder / "venv/bin/rexstream"
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.stop()
 
 
 def run(rexstream: Path, folder: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:

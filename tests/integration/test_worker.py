@@ -31,14 +31,6 @@ class Broker(Protocol):
 
 
 @pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.gate.set()
-    stub.stop()
-
-
-@pytest.fixture
 def worker(mock_broker: Broker, server: StubServer, tmp_path: Path) -> Iterator[Run]:
     topics = [mock_broker.topic(2, label) for label in ("in", "out", "dead")]
     run = Run(mock_broker.bootstrap, topics, server, tmp_path)

@@ -5,24 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from stub_server import StubServer
 from worker_run import Run, expected, ids, reviews
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from stub_server import StubServer
+
 pytestmark = pytest.mark.broker
 
 OFFSET_COMMIT, GROUP_AUTHORIZATION_FAILED = 8, 30
 REASON = "offsets cannot be committed"
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.stop()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
-from stub_server import StubServer
 from worker_run import Run, expected, ids, reviews
 
 from consumer.kafka.tools.reader import headers_of
@@ -18,6 +17,8 @@ from consumer.kafka.tools.reader import headers_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from stub_server import StubServer
 
 ENVIRONMENT = {
     "REXSTREAM_DELIVERY__DEAD_LETTER_RUN": "3",
@@ -36,13 +37,6 @@ class Broker(Protocol):
 
     def topic(self, partitions: int, label: str = ...) -> str:
         """A new topic; its name."""
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.stop()
 
 
 @pytest.fixture

@@ -22,12 +22,13 @@ from avro_values import (
     said,
     send,
 )
-from stub_server import StubServer
 from worker_run import Run, expected, ids, reviews
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from stub_server import StubServer
 
 MODEL_EXTRA = ("tensorflow", "tensorflow_serving", "transformers", "safetensors", "torch")
 
@@ -42,14 +43,6 @@ class Broker(Protocol):
 
     def topic(self, partitions: int, label: str = ...) -> str:
         """A new topic; its name."""
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.gate.set()
-    stub.stop()
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from stub_server import StubServer
 from worker_run import TEXTS, Run, expected, ids, reviews
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import Protocol
+
+    from stub_server import StubServer
 
     class Broker(Protocol):
         """The fixture ``mock_broker``."""
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
 
         def topic(self, partitions: int, label: str = ...) -> str:
             """A new topic; its name."""
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.stop()
 
 
 @pytest.fixture

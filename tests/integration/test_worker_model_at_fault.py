@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from stub_server import StubServer
 from worker_run import Run, expected, ids, reviews
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import Protocol
+
+    from stub_server import StubServer
 
     class Broker(Protocol):
         """The fixture ``mock_broker``."""
@@ -31,13 +32,6 @@ def refuse_real_windows(request: Any, context: grpc.ServicerContext) -> None:
     """As an operation with a table too short would: INVALID_ARGUMENT for every call with more than that in it."""
     if request.inputs["input_ids"].tensor_shape.dim[1].size > PROBE_TOKENS:
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "indices[0,3] = 17 is not in [0, 16)")
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.stop()
 
 
 @pytest.fixture

@@ -27,12 +27,13 @@ from avro_values import (
 )
 from certificates import Authority
 from registry_double import RegistryDouble
-from stub_server import StubServer
 from worker_run import Run, start_looking_often
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from stub_server import StubServer
 
 OLDER_ID, NEWER_ID, UNKNOWN_ID = 7, 70_000, 99
 PASSWORD = "hunter2"
@@ -48,14 +49,6 @@ class Broker(Protocol):
 
     def topic(self, partitions: int, label: str = ...) -> str:
         """A new topic; its name."""
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.gate.set()
-    stub.stop()
 
 
 @pytest.fixture

@@ -8,21 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from avro_values import NEWER, OLDER, REVIEWS, framed, messages, send
 from registry_double import RegistryDouble
-from stub_server import StubServer
 from worker_run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from stub_server import StubServer
+
 OLDER_ID, NEWER_ID = 7, 70_000
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.stop()
 
 
 @pytest.fixture

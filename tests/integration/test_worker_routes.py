@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from confluent_kafka import Producer
-from stub_server import StubServer
 from worker_run import Run, reviews
 
 from consumer.delivery.letters import LetterFilter, Markers, Selection, replayed
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from confluent_kafka import Message
+    from stub_server import StubServer
 
     from consumer.events import Header, Output
 
@@ -32,13 +32,6 @@ class Broker(Protocol):
 
     def topic(self, partitions: int, label: str = ...) -> str:
         """A new topic; its name."""
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.stop()
 
 
 @pytest.fixture

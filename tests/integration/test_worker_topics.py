@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from avro_values import OLDER, framed
 from registry_double import RegistryDouble
-from stub_server import StubServer
 from worker_run import Run, reviews
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from stub_server import StubServer
 
 UNKNOWN_TOPIC = 3
 FEW = {"REXSTREAM_LIMITS__IN_FLIGHT_EVENTS": "400"}
@@ -38,14 +39,6 @@ class Broker(Protocol):
 
     def order(self, line: str) -> None:
         """One order of mock_broker.py."""
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.gate.set()
-    stub.stop()
 
 
 class Worker(Run):

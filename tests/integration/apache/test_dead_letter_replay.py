@@ -22,7 +22,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 from stub_model import engine
-from stub_server import StubServer
 from topic_audit import audit
 from worker_run import Run, expected, ids, reviews
 
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 
     from click.testing import Result
     from confluent_kafka import Message
+    from stub_server import StubServer
 
 
 # Not long ago: brokers delete what is older than the topic's retention, by the timestamp that a letter keeps.
@@ -49,14 +49,6 @@ POISON_TEXT = "毒药评论"
 TASKS = load_tasks()
 LETTERS = 240
 CONTROL = {"rexstream-event-id", "rexstream-only-tasks", "rexstream-dlq-replay-count", "rexstream-replay-group"}
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.gate.set()
-    stub.stop()
 
 
 @pytest.fixture

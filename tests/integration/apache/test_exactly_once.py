@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from runtime_harness import Cluster, Worker, eventually
-from stub_server import StubServer
 from topic_audit import audit
 from worker_run import Run, expected, ids, reviews
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
+
+    from stub_server import StubServer
 
     from consumer.events import SourceRecord
 
@@ -24,14 +25,6 @@ KIP_848 = {"group.protocol": "consumer", "max.poll.interval.ms": 6000}
 PROTOCOLS = [pytest.param(CLASSIC, id="cooperative-sticky"), pytest.param(KIP_848, id="kip-848")]
 EXACTLY_ONCE = {"mode": "exactly_once", "transaction_timeout_ms": 3000}
 TASKS = ["sentiment", "product_features"]
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.gate.set()
-    stub.stop()
 
 
 def numbers(values: list[bytes]) -> list[int]:

@@ -10,25 +10,19 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
-from stub_server import StubServer
 from worker_run import Run, expected, ids, reviews
 
 from consumer.kafka.tools.reader import headers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
+
+    from stub_server import StubServer
 
 MODES = pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])
 KEY = b"k" * 1_500_000
 SMALL_SEGMENT = {"max_message_bytes": "8000000", "segment_bytes": "1048576"}
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.stop()
 
 
 def send(run: Run, key: bytes, value: bytes) -> None:

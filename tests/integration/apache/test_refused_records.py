@@ -8,25 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import Producer
-from stub_server import StubServer
 from worker_run import Run, expected, ids, reviews
 
 from consumer.kafka.tools.reader import headers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from confluent_kafka import Message
+    from stub_server import StubServer
 
 DAY_MS = 24 * 3600 * 1000
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.stop()
 
 
 @pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])

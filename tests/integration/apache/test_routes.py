@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from stub_server import StubServer
 from worker_run import Run, reviews
 
 from consumer.cli import cli
@@ -19,12 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.stop()
+    from stub_server import StubServer
 
 
 @pytest.fixture

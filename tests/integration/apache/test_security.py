@@ -12,26 +12,18 @@ import yaml
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from kafka_listeners import KEY_PASSWORD, PASSWORD, USER
-from stub_server import StubServer
 from topic_audit import command as audit
 from worker_run import Run, expected, ids, reviews, start_looking_often
 
 from consumer.cli import cli
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from apache_kafka import ApacheKafka
     from click.testing import Result
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.gate.set()
-    stub.stop()
+    from stub_server import StubServer
 
 
 @pytest.fixture

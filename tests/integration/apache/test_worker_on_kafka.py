@@ -7,25 +7,17 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-import pytest
 from confluent_kafka import Producer
-from stub_server import StubServer
 from topic_audit import audit
 from worker_run import Run, expected, ids, reviews
 
 from consumer.kafka.tools.reader import headers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.gate.set()
-    stub.stop()
+    from stub_server import StubServer
 
 
 def test_a_value_too_large_for_the_dead_letter_topic_is_dead_lettered_without_it(

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from apache_kafka import ApacheKafka
 from chaos.topics import Topics
-from stub_server import StubServer
 from worker_run import Run, reviews
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from stub_server import StubServer
 
 RULES = """
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
@@ -35,13 +36,6 @@ def ruled_kafka(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     broker.start()
     yield broker
     broker.kill()
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.stop()
 
 
 @pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])
