@@ -19,6 +19,10 @@ TaskKind = Literal["extract", "classify", "multi_classify"]
 Stage = Literal["decode", "validate", "extract", "produce"]
 
 
+EARLIEST_MS, LATEST_MS = -62_135_596_800_000, 253_402_300_799_999
+"""The years 1 to 9999, in milliseconds since 1970: many readers of a result, Avro's for Python among them, raise for a
+time beyond."""
+
 HEADER_OVERHEAD = 150
 """A header beside its name and value: a pair and two objects. A record of 1 MB may hold half a million empty ones."""
 

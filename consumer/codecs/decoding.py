@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from consumer.codecs.control_headers import EVENT_ID_CHARS, check_size, default_event_id
-from consumer.events import BadInput, ReviewEvent, TaskKind
+from consumer.codecs.metadata import attributes_of, dropped, text_of, time_of, what_it_is
+from consumer.events import EARLIEST_MS, LATEST_MS, BadInput, ReviewEvent, TaskKind
 
 if TYPE_CHECKING:
     from consumer.codecs.avro_codec import SchemaFor
@@ -35,15 +36,6 @@ KEY_BYTES = 65_536
 
 _KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_INT64 = range(-(2**63), 2**63)
-_JSON_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
-    (type(None), "null"),
-    (bool, "a boolean"),  # before the numbers: to Python it is one
-    ((int, float), "a number"),
-    (str, "a string"),
-    (Mapping, "an object"),
-    ((list, tuple), "an array"),
-)
 
 
 def decode(
@@ -138,42 +130,39 @@ def event_from_fields(fields: Mapping[str, Any], default_event_id: str) -> Revie
     """Check decoded fields. Unknown ones are ignored; optional ones may be missing or null.
 
     An empty ``event_id`` counts as missing and an empty ``tasks`` as no choice. ``schema`` may be an object or its JSON
-    text. Raises BadInput with stage ``validate``: MissingText, EmptyText, InvalidEvent (a field of the wrong type),
-    FieldTooLong, InvalidSchema or SchemaTooDeep.
+    text. What else does not fit is converted or left out (``metadata``), and ``warnings`` say so. Raises BadInput with
+    stage ``validate``: MissingText, EmptyText, InvalidEvent (``text``, ``tasks`` or ``schema`` of the wrong type),
+    FieldTooLong (``event_id``), InvalidSchema or SchemaTooDeep.
     """
-    text = _text(fields, "text")
-    if text is None:
-        raise BadInput("validate", "MissingText", "the event has no text; set its field text to the review")
-    attributes, event_id = _attributes(fields), _text(fields, "event_id", EVENT_ID_CHARS)
-    if not text.strip():
-        what = f"the text of {len(text)} characters is empty or only white space; send reviews that say something"
-        raise BadInput("validate", "EmptyText", what)
+    warnings: list[str] = []
+    text = _review(fields.get("text"))
+    event_id = _text(fields, "event_id", None, warnings)
+    if event_id is not None and len(event_id) > EVENT_ID_CHARS:
+        what = f"field event_id has {len(event_id)} characters; at most {EVENT_ID_CHARS} are allowed"
+        raise BadInput("validate", "FieldTooLong", f"{what}, each result repeats them")
+    kind = fields.get("kind")
+    if kind is None or kind == "":
+        kind = "extract"
+    elif kind not in _KINDS:
+        warnings.append(dropped("kind", f"is {what_it_is(kind)} that is none of {', '.join(_KINDS)}; extract is used"))
+        kind = "extract"
     return ReviewEvent(
         event_id=event_id or default_event_id,
         text=text,
         tasks=_tasks(fields),
         schema=_schema(fields),
-        kind=_kind(fields),
-        product_id=_text(fields, "product_id", FIELD_CHARS),
-        source=_text(fields, "source", FIELD_CHARS),
-        language=_text(fields, "language", FIELD_CHARS),
-        created_at=_created_at(fields),
-        attributes=attributes,
+        kind=kind,
+        product_id=_text(fields, "product_id", FIELD_CHARS, warnings),
+        source=_text(fields, "source", FIELD_CHARS, warnings),
+        language=_text(fields, "language", FIELD_CHARS, warnings),
+        created_at=_created_at(fields, warnings),
+        attributes=_attributes(fields, warnings),
+        warnings=tuple(warnings),
     )
 
 
-def _field(fields: Mapping[str, Any], name: str, types: type | tuple[type, ...], wanted: str) -> Any:
-    """A field's value, None when it is missing or null. Raises BadInput InvalidEvent when it is of another type."""
-    value = fields.get(name)
-    # No field takes a boolean, which to Python is an int.
-    if value is not None and (isinstance(value, bool) or not isinstance(value, types)):
-        raise _wrong_type(name, value, wanted)
-    return value
-
-
 def _wrong_type(name: str, value: object, wanted: str) -> BadInput:
-    kinds = (name for types, name in _JSON_TYPES if isinstance(value, types))
-    what = f"field {name} is {next(kinds, f'of type {type(value).__name__}')}, but must be {wanted}"
+    what = f"field {name} is {what_it_is(value)}, but must be {wanted}"
     return BadInput("validate", "InvalidEvent", what)
 
 
@@ -185,19 +174,34 @@ def _mended(text: str) -> str:
     return _SURROGATE.sub("\ufffd", text)
 
 
-def _text(fields: Mapping[str, Any], name: str, most: int | None = None) -> str | None:
-    value: str | None = _field(fields, name, str, "a string")
-    if value is not None and most is not None and len(value) > most:
-        raise _too_long(f"field {name} has {len(value)} characters", most)
+def _review(text: object) -> str:
+    if isinstance(text, bytes):  # Avro's: they are text to whoever reads them as a string
+        text = utf8(text)
+    if text is None:
+        raise BadInput("validate", "MissingText", "the event has no text; set its field text to the review")
+    if not isinstance(text, str):
+        raise _wrong_type("text", text, "a string")
+    if not text.strip():
+        what = f"the text of {len(text)} characters is empty or only white space; send reviews that say something"
+        raise BadInput("validate", "EmptyText", what)
+    return _mended(text)
+
+
+def _text(fields: Mapping[str, Any], name: str, most: int | None, warnings: list[str]) -> str | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or (most is not None and len(value) > most):
+        value = text_of(name, value, warnings, most)
     return None if value is None else _mended(value)
 
 
-def _too_long(what: str, most: int) -> BadInput:
-    return BadInput("validate", "FieldTooLong", f"{what}; at most {most} are allowed, each result repeats them")
-
-
 def _tasks(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
-    value = _field(fields, "tasks", (list, tuple), "an array of task names") or ()
+    value = fields.get("tasks")
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple):
+        raise _wrong_type("tasks", value, "an array of task names")
     for index, task in enumerate(value):
         if not isinstance(task, str):
             raise _wrong_type(f"tasks[{index}]", task, "a string")
@@ -212,9 +216,9 @@ def _schema(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
     value = fields.get("schema")
     if value is None:
         return None
-    if isinstance(value, str):
+    if isinstance(value, str | bytes):
         try:
-            value = parse_json(value)
+            value = parse_json(value if isinstance(value, str) else utf8(value))
         except BadInput as error:
             raise BadInput("validate", "InvalidSchema", f"field schema: {error.message}") from None
     if not isinstance(value, Mapping):
@@ -229,28 +233,25 @@ def _mended_tree(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     return {_mended(key): _mended_tree(item) if isinstance(item, Mapping) else item for key, item in tree.items()}
 
 
-def _kind(fields: Mapping[str, Any]) -> TaskKind:
-    kind: TaskKind | None = fields.get("kind")
-    if kind is not None and kind not in _KINDS:
-        raise _wrong_type("kind", kind, f"one of the strings {', '.join(_KINDS)}")
-    return kind or "extract"
+def _created_at(fields: Mapping[str, Any], warnings: list[str]) -> int | None:
+    value = fields.get("created_at")
+    if value is None or (type(value) is int and EARLIEST_MS <= value <= LATEST_MS):
+        return value
+    return time_of("created_at", value, warnings)
 
 
-def _created_at(fields: Mapping[str, Any]) -> int | None:
-    value: int | None = _field(fields, "created_at", int, "a whole number of milliseconds since 1970")
-    if value is not None and value not in _INT64:
-        what = "field created_at is a number of more than 64 bits; send milliseconds"
-        raise BadInput("validate", "InvalidEvent", what)
-    return value
-
-
-def _attributes(fields: Mapping[str, Any]) -> dict[str, str]:
-    attributes = _field(fields, "attributes", Mapping, "an object with string values") or {}
-    for number, item in enumerate(attributes.values(), 1):
-        if not isinstance(item, str):
-            # By number: the name may be any text, a review's too.
-            raise _wrong_type(f"attributes (value {number})", item, "a string")
-    characters = sum(len(key) + len(item) for key, item in attributes.items())
+def _attributes(fields: Mapping[str, Any], warnings: list[str]) -> dict[str, str]:
+    attributes = fields.get("attributes")
+    if attributes is None:
+        return {}
+    characters = ATTRIBUTES_CHARS + 1
+    if isinstance(attributes, dict):
+        characters = 0
+        for key, item in attributes.items():
+            if not isinstance(item, str):
+                characters = ATTRIBUTES_CHARS + 1
+                break
+            characters += len(key) + len(item)
     if characters > ATTRIBUTES_CHARS:
-        raise _too_long(f"the {len(attributes)} attributes have {characters} characters", ATTRIBUTES_CHARS)
+        attributes = attributes_of(attributes, warnings, ATTRIBUTES_CHARS)
     return {_mended(key): _mended(item) for key, item in attributes.items()}

@@ -43,25 +43,46 @@ def reason(value: dict[str, object], key: bytes | None = b"k", *headers: Header)
     return caught.value.reason
 
 
-@pytest.mark.parametrize(
-    ("field", "most"),
-    [("event_id", EVENT_ID_CHARS), ("product_id", FIELD_CHARS), ("source", FIELD_CHARS), ("language", FIELD_CHARS)],
-)
-def test_a_field_has_a_longest_value(field: str, most: int) -> None:
-    """The bound itself is taken, one character more is not, and the message names the field and the bound."""
-    assert getattr(event({field: "编" * most}), field) == "编" * most
-    assert reason({field: "编" * (most + 1)}) == "FieldTooLong"
-    with pytest.raises(BadInput, match=rf"{field} .*{most}"):
-        event({field: "x" * LONG})
+def test_an_event_id_has_a_longest_value() -> None:
+    """The bound itself is taken. Beyond, no id can take its place: results are joined by it."""
+    assert event({"event_id": "编" * EVENT_ID_CHARS}).event_id == "编" * EVENT_ID_CHARS
+    assert reason({"event_id": "编" * (EVENT_ID_CHARS + 1)}) == "FieldTooLong"
+    assert reason({"event_id": 10**EVENT_ID_CHARS}) == "FieldTooLong"
+    with pytest.raises(BadInput, match=rf"event_id .*{EVENT_ID_CHARS}"):
+        event({"event_id": "x" * LONG})
+
+
+@pytest.mark.parametrize("field", ["product_id", "source", "language"])
+def test_another_field_that_is_too_long_is_left_out(field: str) -> None:
+    """The bound itself is taken, one character more is not, and the warning names the field and the bound."""
+    assert getattr(event({field: "编" * FIELD_CHARS}), field) == "编" * FIELD_CHARS
+    for value in ("编" * (FIELD_CHARS + 1), "x" * LONG, 10**FIELD_CHARS):
+        taken = event({field: value})
+        assert getattr(taken, field) is None
+        length = len(str(value))
+        assert taken.warnings == (f"field-dropped: {field} has {length} characters, more than {FIELD_CHARS}",)
 
 
 @pytest.mark.parametrize("number", [1, 2, 1000])
 def test_attributes_are_bounded_together(number: int) -> None:
-    """Whether one is long or there are many, and names count as values do."""
+    """Whether one is long or there are many, and names count as values do. Beyond, none of them is carried."""
     size = ATTRIBUTES_CHARS // number
     within = {str(n).rjust(5): "v" * (size - 5) for n in range(number)}
     assert event({"attributes": within}).attributes == within
-    assert reason({"attributes": {**within, "n" * (ATTRIBUTES_CHARS - number * size + 1): ""}}) == "FieldTooLong"
+    beyond = event({"attributes": {**within, "n" * (ATTRIBUTES_CHARS - number * size + 1): ""}})
+    assert beyond.attributes == {}
+    assert beyond.warnings == (
+        f"field-dropped: attributes ({number + 1}) have more than {ATTRIBUTES_CHARS} characters",
+    )
+
+
+@pytest.mark.parametrize("item", [[0] * 100_000, {"a": {str(n): n for n in range(40_000)}}, [["x" * 1000]] * 40, 7])
+def test_attributes_are_bounded_as_they_are_written(item: object) -> None:
+    """What becomes JSON counts as the text that it is in a result."""
+    taken = event(
+        {"attributes": {"a": item, **({"b" * ATTRIBUTES_CHARS: None, "c" * 32_767: ""} if item == 7 else {})}}
+    )
+    assert (taken.attributes, len(taken.warnings)) == ({}, 1)
 
 
 def test_the_key_is_bounded() -> None:
@@ -143,7 +164,9 @@ def test_whatever_is_taken_is_within_all_bounds(value: dict[str, object]) -> Non
 
 
 @pytest.mark.parametrize("piece", [b"[]", b"{}", b'{"":0}', b"999", b'"a"', b"1.5"])
-@pytest.mark.parametrize("place", [b'"pad":[%s]', b'"schema":{"a":[%s]}', b'"attributes":[%s]'])
+@pytest.mark.parametrize(
+    "place", [b'"pad":[%s]', b'"schema":{"a":[%s]}', b'"attributes":[%s]', b'"attributes":{"a":[%s]}']
+)
 def test_decoding_takes_a_bounded_multiple_of_the_value(piece: bytes, place: bytes) -> None:
     """JSON in the smallest pieces: less than 32 bytes of memory for each of its own, for as long as it is decoded."""
     size = 200_000

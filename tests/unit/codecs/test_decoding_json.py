@@ -132,30 +132,104 @@ def test_what_is_no_event_is_refused(value: bytes, stage: str, reason: str) -> N
     [
         ("text", 5),
         ("text", ["x"]),
-        ("event_id", 12),
         ("tasks", "ner"),
         ("tasks", ["ner", 5]),
+        ("tasks", [None]),
         ("tasks", [f"t{n}" for n in range(65)]),
         ("schema", ["品牌"]),
         ("schema", 1),
-        ("kind", "guess"),
-        ("kind", True),
-        ("product_id", 5),
-        ("source", {}),
-        ("language", False),
-        ("created_at", "2023-01-01"),
-        ("created_at", True),
-        ("created_at", 1.5),
-        ("created_at", 2**63),
-        ("attributes", ["a"]),
-        ("attributes", {"a": 1}),
     ],
 )
-def test_a_field_of_the_wrong_type_is_named(field: str, value: object) -> None:
-    """The message names the field."""
+def test_a_field_that_decides_is_named_where_it_is_of_the_wrong_type(field: str, value: object) -> None:
+    """What is asked of which text cannot be guessed. The message names the field."""
     error = refused(encoded(**{field: value}))
     assert (error.stage, error.reason) == ("validate", "InvalidEvent")
     assert f"field {field}" in error.message
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "arrives"),
+    [
+        ("event_id", 12, "12"),
+        ("event_id", 12.0, "12"),
+        ("event_id", -7, "-7"),
+        ("event_id", 2**70, str(2**70)),
+        ("event_id", 12.5, "12.5"),
+        ("product_id", 5, "5"),
+        ("source", 0, "0"),
+        ("language", 1e3, "1000"),
+        ("created_at", 1_690_000_000_123.0, 1_690_000_000_123),
+        ("created_at", "1690000000123", 1_690_000_000_123),
+        ("created_at", "2023-07-22T04:26:40.123Z", 1_690_000_000_123),
+        ("created_at", "2023-07-22 12:26:40.123456+08:00", 1_690_000_000_123),
+        ("created_at", "2023-01-01", 1_672_531_200_000),
+        ("attributes", {"stars": 5, "ok": True, "mean": 4.5}, {"stars": "5", "ok": "true", "mean": "4.5"}),
+        ("attributes", {"a": [1, "好", None], "b": {"c": {}}}, {"a": '[1,"好",null]', "b": '{"c":{}}'}),
+        ("attributes", {"a": "1", "b": None}, {"a": "1"}),
+        ("attributes", {"a": None}, {}),
+        ("attributes", [], {}),
+        ("kind", "", "extract"),
+    ],
+)
+def test_metadata_of_another_type_is_converted_where_nothing_is_lost(
+    field: str, value: object, arrives: object
+) -> None:
+    """Without a warning: the result holds what was sent."""
+    event = decode_value(encoded(**{field: value}), "json", "t-0-1")
+    assert getattr(event, field) == arrives
+    assert event.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "default"),
+    [
+        ("event_id", {}, "t-0-1"),
+        ("event_id", ["x"], "t-0-1"),
+        # As an id it would be that of every other event.
+        ("event_id", True, "t-0-1"),
+        ("event_id", 2.0**53, "t-0-1"),
+        ("product_id", {"$oid": "SECRETWORD"}, None),
+        ("source", {"SECRETWORD": 1}, None),
+        ("language", False, None),
+        ("language", ["SECRETWORD"], None),
+        ("created_at", "SECRETWORD", None),
+        ("created_at", "", None),
+        ("created_at", True, None),
+        ("created_at", 1.5, None),
+        ("created_at", {"$date": 1}, None),
+        ("created_at", [2023, 7, 22], None),
+        ("created_at", 2**63, None),
+        ("created_at", 253_402_300_800_000, None),
+        ("created_at", -62_135_596_800_001, None),
+        ("created_at", "+58299-01-01T00:00:00Z", None),
+        ("attributes", ["SECRETWORD"], {}),
+        ("attributes", "SECRETWORD", {}),
+        ("attributes", 0, {}),
+        ("kind", "SECRETWORD", "extract"),
+        ("kind", True, "extract"),
+        ("kind", {}, "extract"),
+    ],
+)
+def test_metadata_that_does_not_fit_is_left_out_with_a_warning(field: str, value: object, default: object) -> None:
+    """It costs neither the review nor another field; the warning names the field and never what it says."""
+    event = decode_value(encoded(**{"product_id": "p", "attributes": {"a": "b"}, field: value}), "json", "t-0-1")
+    assert getattr(event, field) == default
+    assert {"product_id": event.product_id, "attributes": event.attributes, field: default} == {
+        "product_id": "p",
+        "attributes": {"a": "b"},
+        field: default,
+    }
+    (warning,) = event.warnings
+    assert warning.startswith(f"field-dropped: {field} ")
+    assert "SECRETWORD" not in warning
+    assert len(warning) < 160
+
+
+def test_each_field_has_at_most_one_warning() -> None:
+    """However much of an event is not as it should be, its results say so in a few lines."""
+    names = ("event_id", "product_id", "source", "language", "created_at", "attributes", "kind")
+    event = decode_value(encoded(**dict.fromkeys(names, [{"a": 1}] * 1000)), "json", "t-0-1")
+    assert sorted(warning.split()[1] for warning in event.warnings) == sorted(names)
 
 
 def test_a_schema_text_that_is_no_json_is_refused() -> None:
@@ -166,9 +240,9 @@ def test_a_schema_text_that_is_no_json_is_refused() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        b'{"text": "SECRETWORD", "kind": "SECRETWORD"}',
+        b'{"text": "SECRETWORD", "schema": ["SECRETWORD"]}',
         b'{"text": "SECRETWORD", "tasks": {"SECRETWORD": 1}}',
-        b'{"text": "SECRETWORD", "attributes": {"SECRETWORD": 1}}',
+        b'{"text": {"SECRETWORD": 1}}',
         b'{"text": "SECRETWORD\\q"}',
         b'{"text": "SECRETWORD" oops}',
         b'{"text": SECRETWORD}',

@@ -1,0 +1,137 @@
+"""What an event brings beside its text, where it is not of the type that is wanted: it never costs the review.
+
+What loses nothing by it is converted (a number as an id, an ISO date, an object among attributes). All else is left
+out, with a warning for each result of the event. ``decoding`` comes here for the exception: fields that are as they
+should be never do. Warnings name the field, what it was and its size, never what it says; a name among attributes may
+be text of the review, too, so they are counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from consumer.codecs.times import milliseconds
+
+SLUG = "field-dropped"
+"""What a warning of a field begins with."""
+
+_EXACT = 2**53
+"""From here on a float may not be the number that was written."""
+
+_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (type(None), "null"),
+    (bool, "a boolean"),  # before the numbers: to Python it is one
+    ((int, float), "a number"),
+    (str, "a string"),
+    (Mapping, "an object"),
+    ((list, tuple), "an array"),
+    ((bytes, bytearray), "bytes"),
+)
+
+
+def what_it_is(value: object) -> str:
+    """A value's JSON type, for a message: ``an object``."""
+    kinds = (name for types, name in _TYPES if isinstance(value, types))
+    return next(kinds, f"of type {type(value).__name__}")
+
+
+def dropped(field: str, why: str) -> str:
+    """The warning of a field that is left out."""
+    return f"{SLUG}: {field} {why}"
+
+
+def text_of(field: str, value: object, warnings: list[str], most: int | None = None) -> str | None:
+    """The text of a field that is not null: a number's digits, UTF-8 of bytes (Avro's). None, with a warning, for
+    booleans, containers and what has more than ``most`` characters.
+    """
+    why = f"is {what_it_is(value)}"
+    text: str | None = None
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, int) and not isinstance(value, bool):
+        text = str(int(value))
+    elif isinstance(value, float) and abs(value) < _EXACT:  # not NaN either
+        text = str(int(value)) if value.is_integer() else repr(value)
+    elif isinstance(value, bytes):
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            why = "is bytes that are not UTF-8"
+    if text is not None and most is not None and len(text) > most:
+        text, why = None, f"has {len(text)} characters, more than {most}"
+    if text is None:
+        warnings.append(dropped(field, why))
+    return text
+
+
+def time_of(field: str, value: object, warnings: list[str]) -> int | None:
+    """A time in milliseconds since 1970, as ``milliseconds`` reads it without a unit; None, with a warning."""
+    try:
+        return milliseconds(value)
+    except ValueError as error:
+        why = str(error) if isinstance(value, int | float | str) and not isinstance(value, bool) else what_it_is(value)
+        warnings.append(dropped(field, f"is {why}"))
+        return None
+
+
+def attributes_of(value: object, warnings: list[str], most: int) -> dict[str, str]:
+    """Attributes as texts: numbers, booleans, arrays and objects as compact JSON. Those that are null are not there.
+
+    What cannot be JSON text (NaN, bytes that are not UTF-8) is left out, and all of them are if they have more than
+    ``most`` characters, names and values; a warning says how many. So is what is no object, but for an empty array,
+    which is how PHP writes an empty one.
+    """
+    if not isinstance(value, Mapping):
+        if not (isinstance(value, list | tuple) and not value):
+            warnings.append(dropped("attributes", f"is {what_it_is(value)}"))
+        return {}
+    texts: dict[str, str] = {}
+    left, unwritable = most, 0
+    for name, item in value.items():
+        if item is None:
+            continue
+        # Counted first: JSON of the smallest pieces takes many times its size while it is written.
+        if left < len(name) or (isinstance(item, Mapping | list | tuple) and _has_more_than(left, item)):
+            left = -1
+            break
+        try:
+            text = item if isinstance(item, str) else _json(item)
+        except (ValueError, TypeError, RecursionError):
+            unwritable += 1
+            continue
+        left -= len(name) + len(text)
+        texts[name] = text
+    if left < 0:
+        warnings.append(dropped("attributes", f"({len(value)}) have more than {most} characters"))
+        return {}
+    if unwritable:
+        warnings.append(dropped("attributes", f"({unwritable} of {len(value)}) cannot be written as JSON"))
+    return texts
+
+
+def _has_more_than(most: int, value: object) -> bool:
+    """Whether a tree has more than ``most`` nodes below its root."""
+    nodes = [value]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Mapping | list | tuple):
+            most -= len(node)
+            if most < 0:
+                return True
+            nodes += node.values() if isinstance(node, Mapping) else node
+    return False
+
+
+def _json(value: object) -> str:
+    """Compact JSON; of bytes their text. Raises ValueError, TypeError or RecursionError for what has none."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_decoded)
+
+
+def _decoded(value: object) -> str:
+    """Bytes within a value of Avro, as text. Raises ValueError for other bytes, TypeError for what is none."""
+    if isinstance(value, bytes):
+        return value.decode()
+    raise TypeError

@@ -1,0 +1,64 @@
+"""Metadata of another type than is wanted, as only Avro brings it. What JSON brings: ``test_decoding_json``."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from consumer.codecs.decoding import event_from_fields
+from consumer.events import Milliseconds, ReviewEvent
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "arrives"),
+    [
+        ("source", "应用".encode(), "应用"),
+        ("event_id", b"e-7", "e-7"),
+        ("created_at", Milliseconds(7), 7),
+        ("attributes", {"a": "好".encode(), "b": [b"x"], "c": Milliseconds(7)}, {"a": "好", "b": '["x"]', "c": "7"}),
+    ],
+)
+def test_what_loses_nothing_is_converted(field: str, value: object, arrives: object) -> None:
+    """Bytes are text to whoever reads them as a string, as Avro has it; a time whose unit is known is one."""
+    event = event_from_fields({"text": "x", field: value}, "t-0-1")
+    assert (getattr(event, field), event.warnings) == (arrives, ())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("source", b"\xff", "is bytes that are not UTF-8"),
+        ("source", math.nan, "is a number"),
+        ("event_id", math.inf, "is a number"),
+        ("created_at", math.nan, "is not a finite number"),
+        ("created_at", b"2023", "is bytes"),
+        (
+            "attributes",
+            {"a": math.nan, "b": b"\xff", "c": {1, 2}, "d": [object()]},
+            "(4 of 4) cannot be written as JSON",
+        ),
+        ("kind", b"extract", "is bytes that is none of extract, classify, multi_classify; extract is used"),
+    ],
+)
+def test_what_does_not_fit_is_left_out(field: str, value: object, why: str) -> None:
+    """With a warning that says what it was."""
+    event = event_from_fields({"text": "x", field: value}, "t-0-1")
+    assert event == ReviewEvent("t-0-1", "x", warnings=event.warnings)
+    assert event.warnings == (f"field-dropped: {field} {why}",)
+
+
+def test_bytes_are_a_text() -> None:
+    """And a schema."""
+    event = event_from_fields({"text": "好".encode(), "schema": '{"品牌": null}'.encode()}, "t-0-1")
+    assert (event.text, event.schema) == ("好", {"品牌": None})
+
+
+def test_attributes_that_nest_too_deep_are_left_out() -> None:
+    """They are counted, since their names may be text of the review."""
+    deep: list[object] = []
+    for _ in range(5000):
+        deep = [deep]
+    event = event_from_fields({"text": "x", "attributes": {"SECRETWORD": deep, "b": "c"}}, "t-0-1")
+    assert event.attributes == {"b": "c"}
+    assert event.warnings == ("field-dropped: attributes (1 of 2) cannot be written as JSON",)
