@@ -140,11 +140,10 @@ def event_from_fields(fields: Mapping[str, Any], default_event_id: str) -> Revie
     if event_id is not None and len(event_id) > EVENT_ID_CHARS:
         what = f"field event_id has {len(event_id)} characters; at most {EVENT_ID_CHARS} are allowed"
         raise BadInput("validate", "FieldTooLong", f"{what}, each result repeats them")
-    kind = fields.get("kind")
-    if kind is None or kind == "":
-        kind = "extract"
-    elif kind not in _KINDS:
-        warnings.append(dropped("kind", f"is {what_it_is(kind)} that is none of {', '.join(_KINDS)}; extract is used"))
+    kind: TaskKind = fields.get("kind", "extract")
+    if kind not in _KINDS:
+        if kind is not None and kind != "":
+            warnings.append(dropped("kind", f"is {what_it_is(kind)}, but none of {', '.join(_KINDS)}; extract is used"))
         kind = "extract"
     return ReviewEvent(
         event_id=event_id or default_event_id,

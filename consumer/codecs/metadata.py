@@ -59,7 +59,8 @@ def text_of(field: str, value: object, warnings: list[str], most: int | None = N
         except UnicodeDecodeError:
             why = "is bytes that are not UTF-8"
     if text is not None and most is not None and len(text) > most:
-        text, why = None, f"has {len(text)} characters, more than {most}"
+        why = f"has {len(text)} characters, more than {most}"
+        text = None
     if text is None:
         warnings.append(dropped(field, why))
     return text

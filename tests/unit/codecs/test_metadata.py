@@ -38,7 +38,7 @@ def test_what_loses_nothing_is_converted(field: str, value: object, arrives: obj
             {"a": math.nan, "b": b"\xff", "c": {1, 2}, "d": [object()]},
             "(4 of 4) cannot be written as JSON",
         ),
-        ("kind", b"extract", "is bytes that is none of extract, classify, multi_classify; extract is used"),
+        ("kind", b"extract", "is bytes, but none of extract, classify, multi_classify; extract is used"),
     ],
 )
 def test_what_does_not_fit_is_left_out(field: str, value: object, why: str) -> None:
