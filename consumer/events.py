@@ -129,6 +129,8 @@ class ReviewEvent:
     attributes: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     """What of it could not be kept; each result says so. No text of the review."""
+    carries_headers: bool = True
+    """Whether its record's headers go on to its results; not if there are too many."""
 
 
 class BadInput(Exception):  # noqa: N818 - named for what it is; it is not a fault of the program

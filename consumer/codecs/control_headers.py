@@ -37,26 +37,26 @@ EVENT_ID_CHARS = 512
 
 MAX_HEADERS = 256
 HEADERS_BYTES = 65_536
-"""Of a record's other headers, which are copied to each of its results."""
+"""Of a record's other headers, which are copied to each of its results. Of more, none is."""
 
 CONTROL_BYTES = 16_384
 """Of all control headers together, which do not count among the others: a replay must be able to add them to any
 record. It writes at most 64 task names of 64 characters, an id, a count and a group."""
 
 
-def check_size(headers: Sequence[Header]) -> None:
-    """Raise BadInput HeadersTooLarge (stage ``validate``) for more headers than a record may have."""
+def too_many_headers(headers: Sequence[Header]) -> str:
+    """Why the record's own headers, which no replay set, are not copied to its results; empty where they are.
+
+    Raises BadInput HeadersTooLarge (stage ``validate``) for control headers that are too large to be a replay's.
+    """
     own = without_control(headers)
     size = header_bytes(own)
-    if len(own) > MAX_HEADERS or size > HEADERS_BYTES:
-        what = (
-            f"the record has {len(own)} headers of {size} bytes; at most {MAX_HEADERS} of {HEADERS_BYTES} bytes are "
-            "allowed, each result carries them"
-        )
-        raise BadInput("validate", "HeadersTooLarge", what)
     if len(own) < len(headers) and (control := header_bytes(headers) - size) > CONTROL_BYTES:
         what = f"the headers that a replay sets have {control} bytes; at most {CONTROL_BYTES} are allowed"
         raise BadInput("validate", "HeadersTooLarge", what)
+    if len(own) > MAX_HEADERS or size > HEADERS_BYTES:
+        return f"({len(own)} of {size} bytes) are more than {MAX_HEADERS} or {HEADERS_BYTES} bytes"
+    return ""
 
 
 def without_control(headers: Sequence[Header]) -> tuple[Header, ...]:

@@ -11,14 +11,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from consumer.codecs.control_headers import EVENT_ID_CHARS, check_size, default_event_id
+from consumer.codecs.control_headers import EVENT_ID_CHARS, default_event_id, too_many_headers
 from consumer.codecs.metadata import attributes_of, dropped, text_of, time_of, what_it_is
+from consumer.codecs.packing import not_utf8
 from consumer.events import EARLIEST_MS, LATEST_MS, BadInput, ReviewEvent, TaskKind
 
 if TYPE_CHECKING:
     from consumer.codecs.avro_codec import SchemaFor
+    from consumer.codecs.packing import Packing
     from consumer.config.route import ValueFormat
     from consumer.events import SourceRecord
 
@@ -39,13 +42,18 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def decode(
-    record: SourceRecord, value_format: ValueFormat, max_value_bytes: int, schema_for: SchemaFor | None = None
+    record: SourceRecord,
+    value_format: ValueFormat,
+    max_value_bytes: int,
+    schema_for: SchemaFor | None = None,
+    packing: Packing | None = None,
 ) -> ReviewEvent:
     """Decode the value of a record, which must not be null: a null value is dropped, not decoded.
 
-    An event without an id of its own has that of a replay's header, else its coordinates. Raises BadInput ValueTooLarge
-    (stage ``decode``) for more than ``max_value_bytes``, KeyTooLarge, HeadersTooLarge and InvalidHeader (``validate``),
-    and as ``decode_value``.
+    An event without an id of its own has that of a replay's header, else its coordinates. ``packing`` says how the
+    value is packed, if it is. Headers that are too many for results are a warning. Raises BadInput ValueTooLarge (stage
+    ``decode``) for more than ``max_value_bytes``, KeyTooLarge, HeadersTooLarge (control headers) and InvalidHeader
+    (``validate``), and as ``Packing.unpack`` and ``decode_value``.
     """
     value = record.value
     coordinates = f"{record.topic}-{record.partition}-{record.offset}"
@@ -55,13 +63,20 @@ def decode(
         what = f"the value has {len(value)} bytes, more than limits.value_bytes {max_value_bytes}; raise that limit"
         raise BadInput("decode", "ValueTooLarge", what)
     if record.key is not None and len(record.key) > KEY_BYTES:
+        # No warning: the key is where a result belongs, and under another, or none, nobody would find it.
         what = f"the key has {len(record.key)} bytes; at most {KEY_BYTES} are allowed, each result carries it"
         raise BadInput("validate", "KeyTooLarge", what)
-    default_id = coordinates
+    default_id, too_many = coordinates, ""
     if record.headers:
-        check_size(record.headers)
+        too_many = too_many_headers(record.headers)
         default_id = default_event_id(record.headers) or coordinates
-    return decode_value(value, value_format, default_id, schema_for)
+    if packing is not None:
+        value = packing.unpack(value, max_value_bytes)
+    event = decode_value(value, value_format, default_id, schema_for)
+    if too_many:
+        warning = dropped("headers", too_many)
+        return replace(event, carries_headers=False, warnings=(*event.warnings, warning))
+    return event
 
 
 def decode_value(
@@ -78,13 +93,14 @@ def decode_value(
 
 
 def read_value(value: bytes, value_format: ValueFormat, schema_for: SchemaFor | None = None) -> Any:
-    """What bytes hold: any JSON value (a byte order mark is skipped), bare text under ``text``, or an Avro record.
+    """What bytes hold: any JSON value, bare text under ``text`` (of both, a byte order mark is skipped), or an Avro
+    record.
 
     ``schema_for`` gives the writer schema of an id; without it, Avro values are bare data. Raises BadInput InvalidUtf8,
     and as ``parse_json`` and ``avro_codec.decode_avro`` do.
     """
     if value_format == "text":
-        return {"text": utf8(value)}
+        return {"text": utf8(value).removeprefix("\ufeff")}
     if value_format == "json":
         return parse_json(utf8(value).removeprefix("\ufeff"))
     # Not at the top: a worker without Avro topics should not load the Avro library.
@@ -98,8 +114,7 @@ def utf8(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as error:
-        what = f"not UTF-8: byte {error.start} of {len(value)}; send UTF-8, or set the route's format to what is sent"
-        raise BadInput("decode", "InvalidUtf8", what) from None
+        raise not_utf8(value, error.start) from None
 
 
 def parse_json(text: str) -> Any:
@@ -112,6 +127,8 @@ def parse_json(text: str) -> Any:
         return json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as error:
         what = f"not JSON: {error.msg.split(':')[0]} at character {error.pos} of {len(text)}; send one JSON value"
+        if "\0" in text[:4]:
+            what += ", or set encoding of the route: it begins like UTF-16 or UTF-32 without a byte order mark"
         raise BadInput("decode", "InvalidJson", what) from None
     except RecursionError:
         what = f"JSON of {len(text)} characters nests too deep to be read; flatten it"
@@ -142,7 +159,7 @@ def event_from_fields(fields: Mapping[str, Any], default_event_id: str) -> Revie
         raise BadInput("validate", "FieldTooLong", f"{what}, each result repeats them")
     kind: TaskKind = fields.get("kind", "extract")
     if kind not in _KINDS:
-        if kind is not None and kind != "":
+        if fields.get("kind") not in (None, ""):
             warnings.append(dropped("kind", f"is {what_it_is(kind)}, but none of {', '.join(_KINDS)}; extract is used"))
         kind = "extract"
     return ReviewEvent(

@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from consumer.codecs.control_headers import CONTROL_HEADERS, only_tasks_of
+from consumer.codecs.metadata import dropped
+from consumer.codecs.packing import Packing
 from consumer.config.names import TASK_NAME, output_topic, runnable
-from consumer.events import BadInput
+from consumer.events import EARLIEST_MS, LATEST_MS, BadInput
 from consumer.extraction.task import INLINE, Task
 
 if TYPE_CHECKING:
@@ -29,22 +31,53 @@ RESULT_ID = "rexstream-result-id"
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
 
-_NOT_CARRIED = CONTROL_HEADERS | frozenset(
-    {
-        TASK,
-        RESULT_ID,
-        TRACEPARENT,
-        "content-type",
-        "contenttype",
-        "content_type",
-        "ce_datacontenttype",  # CloudEvents
-        "__typeid__",  # Spring
-        "__value_schema_id",  # Confluent
-    }
+
+class Dropped(NamedTuple):
+    """Headers of a review that are not copied to its results, in lower case."""
+
+    names: frozenset[str]
+    prefixes: tuple[str, ...]
+
+    def and_also(self, patterns: Iterable[str]) -> Dropped:
+        """With a route's own: names in any case, or what they begin with and an asterisk."""
+        lower = [pattern.lower() for pattern in patterns]
+        return Dropped(
+            self.names.union(name for name in lower if not name.endswith("*")),
+            (*self.prefixes, *(name[:-1] for name in lower if name.endswith("*"))),
+        )
+
+
+DROPPED = Dropped(
+    CONTROL_HEADERS
+    | frozenset(
+        {
+            TASK,
+            RESULT_ID,
+            TRACEPARENT,
+            "content-type",
+            "contenttype",
+            "content_type",
+            "content-encoding",
+            "contentencoding",
+            "content_encoding",
+            "content-transfer-encoding",
+            "content-length",
+            "content-md5",
+            "content-digest",
+            "originalcontenttype",  # Spring Cloud Stream
+            "__typeid__",  # Spring: the class of the value, of what is in it and of a map's keys in it
+            "__contenttypeid__",
+            "__keytypeid__",
+            "__value_schema_id",  # Confluent
+            "value.schema.version.id",  # Cloudera
+        }
+    ),
+    ("ce_", "ce-", "cloudevents:", "cloudevents_", "apicurio.value."),
 )
-"""Headers of a review, in lower case, that are not copied to its results: those that results set themselves, those that
-describe how the review's value is serialised, which would be wrong for the result's, and those that a replay tells the
-worker, which another worker that reads the results would take as told to itself."""
+"""Those that results set themselves; those that say what the review's value is and how it is serialised, which would be
+wrong for the result's; and those that a replay tells the worker, which another worker that reads the results would take
+as told to itself. What describes the key (``__key_schema_id``, ``apicurio.key.*``, ``__Key_TypeId__``) goes on with it.
+docs/delivery.md has the list."""
 
 _TRACEPARENT_VALUE = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 
@@ -66,6 +99,10 @@ class Routes:
         self._routes = {route.input: route for route in routes}
         self._tasks = dict(tasks)
         self.inputs = tuple(self._routes)
+        self.packings = {topic: packing for topic, route in self._routes.items() if (packing := Packing.of(route))}
+        """By input topic, of those whose values are packed."""
+        self.dropped = {topic: DROPPED.and_also(route.drop_headers) for topic, route in self._routes.items()}
+        """Headers that are not copied to results, by input topic."""
         # Computed once, not for every event.
         names = {route.input: runnable(route, self._tasks) for route in self._routes.values()}
         self._allowed = {
@@ -180,16 +217,19 @@ def result_fields(
 
     Without a record, outside Kafka, there is no ``record``; without a queue there is no ``queued_ms``.
     """
-    place = (
-        None
-        if record is None
-        else {
+    warnings = (*event.warnings, *extracted.warnings)
+    place = None
+    if record is not None:
+        timestamp = record.timestamp_ms
+        if timestamp is not None and not EARLIEST_MS <= timestamp <= LATEST_MS:
+            timestamp = None
+            warnings = (*warnings, dropped("record.timestamp", "is a time outside the years 1 to 9999"))
+        place = {
             "topic": record.topic,
             "partition": record.partition,
             "offset": record.offset,
-            "timestamp": record.timestamp_ms,
+            "timestamp": timestamp,
         }
-    )
     return {
         "result_id": result_id(event.event_id, task),
         "event_id": event.event_id,
@@ -203,7 +243,7 @@ def result_fields(
         "created_at": event.created_at,
         "attributes": dict(event.attributes),
         "timing": {key: value for key, value in asdict(timing).items() if key != "queued_ms" or value is not None},
-        "warnings": [*event.warnings, *extracted.warnings],
+        "warnings": list(warnings),
         "processed_at": processed_at_ms,
     }
 
@@ -248,15 +288,23 @@ def continue_trace(headers: Sequence[Header], random_bytes: Callable[[int], byte
     return Trace(started, f"00-{started}-{span_id}-00", continued=False)
 
 
-def result_headers(carried: Sequence[Header], task: str, identifier: str, trace: Trace) -> tuple[Header, ...]:
-    """Headers of a result: the record's own, in order, then task, result id and traceparent.
+def result_headers(
+    carried: Sequence[Header], task: str, identifier: str, trace: Trace, dropped: Dropped = DROPPED
+) -> tuple[Header, ...]:
+    """Headers of a result: the record's own but for the ``dropped``, in order, then task, result id and traceparent.
 
-    Not carried over are those that are set here, those that describe the value's format, and the tracestate of a trace
-    that could not be continued (W3C Trace Context, section 3.3).
+    The tracestate of a trace that could not be continued is not carried over either (W3C Trace Context, section 3.3).
     """
-    replaced = _NOT_CARRIED if trace.continued else _NOT_CARRIED | {TRACESTATE}
+    names, prefixes = dropped
+    kept = [
+        header
+        for header in carried
+        if (name := header[0].lower()) not in names
+        and not name.startswith(prefixes)
+        and (trace.continued or name != TRACESTATE)
+    ]
     return (
-        *(header for header in carried if header[0].lower() not in replaced),
+        *kept,
         (TASK, task.encode()),
         (RESULT_ID, identifier.encode()),
         (TRACEPARENT, trace.traceparent.encode()),

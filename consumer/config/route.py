@@ -10,6 +10,7 @@ from typing import Literal
 from consumer.config.section import Section, Text
 
 ValueFormat = Literal["json", "text", "avro"]
+Compression = Literal["gzip"]
 
 
 class RouteConfig(Section):
@@ -19,6 +20,12 @@ class RouteConfig(Section):
     """Topic to read. Each input topic has one route."""
     format: ValueFormat = "json"
     """What a record's value is: a JSON event, the bare text of a review, or an Avro event."""
+    encoding: Text = "utf-8"
+    """Text encoding of JSON and text values, by any name that Python has for it: ``gb18030``, ``utf-16``,
+    ``windows-1252``. A byte order mark at the beginning is skipped."""
+    compression: Compression | None = None
+    """How producers pack each JSON or text value by themselves: ``gzip``. At most ``limits.value_bytes`` may come out.
+    What a producer's ``compression.type`` packs is unpacked in any case, and needs no key."""
     tasks: tuple[Text, ...] = ()
     """Tasks to run on an event that chooses none itself: names of shipped task files or of your own
     (``tasks_dirs``)."""
@@ -30,6 +37,9 @@ class RouteConfig(Section):
     control_headers: bool = True
     """Whether headers that a replay sets are believed on these records: the event's id, the tasks to run, the group
     that a replay is for. Anyone who may write to the topic can set them; ``dead-letters replay`` needs them."""
+    drop_headers: tuple[Text, ...] = ()
+    """Headers of a review that its results do not carry, beside those that describe the review's own value
+    (``docs/delivery.md``): names in any case, with ``*`` at the end for all that begin so."""
     output: Text = "reviews.extracted"
     """Topic of the results, or a template in which ``{task}`` stands for the task's name. Results of a schema that came
     with the event go to the template without it: ``reviews.{task}`` gives ``reviews``."""

@@ -12,6 +12,7 @@ from consumer.config.client_rules import client_problems
 from consumer.config.names import ADDRESS, HTTP_HOST, TOPIC_NAME, plain_topic, result_topics, runnable
 from consumer.config.problems import Check, KeyPath, Origin, Problem, dotted, nearest
 from consumer.config.security_rules import key_pair, security_checks, security_warnings
+from consumer.config.value_rules import value_checks
 from consumer.extraction.task import INLINE, SchemaTree, Task
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Orig
     """Every combination that cannot work. ``tasks`` is None when the task files did not load."""
     checks = (
         *_routes(config),
+        *value_checks(config),
         *(() if tasks is None else _tasks(config, tasks)),
         *_topics(config, tasks or ()),
         *_model_and_limits(config),

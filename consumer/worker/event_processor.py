@@ -174,7 +174,10 @@ class EventProcessor:
             except BadInput as bad:
                 decodes, refused = False, bad
         budget = self._budgets[record.topic]
-        work = await budget.enter(number, record, decodes=decodes)
+        size = len(record.value) if decodes else 0
+        if decodes and (packing := self._routes.packings.get(record.topic)) is not None:
+            size = packing.size(record.value, self._max_value_bytes)
+        work = await budget.enter(number, record, size)
         try:
             outcome = await self._admitted(record, value_format, schemas, trace, work, refused)
         except BaseException:
@@ -198,7 +201,8 @@ class EventProcessor:
             if schemas is not None and len(record.value or b"") <= self._max_value_bytes:
                 await schemas.ensure(record.value or b"", record.topic)  # others may have taken its place in the cache
             started = self._clock()
-            event = decode(record, value_format, self._max_value_bytes, schemas.schema_for if schemas else None)
+            schema_for, packing = schemas.schema_for if schemas else None, self._routes.packings.get(record.topic)
+            event = decode(record, value_format, self._max_value_bytes, schema_for, packing)
             chosen = self._routes.choose(record, event)
         except BadInput as bad:
             self._metrics.event_processed(record.topic, "dead_letter")
@@ -329,10 +333,11 @@ class EventProcessor:
             value = encode_avro(fields, schema_number)
         else:
             value = encode_json(fields)
+        carried, dropped = record.headers if event.carries_headers else (), self._routes.dropped[record.topic]
         return Output(
             topic=topic,
             key=record.key,
             value=value,
-            headers=result_headers(record.headers, task.name, result_id(event.event_id, task), trace),
+            headers=result_headers(carried, task.name, result_id(event.event_id, task), trace, dropped),
             partition=record.partition,
         )

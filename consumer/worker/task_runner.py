@@ -280,10 +280,12 @@ class WorkBudget:
         self.queue = WorkQueue(size, self._take_back)
         """``wait`` is for an event for which ``take`` returned False."""
 
-    async def enter(self, number: int, record: SourceRecord, *, decodes: bool = True) -> Work:
-        """Admit the event that arrived as ``number``, before it is decoded, if it is; may wait for others."""
+    async def enter(self, number: int, record: SourceRecord, size: int | None = None) -> Work:
+        """Admit the event that arrived as ``number``, before its value is decoded; may wait for others.
+        ``size``: bytes that will be decoded, if not those of the value as it is.
+        """
         self._take_back()
-        queue, decoded = self.queue, DECODED * len(record.value or b"") if decodes else 0
+        queue, decoded = self.queue, DECODED * (len(record.value or b"") if size is None else size)
         work = Work(Place.of(record), number, EVENT_BYTES + decoded)
         if queue.waiting or work.used > queue.free - queue.reserve:
             try:

@@ -70,7 +70,7 @@ def test_a_value_that_is_too_large_to_be_decoded_needs_no_room_for_that() -> Non
 
     async def main() -> None:
         budget = WorkBudget(ROOM)
-        works = [await budget.enter(number, record(number, value=bytes(ROOM)), decodes=False) for number in range(3)]
+        works = [await budget.enter(number, record(number, value=bytes(ROOM)), 0) for number in range(3)]
         assert sum(work.granted for work in works) == 3 * EVENT_BYTES
 
     run(main())
