@@ -38,14 +38,14 @@ class Packing(NamedTuple):
     """How the values of a route are packed."""
 
     encoding: str
-    """A text encoding by any of Python's names for it."""
+    """Python's own name for it."""
     compression: Compression | None
 
     @classmethod
     def of(cls, route: RouteConfig) -> Packing | None:
         """That of a route, None where its values are plain UTF-8 or Avro."""
-        is_utf8 = codecs.lookup(route.encoding).name == "utf-8"
-        return None if is_utf8 and route.compression is None else cls(route.encoding, route.compression)
+        encoding = "utf-8" if route.encoding is None else codecs.lookup(route.encoding).name
+        return None if encoding == "utf-8" and route.compression is None else cls(encoding, route.compression)
 
     def unpack(self, value: bytes, most: int) -> bytes:
         """The value as plain UTF-8, from at most ``most`` bytes after decompression.
@@ -55,7 +55,7 @@ class Packing(NamedTuple):
         """
         if self.compression is not None:
             value = gunzip(value, most)
-        if codecs.lookup(self.encoding).name == "utf-8":
+        if self.encoding == "utf-8":
             return value
         try:
             # Python reads UTF-7's halves of a surrogate pair, which nothing can write.

@@ -20,9 +20,9 @@ class RouteConfig(Section):
     """Topic to read. Each input topic has one route."""
     format: ValueFormat = "json"
     """What a record's value is: a JSON event, the bare text of a review, or an Avro event."""
-    encoding: Text = "utf-8"
-    """Text encoding of JSON and text values, by any name that Python has for it: ``gb18030``, ``utf-16``,
-    ``windows-1252``. A byte order mark at the beginning is skipped."""
+    encoding: Text | None = None
+    """Encoding of JSON and text values that are not UTF-8, by any name that Python has for it: ``gb18030``, ``utf-16``,
+    ``windows-1252``. A byte order mark at their beginning is skipped, with this key or without."""
     compression: Compression | None = None
     """How producers pack each JSON or text value by themselves: ``gzip``. At most ``limits.value_bytes`` may come out.
     What a producer's ``compression.type`` packs is unpacked in any case, and needs no key."""

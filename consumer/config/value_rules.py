@@ -24,12 +24,12 @@ def value_checks(config: Config) -> Iterator[Check]:
     for index, route in enumerate(config.routes):
         for key in ("encoding", "compression"):
             yield (
-                route.format == "avro" and key in route.model_fields_set and getattr(route, key) is not None,
+                route.format == "avro" and getattr(route, key) is not None,
                 ("routes", index, key),
                 "is for JSON and text, and the route's format is avro, which is neither",
                 "remove it; what compression.type of a producer packs is unpacked without it",
             )
-        what, fix = _encoding_fault(route.encoding)
+        what, fix = _encoding_fault(route.encoding or "utf-8")
         yield what != "", ("routes", index, "encoding"), what, fix
         for number, name in enumerate(route.drop_headers):
             yield (

@@ -105,11 +105,19 @@ def test_the_key_is_bounded() -> None:
     ],
 )
 def test_headers_are_bounded_in_number_and_bytes(headers: list[Header], ok: bool) -> None:
-    """Names count as values do."""
-    if ok:
-        assert event({}, b"k", *headers).text == "好"
-    else:
-        assert reason({}, b"k", *headers) == "HeadersTooLarge"
+    """Names count as values do. Beyond, results carry none of them, and say so."""
+    taken = event({"kind": "?"}, b"k", *headers)
+    assert taken.text == "好"
+    assert taken.carries_headers is ok
+    assert [warning.split()[1] for warning in taken.warnings] == ["kind"] + ["headers"] * (not ok)
+
+
+def test_too_many_headers_do_not_hide_what_a_replay_says() -> None:
+    """Control headers are read and bounded by themselves."""
+    too_many: list[Header] = [("h", b"v" * HEADERS_BYTES)]
+    assert event({}, b"k", *too_many, (EVENT_ID, b"reviews.raw-0-7")).event_id == "reviews.raw-0-7"
+    assert reason({}, b"k", *too_many, (EVENT_ID, b"i" * 10_000)) == "InvalidHeader"
+    assert reason({}, b"k", *too_many, (ONLY_TASKS, b"t," * CONTROL_BYTES)) == "HeadersTooLarge"
 
 
 def test_a_replay_can_add_its_headers_to_any_record() -> None:

@@ -84,6 +84,11 @@ def size(output: Output) -> int:
     return len(output.key or b"") + len(output.value or b"") + carried
 
 
+def dropped_of(output: Output) -> list[str]:
+    """What a result says of fields that are not in it."""
+    return [each for each in json.loads(output.value or b"")["warnings"] if each.startswith("field-dropped")]
+
+
 def greedy(window: Window) -> Cells:
     """Every type at a dozen places."""
     start, end = window.text_start, window.length - 1
@@ -211,9 +216,6 @@ def test_a_few_failed_tasks_have_a_letter_each() -> None:
     ("name", "value"),
     [
         ("event_id", "i" * (MIB - 100)),
-        ("product_id", "i" * (MIB - 100)),
-        ("attributes", {"k": "v" * (MIB - 100)}),
-        ("attributes", {str(number): "" for number in range(80_000)}),
         ("tasks", [str(number) for number in range(100_000)]),
         ("schema", {str(number): None for number in range(60_000)}),
         ("schema", {"x" * 500 + str(number): None for number in range(400)}),
@@ -228,13 +230,48 @@ def test_a_field_that_fills_the_value_is_one_letter(name: str, value: Any) -> No
     assert made.windows == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("product_id", "i" * (MIB - 100)),
+        ("source", {"i" * 500_000: "i" * 500_000}),
+        ("created_at", "9" * (MIB - 100)),
+        ("kind", "i" * (MIB - 100)),
+        ("attributes", {"k": "v" * (MIB - 100)}),
+        ("attributes", {str(number): "" for number in range(80_000)}),
+        ("attributes", {"k": [0] * 300_000}),
+        ("attributes", {str(number): {"": []} for number in range(50_000)}),
+    ],
+)
+def test_metadata_that_fills_the_value_is_in_no_result(name: str, value: Any) -> None:
+    """Nor in a log line: each result has a short warning in its place."""
+    source = event(**{name: value})
+    made = make(source)
+    check(made, source, 2)
+    assert (len(made.results), made.letters, made.lines) == (2, [], [])
+    for output in made.results:
+        (warning,) = dropped_of(output)
+        assert warning.startswith(f"field-dropped: {name} ")
+        assert len(warning) < 160
+        assert size(output) < 10_000
+
+
 @pytest.mark.parametrize("own", [[("h", b"v" * (MIB - 100))], [(str(number), b"") for number in range(100_000)]])
-def test_headers_that_fill_a_record_are_in_one_letter_only(own: list[Header]) -> None:
-    """And in no result, of which there may be many."""
+def test_headers_that_fill_a_record_are_in_no_result(own: list[Header]) -> None:
+    """Of which there may be many; in a dead letter they are, all of them."""
     source = record(b'{"text": "x", "tasks": ["sentiment", "product_features"]}', *own)
     made = make(source)
-    check(made, source, 1)
-    assert made.letters[0]["rexstream-dlq-class"] == "HeadersTooLarge"
+    check(made, source, 2)
+    assert made.letters == []
+    for output in made.results:
+        assert sorted(headers(output)) == ["rexstream-result-id", "rexstream-task", "traceparent"]
+        (warning,) = dropped_of(output)
+        assert warning == (
+            f"field-dropped: headers ({len(own)} of {sum(len(name) + len(value or b'') for name, value in own)} bytes) "
+            "are more than 256 or 65536 bytes"
+        )
+    letter = make(record(b"{", *own)).outcome.outputs[0]
+    assert set(own) <= set(letter.headers)
 
 
 def test_a_forged_event_id_is_in_no_log_line() -> None:
