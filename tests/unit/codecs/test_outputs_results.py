@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.codecs.avro_codec import encode_avro
-from consumer.codecs.outputs import ModelUsed, Timing, Trace, encode_json, result_fields, result_headers, result_id
+from consumer.codecs.outputs import (
+    DROPPED,
+    ModelUsed,
+    Routes,
+    Timing,
+    Trace,
+    encode_json,
+    result_fields,
+    result_headers,
+    result_id,
+)
+from consumer.config.route import RouteConfig
 from consumer.events import BadInput, ReviewEvent, SourceRecord
 from consumer.extraction.task import Extracted, Fact, Task
 
@@ -124,6 +136,114 @@ def test_headers_are_carried_over_in_order() -> None:
         ("rexstream-result-id", b"id-1"),
         ("traceparent", f"00-{'a' * 32}-{'b' * 16}-01".encode()),
     )
+
+
+DESCRIBES_THE_VALUE = (
+    "Content-Type",
+    "contentType",
+    "content_type",
+    "originalContentType",
+    "Content-Encoding",
+    "content-length",
+    "ce_id",
+    "ce_source",
+    "ce_type",
+    "ce_specversion",
+    "ce_time",
+    "ce_subject",
+    "ce_datacontenttype",
+    "ce_dataschema",
+    "CE_partitionkey",
+    "ce-id",
+    "cloudEvents:id",
+    "cloudEvents_type",
+    "apicurio.value.globalId",
+    "apicurio.value.contentId",
+    "apicurio.value.encoding",
+    "apicurio.value.msgType",
+    "__TypeId__",
+    "__ContentTypeId__",
+    "__KeyTypeId__",
+    "__value_schema_id",
+    "value.schema.version.id",
+)
+DESCRIBES_ANYTHING_ELSE = (
+    "__key_schema_id",
+    "key.schema.version.id",
+    "apicurio.key.globalId",
+    "__Key_TypeId__",
+    "spring_json_header_types",
+    "correlation-id",
+    "ce",
+    "centre",
+    "content",
+    "apicurio",
+    "__op",
+)
+
+
+@pytest.mark.parametrize("name", DESCRIBES_THE_VALUE)
+def test_what_describes_the_reviews_value_does_not_travel(name: str) -> None:
+    """A result is another value: with these a reader would take it for one of the producer's class, id or encoding."""
+    trace = Trace("a" * 32, f"00-{'a' * 32}-{'b' * 16}-01", continued=True)
+    carried = ((name, b"1"), (name.upper(), b"2"), (name.lower(), None), ("shop", b"3"))
+    assert result_headers(carried, "ner", "id-1", trace)[:-3] == (("shop", b"3"),)
+
+
+@pytest.mark.parametrize("name", DESCRIBES_ANYTHING_ELSE)
+def test_what_describes_the_key_or_nothing_of_it_travels(name: str) -> None:
+    """The key is the review's own."""
+    trace = Trace("a" * 32, f"00-{'a' * 32}-{'b' * 16}-01", continued=False)
+    assert result_headers(((name, b"1"),), "ner", "id-1", trace)[:-3] == ((name, b"1"),)
+
+
+def test_a_route_may_drop_more_headers() -> None:
+    """By name in any case, or by what they begin with; the others of the list are dropped all the same."""
+    routes = Routes(
+        [
+            RouteConfig(input="some", drop_headers=("X-Shop", "__Debezium.*")),
+            RouteConfig(input="all", drop_headers=("*",)),
+            RouteConfig(input="none"),
+        ],
+        {},
+    )
+    trace = Trace("a" * 32, f"00-{'a' * 32}-{'b' * 16}-01", continued=True)
+    carried = [
+        ("x-shop", b"1"),
+        ("X-SHOPS", b"2"),
+        ("__debezium.newkey", b"3"),
+        ("ce_id", b"4"),
+        ("tracestate", b"a=b"),
+    ]
+
+    def kept(topic: str) -> list[str]:
+        headers = result_headers(carried, "ner", "id-1", trace, routes.dropped[topic])
+        assert [name for name, _ in headers[-3:]] == ["rexstream-task", "rexstream-result-id", "traceparent"]
+        return [name for name, _ in headers[:-3]]
+
+    assert kept("some") == ["X-SHOPS", "tracestate"]
+    assert kept("all") == []
+    assert kept("none") == ["x-shop", "X-SHOPS", "__debezium.newkey", "tracestate"]
+
+
+def test_the_document_lists_what_does_not_travel() -> None:
+    """All of it, in one place, each name as it is in code."""
+    text = (Path(__file__).parents[3] / "docs/delivery.md").read_text("utf-8").lower()
+    section = text.partition("## headers of a result")[2].partition("\n## ")[0]
+    names = {*DROPPED.names, *(f"{prefix}*" for prefix in DROPPED.prefixes)}
+    assert sorted(name for name in names if f"`{name}`" not in section) == []
+
+
+@pytest.mark.parametrize("timestamp", [253_402_300_800_000, -62_135_596_800_001, 1_700_000_000_000_000, 2**62])
+def test_a_records_timestamp_of_no_year_is_left_out(make_record: MakeRecord, timestamp: int) -> None:
+    """A producer that sends microseconds must not make a result that Avro readers raise for."""
+    record = replace(make_record(), timestamp_ms=timestamp)
+    fields = result_fields(EVENT, TASK, FOUND, MODEL, TIMING, 7, record)
+    assert fields["record"]["timestamp"] is None
+    assert fields["warnings"][-1] == "field-dropped: record.timestamp is a time outside the years 1 to 9999"
+    for within in (253_402_300_799_999, -62_135_596_800_000, 0):
+        fields = result_fields(EVENT, TASK, FOUND, MODEL, TIMING, 7, replace(record, timestamp_ms=within))
+        assert (fields["record"]["timestamp"], fields["warnings"]) == (within, list(FOUND.warnings))
 
 
 def test_the_state_of_a_broken_trace_is_dropped() -> None:

@@ -24,6 +24,8 @@ def refused(path: str | None = None, environ: dict[str, str] | None = None, *ove
         # Who lowers the one limit has no need to know the other.
         ["limits.model_calls=10"],
         ["routes.0.tasks=[]", "routes.0.inline_schemas=false", "routes.0.event_tasks=any"],
+        ["routes.0.encoding=GB18030", "routes.0.compression=gzip", "routes.0.drop_headers=[X-*, '*', y]"],
+        ["routes.0.format=avro", "routes.0.encoding=null", "routes.0.compression=null"],
     ],
 )
 def test_what_only_looks_impossible_is_taken(settings: list[str]) -> None:
@@ -38,6 +40,13 @@ def test_what_only_looks_impossible_is_taken(settings: list[str]) -> None:
         (["limits.in_flight_bytes=100"], "limits.in_flight_bytes", "less than one value may have"),
         (["routes.1.input=reviews.raw", "routes.1.tasks=[ner]"], "routes.1.input", "already the input of routes.0"),
         (["routes.0.format=text", "routes.0.tasks=[]"], "routes.0.tasks", "cannot name tasks"),
+        (["routes.0.encoding=uft-8"], "routes.0.encoding", "no text encoding that Python knows"),
+        (["routes.0.encoding=base64"], "routes.0.encoding", "no text encoding that Python knows"),
+        (["routes.0.encoding=idna"], "routes.0.encoding", "no encoding of text that producers send"),
+        (["routes.0.format=avro", "routes.0.encoding=utf-8"], "routes.0.encoding", "the route's format is avro"),
+        (["routes.0.format=avro", "routes.0.compression=gzip"], "routes.0.compression", "the route's format is avro"),
+        (["routes.0.compression=zstd"], "routes.0.compression", "gzip"),
+        (["routes.0.drop_headers=[a*, '*b']"], "routes.0.drop_headers.1", "not its last character"),
         (["routes.0.tasks=[sentimnt]"], "routes.0.tasks.0", "there is no task sentimnt"),
         (["routes.0.tasks=[ner, ner]"], "routes.0.tasks.1", "listed twice"),
         (["routes.0.tasks=[inline]"], "routes.0.tasks.0", "inline"),
