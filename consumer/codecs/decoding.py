@@ -9,10 +9,12 @@ What an event brings is copied into each of its results, so each part of it has 
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from consumer.codecs.control_headers import EVENT_ID_CHARS, default_event_id, too_many_headers
 from consumer.codecs.metadata import attributes_of, dropped, text_of, time_of, what_it_is
@@ -117,14 +119,15 @@ def utf8(value: bytes) -> str:
         raise not_utf8(value, error.start) from None
 
 
-def parse_json(text: str) -> Any:
-    """Parse one JSON value, as the standard has it. Of a key given twice the last wins; NaN and Infinity are refused.
+def parse_json(text: str, parse_int: Callable[[str], float] | None = None) -> Any:
+    """Parse one JSON value. Of a key given twice the last wins.
 
-    Raises BadInput with stage ``decode``: InvalidJson with the position, or JsonTooDeep. The message never quotes the
-    value.
+    NaN and Infinity, which JSON does not have but many programs write, cost no more than their own field; so does an
+    integer of thousands of digits, which is read as NaN. Raises BadInput with stage ``decode``: InvalidJson with the
+    position, or JsonTooDeep. The message never quotes the value.
     """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_int=parse_int)
     except json.JSONDecodeError as error:
         what = f"not JSON: {error.msg.split(':')[0]} at character {error.pos} of {len(text)}; send one JSON value"
         if "\0" in text[:4]:
@@ -134,13 +137,15 @@ def parse_json(text: str) -> Any:
         what = f"JSON of {len(text)} characters nests too deep to be read; flatten it"
         raise BadInput("decode", "JsonTooDeep", what) from None
     except ValueError:
-        # What is left: an integer with more digits than Python converts, and _refuse.
-        what = "not JSON: it holds NaN, Infinity or an integer of thousands of digits; send null or a shorter number"
-        raise BadInput("decode", "InvalidJson", what) from None
+        # More digits than Python converts.
+        return parse_json(text, _integer)
 
 
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(name)
+def _integer(digits: str) -> float:
+    try:
+        return int(digits)
+    except ValueError:
+        return math.nan
 
 
 def event_from_fields(fields: Mapping[str, Any], default_event_id: str) -> ReviewEvent:
@@ -192,7 +197,8 @@ def _mended(text: str) -> str:
 
 def _review(text: object) -> str:
     if isinstance(text, bytes):  # Avro's: they are text to whoever reads them as a string
-        text = utf8(text)
+        with suppress(UnicodeDecodeError):
+            text = text.decode()
     if text is None:
         raise BadInput("validate", "MissingText", "the event has no text; set its field text to the review")
     if not isinstance(text, str):

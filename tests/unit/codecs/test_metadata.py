@@ -7,7 +7,7 @@ import math
 import pytest
 
 from consumer.codecs.decoding import event_from_fields
-from consumer.events import Milliseconds, ReviewEvent
+from consumer.events import BadInput, Milliseconds, ReviewEvent
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,13 @@ def test_what_does_not_fit_is_left_out(field: str, value: object, why: str) -> N
 
 
 def test_bytes_are_a_text() -> None:
-    """And a schema."""
+    """And a schema; other bytes are none."""
     event = event_from_fields({"text": "好".encode(), "schema": '{"品牌": null}'.encode()}, "t-0-1")
     assert (event.text, event.schema) == ("好", {"品牌": None})
+    for fields, reason in (({"text": b"\xff"}, "InvalidEvent"), ({"text": "x", "schema": b"\xff"}, "InvalidSchema")):
+        with pytest.raises(BadInput) as caught:
+            event_from_fields(fields, "t-0-1")
+        assert caught.value.reason == reason
 
 
 def test_attributes_that_nest_too_deep_are_left_out() -> None:
