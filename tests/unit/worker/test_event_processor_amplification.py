@@ -6,6 +6,7 @@ The model that answers here finds every type wherever it can, each over as much 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_processor import EventProcessor
 from consumer.worker.failures import LETTERS
 from consumer.worker.inference import Inference
-from consumer.worker.task_runner import WorkBudget
+from consumer.worker.task_runner import DECODED, WorkBudget
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +47,7 @@ TASKS = {**load_tasks(), **{f"t{number}": Task(f"t{number}", "extract", {"词": 
 ROUTES = (
     RouteConfig(input="in", tasks=("sentiment", "product_features"), output="out.{task}"),
     RouteConfig(input="any", tasks=("sentiment",), event_tasks="any", output="out.{task}"),
+    RouteConfig(input="packed", tasks=("sentiment",), compression="gzip", output="out.{task}"),
 )
 
 ENVELOPE = 20_000
@@ -64,6 +66,8 @@ class Made:
 
     outcome: Outcome
     windows: int = 0
+    accounted: int = 0
+    """Bytes of the budget when the first task began."""
     lines: list[str] = field(default_factory=list)
 
     @property
@@ -107,7 +111,7 @@ def make(record: SourceRecord, fail: Mapping[str, BadInput] | None = None) -> Ma
     engine = Engine(TOKENIZER, PromptLimits(), LIMITS)
 
     async def infer(text: str, task: Task, work: Work) -> Inference:
-        del work
+        made.accounted = made.accounted or work.granted
         if fail and task.name in fail:
             raise fail[task.name]
         extraction = engine.start(text, task)
@@ -272,6 +276,19 @@ def test_headers_that_fill_a_record_are_in_no_result(own: list[Header]) -> None:
         )
     letter = make(record(b"{", *own)).outcome.outputs[0]
     assert set(own) <= set(letter.headers)
+
+
+def test_what_is_unpacked_counts_in_the_budget() -> None:
+    """A thousand bytes that become a megabyte are admitted as that megabyte; what becomes more is not decoded."""
+    value = json.dumps({"text": "好用", "pad": "x" * (MIB - 100)}).encode()
+    packed = gzip.compress(value)
+    assert len(packed) < 2000
+    made = make(record(packed, topic="packed"))
+    assert len(made.results) == 1
+    assert made.accounted >= DECODED * len(value)
+    assert make(event()).accounted < DECODED * len(value)
+    (letter,) = make(record(gzip.compress(value + b" " * MIB), topic="packed")).letters
+    assert letter["rexstream-dlq-class"] == "ValueTooLarge"
 
 
 def test_a_forged_event_id_is_in_no_log_line() -> None:
