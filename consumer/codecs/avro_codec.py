@@ -1,8 +1,9 @@
-"""Avro values: fields of review events in, results out, and Confluent's frame around both.
+"""Avro values: what a record of a producer holds, and results.
 
-The frame is a zero byte, then the schema's id in four bytes, big-endian, before the datum. With a schema registry every
-value has it; without one, values are bare data of the shipped schemas. Only what reads or writes Avro imports this
-module, since it loads fastavro.
+A value is read with the schema that it was written with: its fields count, whatever the producer's record is called.
+With a schema registry that schema has an id, in front of the value (Confluent's frame: a zero byte and four bytes, big-
+endian) or in the header ``SCHEMA_ID``. Without one, values are bare data of the shipped schemas. Only what reads or
+writes Avro imports this module, since it loads fastavro.
 """
 
 from __future__ import annotations
@@ -10,45 +11,65 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fastavro
 from fastavro._read_py import schemaless_reader as schemaless_reader_in_python
-from fastavro.read import SchemaResolutionError
 
-from consumer.codecs.avro_shapes import MOST_NOTHINGS, holds_endless_nothings, holds_itself
+from consumer.codecs.avro_logical import TooManyValues, allow
+from consumer.codecs.avro_schemas import JSON_PAYLOAD, VALUE, WriterSchema, event_schema
 from consumer.config.shipped import shipped
 from consumer.events import BadInput
 
-ParsedSchema = dict[str, Any] | list[Any] | str
-"""A writer schema as ``parse_writer_schema`` returns it: as a rule a record, but unions and plain types are legal."""
+if TYPE_CHECKING:
+    from consumer.events import Header
 
-_RECURSIVE = "__rexstream_recursive"
-"""Key that marks a parsed schema with a type that holds itself."""
+SchemaId = int | str
+"""A schema's number in its registry, or its GUID as text: the same in every registry."""
 
-SchemaFor = Callable[[int], ParsedSchema]
+SchemaFor = Callable[[SchemaId], WriterSchema]
 """Writer schema by id. Raises LookupError for an id that the registry does not know."""
+
+SCHEMA_ID = "__value_schema_id"
+"""Header of values without a frame: 0 and the id in four bytes, or 1 and the GUID in sixteen."""
+
+UNPACKED_BYTES = 33_554_432
+"""Memory that records, arrays and maps within arrays may take of a datum of up to 1 MiB, and 32 times that of a larger
+one: a byte may be a record, and a million of them are 200 MB."""
 
 _FRAME = struct.Struct(">bI")
 
 
-def decode_avro(value: bytes, schema_for: SchemaFor | None) -> dict[str, Any]:
-    """Fields of a value in Confluent's wire format, resolved against the shipped event schema.
+def decode_avro(
+    value: bytes,
+    schema_for: SchemaFor | None,
+    headers: Sequence[Header],
+    parse_json: Callable[[bytes], Any],
+) -> Any:
+    """What a value holds: as a rule a record as a dict with the producer's names of its fields, and with those of
+    events where an alias says so. Times are ``Milliseconds``, decimals, UUIDs, enums and UTF-8 in bytes text.
 
-    With ``schema_for`` None the value is a bare datum that was written with that schema. Raises BadInput (stage
-    ``decode``): InvalidFraming, UnknownSchemaId, InvalidAvro or IncompatibleSchema. What ``schema_for`` raises besides
-    LookupError passes through.
+    With ``schema_for`` None the value is a bare datum of the shipped event schema. ``parse_json`` reads values whose id
+    is that of a JSON Schema. Raises BadInput (stage ``decode``): InvalidFraming, UnknownSchemaId, InvalidAvro or
+    AvroTooLarge, and what ``parse_json`` does. What ``schema_for`` raises besides LookupError passes through.
     """
     if schema_for is None:
-        return _read(value, event_schema())
-    number = schema_id(value)
+        try:
+            return read_datum(value, event_schema())
+        except BadInput as bad:
+            from consumer.codecs.frames import no_bare_datum
+
+            raise no_bare_datum(value, headers, bad) from None
+    number, start = located(value, headers)
     try:
         writer = schema_for(number)
     except LookupError:
         raise unknown_schema(number) from None
-    return _read(value[_FRAME.size :], writer)
+    payload = value[start:]
+    return parse_json(payload) if writer is JSON_PAYLOAD else read_datum(payload, writer)
 
 
 def encode_avro(fields: Mapping[str, Any], number: int | None) -> bytes:
@@ -61,102 +82,70 @@ def encode_avro(fields: Mapping[str, Any], number: int | None) -> bytes:
     return out.getvalue() if number is None else _FRAME.pack(0, number) + out.getvalue()
 
 
-def schema_id(value: bytes) -> int:
+def schema_id(value: bytes, headers: Sequence[Header] = ()) -> SchemaId:
     """The id of the schema that a value was written with, without decoding it, so that it can be fetched first.
 
     Raises BadInput InvalidFraming (stage ``decode``).
     """
-    if len(value) < _FRAME.size:
-        what = f"a value of {len(value)} bytes is too short for a schema id and Avro; send Confluent's wire format"
-        raise BadInput("decode", "InvalidFraming", what)
-    magic, number = _FRAME.unpack_from(value)
-    if magic:
-        what = (
-            f"first byte is {value[0]}, but Confluent's wire format starts with 0; send that format, or remove"
-            " kafka.registry.url when values are bare Avro"
-        )
-        raise BadInput("decode", "InvalidFraming", what)
-    return int(number)
+    return located(value, headers)[0]
 
 
-def unknown_schema(number: int) -> BadInput:
+def located(value: bytes, headers: Sequence[Header]) -> tuple[SchemaId, int]:
+    """The id of a value's schema, and where in the value its datum starts. Raises BadInput InvalidFraming."""
+    for name, content in headers:
+        if name == SCHEMA_ID and content is not None:
+            return _header_id(content), 0
+    # Registries count from 1.
+    if len(value) >= _FRAME.size and value[0] == 0 and (number := int(_FRAME.unpack_from(value)[1])):
+        return number, _FRAME.size
+    # Not at the top: only what cannot be read is looked at so closely.
+    from consumer.codecs.frames import no_confluent_frame
+
+    raise no_confluent_frame(value, headers)
+
+
+def _header_id(content: bytes) -> SchemaId:
+    if len(content) == 5 and content[0] == 0:
+        return int(_FRAME.unpack(content)[1])
+    if len(content) == 17 and content[0] == 1:
+        return str(uuid.UUID(bytes=content[1:]))
+    what = f"header {SCHEMA_ID} has {len(content)} bytes that are no schema id"
+    raise BadInput("decode", "InvalidFraming", f"{what}; send 0 and an id of four bytes, or 1 and a GUID of sixteen")
+
+
+def unknown_schema(number: SchemaId) -> BadInput:
     """The error of a value whose schema the registry does not have: UnknownSchemaId (stage ``decode``)."""
     what = f"the registry has no schema {number}; register the producer's schema or ask it for its registry"
     return BadInput("decode", "UnknownSchemaId", what)
 
 
 @cache
-def event_schema() -> ParsedSchema:
-    """The shipped schema of events, the reader's side of every decoding."""
-    return parse_writer_schema(shipped("schemas/avro/review_event.avsc").read_text(encoding="utf-8"))
-
-
-@cache
-def result_schema() -> ParsedSchema:
-    """The shipped schema of results."""
-    return parse_writer_schema(shipped("schemas/avro/extraction_result.avsc").read_text(encoding="utf-8"))
-
-
-def parse_writer_schema(text: str, named: dict[str, Any] | None = None) -> ParsedSchema:
-    """Parse a schema's JSON text; ``named`` collects the types it defines, for the schemas that refer to them.
-
-    Logical types are dropped: fields arrive as the numbers that were sent, and a timestamp outside the years 1 to 9999
-    is no reason to fail. Raises ValueError for what is not an Avro schema.
-    """
-    named = {} if named is None else named
-    try:
-        parsed: ParsedSchema = fastavro.parse_schema(_physical(json.loads(text)), named_schemas=named)
-        is_endless, is_recursive = holds_endless_nothings(parsed, named), holds_itself(named)
-    except Exception as error:
-        # fastavro looks fields up as it goes and lets KeyError, TypeError and others out.
-        raise ValueError(f"not an Avro schema ({type(error).__name__})") from None
-    if not parsed:
-        raise ValueError("not an Avro schema (an empty union)")
-    if is_endless:
-        what = f"an array of items that take no bytes, or a record of more than {MOST_NOTHINGS} such"
-        raise ValueError(f"it has {what}, and a few bytes can hold any number of those")
-    if is_recursive:
-        branches = [branch for branch in (parsed if isinstance(parsed, list) else [parsed]) if isinstance(branch, dict)]
-        if not branches:  # names only, and a name cannot be marked
-            raise ValueError("it takes a type that holds itself from another schema")
-        for branch in branches:
-            branch[_RECURSIVE] = True
-    return parsed
+def result_schema() -> dict[str, Any]:
+    """The shipped schema of results, as fastavro parsed it. Times are written as the numbers that they are."""
+    parsed: Any = fastavro.parse_schema(
+        _physical(json.loads(shipped("schemas/avro/extraction_result.avsc").read_text(encoding="utf-8")))
+    )
+    return dict(parsed)
 
 
 def _physical(schema: Any) -> Any:
     if isinstance(schema, dict):
-        # The default is data, and may hold any key.
-        return {
-            key: item if key == "default" else _physical(item) for key, item in schema.items() if key != "logicalType"
-        }
+        return {key: _physical(item) for key, item in schema.items() if key != "logicalType"}
     return [_physical(item) for item in schema] if isinstance(schema, list) else schema
 
 
-class _Datum(io.BytesIO):
-    """A stream that raises EOFError on a short read, where fastavro accepts missing bytes of a float or a fixed.
-
-    Of an array that announces billions of items and holds none, fastavro would read every one.
-    """
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        found = super().read(size)
-        if size is None or len(found) != size:
-            raise EOFError
-        return found
-
-
-def _read(datum: bytes, writer: ParsedSchema) -> dict[str, Any]:
-    stream = _Datum(datum)
+def read_datum(datum: bytes, writer: WriterSchema) -> Any:
+    """What a datum without a frame holds. Raises BadInput (stage ``decode``) InvalidAvro or AvroTooLarge."""
+    stream = io.BytesIO(datum)
     # The compiled reader has no bound on nesting: a megabyte of it overflows the stack, which ends the process.
-    deep = any(_RECURSIVE in branch for branch in (writer if isinstance(writer, list) else [writer]))
-    read = schemaless_reader_in_python if deep else fastavro.schemaless_reader
+    read = schemaless_reader_in_python if writer.is_deep else fastavro.schemaless_reader
+    most = max(UNPACKED_BYTES, 32 * len(datum))
+    allow(most)
     try:
-        # Always a record, as the reader schema is one.
-        fields: Any = read(stream, writer, event_schema())
-    except SchemaResolutionError:
-        what = "the producer's schema, or a null that it allows, does not fit schemas/avro/review_event.avsc"
-        raise BadInput("decode", "IncompatibleSchema", f"{what}; compare the two") from None
+        found: Any = read(stream, writer.parsed, None)
+    except TooManyValues:
+        what = f"the datum of {len(datum)} bytes unpacks to more than {most}, most of it empty records and arrays"
+        raise BadInput("decode", "AvroTooLarge", f"{what}; send several events") from None
     except Exception as error:
         # fastavro documents no set of errors: whatever it raises here is caused by the bytes.
         what = f"not Avro of its schema: {type(error).__name__} at byte {stream.tell()} of {len(datum)}"
@@ -164,4 +153,4 @@ def _read(datum: bytes, writer: ParsedSchema) -> dict[str, Any]:
     if rest := len(datum) - stream.tell():
         what = f"{rest} bytes of {len(datum)} are left behind the datum; check which schema the producer writes"
         raise BadInput("decode", "InvalidAvro", what)
-    return dict(fields)
+    return found[VALUE]

@@ -18,20 +18,49 @@ MOST_NOTHINGS = 1000
 """Most values that take no bytes (null, empty records) in one record. Real schemas have hardly any; sixty records, each
 of which holds the next one twice, come to a billion billions."""
 
+MOST_LEVELS = 100
+"""Most types each in the next that the compiled reader is given."""
+
 _RECORDS = ("record", "error")
 _NAMED = (*_RECORDS, "enum", "fixed")
 
 
-def holds_itself(named: Mapping[str, Any]) -> bool:
-    """Whether a type among ``named`` (full name -> parsed definition) can hold another one of its own kind.
+def nests_deep(named: Mapping[str, Any]) -> bool:
+    """Whether a type among ``named`` (full name -> parsed definition) can hold another one of its own kind, or
+    ``MOST_LEVELS`` others each in the next.
 
-    A datum of such a type may nest as deep as it is long, deeper than the stack of a compiled reader.
+    A datum of such a type may nest deeper than the stack of a compiled reader bears.
     """
+    held = {name: set(_mentioned(definition)) & named.keys() for name, definition in named.items()}
+    levels: dict[str, int] = {}
     try:
-        TopologicalSorter({name: set(_mentioned(definition)) for name, definition in named.items()}).prepare()
+        for name in TopologicalSorter(held).static_order():
+            levels[name] = 1 + max((levels[other] for other in held[name]), default=0)
     except CycleError:
         return True
-    return False
+    return max(levels.values(), default=0) > MOST_LEVELS
+
+
+def within_arrays(schema: Any, named: Mapping[str, Any], *, everywhere: bool) -> Iterator[dict[str, Any]]:
+    """Records, arrays and maps, each once, that an array or a map of a parsed schema may repeat; or all of them."""
+    seen: set[tuple[int, bool]] = set()
+    stack = [(schema, everywhere)]
+    while stack:
+        part, inside = stack.pop()
+        if isinstance(part, list):
+            stack += [(branch, inside) for branch in part]
+            continue
+        if isinstance(part, str):
+            part = named.get(part)
+        if part is None or (id(part), inside) in seen:
+            continue
+        seen.add((id(part), inside))
+        kind = part["type"]
+        if kind in ("array", "map"):
+            stack.append((part["items" if kind == "array" else "values"], True))
+        stack += [(field["type"], inside) for field in part.get("fields", ())]
+        if inside and kind in ("record", "array", "map"):
+            yield part
 
 
 def holds_endless_nothings(schema: Any, named: Mapping[str, Any]) -> bool:

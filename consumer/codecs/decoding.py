@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from consumer.codecs.avro_codec import SchemaFor
     from consumer.codecs.packing import Packing
     from consumer.config.route import ValueFormat
-    from consumer.events import SourceRecord
+    from consumer.events import Header, SourceRecord
 
 MAX_TASKS = 64
 """Tasks one event may name. Each that it may run is a result, or a dead letter with the whole value in it."""
@@ -74,7 +74,7 @@ def decode(
         default_id = default_event_id(record.headers) or coordinates
     if packing is not None:
         value = packing.unpack(value, max_value_bytes)
-    event = decode_value(value, value_format, default_id, schema_for)
+    event = decode_value(value, value_format, default_id, schema_for, record.headers)
     if too_many:
         warning = dropped("headers", too_many)
         return replace(event, carries_headers=False, warnings=(*event.warnings, warning))
@@ -82,33 +82,61 @@ def decode(
 
 
 def decode_value(
-    value: bytes, value_format: ValueFormat, default_event_id: str, schema_for: SchemaFor | None = None
+    value: bytes,
+    value_format: ValueFormat,
+    default_event_id: str,
+    schema_for: SchemaFor | None = None,
+    headers: Sequence[Header] = (),
 ) -> ReviewEvent:
     """Decode a value whose fields are those of an event. Raises BadInput as ``read_value`` and ``event_from_fields``
     do.
     """
-    fields = read_value(value, value_format, schema_for)
-    if not isinstance(fields, dict):
-        what = f"the JSON value of {len(value)} bytes is not an object; send an object with a field text"
-        raise BadInput("validate", "InvalidEvent", what)
-    return event_from_fields(fields, default_event_id)
+    fields = read_value(value, value_format, schema_for, headers)
+    try:
+        if not isinstance(fields, dict):
+            what = f"the JSON value of {len(value)} bytes is not an object; send an object with a field text"
+            raise BadInput("validate", "InvalidEvent", what)
+        return event_from_fields(fields, default_event_id)
+    except BadInput as bad:
+        if value_format != "avro":
+            raise
+        from consumer.codecs.avro_mismatch import explained
+
+        raise explained(bad, fields, value, headers, schema_for) from None
 
 
-def read_value(value: bytes, value_format: ValueFormat, schema_for: SchemaFor | None = None) -> Any:
+def read_value(
+    value: bytes, value_format: ValueFormat, schema_for: SchemaFor | None = None, headers: Sequence[Header] = ()
+) -> Any:
     """What bytes hold: any JSON value, bare text under ``text`` (of both, a byte order mark is skipped), or an Avro
     record.
 
-    ``schema_for`` gives the writer schema of an id; without it, Avro values are bare data. Raises BadInput InvalidUtf8,
-    and as ``parse_json`` and ``avro_codec.decode_avro`` do.
+    JSON may be in Confluent's frame. ``schema_for`` gives the writer schema of an id, which Avro values have in their
+    frame or among ``headers``; without it, they are bare data. Raises BadInput InvalidUtf8, InvalidFraming, and as
+    ``parse_json`` and ``avro_codec.decode_avro`` do.
     """
     if value_format == "text":
+        if value.startswith(b"\0\0"):
+            from consumer.codecs.frames import no_text
+
+            if (framed := no_text(value)) is not None:
+                raise framed
         return {"text": utf8(value).removeprefix("\ufeff")}
     if value_format == "json":
-        return parse_json(utf8(value).removeprefix("\ufeff"))
+        try:
+            return _json(value)
+        except BadInput as bad:
+            from consumer.codecs.frames import json_in_frame
+
+            return json_in_frame(value, headers, _json, bad)
     # Not at the top: a worker without Avro topics should not load the Avro library.
     from consumer.codecs.avro_codec import decode_avro
 
-    return decode_avro(value, schema_for)
+    return decode_avro(value, schema_for, headers, _json)
+
+
+def _json(value: bytes) -> Any:
+    return parse_json(utf8(value).removeprefix("\ufeff"))
 
 
 def utf8(value: bytes) -> str:

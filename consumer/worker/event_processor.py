@@ -170,7 +170,7 @@ class EventProcessor:
         decodes, refused = len(record.value) <= self._max_value_bytes, None
         if schemas is not None and decodes:
             try:
-                await schemas.ensure(record.value, record.topic)
+                await schemas.ensure(record.value, record.topic, record.headers)
             except BadInput as bad:
                 decodes, refused = False, bad
         budget = self._budgets[record.topic]
@@ -199,7 +199,8 @@ class EventProcessor:
             if refused is not None:
                 raise refused
             if schemas is not None and len(record.value or b"") <= self._max_value_bytes:
-                await schemas.ensure(record.value or b"", record.topic)  # others may have taken its place in the cache
+                # Others may have taken its place in the cache.
+                await schemas.ensure(record.value or b"", record.topic, record.headers)
             started = self._clock()
             schema_for, packing = schemas.schema_for if schemas else None, self._routes.packings.get(record.topic)
             event = decode(record, value_format, self._max_value_bytes, schema_for, packing)

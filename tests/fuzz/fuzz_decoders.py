@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import TYPE_CHECKING, Any
 
-import fastavro
-from avro_frames import framed
+from avro_frames import EVENT_SCHEMA, RESULT_SCHEMA, datum, framed
 from fuzzing import CANARY, JSON_TOKENS, Target, a_name, a_schema, a_text, a_value, bad, damaged, json_bytes, require
 
-from consumer.codecs.avro_codec import event_schema, parse_writer_schema, result_schema, schema_id
+from consumer.codecs.avro_codec import schema_id
+from consumer.codecs.avro_schemas import event_schema, parse_writer_schema
 from consumer.codecs.decoding import decode_value
 from consumer.events import BadInput, ReviewEvent
 
@@ -32,7 +31,13 @@ RICH = {
         {"name": "attributes", "type": {"type": "map", "values": "string"}},
     ],
 }
-SCHEMAS = {1: event_schema(), 2: parse_writer_schema(json.dumps(RICH)), 3: result_schema(), 4: "string", 70_000: "null"}
+SCHEMAS = {
+    1: event_schema(),
+    **{
+        number: parse_writer_schema(json.dumps(schema))
+        for number, schema in {2: RICH, 3: json.loads(RESULT_SCHEMA), 4: "string", 70_000: "null"}.items()
+    },
+}
 
 
 def accepted(event: ReviewEvent) -> str:
@@ -93,12 +98,6 @@ def a_text_value(random: Random) -> bytes:
     return damaged(random, body, (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b" " * 40))
 
 
-def _written(schema: Any, datum: Any) -> bytes:
-    out = io.BytesIO()
-    fastavro.schemaless_writer(out, schema, datum)
-    return out.getvalue()
-
-
 def _avro_fields(random: Random) -> dict[str, Any]:
     text = a_text(random, surrogates=0)
     return {
@@ -126,7 +125,7 @@ _AVRO_TOKENS = (
 def a_bare_datum(random: Random) -> bytes:
     if random.random() < 0.1:
         return random.randbytes(random.randrange(60))
-    return damaged(random, _written(event_schema(), _avro_fields(random)), _AVRO_TOKENS)
+    return damaged(random, datum(EVENT_SCHEMA, _avro_fields(random)), _AVRO_TOKENS)
 
 
 def _rich(random: Random, depth: int = 3) -> dict[str, Any]:
@@ -143,17 +142,16 @@ def _rich(random: Random, depth: int = 3) -> dict[str, Any]:
 
 def a_framed_datum(random: Random) -> bytes:
     number = random.choice((1, 1, 1, 2, 2, 3, 4, 5, 70_000, 2**32 - 1))
-    datum: bytes
     if number == 1:
-        datum = _written(event_schema(), _avro_fields(random))
+        body = datum(EVENT_SCHEMA, _avro_fields(random))
     elif number == 2:
-        datum = _written(SCHEMAS[2], _rich(random))
+        body = datum(RICH, _rich(random))
         if random.random() < 0.02:
             # A chain of records in records, deeper than Python's stack.
-            datum = b"\x00\x06\x08abcd\x02" * random.choice((50, 5000)) + datum
+            body = b"\x00\x06\x08abcd\x02" * random.choice((50, 5000)) + body
     else:
-        datum = random.randbytes(random.randrange(40))
-    value = framed(datum, number)
+        body = random.randbytes(random.randrange(40))
+    value = framed(body, number)
     return damaged(random, value, _AVRO_TOKENS) if random.random() < 0.7 else value
 
 
@@ -194,18 +192,17 @@ def a_writer_schema(random: Random) -> tuple[bytes, bytes]:
     text = json.dumps(schema).encode()
     if random.random() < 0.3:
         text = damaged(random, text, (b'"type"', b'"null"', b"[]", b"{}", b"null", b"[" * 2000))
-    datum = damaged(random, b"\x08abcd" * 3 + random.randbytes(random.randrange(20)), _AVRO_TOKENS)
-    return text, datum
+    return text, damaged(random, b"\x08abcd" * 3 + random.randbytes(random.randrange(20)), _AVRO_TOKENS)
 
 
 def check_writer_schema(given: tuple[bytes, bytes]) -> str:
-    text, datum = given
+    text, body = given
     try:
         schema = parse_writer_schema(text.decode(errors="replace"))
     except ValueError as error:
         require(len(str(error)) < 200, "a long message")
         return "no schema"
-    return outcome(lambda value: decode_value(value, "avro", "t-0-1", {1: schema}.__getitem__), framed(datum, 1))
+    return outcome(lambda value: decode_value(value, "avro", "t-0-1", {1: schema}.__getitem__), framed(body, 1))
 
 
 def check_frame(value: bytes) -> str:

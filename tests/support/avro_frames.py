@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
+from pathlib import Path
 from typing import Any
 
 import fastavro
 
 from consumer.codecs.avro_codec import result_schema, schema_id
 
+_SHIPPED = Path(__file__).parents[2] / "schemas/avro"
+EVENT_SCHEMA = (_SHIPPED / "review_event.avsc").read_text("utf-8")
+RESULT_SCHEMA = (_SHIPPED / "extraction_result.avsc").read_text("utf-8")
+
 
 def framed(datum: bytes, number: int) -> bytes:
     """The frame for schema ``number`` (unsigned 32-bit), then the datum."""
     return struct.pack(">bI", 0, number) + datum
+
+
+def datum(schema: Any, value: Any) -> bytes:
+    """A value as a producer with this schema writes it, without a frame; the schema as JSON text, or read from it."""
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, json.loads(schema) if isinstance(schema, str) else schema, value)
+    return out.getvalue()
 
 
 def decode_result(value: bytes, is_framed: bool) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from consumer.resilience.backoff import Backoff
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from consumer.codecs.avro_codec import SchemaFor
+    from consumer.codecs.avro_codec import SchemaFor, SchemaId
+    from consumer.events import Header
     from consumer.kafka.registry.resolver import SchemaResolver
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -84,16 +85,17 @@ class AwaitedSchemas:
         self._awaited: dict[str, _Awaited] = {}
         self._reported: dict[str, str] = {}
         self._result_ids: dict[str, int] = {}
-        self._bad: dict[int, tuple[float, BadInput]] = {}
-        self._asked_again: set[int] = set()
+        self._bad: dict[SchemaId, tuple[float, BadInput]] = {}
+        self._asked_again: set[SchemaId] = set()
 
-    async def ensure(self, value: bytes, input_topic: str) -> None:
+    async def ensure(self, value: bytes, input_topic: str, headers: Sequence[Header] = ()) -> None:
         """Return once the schema of ``value``, from ``input_topic``, is known, however long no registry answers.
 
         Raises BadInput (stage ``decode``) for a value without an id, an id that a healthy registry does not know for
-        some seconds, or one whose schema is not Avro; and for ``BAD_SECONDS`` after that without another question.
+        some seconds, or one whose schema is neither Avro nor JSON; and for ``BAD_SECONDS`` after that without another
+        question.
         """
-        number = schema_id(value)
+        number = schema_id(value, headers)
         if not self._resolver.is_cached(number):
             with self._waiting(what := f"schema {number}", input_topic) as awaited:
                 async with awaited.lock:
@@ -113,13 +115,13 @@ class AwaitedSchemas:
                         _log.info("result schema known", topic=topic, schema_id=number)
         return self._result_ids[topic]
 
-    async def _fetch(self, what: str, number: int) -> None:
+    async def _fetch(self, what: str, number: SchemaId) -> None:
         """Fetch a schema, unless another event has just done so. Raises BadInput."""
         if self._resolver.is_cached(number):
             return
         if (known := self._bad.get(number)) is not None and self._clock() < known[0]:
             raise BadInput(known[1].stage, known[1].reason, known[1].message)
-        pauses = iter(self._ask_again_after if number <= MAX_ID else ())
+        pauses = iter(self._ask_again_after if not isinstance(number, int) or number <= MAX_ID else ())
         try:
             while True:
                 try:
@@ -138,7 +140,7 @@ class AwaitedSchemas:
         finally:
             self._asked_again.discard(number)
 
-    def _remember(self, number: int, bad: BadInput) -> None:
+    def _remember(self, number: SchemaId, bad: BadInput) -> None:
         now = self._clock()
         if len(self._bad) >= _MAX_BAD:
             self._bad = {other: entry for other, entry in self._bad.items() if entry[0] > now}

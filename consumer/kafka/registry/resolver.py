@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka.schema_registry import Schema
 
-from consumer.codecs.avro_codec import parse_writer_schema, unknown_schema
+from consumer.codecs.avro_codec import unknown_schema
+from consumer.codecs.avro_schemas import JSON_PAYLOAD, parse_writer_schema
 from consumer.events import BadInput
 from consumer.kafka.registry.client import RegistryConnection, RegistryRefused, RegistryUnavailable, connect
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka.schema_registry import SchemaRegistryClient
 
-    from consumer.codecs.avro_codec import ParsedSchema, SchemaFor
+    from consumer.codecs.avro_codec import SchemaFor, SchemaId
+    from consumer.codecs.avro_schemas import WriterSchema
     from consumer.config.tree import RegistryConfig
 
 MAX_ID = 2**31 - 1
@@ -33,6 +35,10 @@ _MAX_DEPTH = 32
 """Deepest chain of references. A registry has no circular references, but another server at its url might."""
 
 _NO_SCHEMA: Mapping[int, Any] = {40403: None}
+_NO_SUCH_PATH = object()
+_NO_GUID: Mapping[int, Any] = {40403: None, 404: _NO_SUCH_PATH, -1: _NO_SUCH_PATH}
+"""A registry without GUIDs answers 404 as for any path that it does not know: with that number, or none, as error code.
+"""
 _NOT_FOUND: Mapping[int, Any] = dict.fromkeys((40401, 40402, 40403, 40408))
 """Error codes of a registry for a subject, version, schema or compatibility mode that is not there. Any web server
 answers 404; only a registry adds these."""
@@ -75,29 +81,31 @@ class SchemaResolver:
         """``renew()``: read the files of ``kafka.registry`` again. From any thread."""
         self._auto_register = config.auto_register
         self._result_schema = Schema(result_schema, "AVRO")
-        self._schemas: dict[int, ParsedSchema] = {}
+        self._schemas: dict[SchemaId, WriterSchema] = {}
         self.schema_for: SchemaFor = self._schemas.__getitem__
         """The schema of an id that was fetched. Raises KeyError for any other."""
-        self.is_cached: Callable[[int], bool] = self._schemas.__contains__
+        self.is_cached: Callable[[SchemaId], bool] = self._schemas.__contains__
         """Whether ``schema_for`` would answer."""
 
-    def fetch(self, number: int) -> ParsedSchema:
-        """The schema of an id, fetched when it is not cached; waits up to the configured timeout.
+    def fetch(self, number: SchemaId) -> WriterSchema:
+        """The schema of an id or a GUID, fetched when it is not cached; waits up to the configured timeout.
 
-        Raises BadInput (stage ``decode``) UnknownSchemaId, UnknownSchemaReference or NotAvroSchema;
-        RegistryUnavailable; RegistryRefused.
+        ``JSON_PAYLOAD`` for a JSON Schema. Raises BadInput (stage ``decode``) UnknownSchemaId, UnknownSchemaReference
+        or NotAvroSchema; RegistryUnavailable; RegistryRefused.
         """
         if number in self._schemas:
             return self._schemas[number]
-        if number > MAX_ID:
-            raise unknown_schema(number)
-        found = self._connection.ask(lambda client: client.get_schema(number), _NO_SCHEMA)
+        found = self._found(number)
         if found is None:
             raise unknown_schema(number)
-        kind = getattr(found, "schema_type", "AVRO")
+        kind = getattr(found, "schema_type", None) or "AVRO"
+        if kind == "JSON":
+            self._schemas[number] = JSON_PAYLOAD
+            return JSON_PAYLOAD
         if kind != "AVRO":
-            what = f"schema {number} is {kind}, not Avro; send Avro, or set the route's format to what is sent"
-            raise BadInput("decode", "NotAvroSchema", what)
+            frame = {"PROTOBUF": "Protobuf"}.get(kind, str(kind)[:40])
+            what = f"{frame} frame, id {number}: the registry has a {str(kind)[:40]} schema there"
+            raise BadInput("decode", "NotAvroSchema", f"{what}; Avro and JSON are read: send one of them")
         try:
             parsed = parse_writer_schema(found.schema_str, self._referenced(found, number))
         except ValueError as error:
@@ -156,7 +164,19 @@ class SchemaResolver:
         """Number of subjects, to see that the registry answers. Raises RegistryUnavailable or RegistryRefused."""
         return len(self._connection.ask(lambda client: client.get_subjects()))
 
-    def _referenced(self, schema: Schema, number: int, depth: int = 0) -> dict[str, Any]:
+    def _found(self, number: SchemaId) -> Any:
+        ask = self._connection.ask
+        if isinstance(number, int):
+            return None if number > MAX_ID else ask(lambda client: client.get_schema(number), _NO_SCHEMA)
+        found = ask(lambda client: client.get_schema_by_guid(number), _NO_GUID)
+        if found is _NO_SUCH_PATH:
+            # Only newer registries have GUIDs. Whether it is one at all, and lets us in, shows another question.
+            ask(lambda client: client.get_compatibility(), _NOT_FOUND)
+            what = f"the registry cannot look up schemas by GUID, as {number} in the value's header is one"
+            raise BadInput("decode", "UnknownSchemaId", f"{what}; send ids of four bytes, or use a newer registry")
+        return found
+
+    def _referenced(self, schema: Schema, number: SchemaId, depth: int = 0) -> dict[str, Any]:
         """Types that a schema takes from others, parsed in the order of their need."""
         named: dict[str, Any] = {}
         for reference in getattr(schema, "references", None) or ():

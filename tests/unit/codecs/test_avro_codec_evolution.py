@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import io
 import json
+from decimal import Decimal
 from typing import Any
 
 import fastavro
 import pytest
-from avro_frames import framed
+from avro_frames import EVENT_SCHEMA, datum, framed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.codecs.avro_codec import encode_avro, event_schema, parse_writer_schema, result_schema
+from consumer.codecs.avro_codec import encode_avro, result_schema
+from consumer.codecs.avro_schemas import parse_writer_schema
 from consumer.codecs.decoding import decode_value
 from consumer.events import BadInput, ReviewEvent
 
 REVIEW = "表带扣得紧，走时也准。"
 TEXT = {"name": "text", "type": "string"}
-SHIPPED = json.loads(json.dumps(event_schema()))
+SHIPPED = json.loads(EVENT_SCHEMA)
 FULL = {
     "event_id": "e-9",
     "text": REVIEW,
@@ -40,7 +42,7 @@ NEWER_FIELDS = (
 )
 NEWER = {
     "stars": 4,
-    "price": b"\x07\xd0",
+    "price": Decimal("20.00"),
     "photos": [{"text": "a"}, {"text": "b"}],
     "channel": "WEB",
     "device": b"xyz",
@@ -54,9 +56,7 @@ def record_of(*fields: dict[str, Any], name: str = "rexstream.ReviewEvent") -> d
 def read(written_with: dict[str, Any], /, **fields: object) -> ReviewEvent:
     """What a worker makes of a datum of a producer with this schema."""
     parsed = parse_writer_schema(json.dumps(written_with))
-    out = io.BytesIO()
-    fastavro.schemaless_writer(out, parsed, fields)
-    return decode_value(framed(out.getvalue(), 7), "avro", "t-0-1", {7: parsed}.__getitem__)
+    return decode_value(framed(datum(written_with, fields), 7), "avro", "t-0-1", {7: parsed}.__getitem__)
 
 
 @given(
@@ -152,8 +152,8 @@ def test_a_reader_of_yesterdays_results_reads_todays() -> None:
         "name": "rexstream.ExtractionResult",
         "fields": [field for field in schema["fields"] if field["name"] in known],
     }
-    datum = io.BytesIO(encode_avro(result(), None))
-    read_back = fastavro.schemaless_reader(datum, result_schema(), fastavro.parse_schema(reader))
+    written = io.BytesIO(encode_avro(result(), None))
+    read_back = fastavro.schemaless_reader(written, result_schema(), fastavro.parse_schema(reader))
     assert read_back == {name: value for name, value in result().items() if name in known}
 
 
@@ -164,6 +164,6 @@ def test_a_reader_of_tomorrows_results_reads_todays() -> None:
     )
     reader = json.loads(text)
     reader["fields"].append({"name": "confidence", "type": ["null", "double"], "default": None})
-    parsed: Any = parse_writer_schema(json.dumps(reader))
+    parsed: Any = fastavro.parse_schema(reader)
     read_back = fastavro.schemaless_reader(io.BytesIO(encode_avro(result(), None)), result_schema(), parsed)
     assert read_back == {**result(), "confidence": None}

@@ -12,13 +12,14 @@ from consumer.events import BadInput
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from consumer.codecs.avro_codec import ParsedSchema
+    from consumer.codecs.avro_codec import SchemaId
+    from consumer.codecs.avro_schemas import WriterSchema
     from consumer.config.route import ValueFormat
     from consumer.events import SourceRecord
 
     MakeRecord = Callable[..., SourceRecord]
 
-NOTHING_REGISTERED: dict[int, ParsedSchema] = {}
+NOTHING_REGISTERED: dict[SchemaId, WriterSchema] = {}
 
 
 @pytest.mark.parametrize(

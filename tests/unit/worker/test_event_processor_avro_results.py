@@ -21,7 +21,8 @@ from consumer.worker.inference import Inference
 from consumer.worker.task_runner import WorkBudget
 
 if TYPE_CHECKING:
-    from consumer.codecs.avro_codec import ParsedSchema
+    from consumer.codecs.avro_codec import SchemaId
+    from consumer.codecs.avro_schemas import WriterSchema
     from consumer.extraction.task import Task
     from consumer.kafka.registry.awaited import AwaitedSchemas
 
@@ -38,10 +39,10 @@ class Registry:
     async def result_schema_id(self, topic: str, input_topic: str) -> int:  # noqa: ARG002
         return self._ids[topic]
 
-    async def ensure(self, value: bytes, input_topic: str) -> None:  # noqa: ARG002
+    async def ensure(self, value: bytes, input_topic: str, headers: object = ()) -> None:  # noqa: ARG002
         raise AssertionError(value)
 
-    def schema_for(self, number: int) -> ParsedSchema:
+    def schema_for(self, number: SchemaId) -> WriterSchema:
         raise AssertionError(number)
 
 

@@ -8,11 +8,12 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from avro_frames import framed
+from avro_frames import EVENT_SCHEMA, datum, framed
 from stub_model import StubModel, engine
 
 from consumer.batching.policy import LengthCut
-from consumer.codecs.avro_codec import event_schema, schema_id
+from consumer.codecs.avro_codec import schema_id
+from consumer.codecs.avro_schemas import event_schema
 from consumer.codecs.outputs import Routes
 from consumer.config.route import RouteConfig
 from consumer.config.task_files import load_tasks
@@ -29,8 +30,9 @@ from consumer.worker.task_runner import TaskRunner, WorkBudget
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from consumer.codecs.avro_codec import ParsedSchema
-    from consumer.events import Work
+    from consumer.codecs.avro_codec import SchemaId
+    from consumer.codecs.avro_schemas import WriterSchema
+    from consumer.events import Header, Work
     from consumer.extraction.task import Task
     from consumer.extraction.window import Window
     from consumer.kafka.registry.awaited import AwaitedSchemas
@@ -50,11 +52,11 @@ NEIGHBOURS = ["包装很结实，物流也快", "屏幕偏暗，但是音质好"
 class Registry:
     """Knows one schema."""
 
-    async def ensure(self, value: bytes, input_topic: str) -> None:  # noqa: ARG002
-        if schema_id(value) != KNOWN_ID:
+    async def ensure(self, value: bytes, input_topic: str, headers: Sequence[Header]) -> None:  # noqa: ARG002
+        if schema_id(value, headers) != KNOWN_ID:
             raise BadInput("decode", "UnknownSchemaId", "the registry has no such schema")
 
-    def schema_for(self, number: int) -> ParsedSchema:
+    def schema_for(self, number: SchemaId) -> WriterSchema:
         return {KNOWN_ID: event_schema()}[number]
 
     async def result_schema_id(self, topic: str, input_topic: str) -> int:  # noqa: ARG002
@@ -125,13 +127,7 @@ def headers(outcome: Outcome, index: int = 0) -> dict[str, str]:
 
 
 def avro(text: str) -> bytes:
-    import io
-
-    import fastavro
-
-    out = io.BytesIO()
-    fastavro.schemaless_writer(out, event_schema(), {"event_id": "a", "text": text})
-    return out.getvalue()
+    return datum(EVENT_SCHEMA, {"event_id": "a", "text": text})
 
 
 def nested(levels: int) -> dict[str, Any]:

@@ -1,0 +1,164 @@
+"""What a datum's parts become while it is read: times with a known unit, decimals and enums as text.
+
+fastavro calls these functions by the names in ``LOGICAL_READERS``, which ``avro_schemas`` writes into a schema in place
+of the producer's own: those raise for values that no calendar holds, and know nothing of Debezium or Connect.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import Any
+
+from fastavro.read import LOGICAL_READERS
+
+from consumer.events import Milliseconds
+
+AS_TEXT = "rexstream-text"
+"""Bytes as text, where they are UTF-8: Avro lets a reader take one for the other."""
+
+
+ENUM, ENUM_NAME, SYMBOLS = "rexstream-enum", "rexstream.name", "rexstream.symbols"
+"""An enum is read as its number, and then named: registries accept symbols that fastavro refuses."""
+
+RECORD, RENAMED = "rexstream-record", "rexstream.renamed"
+"""A record that has fields of events under other names: ``RENAMED`` has ours, then the producer's."""
+
+CONTAINER, OWN_BYTES = "rexstream-container", "rexstream.bytes"
+"""An array or a map that counts, as records with ``OWN_BYTES`` do: the memory that one without content takes."""
+
+_SCALE = "rexstream.scale"
+_MOST_SCALE = 255
+"""Of a decimal, zeros that its text may have, and bytes of its number: no database has more digits."""
+
+_MILLIS, _MICROS, _NANOS, _DAYS = "rexstream-millis", "rexstream-micros", "rexstream-nanos", "rexstream-days"
+_DECIMAL, _UUID, _ANY_DECIMAL = "rexstream-decimal", "rexstream-uuid", "rexstream-variable-decimal"
+
+_CONVERTED = {
+    **{("long", f"{zone}timestamp-millis"): _MILLIS for zone in ("", "local-")},
+    **{("long", f"{zone}timestamp-micros"): _MICROS for zone in ("", "local-")},
+    **{("long", f"{zone}timestamp-nanos"): _NANOS for zone in ("", "local-")},
+    ("int", "date"): _DAYS,
+    ("bytes", "decimal"): _DECIMAL,
+    ("fixed", "decimal"): _DECIMAL,
+    ("fixed", "uuid"): _UUID,
+    ("long", "io.debezium.time.Timestamp"): _MILLIS,
+    ("long", "io.debezium.time.MicroTimestamp"): _MICROS,
+    ("long", "io.debezium.time.NanoTimestamp"): _NANOS,
+    ("int", "io.debezium.time.Date"): _DAYS,
+    ("record", "io.debezium.data.VariableScaleDecimal"): _ANY_DECIMAL,
+    ("long", "org.apache.kafka.connect.data.Timestamp"): _MILLIS,
+    ("int", "org.apache.kafka.connect.data.Date"): _DAYS,
+    ("bytes", "org.apache.kafka.connect.data.Decimal"): _DECIMAL,
+}
+"""By Avro's type, and its logical type or the name that Connect gives it. On another type such a name says nothing."""
+
+
+class TooManyValues(Exception):  # noqa: N818 - named for what it is; the codec makes BadInput of it
+    """The datum being read has taken more memory than ``allow`` granted."""
+
+
+class _Memory(threading.local):
+    left = 0
+
+
+_memory = _Memory()
+
+
+def allow(most: int) -> None:
+    """How many bytes the records, arrays and maps of the next datum may take, as far as arrays repeat them."""
+    _memory.left = most
+
+
+def logical_type(schema: dict[str, Any], name: str | None = None) -> dict[str, Any] | None:
+    """The schema of a type whose values are converted, or must be left as bytes; None for one without a meaning here.
+
+    ``name`` is the full name of a named type.
+    """
+    kind = schema["type"]
+    names = [known for key in ("logicalType", "connect.name") if isinstance(known := schema.get(key), str)]
+    logical = next((_CONVERTED[kind, known] for known in names if (kind, known) in _CONVERTED), None)
+    named = {} if name is None else {"name": name}
+    if kind == "fixed":
+        named["size"] = schema["size"]
+    if logical == _ANY_DECIMAL:
+        parts = [("scale", "int"), ("value", "bytes")]
+        if [(field["name"], field["type"]) for field in schema["fields"]] != parts:
+            return None
+        fields = [{"name": part, "type": kind} for part, kind in parts]
+        return {"type": "record", **named, "logicalType": logical, "fields": fields}
+    if logical == _DECIMAL:
+        scale = schema.get("scale", 0)
+        if isinstance(scale, int) and 0 <= scale <= _MOST_SCALE:
+            return {"type": kind, **named, "logicalType": logical, _SCALE: scale}
+    elif logical is not None and (logical != _UUID or schema["size"] == 16):
+        return {"type": kind, **named, "logicalType": logical}
+    # Bytes that are something else are no text, even where they look like it.
+    return {"type": kind, **named} if kind == "bytes" and names else None
+
+
+def _enum(number: int, schema: Any, _: Any) -> Any:
+    if number < 0:
+        raise IndexError(number)
+    return schema[SYMBOLS][number]
+
+
+def _record(fields: Any, schema: Any, _: Any) -> Any:
+    if OWN_BYTES in schema:
+        _container(fields, schema, None)
+    for ours, theirs in schema.get(RENAMED, {}).items():
+        fields[ours] = fields[theirs]
+    return fields
+
+
+def _container(content: Any, schema: Any, _: Any) -> Any:
+    _memory.left -= schema[OWN_BYTES]
+    if _memory.left < 0:
+        raise TooManyValues
+    return content
+
+
+def _text(content: bytes, *_: Any) -> str | bytes:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content
+
+
+def _decimal(content: bytes, schema: Any, _: Any) -> str | bytes:
+    return _plain(content, schema[_SCALE])
+
+
+def _variable_decimal(fields: Any, schema: Any, _: Any) -> Any:
+    if OWN_BYTES in schema:
+        _container(fields, schema, None)
+    return _plain(fields["value"], fields["scale"]) if abs(fields["scale"]) <= _MOST_SCALE else fields
+
+
+def _plain(content: bytes, scale: int) -> str | bytes:
+    """A two's complement number, divided by ten to the power of ``scale``, in digits."""
+    if len(content) > _MOST_SCALE:
+        return content
+    number = int.from_bytes(content, signed=True)
+    digits = str(abs(number) * 10 ** max(-scale, 0)).rjust(scale + 1, "0")
+    point = len(digits) - max(scale, 0)
+    return ("-" if number < 0 else "") + digits[:point] + ("." + digits[point:] if scale > 0 else "")
+
+
+LOGICAL_READERS.update(
+    {
+        f"int-{ENUM}": _enum,
+        f"record-{RECORD}": _record,
+        f"array-{CONTAINER}": _container,
+        f"map-{CONTAINER}": _container,
+        f"bytes-{AS_TEXT}": _text,
+        f"long-{_MILLIS}": lambda number, *_: Milliseconds(number),
+        f"long-{_MICROS}": lambda number, *_: Milliseconds(number // 1000),
+        f"long-{_NANOS}": lambda number, *_: Milliseconds(number // 1_000_000),
+        f"int-{_DAYS}": lambda number, *_: Milliseconds(number * 86_400_000),
+        f"bytes-{_DECIMAL}": _decimal,
+        f"fixed-{_DECIMAL}": _decimal,
+        f"fixed-{_UUID}": lambda content, *_: str(uuid.UUID(bytes=content)),
+        f"record-{_ANY_DECIMAL}": _variable_decimal,
+    }
+)

@@ -1,0 +1,170 @@
+"""What is around a value that could not be read as its route's format: the frames that serializers write, by name.
+
+Only what fails comes here, and JSON in a frame: nothing of an ordinary event runs this module.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from consumer.events import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from consumer.events import Header
+
+_CONFLUENT = 5
+"""Bytes of Confluent's frame: zero, and the schema's id in four, big-endian."""
+
+_GLUE = 18
+"""Bytes of AWS Glue's: 3, 0 (or 5, compressed with zlib), and the schema version's UUID."""
+
+_MOST_INDEXES = 8
+"""Longest path to a message within a Protobuf schema that is believed."""
+
+_OTHERS = (
+    (b"\xc3\x01", "Avro's single-object encoding, whose schema is known by a fingerprint"),
+    (b"Obj\x01", "an Avro file, with its schema"),
+)
+
+_ID_HEADERS = ("__value_schema_id", "apicurio.value.globalId", "apicurio.value.contentId")
+
+
+def json_in_frame(value: bytes, headers: Sequence[Header], parse: Callable[[bytes], Any], bad: BadInput) -> Any:
+    """The JSON in a value that is none as it stands, where Confluent's frame is around it.
+
+    Raises BadInput InvalidFraming (stage ``decode``) that names another frame, what ``parse`` raises for JSON in one
+    that cannot be read, or ``bad`` where there is none.
+    """
+    if not is_confluent(value):
+        what = named(value, headers)
+        raise bad if what is None else _refused(f"{what}; send JSON, or in Confluent's frame")
+    payload = value[_CONFLUENT:]
+    try:
+        return parse(payload)
+    except BadInput as inner:
+        if payload.lstrip()[:1] in (b"{", b"["):
+            raise BadInput(
+                inner.stage, inner.reason, f"in a frame with schema id {_id(value)}: {inner.message}"
+            ) from None
+    fix = "send JSON, or Avro with the route's format avro and kafka.registry.url"
+    if looks_like_protobuf(payload):
+        raise _refused(f"Protobuf frame, id {_id(value)}, by its bytes; {fix}")
+    raise _refused(f"Confluent frame, id {_id(value)}, whose payload is not JSON: Avro or Protobuf; {fix}")
+
+
+def no_text(value: bytes) -> BadInput | None:
+    """The error InvalidFraming (stage ``decode``) of a bare text with Confluent's frame in front, which is UTF-8, too.
+
+    None where a text may well begin so.
+    """
+    if not is_confluent(value) or not _id(value):
+        return None
+    fix = "set the route's format to json or avro, or send the text without it"
+    return _refused(f"Confluent frame, id {_id(value)}, in front of what should be bare text; {fix}")
+
+
+def no_confluent_frame(value: bytes, headers: Sequence[Header]) -> BadInput:
+    """The error of an Avro value without a schema's id: InvalidFraming (stage ``decode``)."""
+    if (what := named(value, headers)) is not None:
+        return _refused(f"{what}; send Confluent's wire format")
+    if len(value) < _CONFLUENT:
+        what = f"a value of {len(value)} bytes is too short for a schema id and Avro"
+        return _refused(f"{what}; send Confluent's wire format")
+    if value[0] == 0:
+        what = (
+            f"schema id 0, which no registry gives; Apicurio's frame has eight bytes, here {int.from_bytes(value[1:9])}"
+        )
+        return _refused(f"{what}; have its serializer write four, as Confluent's do")
+    what = f"first byte is {value[0]}, but Confluent's wire format starts with 0"
+    return _refused(f"{what}; send that format, or remove kafka.registry.url when values are bare Avro")
+
+
+def no_bare_datum(value: bytes, headers: Sequence[Header], bad: BadInput) -> BadInput:
+    """``bad``, which a value without a registry met as bare Avro, unless it has a frame: then InvalidFraming."""
+    if any(name == _ID_HEADERS[0] for name, _ in headers):
+        what = f"header {_ID_HEADERS[0]} names the value's schema, and kafka.registry.url is missing"
+        return _refused(f"{what}; set it, so that the schema can be fetched")
+    if is_confluent(value) and _id(value):
+        payload = value[_CONFLUENT:]
+        if payload.lstrip()[:1] in (b"{", b"["):
+            return _refused(f"JSON in a Confluent frame, id {_id(value)}; set the route's format to json")
+        if looks_like_protobuf(payload):
+            what = f"Protobuf frame, id {_id(value)}, by its bytes: Avro and JSON are read"
+            return _refused(f"{what}; if it is Avro, kafka.registry.url is missing")
+        what = f"Confluent frame, id {_id(value)}, on a route that reads bare Avro: kafka.registry.url is missing"
+        return _refused(f"{what}; set it, so that the schema can be fetched")
+    what = named(value, headers) or ""
+    return _refused(f"{what}; send bare Avro of schemas/avro/review_event.avsc, or use a registry") if what else bad
+
+
+def is_confluent(value: bytes) -> bool:
+    """Whether a value may have Confluent's frame and something in it."""
+    return len(value) > _CONFLUENT and value[0] == 0
+
+
+def named(value: bytes, headers: Sequence[Header]) -> str | None:
+    """What a value is that has neither Confluent's frame nor none; None where that cannot be told."""
+    if len(value) > _GLUE and value[0] == 3 and value[1] in (0, 5):
+        version = uuid.UUID(bytes=value[2:_GLUE])
+        packed = ", compressed with zlib" if value[1] else ""
+        return f"AWS Glue frame, schema version {version}{packed}; that registry is not supported"
+    for start, what in _OTHERS:
+        if value.startswith(start):
+            return what
+    for name, content in headers:
+        if name in _ID_HEADERS[1:]:
+            return f"header {name} has the schema's id, which Apicurio's serializers can put into a frame of four bytes"
+        if name.lower() == "content-type" and (content or b"").startswith(b"avro/binary+"):
+            return "Avro of Azure's registry, which is not supported"
+    return None
+
+
+def looks_like_protobuf(payload: bytes) -> bool:
+    """Whether a frame's payload is Protobuf to the last byte: where the message is in its schema, then its fields."""
+    count, at = _varint(payload, 0)
+    count = (count >> 1) if not count & 1 else -1
+    if not 0 <= count <= _MOST_INDEXES:
+        return False
+    for _ in range(count):
+        index, at = _varint(payload, at)
+        if index > 128:
+            return False
+    if at >= len(payload):
+        return False
+    while at < len(payload):
+        tag, at = _varint(payload, at)
+        kind = tag & 7
+        if tag >> 3 not in range(1, 2**29):
+            return False
+        if kind == 0:
+            _, at = _varint(payload, at)
+        elif kind == 2:
+            size, at = _varint(payload, at)
+            at += size
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        else:
+            return False
+    return at == len(payload)
+
+
+def _varint(payload: bytes, at: int) -> tuple[int, int]:
+    """A number, and where it ends: behind everything, where it is none."""
+    number = 0
+    for place, byte in enumerate(payload[at : at + 10]):
+        number |= (byte & 127) << 7 * place
+        if byte < 128:
+            return number, at + place + 1
+    return number, len(payload) + 1
+
+
+def _id(value: bytes) -> int:
+    return int(struct.unpack_from(">I", value, 1)[0])
+
+
+def _refused(what: str) -> BadInput:
+    return BadInput("decode", "InvalidFraming", what)
