@@ -95,9 +95,8 @@ def located(value: bytes, headers: Sequence[Header]) -> tuple[SchemaId, int]:
     for name, content in headers:
         if name == SCHEMA_ID and content is not None:
             return _header_id(content), 0
-    # Registries count from 1.
-    if len(value) >= _FRAME.size and value[0] == 0 and (number := int(_FRAME.unpack_from(value)[1])):
-        return number, _FRAME.size
+    if len(value) >= _FRAME.size and value[0] == 0:
+        return int(_FRAME.unpack_from(value)[1]), _FRAME.size
     # Not at the top: only what cannot be read is looked at so closely.
     from consumer.codecs.frames import no_confluent_frame
 
@@ -115,8 +114,10 @@ def _header_id(content: bytes) -> SchemaId:
 
 def unknown_schema(number: SchemaId) -> BadInput:
     """The error of a value whose schema the registry does not have: UnknownSchemaId (stage ``decode``)."""
-    what = f"the registry has no schema {number}; register the producer's schema or ask it for its registry"
-    return BadInput("decode", "UnknownSchemaId", what)
+    fix = "register the producer's schema or ask it for its registry"
+    if number == 0:
+        fix = "registries count from 1, but Apicurio's frame may have eight bytes: have its serializer write four"
+    return BadInput("decode", "UnknownSchemaId", f"the registry has no schema {number}; {fix}")
 
 
 @cache

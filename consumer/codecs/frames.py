@@ -74,11 +74,6 @@ def no_confluent_frame(value: bytes, headers: Sequence[Header]) -> BadInput:
     if len(value) < _CONFLUENT:
         what = f"a value of {len(value)} bytes is too short for a schema id and Avro"
         return _refused(f"{what}; send Confluent's wire format")
-    if value[0] == 0:
-        what = (
-            f"schema id 0, which no registry gives; Apicurio's frame has eight bytes, here {int.from_bytes(value[1:9])}"
-        )
-        return _refused(f"{what}; have its serializer write four, as Confluent's do")
     what = f"first byte is {value[0]}, but Confluent's wire format starts with 0"
     return _refused(f"{what}; send that format, or remove kafka.registry.url when values are bare Avro")
 

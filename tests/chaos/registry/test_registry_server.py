@@ -82,16 +82,18 @@ def test_an_id_that_is_registered_later(
 def test_schemas_of_other_kinds(
     registry_url: str, producer: SchemaRegistryClient, new_topic: Callable[[str], str]
 ) -> None:
-    """JSON Schema and Protobuf under an id are named for what they are."""
-    texts = {
-        "JSON": '{"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"}',
-        "PROTOBUF": 'syntax = "proto3"; message Review { string text = 1; }',
-    }
-    for kind, text in texts.items():
-        number = producer.register_schema(f"{new_topic('other')}-value", Schema(text, kind))
-        with pytest.raises(BadInput, match=kind) as caught:
-            resolver(registry_url).fetch(number)
-        assert caught.value.reason == "NotAvroSchema"
+    """Values of a JSON Schema are JSON, Protobuf is named for what it is."""
+    text = '{"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"}'
+    number = producer.register_schema(f"{new_topic('json')}-value", Schema(text, "JSON"))
+    schemas = resolver(registry_url)
+    schemas.fetch(number)
+    value = b"\x00" + number.to_bytes(4) + json.dumps({"text": REVIEWS[0]}).encode()
+    assert decode_value(value, "avro", "t-0-1", schemas.schema_for).text == REVIEWS[0]
+    text = 'syntax = "proto3"; message Review { string text = 1; }'
+    number = producer.register_schema(f"{new_topic('other')}-value", Schema(text, "PROTOBUF"))
+    with pytest.raises(BadInput, match=f"Protobuf frame, id {number}") as caught:
+        schemas.fetch(number)
+    assert caught.value.reason == "NotAvroSchema"
 
 
 def test_references(registry_url: str, producer: SchemaRegistryClient, new_topic: Callable[[str], str]) -> None:

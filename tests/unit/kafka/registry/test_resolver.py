@@ -6,8 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from registry_double import RegistryDouble
+from confluent_kafka.schema_registry import header_schema_id_serializer
+from confluent_kafka.schema_registry.serde import SchemaId
+from confluent_kafka.serialization import MessageField, SerializationContext
+from registry_double import NOT_FOUND, RegistryDouble
 
+from consumer.codecs.avro_codec import schema_id
 from consumer.codecs.decoding import decode_value
 from consumer.config.tree import RegistryConfig
 from consumer.events import BadInput
@@ -72,15 +76,66 @@ def test_a_registry_answers_whatever_it_says(registry: RegistryDouble, answer: A
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [{"schema": '{"type": "string"}', "schemaType": "JSON"}, {"schema": "nonsense"}, {"schema": '{"type": "recrd"}'}],
+    ("answer", "says"),
+    [
+        ({"schema": 'syntax = "proto3";', "schemaType": "PROTOBUF"}, "Protobuf frame, id 7"),
+        ({"schema": "x", "schemaType": "THRIFT"}, "THRIFT frame, id 7"),
+        ({"schema": "nonsense"}, "not an Avro schema"),
+        ({"schema": '{"type": "recrd"}'}, "not an Avro schema"),
+    ],
 )
-def test_a_schema_that_is_not_avro_is_bad_input(registry: RegistryDouble, answer: dict[str, str]) -> None:
-    """The event says that it is Avro of a schema that is none."""
+def test_a_schema_that_is_not_read_is_bad_input(registry: RegistryDouble, answer: dict[str, str], says: str) -> None:
+    """Named for what it is."""
     registry.answers["/schemas/ids/7"] = (200, answer)
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(BadInput, match=says) as caught:
         resolver(registry).fetch(7)
     assert caught.value.reason == "NotAvroSchema"
+
+
+def test_a_json_schema_is_read_as_json(registry: RegistryDouble) -> None:
+    """On a route of Avro, too, whatever its text."""
+    registry.answers["/schemas/ids/7"] = (200, {"schema": "nonsense", "schemaType": "JSON"})
+    schemas = resolver(registry)
+    schemas.fetch(7)
+    assert decode_value(b'\0\0\0\0\x07{"text": "good"}', "avro", "t-0-1", schemas.schema_for).text == "good"
+    with pytest.raises(BadInput, match="not JSON") as caught:
+        decode_value(b"\0\0\0\0\x07\x08good", "avro", "t-0-1", schemas.schema_for)
+    assert caught.value.reason == "InvalidJson"
+
+
+GUID = "89791762-2336-4186-9674-299b90a802e2"
+
+
+def test_a_guid_is_looked_up_as_one(registry: RegistryDouble) -> None:
+    """Once, and values whose header has it are read without a frame; header names and ids are Confluent's own."""
+    registry.answers[f"/schemas/guids/{GUID}"] = (200, {"schema": EVENT, "guid": GUID})
+    schemas = resolver(registry)
+    context = SerializationContext("in", MessageField.VALUE, [])
+    value = header_schema_id_serializer(b"\x08good", context, SchemaId("AVRO", guid=GUID))
+    number = schema_id(value, context.headers)
+    assert number == GUID
+    assert not schemas.is_cached(number)
+    for _ in range(2):
+        schemas.fetch(number)
+    event = decode_value(value, "avro", "t-0-1", schemas.schema_for, context.headers)
+    assert event.text == "good"
+    assert registry.requests == [f"/schemas/guids/{GUID}"]
+
+
+@pytest.mark.parametrize("answer", [NOT_FOUND, (404, {"error_code": 404, "message": "HTTP 404"}), (404, b"<html>")])
+def test_a_guid_that_is_not_there_is_bad_input(registry: RegistryDouble, answer: tuple[int, Any]) -> None:
+    """Also where the registry is too old for any: one producer's header must not pause the topic."""
+    registry.answers[f"/schemas/guids/{GUID}"] = answer
+    with pytest.raises(BadInput, match=GUID) as caught:
+        resolver(registry).fetch(GUID)
+    assert caught.value.reason == "UnknownSchemaId"
+
+
+def test_a_server_that_is_no_registry_is_not_asked_for_a_guid(registry: RegistryDouble) -> None:
+    """Its 404 says nothing about the value."""
+    registry.answers[f"/schemas/guids/{GUID}"] = registry.answers["/config"] = (404, b"<html>")
+    with pytest.raises(RegistryRefused, match="url"):
+        resolver(registry).fetch(GUID)
 
 
 def test_references_are_followed(registry: RegistryDouble) -> None:
