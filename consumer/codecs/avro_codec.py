@@ -50,7 +50,7 @@ def decode_avro(
     parse_json: Callable[[bytes], Any],
 ) -> Any:
     """What a value holds: as a rule a record as a dict with the producer's names of its fields, and with those of
-    events where an alias says so. Times are ``Milliseconds``, decimals, UUIDs, enums and UTF-8 in bytes text.
+    events where an alias says so. Times are ``Milliseconds``; decimals, UUIDs and enums are text.
 
     With ``schema_for`` None the value is a bare datum of the shipped event schema. ``parse_json`` reads values whose id
     is that of a JSON Schema. Raises BadInput (stage ``decode``): InvalidFraming, UnknownSchemaId, InvalidAvro or

@@ -14,10 +14,6 @@ from fastavro.read import LOGICAL_READERS
 
 from consumer.events import Milliseconds
 
-AS_TEXT = "rexstream-text"
-"""Bytes as text, where they are UTF-8: Avro lets a reader take one for the other."""
-
-
 ENUM, ENUM_NAME, SYMBOLS = "rexstream-enum", "rexstream.name", "rexstream.symbols"
 """An enum is read as its number, and then named: registries accept symbols that fastavro refuses."""
 
@@ -71,7 +67,7 @@ def allow(most: int) -> None:
 
 
 def logical_type(schema: dict[str, Any], name: str | None = None) -> dict[str, Any] | None:
-    """The schema of a type whose values are converted, or must be left as bytes; None for one without a meaning here.
+    """The schema of a type whose values are converted; None for one that has no other meaning here.
 
     ``name`` is the full name of a named type.
     """
@@ -93,8 +89,7 @@ def logical_type(schema: dict[str, Any], name: str | None = None) -> dict[str, A
             return {"type": kind, **named, "logicalType": logical, _SCALE: scale}
     elif logical is not None and (logical != _UUID or schema["size"] == 16):
         return {"type": kind, **named, "logicalType": logical}
-    # Bytes that are something else are no text, even where they look like it.
-    return {"type": kind, **named} if kind == "bytes" and names else None
+    return None
 
 
 def _enum(number: int, schema: Any, _: Any) -> Any:
@@ -116,13 +111,6 @@ def _container(content: Any, schema: Any, _: Any) -> Any:
     if _memory.left < 0:
         raise TooManyValues
     return content
-
-
-def _text(content: bytes, *_: Any) -> str | bytes:
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        return content
 
 
 def _decimal(content: bytes, schema: Any, _: Any) -> str | bytes:
@@ -151,7 +139,6 @@ LOGICAL_READERS.update(
         f"record-{RECORD}": _record,
         f"array-{CONTAINER}": _container,
         f"map-{CONTAINER}": _container,
-        f"bytes-{AS_TEXT}": _text,
         f"long-{_MILLIS}": lambda number, *_: Milliseconds(number),
         f"long-{_MICROS}": lambda number, *_: Milliseconds(number // 1000),
         f"long-{_NANOS}": lambda number, *_: Milliseconds(number // 1_000_000),

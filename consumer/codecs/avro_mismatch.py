@@ -43,6 +43,9 @@ def explained(
         return BadInput("decode", "IncompatibleSchema", f"{what}; send a record")
     types = {field["name"]: field["type"] for field in branch["fields"]}
     record = described(branch)
+    if isinstance(read.get("text"), bytes):
+        what = f"field text of {record} of schema {number} is bytes that are not UTF-8; send UTF-8, or a string"
+        return BadInput("decode", "InvalidUtf8", what)
     for name in ("text", "tasks", "schema"):
         wanted = described(event_fields()[name]["type"])
         if name not in read and name == "text":

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import fastavro
 
 from consumer.codecs.avro_logical import (
-    AS_TEXT,
     CONTAINER,
     ENUM,
     ENUM_NAME,
@@ -125,9 +124,7 @@ def _layout(schema: Any, namespace: str, named: dict[str, Any], known: set[str])
     if isinstance(schema, list):
         return [_layout(branch, namespace, named, known) for branch in schema]
     if isinstance(schema, str):
-        if schema not in _PRIMITIVES:
-            return _reference(schema, namespace, named, known)
-        return {"type": schema, "logicalType": AS_TEXT} if schema == "bytes" else schema
+        return schema if schema in _PRIMITIVES else _reference(schema, namespace, named, known)
     kind = schema["type"]
     if kind == "array":
         return {"type": kind, "items": _layout(schema["items"], namespace, named, known)}
@@ -136,7 +133,7 @@ def _layout(schema: Any, namespace: str, named: dict[str, Any], known: set[str])
     if kind in ("record", "error", "enum", "fixed"):
         return _named_layout(schema, kind, namespace, named, known)
     if kind in _PRIMITIVES:
-        return logical_type(schema) or _layout(kind, namespace, named, known)
+        return logical_type(schema) or kind
     return _layout(kind, namespace, named, known)  # {"type": {"type": ...}}, {"type": "com.shop.Money"}
 
 

@@ -22,6 +22,9 @@ _CONFLUENT = 5
 _GLUE = 18
 """Bytes of AWS Glue's: 3, 0 (or 5, compressed with zlib), and the schema version's UUID."""
 
+_LARGE_ID = 2**24
+"""No registry has so many schemas. A bare event whose bytes would be a smaller id has an empty text."""
+
 _MOST_INDEXES = 8
 """Longest path to a message within a Protobuf schema that is believed."""
 
@@ -61,7 +64,7 @@ def no_text(value: bytes) -> BadInput | None:
 
     None where a text may well begin so.
     """
-    if not is_confluent(value) or not _id(value):
+    if not is_confluent(value) or not 0 < _id(value) < _LARGE_ID:
         return None
     fix = "set the route's format to json or avro, or send the text without it"
     return _refused(f"Confluent frame, id {_id(value)}, in front of what should be bare text; {fix}")
@@ -83,17 +86,22 @@ def no_bare_datum(value: bytes, headers: Sequence[Header], bad: BadInput) -> Bad
     if any(name == _ID_HEADERS[0] for name, _ in headers):
         what = f"header {_ID_HEADERS[0]} names the value's schema, and kafka.registry.url is missing"
         return _refused(f"{what}; set it, so that the schema can be fetched")
-    if is_confluent(value) and _id(value):
-        payload = value[_CONFLUENT:]
-        if payload.lstrip()[:1] in (b"{", b"["):
-            return _refused(f"JSON in a Confluent frame, id {_id(value)}; set the route's format to json")
-        if looks_like_protobuf(payload):
-            what = f"Protobuf frame, id {_id(value)}, by its bytes: Avro and JSON are read"
-            return _refused(f"{what}; if it is Avro, kafka.registry.url is missing")
-        what = f"Confluent frame, id {_id(value)}, on a route that reads bare Avro: kafka.registry.url is missing"
-        return _refused(f"{what}; set it, so that the schema can be fetched")
-    what = named(value, headers) or ""
-    return _refused(f"{what}; send bare Avro of schemas/avro/review_event.avsc, or use a registry") if what else bad
+    if not is_confluent(value):
+        what = named(value, headers)
+        fix = "send bare Avro of schemas/avro/review_event.avsc, or use a registry"
+        return bad if what is None else _refused(f"{what}; {fix}")
+    number, payload = _id(value), value[_CONFLUENT:]
+    if bad.stage != "decode" or not 0 < number < _LARGE_ID:
+        # Bare events may begin with a zero as well.
+        what = f"; if it is in Confluent's frame, with schema id {number}, kafka.registry.url is missing"
+        return BadInput(bad.stage, bad.reason, bad.message + what)
+    if payload.lstrip()[:1] in (b"{", b"["):
+        return _refused(f"JSON in a Confluent frame, id {number}; set the route's format to json")
+    if looks_like_protobuf(payload):
+        what = f"Protobuf frame, id {number}, by its bytes: Avro and JSON are read"
+        return _refused(f"{what}; if it is Avro, kafka.registry.url is missing")
+    what = f"Confluent frame, id {number}, on a route that reads bare Avro: kafka.registry.url is missing"
+    return _refused(f"{what}; set it, so that the schema can be fetched")
 
 
 def is_confluent(value: bytes) -> bool:
