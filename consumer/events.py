@@ -111,6 +111,8 @@ class Work:
 class Milliseconds(int):
     """A time since 1970 whose unit is known: Avro's reader converts it by its logical type."""
 
+    __slots__ = ()
+
 
 @dataclass(frozen=True, slots=True)
 class ReviewEvent:

@@ -37,8 +37,8 @@ SCHEMA_ID = "__value_schema_id"
 """Header of values without a frame: 0 and the id in four bytes, or 1 and the GUID in sixteen."""
 
 UNPACKED_BYTES = 33_554_432
-"""Memory that records, arrays and maps within arrays may take of a datum of up to 1 MiB, and 32 times that of a larger
-one: a byte may be a record, and a million of them are 200 MB."""
+"""Memory that records, arrays and maps within arrays and decimals may take, of a datum of up to 1 MiB; of a larger one,
+32 times its size. One byte may be a record, and a million of them are 200 MB."""
 
 _FRAME = struct.Struct(">bI")
 

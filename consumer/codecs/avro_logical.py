@@ -62,7 +62,7 @@ _memory = _Memory()
 
 
 def allow(most: int) -> None:
-    """How many bytes the records, arrays and maps of the next datum may take, as far as arrays repeat them."""
+    """How many bytes the decimals of the next datum may take, and its records, arrays and maps within arrays."""
     _memory.left = most
 
 
@@ -107,10 +107,14 @@ def _record(fields: Any, schema: Any, _: Any) -> Any:
 
 
 def _container(content: Any, schema: Any, _: Any) -> Any:
-    _memory.left -= schema[OWN_BYTES]
+    _spend(schema[OWN_BYTES])
+    return content
+
+
+def _spend(size: int) -> None:
+    _memory.left -= size
     if _memory.left < 0:
         raise TooManyValues
-    return content
 
 
 def _decimal(content: bytes, schema: Any, _: Any) -> str | bytes:
@@ -127,6 +131,7 @@ def _plain(content: bytes, scale: int) -> str | bytes:
     """A two's complement number, divided by ten to the power of ``scale``, in digits."""
     if len(content) > _MOST_SCALE:
         return content
+    _spend(60 + 3 * len(content) + abs(scale))
     number = int.from_bytes(content, signed=True)
     digits = str(abs(number) * 10 ** max(-scale, 0)).rjust(scale + 1, "0")
     point = len(digits) - max(scale, 0)
