@@ -42,6 +42,7 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
         *dependencies.tls_findings(config),
         *dependencies.expiry_findings(config),
         *dependencies.http_findings(config),
+        *dependencies.bare_avro_findings(config),
     ]
     code = EXIT_USAGE if any(finding.status == "fail" for finding in findings) else EXIT_OK
     if connect and code == EXIT_OK:

@@ -102,6 +102,19 @@ def http_findings(config: Config) -> Iterator[Finding]:
         yield Finding("observability.http", "ok", f"{http.http}, for requests to {names}; others get 403")
 
 
+def bare_avro_findings(config: Config) -> Iterator[Finding]:
+    """Routes that read Avro without a registry: what most serializers write would all be dead letters."""
+    if config.kafka.registry.url is None:
+        for number, route in enumerate(config.routes):
+            if route.format == "avro":
+                what = (
+                    "avro, and kafka.registry.url is missing: only bare data of schemas/avro/review_event.avsc are read"
+                )
+                yield Finding(
+                    f"routes.{number}.format", "warn", f"{what}, no value with a schema id; set it if producers use one"
+                )
+
+
 def registry_findings(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
     """Whether the Schema Registry, if one is configured, accepts this client and the schema of Avro results.
 

@@ -28,6 +28,9 @@ _LARGE_ID = 2**24
 _MOST_INDEXES = 8
 """Longest path to a message within a Protobuf schema that is believed."""
 
+_JSON = (b"{", b"[")
+"""What an event's JSON, or that of several, begins with."""
+
 _OTHERS = (
     (b"\xc3\x01", "Avro's single-object encoding, whose schema is known by a fingerprint"),
     (b"Obj\x01", "an Avro file, with its schema"),
@@ -43,13 +46,13 @@ def json_in_frame(value: bytes, headers: Sequence[Header], parse: Callable[[byte
     that cannot be read, or ``bad`` where there is none.
     """
     if not is_confluent(value):
-        what = named(value, headers)
-        raise bad if what is None else _refused(f"{what}; send JSON, or in Confluent's frame")
+        what = None if value.lstrip()[:1] in _JSON else named(value, headers)
+        raise bad if what is None else _refused(f"{what}; send JSON, bare or in Confluent's frame")
     payload = value[_CONFLUENT:]
     try:
         return parse(payload)
     except BadInput as inner:
-        if payload.lstrip()[:1] in (b"{", b"["):
+        if payload.lstrip()[:1] in _JSON:
             raise BadInput(
                 inner.stage, inner.reason, f"in a frame with schema id {_id(value)}: {inner.message}"
             ) from None
@@ -87,15 +90,15 @@ def no_bare_datum(value: bytes, headers: Sequence[Header], bad: BadInput) -> Bad
         what = f"header {_ID_HEADERS[0]} names the value's schema, and kafka.registry.url is missing"
         return _refused(f"{what}; set it, so that the schema can be fetched")
     if not is_confluent(value):
-        what = named(value, headers)
-        fix = "send bare Avro of schemas/avro/review_event.avsc, or use a registry"
-        return bad if what is None else _refused(f"{what}; {fix}")
+        if bad.stage != "decode" or (other := named(value, headers)) is None:
+            return bad
+        return _refused(f"{other}; send bare Avro of schemas/avro/review_event.avsc, or use a registry")
     number, payload = _id(value), value[_CONFLUENT:]
     if bad.stage != "decode" or not 0 < number < _LARGE_ID:
         # Bare events may begin with a zero as well.
         what = f"; if it is in Confluent's frame, with schema id {number}, kafka.registry.url is missing"
         return BadInput(bad.stage, bad.reason, bad.message + what)
-    if payload.lstrip()[:1] in (b"{", b"["):
+    if payload.lstrip()[:1] in _JSON:
         return _refused(f"JSON in a Confluent frame, id {number}; set the route's format to json")
     if looks_like_protobuf(payload):
         what = f"Protobuf frame, id {number}, by its bytes: Avro and JSON are read"

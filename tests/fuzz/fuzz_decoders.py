@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from avro_frames import EVENT_SCHEMA, RESULT_SCHEMA, datum, framed
+from avro_frames import EVENT_SCHEMA, RESULT_SCHEMA, datum, framed, known
 from fuzzing import CANARY, JSON_TOKENS, Target, a_name, a_schema, a_text, a_value, bad, damaged, json_bytes, require
 
 from consumer.codecs.avro_codec import schema_id
@@ -202,7 +202,7 @@ def check_writer_schema(given: tuple[bytes, bytes]) -> str:
     except ValueError as error:
         require(len(str(error)) < 200, "a long message")
         return "no schema"
-    return outcome(lambda value: decode_value(value, "avro", "t-0-1", {1: schema}.__getitem__), framed(body, 1))
+    return outcome(lambda value: decode_value(value, "avro", "t-0-1", known({1: schema})), framed(body, 1))
 
 
 def check_frame(value: bytes) -> str:
@@ -210,7 +210,7 @@ def check_frame(value: bytes) -> str:
         number = schema_id(value)
     except BadInput as error:
         return bad(error)
-    require(framed(value[5:], number) == value, "a frame that cannot be put on again")
+    require(isinstance(number, int) and framed(value[5:], number) == value, "a frame that cannot be put on again")
     return "framed"
 
 
@@ -222,7 +222,7 @@ TARGETS = (
         "framed-avro",
         60,
         a_framed_datum,
-        lambda value: outcome(lambda v: decode_value(v, "avro", "t-0-1", SCHEMAS.__getitem__), value),
+        lambda value: outcome(lambda v: decode_value(v, "avro", "t-0-1", known(SCHEMAS)), value),
     ),
     Target("writer-schemas", 30, a_writer_schema, check_writer_schema),
     Target("framing", 40, lambda random: damaged(random, framed(b"datum", random.getrandbits(32))), check_frame),

@@ -15,10 +15,12 @@ from registry_double import RegistryDouble
 from worker_run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from stub_server import StubServer
+
+    from consumer.events import Header
 
 MS = 1_700_000_000_123
 TEXT = {"name": "text", "type": "string"}
@@ -113,7 +115,7 @@ def test_the_avro_of_producers_who_do_not_know_us(
     year_58299 = {"published": True, "attributes": None, "created_at": MS * 1000}
     guid = [("__value_schema_id", b"\x01" + GUID.bytes)]
     protobuf = b"\x00\x0a\x04good"
-    sent: list[tuple[str, bytes, list[tuple[str, bytes]]]] = [
+    sent: list[tuple[str, bytes, Sequence[Header]]] = [
         (topics[0], outer(CONNECT_ID, CONNECT, text=REVIEWS[0]), []),
         (
             topics[0],
@@ -130,7 +132,7 @@ def test_the_avro_of_producers_who_do_not_know_us(
     ]
     producer = Producer({"bootstrap.servers": mock_broker.bootstrap})
     for topic, value, headers in sent:
-        producer.produce(topic, value, b"k", headers=headers)
+        producer.produce(topic, value, b"k", headers=list(headers))
     assert producer.flush(20) == 0
     worker.wait(lambda: worker.get("/status")[1]["totals"] == {"done": 6, "dead_letter": 3}, 30)
 

@@ -6,11 +6,17 @@ import io
 import json
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fastavro
 
 from consumer.codecs.avro_codec import result_schema, schema_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from consumer.codecs.avro_codec import SchemaFor
+    from consumer.codecs.avro_schemas import WriterSchema
 
 _SHIPPED = Path(__file__).parents[2] / "schemas/avro"
 EVENT_SCHEMA = (_SHIPPED / "review_event.avsc").read_text("utf-8")
@@ -27,6 +33,11 @@ def datum(schema: Any, value: Any) -> bytes:
     out = io.BytesIO()
     fastavro.schemaless_writer(out, json.loads(schema) if isinstance(schema, str) else schema, value)
     return out.getvalue()
+
+
+def known(schemas: Mapping[Any, WriterSchema]) -> SchemaFor:
+    """A registry that has these, and no others."""
+    return dict(schemas).__getitem__
 
 
 def decode_result(value: bytes, is_framed: bool) -> dict[str, Any]:

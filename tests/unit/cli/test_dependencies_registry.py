@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from registry_double import RegistryDouble
 
-from consumer.cli.dependencies import registry_findings
+from consumer.cli.dependencies import bare_avro_findings, registry_findings
 from consumer.config.loading import load_config
 from consumer.config.shipped import shipped
 from consumer.kafka.registry.resolver import RESULT_SCHEMA
@@ -75,6 +75,15 @@ def test_a_subject_that_forbids_the_result_schema_fails(registry: RegistryDouble
     finding = found(registry)[SUBJECT]
     assert finding.status == "fail"
     assert "forbids" in finding.detail
+
+
+def test_a_route_of_avro_without_a_registry_is_told_what_it_reads(registry: RegistryDouble) -> None:
+    """Before all of its events are dead letters; with one, and for other formats, there is nothing to say."""
+    avro = ("routes.0.input=a", "routes.1.input=b", "routes.1.format=avro", "routes.1.output=c")
+    (finding,) = bare_avro_findings(load_config(None, {}, [*ROUTE, *avro]))
+    assert (finding.subject, finding.status) == ("routes.1.format", "warn")
+    assert "kafka.registry.url is missing" in finding.detail
+    assert not list(bare_avro_findings(load_config(None, {}, [*ROUTE, *avro, f"kafka.registry.url={registry.url}"])))
 
 
 def test_subjects_of_json_results_are_not_asked_about(registry: RegistryDouble) -> None:

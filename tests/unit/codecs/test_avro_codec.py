@@ -10,7 +10,7 @@ from typing import Any
 import avro_frames
 import fastavro
 import pytest
-from avro_frames import framed
+from avro_frames import framed, known
 
 from consumer.codecs.avro_codec import SchemaId, schema_id
 from consumer.codecs.avro_schemas import WriterSchema, parse_writer_schema
@@ -30,7 +30,7 @@ def record_of(*fields: dict[str, Any]) -> dict[str, Any]:
 
 def decoded(schema: dict[str, Any], value: bytes) -> ReviewEvent:
     parsed = parse_writer_schema(json.dumps(schema))
-    return decode_value(framed(value, 7), "avro", "t-0-1", {7: parsed}.__getitem__)
+    return decode_value(framed(value, 7), "avro", "t-0-1", known({7: parsed}))
 
 
 def refused(schema: dict[str, Any], value: bytes) -> BadInput:
@@ -112,7 +112,7 @@ def test_damaged_frames_are_refused(value: bytes, reason: str) -> None:
     """A bad frame, an unknown schema and a missing datum are told apart."""
     parsed = parse_writer_schema(json.dumps(record_of(TEXT)))
     with pytest.raises(BadInput) as caught:
-        decode_value(value, "avro", "t-0-1", {7: parsed}.__getitem__)
+        decode_value(value, "avro", "t-0-1", known({7: parsed}))
     assert (caught.value.stage, caught.value.reason) == ("decode", reason)
 
 
@@ -143,7 +143,7 @@ def test_a_schema_that_is_no_record_is_incompatible() -> None:
     out = io.BytesIO()
     fastavro.schemaless_writer(out, "string", REVIEW)
     with pytest.raises(BadInput) as caught:
-        decode_value(framed(out.getvalue(), 7), "avro", "t-0-1", {7: parsed}.__getitem__)
+        decode_value(framed(out.getvalue(), 7), "avro", "t-0-1", known({7: parsed}))
     assert caught.value.reason == "IncompatibleSchema"
 
 
@@ -154,7 +154,7 @@ def test_an_event_may_be_one_type_of_a_union() -> None:
     out = io.BytesIO()
     fastavro.schemaless_writer(out, fastavro.parse_schema(union), ("rexstream.ReviewEvent", {"text": REVIEW}))
     parsed = parse_writer_schema(json.dumps(union))
-    assert decode_value(framed(out.getvalue(), 7), "avro", "t-0-1", {7: parsed}.__getitem__).text == REVIEW
+    assert decode_value(framed(out.getvalue(), 7), "avro", "t-0-1", known({7: parsed})).text == REVIEW
 
 
 def test_a_null_text_is_refused() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import fastavro
 import pytest
-from avro_frames import EVENT_SCHEMA, datum, framed
+from avro_frames import EVENT_SCHEMA, datum, framed, known
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,7 +56,7 @@ def record_of(*fields: dict[str, Any], name: str = "rexstream.ReviewEvent") -> d
 def read(written_with: dict[str, Any], /, **fields: object) -> ReviewEvent:
     """What a worker makes of a datum of a producer with this schema."""
     parsed = parse_writer_schema(json.dumps(written_with))
-    return decode_value(framed(datum(written_with, fields), 7), "avro", "t-0-1", {7: parsed}.__getitem__)
+    return decode_value(framed(datum(written_with, fields), 7), "avro", "t-0-1", known({7: parsed}))
 
 
 @given(
@@ -141,7 +141,7 @@ def test_an_alias_is_a_name() -> None:
     assert read(schema, body=REVIEW).text == REVIEW
     parsed = parse_writer_schema(json.dumps([record_of(name="Ping"), schema]))
     value = framed(b"\x02" + datum(schema, {"body": REVIEW}), 7)
-    assert decode_value(value, "avro", "t-0-1", {7: parsed}.__getitem__).text == REVIEW
+    assert decode_value(value, "avro", "t-0-1", known({7: parsed})).text == REVIEW
 
 
 def test_a_name_goes_before_an_alias() -> None:

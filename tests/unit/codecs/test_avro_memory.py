@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from avro_frames import framed
+from avro_frames import framed, known
 
 from consumer.codecs import avro_codec
 from consumer.codecs.avro_codec import UNPACKED_BYTES
@@ -51,12 +51,12 @@ def array_of(items: Any, each: bytes, size: int = SIZE) -> tuple[str, bytes]:
 
 def peak(schema: str, body: bytes) -> tuple[float, str]:
     """Memory in multiples of the datum, and how it ended."""
-    parsed, outcome = {7: parse_writer_schema(schema)}, "event"
+    registry, outcome = known({7: parse_writer_schema(schema)}), "event"
     with suppress(BadInput):  # what is imported and cached does not count
-        decode_value(framed(b"\x08neat\0", 7), "avro", "t-0-1", parsed.__getitem__)
+        decode_value(framed(b"\x08neat\0", 7), "avro", "t-0-1", registry)
     tracemalloc.start()
     try:
-        decode_value(framed(body, 7), "avro", "t-0-1", parsed.__getitem__)
+        decode_value(framed(body, 7), "avro", "t-0-1", registry)
     except BadInput as bad:
         outcome = bad.reason
     finally:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from avro_frames import datum, framed
+from avro_frames import datum, framed, known
 
 from consumer.codecs.avro_schemas import JSON_PAYLOAD, parse_writer_schema
 from consumer.codecs.decoding import decode_value
@@ -18,7 +18,7 @@ REVIEW = "袖口容易起球"
 def refused(schema: Any, sent: Any) -> BadInput:
     parsed = parse_writer_schema(json.dumps(schema))
     with pytest.raises(BadInput) as caught:
-        decode_value(framed(datum(schema, sent), 7), "avro", "t-0-1", {7: parsed}.__getitem__)
+        decode_value(framed(datum(schema, sent), 7), "avro", "t-0-1", known({7: parsed}))
     assert REVIEW not in caught.value.message
     return caught.value
 
@@ -102,5 +102,5 @@ def test_a_message_is_short_however_wide_the_schema() -> None:
 def test_json_of_a_json_schema_is_refused_as_json_is() -> None:
     """There is no record to speak of."""
     with pytest.raises(BadInput) as caught:
-        decode_value(framed(b"{}", 7), "avro", "t-0-1", {7: JSON_PAYLOAD}.__getitem__)
+        decode_value(framed(b"{}", 7), "avro", "t-0-1", known({7: JSON_PAYLOAD}))
     assert caught.value.reason == "MissingText"

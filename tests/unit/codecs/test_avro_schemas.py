@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from avro_frames import datum, framed
+from avro_frames import datum, framed, known
 
 from consumer.codecs.avro_schemas import parse_writer_schema
 from consumer.codecs.decoding import decode_value, read_value
@@ -22,12 +22,12 @@ def record(name: str, *fields: dict[str, Any], **properties: Any) -> dict[str, A
 def holding(schema: Any, body: bytes, named: dict[str, Any] | None = None) -> Any:
     """What is read from a datum."""
     parsed = parse_writer_schema(json.dumps(schema), named)
-    return read_value(framed(body, 7), "avro", {7: parsed}.__getitem__)
+    return read_value(framed(body, 7), "avro", known({7: parsed}))
 
 
 def event(schema: Any, body: bytes) -> ReviewEvent:
     parsed = parse_writer_schema(json.dumps(schema))
-    return decode_value(framed(body, 7), "avro", "t-0-1", {7: parsed}.__getitem__)
+    return decode_value(framed(body, 7), "avro", "t-0-1", known({7: parsed}))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_record_of_any_name_with_a_text_is_an_event(schema: Any) -> None:
 def test_other_fields_of_every_type_are_no_obstacle() -> None:
     """In front of the text, behind it, and of names that events have for something else."""
     money = record("com.shop.Money", {"name": "cents", "type": "long"}, {"name": "back", "type": ["null", "Money"]})
-    others = [
+    others: list[dict[str, Any]] = [
         {"name": "stars", "type": "int"},
         {"name": "price", "type": money},
         {"name": "id", "type": {"type": "fixed", "name": "Id", "size": 4}},

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from avro_frames import datum, framed
+from avro_frames import datum, framed, known
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +28,7 @@ def event_with(kind: Any) -> str:
 
 
 def decode(schema: WriterSchema, value: bytes) -> ReviewEvent:
-    return decode_value(framed(value, 1), "avro", "t-0-1", {1: schema}.__getitem__)
+    return decode_value(framed(value, 1), "avro", "t-0-1", known({1: schema}))
 
 
 @pytest.mark.parametrize("wrap", [lambda text: text, lambda text: f'["null", {text}]'])

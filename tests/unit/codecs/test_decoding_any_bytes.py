@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from avro_frames import EVENT_SCHEMA, datum, framed
+from avro_frames import EVENT_SCHEMA, datum, framed, known
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -38,8 +38,8 @@ DECODERS: dict[str, Callable[[bytes, str], ReviewEvent]] = {
     "json": lambda value, name: decode_value(value, "json", name),
     "text": lambda value, name: decode_value(value, "text", name),
     "bare avro": lambda value, name: decode_value(value, "avro", name),
-    "framed avro": lambda value, name: decode_value(value, "avro", name, {1: event_schema()}.__getitem__),
-    "another schema": lambda value, name: decode_value(framed(value, 1), "avro", name, {1: RICH}.__getitem__),
+    "framed avro": lambda value, name: decode_value(value, "avro", name, known({1: event_schema()})),
+    "another schema": lambda value, name: decode_value(framed(value, 1), "avro", name, known({1: RICH})),
 }
 
 json_values = st.recursive(

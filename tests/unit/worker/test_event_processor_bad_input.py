@@ -8,7 +8,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from avro_frames import EVENT_SCHEMA, datum, framed
+from avro_frames import EVENT_SCHEMA, datum, framed, known
 from stub_model import StubModel, engine
 
 from consumer.batching.policy import LengthCut
@@ -57,7 +57,7 @@ class Registry:
             raise BadInput("decode", "UnknownSchemaId", "the registry has no such schema")
 
     def schema_for(self, number: SchemaId) -> WriterSchema:
-        return {KNOWN_ID: event_schema()}[number]
+        return known({KNOWN_ID: event_schema()})(number)
 
     async def result_schema_id(self, topic: str, input_topic: str) -> int:  # noqa: ARG002
         raise AssertionError(f"no route to {topic} writes Avro")

@@ -110,14 +110,15 @@ def test_a_guid_is_looked_up_as_one(registry: RegistryDouble) -> None:
     """Once, and values whose header has it are read without a frame; header names and ids are Confluent's own."""
     registry.answers[f"/schemas/guids/{GUID}"] = (200, {"schema": EVENT, "guid": GUID})
     schemas = resolver(registry)
-    context = SerializationContext("in", MessageField.VALUE, [])
+    headers: list[Any] = []
+    context = SerializationContext("in", MessageField.VALUE, headers)
     value = header_schema_id_serializer(b"\x08good", context, SchemaId("AVRO", guid=GUID))
-    number = schema_id(value, context.headers)
+    number = schema_id(value, headers)
     assert number == GUID
     assert not schemas.is_cached(number)
     for _ in range(2):
         schemas.fetch(number)
-    event = decode_value(value, "avro", "t-0-1", schemas.schema_for, context.headers)
+    event = decode_value(value, "avro", "t-0-1", schemas.schema_for, headers)
     assert event.text == "good"
     assert registry.requests == [f"/schemas/guids/{GUID}"]
 
