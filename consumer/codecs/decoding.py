@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from consumer.codecs.control_headers import EVENT_ID_CHARS, default_event_id, too_many_headers
 from consumer.codecs.metadata import attributes_of, dropped, text_of, time_of, what_it_is
 from consumer.codecs.packing import not_utf8
-from consumer.events import EARLIEST_MS, LATEST_MS, BadInput, ReviewEvent, TaskKind
+from consumer.events import EARLIEST_MS, LATEST_MS, BadInput, Milliseconds, ReviewEvent, TaskKind
 
 if TYPE_CHECKING:
     from consumer.codecs.avro_codec import SchemaFor
@@ -285,7 +285,7 @@ def _mended_tree(tree: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _created_at(fields: Mapping[str, Any], warnings: list[str]) -> int | None:
     value = fields.get("created_at")
-    if value is None or (type(value) is int and EARLIEST_MS <= value <= LATEST_MS):
+    if value is None or (type(value) in (int, Milliseconds) and EARLIEST_MS <= value <= LATEST_MS):
         return value
     return time_of("created_at", value, warnings)
 
