@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 
 class RegistryConfig(Section):
-    """A Confluent-compatible Schema Registry, for Avro values. Without ``url`` they are bare Avro data, without a
-    schema id in front, against the schema that ships with Rexstream. Files are PEM, and read again when they change.
+    """A Confluent-compatible Schema Registry, for Avro values, whose schema's id is in front of them or in the header
+    ``__value_schema_id``. Without ``url`` they are bare Avro data of the schema that ships with Rexstream. Files are
+    PEM, and read again when they change.
     """
 
     url: Text | None = None
