@@ -19,7 +19,7 @@ class RouteConfig(Section):
     input: Text
     """Topic to read. Each input topic has one route."""
     format: ValueFormat = "json"
-    """What a record's value is: a JSON event (in Confluent's frame, too), the bare text of a review, or an Avro event."""
+    """What a record's value is: a JSON event, in Confluent's frame or bare, the text of a review, or an Avro event."""
     encoding: Text | None = None
     """Encoding of JSON and text values that are not UTF-8, by any name that Python has for it: ``gb18030``, ``utf-16``,
     ``windows-1252``. A byte order mark at their beginning is skipped, with this key or without."""
