@@ -42,6 +42,14 @@ UNPACKED_BYTES = 33_554_432
 
 _FRAME = struct.Struct(">bI")
 
+_FAULTS: dict[type[Exception], str] = {
+    EOFError: "too few bytes",
+    IndexError: "too few bytes, or a branch or symbol that it does not have,",
+    UnicodeDecodeError: "a string that is not UTF-8",
+    RecursionError: "records nest too deep",
+}
+"""What fastavro's errors mean."""
+
 
 def decode_avro(
     value: bytes,
@@ -149,7 +157,8 @@ def read_datum(datum: bytes, writer: WriterSchema) -> Any:
         raise BadInput("decode", "AvroTooLarge", f"{what}; send several events") from None
     except Exception as error:
         # fastavro documents no set of errors: whatever it raises here is caused by the bytes.
-        what = f"not Avro of its schema: {type(error).__name__} at byte {stream.tell()} of {len(datum)}"
+        why = _FAULTS.get(type(error), type(error).__name__)
+        what = f"not Avro of its schema: {why} at byte {stream.tell()} of {len(datum)}"
         raise BadInput("decode", "InvalidAvro", f"{what}; check which schema the producer writes") from None
     if rest := len(datum) - stream.tell():
         what = f"{rest} bytes of {len(datum)} are left behind the datum; check which schema the producer writes"
