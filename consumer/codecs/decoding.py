@@ -124,7 +124,7 @@ def read_value(
         return {"text": utf8(value).removeprefix("\ufeff")}
     if value_format == "json":
         try:
-            return _json(value)
+            return parse_json(utf8(value).removeprefix("\ufeff"))
         except BadInput as bad:
             from consumer.codecs.frames import json_in_frame
 
