@@ -116,7 +116,7 @@ def read_value(
     ``parse_json`` and ``avro_codec.decode_avro`` do.
     """
     if value_format == "text":
-        if value.startswith(b"\0\0"):
+        if value.startswith((b"\0\0", b"\3\0", b"\3\5")):
             from consumer.codecs.frames import no_text
 
             if (framed := no_text(value)) is not None:

@@ -63,13 +63,15 @@ def json_in_frame(value: bytes, headers: Sequence[Header], parse: Callable[[byte
 
 
 def no_text(value: bytes) -> BadInput | None:
-    """The error InvalidFraming (stage ``decode``) of a bare text with Confluent's frame in front, which is UTF-8, too.
+    """The error InvalidFraming (stage ``decode``) of a bare text with a frame in front, which may be UTF-8, too.
 
     None where a text may well begin so.
     """
+    fix = "set the route's format to json or avro, or send the text without it"
+    if value[:1] == b"\3":
+        return None if (what := named(value, ())) is None else _refused(what)
     if not is_confluent(value) or not 0 < _id(value) < _LARGE_ID:
         return None
-    fix = "set the route's format to json or avro, or send the text without it"
     return _refused(f"Confluent frame, id {_id(value)}, in front of what should be bare text; {fix}")
 
 
@@ -80,6 +82,8 @@ def no_confluent_frame(value: bytes, headers: Sequence[Header]) -> BadInput:
     if len(value) < _CONFLUENT:
         what = f"a value of {len(value)} bytes is too short for a schema id and Avro"
         return _refused(f"{what}; send Confluent's wire format")
+    if value.lstrip()[:1] in _JSON:
+        return _refused("it begins like JSON, and has no schema id; set the route's format to json, or send Avro")
     what = f"first byte is {value[0]}, but Confluent's wire format starts with 0"
     return _refused(f"{what}; send that format, or remove kafka.registry.url when values are bare Avro")
 
@@ -90,6 +94,8 @@ def no_bare_datum(value: bytes, headers: Sequence[Header], bad: BadInput) -> Bad
         what = f"header {_ID_HEADERS[0]} names the value's schema, and kafka.registry.url is missing"
         return _refused(f"{what}; set it, so that the schema can be fetched")
     if not is_confluent(value):
+        if bad.stage == "decode" and value.lstrip()[:1] in _JSON:
+            return BadInput(bad.stage, bad.reason, f"{bad.message}; it begins like JSON: is that the route's format?")
         if bad.stage != "decode" or (other := named(value, headers)) is None:
             return bad
         return _refused(f"{other}; send bare Avro of schemas/avro/review_event.avsc, or use a registry")

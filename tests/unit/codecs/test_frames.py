@@ -95,7 +95,8 @@ def test_a_frame_in_front_of_text_is_no_text() -> None:
         bad = refused(framed(payload, 7), "text")
         assert bad.reason == "InvalidFraming"
         assert bad.message.startswith("Confluent frame, id 7,")
-    for text in ("\0", "\0\0\0\0\0neat", "\0neat"):
+    assert refused(GLUE + REVIEW.encode(), "text").message.startswith(f"AWS Glue frame, schema version {VERSION}; ")
+    for text in ("\0", "\0\0\0\0\0neat", "\0neat", "\3\0neat", "\3\5"):
         assert decode_value(text.encode(), "text", "t-0-1").text == text
 
 
@@ -129,6 +130,11 @@ def test_other_values_on_a_route_of_bare_avro_are_named(value: bytes, says: str)
     assert refused(value, "avro").message.startswith(says)
 
 
+def test_json_on_a_route_of_avro_is_told() -> None:
+    """As what it begins like."""
+    assert "it begins like JSON" in refused(JSON, "avro").message
+
+
 def test_a_bare_datum_that_begins_like_a_frame_is_read() -> None:
     """An event without an id begins with a zero; those of texts of no letter say that they are empty."""
     assert AVRO[0] == 0
@@ -142,7 +148,8 @@ def test_a_bare_datum_that_begins_like_a_frame_is_read() -> None:
         (GLUE + AVRO, f"AWS Glue frame, schema version {VERSION}; "),
         (b"\xc3\x01" + bytes(8) + AVRO, "Avro's single-object encoding"),
         (b"\x00\x00", "a value of 2 bytes is too short"),
-        (b"{" + AVRO, "first byte is 123, but"),
+        (JSON, "it begins like JSON"),
+        (b"\x7f" + AVRO, "first byte is 127, but"),
     ],
 )
 def test_with_a_registry_what_is_not_confluents_is_named(value: bytes, says: str) -> None:
