@@ -1,0 +1,293 @@
+"""Events out of values that are no events: what ``fields`` and ``preset`` of a route make of a producer's own form.
+
+``FieldMapping.read`` is all that the event processor and the command line call. A route without mapping never comes
+here. What can be wrong with a value is BadInput, of one row where it has several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from consumer.codecs.control_headers import last_value
+from consumer.codecs.decoding import event_from_fields, parse_json
+from consumer.codecs.presets import UNAVAILABLE, NoReview, Row, open_envelope
+from consumer.config.field_sources import ASKED_FOR, FIELDS, FieldSource, Path, parse_fields
+from consumer.events import BadInput, Milliseconds, ReviewEvent
+
+if TYPE_CHECKING:
+    from consumer.config.field_sources import Field, Sources
+    from consumer.config.route import RouteConfig
+    from consumer.events import SourceRecord
+
+MAX_ROWS = 1000
+"""Rows of one value. Each is an event, with a result or dead letter for each of its tasks."""
+
+_MISSING: Any = object()
+_FITTING: Mapping[str, tuple[type, ...]] = {
+    "event_id": (str, int),
+    "product_id": (str, int),
+    "source": (str,),
+    "language": (str,),
+    "created_at": (str, int, float),
+    "attributes": (Mapping,),
+}
+"""Types that a field may have which nobody mapped: an envelope's own ``source`` is something else."""
+
+
+_NO_TIME = "not a time"
+"""Stands for what cannot be converted as its source says: as a number it might be another time."""
+
+
+class RowEvent(NamedTuple):
+    """What one of the rows of a value says."""
+
+    number: int
+    """From 1."""
+    event: ReviewEvent | BadInput
+
+
+class FieldMapping:
+    """The mapping of one route. Raises ValueError for one that the configuration's rules refuse."""
+
+    def __init__(self, route: RouteConfig) -> None:
+        sources, faults = parse_fields(route.fields or {})
+        if faults:
+            raise ValueError(f"routes.fields of {route.input}: {faults[0].what}; {faults[0].fix}")
+        self._preset = route.preset
+        self._sources: Sources = sources
+        self._plain = [name for name in _FITTING if name not in sources]
+        """Fields, besides the text, that are read under their own names."""
+
+    def read(
+        self, value: Any, record: SourceRecord, default_event_id: str
+    ) -> ReviewEvent | tuple[RowEvent, ...] | NoReview:
+        """The event in a value as ``read_value`` gives it; the rows of one that may have several; or why it has none.
+
+        Behind the default id stands the number of a row, if it has one. Raises BadInput: InvalidEvent (stage
+        ``validate``) for a value that is not of the preset, TooManyRows, and all that can be wrong with the event of a
+        single row; that of several is theirs.
+        """
+        try:
+            rows = self._rows(value, record)
+        except RecursionError:
+            what = "the value nests too deep to be read; flatten it"
+            raise BadInput("decode", "JsonTooDeep", what) from None
+        if isinstance(rows, str):
+            return rows
+        if len(rows) > MAX_ROWS:
+            what = f"the value has {len(rows)} rows; at most {MAX_ROWS} are allowed, send fewer in one record"
+            raise BadInput("validate", "TooManyRows", what)
+        if not rows[0].number:
+            return self._event(rows[0], record, default_event_id)
+        return tuple(RowEvent(row.number, self._of_many(row, record, default_event_id)) for row in rows)
+
+    def _rows(self, value: Any, record: SourceRecord) -> tuple[Row, ...] | NoReview:
+        if self._preset is not None:
+            return open_envelope(self._preset, value, record.headers)
+        return "null_value" if value is None else (Row(value, ()),)
+
+    def _of_many(self, row: Row, record: SourceRecord, default_event_id: str) -> ReviewEvent | BadInput:
+        try:
+            event = self._event(row, record, f"{default_event_id}#{row.number}")
+        except BadInput as bad:
+            return bad
+        # Only rows of Debezium are told to be without a text, and these come alone.
+        return event if isinstance(event, ReviewEvent) else BadInput("validate", "MissingText", "the row has no text")
+
+    def _event(self, row: Row, record: SourceRecord, default_event_id: str) -> ReviewEvent | NoReview:
+        try:
+            fields = self._fields(row, record)
+            if self._preset == "debezium" and fields.get("text") == UNAVAILABLE:
+                return "text_unavailable"
+            if fields.get("text") is None:
+                raise BadInput("validate", "MissingText", self._where_text_ends(row))
+            return event_from_fields(fields, default_event_id)
+        except RecursionError:
+            what = "a field of the event nests too deep to be read; flatten it"
+            raise BadInput("validate", "InvalidEvent", what) from None
+
+    def _fields(self, row: Row, record: SourceRecord) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        for name, source in self._sources.items():
+            if isinstance(source, dict):
+                found = {each: _found(below, row, record) for each, below in source.items()}
+                fields[name] = {each: item for each, item in found.items() if item is not None}
+            elif source is not None:
+                fields[name] = _found(source, row, record)
+        own = row.value if isinstance(row.value, Mapping) else {}
+        if "text" not in self._sources:
+            fields["text"] = row.value if isinstance(row.value, str) else own.get("text")
+        for plain in self._plain:
+            for item in (own.get(plain), row.defaults.get(plain)):
+                if isinstance(item, _FITTING[plain]) and not isinstance(item, bool):
+                    fields[plain] = item
+                    break
+        return fields
+
+    def _where_text_ends(self, row: Row) -> str:
+        """Why there is no text, with no name or value of the record but those of the configuration."""
+        source = self._sources.get("text")
+        if not isinstance(source, FieldSource):
+            found = "an object without it" if isinstance(row.value, Mapping) else _kind(row.value)
+            return (
+                f"the event has no text: its row{_numbered(row)} is {found}; name its path in fields of the route, as "
+                "in text: content"
+            )
+        ends = "; ".join(f"path {path.written} {_end(path, row)}" for path in source.paths)
+        return f"the event{_numbered(row)} has no text: {ends}; compare fields.text of the route with what is sent"
+
+
+def _numbered(row: Row) -> str:
+    return f" {row.number}" if row.number else ""
+
+
+def _found(source: FieldSource, row: Row, record: SourceRecord) -> Any:
+    """The first value that is there and not null, a time in milliseconds where its source says how."""
+    for path in source.paths:
+        value = _at(path, row, record)
+        if value is not None and value is not _MISSING:
+            break
+    else:
+        return source.constant
+    if source.unit is None and not source.utc_offset:
+        return value
+    try:
+        converted = milliseconds(value, source.unit, source.utc_offset)
+    except ValueError:
+        return _NO_TIME  # ``event_from_fields`` leaves it out, with a warning
+    return None if converted is None else Milliseconds(converted)
+
+
+def _at(path: Path, row: Row, record: SourceRecord) -> Any:
+    if path.place == "value":
+        for place in (row.value, *row.around):
+            value, _ = _walk(place, path.steps)
+            if value is not None and value is not _MISSING:
+                return value
+        return _MISSING
+    if path.place == "$timestamp":
+        return None if record.timestamp_ms is None else Milliseconds(record.timestamp_ms)
+    if path.place == "$headers":
+        return _as_text(last_value(record.headers, path.steps[0]))
+    return _in_key(record.key, path.steps)[0]
+
+
+def _walk(value: Any, steps: tuple[str, ...]) -> tuple[Any, int]:
+    """What the steps lead to, ``_MISSING`` where they end, and how many could be taken."""
+    for number, step in enumerate(steps):
+        if isinstance(value, Mapping) and step in value:
+            value = value[step]
+        elif isinstance(value, (list, tuple)) and step.isascii() and step.isdigit() and int(step[:9]) < len(value):
+            value = value[int(step[:9])]
+        else:
+            return _MISSING, number
+    return value, len(steps)
+
+
+def _in_key(key: bytes | None, steps: tuple[str, ...]) -> tuple[Any, int]:
+    text = _as_text(key)
+    if not steps or text is None:
+        return text, 0
+    try:
+        content = parse_json(text)
+    except BadInput:
+        return _MISSING, 0
+    found = _walk(content, steps)
+    if found[0] is _MISSING and isinstance(content, Mapping):  # as Connect's converter writes keys
+        found = _walk(content.get("payload"), steps)
+    return found
+
+
+def _as_text(value: bytes | None) -> str | None:
+    """None for what is not text: other bytes, or a frame of a schema registry, which begins with a zero."""
+    if value is None or value[:1] == b"\0":
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _end(path: Path, row: Row) -> str:
+    if path.place == "$headers":
+        return "is a header that the record does not have, or no UTF-8"
+    if path.place != "value":
+        return "leads to nothing"
+    # The way that led farthest.
+    place = max((row.value, *row.around), key=lambda place: _walk(place, path.steps)[1])
+    value, taken = _walk(place, path.steps)
+    if taken == len(path.steps):
+        return f"leads to {_kind(value)}"
+    before, _ = _walk(place, path.steps[:taken])
+    led = f"leads as far as {'.'.join(path.steps[:taken])}" if taken else "does not begin: the value"
+    return f"{led}, which is {_kind(before)} without {path.steps[taken]}" if taken else f"{led} is {_kind(before)}"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "an object"
+    if isinstance(value, (list, tuple)):
+        return f"an array of {len(value)}"
+    if value is None:
+        return "null"
+    return "a string" if isinstance(value, str) else "a boolean" if isinstance(value, bool) else "a number"
+
+
+def described(route: RouteConfig) -> dict[Field, str]:
+    """Where each field of an event comes from, in words, for ``rexstream check``."""
+    sources, _ = parse_fields(route.fields or {})
+    said: dict[Field, str] = {}
+    for name in FIELDS:
+        source = sources.get(name, _MISSING)
+        if isinstance(source, dict):
+            said[name] = ", ".join(f"{each} from {_said(below)}" for each, below in source.items()) or "none"
+        elif isinstance(source, FieldSource):
+            said[name] = _said(source)
+        elif source is None or name in ASKED_FOR:
+            said[name] = "not read"
+        else:
+            said[name] = _by_default(route, name)
+    return said
+
+
+def _said(source: FieldSource) -> str:
+    parts = [path.written for path in source.paths]
+    if source.constant is not None:
+        parts.append(f"the constant {source.constant}")
+    offset = source.utc_offset
+    zone = f"{'-' if offset < 0 else '+'}{abs(offset) // 60:02}:{abs(offset) % 60:02}"
+    details = [f"unit {source.unit}"] * (source.unit is not None) + [f"UTC{zone} without a zone"] * bool(offset)
+    return " or ".join(parts) + (f" ({', '.join(details)})" if details else "")
+
+
+def _by_default(route: RouteConfig, name: Field) -> str:
+    if route.format == "text":
+        own = "the value" if name == "text" else ""
+    else:
+        own = f"{name} of {'the row' if route.preset else 'the value'}"
+    if route.preset == "cloudevents" and name in ("event_id", "source", "created_at"):
+        own = f"{own} or the CloudEvent's {'id' if name == 'event_id' else 'time' if name == 'created_at' else name}"
+    if name == "event_id":
+        own = f"{own} or topic-partition-offset".removeprefix(" or ")
+    return own.removeprefix(" or ") or "not read"
+
+
+def milliseconds(value: object, unit: str | None = None, utc_offset_minutes: int = 0) -> int | None:
+    """Stand-in."""
+    from datetime import UTC, datetime, timedelta, timezone
+
+    if isinstance(value, Milliseconds):
+        return value
+    if isinstance(value, str):
+        if unit not in (None, "iso") and value.isdigit():
+            value = int(value)
+        else:
+            moment = datetime.fromisoformat(value)
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=timezone(timedelta(minutes=utc_offset_minutes)))
+            return int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(milliseconds=1))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("no time")
+    factor = {"seconds": 1000, "microseconds": 0.001, "nanoseconds": 0.000001, "days": 86_400_000}.get(unit or "", 1)
+    return int(value * factor)
