@@ -7,11 +7,14 @@ here. What can be wrong with a value is BadInput, of one row where it has severa
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from consumer.codecs.control_headers import last_value
 from consumer.codecs.decoding import event_from_fields, parse_json
+from consumer.codecs.metadata import dropped, what_it_is
 from consumer.codecs.presets import UNAVAILABLE, NoReview, Row, open_envelope
+from consumer.codecs.times import milliseconds
 from consumer.config.field_sources import ASKED_FOR, FIELDS, FieldSource, Path, parse_fields
 from consumer.events import BadInput, Milliseconds, ReviewEvent
 
@@ -33,10 +36,6 @@ _FITTING: Mapping[str, tuple[type, ...]] = {
     "attributes": (Mapping,),
 }
 """Types that a field may have which nobody mapped: an envelope's own ``source`` is something else."""
-
-
-_NO_TIME = "not a time"
-"""Stands for what cannot be converted as its source says: as a number it might be another time."""
 
 
 class RowEvent(NamedTuple):
@@ -96,25 +95,27 @@ class FieldMapping:
         return event if isinstance(event, ReviewEvent) else BadInput("validate", "MissingText", "the row has no text")
 
     def _event(self, row: Row, record: SourceRecord, default_event_id: str) -> ReviewEvent | NoReview:
+        warnings: list[str] = []
         try:
-            fields = self._fields(row, record)
+            fields = self._fields(row, record, warnings)
             if self._preset == "debezium" and fields.get("text") == UNAVAILABLE:
                 return "text_unavailable"
             if fields.get("text") is None:
                 raise BadInput("validate", "MissingText", self._where_text_ends(row))
-            return event_from_fields(fields, default_event_id)
+            event = event_from_fields(fields, default_event_id)
         except RecursionError:
             what = "a field of the event nests too deep to be read; flatten it"
             raise BadInput("validate", "InvalidEvent", what) from None
+        return replace(event, warnings=(*event.warnings, *warnings)) if warnings else event
 
-    def _fields(self, row: Row, record: SourceRecord) -> dict[str, Any]:
+    def _fields(self, row: Row, record: SourceRecord, warnings: list[str]) -> dict[str, Any]:
         fields: dict[str, Any] = {}
         for name, source in self._sources.items():
             if isinstance(source, dict):
-                found = {each: _found(below, row, record) for each, below in source.items()}
+                found = {each: _found(below, row, record, warnings) for each, below in source.items()}
                 fields[name] = {each: item for each, item in found.items() if item is not None}
             elif source is not None:
-                fields[name] = _found(source, row, record)
+                fields[name] = _found(source, row, record, warnings)
         own = row.value if isinstance(row.value, Mapping) else {}
         if "text" not in self._sources:
             fields["text"] = row.value if isinstance(row.value, str) else own.get("text")
@@ -129,20 +130,15 @@ class FieldMapping:
         """Why there is no text, with no name or value of the record but those of the configuration."""
         source = self._sources.get("text")
         if not isinstance(source, FieldSource):
-            found = "an object without it" if isinstance(row.value, Mapping) else _kind(row.value)
+            found = "an object without it" if isinstance(row.value, Mapping) else what_it_is(row.value)
             return (
-                f"the event has no text: its row{_numbered(row)} is {found}; name its path in fields of the route, as "
-                "in text: content"
+                f"the event has no text: its row is {found}; name its path in fields of the route, as in text: content"
             )
         ends = "; ".join(f"path {path.written} {_end(path, row)}" for path in source.paths)
-        return f"the event{_numbered(row)} has no text: {ends}; compare fields.text of the route with what is sent"
+        return f"the event has no text: {ends}; compare fields.text of the route with what is sent"
 
 
-def _numbered(row: Row) -> str:
-    return f" {row.number}" if row.number else ""
-
-
-def _found(source: FieldSource, row: Row, record: SourceRecord) -> Any:
+def _found(source: FieldSource, row: Row, record: SourceRecord, warnings: list[str]) -> Any:
     """The first value that is there and not null, a time in milliseconds where its source says how."""
     for path in source.paths:
         value = _at(path, row, record)
@@ -153,10 +149,10 @@ def _found(source: FieldSource, row: Row, record: SourceRecord) -> Any:
     if source.unit is None and not source.utc_offset:
         return value
     try:
-        converted = milliseconds(value, source.unit, source.utc_offset)
-    except ValueError:
-        return _NO_TIME  # ``event_from_fields`` leaves it out, with a warning
-    return None if converted is None else Milliseconds(converted)
+        return Milliseconds(milliseconds(value, source.unit, source.utc_offset))
+    except ValueError as error:
+        warnings.append(dropped("created_at", f"is {error}"))
+        return None
 
 
 def _at(path: Path, row: Row, record: SourceRecord) -> Any:
@@ -218,20 +214,14 @@ def _end(path: Path, row: Row) -> str:
     place = max((row.value, *row.around), key=lambda place: _walk(place, path.steps)[1])
     value, taken = _walk(place, path.steps)
     if taken == len(path.steps):
-        return f"leads to {_kind(value)}"
+        return f"leads to {what_it_is(value)}"
     before, _ = _walk(place, path.steps[:taken])
     led = f"leads as far as {'.'.join(path.steps[:taken])}" if taken else "does not begin: the value"
-    return f"{led}, which is {_kind(before)} without {path.steps[taken]}" if taken else f"{led} is {_kind(before)}"
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "an object"
-    if isinstance(value, (list, tuple)):
-        return f"an array of {len(value)}"
-    if value is None:
-        return "null"
-    return "a string" if isinstance(value, str) else "a boolean" if isinstance(value, bool) else "a number"
+    return (
+        f"{led}, which is {what_it_is(before)} without {path.steps[taken]}"
+        if taken
+        else f"{led} is {what_it_is(before)}"
+    )
 
 
 def described(route: RouteConfig) -> dict[Field, str]:
@@ -271,23 +261,3 @@ def _by_default(route: RouteConfig, name: Field) -> str:
     if name == "event_id":
         own = f"{own} or topic-partition-offset".removeprefix(" or ")
     return own.removeprefix(" or ") or "not read"
-
-
-def milliseconds(value: object, unit: str | None = None, utc_offset_minutes: int = 0) -> int | None:
-    """Stand-in."""
-    from datetime import UTC, datetime, timedelta, timezone
-
-    if isinstance(value, Milliseconds):
-        return value
-    if isinstance(value, str):
-        if unit not in (None, "iso") and value.isdigit():
-            value = int(value)
-        else:
-            moment = datetime.fromisoformat(value)
-            if moment.tzinfo is None:
-                moment = moment.replace(tzinfo=timezone(timedelta(minutes=utc_offset_minutes)))
-            return int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(milliseconds=1))
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("no time")
-    factor = {"seconds": 1000, "microseconds": 0.001, "nanoseconds": 0.000001, "days": 86_400_000}.get(unit or "", 1)
-    return int(value * factor)

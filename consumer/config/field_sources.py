@@ -21,7 +21,8 @@ FIELDS: tuple[Field, ...] = get_args(Field)
 ASKED_FOR = ("tasks", "schema", "kind")
 """Fields that are read only where they are named: a producer's own ``schema`` or ``kind`` is something else."""
 
-UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds", "days", "iso")
+Unit = Literal["seconds", "milliseconds", "microseconds", "nanoseconds", "days", "iso"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
 """Of a time: numbers since 1970, or text as ISO 8601 has it."""
 
 Place = Literal["value", "$key", "$headers", "$timestamp"]
@@ -57,7 +58,7 @@ class FieldSource:
 
     paths: tuple[Path, ...] = ()
     constant: Any = None
-    unit: str | None = None
+    unit: Unit | None = None
     """Of a time; one of ``UNITS``."""
     utc_offset: int = 0
     """Minutes that a time without a zone is ahead of UTC."""
