@@ -31,6 +31,7 @@ PLACES: tuple[Place, ...] = get_args(Place)
 _CONSTANTS: Mapping[str, str] = {
     "text": "every review would say the same",
     "event_id": "every event would have the same id",
+    "created_at": "every review would be of the same time",
     "tasks": "write them as the route's tasks",
     "schema": "write it as a task file, and the task in the route's tasks",
     "attributes": "name each attribute: {shop: {value: a}}",
@@ -181,7 +182,7 @@ def _constant(field: Field, keys: KeyPath, value: object) -> object:
         raise _FaultError(keys, "is a constant, which this field cannot be", _CONSTANTS[field])
     if field == "kind" and value not in _KINDS:
         raise _FaultError(keys, f"is {kind_of(value)}", f"choose one of {', '.join(_KINDS)}")
-    if isinstance(value, bool) or not isinstance(value, (str, int) if field == "created_at" else str):
+    if not isinstance(value, str):
         raise _FaultError(keys, f"is {kind_of(value)}, but must be text", "put it in quotes")
     return value
 

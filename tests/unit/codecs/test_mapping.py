@@ -130,7 +130,6 @@ def test_attributes_by_name_or_all_of_them() -> None:
         ({"from": "ts", "utc_offset": -600}, "2023-11-14 12:13:20", 1_700_000_000_000),
         ("ts", "2023-11-14 22:13:20", 1_700_000_000_000),
         ("$timestamp", 5, 1_700_000_000_123),
-        ({"value": "2023-11-14"}, 5, 1_699_920_000_000),
     ],
 )
 def test_times(source: Any, value: Any, expected: int) -> None:
