@@ -48,6 +48,17 @@ def mapping_checks(config: Config) -> Iterator[Check]:
         yield from _fields(route, (*path, "fields"), sources)
 
 
+def mapping_doubts(config: Config) -> Iterator[Check]:
+    """What works and is probably a mistake."""
+    for index, route in enumerate(config.routes):
+        yield (
+            route.preset == "canal" and route.on_delete == "forward",
+            ("routes", index, "on_delete"),
+            "is forward, and Canal's producer gives its records no key: deletes without one are dropped",
+            "set it to drop, unless something else writes these messages under their rows' keys",
+        )
+
+
 def _fields(route: RouteConfig, path: KeyPath, sources: Sources) -> Iterator[Check]:
     if route.format == "text":
         yield (

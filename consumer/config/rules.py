@@ -9,7 +9,7 @@ from string import Formatter
 from typing import TYPE_CHECKING
 
 from consumer.config.client_rules import client_problems
-from consumer.config.mapping_rules import mapping_checks
+from consumer.config.mapping_rules import mapping_checks, mapping_doubts
 from consumer.config.names import ADDRESS, HTTP_HOST, TOPIC_NAME, plain_topic, result_topics, runnable
 from consumer.config.problems import Check, KeyPath, Origin, Problem, dotted, nearest
 from consumer.config.security_rules import key_pair, security_checks, security_warnings
@@ -42,9 +42,10 @@ def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Orig
 
 def find_warnings(config: Config, origin: Origin) -> list[Problem]:
     """Settings that work but are probably a mistake."""
+    doubts = (*_doubtful(config), *mapping_doubts(config))
     unsafe = security_warnings(config, origin)
     return [
-        *(Problem(dotted(path), None, what, fix) for failed, path, what, fix in _doubtful(config) if failed),
+        *(Problem(dotted(path), None, what, fix) for failed, path, what, fix in doubts if failed),
         *(Problem(dotted(path), origin(path), what, fix) for failed, path, what, fix in unsafe if failed),
     ]
 

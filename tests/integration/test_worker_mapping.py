@@ -9,15 +9,14 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
-import pytest
 from avro_values import REVIEWS, messages, said
 from confluent_kafka import Producer
-from stub_server import StubServer
 from worker_run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from stub_server import StubServer
 
 
 class Broker(Protocol):
@@ -30,13 +29,6 @@ class Broker(Protocol):
 
     def topic(self, partitions: int, label: str = ...) -> str:
         """A new topic; its name."""
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.stop()
 
 
 def change(op: str, number: int, text: str | None) -> bytes:

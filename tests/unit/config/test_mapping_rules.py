@@ -191,3 +191,9 @@ def test_a_mapped_route_takes_no_schema_that_it_does_not_name() -> None:
     loaded = load(None, {}, settings)
     assert loaded.config.routes[0].may_name("schema") is False
     assert "placeholder" in str(refused("routes.0.output={task}", "routes.0.fields={text: a, schema: s}"))
+
+
+def test_deletes_of_canal_have_no_key() -> None:
+    """They may, where something else writes them, so it is a warning."""
+    (warning,) = load(None, {}, ["routes.0.preset=canal", "routes.0.on_delete=forward"]).warnings
+    assert (warning.key, "no key" in warning.what) == ("routes.0.on_delete", True)
