@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from consumer.codecs.control_headers import last_value
 from consumer.codecs.decoding import parse_json, utf8
 from consumer.events import BadInput, Milliseconds
 
@@ -28,7 +27,9 @@ UNAVAILABLE = "__debezium_unavailable_value"
 """What Debezium sends for a long text that an update left alone, where PostgreSQL does not log it again."""
 
 _STRUCTURED = "application/cloudevents"
-_CE = "ce_"
+_CE = ("ce_", "ce-")
+"""What the names of a binary CloudEvent's headers begin with: in Kafka, and where they came as they are in HTTP."""
+
 _TIMES: Mapping[str, int] = {  # nanoseconds of one unit
     "io.debezium.time.Date": 86_400 * 10**9,
     "io.debezium.time.Timestamp": 10**6,
@@ -155,7 +156,7 @@ def _is_of_the_connector(value: Mapping[str, Any]) -> bool:
 
 
 def _cloudevents(value: Any, headers: Sequence[Header]) -> tuple[Row, ...] | NoReview:
-    content_type = _header(headers, "content-type").lower()
+    content_type = _header(headers, "content-type").lower()  # often with a charset behind
     if isinstance(value, list) and (content_type.startswith(_STRUCTURED + "-batch") or _all_structured(value)):
         rows = [_structured(each, number) for number, each in enumerate(value, 1)]
         return tuple(rows) or "no_review"
@@ -164,7 +165,11 @@ def _cloudevents(value: Any, headers: Sequence[Header]) -> tuple[Row, ...] | NoR
     if content_type.startswith(_STRUCTURED) and "json" in content_type:
         raise _not_of("cloudevents", "an object with specversion, as its content-type says", value)
     attributes = {"event_id": "id", "source": "source", "created_at": "time"}
-    defaults = {name: text for name, each in attributes.items() if (text := _header(headers, _CE + each))}
+    defaults = {
+        name: text
+        for name, each in attributes.items()
+        if (text := _header(headers, *(prefix + each for prefix in _CE)))
+    }
     return (Row(value, (), defaults),)
 
 
@@ -195,8 +200,10 @@ def _from_base64(encoded: str) -> str:
         raise BadInput("decode", "InvalidEvent", what) from None
 
 
-def _header(headers: Sequence[Header], name: str) -> str:
-    return (last_value(headers, name) or b"").decode("utf-8", "replace")
+def _header(headers: Sequence[Header], *names: str) -> str:
+    """The last of these headers, in any case of letters, as text; empty where there is none."""
+    found = (value for name, value in reversed(headers) if name.lower() in names and value is not None)
+    return next(found, b"").decode("utf-8", "replace")
 
 
 def _canal(value: Any, _: Sequence[Header]) -> tuple[Row, ...] | NoReview:

@@ -222,6 +222,7 @@ def test_a_binary_cloudevent() -> None:
     event = read("cloudevents", {"text": "好用"}, ("content-type", b"application/json"), *headers, fields={})
     assert (event.event_id, event.source, event.created_at) == (CLOUD["id"], CLOUD["source"], 1_793_491_200_000)
     assert read("cloudevents", {"text": "好用"}, fields={}).event_id == "in-0-7"
+    assert read("cloudevents", {"text": "好用"}, ("CE-ID", b"e"), ("ce_id", None), fields={}).event_id == "e"
 
 
 def test_a_structured_content_type_wants_a_cloudevent() -> None:

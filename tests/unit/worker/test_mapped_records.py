@@ -70,7 +70,7 @@ class Worker:
 
         processor = EventProcessor(
             routes,
-            infer,  # type: ignore[arg-type]
+            infer,
             letters,
             self.metrics,
             budgets=defaultdict(lambda: WorkBudget(10**10)),
