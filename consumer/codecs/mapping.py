@@ -6,13 +6,14 @@ here. What can be wrong with a value is BadInput, of one row where it has severa
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from consumer.codecs.control_headers import last_value
 from consumer.codecs.decoding import event_from_fields, parse_json
-from consumer.codecs.metadata import dropped, what_it_is
+from consumer.codecs.metadata import dropped, text_of, what_it_is
 from consumer.codecs.presets import UNAVAILABLE, NoReview, Row, open_envelope
 from consumer.codecs.times import milliseconds
 from consumer.config.field_sources import ASKED_FOR, FIELDS, FieldSource, Path, parse_fields
@@ -77,45 +78,46 @@ class FieldMapping:
         if len(rows) > MAX_ROWS:
             what = f"the value has {len(rows)} rows; at most {MAX_ROWS} are allowed, send fewer in one record"
             raise BadInput("validate", "TooManyRows", what)
+        lookup = _Lookup(record)
         if not rows[0].number:
-            return self._event(rows[0], record, default_event_id)
-        return tuple(RowEvent(row.number, self._of_many(row, record, default_event_id)) for row in rows)
+            return self._event(rows[0], lookup, default_event_id)
+        return tuple(RowEvent(row.number, self._of_many(row, lookup, default_event_id)) for row in rows)
 
     def _rows(self, value: Any, record: SourceRecord) -> tuple[Row, ...] | NoReview:
         if self._preset is not None:
             return open_envelope(self._preset, value, record.headers)
         return "null_value" if value is None else (Row(value, ()),)
 
-    def _of_many(self, row: Row, record: SourceRecord, default_event_id: str) -> ReviewEvent | BadInput:
+    def _of_many(self, row: Row, lookup: _Lookup, default_event_id: str) -> ReviewEvent | BadInput:
         try:
-            event = self._event(row, record, f"{default_event_id}#{row.number}")
+            event = self._event(row, lookup, f"{default_event_id}#{row.number}")
         except BadInput as bad:
             return bad
         # Only rows of Debezium are told to be without a text, and these come alone.
         return event if isinstance(event, ReviewEvent) else BadInput("validate", "MissingText", "the row has no text")
 
-    def _event(self, row: Row, record: SourceRecord, default_event_id: str) -> ReviewEvent | NoReview:
+    def _event(self, row: Row, lookup: _Lookup, default_event_id: str) -> ReviewEvent | NoReview:
         warnings: list[str] = []
         try:
-            fields = self._fields(row, record, warnings)
+            fields = self._fields(row, lookup, warnings)
             if self._preset == "debezium" and fields.get("text") == UNAVAILABLE:
                 return "text_unavailable"
             if fields.get("text") is None:
-                raise BadInput("validate", "MissingText", self._where_text_ends(row))
+                raise BadInput("validate", "MissingText", self._where_text_ends(row, lookup))
             event = event_from_fields(fields, default_event_id)
         except RecursionError:
             what = "a field of the event nests too deep to be read; flatten it"
             raise BadInput("validate", "InvalidEvent", what) from None
         return replace(event, warnings=(*event.warnings, *warnings)) if warnings else event
 
-    def _fields(self, row: Row, record: SourceRecord, warnings: list[str]) -> dict[str, Any]:
+    def _fields(self, row: Row, lookup: _Lookup, warnings: list[str]) -> dict[str, Any]:
         fields: dict[str, Any] = {}
         for name, source in self._sources.items():
             if isinstance(source, dict):
-                found = {each: _found(below, row, record, warnings) for each, below in source.items()}
-                fields[name] = {each: item for each, item in found.items() if item is not None}
+                named = {each: lookup.first(below, row) for each, below in source.items()}
+                fields[name] = {each: item for each, (item, _) in named.items() if item is not None}
             elif source is not None:
-                fields[name] = _found(source, row, record, warnings)
+                fields[name] = _as_meant(name, source, row, lookup, warnings)
         own = row.value if isinstance(row.value, Mapping) else {}
         if "text" not in self._sources:
             fields["text"] = row.value if isinstance(row.value, str) else own.get("text")
@@ -126,7 +128,7 @@ class FieldMapping:
                     break
         return fields
 
-    def _where_text_ends(self, row: Row) -> str:
+    def _where_text_ends(self, row: Row, lookup: _Lookup) -> str:
         """Why there is no text, with no name or value of the record but those of the configuration."""
         source = self._sources.get("text")
         if not isinstance(source, FieldSource):
@@ -134,65 +136,109 @@ class FieldMapping:
             return (
                 f"the event has no text: its row is {found}; name its path in fields of the route, as in text: content"
             )
-        ends = "; ".join(f"path {path.written} {_end(path, row)}" for path in source.paths)
+        ends = "; ".join(f"path {path.written} {lookup.end(path, row)}" for path in source.paths)
         return f"the event has no text: {ends}; compare fields.text of the route with what is sent"
 
 
-def _found(source: FieldSource, row: Row, record: SourceRecord, warnings: list[str]) -> Any:
-    """The first value that is there and not null, a time in milliseconds where its source says how."""
-    for path in source.paths:
-        value = _at(path, row, record)
-        if value is not None and value is not _MISSING:
-            break
-    else:
-        return source.constant
-    if source.unit is None and not source.utc_offset:
-        return value
-    try:
-        return Milliseconds(milliseconds(value, source.unit, source.utc_offset))
-    except ValueError as error:
-        warnings.append(dropped("created_at", f"is {error}"))
+def _as_meant(name: Field, source: FieldSource, row: Row, lookup: _Lookup, warnings: list[str]) -> Any:
+    """The value of a field, as the field wants it."""
+    value, is_rows_own = lookup.first(source, row)
+    if value is None:
         return None
+    if source.unit is not None or source.utc_offset:
+        try:
+            return Milliseconds(milliseconds(value, source.unit, source.utc_offset))
+        except ValueError as error:
+            warnings.append(dropped("created_at", f"is {error}"))
+            return None
+    if name == "event_id" and row.number and not is_rows_own:
+        # All rows have this id, and equal ids would make their results copies of each other.
+        text = text_of("event_id", value, warnings)
+        return text and f"{text}#{row.number}"
+    if name in ("attributes", "tasks") and isinstance(value, str):
+        return lookup.parsed(value)
+    return value
 
 
-def _at(path: Path, row: Row, record: SourceRecord) -> Any:
-    if path.place == "value":
-        for place in (row.value, *row.around):
-            value, _ = _walk(place, path.steps)
+class _Lookup:
+    """Finds what paths lead to in one record. JSON within a text is parsed once, however many rows ask for it."""
+
+    def __init__(self, record: SourceRecord) -> None:
+        self._record = record
+        self._parsed: dict[str, Any] = {}
+
+    def first(self, source: FieldSource, row: Row) -> tuple[Any, bool]:
+        """The first value that is there and not null, or the constant; and whether it is of this row alone."""
+        for path in source.paths:
+            value, is_rows_own = self._at(path, row)
             if value is not None and value is not _MISSING:
-                return value
-        return _MISSING
-    if path.place == "$timestamp":
-        return None if record.timestamp_ms is None else Milliseconds(record.timestamp_ms)
-    if path.place == "$headers":
-        return _as_text(last_value(record.headers, path.steps[0]))
-    return _in_key(record.key, path.steps)[0]
+                return value, is_rows_own
+        return source.constant, False
 
+    def _at(self, path: Path, row: Row) -> tuple[Any, bool]:
+        record = self._record
+        if path.place == "value":
+            for number, place in enumerate((row.value, *row.around)):
+                value, _ = self.walk(place, path.steps)
+                if value is not _MISSING:  # a null in the row is not what has the same name around it
+                    return value, number == 0 or not row.shares_around
+            return _MISSING, False
+        if path.place == "$timestamp":
+            return None if record.timestamp_ms is None else Milliseconds(record.timestamp_ms), False
+        if path.place == "$headers":
+            return _as_text(last_value(record.headers, path.steps[0])), False
+        return self._in_key(path.steps), False
 
-def _walk(value: Any, steps: tuple[str, ...]) -> tuple[Any, int]:
-    """What the steps lead to, ``_MISSING`` where they end, and how many could be taken."""
-    for number, step in enumerate(steps):
-        if isinstance(value, Mapping) and step in value:
-            value = value[step]
-        elif isinstance(value, (list, tuple)) and step.isascii() and step.isdigit() and int(step[:9]) < len(value):
-            value = value[int(step[:9])]
-        else:
-            return _MISSING, number
-    return value, len(steps)
+    def _in_key(self, steps: tuple[str, ...]) -> Any:
+        text = _as_text(self._record.key)
+        if not steps or text is None:
+            return text
+        value, _ = self.walk(text, steps)
+        if value is _MISSING:  # as Connect's converter writes keys
+            value, _ = self.walk(text, ("payload", *steps))
+        return value
 
+    def walk(self, value: Any, steps: tuple[str, ...]) -> tuple[Any, int]:
+        """What the steps lead to, ``_MISSING`` where they end, and how many could be taken.
 
-def _in_key(key: bytes | None, steps: tuple[str, ...]) -> tuple[Any, int]:
-    text = _as_text(key)
-    if not steps or text is None:
-        return text, 0
-    try:
-        content = parse_json(text)
-    except BadInput:
-        return _MISSING, 0
-    found = _walk(content, steps)
-    if found[0] is _MISSING and isinstance(content, Mapping):  # as Connect's converter writes keys
-        found = _walk(content.get("payload"), steps)
-    return found
+        A step may lead into JSON within a text, as columns of databases hold it.
+        """
+        for number, step in enumerate(steps):
+            if isinstance(value, str):
+                value = self.parsed(value)
+            if isinstance(value, Mapping) and step in value:
+                value = value[step]
+            elif isinstance(value, (list, tuple)) and step.isascii() and step.isdigit() and int(step[:9]) < len(value):
+                value = value[int(step[:9])]
+            else:
+                return _MISSING, number
+        return value, len(steps)
+
+    def parsed(self, text: str) -> Any:
+        """An object or array that a text holds as JSON; the text itself where it holds none."""
+        if text.lstrip()[:1] not in ("{", "["):
+            return text
+        if text not in self._parsed:
+            self._parsed[text] = text
+            with contextlib.suppress(BadInput):
+                self._parsed[text] = parse_json(text)
+        return self._parsed[text]
+
+    def end(self, path: Path, row: Row) -> str:
+        """Where a path ends that leads to nothing."""
+        if path.place == "$headers":
+            return "is a header that the record does not have, or no UTF-8"
+        if path.place != "value":
+            return "leads to nothing"
+        # The way that led farthest.
+        place = max((row.value, *row.around), key=lambda place: self.walk(place, path.steps)[1])
+        value, taken = self.walk(place, path.steps)
+        if taken == len(path.steps):
+            return f"leads to {what_it_is(value)}"
+        before = what_it_is(self.walk(place, path.steps[:taken])[0])
+        if not taken:
+            return f"does not begin: the value is {before}"
+        return f"leads as far as {'.'.join(path.steps[:taken])}, which is {before} without {path.steps[taken]}"
 
 
 def _as_text(value: bytes | None) -> str | None:
@@ -203,25 +249,6 @@ def _as_text(value: bytes | None) -> str | None:
         return value.decode()
     except UnicodeDecodeError:
         return None
-
-
-def _end(path: Path, row: Row) -> str:
-    if path.place == "$headers":
-        return "is a header that the record does not have, or no UTF-8"
-    if path.place != "value":
-        return "leads to nothing"
-    # The way that led farthest.
-    place = max((row.value, *row.around), key=lambda place: _walk(place, path.steps)[1])
-    value, taken = _walk(place, path.steps)
-    if taken == len(path.steps):
-        return f"leads to {what_it_is(value)}"
-    before, _ = _walk(place, path.steps[:taken])
-    led = f"leads as far as {'.'.join(path.steps[:taken])}" if taken else "does not begin: the value"
-    return (
-        f"{led}, which is {what_it_is(before)} without {path.steps[taken]}"
-        if taken
-        else f"{led} is {what_it_is(before)}"
-    )
 
 
 def described(route: RouteConfig) -> dict[Field, str]:

@@ -54,6 +54,8 @@ class Row(NamedTuple):
     """Fields that the envelope has itself, such as the id of a CloudEvent."""
     number: int = 0
     """From 1, where a value may have several rows."""
+    shares_around: bool = False
+    """Whether what is around it is around the other rows, too."""
 
 
 def open_envelope(preset: Preset, value: Any, headers: Sequence[Header]) -> tuple[Row, ...] | NoReview:
@@ -83,21 +85,24 @@ def _converted(value: Any, schema: Any, depth: int) -> Any:
     name = schema.get("name")
     if isinstance(name, str) and name in _TIMES and isinstance(value, int) and not isinstance(value, bool):
         return Milliseconds(value * _TIMES[name] // 10**6)
-    if name == _DECIMAL and isinstance(value, str):
-        return _decimal(value, schema.get("parameters"))
+    parameters = schema.get("parameters")
+    if name == _DECIMAL and isinstance(value, str) and isinstance(parameters, Mapping):
+        return _decimal(value, parameters.get("scale")) or value
     return value
 
 
-def _decimal(value: str, parameters: Any) -> str:
-    """Connect's decimal, big-endian bytes as base64 and a scale, in digits; as it came where it is none."""
-    scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
+def _decimal(value: str | bytes, scale: Any) -> str | None:
+    """Digits of a number that came as big-endian bytes, or base64 of such, and how many places it has behind its dot.
+
+    None where it is none.
+    """
     try:
-        unscaled = base64.b64decode(value, validate=True)
+        unscaled = base64.b64decode(value, validate=True) if isinstance(value, str) else value
         places = int(str(scale)[:4])
     except ValueError:
-        return value
-    if len(unscaled) > _MOST_DIGITS_BYTES or not 0 <= places <= _MOST_DIGITS_BYTES:
-        return value
+        return None
+    if not 0 < len(unscaled) <= _MOST_DIGITS_BYTES or not 0 <= places <= _MOST_DIGITS_BYTES:
+        return None
     number = int.from_bytes(unscaled, "big", signed=True)
     digits = str(abs(number)).rjust(places + 1, "0")
     sign = "-" if number < 0 else ""
@@ -122,7 +127,18 @@ def _debezium(value: Any, _: Sequence[Header]) -> tuple[Row, ...] | NoReview:
         return "delete"
     if _is_of_the_connector(payload):
         return "no_review"
-    return (Row(payload, (value,)),)  # flattened by ExtractNewRecordState
+    return (Row(_columns(payload), (value,)),)  # flattened by ExtractNewRecordState
+
+
+def _columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row in which numbers of any scale, as Oracle's ids are, are digits: they come as ``{scale, value}``."""
+    return {name: _any_scale(item) or item for name, item in row.items()}
+
+
+def _any_scale(item: Any) -> str | None:
+    if not isinstance(item, Mapping) or item.keys() != {"scale", "value"}:
+        return None
+    return _decimal(item["value"], item["scale"]) if isinstance(item["value"], (str, bytes)) else None
 
 
 def _change(payload: Mapping[str, Any], value: Any, op: str) -> tuple[Row, ...] | NoReview:
@@ -137,6 +153,8 @@ def _change(payload: Mapping[str, Any], value: Any, op: str) -> tuple[Row, ...] 
     if isinstance(after, Mapping) and isinstance(before, Mapping) and UNAVAILABLE in after.values():
         kept = {name: before.get(name, item) for name, item in after.items() if item == UNAVAILABLE}
         after = {**after, **kept}
+    if isinstance(after, Mapping):
+        after = _columns(after)
     return (Row(after, ({**payload, "after": after}, value)),)
 
 
@@ -216,7 +234,7 @@ def _canal(value: Any, _: Sequence[Header]) -> tuple[Row, ...] | NoReview:
         return "no_review"
     if not isinstance(data, list):
         raise _not_of("canal", "a message whose data is an array of rows", data)
-    return tuple(Row(row, (value,), number=number) for number, row in enumerate(data, 1))
+    return tuple(Row(row, (value,), number=number, shares_around=True) for number, row in enumerate(data, 1))
 
 
 def _maxwell(value: Any, _: Sequence[Header]) -> tuple[Row, ...] | NoReview:

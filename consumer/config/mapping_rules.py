@@ -30,6 +30,12 @@ def mapping_checks(config: Config) -> Iterator[Check]:
             f"{route.preset} takes fields out of objects, and the route's format is text",
             "set format to json or avro, or remove the preset",
         )
+        yield (
+            route.format == "avro" and route.preset is not None and config.kafka.registry.url is None,
+            (*path, "preset"),
+            f"{route.preset} is set for Avro, and without kafka.registry.url values are events of the shipped schema",
+            "set kafka.registry.url, or set format to json",
+        )
         takes_tasks = route.event_tasks == "any" and route.may_name("tasks")
         yield (
             route.is_mapped

@@ -186,6 +186,12 @@ class EventProcessor:
         if decodes and (packing := self._routes.packings.get(record.topic)) is not None:
             size = packing.size(record.value, self._max_value_bytes)
         work = await budget.enter(number, record, size)
+        work.deadline = event_deadline(
+            record.timestamp_ms,
+            fetched_wall=self._wall() - (self._clock() - record.fetched_at),
+            fetched_at=record.fetched_at,
+            objective=self._objective,
+        )
         try:
             outcome = await self._admitted(record, value_format, schemas, trace, work, refused)
         except BaseException:
@@ -228,7 +234,8 @@ class EventProcessor:
         outputs = [self._failures.letter(record, bad, names or (NO_TASK,)) for names, bad in chosen.refused]
         rows: list[int] = []
         if chosen.tasks:
-            ended = await self._run_tasks(record, trace, work, event, chosen.tasks)
+            runs = (self._run_task(record, event, task, trace, work) for task in chosen.tasks)
+            ended = await asyncio.gather(*runs)
             done = [each for each in ended if not isinstance(each, FailedTask)]
             rows = [windows for _, windows in done if windows is not None]
             outputs += (
@@ -261,12 +268,6 @@ class EventProcessor:
         self, record: SourceRecord, trace: Trace, work: Work, event: ReviewEvent, tasks: Sequence[Task]
     ) -> Awaitable[list[tuple[Output, int | None] | FailedTask]]:
         """All of ``tasks`` side by side."""
-        work.deadline = event_deadline(
-            record.timestamp_ms,
-            fetched_wall=self._wall() - (self._clock() - record.fetched_at),
-            fetched_at=record.fetched_at,
-            objective=self._objective,
-        )
         return asyncio.gather(*(self._run_task(record, event, task, trace, work) for task in tasks))
 
     async def _run_task(

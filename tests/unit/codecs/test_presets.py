@@ -118,6 +118,17 @@ def test_debezium_times_and_decimals_by_the_schema() -> None:
     assert event.created_at == 19_675 * 86_400_000
 
 
+@pytest.mark.parametrize("number", [b"\x03\xec", base64.b64encode(b"\x03\xec").decode()])
+def test_numbers_of_any_scale_are_digits(number: Any) -> None:
+    """As Debezium writes Oracle's NUMBER, in JSON and in Avro."""
+    row = {**ROW, "id": {"scale": 0, "value": number}, "price": {"scale": 1, "value": number}, "odd": {"scale": 0}}
+    for value in (change("c", None, row), row):
+        event = read("debezium", value, fields={**CONTENT, "attributes": {"price": "price"}})
+        assert (event.event_id, event.attributes, event.warnings) == ("1004", {"price": "100.4"}, ())
+    odd = {**row, "id": {"scale": 0, "value": "***"}}
+    assert read("debezium", odd).event_id == "in-0-7"
+
+
 def test_mongodb_documents_are_text() -> None:
     """Debezium's connector for MongoDB writes the document as a JSON text."""
     document = json.dumps({"_id": {"$oid": "65"}, "content": "好用"}, ensure_ascii=False)
@@ -277,6 +288,29 @@ def test_rows_of_canal_are_events_of_their_own() -> None:
     )
     assert rows[3].event_id == "in-0-7#3"
     assert {number: row.event_id for number, row in read("canal", canal("UPDATE", data[:1])).items()} == {1: "1"}
+
+
+@pytest.mark.parametrize("source", ["no", "message", "$key", "$headers.h", ["no", "$timestamp"], "ts"])
+def test_no_two_rows_have_one_id(source: Any) -> None:
+    """Where the id is that of the record, or of the message around the rows, their numbers are behind it."""
+    data = [{"content": "好"}, {"content": "差", "no": None}]
+    value = canal("INSERT", data, message="m")
+    rows = read("canal", value, ("h", b"h"), fields={"text": "content", "event_id": source})
+    ids = [row.event_id for row in rows.values()]
+    assert [each.rpartition("#")[2] for each in ids] == ["1", "2"]
+    batch = [{**CLOUD, "id": "a", "data": {"text": "好"}}, {**CLOUD, "id": "b", "data": {"text": "好"}}]
+    assert [row.event_id for row in read("cloudevents", batch, fields={"event_id": "id"}).values()] == ["a", "b"]
+
+
+def test_a_null_column_is_not_what_has_its_name_around_the_row() -> None:
+    """A message of Canal has an id of its own."""
+    rows = read("canal", canal("INSERT", [{"content": "好", "id": None}, {"content": "好", "id": "5"}]))
+    assert [row.event_id for row in rows.values()] == ["in-0-7#1", "5"]
+    # But a text in the row does not hide what a longer path means.
+    fields = {"text": "content", "attributes": {"table": "source.table"}}
+    assert read("debezium", change("c", None, {**ROW, "source": "app"}), fields=fields).attributes == {
+        "table": "reviews"
+    }
 
 
 @pytest.mark.parametrize(

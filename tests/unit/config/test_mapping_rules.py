@@ -159,6 +159,7 @@ def test_what_may_look_wrong_is_taken(fields: str) -> None:
         ),
         (["routes.0.fields={text: a}", "routes.0.tasks=[]"], "routes.0.tasks", "nothing could be extracted"),
         (["routes.0.fields={text: a, tasks: t}", "routes.0.tasks=[]"], "routes.0.tasks", "nothing could be extracted"),
+        (["routes.0.format=avro", "routes.0.preset=debezium"], "routes.0.preset", "without kafka.registry.url"),
         (["routes.0.fields=text"], "routes.0.fields", "must be a mapping"),
     ],
 )
@@ -171,6 +172,7 @@ def test_combinations_that_cannot_work(settings: list[str], key: str, words: str
     "settings",
     [
         ["routes.0.format=text", "routes.0.preset=cloudevents"],
+        ["routes.0.format=avro", "routes.0.preset=debezium", "kafka.registry.url=http://r:8081"],
         ["routes.0.format=text", "routes.0.fields={event_id: $key, attributes: {a: $headers.b}, source: {value: c}}"],
         ["routes.0.on_delete=forward", "delivery.mode=exactly_once"],
         ["routes.0.on_delete=forward", "delivery.order=key"],
