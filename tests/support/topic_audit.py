@@ -88,6 +88,8 @@ class _Seen:
     reasons: Counter[str] = field(default_factory=Counter)
     elsewhere: int = 0
     tombstones: int = 0
+    rows: set[Place] = field(default_factory=set)
+    """Records of several rows of which some failed: others of theirs have results of the same tasks."""
 
 
 def audit(
@@ -161,6 +163,8 @@ def _note_dead_letter(seen: _Seen, message: Message, input_topic: str) -> None:
         return
     place = int(headers[KIP_1191 + "partition"]), int(headers[KIP_1191 + "offset"])
     seen.dead[place, headers.get(PREFIX + "task")] += 1
+    if PREFIX + "rows" in headers:
+        seen.rows.add(place)
     seen.reasons[f"{headers.get(PREFIX + 'stage')}/{headers.get(PREFIX + 'class')}"] += 1
 
 
@@ -198,6 +202,7 @@ def _compare(seen: _Seen, tasks: tuple[str, ...], trimmed: dict[str, int]) -> Au
             f"{place[0]}-{place[1]} {task or '*'}"
             for place, dead in sorted(dead_tasks.items())
             for task in sorted(dead, key=str)
+            if place not in seen.rows
             if task in answered_tasks[place] or (task is None and answered_tasks[place])
         ),
         shared_ids=sum(len(places) - 1 for places in records_of_id.values()),
