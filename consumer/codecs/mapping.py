@@ -68,11 +68,7 @@ class FieldMapping:
         ``validate``) for a value that is not of the preset, TooManyRows, and all that can be wrong with the event of a
         single row; that of several is theirs.
         """
-        try:
-            rows = self._rows(value, record)
-        except RecursionError:
-            what = "the value nests too deep to be read; flatten it"
-            raise BadInput("decode", "JsonTooDeep", what) from None
+        rows = self._rows(value, record)
         if isinstance(rows, str):
             return rows
         if len(rows) > MAX_ROWS:
@@ -98,16 +94,12 @@ class FieldMapping:
 
     def _event(self, row: Row, lookup: _Lookup, default_event_id: str) -> ReviewEvent | NoReview:
         warnings: list[str] = []
-        try:
-            fields = self._fields(row, lookup, warnings)
-            if self._preset == "debezium" and fields.get("text") == UNAVAILABLE:
-                return "text_unavailable"
-            if fields.get("text") is None:
-                raise BadInput("validate", "MissingText", self._where_text_ends(row, lookup))
-            event = event_from_fields(fields, default_event_id)
-        except RecursionError:
-            what = "a field of the event nests too deep to be read; flatten it"
-            raise BadInput("validate", "InvalidEvent", what) from None
+        fields = self._fields(row, lookup, warnings)
+        if self._preset == "debezium" and fields.get("text") == UNAVAILABLE:
+            return "text_unavailable"
+        if fields.get("text") is None:
+            raise BadInput("validate", "MissingText", self._where_text_ends(row, lookup))
+        event = event_from_fields(fields, default_event_id)
         return replace(event, warnings=(*event.warnings, *warnings)) if warnings else event
 
     def _fields(self, row: Row, lookup: _Lookup, warnings: list[str]) -> dict[str, Any]:

@@ -79,6 +79,8 @@ def test_where_an_id_may_come_from(source: Any, event_id: str) -> None:
 def test_keys_that_are_no_json(key: bytes | None) -> None:
     """Nothing is found in them; one that a registry framed is no text either."""
     assert read({**TEXT, "event_id": "$key.id"}, key=key).event_id == "in-0-7"
+    if key is None or key[0] in b"\0\xff":
+        assert read({**TEXT, "event_id": "$key"}, key=key).event_id == "in-0-7"
 
 
 def test_paths_lead_into_json_within_a_text() -> None:
