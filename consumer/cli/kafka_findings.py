@@ -183,14 +183,22 @@ def topic_setting_findings(
     markers = marker_topic(letters)
     inputs = [route.input for route in config.routes]
     outputs = [topic for route in config.routes for topic in result_topics(route, tasks)]
+    # A topic that gets deletes is meant to be compacted, and is fit for it where one task alone writes to it.
+    fit = {
+        topic
+        for route in config.routes
+        if route.on_delete == "forward"
+        for topic, names in result_topics(route, tasks).items()
+        if len(names) == 1
+    }
     settings = _topic_settings(admin, [topic for topic in (letters, markers, *inputs, *outputs) if topic in existing])
     for topic in dict.fromkeys(outputs):
-        if "compact" in settings.get(topic, {}).get("cleanup.policy", ""):
+        if topic not in fit and "compact" in settings.get(topic, {}).get("cleanup.policy", ""):
             yield Finding(
                 f"topic {topic}",
                 "warn",
                 "is compacted: events without a key become dead letters (ResultWithoutKey), and of results with one "
-                "key only the last stays; use delete",
+                "key only the last stays; use delete, or give each task a topic of its own ({task} in output)",
             )
     subject = f"topic {letters}"
     of_letters = settings.get(letters)
