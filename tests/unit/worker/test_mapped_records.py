@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 TASKS = ("sentiment", "ner")
 CANAL = RouteConfig(input="canal", preset="canal", tasks=TASKS, output="out.{task}", fields={"text": "content"})
 FORWARD = RouteConfig(input="cdc", preset="debezium", on_delete="forward", tasks=TASKS, output="out.{task}")
+PACKED = RouteConfig(
+    input="packed", preset="maxwell", tasks=TASKS, output="out.{task}", compression="gzip", encoding="gb18030"
+)
 PLAIN = RouteConfig(input="plain", tasks=TASKS, output="plain.{task}", on_delete="forward", inline_schemas=False)
 
 
@@ -50,7 +54,7 @@ class Worker:
     metrics: Metrics = field(default_factory=Metrics)
 
     def process(self, record: SourceRecord) -> Outcome:
-        routes = Routes([CANAL, FORWARD, PLAIN], load_tasks())
+        routes = Routes([CANAL, FORWARD, PACKED, PLAIN], load_tasks())
         letters = DeadLetters("dead", "group", "1")
         running = 0
 
@@ -255,6 +259,17 @@ def test_deletes_go_on_without_any_mapping_too() -> None:
     assert ids(worker.process(record("plain", {"text": "好", "event_id": "e"}))) == [("e", "sentiment"), ("e", "ner")]
     (letter,) = letters(worker.process(record("plain", None, key=b"x" * 65_537)))
     assert letter["rexstream-dlq-class"] == "KeyTooLarge"
+
+
+def test_a_mapped_value_may_be_packed() -> None:
+    """Encoding and compression come before the envelope."""
+    value = json.dumps({"type": "insert", "data": {"text": "好用", "event_id": 5}}, ensure_ascii=False).encode(
+        "gb18030"
+    )
+    worker = Worker()
+    packed = SourceRecord("packed", 0, 1, 1, b"k", gzip.compress(value), (), 1, 0.0)
+    assert ids(worker.process(packed)) == [("5", "sentiment"), ("5", "ner")]
+    assert worker.asked[0][0] == "好用"
 
 
 def test_one_row_is_an_event_like_any_other() -> None:
