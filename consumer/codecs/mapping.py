@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from consumer.codecs.control_headers import last_value
@@ -20,6 +21,8 @@ from consumer.config.field_sources import ASKED_FOR, FIELDS, FieldSource, Path, 
 from consumer.events import BadInput, Milliseconds, ReviewEvent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
     from consumer.config.field_sources import Field, Sources
     from consumer.config.route import RouteConfig
     from consumer.events import SourceRecord
@@ -59,9 +62,7 @@ class FieldMapping:
         self._plain = [name for name in _FITTING if name not in sources]
         """Fields, besides the text, that are read under their own names."""
 
-    def read(
-        self, value: Any, record: SourceRecord, default_event_id: str
-    ) -> ReviewEvent | tuple[RowEvent, ...] | NoReview:
+    def read(self, value: Any, record: SourceRecord, default_event_id: str) -> ReviewEvent | Rows | NoReview:
         """The event in a value as ``read_value`` gives it; the rows of one that may have several; or why it has none.
 
         Behind the default id stands the number of a row, if it has one. Raises BadInput: InvalidEvent (stage
@@ -74,17 +75,16 @@ class FieldMapping:
         if len(rows) > MAX_ROWS:
             what = f"the value has {len(rows)} rows; at most {MAX_ROWS} are allowed, send fewer in one record"
             raise BadInput("validate", "TooManyRows", what)
-        lookup = _Lookup(record)
         if not rows[0].number:
-            return self._event(rows[0], lookup, default_event_id)
-        return tuple(RowEvent(row.number, self._of_many(row, lookup, default_event_id)) for row in rows)
+            return self._event(rows[0], _Lookup(record), default_event_id)
+        return Rows(rows, record, partial(self._of_many, default_event_id))
 
     def _rows(self, value: Any, record: SourceRecord) -> tuple[Row, ...] | NoReview:
         if self._preset is not None:
             return open_envelope(self._preset, value, record.headers)
         return "null_value" if value is None else (Row(value, ()),)
 
-    def _of_many(self, row: Row, lookup: _Lookup, default_event_id: str) -> ReviewEvent | BadInput:
+    def _of_many(self, default_event_id: str, row: Row, lookup: _Lookup) -> ReviewEvent | BadInput:
         try:
             event = self._event(row, lookup, f"{default_event_id}#{row.number}")
         except BadInput as bad:
@@ -132,6 +132,33 @@ class FieldMapping:
         return f"the event has no text: {ends}; compare fields.text of the route with what is sent"
 
 
+class Rows:
+    """The rows of a value that may have several. Few of them are made into events at once: each may repeat much of
+    what is around it.
+    """
+
+    def __init__(
+        self, rows: Sequence[Row], record: SourceRecord, event_of: Callable[[Row, _Lookup], ReviewEvent | BadInput]
+    ) -> None:
+        self._rows = rows
+        self._record = record
+        self._event_of = event_of
+
+    @property
+    def numbers(self) -> list[int]:
+        """From 1, of the whole value."""
+        return [row.number for row in self._rows]
+
+    def only(self, numbers: Collection[int]) -> Rows:
+        """Those of these numbers."""
+        return Rows([row for row in self._rows if row.number in numbers], self._record, self._event_of)
+
+    def events(self, first: int, most: int) -> list[RowEvent]:
+        """At most so many from the row at index ``first`` on."""
+        lookup = _Lookup(self._record)
+        return [RowEvent(row.number, self._event_of(row, lookup)) for row in self._rows[first : first + most]]
+
+
 def _as_meant(name: Field, source: FieldSource, row: Row, lookup: _Lookup, warnings: list[str]) -> Any:
     """The value of a field, as the field wants it."""
     value, is_rows_own = lookup.first(source, row)
@@ -153,7 +180,7 @@ def _as_meant(name: Field, source: FieldSource, row: Row, lookup: _Lookup, warni
 
 
 class _Lookup:
-    """Finds what paths lead to in one record. JSON within a text is parsed once, however many rows ask for it."""
+    """Finds what paths lead to in one record. JSON within a text is parsed once, however many fields ask for it."""
 
     def __init__(self, record: SourceRecord) -> None:
         self._record = record

@@ -15,7 +15,7 @@ import structlog
 
 from consumer.codecs.control_headers import only_rows_of
 from consumer.codecs.decoding import KEY_BYTES, opened, read_value, without_headers
-from consumer.codecs.mapping import FieldMapping, RowEvent
+from consumer.codecs.mapping import FieldMapping
 from consumer.codecs.outputs import TRACEPARENT, continue_trace
 from consumer.delivery.dead_letters import NO_TASK
 from consumer.events import BadInput, Outcome, Output, ReviewEvent
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from consumer.codecs.avro_codec import SchemaFor
+    from consumer.codecs.mapping import RowEvent, Rows
     from consumer.codecs.outputs import Chosen, Routes
     from consumer.codecs.packing import Packing
     from consumer.codecs.presets import NoReview
@@ -91,13 +92,8 @@ class MappedRecords:
             return without_headers(found, too_many) if too_many else found
         if isinstance(found, str):
             return self.no_review(record, found)
-        if too_many:
-            found = tuple(
-                row._replace(event=without_headers(row.event, too_many)) if isinstance(row.event, ReviewEvent) else row
-                for row in found
-            )
         self._metrics.stage("decode", time.monotonic() - started)
-        return await self._rows(record, found, run)
+        return await self._rows(record, found, too_many, run)
 
     def no_review(self, record: SourceRecord, why: NoReview) -> Outcome:
         """The outcome of a record without a review: nothing, or its delete, forwarded to the topics of its results."""
@@ -124,30 +120,33 @@ class MappedRecords:
     async def _rows(
         self,
         record: SourceRecord,
-        rows: tuple[RowEvent, ...],
+        rows: Rows,
+        too_many: str,
         run: Run,
     ) -> Outcome:
         """All rows, a few at a time; what fails in one is its own dead letter and stops no other."""
         only = only_rows_of(record.headers)
-        wanted = rows if only is None else tuple(row for row in rows if row.number in only)
-        if not wanted:
-            what = f"its header rexstream-only-rows names none of its {len(rows)} rows; replay the dead letter again"
+        wanted = rows if only is None else rows.only(only)
+        numbers = wanted.numbers
+        if not numbers:
+            what = "its header rexstream-only-rows names none of its rows; replay the dead letter again"
             raise BadInput("validate", "InvalidHeader", what)
-        structlog.contextvars.bind_contextvars(rows=len(wanted))
+        structlog.contextvars.bind_contextvars(rows=len(numbers))
         outputs: list[Output] = []
         windows: list[int] = []
         failed: list[FailedRow] = []
         size = 0
-        for first in range(0, len(wanted), ROWS_AT_ONCE):
+        for first in range(0, len(numbers), ROWS_AT_ONCE):
             if size > RESULTS_BYTES or sum(windows) > ROWS_WINDOWS:
-                failed += _left(wanted[first:], size, sum(windows))
+                failed += _left(numbers[first:], size, sum(windows))
                 break
-            for done in await asyncio.gather(*(self._row(record, row, run) for row in wanted[first:][:ROWS_AT_ONCE])):
+            events = wanted.events(first, ROWS_AT_ONCE)
+            for done in await asyncio.gather(*(self._row(record, row, too_many, run) for row in events)):
                 outputs += done.outputs
                 windows += done.windows
                 failed += done.failed
             size = sum(len(output.value or b"") for output in outputs)
-        letters = list(self._failures.of_rows(record, failed, len(rows)))
+        letters = list(self._failures.of_rows(record, failed, len(rows.numbers)))
         outcome: EventOutcome = "done" if not letters else "partial" if outputs else "dead_letter"
         self._metrics.event_processed(record.topic, outcome, sum(windows))
         if record.timestamp_ms is not None:
@@ -158,6 +157,7 @@ class MappedRecords:
         self,
         record: SourceRecord,
         row: RowEvent,
+        too_many: str,
         run: Run,
     ) -> _Done:
         done = _Done([], [], [])
@@ -165,6 +165,8 @@ class MappedRecords:
             event = row.event
             if isinstance(event, BadInput):
                 raise event
+            if too_many:
+                event = without_headers(event, too_many)
             chosen: Chosen = self._routes.choose(record, event)
         except BadInput as bad:
             done.failed.append(FailedRow(row.number, (), FailedTask("", int(time.time() * 1000), bad)))
@@ -182,10 +184,10 @@ class MappedRecords:
         return done
 
 
-def _left(rows: Sequence[RowEvent], size: int, windows: int) -> list[FailedRow]:
+def _left(numbers: Sequence[int], size: int, windows: int) -> list[FailedRow]:
     what = (
         f"the rows before took {windows} model windows and made {size} bytes of results, more than one record may; "
         "replay this dead letter for the rows that are left, or send fewer rows in one record"
     )
     bad = BadInput("extract", "TooManyRows", what)
-    return [FailedRow(row.number, (), FailedTask("", int(time.time() * 1000), bad)) for row in rows]
+    return [FailedRow(number, (), FailedTask("", int(time.time() * 1000), bad)) for number in numbers]

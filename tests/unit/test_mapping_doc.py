@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from consumer.codecs.mapping import FieldMapping
+from consumer.codecs.mapping import FieldMapping, Rows
 from consumer.config.layers import gather
 from consumer.config.loading import load_config
 from consumer.events import SourceRecord
@@ -39,8 +39,8 @@ def test_a_recipe_gives_its_event(route: str, value: str, event: str, tmp_path: 
     (loaded,) = load_config(str(file), {}).routes
     record = SourceRecord("in", 0, 7, 1, None, b"", (), None, 0.0)
     found: Any = FieldMapping(loaded).read(json.loads(value), record, "in-0-7")
-    if isinstance(found, tuple):
-        ((_, found),) = found
+    if isinstance(found, Rows):
+        ((_, found),) = found.events(0, 2)
     read = {name: getattr(found, name) for name in _FIELDS if getattr(found, name) not in (None, {})}
     assert read == json.loads(event)
     assert found.warnings == ()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.codecs.mapping import FieldMapping, described
+from consumer.codecs.mapping import FieldMapping, Rows, described
 from consumer.config.route import Preset, RouteConfig
 from consumer.events import BadInput, ReviewEvent, SourceRecord
 
@@ -292,7 +292,7 @@ def test_whatever_json_says_it_is_an_event_or_bad_input(
         found = FieldMapping(route).read(value, record, "in-0-7")
     except BadInput:
         return
-    rows = [row.event for row in found] if isinstance(found, tuple) else [found]
+    rows = [row.event for row in found.events(0, 2000)] if isinstance(found, Rows) else [found]
     assert rows
     for row in rows:
         assert isinstance(row, (ReviewEvent, BadInput)) or row in (
@@ -316,7 +316,8 @@ def test_depth_is_no_defect(preset: Preset | None) -> None:
     values = (deep, row, {"op": "c", "after": row}, {"schema": deep, "payload": row}, {"type": "INSERT", "data": [row]})
     for value in (*values, {"type": "insert", "data": row}, {"specversion": "1.0", "data": row}):
         with contextlib.suppress(BadInput):
-            mapping.read(value, record, "in-0-7")
+            found = mapping.read(value, record, "in-0-7")
+            assert not isinstance(found, Rows) or len(found.events(0, 9)) == 1
 
 
 def test_json_within_a_text_is_parsed_once_for_all_rows() -> None:
@@ -329,6 +330,6 @@ def test_json_within_a_text_is_parsed_once_for_all_rows() -> None:
     record = SourceRecord("in", 0, 7, 1, b"[" + b"1," * 30_000 + b"1]", b"", (), None, 0.0)
     began = time.process_time()
     rows = FieldMapping(route).read({"type": "INSERT", "data": data, "big": large}, record, "in-0-7")
-    assert isinstance(rows, tuple)
-    assert len(rows) == 1000
+    assert isinstance(rows, Rows)
+    assert len(rows.events(0, 1000)) == 1000
     assert time.process_time() - began < 2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from consumer.codecs.mapping import FieldMapping
+from consumer.codecs.mapping import FieldMapping, Rows
 from consumer.config.route import Preset, RouteConfig
 from consumer.events import BadInput, ReviewEvent, SourceRecord
 
@@ -41,7 +41,7 @@ def read(
     record = SourceRecord("in", 0, 7, 1, key, b"", headers, 1_700_000_000_123, 0.0)
     mapping = FieldMapping(RouteConfig(input="in", preset=preset, fields=dict(CONTENT if fields is None else fields)))
     found = mapping.read(value, record, "in-0-7")
-    return {row.number: row.event for row in found} if isinstance(found, tuple) else found
+    return dict(found.events(0, 2000)) if isinstance(found, Rows) else found
 
 
 def change(op: str, before: Any, after: Any) -> dict[str, Any]:
