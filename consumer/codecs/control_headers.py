@@ -35,6 +35,9 @@ REPLAY_COUNT = "rexstream-dlq-replay-count"
 CONTROL_HEADERS = frozenset({EVENT_ID, ONLY_TASKS, ONLY_ROWS, REPLAY_GROUP, REPLAY_COUNT})
 """What a replay tells a worker. Ignored on routes with ``control_headers: false``, and never copied to results."""
 
+MAX_ROWS = 1000
+"""Rows of one value. Each is an event, with a result or dead letter for each of its tasks."""
+
 EVENT_ID_CHARS = 512
 """An id goes into every log line about its event, and into every result."""
 
@@ -94,8 +97,8 @@ def only_rows_of(headers: Sequence[Header]) -> frozenset[int] | None:
     rows: set[int] = set()
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
-        numbers = [int(each) for each in (first, last or first) if each.isascii() and each.isdigit() and len(each) < 10]
-        if len(numbers) < 2 or numbers[1] - numbers[0] > CONTROL_BYTES:
+        numbers = [int(each) for each in (first, last or first) if each.isascii() and each.isdigit() and len(each) < 5]
+        if len(numbers) < 2 or numbers[1] > MAX_ROWS:
             what = f"header {ONLY_ROWS} of {len(text)} characters is no list of numbers; replay the dead letter again"
             raise BadInput("validate", "InvalidHeader", what)
         rows.update(range(numbers[0], numbers[1] + 1))

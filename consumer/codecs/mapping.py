@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from consumer.codecs.control_headers import last_value
+from consumer.codecs.control_headers import MAX_ROWS, last_value
 from consumer.codecs.decoding import event_from_fields, parse_json
 from consumer.codecs.metadata import dropped, text_of, what_it_is
 from consumer.codecs.presets import UNAVAILABLE, NoReview, Row, open_envelope
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from consumer.config.field_sources import Field, Sources
     from consumer.config.route import RouteConfig
     from consumer.events import SourceRecord
-
-MAX_ROWS = 1000
-"""Rows of one value. Each is an event, with a result or dead letter for each of its tasks."""
 
 _MISSING: Any = object()
 _FITTING: Mapping[str, tuple[type, ...]] = {
