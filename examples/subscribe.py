@@ -10,8 +10,6 @@ Two rules make it so, and neither is particular to SQLite:
 - The rows and the position in the topic are written in one transaction of the database, and the database's position is
   where reading starts. Kafka's own committed offsets are not needed.
 
-A null value is a delete, where workers forward those (``on_delete: forward``): the results under its key are forgotten.
-
 ``isolation.level`` makes no difference to workers in at_least_once; for exactly_once it is what hides aborted results.
 """
 
@@ -27,19 +25,18 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS facts (
-    result_id TEXT PRIMARY KEY, event_id TEXT, product_id TEXT, task TEXT, extractions TEXT, model_version TEXT,
-    topic TEXT, key BLOB);
+    result_id TEXT PRIMARY KEY, event_id TEXT, product_id TEXT, task TEXT, extractions TEXT, model_version TEXT);
 CREATE TABLE IF NOT EXISTS positions (topic TEXT, number INTEGER, next_offset INTEGER, PRIMARY KEY (topic, number));
 """
 
 
-def insert_once(database: sqlite3.Connection, result: dict[str, Any], topic: str, key: bytes | None) -> None:
-    """One row a result, however often it comes. ``key`` is the record's, under which a delete may follow.
+def insert_once(database: sqlite3.Connection, result: dict[str, Any]) -> None:
+    """One row a result, however often it comes.
 
     ``extractions`` are paths of facts: [[{"type", "span", "start", "end", "score"}, …], …].
     """
     database.execute(
-        "INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (result_id) DO NOTHING",
+        "INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (result_id) DO NOTHING",
         (
             result["result_id"],
             result["event_id"],
@@ -47,8 +44,6 @@ def insert_once(database: sqlite3.Connection, result: dict[str, Any], topic: str
             result["task"],
             json.dumps(result["extractions"], ensure_ascii=False),
             result["model"]["version"],
-            topic,
-            key,
         ),
     )
 
@@ -81,10 +76,8 @@ def main() -> int:
                 if message.error() is not None:
                     raise KafkaException(message.error())
                 if (value := message.value()) is not None:
-                    insert_once(database, json.loads(value), topic, message.key())
+                    insert_once(database, json.loads(value))
                     read += 1
-                else:  # the review was deleted (on_delete: forward): so are the results under its key
-                    database.execute("DELETE FROM facts WHERE topic = ? AND key = ?", (topic, message.key()))
                 position = (topic, message.partition(), (message.offset() or 0) + 1)
                 database.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", position)
         if messages:

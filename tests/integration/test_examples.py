@@ -14,8 +14,6 @@ import pytest
 from stub_server import StubServer
 from worker_run import Run
 
-from consumer.kafka.tools.reader import read_to_end
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -61,14 +59,6 @@ def test_reviews_are_produced_and_results_are_subscribed_to_once_each(worker: Ru
         database.execute("DELETE FROM positions")
     assert example(*subscribe) == f"100 results read, 50 rows in {path}\n"
     assert worker.dead_letters() == []
-
-    key = next(iter(read_to_end(worker.bootstrap, worker.output))).key()
-    assert key is not None
-    worker.send([(key.decode(), None)], worker.output)
-    with sqlite3.connect(path) as database:
-        (its_rows,) = database.execute("SELECT count(*) FROM facts WHERE key = ?", (key,)).fetchone()
-    assert its_rows >= TASKS
-    assert example(*subscribe) == f"0 results read, {50 - its_rows} rows in {path}\n"
 
 
 @pytest.mark.model
