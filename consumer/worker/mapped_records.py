@@ -83,7 +83,7 @@ class MappedRecords:
         started = time.monotonic()
         route = self._routes.route(record.topic)
         value, default_id, too_many = opened(record, self._max_value_bytes, packing)
-        read = read_value(value, route.format, schema_for)
+        read = read_value(value, route.format, schema_for, record.headers)
         mapping = self._mappings.get(route.input)
         if mapping is None:
             mapping = self._mappings[route.input] = FieldMapping(route)

@@ -9,11 +9,15 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
+import pytest
+from avro_frames import datum, framed
 from avro_values import REVIEWS, messages, said
 from confluent_kafka import Producer
+from registry_double import RegistryDouble
 from worker_run import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from stub_server import StubServer
@@ -29,6 +33,40 @@ class Broker(Protocol):
 
     def topic(self, partitions: int, label: str = ...) -> str:
         """A new topic; its name."""
+
+
+ENVELOPE: dict[str, Any] = {
+    "type": "record",
+    "name": "Envelope",
+    "namespace": "shop.reviews",
+    "fields": [
+        {"name": "before", "type": ["null", "string"]},
+        {
+            "name": "after",
+            "type": [
+                "null",
+                {
+                    "type": "record",
+                    "name": "Value",
+                    "fields": [{"name": "id", "type": "long"}, {"name": "content", "type": "string"}],
+                },
+            ],
+        },
+        {
+            "name": "source",
+            "type": {"type": "record", "name": "Source", "fields": [{"name": "table", "type": "string"}]},
+        },
+        {"name": "op", "type": "string"},
+    ],
+}
+
+
+@pytest.fixture
+def registry() -> Iterator[RegistryDouble]:
+    double = RegistryDouble()
+    double.schemas = {7: json.dumps(ENVELOPE)}
+    yield double
+    double.stop()
 
 
 def change(op: str, number: int, text: str | None) -> bytes:
@@ -55,9 +93,11 @@ def send(run: Run, topic: str, *records: tuple[bytes | None, bytes | None]) -> N
     assert producer.flush(30) == 0
 
 
-def test_change_events_rows_and_their_deletes(mock_broker: Broker, server: StubServer, tmp_path: Path) -> None:
+def test_change_events_rows_and_their_deletes(
+    mock_broker: Broker, server: StubServer, registry: RegistryDouble, tmp_path: Path
+) -> None:
     """Results under the row's key, then its tombstone; what is no review is counted; a bad row is its own letter."""
-    cdc, plain, canal, dead = (mock_broker.topic(2, label) for label in ("cdc", "plain", "canal", "dead"))
+    cdc, plain, canal, avro_, dead = (mock_broker.topic(2, each) for each in ("cdc", "plain", "canal", "avro", "dead"))
     base = mock_broker.topic(2, "out")
     for task in ("sentiment", "product_features"):
         mock_broker.order(f"topic {base}.{task} 2")
@@ -72,7 +112,16 @@ def test_change_events_rows_and_their_deletes(mock_broker: Broker, server: StubS
             {"input": cdc, "preset": "debezium", "on_delete": "forward", "fields": fields, **shared},
             {"input": canal, "preset": "canal", "fields": {"text": "content"}, **shared},
             {"input": plain, **shared},
+            {
+                "input": avro_,
+                "format": "avro",
+                "preset": "debezium",
+                "on_delete": "forward",
+                "fields": fields,
+                **shared,
+            },
         ],
+        registry=registry.url,
     )
     worker.start()
     try:
@@ -84,9 +133,13 @@ def test_change_events_rows_and_their_deletes(mock_broker: Broker, server: StubS
         message = {"type": "INSERT", "isDdl": False, "data": rows, "database": "shop", "table": "reviews"}
         send(worker, canal, (None, json.dumps(message, ensure_ascii=False).encode()))
         send(worker, plain, (b"p", json.dumps({"text": REVIEWS[0], "event_id": "p"}).encode()), (b"p", None))
-        expected = {"done": 5, "deleted": 2, "dropped": 3, "partial": 1}
+        for op, text in (("c", REVIEWS[0]), ("d", None)):
+            row = None if text is None else {"id": 4, "content": text}
+            event = {"before": None, "after": row, "source": {"table": "reviews"}, "op": op}
+            send(worker, avro_, (b'{"id": 4}', framed(datum(ENVELOPE, event), 7)))
+        expected = {"done": 6, "deleted": 3, "dropped": 3, "partial": 1}
         worker.wait(lambda: worker.get("/status")[1]["totals"] == expected, 30)
-        worker.wait(lambda: all(worker.lag(topic) == 0 for topic in (cdc, canal, plain)))
+        worker.wait(lambda: all(worker.lag(topic) == 0 for topic in (cdc, canal, plain, avro_)))
         metrics = worker.get("/metrics")[1]
         for reason in ("no_review", "delete_without_key", "null_value"):
             assert f'rexstream_dropped_total{{reason="{reason}"}} 1.0' in metrics
@@ -111,6 +164,7 @@ def test_change_events_rows_and_their_deletes(mock_broker: Broker, server: StubS
             key(1): ["1", None, None],
             key(2): ["2", "2"],
             b"p": ["p"],
+            b'{"id": 4}': ["4", None],
         }
         assert sorted(map(str, ids[None]))[0].replace("-1-0#", "-0-0#") == canal_ids[0]
         assert len(ids[None]) == 2
