@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from consumer.cli.dependencies import ANSWER_SECONDS, Finding
+from consumer.codecs.mapping import described
 from consumer.config.names import result_topics, runnable
 from consumer.extraction.task import INLINE
 from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID, ClientErrors
@@ -44,9 +45,17 @@ def route_findings(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
             calls = min(config.limits.inline_model_calls, config.limits.model_calls)
             schema = f"may bring a schema (inline_schemas true) of at most {calls} model calls"
         elif route.inline_schemas:
-            schema = "may not bring a schema (format text)"
+            why = "format text" if route.format == "text" else "fields names none"
+            schema = f"may not bring a schema ({why})"
         detail = f"an event of {route.input} {may} (event_tasks {route.event_tasks}), and {schema}"
         yield Finding(f"routes.{index}", "ok", detail)
+        if route.is_mapped:
+            said = "; ".join(f"{name}: {where}" for name, where in described(route).items())
+            yield Finding(f"routes.{index}.fields", "ok", f"preset {route.preset or 'none'}; {said}")
+        if route.on_delete == "forward":
+            topics = ", ".join(result_topics(route, tasks))
+            what = f"forward: a null value, or a delete that the preset knows, becomes a null value on {topics}"
+            yield Finding(f"routes.{index}.on_delete", "ok", f"{what}; without a key it is dropped")
 
 
 def reachable_topics(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
@@ -174,14 +183,22 @@ def topic_setting_findings(
     markers = marker_topic(letters)
     inputs = [route.input for route in config.routes]
     outputs = [topic for route in config.routes for topic in result_topics(route, tasks)]
+    # A topic that gets deletes is meant to be compacted, and is fit for it where one task alone writes to it.
+    fit = {
+        topic
+        for route in config.routes
+        if route.on_delete == "forward"
+        for topic, names in result_topics(route, tasks).items()
+        if len(names) == 1
+    }
     settings = _topic_settings(admin, [topic for topic in (letters, markers, *inputs, *outputs) if topic in existing])
     for topic in dict.fromkeys(outputs):
-        if "compact" in settings.get(topic, {}).get("cleanup.policy", ""):
+        if topic not in fit and "compact" in settings.get(topic, {}).get("cleanup.policy", ""):
             yield Finding(
                 f"topic {topic}",
                 "warn",
                 "is compacted: events without a key become dead letters (ResultWithoutKey), and of results with one "
-                "key only the last stays; use delete",
+                "key only the last stays; use delete, or give each task a topic of its own ({task} in output)",
             )
     subject = f"topic {letters}"
     of_letters = settings.get(letters)

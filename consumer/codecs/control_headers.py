@@ -22,6 +22,9 @@ value wins over this header: a replay cannot read every value, and consumers joi
 ONLY_TASKS = "rexstream-only-tasks"
 """Names, joined by commas, of the tasks to run among those that the event would run."""
 
+ONLY_ROWS = "rexstream-only-rows"
+"""Numbers of the rows to run, of a value that has several: ``3,7,41-60``."""
+
 REPLAY_GROUP = "rexstream-replay-group"
 """The consumer group that the record is replayed for. Every group that reads the topic gets it; only this one runs it,
 since the others have no dead letter of it."""
@@ -29,8 +32,11 @@ since the others have no dead letter of it."""
 REPLAY_COUNT = "rexstream-dlq-replay-count"
 """How often the record was replayed, for readers: a replay itself counts by its markers."""
 
-CONTROL_HEADERS = frozenset({EVENT_ID, ONLY_TASKS, REPLAY_GROUP, REPLAY_COUNT})
+CONTROL_HEADERS = frozenset({EVENT_ID, ONLY_TASKS, ONLY_ROWS, REPLAY_GROUP, REPLAY_COUNT})
 """What a replay tells a worker. Ignored on routes with ``control_headers: false``, and never copied to results."""
+
+MAX_ROWS = 1000
+"""Rows of one value. Each is an event, with a result or dead letter for each of its tasks."""
 
 EVENT_ID_CHARS = 512
 """An id goes into every log line about its event, and into every result."""
@@ -83,6 +89,31 @@ def only_tasks_of(headers: Sequence[Header]) -> frozenset[str] | None:
     """The tasks that the headers narrow the event to, or None. Raises BadInput InvalidHeader (stage ``validate``)."""
     names = control_text(headers, ONLY_TASKS).split(",")
     return frozenset(filter(None, map(str.strip, names))) or None
+
+
+def only_rows_of(headers: Sequence[Header]) -> frozenset[int] | None:
+    """The rows that the headers narrow the value to, or None. Raises BadInput InvalidHeader (stage ``validate``)."""
+    text = control_text(headers, ONLY_ROWS)
+    rows: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        numbers = [int(each) for each in (first, last or first) if each.isascii() and each.isdigit() and len(each) < 5]
+        if len(numbers) < 2 or numbers[1] > MAX_ROWS:
+            what = f"header {ONLY_ROWS} of {len(text)} characters is no list of numbers; replay the dead letter again"
+            raise BadInput("validate", "InvalidHeader", what)
+        rows.update(range(numbers[0], numbers[1] + 1))
+    return frozenset(rows) or None
+
+
+def row_numbers(rows: Sequence[int]) -> str:
+    """Rows in ascending order as the header has them, neighbours joined."""
+    parts: list[list[int]] = []
+    for row in rows:
+        if parts and row == parts[-1][1] + 1:
+            parts[-1][1] = row
+        else:
+            parts.append([row, row])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
 
 
 def control_text(headers: Sequence[Header], name: str) -> str:

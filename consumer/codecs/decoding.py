@@ -57,6 +57,15 @@ def decode(
     ``decode``) for more than ``max_value_bytes``, KeyTooLarge, HeadersTooLarge (control headers) and InvalidHeader
     (``validate``), and as ``Packing.unpack`` and ``decode_value``.
     """
+    value, default_id, too_many = opened(record, max_value_bytes, packing)
+    event = decode_value(value, value_format, default_id, schema_for, record.headers)
+    return without_headers(event, too_many) if too_many else event
+
+
+def opened(record: SourceRecord, max_value_bytes: int, packing: Packing | None = None) -> tuple[bytes, str, str]:
+    """A record's value, unpacked, the default id of its event, and why its headers are too many for results, if they
+    are. Raises as ``decode`` says.
+    """
     value = record.value
     coordinates = f"{record.topic}-{record.partition}-{record.offset}"
     if value is None:
@@ -74,11 +83,12 @@ def decode(
         default_id = default_event_id(record.headers) or coordinates
     if packing is not None:
         value = packing.unpack(value, max_value_bytes)
-    event = decode_value(value, value_format, default_id, schema_for, record.headers)
-    if too_many:
-        warning = dropped("headers", too_many)
-        return replace(event, carries_headers=False, warnings=(*event.warnings, warning))
-    return event
+    return value, default_id, too_many
+
+
+def without_headers(event: ReviewEvent, why: str) -> ReviewEvent:
+    """The event with a warning that its headers are not carried on."""
+    return replace(event, carries_headers=False, warnings=(*event.warnings, dropped("headers", why)))
 
 
 def decode_value(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from consumer.codecs.control_headers import CONTROL_HEADERS, only_tasks_of
 from consumer.codecs.metadata import dropped
 from consumer.codecs.packing import Packing
-from consumer.config.names import TASK_NAME, output_topic, runnable
+from consumer.config.names import TASK_NAME, output_topic, result_topics, runnable
 from consumer.events import EARLIEST_MS, LATEST_MS, BadInput
 from consumer.extraction.task import INLINE, Task
 
@@ -96,6 +96,9 @@ class Routes:
     """The routes by input topic, with the tasks they may use. ``inputs`` are the topics to subscribe to."""
 
     def __init__(self, routes: Iterable[RouteConfig], tasks: Mapping[str, Task]) -> None:
+        routes = tuple(routes)
+        self.any_mapped = any(route.is_mapped or route.on_delete == "forward" for route in routes)
+        """Whether one has a mapping, or forwards deletes."""
         self._routes = {route.input: route for route in routes}
         self._tasks = dict(tasks)
         self.inputs = tuple(self._routes)
@@ -117,6 +120,10 @@ class Routes:
     def route(self, topic: str) -> RouteConfig:
         """The route of an input topic. Raises KeyError for a topic that is none."""
         return self._routes[topic]
+
+    def result_topics(self, route: RouteConfig) -> tuple[str, ...]:
+        """Every topic that results of a route can go to."""
+        return tuple(result_topics(route, self._tasks))
 
     def output_topic(self, input_topic: str, task: str) -> str:
         """The topic for results of ``task`` on events of ``input_topic``, which may run it."""

@@ -55,12 +55,11 @@ def plain_topic(template: str) -> str:
 def runnable(route: RouteConfig, known: Collection[str]) -> tuple[str, ...]:
     """The names of all tasks that an event of ``route`` can run, ``inline`` for a schema of its own among them.
 
-    ``known``: the tasks that are loaded. A bare text can name no task and bring no schema.
+    ``known``: the tasks that are loaded. A bare text, or a mapped value, may have no place to name a task or schema.
     """
-    if route.format == "text":
-        return route.tasks
-    others = sorted(set(known).difference(route.tasks)) if route.event_tasks == "any" else ()
-    return (*route.tasks, *others, *((INLINE,) if route.inline_schemas else ()))
+    names_any = route.event_tasks == "any" and route.may_name("tasks")
+    others = sorted(set(known).difference(route.tasks)) if names_any else ()
+    return (*route.tasks, *others, *((INLINE,) if route.inline_schemas and route.may_name("schema") else ()))
 
 
 def result_topics(route: RouteConfig, known: Collection[str]) -> dict[str, list[str]]:

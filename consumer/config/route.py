@@ -5,12 +5,13 @@ The text below a key is its description, also in ``docs/configuration.md`` (``ma
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from consumer.config.section import Section, Text
 
 ValueFormat = Literal["json", "text", "avro"]
 Compression = Literal["gzip"]
+Preset = Literal["debezium", "connect", "cloudevents", "canal", "maxwell"]
 
 
 class RouteConfig(Section):
@@ -45,3 +46,26 @@ class RouteConfig(Section):
     with the event go to the template without it: ``reviews.{task}`` gives ``reviews``."""
     output_format: Literal["json", "avro"] = "json"
     """What a result's value is."""
+    preset: Preset | None = None
+    """What a producer puts around a row, to be taken off: the change events of Debezium, with or without their schema;
+    Connect's ``{schema, payload}``; CloudEvents, structured or in headers; messages of Canal (each row an event) or of
+    Maxwell. docs/mapping.md has an example of each."""
+    fields: dict[str, Any] | None = None
+    """Where the fields of an event come from, for values that are no events: ``{text: content, event_id: [id, $key],
+    source: {value: shop-a}, created_at: {from: ts, unit: seconds}, attributes: {stars: rating.stars}}``. A path has
+    dots; ``$key``, ``$headers.NAME`` and ``$timestamp`` are the record's. docs/mapping.md has all of it. With this or a
+    preset ``tasks``, ``schema`` and ``kind`` are read only where they are named here."""
+    on_delete: Literal["drop", "forward"] = "drop"
+    """A null value, or a delete that a preset knows, is dropped and counted, or forwarded: as a null value under the
+    same key on every topic of the route's results, so that a compacted one forgets the row."""
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether its values are no events, but are made into some by ``fields`` or ``preset``."""
+        return self.preset is not None or bool(self.fields)
+
+    def may_name(self, field: Literal["tasks", "schema"]) -> bool:
+        """Whether an event can have this field: a bare text has none, and a mapped value what ``fields`` names."""
+        if self.format == "text":
+            return False
+        return not self.is_mapped or (self.fields or {}).get(field) is not None

@@ -9,6 +9,7 @@ from string import Formatter
 from typing import TYPE_CHECKING
 
 from consumer.config.client_rules import client_problems
+from consumer.config.mapping_rules import mapping_checks, mapping_doubts
 from consumer.config.names import ADDRESS, HTTP_HOST, TOPIC_NAME, plain_topic, result_topics, runnable
 from consumer.config.problems import Check, KeyPath, Origin, Problem, dotted, nearest
 from consumer.config.security_rules import key_pair, security_checks, security_warnings
@@ -27,6 +28,7 @@ def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Orig
     checks = (
         *_routes(config),
         *value_checks(config),
+        *mapping_checks(config),
         *(() if tasks is None else _tasks(config, tasks)),
         *_topics(config, tasks or ()),
         *_model_and_limits(config),
@@ -40,9 +42,10 @@ def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Orig
 
 def find_warnings(config: Config, origin: Origin) -> list[Problem]:
     """Settings that work but are probably a mistake."""
+    doubts = (*_doubtful(config), *mapping_doubts(config))
     unsafe = security_warnings(config, origin)
     return [
-        *(Problem(dotted(path), None, what, fix) for failed, path, what, fix in _doubtful(config) if failed),
+        *(Problem(dotted(path), None, what, fix) for failed, path, what, fix in doubts if failed),
         *(Problem(dotted(path), origin(path), what, fix) for failed, path, what, fix in unsafe if failed),
     ]
 
@@ -51,7 +54,7 @@ def _doubtful(config: Config) -> Iterator[Check]:
     delivery = config.delivery
     for index, route in enumerate(config.routes):
         yield (
-            not route.tasks and route.format != "text",
+            not route.tasks and route.format != "text" and (route.may_name("tasks") or route.may_name("schema")),
             ("routes", index, "tasks"),
             f"{route.input} has no tasks: an event that {_lacking(route)} becomes a dead letter",
             "add a task unless every event brings its own",
@@ -78,7 +81,8 @@ def _doubtful(config: Config) -> Iterator[Check]:
 
 def _lacking(route: RouteConfig) -> str:
     """What an event must lack to have nothing to run on a route without tasks."""
-    ways = ("names none",) * (route.event_tasks == "any") + ("brings no schema",) * route.inline_schemas
+    names = route.event_tasks == "any" and route.may_name("tasks")
+    ways = ("names none",) * names + ("brings no schema",) * (route.inline_schemas and route.may_name("schema"))
     return " and ".join(ways)
 
 

@@ -91,6 +91,8 @@ class Failure:
     """How many names ``task`` holds."""
     model: str | None = None
     model_version: str | None = None
+    rows: str | None = None
+    """Numbers of the rows that failed, of a record of several, as ``rexstream-only-rows`` has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,8 @@ class DeadLetters:
 
     def _headers(self, record: SourceRecord, failure: Failure, now_ms: int) -> dict[str, bytes]:
         place = f"{record.topic}-{record.partition}-{record.offset}"
+        if failure.rows is not None:  # one for each reason, and each has rows and tasks of its own
+            place += f"#{failure.stage}.{failure.reason}"
         kip_1191 = {
             "topic": record.topic,
             "partition": str(record.partition),
@@ -165,6 +169,7 @@ class DeadLetters:
             "first-failed-at": _iso(failure.first_failed_at_ms),
             "failed-at": _iso(now_ms),
             "task": failure.task,
+            "rows": failure.rows,
             "task-count": str(failure.task_count) if failure.task_count > 1 else None,
             "model": failure.model,
             "model-version": failure.model_version,

@@ -13,7 +13,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from consumer.codecs.control_headers import EVENT_ID, EVENT_ID_CHARS, ONLY_TASKS, REPLAY_COUNT, REPLAY_GROUP, last_value
+from consumer.codecs.control_headers import (
+    EVENT_ID,
+    EVENT_ID_CHARS,
+    ONLY_ROWS,
+    ONLY_TASKS,
+    REPLAY_COUNT,
+    REPLAY_GROUP,
+    last_value,
+)
 from consumer.config.names import TASK_NAME
 from consumer.delivery.dead_letters import CONNECT, KEY_ADDED, KIP_1191, MAX_DIGITS, NO_TASK, PREFIX, SPRING
 from consumer.events import Output
@@ -264,13 +272,14 @@ def replayed(letter: Letter, group: str) -> Output:
     """The record to produce to the letter's original topic for the consumer ``group``, stamped by the producer.
 
     Where the value has no event id, the record's first default id is kept. When the failure came before its tasks were
-    known, the tasks stay narrowed to those of an earlier replay.
+    known, the tasks stay narrowed to those of an earlier replay; so do the rows of a value that has several.
     """
     record = letter.record
     event_id = _readable(record.headers, EVENT_ID) or b""
     added = {
         EVENT_ID: event_id if 0 < len(event_id.decode()) <= EVENT_ID_CHARS else place(letter).encode(),
         ONLY_TASKS: _readable(record.headers, ONLY_TASKS) if letter.task is None else letter.task.encode(),
+        ONLY_ROWS: _readable(record.headers, PREFIX + "rows") or _readable(record.headers, ONLY_ROWS),
         REPLAY_COUNT: str(letter.replay_count + 1).encode(),
         REPLAY_GROUP: group.encode(),
     }

@@ -34,7 +34,8 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "rexstream_events_total": (
         (
             "Records processed, by what became of them. A spike of dead_letter means bad input or a flood of it; "
-            "a fall to zero with lag means that the worker is paused or stuck."
+            "a fall to zero with lag means that the worker is paused or stuck; deleted are deletes that went on to the "
+            "result topics (on_delete)."
         ),
         ("topic", "outcome"),
     ),
@@ -49,8 +50,10 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "rexstream_dropped_total": (
         (
             "Records that owe no output, by why: null_value; other_group, a replay for another consumer group that "
-            "reads the topic. A spike of other_group in the group that a replay was meant for means that it was made "
-            "with another group's configuration."
+            "reads the topic; of routes with a preset delete, no_review (heartbeats, changes of a table) and "
+            "text_unavailable (an update that left the text alone); delete_without_key could not be forwarded. A spike "
+            "of other_group in the group that a replay was meant for means that it was made with another group's "
+            "configuration; one of no_review that a producer sends what its preset does not know for a row."
         ),
         ("reason",),
     ),

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from consumer.batching.policy import ReleaseReason
     from consumer.events import Outcome, Partition, SourceRecord, Stage
 
-EventOutcome = Literal["done", "partial", "dead_letter", "dropped"]
-"""One record: every task gave a result; some did; none did; nothing to do (null value, another group's replay)."""
+EventOutcome = Literal["done", "partial", "dead_letter", "dropped", "deleted"]
+"""One record: every task gave a result; some did; none did; nothing to do (null value, another group's replay); a
+delete that went on to the result topics."""
+DropReason = Literal["null_value", "other_group", "delete", "delete_without_key", "no_review", "text_unavailable"]
 Breaker = Literal["closed", "half_open", "open"]
 
 OTHER = "other"
@@ -78,7 +80,7 @@ class Metrics:
         with self._lock:
             self._events_total[outcome] += 1
 
-    def event_dropped(self, reason: Literal["null_value", "other_group"]) -> None:
+    def event_dropped(self, reason: DropReason) -> None:
         """A record has no output on purpose."""
         self._counters["rexstream_dropped_total"].labels(reason).inc()
 

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import time
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +19,7 @@ import structlog
 from consumer.batching.policy import event_deadline
 from consumer.codecs.control_headers import is_for_another_group, without_control
 from consumer.codecs.decoding import decode
-from consumer.codecs.outputs import TASK, Timing, continue_trace, encode_json, result_fields, result_headers, result_id
+from consumer.codecs.outputs import Timing, continue_trace, encode_json, result_fields, result_headers, result_id
 from consumer.delivery.dead_letters import DEFECT, NO_TASK
 from consumer.events import BadInput, Outcome, Output, Partition
 from consumer.serving.refused import WindowRefused
@@ -26,7 +27,7 @@ from consumer.worker.failures import FailedTask, Failures, is_defect
 from consumer.worker.task_runner import VERSION_CHANGED
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from consumer.codecs.outputs import Routes, Trace
     from consumer.config.route import ValueFormat
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from consumer.kafka.registry.awaited import AwaitedSchemas
     from consumer.telemetry.metrics import EventOutcome, Metrics
     from consumer.worker.inference import Inference
+    from consumer.worker.mapped_records import MappedRecords
     from consumer.worker.task_runner import WorkBudget
 
 HELD_COPIES = 2
@@ -130,6 +132,12 @@ class EventProcessor:
         self._schemas = schemas
         self._wall = wall_clock
         self._clock = clock
+        self._mapped: MappedRecords | None = None
+        if routes.any_mapped:
+            # Not at the top: a worker without mappings should not load what they need.
+            from consumer.worker.mapped_records import MappedRecords
+
+            self._mapped = MappedRecords(routes, self._failures, metrics, max_value_bytes)
 
     async def process(self, record: SourceRecord) -> Outcome:
         """The outcome of one record: a result or a dead letter per task; ``dropped`` for a null value, and for a replay
@@ -159,7 +167,7 @@ class EventProcessor:
             if is_for_another_group(record.headers, self._group):
                 return self._dropped(record, "other_group")
         if record.value is None:
-            return self._dropped(record, "null_value")
+            return self._mapped.no_review(record, "null_value") if self._mapped else self._dropped(record, "null_value")
         trace = continue_trace(record.headers, secrets.token_bytes)
         # For every log line of this record; each record is processed in a task, and so in a context, of its own.
         structlog.contextvars.bind_contextvars(
@@ -178,6 +186,12 @@ class EventProcessor:
         if decodes and (packing := self._routes.packings.get(record.topic)) is not None:
             size = packing.size(record.value, self._max_value_bytes)
         work = await budget.enter(number, record, size)
+        work.deadline = event_deadline(
+            record.timestamp_ms,
+            fetched_wall=self._wall() - (self._clock() - record.fetched_at),
+            fetched_at=record.fetched_at,
+            objective=self._objective,
+        )
         try:
             outcome = await self._admitted(record, value_format, schemas, trace, work, refused)
         except BaseException:
@@ -203,7 +217,14 @@ class EventProcessor:
                 await schemas.ensure(record.value or b"", record.topic, record.headers)
             started = self._clock()
             schema_for, packing = schemas.schema_for if schemas else None, self._routes.packings.get(record.topic)
-            event = decode(record, value_format, self._max_value_bytes, schema_for, packing)
+            if self._mapped is None or not self._routes.route(record.topic).is_mapped:
+                event = decode(record, value_format, self._max_value_bytes, schema_for, packing)
+            else:
+                run = partial(self._run_tasks, record, trace, work)
+                found = await self._mapped.event_or_outcome(record, schema_for, packing, run)
+                if isinstance(found, Outcome):
+                    return found
+                event = found
             chosen = self._routes.choose(record, event)
         except BadInput as bad:
             self._metrics.event_processed(record.topic, "dead_letter")
@@ -213,12 +234,6 @@ class EventProcessor:
         outputs = [self._failures.letter(record, bad, names or (NO_TASK,)) for names, bad in chosen.refused]
         rows: list[int] = []
         if chosen.tasks:
-            work.deadline = event_deadline(
-                record.timestamp_ms,
-                fetched_wall=self._wall() - (self._clock() - record.fetched_at),
-                fetched_at=record.fetched_at,
-                objective=self._objective,
-            )
             runs = (self._run_task(record, event, task, trace, work) for task in chosen.tasks)
             ended = await asyncio.gather(*runs)
             done = [each for each in ended if not isinstance(each, FailedTask)]
@@ -236,25 +251,7 @@ class EventProcessor:
 
     def refused(self, record: SourceRecord, refused: Output, why: Literal["size", "no key"]) -> Output:
         """The dead letter of a result that its topic refuses: for its size, or because it has no key."""
-        try:
-            task = next((value.decode() for name, value in reversed(refused.headers) if name == TASK and value), None)
-            what = (
-                f"the result has {len(refused.value or b'')} bytes, and {len(refused.key or b'')} in its key, more than"
-                f" topic {refused.topic} takes; raise its max.message.bytes, or lower limits.result_bytes"
-            )
-            reason = "ResultTooLarge"
-            if why == "no key":
-                reason = "ResultWithoutKey"
-                what = (
-                    f"the record has no key, and topic {refused.topic} is compacted: it takes no result without one; "
-                    "send the key, or set its cleanup.policy to delete"
-                )
-            bad = BadInput("produce", reason, what)
-            return self._failures.letter(self._believed(record), bad, () if task is None else (task,))
-        except BaseException as error:
-            if not is_defect(error):
-                raise
-            return self._failures.defect(record, error, "produce", ())
+        return self._failures.of_refused(self._believed(record), refused, why)
 
     def _believed(self, record: SourceRecord) -> SourceRecord:
         """The record without control headers, where its route believes none."""
@@ -266,6 +263,12 @@ class EventProcessor:
         self._metrics.event_processed(record.topic, "dropped")
         self._metrics.event_dropped(reason)
         return Outcome("dropped")
+
+    def _run_tasks(
+        self, record: SourceRecord, trace: Trace, work: Work, event: ReviewEvent, tasks: Sequence[Task]
+    ) -> Awaitable[list[tuple[Output, int | None] | FailedTask]]:
+        """All of ``tasks`` side by side."""
+        return asyncio.gather(*(self._run_task(record, event, task, trace, work) for task in tasks))
 
     async def _run_task(
         self,

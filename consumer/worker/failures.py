@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import structlog
 
+from consumer.codecs.control_headers import row_numbers
+from consumer.codecs.decoding import MAX_TASKS
+from consumer.codecs.outputs import TASK
 from consumer.delivery.dead_letters import DEFECT, Failure, class_name, raised_in, stack_trace
+from consumer.events import BadInput
 from consumer.serving.protocol import ServingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from consumer.delivery.dead_letters import DeadLetters
-    from consumer.events import BadInput, Output, SourceRecord, Stage
+    from consumer.events import Output, SourceRecord, Stage
     from consumer.serving.refused import WindowRefused
     from consumer.telemetry.metrics import Metrics
+
+_SHOWN_ROWS = 60
+"""Characters of row numbers that a message or a log line shows."""
 
 LETTERS = 4
 """Most dead letters that tell of one failed task each. Where more of an event's tasks fail, those that failed for the
@@ -69,6 +76,15 @@ class FailedTask:
     """What our own code raised over it; ``bad`` then has no more than the stage and the class."""
 
 
+class FailedRow(NamedTuple):
+    """Tasks of one row of a record that can give no result; none when the row failed before they were known."""
+
+    row: int
+    tasks: tuple[str, ...]
+    failed: FailedTask
+    """The name in it does not count."""
+
+
 class Failures:
     """Makes, counts and logs the dead letters of one worker's events.
 
@@ -108,6 +124,25 @@ class Failures:
             return self.defect(record, first.defect, first.bad.stage, tasks)
         return self.letter(record, first.bad, tasks, first.refused, first.at_ms)
 
+    def of_rows(self, record: SourceRecord, failed: Sequence[FailedRow], rows: int) -> Iterator[Output]:
+        """The dead letters of a record of several rows: one for each reason, since each has the whole value in it."""
+        groups: dict[tuple[str, str], list[FailedRow]] = {}
+        for each in failed:
+            groups.setdefault((each.failed.bad.stage, each.failed.bad.reason), []).append(each)
+        for group in groups.values():
+            first = group[0].failed
+            numbers = row_numbers(sorted({each.row for each in group}))
+            named = dict.fromkeys(task for each in group for task in each.tasks)
+            # None of them: a replay then runs all tasks of these rows.
+            tasks = tuple(named) if len(named) <= MAX_TASKS and all(each.tasks for each in group) else ()
+            if first.defect is not None:
+                yield self.defect(record, first.defect, first.bad.stage, tasks, numbers)
+                continue
+            shown = numbers if len(numbers) <= _SHOWN_ROWS else f"{numbers[:_SHOWN_ROWS]}…"
+            bad = BadInput(first.bad.stage, first.bad.reason, f"row {shown} of {rows}: {first.bad.message}")
+            bad.model_version = first.bad.model_version
+            yield self.letter(record, bad, tasks, first.refused, first.at_ms, numbers)
+
     def letter(
         self,
         record: SourceRecord,
@@ -115,17 +150,21 @@ class Failures:
         tasks: Sequence[str],
         refused: WindowRefused | None = None,
         at_ms: int | None = None,
+        rows: str | None = None,
     ) -> Output:
         """The dead letter of ``tasks``; of the whole event when it failed before they were known.
 
-        ``refused`` is the cause of ``bad`` when a window could not be answered; ``at_ms`` is now unless it says so.
+        ``refused`` is the cause of ``bad`` when a window could not be answered; ``at_ms`` is now unless it says so;
+        ``rows`` are the numbers of those that failed, of a record of several.
         """
         raised = refused or bad
         now_ms = at_ms or int(self._wall() * 1000)
         self._metrics.dead_letter(bad.stage, bad.reason)
         # A name that nobody configured may be anything, review text too.
         logged = None if bad.reason == "UnknownTask" else ",".join(tasks[:LETTERS]) or None
-        more = {"tasks": len(tasks)} if len(tasks) > LETTERS else {}
+        more: dict[str, object] = {"tasks": len(tasks)} if len(tasks) > LETTERS else {}
+        if rows is not None:
+            more["row"] = rows[:_SHOWN_ROWS]
         _log.warning("dead letter", stage=bad.stage, reason=bad.reason, task=logged, **more)
         failure = Failure(
             stage=bad.stage,
@@ -140,8 +179,30 @@ class Failures:
             task_count=len(tasks),
             model=self._model if bad.stage == "extract" else None,
             model_version=refused.model_version if refused else bad.model_version,
+            rows=rows,
         )
         return self._dead_letters.of(record, failure, now_ms)
+
+    def of_refused(self, record: SourceRecord, refused: Output, why: Literal["size", "no key"]) -> Output:
+        """The dead letter of a result that its topic refuses: for its size, or because it has no key."""
+        try:
+            task = next((value.decode() for name, value in reversed(refused.headers) if name == TASK and value), None)
+            what = (
+                f"the result has {len(refused.value or b'')} bytes, and {len(refused.key or b'')} in its key, more than"
+                f" topic {refused.topic} takes; raise its max.message.bytes, or lower limits.result_bytes"
+            )
+            reason = "ResultTooLarge"
+            if why == "no key":
+                reason = "ResultWithoutKey"
+                what = (
+                    f"the record has no key, and topic {refused.topic} is compacted: it takes no result without one; "
+                    "send the key, or set its cleanup.policy to delete"
+                )
+            return self.letter(record, BadInput("produce", reason, what), () if task is None else (task,))
+        except BaseException as error:
+            if not is_defect(error):
+                raise
+            return self.defect(record, error, "produce", ())
 
     def tried_once(self, error: BaseException) -> None:
         """Log a first defect, which a second try may pass. Raises ``error`` when it is none."""
@@ -149,7 +210,14 @@ class Failures:
             raise error
         _log.warning("a defect, tried once more", kind=class_name(error), raised_in=raised_in(error))
 
-    def defect(self, record: SourceRecord, error: BaseException, stage: Stage, tasks: Sequence[str]) -> Output:
+    def defect(
+        self,
+        record: SourceRecord,
+        error: BaseException,
+        stage: Stage,
+        tasks: Sequence[str],
+        rows: str | None = None,
+    ) -> Output:
         """The dead letter of ``tasks`` (none before they were known) for ``error``, also when the usual one cannot be
         made of this record.
         """
@@ -167,6 +235,7 @@ class Failures:
             task=",".join(tasks) or None,
             task_count=len(tasks),
             model=self._model if stage == "extract" else None,
+            rows=rows,
         )
         self._metrics.dead_letter(stage, DEFECT)
         _log.error(

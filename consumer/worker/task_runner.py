@@ -272,7 +272,7 @@ class WorkBudget:
     Belongs to one event loop; only ``durable`` may be called from other threads. Where there is not enough, events wait
     in order of arrival. The oldest event in the worker never waits: every result that is held back in order waits for
     one that came before it, so this one always lets the others go on. The budget can be exceeded by what this one event
-    takes, and by one step (a text, an answer) of the event that has to wait next.
+    takes, by older ones that a registry had held up, and by one step (a text, an answer) of who has to wait next.
     """
 
     def __init__(self, size: int) -> None:

@@ -60,6 +60,8 @@ class Audit:
     """Results that share their ``result_id`` with another *record*: the input holds an event id twice."""
     strangers: int
     """Results and dead letters of records that the input topic does not hold (any more)."""
+    tombstones: int = 0
+    """Null values on the result topics: deletes that a route forwards. They say of no record that they are its own."""
     trimmed: dict[str, int] = field(default_factory=dict)
     """``topic-partition`` -> records that it no longer holds: the embedded broker lost them, or retention passed."""
 
@@ -85,6 +87,9 @@ class _Seen:
     tasks: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     elsewhere: int = 0
+    tombstones: int = 0
+    rows: set[Place] = field(default_factory=set)
+    """Records of several rows of which some failed: others of theirs have results of the same tasks."""
 
 
 def audit(
@@ -138,6 +143,9 @@ def held_offsets(
 
 
 def _note_result(seen: _Seen, message: Message, input_topic: str) -> None:
+    if message.value() is None:
+        seen.tombstones += 1
+        return
     result = json.loads(message.value() or b"{}")
     record = result.get("record") or {}
     if record.get("topic") != input_topic:
@@ -155,6 +163,8 @@ def _note_dead_letter(seen: _Seen, message: Message, input_topic: str) -> None:
         return
     place = int(headers[KIP_1191 + "partition"]), int(headers[KIP_1191 + "offset"])
     seen.dead[place, headers.get(PREFIX + "task")] += 1
+    if PREFIX + "rows" in headers:
+        seen.rows.add(place)
     seen.reasons[f"{headers.get(PREFIX + 'stage')}/{headers.get(PREFIX + 'class')}"] += 1
 
 
@@ -192,10 +202,12 @@ def _compare(seen: _Seen, tasks: tuple[str, ...], trimmed: dict[str, int]) -> Au
             f"{place[0]}-{place[1]} {task or '*'}"
             for place, dead in sorted(dead_tasks.items())
             for task in sorted(dead, key=str)
+            if place not in seen.rows
             if task in answered_tasks[place] or (task is None and answered_tasks[place])
         ),
         shared_ids=sum(len(places) - 1 for places in records_of_id.values()),
         strangers=seen.elsewhere + sum(place not in seen.inputs for place in outcomes),
+        tombstones=seen.tombstones,
         trimmed=trimmed,
     )
 

@@ -181,6 +181,20 @@ def test_what_events_may_ask_for_is_said() -> None:
     assert "may not bring a schema (format text)" in said("routes.0.format=text")
 
 
+def test_a_mapping_is_said_field_by_field() -> None:
+    """What comes from where, and where deletes go: a mapping can be read before it goes live."""
+    fields = "routes.0.fields={text: [content, body], attributes: {stars: rating.stars}, language: null}"
+    settings = ("routes.0.preset=maxwell", "routes.0.on_delete=forward", "routes.0.output=out.{task}", fields)
+    rows = json.loads(check(*settings, options=("--json",)).stdout)["findings"]
+    said = {row["subject"]: row["detail"] for row in rows}
+    assert "may not bring a schema (fields names none)" in said["routes.0"]
+    assert said["routes.0.fields"].startswith("preset maxwell; text: content or body; event_id: event_id of the row or")
+    assert "language: not read" in said["routes.0.fields"]
+    assert "attributes: stars from rating.stars" in said["routes.0.fields"]
+    assert "becomes a null value on out.product_features;" in said["routes.0.on_delete"]
+    assert "routes.0.fields" not in findings(check(options=("--json",)))
+
+
 def test_whether_checksums_are_checked_is_said() -> None:
     """It is on by default, which a cluster with old, damaged batches notices."""
     rows = json.loads(check(options=("--json",)).stdout)["findings"]

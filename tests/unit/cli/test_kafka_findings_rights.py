@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]
 
+from consumer.cli import kafka_findings
 from consumer.cli.kafka_findings import _used_topics, group_finding, topic_findings, topic_rights
 from consumer.config.loading import load_config
 
@@ -144,3 +145,20 @@ def test_the_group(told: Told, status: str, words: str) -> None:
 def test_transactional_ids_cannot_be_asked_about() -> None:
     """Which is said where there will be some."""
     assert "transactional ids rexstream-* is not checked" in of_group([READ], "delivery.mode=exactly_once").detail
+
+
+def test_a_compacted_topic_is_fit_for_deletes_of_one_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where several tasks write to it, or none forwards deletes, only the last result of a key stays."""
+
+    def warned(*settings: str) -> set[str]:
+        config = load_config(None, {}, ["routes.0.tasks=[ner, sentiment]", "routes.0.inline_schemas=false", *settings])
+        found = kafka_findings.topic_setting_findings(config, (), Admin({}), {"reviews.dead"})  # type: ignore[arg-type]
+        return {each.subject for each in found if "give each task a topic" in each.detail}
+
+    compacted = {"cleanup.policy": "compact"}
+    topics = ("reviews.extracted", "out.ner", "out.sentiment")
+    monkeypatch.setattr(kafka_findings, "_topic_settings", lambda *_: dict.fromkeys(topics, compacted))
+    forward = ("routes.0.on_delete=forward", "routes.0.output=out.{task}")
+    assert warned() == warned(*forward[:1]) == {"topic reviews.extracted"}
+    assert warned(*forward[1:]) == {"topic out.ner", "topic out.sentiment"}
+    assert warned(*forward) == set()

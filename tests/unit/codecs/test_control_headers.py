@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consumer.codecs.control_headers import CONTROL_HEADERS, REPLAY_GROUP, is_for_another_group, without_control
+import pytest
+
+from consumer.codecs.control_headers import (
+    CONTROL_HEADERS,
+    ONLY_ROWS,
+    REPLAY_GROUP,
+    is_for_another_group,
+    only_rows_of,
+    row_numbers,
+    without_control,
+)
+from consumer.events import BadInput
 
 if TYPE_CHECKING:
     from consumer.events import Header
@@ -23,3 +34,26 @@ def test_without_control_headers_the_others_stay_as_they_are() -> None:
     """In their order, and as often as they came."""
     own: tuple[Header, ...] = (("a", b"1"), ("a", None), ("rexstream-task", b"x"))
     assert without_control((*((name, b"x") for name in CONTROL_HEADERS), *own)) == own
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"), [([1], "1"), ([1, 2, 3], "1-3"), ([3, 7, 41, 42], "3,7,41-42"), (list(range(1, 1001)), "1-1000")]
+)
+def test_rows_are_read_as_they_are_written(rows: list[int], text: str) -> None:
+    """Neighbours are joined: a thousand rows that failed are nine characters."""
+    assert row_numbers(rows) == text
+    assert only_rows_of(((ONLY_ROWS, text.encode()),)) == frozenset(rows)
+
+
+def test_rows_that_nobody_named_are_all() -> None:
+    """Without the header, with an empty one, and with commas alone."""
+    for headers in ((), ((ONLY_ROWS, b""),), ((ONLY_ROWS, b",,"),), ((ONLY_ROWS, None),)):
+        assert only_rows_of(headers) is None
+
+
+@pytest.mark.parametrize("value", [b"x", b"-1", b"1-x", b"1-9999999", b"1001", b"1-2-3", b"\xff", "３".encode()])
+def test_rows_that_are_no_numbers(value: bytes) -> None:
+    """Anyone may write the header: it is refused, and costs nothing."""
+    with pytest.raises(BadInput) as caught:
+        only_rows_of(((ONLY_ROWS, value),))
+    assert caught.value.reason == "InvalidHeader"
