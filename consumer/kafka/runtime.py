@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 from confluent_kafka import KafkaException
 
+from consumer.config.topic_patterns import is_pattern
 from consumer.delivery.commands import Command, Drain, Stop
 from consumer.delivery.ledger import Ledger
 from consumer.kafka.clients.cluster import ClusterUnreachable, look_up
@@ -80,7 +81,9 @@ class RuntimeStatus:
     paused: tuple[str, ...]
     """Why consumption of some or all input topics is paused."""
     paused_topics: Mapping[str, frozenset[str]]
-    """The input topics that are paused, by reason."""
+    """The inputs, topics or patterns, that are paused, by reason."""
+    pattern_topics: Mapping[str, int]
+    """How many topics each pattern among the inputs matches; empty until that was looked for."""
     in_flight_events: int
     in_flight_bytes: int
     poll_age: float
@@ -115,7 +118,7 @@ class KafkaRuntime:
     def __init__(
         self,
         config: Config,
-        input_topics: Sequence[str],
+        inputs: Sequence[str],
         on_records: Callable[[list[SourceRecord]], None],
         on_revoked: Callable[[Mapping[Partition, int]], None],
         refused: Callable[[SourceRecord, Output, Literal["size", "no key"]], Output],
@@ -141,14 +144,16 @@ class KafkaRuntime:
         producers = Producers({**settings, "error_cb": on_error})
         counts = PartitionCounts(producers.partitions)
         others = partial(_answers, config)
+        asked_for = next((each for each in inputs if not is_pattern(each)), config.delivery.dead_letter_topic)
         self._poll_thread = PollThread(
             PollSettings(
                 consumer_settings(config),
-                input_topics,
+                inputs,
                 config.limits.in_flight_events,
                 config.limits.in_flight_bytes,
                 revoke_seconds,
                 config.delivery.commit_pause_seconds,
+                asked_for,
                 join_seconds,
             ),
             self._commands,
@@ -170,7 +175,7 @@ class KafkaRuntime:
                 producers, counts, replacements, self._poll_thread, observer, stuck, config.delivery
             )
         else:
-            stuck = StuckClientDetector(partial(producers.partitions, input_topics[0], OWN_SECONDS), others)
+            stuck = StuckClientDetector(partial(producers.partitions, asked_for, OWN_SECONDS), others)
             publisher = AtLeastOncePublisher(
                 producers.current, counts, replacements, ledger.epoch, observer, self._fatal, stuck
             )
@@ -184,7 +189,12 @@ class KafkaRuntime:
             config.delivery.commit_interval_ms / 1000,
         )
         self._lag = LagWatch(
-            metadata_settings(config), config.kafka.group_id, lambda: self._poll_thread.epochs, observer, lag_seconds
+            metadata_settings(config),
+            config.kafka.group_id,
+            lambda: self._poll_thread.epochs,
+            observer,
+            lag_seconds,
+            inputs=inputs,
         )
         commit_seconds = float(config.kafka.client.get("socket.timeout.ms", 0)) / 1000
         self._poll_limit = max(POLL_HUNG_SECONDS, 2 * commit_seconds)
@@ -200,12 +210,12 @@ class KafkaRuntime:
         self.processed = self._release.processed
         """``processed(record, outcome)``: hand back what a record turned into. From any thread, in any order, once."""
         self.pause = self._poll_thread.pause
-        """``pause(reason, topics)``: stop consuming these input topics (without them: all), and no others, for this
-        reason; what is in flight goes on. From any thread."""
+        """``pause(reason, topics)``: stop consuming the inputs of these topics (without them: all), and no others, for
+        this reason; what is in flight goes on. From any thread."""
         self.resume = self._poll_thread.resume
         """``resume(reason)``: withdraw the reason of a pause. From any thread."""
         self.limit = self._poll_thread.in_flight.limit
-        """``limit(topic, records)``: have at most so many records of an input topic in flight from now on; None: as
+        """``limit(topic, records)``: have at most so many records of an input in flight from now on; None: as
         many as configured."""
         self.lag_age = self._lag.age
         """``lag_age()``: seconds since the oldest query of a lag. From any thread."""
@@ -258,6 +268,7 @@ class KafkaRuntime:
             assignment=self._poll_thread.epochs,
             paused=tuple(sorted(reasons)),
             paused_topics=reasons,
+            pattern_topics=self._lag.discovery.counts,
             in_flight_events=self._poll_thread.in_flight.events,
             in_flight_bytes=self._poll_thread.in_flight.bytes,
             poll_age=now - self._poll_thread.last_round,

@@ -33,6 +33,7 @@ class Runtime:
             "commit_error": "",
             "lag_ages": {Partition("in", 0): 3.2},
             "lag": {Partition("in", 0): 7},
+            "pattern_topics": {},
             "blocked_outputs": {},
         }
         values |= changed
