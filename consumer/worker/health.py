@@ -98,8 +98,10 @@ class Health:
             if reason not in reasons:  # topics of a pattern wait for the same
                 reasons.append(reason)
         if runtime is not None:
-            for pattern in (each for each, topics in runtime.pattern_topics.items() if not topics):
-                found.setdefault(pattern, []).append(f"no topic matches {pattern}: create one, or check its name")
+            own = self._inputs_of(each.topic for each in runtime.assignment)  # newer than what was looked for
+            for pattern in (each for each, topics in runtime.pattern_topics.items() if not topics and each not in own):
+                what = f"no topic matches {pattern}: create one, or check the pattern and the right to DESCRIBE"
+                found.setdefault(pattern, []).append(what)
             blocked = {out: inputs and self._inputs_of(inputs) for out, inputs in runtime.blocked_outputs.items()}
             for topic in sorted(runtime.paused_topics.get("output", ())):
                 outputs = [out for out, inputs in blocked.items() if inputs is None or topic in inputs]

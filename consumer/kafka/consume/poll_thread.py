@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, KafkaError
 
 from consumer.config.client_rules import brokers_assign
 from consumer.config.inputs import subscriptions
+from consumer.config.topic_patterns import is_pattern
 from consumer.delivery.admission import InFlight, RevokeBudget
 from consumer.delivery.commands import Command, Delivered, Drain, EndReached
 from consumer.events import Partition
@@ -290,6 +291,8 @@ class PollThread:
                 "auto.offset.reset is error. Set the group's offset (kafka-consumer-groups --reset-offsets), or remove "
                 "the setting to start at the earliest record."
             )
+        if is_pattern(partition.topic) and error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return  # it matches nothing now: ``Discovery`` says so
         _log.warning(
             "the client reports an error and goes on trying",
             topic=partition.topic,
