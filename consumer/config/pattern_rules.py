@@ -24,9 +24,9 @@ def pattern_checks(config: Config, known: Collection[str]) -> Iterator[Check]:
     """Every pattern's faults. ``known``: the tasks that are loaded."""
     letters = config.delivery.dead_letter_topic
     written = {
-        **{topic: "results of this worker" for route in config.routes for topic in result_topics(route, known)},
-        letters: "its dead letters",
-        f"{letters}.replayed": "the markers of its replays",
+        **{topic: "results" for route in config.routes for topic in result_topics(route, known)},
+        letters: "dead letters",
+        f"{letters}.replayed": "markers of replays",
     }
     for index, route in enumerate(config.routes):
         if not is_pattern(route.input):
@@ -43,13 +43,13 @@ def pattern_checks(config: Config, known: Collection[str]) -> Iterator[Check]:
             f"{route.input} also matches names that begin with {_INTERNAL}, as Kafka's own topics do",
             f"begin it with a letter, or with [^_], as in ^[^_]{route.input[1:]}",
         )
-        for topic, what in written.items():
-            yield (
-                pattern.matches(topic),
-                path,
-                f"{route.input} also matches {topic}, where {what} go, which would be read again for ever",
-                "make it match less, or rename that topic",
-            )
+        own = [f"{topic} ({what})" for topic, what in written.items() if pattern.matches(topic)]
+        yield (
+            bool(own),
+            path,
+            f"{route.input} also matches what this worker writes, which would be read again for ever: {', '.join(own)}",
+            "let it match less, or rename those topics",
+        )
     refresh = str(config.kafka.client.get(REFRESH, 1)).strip()
     yield (
         any(is_pattern(route.input) for route in config.routes) and refresh.lstrip("+-").isdigit() and int(refresh) < 1,
