@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 from confluent_kafka import KafkaException
 
+from consumer.config.inputs import Inputs
 from consumer.config.topic_patterns import is_pattern
 from consumer.delivery.commands import Command, Drain, Stop
 from consumer.delivery.ledger import Ledger
@@ -142,7 +143,6 @@ class KafkaRuntime:
         own = f"{config.kafka.group_id}-{uuid.uuid4().hex}"
         settings = transaction_settings(config, own) if transactional else producer_settings(config)
         producers = Producers({**settings, "error_cb": on_error})
-        counts = PartitionCounts(producers.partitions)
         others = partial(_answers, config)
         asked_for = next((each for each in inputs if not is_pattern(each)), config.delivery.dead_letter_topic)
         self._poll_thread = PollThread(
@@ -164,6 +164,18 @@ class KafkaRuntime:
             observer,
         )
 
+        self._lag = LagWatch(
+            metadata_settings(config),
+            config.kafka.group_id,
+            lambda: self._poll_thread.epochs,
+            observer,
+            lag_seconds,
+            inputs=inputs,
+        )
+        read = Inputs(inputs)
+        counts = PartitionCounts(
+            lambda topic, seconds: (self._lag if topic in read else producers).partitions(topic, seconds)
+        )
         replacements = Replacements(config.delivery.dead_letter_topic, refused, observer)
 
         ledger = Ledger(config.delivery.release_order)
@@ -187,14 +199,6 @@ class KafkaRuntime:
             observer,
             self._fatal,
             config.delivery.commit_interval_ms / 1000,
-        )
-        self._lag = LagWatch(
-            metadata_settings(config),
-            config.kafka.group_id,
-            lambda: self._poll_thread.epochs,
-            observer,
-            lag_seconds,
-            inputs=inputs,
         )
         commit_seconds = float(config.kafka.client.get("socket.timeout.ms", 0)) / 1000
         self._poll_limit = max(POLL_HUNG_SECONDS, 2 * commit_seconds)
@@ -252,7 +256,8 @@ class KafkaRuntime:
         # Stopped only now: to leave the group, the poll thread needed the release thread's last offsets.
         end = max(end, time.monotonic() + CLOSE_SECONDS)
         self._commands.put(Stop(max(0.0, min(CLOSE_SECONDS, end - time.monotonic() - 1.0))))
-        ended = _join(self._release.thread, end)
+        if ended := _join(self._release.thread, end):
+            self._lag.close()
         return bool(emptied) and left and ended and self._poll_thread.rebalance.left_whole and not self._failed.is_set()
 
     def uncommitted_seconds(self) -> float:

@@ -74,9 +74,11 @@ class LagWatch:
         self._observer = observer
         self._interval = interval
         self._clock = clock
-        self._ended = threading.Event()
+        self._ended, self._unused = threading.Event(), threading.Event()
         self.end = self._ended.set
         """``end()``: stop the queries."""
+        self.close = self._unused.set
+        """``close()``: close the client, once no thread calls ``partitions`` any more."""
         self._known: dict[Partition, int] = {}
         # When each partition's lag was queried last; before the first time, when it was first to be.
         self._since: Mapping[Partition, float] = {}
@@ -100,7 +102,17 @@ class LagWatch:
         while not self._ended.wait(self._interval):
             self.look()
             self._client.poll(0)  # serves librdkafka's log lines; nothing is assigned, so nothing is read
+        self._unused.wait()
         self._client.close()
+
+    def partitions(self, topic: str, seconds: float) -> int:
+        """Partitions of an input topic, 0 when it does not exist. From any thread.
+
+        Asking creates no topic, as a producer's question does, and its refreshes for as long as it lives: a topic of a
+        pattern that was deleted would come back. Raises KafkaException when brokers do not answer within ``seconds``.
+        """
+        found = self._client.list_topics(topic, timeout=seconds).topics.get(topic)
+        return 0 if found is None or found.error is not None else len(found.partitions)
 
     def look(self) -> None:
         """One pass over the partitions that are assigned now."""

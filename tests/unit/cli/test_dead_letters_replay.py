@@ -274,7 +274,7 @@ def test_on_a_terminal_it_asks_first(there: Cluster, monkeypatch: pytest.MonkeyP
 def test_topics_of_a_pattern_are_inputs(there: Cluster, believed: bool) -> None:
     """Each under the route that reads it; what only looks like one of its topics is none."""
     there.letters, there.topics = 6, ("shop.a", "shop.own", "my.shop.a")
-    there.exists = lambda _: True  # type: ignore[method-assign]
+    there.exists = lambda _: True  # type: ignore[method-assign, assignment]
     own = ("--set=routes.1.input=shop.own", "--set=routes.1.tasks=[ner]", "--set=routes.1.control_headers=false")
     found = replay("--dry-run", r"--set=routes.0.input=^shop\..*$", f"--set=routes.0.control_headers={believed}", *own)
     summary = json.loads(found.stdout)

@@ -32,7 +32,7 @@ def test_topics_of_a_pattern_share_its_value() -> None:
         ANY: 0,
         "plain": 0,
     }
-    values.inputs.find = lambda _: pytest.fail("looked for again")  # type: ignore[method-assign]
+    values.inputs.find = lambda _: pytest.fail("looked for again")  # type: ignore[method-assign, assignment]
     assert values["shop.b.reviews"] is values[SHOPS]
     with pytest.raises(BaseException, match="looked for again"):
         values["shop.c.reviews"]

@@ -94,10 +94,10 @@ def test_thousands_of_topics_cost_one_question_in_half_a_minute() -> None:
     client.fails = True
 
     def watch(pattern: str) -> LagWatch:
+        made: Any = lambda *_, **__: client  # noqa: E731
         return LagWatch(
-            {}, "g", lambda: partitions, Observed(), clock=lambda: client.now, new_client=lambda *_, **__: client,
-            inputs=(pattern,),
-        )  # fmt: skip
+            {}, "g", lambda: partitions, Observed(), clock=lambda: client.now, new_client=made, inputs=(pattern,)
+        )
 
     watching = watch(SHOPS)
     watching._discover()
