@@ -19,7 +19,7 @@ MOST_GROUPS = 50
 _NAME_CHARACTERS = frozenset(string.ascii_letters + string.digits + "._-")
 _KINDS = (string.ascii_lowercase, string.ascii_uppercase, string.digits)
 _CLASS = re.compile(r"\[(\^?)([A-Za-z0-9._-]+)\]")
-_REPEAT = re.compile(r"[*+?]|\{(\d{1,3})(,?)(\d{0,3})\}")
+_REPEAT = re.compile(r"[*+?]|\{(\d{1,3})(?:(,)(\d{0,3}))?\}")
 _INSTEAD = {"d": "[0-9]", "w": "[A-Za-z0-9_]", "s": "nothing, since topic names have no spaces"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import sys
 
@@ -10,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.config.topic_patterns import MOST_GROUPS, MOST_POSITIONS, PatternRefused, TopicPattern
+
+REG_EXTENDED = 1
 
 single = st.sampled_from(["a", "b", "0", "-", "_", r"\.", r"\-", ".", "[ab]", "[^a]", "[a-c_]", "[^.0-9]", "[.-]"])
 repeats = st.sampled_from(["*", "+", "?", "{2}", "{1,3}", "{0,2}", "{2,}"])
@@ -36,6 +39,17 @@ def test_it_matches_whole_names_as_a_regular_expression_does(body: str, topics: 
     assert [pattern.matches(topic) for topic in topics] == [bool(subscribed.search(topic)) for topic in topics]
 
 
+@given(bodies, st.lists(names, min_size=20, max_size=20))
+def test_it_matches_as_the_system_does_for_librdkafka(body: str, topics: list[str]) -> None:
+    """POSIX's extended expressions, found anywhere in the name."""
+    pattern = TopicPattern(f"^{body}$")
+    library, compiled = ctypes.CDLL(None), ctypes.create_string_buffer(1024)
+    assert library.regcomp(compiled, pattern.subscription.encode(), REG_EXTENDED) == 0
+    found = [library.regexec(compiled, topic.encode(), 0, None, 0) == 0 for topic in topics]
+    library.regfree(compiled)
+    assert found == [pattern.matches(topic) for topic in topics]
+
+
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [
@@ -59,6 +73,7 @@ def test_it_matches_whole_names_as_a_regular_expression_does(body: str, topics: 
         ("^a{3,2}$", "the less first"),
         ("^a{0}$", "less than once"),
         ("^a{,3}$", "can stand in no topic name"),
+        ("^a{1000}$", "can stand in no topic name"),
         ("^*a$", "can stand in no topic name"),
         ("^[[:alpha:]]$", "read alike"),
         (r"^[\.]$", "read alike"),
