@@ -122,8 +122,8 @@ class Pauses:
 
     def __init__(self, observer: KafkaObserver, inputs: Iterable[str]) -> None:
         self._observer = observer
-        self._inputs = frozenset(inputs)
-        self.input_of = InputOf(self._inputs)
+        self.input_of = InputOf(inputs)
+        self._inputs = frozenset(self.input_of.of)
         """The input, a name or a pattern, to which a topic belongs."""
         self._lock = threading.Lock()
         self._paused: set[Partition] = set()

@@ -9,6 +9,9 @@ One request for the committed offsets, and one for the ends to each leader: a le
 time-out once, however many partitions it leads, and the others' numbers are as new as ever. What could not be asked
 keeps its number for ``STALE_SECONDS`` and has none after that; ``age`` says how old the oldest is.
 
+The release thread asks here for the partitions of input topics, and where an input is a pattern, ``Discovery`` gets the
+list of all topics.
+
 The admin client would ask for all partitions at once, but in confluent-kafka 2.16 its answer to an error of the group's
 coordinator (one that is starting) crashes the process now and then.
 """

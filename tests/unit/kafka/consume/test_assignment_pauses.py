@@ -165,3 +165,5 @@ def test_topics_of_a_pattern_pause_together() -> None:
     pauses.pause("output", [])
     pauses.apply(client, [a, b, late, S])
     assert consumer.topics == set()
+    patterns = [f"^{'a?' * number}shop$" for number in range(9)]
+    assert Pauses(hooks, patterns).input_of["shop"] == patterns[0], "the first of the routes reads it"

@@ -69,13 +69,14 @@ class Client:
         self.topics = [f"shop.{number}" for number in range(2000)]
         self.asked: list[str | None] = []
         self.fails = False
+        self.error: KafkaError | None = None
 
     def list_topics(self, topic: str | None = None, timeout: float = 0) -> Any:
         assert timeout
         self.asked.append(topic)
         if self.fails:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-        found = SimpleNamespace(partitions={0: SimpleNamespace(leader=1)})
+        found = SimpleNamespace(error=self.error, partitions={0: SimpleNamespace(leader=1)})
         return SimpleNamespace(topics=dict.fromkeys(self.topics if topic is None else [topic], found))
 
     def committed(self, positions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
@@ -116,3 +117,16 @@ def test_thousands_of_topics_cost_one_question_in_half_a_minute() -> None:
     for _ in range(3):
         watching.look()
     assert client.asked == [None] * 3
+
+
+def test_partitions_of_an_input_are_asked_for_without_a_producer() -> None:
+    """None of a topic that is not there, or cannot be used."""
+    client = Client()
+    made: Any = lambda *_, **__: client  # noqa: E731
+    watching = LagWatch({}, "g", list, Observed(), new_client=made)
+    assert watching.partitions("shop.1", 2.0) == 1
+    client.error = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+    assert watching.partitions("shop.1", 2.0) == 0
+    client.fails = True
+    with pytest.raises(KafkaException):
+        watching.partitions("shop.1", 2.0)
