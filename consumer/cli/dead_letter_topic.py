@@ -103,6 +103,7 @@ class Replaying:
 
     def _refusal(self, topic: str) -> tuple[str, str] | None:
         """Why no letter goes back to ``topic``, as a key of ``left_out``. None when it may."""
+        from consumer.config.inputs import Inputs
         from consumer.kafka.tools.replay_markers import marker_topic
 
         if not self.targets.allows(topic) or topic in (self.source.topic, marker_topic(self.source.topic)):
@@ -111,7 +112,9 @@ class Replaying:
                 "--any-topic those of any"
             )
             return "not_an_input", why
-        if any(not route.control_headers for route in self.source.kafka.config.routes if route.input == topic):
+        routes = self.source.kafka.config.routes
+        read_by = Inputs(route.input for route in routes).find(topic)
+        if any(not route.control_headers for route in routes if route.input == read_by):
             why = (
                 f"the route of {topic} has control_headers false: its workers would run all tasks again under other "
                 "ids; set it to true for them and here while you replay"

@@ -207,6 +207,8 @@ def replay(
       rexstream dead-letters replay --class TextTooLong --dry-run
       rexstream dead-letters replay --task sentiment --since 2h --rate 50
     """  # noqa: D301 - click's own mark for a block that is not wrapped
+    from consumer.config.inputs import Inputs
+    from consumer.config.topic_patterns import is_pattern
     from consumer.kafka.clients.cluster import is_embedded
     from consumer.kafka.tools.replayer import open_targets
 
@@ -218,7 +220,8 @@ def replay(
             "events; use Apache Kafka"
         )
     selection = Selection(**filters)
-    only = None if any_topic else {*(route.input for route in kafka.config.routes), *selection.topics}
+    named = (topic for topic in selection.topics if not is_pattern(topic))
+    only = None if any_topic else Inputs((*(route.input for route in kafka.config.routes), *named))
     writer = group or kafka.config.kafka.group_id
     with open_targets(kafka.servers, only, client=kafka.client, timeout=kafka.timeout) as targets:
         work = Replaying(source, targets, LetterFilter(selection, Markers()), max_replays, writer, limit)

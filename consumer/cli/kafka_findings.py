@@ -5,6 +5,7 @@ Joins no group and creates no topic; rights are read from the cluster's answers,
 
 from __future__ import annotations
 
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -12,8 +13,10 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from consumer.cli.dependencies import ANSWER_SECONDS, Finding
+from consumer.cli.pattern_findings import matched_topics, pattern_findings
 from consumer.codecs.mapping import described
 from consumer.config.names import result_topics, runnable
+from consumer.config.topic_patterns import is_pattern
 from consumer.extraction.task import INLINE
 from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID, ClientErrors
 from consumer.kafka.clients.settings import metadata_settings
@@ -62,7 +65,10 @@ def reachable_topics(config: Config, tasks: Collection[str]) -> Iterator[Finding
     """Every topic that a worker reads or may write to, without looking for it. ``tasks``: those that are loaded."""
     letters = config.delivery.dead_letter_topic
     for topic, used in _used_topics(config, tasks).items():
-        yield Finding(f"topic {topic}", "ok", f"{used.what}; must be there, --connect looks for it")
+        if is_pattern(topic):
+            yield Finding(f"topics {topic}", "ok", "input; --connect shows those that match now")
+        else:
+            yield Finding(f"topic {topic}", "ok", f"{used.what}; must be there, --connect looks for it")
     yield Finding(f"topic {marker_topic(letters)}", "ok", "markers of dead-letters replay, which creates it")
 
 
@@ -82,11 +88,15 @@ def kafka_findings(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
         return
     yield Finding("kafka", "ok", f"{servers}: {len(metadata.brokers)} broker(s), cluster {metadata.cluster_id}")
     embedded = (metadata.cluster_id or "").startswith(EMBEDDED_CLUSTER_ID)
-    used = _used_topics(config, tasks)
-    existing = [topic for topic in used if topic in metadata.topics]
+    named = _used_topics(config, tasks)
+    matched = matched_topics(config, metadata.topics)
+    used = {topic: each for topic, each in named.items() if topic not in matched}
+    existing = [topic for topic in (*used, *chain(*matched.values())) if topic in metadata.topics]
     # The embedded broker does not refuse this request, it never answers it.
     rights = {} if embedded else topic_rights(admin, existing)
     yield from topic_findings(used, metadata.topics, rights)
+    outputs = {topic: each.input for topic, each in used.items() if each.input is not None}
+    yield from pattern_findings(config, matched, outputs, metadata.topics, rights)
     yield from transaction_findings(config, len(metadata.brokers), embedded=embedded)
     if embedded:
         yield Finding(
@@ -181,7 +191,8 @@ def topic_setting_findings(
     if letters not in existing:
         return
     markers = marker_topic(letters)
-    inputs = [route.input for route in config.routes]
+    matched = matched_topics(config, existing)
+    inputs = [topic for route in config.routes for topic in matched.get(route.input, (route.input,))]
     outputs = [topic for route in config.routes for topic in result_topics(route, tasks)]
     # A topic that gets deletes is meant to be compacted, and is fit for it where one task alone writes to it.
     fit = {
@@ -211,8 +222,8 @@ def topic_setting_findings(
     yield from _retention_findings(subject, of_letters, of_inputs)
     if markers in settings and (fault := marker_topic_fault(settings[markers])) is not None:
         yield Finding(f"topic {markers}", "warn", fault)
-    for topic, of_input in of_inputs.items():
-        largest, limit = (int(of.get("max.message.bytes", 0)) for of in (of_input, of_letters))
+    for topic in _largest(of_inputs, matched):
+        largest, limit = (int(of.get("max.message.bytes", 0)) for of in (of_inputs[topic], of_letters))
         if largest > limit:
             yield Finding(
                 subject,
@@ -220,6 +231,17 @@ def topic_setting_findings(
                 f"takes {limit} bytes a record, but {topic} takes {largest}; such dead letters lose their value; raise "
                 "its max.message.bytes",
             )
+
+
+def _largest(of_inputs: Mapping[str, Mapping[str, str]], matched: Mapping[str, list[str]]) -> list[str]:
+    """The input topics, of a pattern only the one that takes the largest records."""
+
+    def size(topic: str) -> int:
+        return int(of_inputs[topic].get("max.message.bytes", 0))
+
+    by_pattern = {topic for found in matched.values() for topic in found}
+    largest = [max(known, key=size) for found in matched.values() if (known := [t for t in found if t in of_inputs])]
+    return [*(topic for topic in of_inputs if topic not in by_pattern), *largest]
 
 
 def _retention_findings(

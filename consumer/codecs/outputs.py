@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from consumer.codecs.control_headers import CONTROL_HEADERS, only_tasks_of
 from consumer.codecs.metadata import dropped
 from consumer.codecs.packing import Packing
+from consumer.config.inputs import ByInput
 from consumer.config.names import TASK_NAME, output_topic, result_topics, runnable
 from consumer.events import EARLIEST_MS, LATEST_MS, BadInput
 from consumer.extraction.task import INLINE, Task
@@ -93,29 +94,28 @@ class Chosen(NamedTuple):
 
 
 class Routes:
-    """The routes by input topic, with the tasks they may use. ``inputs`` are the topics to subscribe to."""
+    """The routes by input topic, with the tasks they may use. ``inputs``: topics, and patterns of topics, to read."""
 
     def __init__(self, routes: Iterable[RouteConfig], tasks: Mapping[str, Task]) -> None:
         routes = tuple(routes)
         self.any_mapped = any(route.is_mapped or route.on_delete == "forward" for route in routes)
         """Whether one has a mapping, or forwards deletes."""
-        self._routes = {route.input: route for route in routes}
+        by_input = {route.input: route for route in routes}
         self._tasks = dict(tasks)
-        self.inputs = tuple(self._routes)
-        self.packings = {topic: packing for topic, route in self._routes.items() if (packing := Packing.of(route))}
-        """By input topic, of those whose values are packed."""
-        self.dropped = {topic: DROPPED.and_also(route.drop_headers) for topic, route in self._routes.items()}
+        self.inputs = tuple(by_input)
+        self.packings = ByInput(self.inputs, lambda each: Packing.of(by_input[each]))
+        """By input topic: how its values are packed, None where they are not."""
+        self.dropped = ByInput(self.inputs, lambda each: DROPPED.and_also(by_input[each].drop_headers))
         """Headers that are not copied to results, by input topic."""
         # Computed once, not for every event.
-        names = {route.input: runnable(route, self._tasks) for route in self._routes.values()}
-        self._allowed = {
-            topic: {name: self._tasks[name] for name in allowed if name != INLINE} for topic, allowed in names.items()
-        }
-        self._output_topics = {
-            (topic, name): output_topic(self._routes[topic].output, name)
-            for topic, allowed in names.items()
-            for name in allowed
-        }
+        names = {route.input: runnable(route, self._tasks) for route in by_input.values()}
+        self._routes = ByInput(self.inputs, by_input.__getitem__)
+        self._allowed = ByInput(
+            self.inputs, lambda each: {name: self._tasks[name] for name in names[each] if name != INLINE}
+        )
+        self._output_topics = ByInput(
+            self.inputs, lambda each: {name: output_topic(by_input[each].output, name) for name in names[each]}
+        )
 
     def route(self, topic: str) -> RouteConfig:
         """The route of an input topic. Raises KeyError for a topic that is none."""
@@ -127,7 +127,7 @@ class Routes:
 
     def output_topic(self, input_topic: str, task: str) -> str:
         """The topic for results of ``task`` on events of ``input_topic``, which may run it."""
-        return self._output_topics[input_topic, task]
+        return self._output_topics[input_topic][task]
 
     def choose(self, record: SourceRecord, event: ReviewEvent) -> Chosen:
         """The tasks that an event runs.
@@ -145,12 +145,14 @@ class Routes:
         tasks = [allowed[name] for name in names if name in allowed]
         refused: list[tuple[tuple[str, ...], BadInput]] = []
         if len(tasks) < len(names):
-            refused.append(self._refused(route, tuple(name for name in names if name not in allowed)))
+            refused.append(self._refused(record.topic, tuple(name for name in names if name not in allowed)))
         if event.schema is not None and (only is None or INLINE in only):
             if route.inline_schemas:
                 tasks.append(Task(name=INLINE, kind=event.kind, schema=event.schema))
             else:
-                what = f"topic {route.input} takes no schema of an event's own; set inline_schemas of its route to true"
+                what = (
+                    f"topic {record.topic} takes no schema of an event's own; set inline_schemas of its route to true"
+                )
                 refused.append(((INLINE,), BadInput("validate", "SchemaNotAllowed", what)))
         if not tasks and not refused:
             what = f"topic {record.topic} has no tasks for this event and it brings none"
@@ -159,8 +161,8 @@ class Routes:
             raise BadInput("validate", "NoTasks", f"{what}; add tasks to the route, or send tasks or a schema")
         return Chosen(tuple(tasks), tuple(refused))
 
-    def _refused(self, route: RouteConfig, names: Sequence[str]) -> tuple[tuple[str, ...], BadInput]:
-        """One refusal for all ``names`` that the route does not allow."""
+    def _refused(self, topic: str, names: Sequence[str]) -> tuple[tuple[str, ...], BadInput]:
+        """One refusal for all ``names`` that the route of ``topic`` does not allow."""
         foreign = [name for name in names if name in self._tasks]
         unknown = [name for name in names if name not in self._tasks]
         said = []
@@ -175,8 +177,8 @@ class Routes:
                 "event_tasks to any"
             )
         what = (
-            f"the event asks topic {route.input} for {' and for '.join(said)}; it may ask for "
-            f"{', '.join(self._allowed[route.input]) or 'none'}"
+            f"the event asks topic {topic} for {' and for '.join(said)}; it may ask for "
+            f"{', '.join(self._allowed[topic]) or 'none'}"
         )
         possible = tuple(name for name in names if TASK_NAME.fullmatch(name) and name != INLINE)
         return possible, BadInput("validate", "UnknownTask" if unknown else "TaskNotAllowed", what)

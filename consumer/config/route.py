@@ -15,10 +15,14 @@ Preset = Literal["debezium", "connect", "cloudevents", "canal", "maxwell"]
 
 
 class RouteConfig(Section):
-    """What becomes of the records of one input topic."""
+    """What becomes of the records of one input topic, or of all topics that a pattern matches."""
 
     input: Text
-    """Topic to read. Each input topic has one route."""
+    r"""Topic to read, or a pattern of topics, in quotes: ``'^shop\..*\.reviews$'``. Each input topic has one route: the
+    one that names it, else the first whose pattern matches it. A pattern stands for whole names, and has letters,
+    digits, ``\.`` for a dot, ``.``, ``[a-z]``, ``[^.]``, ``(a|b)`` and the repeats ``* + ? {1,3}``. Topics that appear
+    later are found within ``topic.metadata.refresh.interval.ms`` (10 s; a setting of ``kafka.client``) and read from
+    their beginning. The topics of a pattern are one input: they share its part of the limits, and pause together."""
     format: ValueFormat = "json"
     """What a record's value is: a JSON event, in Confluent's frame or bare, the text of a review, or an Avro event."""
     encoding: Text | None = None

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from consumer.config.client_rules import client_problems
 from consumer.config.mapping_rules import mapping_checks, mapping_doubts
 from consumer.config.names import ADDRESS, HTTP_HOST, TOPIC_NAME, plain_topic, result_topics, runnable
+from consumer.config.pattern_rules import pattern_checks
 from consumer.config.problems import Check, KeyPath, Origin, Problem, dotted, nearest
 from consumer.config.security_rules import key_pair, security_checks, security_warnings
+from consumer.config.topic_patterns import is_pattern
 from consumer.config.value_rules import value_checks
 from consumer.extraction.task import INLINE, SchemaTree, Task
 
@@ -31,6 +33,7 @@ def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Orig
         *mapping_checks(config),
         *(() if tasks is None else _tasks(config, tasks)),
         *_topics(config, tasks or ()),
+        *pattern_checks(config, tasks or ()),
         *_model_and_limits(config),
         *_registry(config.kafka.registry),
         *_delivery(config),
@@ -159,7 +162,8 @@ def _topics(config: Config, known: Collection[str]) -> Iterator[Check]:
         "use another topic",
     )
     for index, route in enumerate(config.routes):
-        yield _is_topic(("routes", index, "input"), route.input)
+        if not is_pattern(route.input):
+            yield _is_topic(("routes", index, "input"), route.input)
         path: KeyPath = ("routes", index, "output")
         if fault := _template_fault(route.output, inline=INLINE in runnable(route, known)):
             yield True, path, fault, "{task} is the only placeholder, for example reviews.extracted.{task}"

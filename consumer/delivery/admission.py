@@ -14,6 +14,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from consumer.config.inputs import ByInput
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
@@ -29,7 +31,7 @@ class Room(NamedTuple):
     """What intake may do now."""
 
     full: frozenset[str]
-    """Input topics to pause: at their cap for longer than a stall may take, and not yet back at their low mark."""
+    """Inputs to pause: at their cap for longer than a stall may take, and not yet back at their low mark."""
     stall: bool
     """Whether a topic that is not paused is at its cap: take nothing, and ask again soon."""
     records: int
@@ -76,9 +78,9 @@ class InFlight:
     The caps gate intake only: a record larger than the cap is still admitted as the only one, or it would never be
     read.
 
-    Of several input topics each has a share of its own, and half of each cap is for whoever comes first. So a topic
-    whose records cannot go on (its output is refused, its registry is away) takes that half and its own share at most:
-    the others go on with theirs, and all together never exceed the caps.
+    Of several inputs each has a share of its own (the topics of a pattern have one together), and half of each cap is
+    for whoever comes first. So a topic whose records cannot go on (its output is refused, its registry is away) takes
+    that half and its own share at most: the others go on with theirs, and all together never exceed the caps.
     """
 
     def __init__(self, events: int, size: int, budget: RevokeBudget, topics: Collection[str]) -> None:
@@ -89,7 +91,7 @@ class InFlight:
             )
         self._changed = threading.Condition()
         self._events, self._bytes = _Shares(events, len(topics)), _Shares(size, len(topics))
-        self._topics = {topic: _Topic() for topic in topics}
+        self._topics = ByInput(topics, lambda _: _Topic())
         self._budget = budget
         self.stall_seconds = STALL_SECONDS
         self._of: dict[tuple[Partition, int], list[int]] = {}
@@ -138,7 +140,7 @@ class InFlight:
         Bytes are judged by the mean size of what the topic has in flight.
         """
         with self._changed:
-            topics = self._topics
+            topics = self._topics.of
             lent_events = lent_bytes = 0
             for topic in topics.values():
                 lent_events += self._events.lent(topic.events)

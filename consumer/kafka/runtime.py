@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 from confluent_kafka import KafkaException
 
+from consumer.config.inputs import Inputs
+from consumer.config.topic_patterns import is_pattern
 from consumer.delivery.commands import Command, Drain, Stop
 from consumer.delivery.ledger import Ledger
 from consumer.kafka.clients.cluster import ClusterUnreachable, look_up
@@ -80,7 +82,9 @@ class RuntimeStatus:
     paused: tuple[str, ...]
     """Why consumption of some or all input topics is paused."""
     paused_topics: Mapping[str, frozenset[str]]
-    """The input topics that are paused, by reason."""
+    """The inputs, topics or patterns, that are paused, by reason."""
+    pattern_topics: Mapping[str, int]
+    """How many topics each pattern among the inputs matches; empty until that was looked for."""
     in_flight_events: int
     in_flight_bytes: int
     poll_age: float
@@ -115,7 +119,7 @@ class KafkaRuntime:
     def __init__(
         self,
         config: Config,
-        input_topics: Sequence[str],
+        inputs: Sequence[str],
         on_records: Callable[[list[SourceRecord]], None],
         on_revoked: Callable[[Mapping[Partition, int]], None],
         refused: Callable[[SourceRecord, Output, Literal["size", "no key"]], Output],
@@ -139,16 +143,17 @@ class KafkaRuntime:
         own = f"{config.kafka.group_id}-{uuid.uuid4().hex}"
         settings = transaction_settings(config, own) if transactional else producer_settings(config)
         producers = Producers({**settings, "error_cb": on_error})
-        counts = PartitionCounts(producers.partitions)
         others = partial(_answers, config)
+        asked_for = next((each for each in inputs if not is_pattern(each)), config.delivery.dead_letter_topic)
         self._poll_thread = PollThread(
             PollSettings(
                 consumer_settings(config),
-                input_topics,
+                inputs,
                 config.limits.in_flight_events,
                 config.limits.in_flight_bytes,
                 revoke_seconds,
                 config.delivery.commit_pause_seconds,
+                asked_for,
                 join_seconds,
             ),
             self._commands,
@@ -159,6 +164,18 @@ class KafkaRuntime:
             observer,
         )
 
+        self._lag = LagWatch(
+            metadata_settings(config),
+            config.kafka.group_id,
+            lambda: self._poll_thread.epochs,
+            observer,
+            lag_seconds,
+            inputs=inputs,
+        )
+        read = Inputs(inputs)
+        counts = PartitionCounts(
+            lambda topic, seconds: (self._lag if topic in read else producers).partitions(topic, seconds)
+        )
         replacements = Replacements(config.delivery.dead_letter_topic, refused, observer)
 
         ledger = Ledger(config.delivery.release_order)
@@ -170,7 +187,7 @@ class KafkaRuntime:
                 producers, counts, replacements, self._poll_thread, observer, stuck, config.delivery
             )
         else:
-            stuck = StuckClientDetector(partial(producers.partitions, input_topics[0], OWN_SECONDS), others)
+            stuck = StuckClientDetector(partial(producers.partitions, asked_for, OWN_SECONDS), others)
             publisher = AtLeastOncePublisher(
                 producers.current, counts, replacements, ledger.epoch, observer, self._fatal, stuck
             )
@@ -182,9 +199,6 @@ class KafkaRuntime:
             observer,
             self._fatal,
             config.delivery.commit_interval_ms / 1000,
-        )
-        self._lag = LagWatch(
-            metadata_settings(config), config.kafka.group_id, lambda: self._poll_thread.epochs, observer, lag_seconds
         )
         commit_seconds = float(config.kafka.client.get("socket.timeout.ms", 0)) / 1000
         self._poll_limit = max(POLL_HUNG_SECONDS, 2 * commit_seconds)
@@ -200,12 +214,12 @@ class KafkaRuntime:
         self.processed = self._release.processed
         """``processed(record, outcome)``: hand back what a record turned into. From any thread, in any order, once."""
         self.pause = self._poll_thread.pause
-        """``pause(reason, topics)``: stop consuming these input topics (without them: all), and no others, for this
-        reason; what is in flight goes on. From any thread."""
+        """``pause(reason, topics)``: stop consuming the inputs of these topics (without them: all), and no others, for
+        this reason; what is in flight goes on. From any thread."""
         self.resume = self._poll_thread.resume
         """``resume(reason)``: withdraw the reason of a pause. From any thread."""
         self.limit = self._poll_thread.in_flight.limit
-        """``limit(topic, records)``: have at most so many records of an input topic in flight from now on; None: as
+        """``limit(topic, records)``: have at most so many records of an input in flight from now on; None: as
         many as configured."""
         self.lag_age = self._lag.age
         """``lag_age()``: seconds since the oldest query of a lag. From any thread."""
@@ -242,7 +256,8 @@ class KafkaRuntime:
         # Stopped only now: to leave the group, the poll thread needed the release thread's last offsets.
         end = max(end, time.monotonic() + CLOSE_SECONDS)
         self._commands.put(Stop(max(0.0, min(CLOSE_SECONDS, end - time.monotonic() - 1.0))))
-        ended = _join(self._release.thread, end)
+        if ended := _join(self._release.thread, end):
+            self._lag.close()
         return bool(emptied) and left and ended and self._poll_thread.rebalance.left_whole and not self._failed.is_set()
 
     def uncommitted_seconds(self) -> float:
@@ -258,6 +273,7 @@ class KafkaRuntime:
             assignment=self._poll_thread.epochs,
             paused=tuple(sorted(reasons)),
             paused_topics=reasons,
+            pattern_topics=self._lag.discovery.counts,
             in_flight_events=self._poll_thread.in_flight.events,
             in_flight_bytes=self._poll_thread.in_flight.bytes,
             poll_age=now - self._poll_thread.last_round,

@@ -121,7 +121,8 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "Records between the committed offset and the end of the partition, queried on a timer, also while "
             "paused. A spike means more input than work done: add workers, or look at paused. A number is kept for a "
-            "minute when it cannot be queried, and then its series is gone: see rexstream_consumer_lag_age_seconds."
+            "minute when it cannot be queried, and then its series is gone: see rexstream_consumer_lag_age_seconds. "
+            "Of a pattern: the sum over its topics, by partition number."
         ),
         ("topic", "partition"),
     ),
@@ -132,6 +133,14 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
             "missing from rexstream_consumer_lag: do not scale by a sum that lacks them."
         ),
         (),
+    ),
+    "rexstream_pattern_topics": (
+        (
+            "Topics that a pattern among the inputs (its label) matches, of those that this client may describe, asked "
+            "for every 30 s. 0 can only mean that it reads nothing; fewer mean that topics were deleted or a right "
+            "was withdrawn: both end their consumption without an error."
+        ),
+        ("topic",),
     ),
     "rexstream_uncommitted_age_seconds": (
         (

@@ -17,6 +17,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from consumer.config.inputs import InputOf
 from consumer.telemetry.metric_declarations import LABEL_LIMITS, PAUSE_REASONS, register
 from consumer.telemetry.status import RecentActivity
 
@@ -52,7 +53,11 @@ class Metrics:
         clock: Callable[[], float] = time.monotonic,
         input_topics: Collection[str] = (),
     ) -> None:
-        """``input_topics``: all that are configured; each has a series for every reason of a pause from the start."""
+        """``input_topics``: all inputs; each has a series for every reason of a pause from the start.
+
+        Labels ``topic`` of input topics are inputs: one value for all topics of a pattern.
+        """
+        self._input_of = InputOf(input_topics)
         self.registry = CollectorRegistry()
         self._counters, self._gauges, self._histograms = register(self.registry)
         self._on_durable = on_durable
@@ -75,7 +80,7 @@ class Metrics:
         """A record of the input ``topic`` has its outcome, after ``windows`` model rows for all tasks together."""
         if windows is not None:
             self._histograms["rexstream_windows_per_event"].observe(windows)
-        self._counters["rexstream_events_total"].labels(self._capped("topic", topic), outcome).inc()
+        self._counters["rexstream_events_total"].labels(self._capped("topic", self._input_of[topic]), outcome).inc()
         self._last_minute.add({"events": 1})
         with self._lock:
             self._events_total[outcome] += 1
@@ -217,12 +222,19 @@ class Metrics:
     def lag(self, lags: Mapping[Partition, int]) -> None:
         """Lag in records of every partition assigned now; partitions that are not named lose their series."""
         gauge = self._gauges["rexstream_consumer_lag"]
-        now = {(self._capped("topic", topic), str(number)): lag for (topic, number), lag in lags.items()}
+        now: Counter[tuple[str, str]] = Counter()  # summed: topics of a pattern have one label
+        for (topic, number), lag in lags.items():
+            now[self._capped("topic", self._input_of[topic]), str(number)] += lag
         for gone in self._lag_labels - now.keys():
             gauge.remove(*gone)
         for labels, lag in now.items():
             gauge.labels(*labels).set(lag)
         self._lag_labels = set(now)
+
+    def matched(self, topics: Mapping[str, int]) -> None:
+        """How many topics each pattern among the inputs matches now."""
+        for pattern, count in topics.items():
+            self._gauges["rexstream_pattern_topics"].labels(self._capped("topic", pattern)).set(count)
 
     # Called by the credential watch.
 

@@ -48,7 +48,7 @@ class FloodStatus(TopicFlood):
     """The first input topic that is paused, else the first on trial, else one that flows."""
 
     topics: dict[str, TopicFlood]
-    """Every input topic."""
+    """Every input: topics and patterns."""
 
 
 class WorkerStatus(RecentActivity):
@@ -61,13 +61,15 @@ class WorkerStatus(RecentActivity):
     reasons: list[str]
     """Why the worker is not ready, in words; empty when it is."""
     waiting: dict[str, list[str]]
-    """Why input topics are not consumed although others may be, in words, by topic."""
+    """Why inputs, topics or patterns, are not consumed although others may be, in words."""
     assignment: list[AssignedPartition]
     in_flight: dict[Literal["events", "bytes", "windows"], int]
     paused: list[str]
     """Why consumption of some or all input topics is paused; empty when none is."""
     paused_topics: dict[str, list[str]]
-    """The input topics that are paused, by reason."""
+    """The inputs that are paused, by reason."""
+    pattern_topics: dict[str, int]
+    """How many topics each pattern among the inputs matches; empty until that was looked for."""
     flood: FloodStatus
     """The dead-letter breaker's state."""
     model: ModelStatus

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from consumer.config.inputs import ByInput, InputOf
 from consumer.delivery.dead_letter_rate import TRIAL_EVENTS, DeadLetterRate
 
 if TYPE_CHECKING:
@@ -39,16 +40,13 @@ class DeadLetterBreaker:
     def __init__(
         self, delivery: DeliveryConfig, topics: Iterable[str], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``topics`` are the input topics."""
+        """``topics`` are the routes' inputs: the topics of a pattern are counted, and pause, together."""
         self.runtime: KafkaRuntime | None = None
         """To be set before the first event."""
         self._dead_letter_topic = delivery.dead_letter_topic
-        self._rates = {
-            topic: DeadLetterRate(
-                delivery.dead_letter_run, delivery.dead_letter_rate, delivery.dead_letter_pause, clock
-            )
-            for topic in topics
-        }
+        run, rate, pause = delivery.dead_letter_run, delivery.dead_letter_rate, delivery.dead_letter_pause
+        self._rates = ByInput(topics, lambda _: DeadLetterRate(run, rate, pause, clock))
+        self._input_of = InputOf(self._rates.of)
         self._lock = threading.Lock()
 
     # Called on the release thread.
@@ -68,24 +66,25 @@ class DeadLetterBreaker:
                 return
             tried = rate.state == "trial"
             if rate.count(record.fetched_at, dead=dead):
-                self._changed(record.topic, again=tried)
+                self._changed(self._input_of[record.topic], again=tried)
 
     # Called from any thread.
 
     def tick(self) -> None:
         """Begin the trials whose pauses are over. To be called about every second."""
         with self._lock:
-            for topic, rate in self._rates.items():
+            for topic, rate in self._rates.of.items():
                 if rate.state == "paused" and rate.wake():
                     self._changed(topic)
 
     def resume(self, topic: str | None = None) -> dict[str, object]:
-        """Begin the trial of ``topic``, or of every input topic that is paused, at once, for an operator.
+        """Begin the trial of the input of ``topic``, or of every one that is paused, at once, for an operator.
 
         Returns what to answer, ready for JSON.
         """
+        named = None if topic is None else self._rates.inputs.find(topic)
         with self._lock:
-            chosen = [each for each in self._rates if topic in (None, each)]
+            chosen = [each for each in self._rates.of if topic is None or each == named]
             resumed = [each for each in chosen if self._rates[each].resume()]
             for each in resumed:
                 self._changed(each)
@@ -96,7 +95,7 @@ class DeadLetterBreaker:
                 f"a trial of {TRIAL_EVENTS} events decides whether consumption goes on in full: {', '.join(resumed)}"
             )
         elif not chosen:
-            message = f"nothing to resume: this worker has no such input topic; it reads {', '.join(self._rates)}"
+            message = f"nothing to resume: this worker has no such input topic; it reads {', '.join(self._rates.of)}"
         elif state == "trial":
             message = "nothing to resume: the trial after a flood of dead letters is under way"
         else:
@@ -106,7 +105,7 @@ class DeadLetterBreaker:
     def status(self) -> FloodStatus:
         """For /status."""
         with self._lock:
-            topics = {topic: _shown(rate) for topic, rate in self._rates.items()}
+            topics = {topic: _shown(rate) for topic, rate in self._rates.of.items()}
         worst = min(topics.values(), key=lambda each: ("paused", "trial", "flowing").index(each["state"]))
         return {**worst, "topics": topics}
 
@@ -125,7 +124,7 @@ class DeadLetterBreaker:
         rate, runtime = self._rates[topic], self.runtime
         if runtime is None:
             raise RuntimeError("An event was durable before the breaker knew the Kafka runtime")
-        paused = [each for each, its in self._rates.items() if its.state == "paused"]
+        paused = [each for each, its in self._rates.of.items() if its.state == "paused"]
         if rate.state == "paused":
             runtime.pause(REASON, paused)
             # Set before consumption resumes: the poll thread might otherwise still fill the full bounds.

@@ -183,7 +183,7 @@ class EventProcessor:
                 decodes, refused = False, bad
         budget = self._budgets[record.topic]
         size = len(record.value) if decodes else 0
-        if decodes and (packing := self._routes.packings.get(record.topic)) is not None:
+        if decodes and (packing := self._routes.packings[record.topic]) is not None:
             size = packing.size(record.value, self._max_value_bytes)
         work = await budget.enter(number, record, size)
         work.deadline = event_deadline(
@@ -216,7 +216,7 @@ class EventProcessor:
                 # Others may have taken its place in the cache.
                 await schemas.ensure(record.value or b"", record.topic, record.headers)
             started = self._clock()
-            schema_for, packing = schemas.schema_for if schemas else None, self._routes.packings.get(record.topic)
+            schema_for, packing = schemas.schema_for if schemas else None, self._routes.packings[record.topic]
             if self._mapped is None or not self._routes.route(record.topic).is_mapped:
                 event = decode(record, value_format, self._max_value_bytes, schema_for, packing)
             else:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from consumer import __version__
+from consumer.config.inputs import InputOf
 from consumer.serving.dispatch.dispatcher import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from consumer.config.tree import Config
     from consumer.kafka.runtime import KafkaRuntime, RuntimeStatus
@@ -45,6 +46,9 @@ class Health:
     loop_round_at: float = field(default_factory=time.monotonic)
     """Monotonic seconds of the latest heartbeat on the event loop."""
     windows_in_flight: int = 0
+
+    def __post_init__(self) -> None:
+        self._input_of = InputOf(route.input for route in self.config.routes)
 
     def live(self) -> tuple[bool, dict[str, object]]:
         """Whether every thread's loop runs. Brokers and the model server have no influence on it.
@@ -87,13 +91,20 @@ class Health:
         return [reason for applies, reason in checks if applies] + list(words)
 
     def waiting(self, runtime: RuntimeStatus | None) -> dict[str, list[str]]:
-        """Why input topics are not consumed although others may be, in words, by topic."""
+        """Why inputs, topics or patterns, are not consumed although others may be, in words."""
         found: dict[str, list[str]] = {}
         for topic, reason in (*self.registry.items(), *self.breaker.paused().items()):
-            found.setdefault(topic, []).append(reason)
+            reasons = found.setdefault(self._input_of[topic], [])
+            if reason not in reasons:  # topics of a pattern wait for the same
+                reasons.append(reason)
         if runtime is not None:
+            own = self._inputs_of(each.topic for each in runtime.assignment)  # newer than what was looked for
+            for pattern in (each for each, topics in runtime.pattern_topics.items() if not topics and each not in own):
+                what = f"no topic matches {pattern}: create one, or check the pattern and the right to DESCRIBE"
+                found.setdefault(pattern, []).append(what)
+            blocked = {out: inputs and self._inputs_of(inputs) for out, inputs in runtime.blocked_outputs.items()}
             for topic in sorted(runtime.paused_topics.get("output", ())):
-                outputs = [out for out, inputs in runtime.blocked_outputs.items() if inputs is None or topic in inputs]
+                outputs = [out for out, inputs in blocked.items() if inputs is None or topic in inputs]
                 found.setdefault(topic, []).append(f"output refused by {', '.join(sorted(outputs))}")
             for topic in sorted(runtime.paused_topics.get("commit", ())):
                 what = f"offsets cannot be committed, for {runtime.uncommitted_seconds:.0f} s"
@@ -133,6 +144,7 @@ class Health:
             "paused_topics": {reason: sorted(topics) for reason, topics in sorted(runtime.paused_topics.items())}
             if runtime
             else {},
+            "pattern_topics": dict(runtime.pattern_topics) if runtime else {},
             "flood": self.breaker.status(),
             "model": {
                 "target": self.config.model.target,
@@ -152,9 +164,12 @@ class Health:
         return "paused" if paused >= self._topics(runtime) else "consuming"
 
     def _topics(self, runtime: RuntimeStatus | None) -> set[str]:
-        """The input topics that it is judged by: those it has partitions of; without any, all that it may be given."""
-        own = {each.topic for each in runtime.assignment} if runtime is not None else set()
+        """The inputs that it is judged by: those it has partitions of; without any, all that it may be given."""
+        own = self._inputs_of(each.topic for each in runtime.assignment) if runtime is not None else set()
         return own or {route.input for route in self.config.routes}
+
+    def _inputs_of(self, topics: Iterable[str]) -> set[str]:
+        return {self._input_of[topic] for topic in topics}
 
 
 def worker_name() -> str:

@@ -22,6 +22,7 @@ from confluent_kafka import KafkaException
 from consumer import __version__
 from consumer.batching.policy import LengthCut
 from consumer.codecs.outputs import Routes
+from consumer.config.inputs import ByInput
 from consumer.delivery.dead_letters import DeadLetters
 from consumer.exit_codes import EXIT_CREDENTIALS, EXIT_FAILED, EXIT_FENCED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from consumer.extraction.engine import Engine
@@ -86,7 +87,7 @@ class Worker:
         )
         self._breaker = DeadLetterBreaker(config.delivery, self._routes.inputs)
         share = limits.work_bytes // len(self._routes.inputs)
-        self._budgets = {topic: WorkBudget(share) for topic in self._routes.inputs}
+        self._budgets = ByInput(self._routes.inputs, lambda _: WorkBudget(share))
         self._metrics = Metrics(
             on_durable=(self._breaker.durable, partial(durable, self._budgets)), input_topics=self._routes.inputs
         )
@@ -277,7 +278,7 @@ class Worker:
 
     def _revoked(self, intake: Intake, epochs: Mapping[Partition, int]) -> None:
         intake.revoke(epochs)
-        for budget in self._budgets.values():
+        for budget in self._budgets.of.values():
             budget.queue.revoke(epochs)
 
     def _dispatcher_state(self, state: State, error: ServingError | None) -> None:
@@ -342,6 +343,6 @@ class Worker:
                 )
                 self._version = answers
             self._health.windows_in_flight = self._dispatcher.waiting + self._dispatcher.in_flight
-            queues = [budget.queue for budget in self._budgets.values()]
+            queues = [budget.queue for budget in self._budgets.of.values()]
             self._metrics.work(sum(each.taken for each in queues), sum(len(each.waiting) for each in queues))
             await asyncio.sleep(0.5)

@@ -72,6 +72,9 @@ class Observed:
     def client_error(self, client: str, code: str) -> None:
         self.counts[f"{client} {code}"] += 1
 
+    def matched(self, topics: Mapping[str, int]) -> None:
+        self.matches = dict(topics)
+
     def lag(self, lags: Mapping[Partition, int]) -> None:
         self.lags.append(dict(lags))
 

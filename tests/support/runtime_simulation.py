@@ -349,7 +349,7 @@ class Runtime:
             return self.clients[-1]
 
         self.source = PollThread(
-            PollSettings(settings, ["in"], cap, 1_000_000, revoke_seconds, 30.0),
+            PollSettings(settings, ["in"], cap, 1_000_000, revoke_seconds, 30.0, "in"),
             self.commands,
             self._on_records,
             self._on_revoked,

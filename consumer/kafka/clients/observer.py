@@ -43,5 +43,8 @@ class KafkaObserver(Protocol):
     def client_error(self, client: str, code: str) -> None:
         """The ``consumer`` or the ``producer`` client reported an error."""
 
+    def matched(self, topics: Mapping[str, int]) -> None:
+        """How many topics each pattern among the inputs matches now."""
+
     def lag(self, lags: Mapping[Partition, int]) -> None:
         """Records between the committed offset and the end, for every assigned partition that could be queried."""

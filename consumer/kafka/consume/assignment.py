@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 import structlog
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE, TopicPartition
 
+from consumer.config.inputs import InputOf
 from consumer.events import SourceRecord
 
 if TYPE_CHECKING:
@@ -114,24 +115,28 @@ DRAINING = "draining"
 class Pauses:
     """Which partitions are paused, and why. Reasons may come and go from any thread; the poll thread applies them.
 
-    Each reason pauses some of the input topics. Resuming a partition that was not paused rewinds its position
-    (librdkafka issues 4637 and 4686), so the exact set of paused partitions is kept, and only those are resumed.
+    Each reason pauses some of the inputs, a pattern with all its topics. Resuming a partition that was not paused
+    rewinds its position (librdkafka issues 4637 and 4686), so the exact set of paused partitions is kept, and only
+    those are resumed.
     """
 
     def __init__(self, observer: KafkaObserver, inputs: Iterable[str]) -> None:
         self._observer = observer
-        self._inputs = frozenset(inputs)
+        self.input_of = InputOf(inputs)
+        self._inputs = frozenset(self.input_of.of)
+        """The input, a name or a pattern, to which a topic belongs."""
         self._lock = threading.Lock()
         self._paused: set[Partition] = set()
         self.reasons: Mapping[str, frozenset[str]] = {}
-        """Why consumption is paused now, and of which topics; replaced, never changed in place."""
+        """Why consumption is paused now, and of which inputs; replaced, never changed in place."""
         self.topics: frozenset[str] = frozenset()
-        """The input topics that are paused, for whatever reasons."""
+        """The inputs that are paused, for whatever reasons."""
 
     def pause(self, reason: str, topics: Iterable[str] | None = None) -> None:
-        """Stop consumption of these topics (None: of all) for ``reason``, and of no others. From any thread."""
+        """Stop the inputs of these topics (None: all inputs) for ``reason``, and no others. From any thread."""
+        inputs = self._inputs if topics is None else frozenset(map(self.input_of.__getitem__, topics))
         with self._lock:
-            self._replace(reason, self._inputs if topics is None else frozenset(topics))
+            self._replace(reason, inputs)
 
     def resume(self, reason: str) -> None:
         """Withdraw ``reason``; topics for which it was the last go on. From any thread."""
@@ -144,7 +149,7 @@ class Pauses:
         if topics:
             self._pause(consumer, assigned, topics)
         if self._paused:
-            self.unassign(consumer, [partition for partition in self._paused if partition.topic not in topics])
+            self.unassign(consumer, [each for each in self._paused if self.input_of[each.topic] not in topics])
 
     def assign(self, consumer: Consumer, partitions: Iterable[Partition]) -> None:
         """Pause those of ``partitions``, which were assigned just now, whose topic is paused."""
@@ -165,7 +170,7 @@ class Pauses:
         self._paused.clear()
 
     def _pause(self, consumer: Consumer, partitions: Iterable[Partition], topics: frozenset[str]) -> None:
-        if missing := {each for each in partitions if each.topic in topics} - self._paused:
+        if missing := {each for each in partitions if self.input_of[each.topic] in topics} - self._paused:
             consumer.pause(_partitions(missing))
             self._paused |= missing
 

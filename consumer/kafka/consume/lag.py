@@ -9,12 +9,16 @@ One request for the committed offsets, and one for the ends to each leader: a le
 time-out once, however many partitions it leads, and the others' numbers are as new as ever. What could not be asked
 keeps its number for ``STALE_SECONDS`` and has none after that; ``age`` says how old the oldest is.
 
+The release thread asks here for the partitions of input topics, and where an input is a pattern, ``Discovery`` gets the
+list of all topics.
+
 The admin client would ask for all partitions at once, but in confluent-kafka 2.16 its answer to an error of the group's
 coordinator (one that is starting) crashes the process now and then.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from itertools import groupby
@@ -25,6 +29,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, 
 
 from consumer.events import Partition
 from consumer.kafka.clients.errors import librdkafka_logger
+from consumer.kafka.consume.discovery import Discovery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -42,6 +47,9 @@ PASS_SECONDS = 20.0
 STALE_SECONDS = 60.0
 """A lag that could not be queried for so long is shown no more: who scales workers by it must not act on it."""
 
+DISCOVERY_SECONDS = 30.0
+"""Time between two questions for all topics, where an input is a pattern. On a large cluster the answer is large."""
+
 _NO_LEADER = -1
 """What brokers call the leader of a partition that has none."""
 
@@ -58,16 +66,22 @@ class LagWatch:
         interval: float = INTERVAL_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         new_client: Callable[..., Consumer] = Consumer,
+        inputs: Iterable[str] = (),
     ) -> None:
+        """``inputs``: with patterns among them, it also looks which topics these match."""
+        self.discovery = Discovery(inputs, observer)
+        self._discover_at = -math.inf
         own = {"group.id": group, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
         self._client = new_client({**settings, **own}, logger=librdkafka_logger("lag"))
         self._assigned = assigned
         self._observer = observer
         self._interval = interval
         self._clock = clock
-        self._ended = threading.Event()
+        self._ended, self._unused = threading.Event(), threading.Event()
         self.end = self._ended.set
         """``end()``: stop the queries."""
+        self.close = self._unused.set
+        """``close()``: close the client, once no thread calls ``partitions`` any more."""
         self._known: dict[Partition, int] = {}
         # When each partition's lag was queried last; before the first time, when it was first to be.
         self._since: Mapping[Partition, float] = {}
@@ -87,13 +101,25 @@ class LagWatch:
         return max(self.ages().values(), default=0.0)
 
     def _run(self) -> None:
+        self._discover()
         while not self._ended.wait(self._interval):
             self.look()
             self._client.poll(0)  # serves librdkafka's log lines; nothing is assigned, so nothing is read
+        self._unused.wait()
         self._client.close()
+
+    def partitions(self, topic: str, seconds: float) -> int:
+        """Partitions of an input topic, 0 when it does not exist. From any thread.
+
+        Asking creates no topic, as a producer's question does, and its refreshes for as long as it lives: a topic of a
+        pattern that was deleted would come back. Raises KafkaException when brokers do not answer within ``seconds``.
+        """
+        found = self._client.list_topics(topic, timeout=seconds).topics.get(topic)
+        return 0 if found is None or found.error is not None else len(found.partitions)
 
     def look(self) -> None:
         """One pass over the partitions that are assigned now."""
+        self._discover()
         started = self._clock()
         assigned = sorted(self._assigned())
         self._since = {partition: self._since.get(partition, started) for partition in assigned}
@@ -111,10 +137,31 @@ class LagWatch:
         self.lags = dict(self._known)
         self._observer.lag(self.lags)
 
+    def _discover(self) -> None:
+        """Tell ``discovery`` of all topics, when it is time; the answer also says who leads what is assigned."""
+        if not self.discovery.wanted or self._clock() < self._discover_at:
+            return
+        try:
+            found = self._client.list_topics(timeout=REQUEST_SECONDS).topics
+        except KafkaException as error:
+            _log.warning("the topics of patterns are unknown for now", reason=str(error))
+            return
+        self.discovery.saw(found)
+        # While one matches nothing, a worker may wait for it alone.
+        self._discover_at = self._clock() + (DISCOVERY_SECONDS if all(self.discovery.counts.values()) else 0.0)
+        topics = {partition.topic for partition in self._assigned()}
+        self._leaders = {
+            Partition(topic, number): each.leader
+            for topic in topics.intersection(found)
+            for number, each in found[topic].partitions.items()
+        }
+
     def _ask(self, assigned: list[Partition], started: float) -> None:
         answered = self._client.committed(_positions(assigned, 0), timeout=REQUEST_SECONDS)
         committed = {Partition(p.topic, p.partition): p.offset for p in answered if p.error is None}
-        self._find_leaders({partition.topic for partition in committed}, started)
+        # With patterns there may be thousands of topics, so none is asked for whose leaders are known.
+        known = self._leaders if self.discovery.wanted else ()
+        self._find_leaders({each.topic for each in committed if each not in known}, started)
         leaders = {partition: self._leaders.get(partition, _NO_LEADER) for partition in committed}
 
         def patience(partition: Partition) -> tuple[bool, int]:

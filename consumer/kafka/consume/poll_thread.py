@@ -18,6 +18,8 @@ import structlog
 from confluent_kafka import Consumer, KafkaError
 
 from consumer.config.client_rules import brokers_assign
+from consumer.config.inputs import subscriptions
+from consumer.config.topic_patterns import is_pattern
 from consumer.delivery.admission import InFlight, RevokeBudget
 from consumer.delivery.commands import Command, Delivered, Drain, EndReached
 from consumer.events import Partition
@@ -63,7 +65,10 @@ comes on top; a member that does not poll for the whole interval loses all its p
 
 @dataclass(frozen=True, slots=True)
 class PollSettings:
-    """What the poll thread reads, and within which bounds. ``client``: settings of librdkafka's consumer."""
+    """What the poll thread reads, and within which bounds. ``client``: settings of librdkafka's consumer.
+
+    ``topics``: the inputs, names and patterns.
+    """
 
     client: Mapping[str, Any]
     topics: Sequence[str]
@@ -73,6 +78,8 @@ class PollSettings:
     """The longest that a revocation waits for records in flight."""
     commit_pause_seconds: float
     """How long offsets may stay uncommitted because commits fail, before their topics pause."""
+    asked_for: str
+    """A topic, and no pattern, to ask brokers for."""
     join_seconds: float = JOIN_SECONDS
     """How long a KIP-848 group may leave a join unanswered."""
 
@@ -134,7 +141,7 @@ class PollThread:
         self._new_consumer = partial(new_consumer, {**client, **callbacks}, logger=librdkafka_logger("consumer"))
         self._consumer = self._new_consumer()
         self._stuck = StuckClientDetector(
-            lambda: self._consumer.list_topics(self._topics[0], timeout=OWN_SECONDS), brokers_answer, clock
+            lambda: self._consumer.list_topics(settings.asked_for, timeout=OWN_SECONDS), brokers_answer, clock
         )
         self.last_round = clock()
         """Monotonic seconds of the start of the latest round of the loop."""
@@ -187,7 +194,7 @@ class PollThread:
     def subscribe(self) -> None:
         """Begin to join the group."""
         self._consumer.subscribe(
-            self._topics,
+            subscriptions(self._topics),
             on_assign=self.rebalance.assigned,
             on_revoke=self.rebalance.revoked,
             on_lost=self.rebalance.lost,
@@ -284,6 +291,8 @@ class PollThread:
                 "auto.offset.reset is error. Set the group's offset (kafka-consumer-groups --reset-offsets), or remove "
                 "the setting to start at the earliest record."
             )
+        if is_pattern(partition.topic) and error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return  # it matches nothing now: ``Discovery`` says so
         _log.warning(
             "the client reports an error and goes on trying",
             topic=partition.topic,

@@ -75,7 +75,8 @@ class Rebalance:
         named = {Partition(p.topic, p.partition) for p in partitions}
         leaving = {partition: epoch for partition, epoch in self.assignment.epochs.items() if partition in named}
         reasons = self.pauses.reasons
-        awaited = {partition for partition in leaving if not stands_still(partition.topic, reasons)}
+        input_of = self.pauses.input_of
+        awaited = {partition for partition in leaving if not stands_still(input_of[partition.topic], reasons)}
         budget = self.in_flight.revoke_seconds() if awaited else 0.0
         _log.info("revoking: waiting for what is in flight", assignments=_names(leaving), seconds=round(budget, 1))
         last = self._last_offsets(leaving, awaited, min(self.clock() + budget, self.close_by))

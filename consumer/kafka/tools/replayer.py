@@ -26,7 +26,7 @@ from consumer.kafka.publish.producers import KEYED
 from consumer.kafka.tools.replay_markers import marker_topic, marker_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
     from confluent_kafka import Message
 
@@ -249,7 +249,7 @@ class ReplayTargets:
     Anyone who may write to the dead-letter topic can name any topic in a letter.
     """
 
-    def __init__(self, lookup: Callable[[str], int], only: Collection[str] | None = None) -> None:
+    def __init__(self, lookup: Callable[[str], int], only: Container[str] | None = None) -> None:
         """``lookup`` gives a topic's number of partitions, 0 for none such, and raises TopicUnusable.
 
         ``only``: the topics to which letters may go back; None for all but Kafka's own.
@@ -288,7 +288,7 @@ class ReplayTargets:
 
 @contextlib.contextmanager
 def open_targets(
-    bootstrap_servers: str, only: Collection[str] | None, *, client: Mapping[str, Any], timeout: float
+    bootstrap_servers: str, only: Container[str] | None, *, client: Mapping[str, Any], timeout: float
 ) -> Iterator[ReplayTargets]:
     """The topics of one cluster. ``client`` are the settings of any client, ``timeout`` is in seconds."""
     with Reader(bootstrap_servers, client=client, timeout=timeout) as reader:

@@ -268,3 +268,15 @@ def test_on_a_terminal_it_asks_first(there: Cluster, monkeypatch: pytest.MonkeyP
         assert replay("--yes").exit_code == 0
     assert questions == ["Replay 5 dead letters of reviews.dead at 127.0.0.1:9092?"]
     assert [len(chunk) for chunk in there.written] == [5, 4]
+
+
+@pytest.mark.parametrize("believed", [True, False])
+def test_topics_of_a_pattern_are_inputs(there: Cluster, believed: bool) -> None:
+    """Each under the route that reads it; what only looks like one of its topics is none."""
+    there.letters, there.topics = 6, ("shop.a", "shop.own", "my.shop.a")
+    there.exists = lambda _: True  # type: ignore[method-assign, assignment]
+    own = ("--set=routes.1.input=shop.own", "--set=routes.1.tasks=[ner]", "--set=routes.1.control_headers=false")
+    found = replay("--dry-run", r"--set=routes.0.input=^shop\..*$", f"--set=routes.0.control_headers={believed}", *own)
+    summary = json.loads(found.stdout)
+    skipped = {"control_headers_off": 2 if believed else 4, "not_an_input": 2}
+    assert (summary["replayable"], summary["skipped"]) == (2 if believed else 0, skipped)

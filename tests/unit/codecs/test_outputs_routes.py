@@ -171,3 +171,24 @@ def test_routes_tell_their_inputs_formats_and_topics(routes: Routes) -> None:
     assert routes.output_topic("free", "inline") == "all"
     with pytest.raises(KeyError):
         routes.route("elsewhere")
+
+
+def test_topics_of_a_pattern_have_its_route(make_record: MakeRecord) -> None:
+    """A name wins over it; messages name the topic."""
+    routes = Routes(
+        [
+            RouteConfig(input=r"^shop\..*$", tasks=("ner",), output="out.{task}", inline_schemas=False),
+            RouteConfig(input="shop.own", tasks=("sentiment",), output="own", control_headers=False),
+        ],
+        TASKS,
+    )
+    assert names(routes.choose(make_record(topic="shop.a"), ReviewEvent("e", "x"))) == ["ner"]
+    assert names(routes.choose(make_record(topic="shop.own"), ReviewEvent("e", "x"))) == ["sentiment"]
+    assert [routes.output_topic("shop.b", "ner"), routes.output_topic("shop.own", "sentiment")] == ["out.ner", "own"]
+    assert routes.route("shop.a").control_headers
+    assert not routes.route("shop.own").control_headers
+    event = ReviewEvent("e", "x", tasks=("event",), schema={"a": None})
+    refused = routes.choose(make_record(topic="shop.a"), event).refused
+    assert [error.message.partition("shop.a")[1] for _, error in refused] == ["shop.a", "shop.a"]
+    with pytest.raises(KeyError):
+        routes.route("other")

@@ -259,3 +259,16 @@ def test_whatever_topics_do_the_caps_hold_and_none_starves_the_others(
                 alone = admission.intake(now, paused | others)
                 assert each not in alone.full
                 assert not alone.stall
+
+
+def test_topics_of_a_pattern_have_one_share() -> None:
+    """However many there are; the other inputs keep theirs, and a limit is that of all of them."""
+    admission = Admission(100, 10_000, (r"^shop\..*$", "other"))
+    for number in range(75):
+        admission.one(Partition(f"shop.{number}", 0), 1, 10)
+    assert admission.intake(0.0).stall
+    assert admission.intake(1.0).full == {r"^shop\..*$"}
+    admission.limit(r"^shop\..*$", 1)
+    for number in range(75):
+        admission.done(Partition(f"shop.{number}", 0), 1, 10)
+    assert (admission.events, admission.intake(1.0)) == (0, (frozenset(), False, 1))

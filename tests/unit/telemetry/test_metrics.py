@@ -250,3 +250,20 @@ def test_threads_may_count_while_the_exposition_is_read() -> None:
         thread.join()
     assert sample(metrics, "rexstream_events_total", topic="t", outcome="done") == 1200
     assert metrics.recent()["totals"] == {"done": 1200}
+
+
+def test_topics_of_a_pattern_have_its_label() -> None:
+    """Thousands of topics are one series; their lags are summed, so that a sum over all is right."""
+    pattern = r"^shop\..*$"
+    metrics = Metrics(input_topics=(pattern, "in"))
+    for topic in ("shop.a", "shop.b", "in"):
+        metrics.event_processed(topic, "done")
+    assert sample(metrics, "rexstream_events_total", topic=pattern, outcome="done") == 2
+    assert sample(metrics, "rexstream_events_total", topic="shop.a", outcome="done") is None
+    metrics.lag(
+        {Partition("shop.a", 0): 5, Partition("shop.b", 0): 6, Partition("shop.b", 1): 1, Partition("in", 0): 2}
+    )
+    assert sample(metrics, "rexstream_consumer_lag", topic=pattern, partition="0") == 11
+    assert sample(metrics, "rexstream_consumer_lag", topic="in", partition="0") == 2
+    metrics.matched({pattern: 2})
+    assert sample(metrics, "rexstream_pattern_topics", topic=pattern) == 2

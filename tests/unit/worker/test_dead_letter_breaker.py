@@ -242,3 +242,18 @@ def test_one_topic_can_be_resumed_and_by_default_all_are(world: World) -> None:
     assert world.breaker.resume(OTHER)["state"] == "trial"
     assert world.breaker.resume()["topics"] == [RAW]
     assert world.runtime.calls[-1] == ("pause", [])
+
+
+def test_topics_of_a_pattern_are_counted_together(world: World) -> None:
+    """One shop's flood pauses them all; an operator names any of them, or the pattern. Unknown names change nothing."""
+    pattern = r"^shop\..*$"
+    world.breaker = DeadLetterBreaker(DeliveryConfig(dead_letter_run=3), (pattern, RAW), lambda: world.now)
+    world.breaker.runtime = cast("KafkaRuntime", world.runtime)
+    for name in "abab":
+        world.end(DEAD, topic=f"shop.{name}")
+    assert world.runtime.calls == [("pause", [pattern]), ("limit", pattern, TRIAL_EVENTS)]
+    assert list(world.breaker.paused()) == [pattern]
+    assert list(world.breaker.status()["topics"]) == [pattern, RAW]
+    unknown = world.breaker.resume("nobody.knows")
+    assert (unknown["topics"], pattern in str(unknown["message"])) == ([], True)
+    assert world.breaker.resume("shop.never-seen")["topics"] == [pattern]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, cast
 
+from consumer.config.route import RouteConfig
 from consumer.config.tree import Config, DeliveryConfig
 from consumer.events import Partition
 from consumer.kafka.runtime import KafkaRuntime, RuntimeStatus
@@ -33,6 +34,7 @@ class Runtime:
             "commit_error": "",
             "lag_ages": {Partition("in", 0): 3.2},
             "lag": {Partition("in", 0): 7},
+            "pattern_topics": {},
             "blocked_outputs": {},
         }
         values |= changed
@@ -127,3 +129,33 @@ def test_offsets_that_cannot_be_committed_are_a_reason_with_their_error() -> Non
     for code, shown in (("GROUP_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED"), ("", "no answer")):
         it = health(paused_topics={"commit": {"in"}}, uncommitted_seconds=41.3, commit_error=code)
         assert it.ready()[1] == {"reasons": [f"offsets cannot be committed, for 41 s ({shown})"]}
+
+
+def test_patterns_are_one_input_for_readiness_and_one_that_matches_nothing_is_said() -> None:
+    """What waits of any of its topics waits for all; a worker that can read something else is ready."""
+    pattern = r"^shop\..*$"
+    config = Config(routes=(RouteConfig(input=pattern), RouteConfig(input="in", output="other")))
+
+    def of(**changed: Any) -> Health:
+        it = health(**changed)
+        changed_config = Health(config, "w", it.metrics, it.breaker)
+        changed_config.model_available, changed_config.runtime = True, it.runtime
+        return changed_config
+
+    shops = {Partition("shop.a", 0): 1, Partition("shop.b", 0): 2}
+    blocked = {"blocked_outputs": {"out": {"shop.a"}}, "paused_topics": {"output": {pattern}}}
+    refused = of(assignment=shops, **blocked)
+    assert refused.reasons() == ["output refused by out"]
+    assert refused.status()["state"] == "paused"
+    assert of(assignment={**shops, Partition("in", 0): 3}, **blocked).reasons() == []
+    registry = of(assignment=shops)
+    registry.registry = {"shop.a": "registry away", "shop.b": "registry away"}
+    assert registry.status()["waiting"] == {pattern: ["registry away"]}
+    assert registry.reasons() == ["registry away"]
+
+    none = of(assignment={}, pattern_topics={pattern: 0})
+    assert (none.reasons(), list(none.status()["waiting"])) == ([], [pattern])
+    only = Health(Config(routes=(RouteConfig(input=pattern),)), "w", none.metrics, none.breaker)
+    only.model_available, only.runtime = True, none.runtime
+    assert "no topic matches ^shop" in only.reasons()[0]
+    assert of(assignment=shops, pattern_topics={pattern: 0}).status()["waiting"] == {}, "found since it was looked for"

@@ -149,3 +149,21 @@ def test_what_is_paused_is_always_what_some_reason_names(
             pauses.apply(consumer, assigned)
             paused = {topic for topics in wanted.values() for topic in topics}
             assert consumer.topics == {tuple(each) for each in assigned if each.topic in paused}
+
+
+def test_topics_of_a_pattern_pause_together() -> None:
+    """Whichever of them has the reason, and those that are assigned later, too; other inputs go on."""
+    hooks: Any = type("Hooks", (), {"paused": lambda *_: None})()
+    consumer, pauses = Consumer(), Pauses(hooks, (r"^shop\..*$", "other"))
+    client: Any = consumer
+    a, b, late = (Partition(f"shop.{name}", 0) for name in ("a", "b", "late"))
+    pauses.pause("output", ["shop.a", "shop.b"])
+    assert pauses.reasons == {"output": {r"^shop\..*$"}}
+    pauses.apply(client, [a, b, S])
+    pauses.assign(client, [late])
+    assert consumer.topics == {a, b, late}
+    pauses.pause("output", [])
+    pauses.apply(client, [a, b, late, S])
+    assert consumer.topics == set()
+    patterns = [f"^{'a?' * number}shop$" for number in range(9)]
+    assert Pauses(hooks, patterns).input_of["shop"] == patterns[0], "the first of the routes reads it"

@@ -175,6 +175,7 @@ def test_offsets_that_a_transaction_holds_back_are_told_with_the_way_out(code: i
         while not lines and time.monotonic() < deadline:
             time.sleep(0.005)
         watch.end()
+        watch.close()
         watch.thread.join(10)
     assert not watch.thread.is_alive()
     assert lines[0]["log_level"] == "warning"
