@@ -135,6 +135,8 @@ def test_the_avro_of_producers_who_do_not_know_us(
         producer.produce(topic, value, b"k", headers=list(headers))
     assert producer.flush(20) == 0
     worker.wait(lambda: worker.get("/status")[1]["totals"] == {"done": 6, "dead_letter": 3}, 30)
+    # An event counts when it is processed, a little before its outputs are durable.
+    worker.wait(lambda: len(messages(worker.bootstrap, topics[1])) == 6 and len(worker.dead_letters()) == 3, 30)
 
     results = {}
     for message in messages(worker.bootstrap, topics[1]):
