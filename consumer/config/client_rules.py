@@ -46,8 +46,7 @@ CLIENT_RULES: dict[str, ClientRule] = {
     "auto.offset.reset": ClientRule(
         "consumer",
         "would silently skip data for a new group, an added partition or an expired offset",
-        "remove it: a worker starts at the earliest record; to start at the end, set the group's offsets with "
-        "kafka-consumer-groups --reset-offsets --to-latest",
+        "remove it, and set kafka.start: it says where a new group begins, and skips nothing afterwards",
         ("earliest", "smallest", "beginning", "error"),
     ),
     "enable.partition.eof": ClientRule(

@@ -15,6 +15,7 @@ from consumer.config.pattern_rules import pattern_checks
 from consumer.config.problems import Check, KeyPath, Origin, Problem, dotted, nearest
 from consumer.config.security_rules import key_pair, security_checks, security_warnings
 from consumer.config.topic_patterns import is_pattern
+from consumer.config.start import start_check
 from consumer.config.value_rules import value_checks
 from consumer.extraction.task import INLINE, SchemaTree, Task
 
@@ -39,6 +40,7 @@ def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Orig
         *_delivery(config),
         *((True, ("kafka", "client", key), what, fix) for key, what, fix in client_problems(config.kafka.client)),
         *security_checks(config.kafka, origin),
+        start_check(config.kafka.start),
     )
     return [Problem(dotted(path), origin(path), what, fix) for failed, path, what, fix in checks if failed]
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeGuard, Union, get_args, get_origin
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from consumer.config.route import RouteConfig
 from consumer.config.section import Count, Seconds, Section, Text
+from consumer.config.start import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,6 +79,11 @@ class KafkaConfig(Section):
     """Brokers to ask for the rest of the cluster first: ``host:port``, several with commas between them."""
     group_id: Text = "rexstream"
     """Consumer group. Workers with the same one share the partitions of the input topics."""
+    start: Annotated[Text, BeforeValidator(as_text)] = "earliest"
+    """Where a group begins that has no offset of any input topic: ``earliest``, ``latest`` (what comes after its first
+    worker started) or a time with its zone, such as ``2026-11-01T00:00:00Z``; one that is yet to come is ``latest``.
+    Committed once, before the first record is read. Partitions and topics that are new to a group begin at their
+    beginning."""
     client: dict[str, Any] = Field(default_factory=dict)
     """librdkafka settings passed through to consumer and producer, such as ``client.rack``. A setting that would break
     a delivery guarantee is refused with the reason."""

@@ -22,10 +22,12 @@ _PROTOCOLS = {
     "MUTUAL": "SSL",
     "SCRAM": "SASL_PLAINTEXT",
     "SCRAM_TLS": "SASL_SSL",
+    "OAUTH": "SASL_PLAINTEXT",
 }
 OPEN = ("PLAINTEXT",)
 SECURE = tuple(_PROTOCOLS)
-"""TLS shows a certificate and asks for none, MUTUAL asks for one; both SCRAM listeners take PLAIN as well."""
+"""TLS shows a certificate and asks for none, MUTUAL asks for one; both SCRAM listeners take PLAIN as well. OAUTH takes
+OAUTHBEARER alone, with tokens that nobody signed."""
 
 _BASE = """
 process.roles=broker,controller
@@ -67,6 +69,9 @@ ssl.truststore.type=PEM
 ssl.truststore.location={folder}/ca.pem
 listener.name.mutual.ssl.client.auth=required
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.oauth.sasl.enabled.mechanisms=OAUTHBEARER
+listener.name.oauth.oauthbearer.sasl.jaas.config=\
+org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";
 """
 _LOGINS = """
 listener.name.{listener}.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \

@@ -1,0 +1,294 @@
+"""Commits the offsets at which a new group begins (``kafka.start``), before a worker's own consumer joins it.
+
+Kafka has no commit that fails where there are offsets already: of two workers that look first and commit then, the
+second could undo what the first has begun. So whoever commits is a member of the group and owns the first partition of
+the first input topic, which one member does at a time, and the broker takes a commit of its generation only. The others
+wait until the group has offsets. Members that are no such beginners are workers that have begun without: nothing is
+committed under them.
+
+Only for a ``kafka.start`` other than ``earliest``. A group that has offsets costs one look.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from consumer.config.client_rules import brokers_assign
+from consumer.config.start import EARLIEST, start_ms
+from consumer.delivery.start_offsets import Committed, Ends, StartOffset, due, start_note, start_offsets
+from consumer.events import Partition
+from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID, ClientErrors, refuse_embedded
+from consumer.kafka.clients.errors import REPEAT_SECONDS
+from consumer.kafka.clients.settings import consumer_settings, metadata_settings, way_out
+from consumer.kafka.consume.membership import Membership, is_member
+from consumer.kafka.consume.poll_thread import JOIN_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from consumer.config.tree import Config
+
+_log = structlog.stdlib.get_logger(__name__)
+
+BEGINNER = "rexstream-start"
+"""The client.id of a member that only commits start offsets, by which others tell it from a worker."""
+
+ANSWER_SECONDS = 10.0
+"""Longer than brokers hold a join back for members that answer."""
+
+LEAVE_SECONDS = 5.0
+POLL_SECONDS = 0.5
+
+
+class StartLookup:
+    """What the brokers say of a group's start. Asks and changes nothing; methods raise KafkaException."""
+
+    def __init__(self, consumer: Consumer, topics: Sequence[str], start: str) -> None:
+        """``consumer``: read_committed, of the group. ``topics``: the input topics; ``start``: kafka.start."""
+        self._consumer = consumer
+        self._topics = topics
+        self._start = start
+        self._appeared: set[str] = set()
+        self.embedded = False
+        """Whether this is librdkafka's mock cluster, as far as was seen."""
+
+    def committed(self) -> dict[Partition, Committed]:
+        """What the group has committed of every partition of the input topics that are there.
+
+        Topics that are missing now count as newer than the start when they are there later.
+        """
+        partitions: list[Partition] = []
+        for topic in self._topics:
+            answer = self._consumer.list_topics(topic, timeout=ANSWER_SECONDS)
+            self.embedded = (answer.cluster_id or "").startswith(EMBEDDED_CLUSTER_ID)
+            found = answer.topics[topic]
+            if found.error is None:
+                partitions += [Partition(topic, number) for number in found.partitions]
+            elif found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                self._appeared.add(topic)
+            else:
+                raise KafkaException(found.error)
+        asked = self._consumer.committed(_positions(partitions, 0), timeout=ANSWER_SECONDS) if partitions else []
+        return {
+            Partition(each.topic, each.partition): Committed(
+                each.offset if each.offset >= 0 else None, each.metadata or ""
+            )
+            for each in _without_errors(asked)
+        }
+
+    def offsets(self, partitions: Collection[Partition]) -> dict[Partition, StartOffset]:
+        """Where the group is to begin in ``partitions``. Raises ValueError where the cluster cannot look up times."""
+        since = start_ms(self._start)
+        if since is not None and self.embedded:
+            raise ValueError(
+                f"kafka.start is {self._start}, and the embedded broker cannot look up times: use Apache Kafka, "
+                "or kafka.start latest"
+            )
+        newer = [partition for partition in partitions if partition.topic in self._appeared]
+        found = Ends(
+            self._ask(newer, OFFSET_BEGINNING),
+            self._ask(partitions, OFFSET_END),  # before the times: what comes meanwhile must not be passed over
+            {} if since is None else self._ask(partitions, since),
+        )
+        return start_offsets(partitions, self._start, since, found, self._appeared)
+
+    def _ask(self, partitions: Collection[Partition], time_ms: int) -> dict[Partition, int]:
+        """The first offset of each whose record is at least as new; librdkafka's marks of both ends are times, too."""
+        if not partitions:
+            return {}
+        found = self._consumer.offsets_for_times(_positions(partitions, time_ms), timeout=ANSWER_SECONDS)
+        return {Partition(p.topic, p.partition): p.offset for p in _without_errors(found) if p.offset >= 0}
+
+
+def before_joining(config: Config, topics: Sequence[str], stopping: Callable[[], bool]) -> None:
+    """What has to be so before a worker joins its group: a cluster with transactions for exactly_once, and offsets for
+    a ``kafka.start`` other than ``earliest``.
+
+    Raises ValueError for a cluster or settings that cannot be used, RuntimeError for brokers without the group protocol
+    that is set.
+    """
+    if config.delivery.mode == "exactly_once":
+        refuse_embedded(config, stopping)
+    if config.kafka.start != EARLIEST:
+        commit_start(config, topics, stopping)
+
+
+def commit_start(config: Config, topics: Sequence[str], stopping: Callable[[], bool]) -> None:
+    """Return when the group has begun, having committed its start offsets where nobody else did, or ``stopping()``.
+
+    Waits, and says why in the log, while the brokers do not let it. Raises ValueError for settings that librdkafka
+    refuses and a cluster that cannot look up times, RuntimeError for brokers without the group protocol that is set.
+    """
+    errors = ClientErrors(config.kafka.bootstrap_servers)
+    settings = {**errors.settings(consumer_settings(config)), "client.id": BEGINNER}
+    # A static member's place outlives it, and is the worker's own.
+    settings.pop("group.instance.id", None)
+    try:
+        consumer = Consumer(settings)
+    except KafkaException as error:
+        raise ValueError(error.args[0].str()) from None
+    beginner = _Beginner(config, topics, consumer)
+    logged_at = -math.inf
+    try:
+        while not stopping():
+            try:
+                if beginner.step():
+                    return
+            except KafkaException as error:
+                reason = error.args[0].str()
+                consumer.poll(0)  # the reasons come by a callback
+                if time.monotonic() - logged_at >= REPEAT_SECONDS:
+                    logged_at = time.monotonic()
+                    why = errors.last or reason
+                    _log.warning("the group's start waits", reason=reason, cause=errors.last, fix=way_out(why))
+                time.sleep(POLL_SECONDS)
+    finally:
+        beginner.leave()
+        consumer.close()
+
+
+class _Beginner:
+    """One worker's part in the start of its group."""
+
+    def __init__(self, config: Config, topics: Sequence[str], consumer: Consumer) -> None:
+        self._config = config
+        self._consumer = consumer
+        self._lookup = StartLookup(consumer, topics, config.kafka.start)
+        join_seconds = JOIN_SECONDS if brokers_assign(config.kafka.client) else None
+        self._membership = Membership(None, join_seconds)
+        self._subscribed = ""
+        self._owned: set[Partition] = set()
+        self._offsets: dict[Partition, StartOffset] = {}
+        """Where this worker would begin, as of its first look: joining takes seconds, which ``latest`` must not pass
+        over."""
+        self._tried = False
+        self._missing = False
+        self._admin: AdminClient | None = None
+
+    def step(self) -> bool:
+        """One round; whether the group has begun."""
+        owned = frozenset(self._owned)  # before the look: who owns the first partition alone may commit what it shows
+        committed = self._lookup.committed()
+        if not committed:
+            if not self._missing:
+                _log.warning("no input topic is there yet: the group begins when one is", fix="create it")
+                self._missing = True
+            time.sleep(POLL_SECONDS)
+            return False
+        if not (left := due(committed)):
+            self._say(committed)
+            return True
+        self._offsets |= self._lookup.offsets(left - self._offsets.keys())
+        first = min(committed)
+        if first in owned:
+            self._commit(left, start_note(committed))
+            return False  # the next look shows whether all of it was taken
+        if self._workers_run():
+            _log.info("kafka.start is not used: the group has members that began without it", group=self._group)
+            return True
+        self._join(first.topic)
+        return False
+
+    def leave(self) -> None:
+        """Leave the group, so that it does not wait for this member until its session runs out.
+
+        A broker holds a join back until all members are there, and answers what the connection brings after it later. A
+        client that closes meanwhile takes its word that it leaves with it. So this waits for an answer after that word.
+        """
+        if self._subscribed:
+            self._consumer.unsubscribe()
+            with suppress(KafkaException):
+                self._consumer.committed([TopicPartition(self._subscribed, 0)], timeout=LEAVE_SECONDS)
+            self._subscribed = ""
+
+    @property
+    def _group(self) -> str:
+        return self._config.kafka.group_id
+
+    def _join(self, topic: str) -> None:
+        """Be a member of the group, which owns partitions of ``topic`` and reads nothing."""
+        if topic != self._subscribed:
+            self._consumer.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked)
+            self._subscribed = topic
+        message = self._consumer.poll(POLL_SECONDS)
+        error = None if message is None else message.error()
+        if error is not None and error.fatal():
+            self._membership.refused(error)
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            raise KafkaException(error)
+        if not self._membership.joined:
+            self._membership.look(self._consumer)
+
+    def _commit(self, partitions: Collection[Partition], note: str) -> None:
+        # A client that lost its membership would commit as one outside the group, which brokers do not fence.
+        if not is_member(self._consumer.consumer_group_metadata()):
+            self._owned.clear()
+            self.leave()
+            return
+        offsets = [
+            TopicPartition(each.topic, each.number, self._offsets[each].offset, metadata=note)
+            for each in sorted(partitions)
+        ]
+        self._tried = True
+        self._consumer.commit(offsets=offsets, asynchronous=False)
+
+    def _say(self, committed: dict[Partition, Committed]) -> None:
+        """Log where the group begins by this worker's hand, or that it does not."""
+        if not self._tried:
+            _log.info("kafka.start is not used: the group has offsets", group=self._group)
+            return
+        for partition, found in sorted(self._offsets.items()):
+            if committed[partition].offset == found.offset:
+                where = {"topic": partition.topic, "partition": partition.number, "offset": found.offset}
+                _log.info("the new group begins here", group=self._group, **where, reason=found.why)
+
+    def _workers_run(self) -> bool:
+        """Whether the group has members that are no beginners."""
+        if self._lookup.embedded:
+            return False  # it never answers this request
+        if self._admin is None:
+            self._admin = AdminClient({**metadata_settings(self._config), "log_level": 0})
+        (asked,) = self._admin.describe_consumer_groups([self._group], request_timeout=ANSWER_SECONDS).values()
+        return any(member.client_id != BEGINNER for member in asked.result().members)
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._membership.entered()
+        self._owned |= _named(partitions)
+        consumer.incremental_assign(partitions)
+        consumer.pause(partitions)  # nothing is to be read
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._owned -= _named(partitions)
+        with suppress(KafkaException):
+            consumer.incremental_unassign(partitions)
+
+
+def _positions(partitions: Iterable[Partition], offset: int) -> list[TopicPartition]:
+    return [TopicPartition(p.topic, p.number, offset) for p in partitions]
+
+
+def _named(partitions: Iterable[TopicPartition]) -> set[Partition]:
+    return {Partition(each.topic, each.partition) for each in partitions}
+
+
+def _without_errors(answered: Iterable[Any]) -> list[Any]:
+    """The partitions as they are. Raises KafkaException for the first error among them."""
+    found = list(answered)
+    for each in found:
+        if each.error is not None:
+            raise KafkaException(each.error)
+    return found
