@@ -51,7 +51,7 @@ ANSWER_SECONDS = 10.0
 """Longer than brokers hold a join back for members that answer."""
 
 LEAVE_SECONDS = 5.0
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.2
 
 
 class StartLookup:
