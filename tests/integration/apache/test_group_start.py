@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import threading
@@ -21,11 +22,13 @@ from consumer.cli import cli
 from consumer.config.tree import Config, KafkaConfig
 from consumer.delivery.start_offsets import start_note
 from consumer.events import Partition
-from consumer.kafka.consume.group_start import commit_start
+from consumer.kafka.consume.group_start import StartLookup, commit_start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
+
+    from consumer.delivery.start_offsets import StartOffset
 
 OLD_MS = 1_700_000_000_000
 START = "2026-11-01T00:00:00Z"
@@ -65,9 +68,17 @@ def notes(bootstrap: str, group: str, topic: str, partitions: int) -> list[str |
 
 @pytest.mark.parametrize("client", [{}, {"group_protocol": "consumer"}], ids=["classic", "kip-848"])
 def test_of_workers_that_start_at_once_one_decides(
-    client: dict[str, str], apache_kafka: str, cluster: Cluster, new_topic: Callable[..., str], group: str
+    client: dict[str, str],
+    apache_kafka: str,
+    cluster: Cluster,
+    new_topic: Callable[..., str],
+    group: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """While a producer sends. All return with the same offsets, and none stays behind as a member to be waited for."""
+    """While a producer sends. All return with the same offsets, and none stays behind as a member to be waited for.
+
+    The first is held between its look and its commit until the others have begun and gone.
+    """
     topic = new_topic(partitions=2)
     sending = threading.Event()
     sending.set()
@@ -83,6 +94,20 @@ def test_of_workers_that_start_at_once_one_decides(
     sender.start()
     eventually(lambda: cluster.values(topic, 2))
     seen: list[list[int]] = []
+    looks, real = itertools.count(), StartLookup.offsets
+    held: list[dict[Partition, StartOffset]] = []
+
+    def slow(lookup: StartLookup, partitions: Collection[Partition]) -> dict[Partition, StartOffset]:
+        if not partitions:
+            return {}
+        if next(looks) == 0:
+            held.append(real(lookup, partitions))
+            eventually(lambda: len(seen) == 2, 40)
+            return held[0]
+        eventually(lambda: held and real(lookup, partitions) != held[0])
+        return real(lookup, partitions)
+
+    monkeypatch.setattr(StartLookup, "offsets", slow)
 
     def start() -> None:
         begin(apache_kafka, group, [topic], **client)
