@@ -30,7 +30,7 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.cli import dependencies
     from consumer.cli.kafka_findings import kafka_findings, reachable_topics, route_findings
-    from consumer.cli.start_findings import start_findings
+    from consumer.cli.kafka_start_findings import start_setting_findings
 
     found = loaded(config_file, overrides)
     config = found.config
@@ -38,7 +38,7 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
         dependencies.Finding("configuration", "ok", f"{len(config.routes)} route(s), {len(found.tasks)} tasks"),
         *(dependencies.Finding(problem.key, "warn", f"{problem.what}; {problem.fix}") for problem in found.warnings),
         *route_findings(config, found.tasks),
-        *start_findings(config),
+        *start_setting_findings(config),
         *dependencies.client_findings(config),
         *dependencies.bundle_findings(config),
         *dependencies.tls_findings(config),

@@ -16,6 +16,7 @@ from consumer.cli.dependencies import ANSWER_SECONDS, Finding
 from consumer.cli.pattern_findings import matched_topics, pattern_findings
 from consumer.codecs.mapping import described
 from consumer.cli.start_findings import group_start_findings
+from consumer.cli.kafka_start_findings import start_offset_findings
 from consumer.config.names import result_topics, runnable
 from consumer.config.topic_patterns import is_pattern
 from consumer.extraction.task import INLINE
@@ -108,7 +109,7 @@ def kafka_findings(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
     else:
         yield from topic_setting_findings(config, tasks, admin, set(metadata.topics))
         yield group_finding(config, admin)
-    yield from group_start_findings(config)
+    yield from start_offset_findings(config)
 
 
 def transaction_findings(config: Config, brokers: int, *, embedded: bool) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from consumer.config.layers import Layers, gather
+from consumer.config.oauth_rules import MSK_IAM, NO_MSK_IAM
 from consumer.config.problems import ConfigError, KeyPath, Problem, dotted, is_secret, kind_of, nearest
 from consumer.config.rules import find_problems, find_warnings
 from consumer.config.task_files import load_tasks
@@ -111,6 +112,8 @@ _WANTED = {
 
 def _fix(path: KeyPath, detail: ErrorDetails) -> str:
     kind, value = detail["type"], detail["input"]
+    if value == MSK_IAM:
+        return NO_MSK_IAM
     if kind == "literal_error" and isinstance(value, str):
         guess = nearest(value, [word.strip("' ") for word in detail["ctx"]["expected"].replace(" or ", ",").split(",")])
         return f"did you mean {guess}?" if guess else "choose one of them"

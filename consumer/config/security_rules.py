@@ -6,6 +6,7 @@ import re
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from consumer.config.oauth_rules import OAUTH, TOKEN_URL, oauth_checks
 from consumer.config.problems import HIDDEN, Check, KeyPath, Origin, dotted, is_secret, shown
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ _UNVERIFIED = {
     "ssl.endpoint.identification.algorithm": ("none",),
 }
 """librdkafka key -> the values with which TLS does not check that it talks to the brokers."""
-_TOKEN_URL = "sasl.oauthbearer.token.endpoint.url"  # noqa: S105 - a name
 _HTTP = re.compile(
     r"(?:^|,)\s*http://(?P<userinfo>[^/?#,]*@)?(?P<host>\[[^\]/?#,]*\]|[^:/?#,]*)[^,]*", re.IGNORECASE | re.ASCII
 )
@@ -60,6 +60,7 @@ def security_checks(kafka: KafkaConfig, origin: Origin) -> Iterator[Check]:
         yield unused, (*section, name), what, "set protocol to ssl or sasl_ssl"
     if protocol.startswith("sasl"):
         yield from _login(section, security)
+    yield from oauth_checks(kafka)
     yield key_pair(section, security)
     yield (
         security.key_password_file is not None and security.key_file is None,
@@ -101,6 +102,12 @@ def security_warnings(config: Config, origin: Origin) -> Iterator[Check]:
         f"lets everyone on the way read the records{' and the password' if security.mechanism == 'PLAIN' else ''}",
         "use sasl_ssl",
     )
+    yield (
+        str(config.kafka.client.get("enable.sasl.oauthbearer.unsecure.jwt", "")).strip().lower() in ("true", "t", "1"),
+        ("kafka", "client", "enable.sasl.oauthbearer.unsecure.jwt"),
+        "makes tokens that nobody signed, so any client can name itself what it likes",
+        "use sasl.oauthbearer.method: oidc",
+    )
     registry = config.kafka.registry
     yield (
         sends_in_the_clear(registry.url or "", login=registry.username is not None),
@@ -111,7 +118,7 @@ def security_warnings(config: Config, origin: Origin) -> Iterator[Check]:
     for key, value in config.kafka.client.items():
         path: KeyPath = ("kafka", "client", key)
         yield (
-            key == _TOKEN_URL and sends_in_the_clear(str(value), login=True),
+            key == TOKEN_URL and sends_in_the_clear(str(value), login=True),
             path,
             "is http, so everyone on the way can read the client's secret and the tokens",
             "use https",
@@ -159,6 +166,8 @@ def _login(section: KeyPath, security: SecurityConfig) -> Iterator[Check]:
         f"{missing} one",
         "set SCRAM-SHA-512, or what the brokers take; for any other write all of it into kafka.client",
     )
+    if security.mechanism == OAUTH:
+        return
     yield security.username is None, (*section, "username"), f"{missing} one", "set it"
     file: KeyPath = (*section, "password_file")
     passwords = [password for password in (security.password, security.password_file) if password is not None]

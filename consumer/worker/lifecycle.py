@@ -27,6 +27,7 @@ from consumer.delivery.dead_letters import DeadLetters
 from consumer.exit_codes import EXIT_CREDENTIALS, EXIT_FAILED, EXIT_FENCED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from consumer.extraction.engine import Engine
 from consumer.extraction.task import ExtractionLimits
+from consumer.kafka.clients.cluster import refuse_embedded
 from consumer.kafka.clients.errors import ClientFailed, UnreadableBatch
 from consumer.kafka.runtime import KafkaRuntime
 from consumer.serving.bundle import load_bundle
@@ -149,15 +150,17 @@ class Worker:
 
     async def _prepare(self, client: TfServingClient) -> None:
         """Join the group only when the model can be used: a member that cannot work would hold partitions."""
-        if self._config.delivery.mode == "exactly_once" or self._config.kafka.start != "earliest":
-            from consumer.kafka.consume.group_start import before_joining  # not at the top: not for every worker
+        try:
+            if self._config.delivery.mode == "exactly_once":
+                await asyncio.to_thread(refuse_embedded, self._config, self._stopping.is_set)
+            if self._config.kafka.start != "earliest":
+                from consumer.kafka.consume.group_start import commit_start  # not at the top: few workers need it
 
-            try:
-                await asyncio.to_thread(before_joining, self._config, self._routes.inputs, self._stopping.is_set)
-            except ValueError as error:
-                _log.error("this cluster cannot be used", reason=str(error))
-                self._end(EXIT_USAGE)
-                return
+                await asyncio.to_thread(commit_start, self._config, self._routes.inputs, self._stopping.is_set)
+        except ValueError as error:
+            _log.error("this cluster cannot be used", reason=str(error))
+            self._end(EXIT_USAGE)
+            return
         self._background.start(watch_model(client, self._config.model, self._health, self._model_ready))
         await self._model_ready.wait()
         self._background.start(self._dispatcher.pump())

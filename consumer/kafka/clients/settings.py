@@ -7,12 +7,17 @@ that kind; those of ``kafka.security`` reach all.
 
 from __future__ import annotations
 
+from os.path import isfile
+from ssl import get_default_verify_paths
 from typing import TYPE_CHECKING, Any
 
 from consumer.config.client_rules import brokers_assign, client_problems, known_to
 from consumer.config.credential_files import read_certificates, read_pair, read_password
+from consumer.config.oauth_rules import uses_oidc
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from consumer.config.client_rules import Client
     from consumer.config.tree import Config, SecurityConfig
 
@@ -30,6 +35,14 @@ input topic's max.message.bytes: the broker, not the client, decides what is too
 
 QUEUE_KBYTES = 131_072
 """Bound of the producer's queue; larger than ``MESSAGE_BYTES``, or such a record would never fit into it."""
+
+_AUTHORITIES = (
+    get_default_verify_paths().cafile,
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+)
+"""Where systems have the certificates of public authorities in one file; a folder of them is not read here."""
 
 CONNECTING = {
     # The first pause between tries to connect, about; it grows to reconnect.backoff.max.ms (10 s). A login that fails
@@ -119,7 +132,19 @@ def metadata_settings(config: Config) -> dict[str, Any]:
 def _given(config: Config, client: Client) -> dict[str, Any]:
     for key, what, fix in client_problems(config.kafka.client):
         raise ValueError(f"kafka.client: {key} {what}; {fix}.")
-    return known_to(client, {**security_settings(config.kafka.security), **config.kafka.client})
+    given = {**security_settings(config.kafka.security), **config.kafka.client}
+    return known_to(client, {**_token_authorities(given), **given})
+
+
+def _token_authorities(given: Mapping[str, Any]) -> dict[str, str]:
+    """The authorities of the system for the token endpoint of OAUTHBEARER, where no others are given.
+
+    librdkafka's own default is a path of one distribution, and on another no token endpoint with https is believed.
+    """
+    if not uses_oidc(given) or "https.ca.location" in given or "https.ca.pem" in given:
+        return {}
+    found = next((file for file in _AUTHORITIES if file is not None and isfile(file)), None)
+    return {} if found is None else {"https.ca.location": found}
 
 
 def security_settings(security: SecurityConfig) -> dict[str, str]:
@@ -161,6 +186,31 @@ def security_settings(security: SecurityConfig) -> dict[str, str]:
 
 _NO_TLS = "check kafka.security.protocol and the port in kafka.bootstrap_servers: it seems no TLS is spoken there"
 _WAYS_OUT = (
+    (
+        ("OAUTHBEARER token", "trust anchors"),
+        "name a file with the authorities of the token endpoint in https.ca.location of kafka.client",
+    ),
+    (
+        ("OAUTHBEARER token", "certificate"),
+        (
+            "check that https.ca.location of kafka.client is the authority of the token endpoint's certificate, and "
+            "that this names the host of sasl.oauthbearer.token.endpoint.url"
+        ),
+    ),
+    (
+        ("OAUTHBEARER token",),
+        (
+            "check sasl.oauthbearer.client.id, client.secret, scope and token.endpoint.url in kafka.client, and that "
+            "this machine reaches the endpoint"
+        ),
+    ),
+    (
+        ("invalid_token",),
+        (
+            "the brokers do not take the token: check sasl.oauthbearer.scope in kafka.client, and the issuer and "
+            "audience that the brokers expect"
+        ),
+    ),
     (("SASL",), "check kafka.security's mechanism, username and password"),
     (
         ("certificate verify failed",),

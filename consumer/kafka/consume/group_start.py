@@ -28,10 +28,10 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from consumer.config.client_rules import brokers_assign
-from consumer.config.start import EARLIEST, start_ms
+from consumer.config.start import start_ms
 from consumer.delivery.start_offsets import Committed, Ends, StartOffset, due, start_note, start_offsets
 from consumer.events import Partition
-from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID, ClientErrors, refuse_embedded
+from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID
 from consumer.kafka.clients.errors import REPEAT_SECONDS
 from consumer.kafka.clients.settings import consumer_settings, metadata_settings, way_out
 from consumer.kafka.consume.membership import Membership, is_member
@@ -62,7 +62,8 @@ class StartLookup:
         self._consumer = consumer
         self._topics = topics
         self._start = start
-        self._appeared: set[str] = set()
+        self._at_first: frozenset[str] | None = None
+        self._appeared: frozenset[str] = frozenset()
         self.embedded = False
         """Whether this is librdkafka's mock cluster, as far as was seen."""
 
@@ -71,17 +72,10 @@ class StartLookup:
 
         Topics that are missing now count as newer than the start when they are there later.
         """
-        partitions: list[Partition] = []
-        for topic in self._topics:
-            answer = self._consumer.list_topics(topic, timeout=ANSWER_SECONDS)
-            self.embedded = (answer.cluster_id or "").startswith(EMBEDDED_CLUSTER_ID)
-            found = answer.topics[topic]
-            if found.error is None:
-                partitions += [Partition(topic, number) for number in found.partitions]
-            elif found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                self._appeared.add(topic)
-            else:
-                raise KafkaException(found.error)
+        partitions = [partition for topic in self._topics for partition in self._partitions(topic)]
+        there = frozenset(partition.topic for partition in partitions)
+        self._at_first = there if self._at_first is None else self._at_first
+        self._appeared = there - self._at_first
         asked = self._consumer.committed(_positions(partitions, 0), timeout=ANSWER_SECONDS) if partitions else []
         return {
             Partition(each.topic, each.partition): Committed(
@@ -106,6 +100,17 @@ class StartLookup:
         )
         return start_offsets(partitions, self._start, since, found, self._appeared)
 
+    def _partitions(self, topic: str) -> list[Partition]:
+        answer = self._consumer.list_topics(topic, timeout=ANSWER_SECONDS)
+        self.embedded = (answer.cluster_id or "").startswith(EMBEDDED_CLUSTER_ID)
+        found = answer.topics[topic]
+        if found.error is None:
+            return [Partition(topic, number) for number in found.partitions]
+        # Whatever else is wrong with it, it may be there, with a history.
+        if found.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise KafkaException(found.error)
+        return []
+
     def _ask(self, partitions: Collection[Partition], time_ms: int) -> dict[Partition, int]:
         """The first offset of each whose record is at least as new; librdkafka's marks of both ends are times, too."""
         if not partitions:
@@ -114,27 +119,19 @@ class StartLookup:
         return {Partition(p.topic, p.partition): p.offset for p in _without_errors(found) if p.offset >= 0}
 
 
-def before_joining(config: Config, topics: Sequence[str], stopping: Callable[[], bool]) -> None:
-    """What has to be so before a worker joins its group: a cluster with transactions for exactly_once, and offsets for
-    a ``kafka.start`` other than ``earliest``.
-
-    Raises ValueError for a cluster or settings that cannot be used, RuntimeError for brokers without the group protocol
-    that is set.
-    """
-    if config.delivery.mode == "exactly_once":
-        refuse_embedded(config, stopping)
-    if config.kafka.start != EARLIEST:
-        commit_start(config, topics, stopping)
-
-
 def commit_start(config: Config, topics: Sequence[str], stopping: Callable[[], bool]) -> None:
     """Return when the group has begun, having committed its start offsets where nobody else did, or ``stopping()``.
 
     Waits, and says why in the log, while the brokers do not let it. Raises ValueError for settings that librdkafka
     refuses and a cluster that cannot look up times, RuntimeError for brokers without the group protocol that is set.
     """
-    errors = ClientErrors(config.kafka.bootstrap_servers)
-    settings = {**errors.settings(consumer_settings(config)), "client.id": BEGINNER}
+    causes: list[str] = []
+    settings = {
+        **consumer_settings(config),
+        "client.id": BEGINNER,
+        "log_level": 0,
+        "error_cb": lambda error: causes.append(error.str()),
+    }
     # A static member's place outlives it, and is the worker's own.
     settings.pop("group.instance.id", None)
     try:
@@ -149,12 +146,12 @@ def commit_start(config: Config, topics: Sequence[str], stopping: Callable[[], b
                 if beginner.step():
                     return
             except KafkaException as error:
-                reason = error.args[0].str()
-                consumer.poll(0)  # the reasons come by a callback
+                consumer.poll(0)  # the causes come by a callback; the first of them says most
                 if time.monotonic() - logged_at >= REPEAT_SECONDS:
                     logged_at = time.monotonic()
-                    why = errors.last or reason
-                    _log.warning("the group's start waits", reason=reason, cause=errors.last, fix=way_out(why))
+                    reason = (causes or [error.args[0].str()])[0]
+                    _log.warning("the group's start waits", reason=reason, fix=way_out(reason))
+                causes.clear()
                 time.sleep(POLL_SECONDS)
     finally:
         beginner.leave()

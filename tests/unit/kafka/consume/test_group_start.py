@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from consumer.config.tree import Config, KafkaConfig
 from consumer.kafka.consume import group_start
-from consumer.kafka.consume.group_start import BEGINNER, before_joining, commit_start
+from consumer.kafka.consume.group_start import BEGINNER, commit_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -275,9 +275,3 @@ def test_settings_that_librdkafka_refuses_end_the_worker(monkeypatch: pytest.Mon
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"no\.such"):
         begin(**{"no.such": "x"})
-
-
-def test_the_default_asks_nothing(cluster: Cluster) -> None:
-    """kafka.start earliest is what auto.offset.reset does."""
-    before_joining(Config(), ["a"], lambda: False)
-    assert cluster.settings == {}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SUBJECT = "kafka.start"
 
 
-def start_findings(config: Config) -> Iterator[Finding]:
+def start_setting_findings(config: Config) -> Iterator[Finding]:
     """What the setting means; nothing for the default."""
     start, group = config.kafka.start, config.kafka.group_id
     if start == EARLIEST:
@@ -33,7 +33,7 @@ def start_findings(config: Config) -> Iterator[Finding]:
         yield Finding(_SUBJECT, "ok", f"{start}: where group {group} begins if it has no offset of an input topic")
 
 
-def group_start_findings(config: Config) -> Iterator[Finding]:
+def start_offset_findings(config: Config) -> Iterator[Finding]:
     """Whether the group has begun, or where a worker that starts now would commit that it begins. Commits nothing."""
     start, group = config.kafka.start, config.kafka.group_id
     if start == EARLIEST:
