@@ -72,7 +72,7 @@ def is_secret(path: KeyPath) -> bool:
     """
     name = str(path[-1]).lower() if path else ""
     words = [word for word in re.split(r"[._\-]", name) if word]
-    if words and words[-1] in _PLACE_WORDS:
+    if words and (words[-1] in _PLACE_WORDS or words[0] == "enable"):
         return False
     return name in _SECRET_NAMES or any(word in _SECRET_WORDS or word.startswith(_SECRET_STARTS) for word in words)
 

@@ -29,6 +29,7 @@ from consumer.extraction.engine import Engine
 from consumer.extraction.task import ExtractionLimits
 from consumer.kafka.clients.cluster import refuse_embedded
 from consumer.kafka.clients.errors import ClientFailed, UnreadableBatch
+from consumer.kafka.consume.group_start import commit_start
 from consumer.kafka.runtime import KafkaRuntime
 from consumer.serving.bundle import load_bundle
 from consumer.serving.channels import read_credentials
@@ -154,8 +155,6 @@ class Worker:
             if self._config.delivery.mode == "exactly_once":
                 await asyncio.to_thread(refuse_embedded, self._config, self._stopping.is_set)
             if self._config.kafka.start != "earliest":
-                from consumer.kafka.consume.group_start import commit_start  # not at the top: few workers need it
-
                 await asyncio.to_thread(commit_start, self._config, self._routes.inputs, self._stopping.is_set)
         except ValueError as error:
             _log.error("this cluster cannot be used", reason=str(error))

@@ -25,7 +25,6 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
 
 from consumer.config.client_rules import brokers_assign
 from consumer.config.start import start_ms
@@ -39,6 +38,8 @@ from consumer.kafka.consume.poll_thread import JOIN_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from confluent_kafka.admin import AdminClient
 
     from consumer.config.tree import Config
 
@@ -258,6 +259,9 @@ class _Beginner:
         if self._lookup.embedded:
             return False  # it never answers this request
         if self._admin is None:
+            # Not at the top: few workers need it.
+            from confluent_kafka.admin import AdminClient
+
             self._admin = AdminClient({**metadata_settings(self._config), "log_level": 0})
         (asked,) = self._admin.describe_consumer_groups([self._group], request_timeout=ANSWER_SECONDS).values()
         return any(member.client_id != BEGINNER for member in asked.result().members)

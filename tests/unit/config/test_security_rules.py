@@ -230,7 +230,13 @@ def test_a_login_at_the_registry_in_the_clear_is_warned_of(
 def test_a_client_secret_that_goes_to_a_token_endpoint_in_the_clear_is_warned_of(write: Any) -> None:
     """OAUTHBEARER's secret is a password, too."""
     key = "sasl.oauthbearer.token.endpoint.url"
-    warned = load(write({key: "http://login.example/token"}), {}).warnings
-    assert [warning.key for warning in warned] == [f"kafka.client.{key}"]
+
+    def warned(url: str) -> list[str]:
+        client = {"sasl.oauthbearer.method": "oidc", "sasl.oauthbearer.client.id": "c", key: url}
+        login = {"protocol": "sasl_ssl", "mechanism": "OAUTHBEARER"}
+        secret = {"REXSTREAM_KAFKA__CLIENT__SASL_OAUTHBEARER_CLIENT_SECRET": "hunter2"}
+        return [warning.key for warning in load(write(client, **login), secret).warnings]
+
+    assert warned("http://login.example/token") == [f"kafka.client.{key}"]
     for fine in ("https://login.example/token", "http://127.0.0.1:8080/token"):
-        assert load(write({key: fine}), {}).warnings == ()
+        assert warned(fine) == []

@@ -141,9 +141,40 @@ def test_a_file_that_cannot_be_used_is_named(files: Path, names: dict[str, str],
         ("Disconnected: connecting to a PLAINTEXT broker listener?", "no TLS is spoken there"),
         ("Disconnected: SSL connection closed by peer (after 0ms in state SSL_HANDSHAKE)", "no TLS is spoken there"),
         ("ssl/tls alert certificate required: SSL alert number 116", "certificate_file"),
+        ('Failed to acquire SASL OAUTHBEARER token: {"error": "invalid_client"}', "client.secret, scope"),
+        ("Failed to acquire SASL OAUTHBEARER token: error adding trust anchors from file: x", "name a file with"),
+        ("Failed to acquire SASL OAUTHBEARER token: SSL certificate OpenSSL verify result", "https.ca.location"),
+        ('SASL authentication error: {"status":"invalid_token"}', "issuer and audience"),
     ],
 )
 def test_a_clients_error_leads_to_the_key(reason: str, words: str) -> None:
     """What librdkafka says is followed by where to look, when it is a matter of security."""
     assert words in (way_out(reason) or "")
     assert way_out("Connect to ipv4#10.0.0.1:9092 failed: Connection refused") is None
+
+
+def client(**settings: str) -> Config:
+    return Config(kafka=KafkaConfig(client=settings))
+
+
+OIDC = {"sasl.mechanisms": "OAUTHBEARER", "sasl.oauthbearer.method": "OIDC"}
+
+
+def test_a_token_endpoint_is_believed_by_the_authorities_of_this_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """librdkafka's own default is one distribution's path, also where that is not there."""
+    monkeypatch.setattr("consumer.kafka.clients.settings._AUTHORITIES", (None, "/no/such/file", __file__, "/no/other"))
+    assert metadata_settings(client(**OIDC))["https.ca.location"] == __file__
+    assert "https.ca.location" not in metadata_settings(client())
+    for given in ("https.ca.location", "https.ca.pem"):
+        made = producer_settings(client(**OIDC, **{given: "mine"}))
+        assert {key: value for key, value in made.items() if key.startswith("https.")} == {given: "mine"}
+
+
+def test_tokens_go_together_with_the_security_section(files: Path) -> None:
+    """Protocol and authorities here, the token's settings in kafka.client; all kinds of client get both."""
+    security = section(files, protocol="sasl_ssl", mechanism="OAUTHBEARER", ca_file="ca")
+    made = Config(kafka=KafkaConfig(security=security, client={"sasl.oauthbearer.client.id": "worker"}))
+    for kind in (consumer_settings, producer_settings, metadata_settings):
+        assert kind(made)["sasl.mechanism"] == "OAUTHBEARER"
+        assert kind(made)["sasl.oauthbearer.client.id"] == "worker"
+        assert "sasl.username" not in kind(made)

@@ -16,7 +16,7 @@ from consumer.kafka.consume import group_start
 from consumer.kafka.consume.group_start import BEGINNER, commit_start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 TOPICS = {"a": 2, "b": 1}
 PARTITIONS = [("a", 0), ("a", 1), ("b", 0)]
@@ -36,6 +36,7 @@ class Cluster:
         self.commits: list[dict[tuple[str, int], int]] = []
         self.asked: list[int] = []
         self.members: list[str] = []
+        self._assign: Callable[[], None] = lambda: None
         self.epoch = 1
         self.settings: dict[str, Any] = {}
         self.calls: list[str] = []
@@ -79,7 +80,7 @@ class Cluster:
         self.commits.append({(p.topic, p.partition): p.offset for p in offsets})
         for p in offsets:
             if p.topic not in self.refused:
-                self.committed_offsets[p.topic, p.partition] = (p.offset, p.metadata)
+                self.committed_offsets[p.topic, p.partition] = (p.offset, p.metadata or "")
         if self.refused:
             raise KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
 
@@ -101,7 +102,7 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     found = Cluster()
 
     def client(settings: dict[str, Any]) -> Cluster:
@@ -109,15 +110,15 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
         return found
 
     monkeypatch.setattr(group_start, "Consumer", client)
-    monkeypatch.setattr(group_start, "AdminClient", lambda settings: found)  # noqa: ARG005
+    monkeypatch.setattr("confluent_kafka.admin.AdminClient", lambda settings: found)  # noqa: ARG005
     monkeypatch.setattr(group_start, "POLL_SECONDS", 0.001)
     return found
 
 
-def begin(start: str = "latest", rounds: int = 50, **client: Any) -> list[Any]:
+def begin(start: str = "latest", rounds: int = 50, client: dict[str, Any] | None = None) -> list[Any]:
     """Let a worker begin, for so many rounds at most; what it logged."""
     left = iter(range(rounds))
-    config = Config(kafka=KafkaConfig(group_id="g", start=start, client=client))
+    config = Config(kafka=KafkaConfig(group_id="g", start=start, client=client or {}))
     with capture_logs() as logged:
         commit_start(config, list(TOPICS), lambda: next(left, None) is None)
     return [{key: line[key] for key in line if key not in ("group", "log_level")} for line in logged]
@@ -140,7 +141,8 @@ def test_a_group_with_any_offset_is_left_as_it_is(cluster: Cluster) -> None:
     cluster.committed_offsets = {("b", 0): (0, "")}
     assert begin() == [{"event": "kafka.start is not used: the group has offsets"}]
     assert cluster.calls == ["close"]
-    assert cluster.asked == cluster.commits == []
+    assert cluster.asked == []
+    assert cluster.commits == []
 
 
 def test_an_offset_of_another_worker_counts_until_the_commit(cluster: Cluster) -> None:
@@ -265,7 +267,7 @@ def test_the_embedded_broker_cannot_look_up_times(cluster: Cluster) -> None:
 
 def test_a_static_members_place_is_left_to_the_worker(cluster: Cluster) -> None:
     """A static member that leaves keeps its place until its session runs out."""
-    begin(**{"group.instance.id": "worker-1"})
+    begin(client={"group.instance.id": "worker-1"})
     assert "group.instance.id" not in cluster.settings
     assert cluster.settings["client.id"] == BEGINNER
 
@@ -274,4 +276,4 @@ def test_settings_that_librdkafka_refuses_end_the_worker(monkeypatch: pytest.Mon
     """As a ValueError, which is exit code 2, before anything is connected to."""
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"no\.such"):
-        begin(**{"no.such": "x"})
+        begin(client={"no.such": "x"})
