@@ -27,7 +27,7 @@ _PROTOCOLS = {
 OPEN = ("PLAINTEXT",)
 SECURE = tuple(_PROTOCOLS)
 """TLS shows a certificate and asks for none, MUTUAL asks for one; both SCRAM listeners take PLAIN as well. OAUTH takes
-OAUTHBEARER alone, with tokens that nobody signed."""
+OAUTHBEARER alone, with tokens that nobody signed, and wants a new one every few seconds."""
 
 _BASE = """
 process.roles=broker,controller
@@ -70,6 +70,7 @@ ssl.truststore.location={folder}/ca.pem
 listener.name.mutual.ssl.client.auth=required
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
 listener.name.oauth.sasl.enabled.mechanisms=OAUTHBEARER
+listener.name.oauth.oauthbearer.connections.max.reauth.ms=2500
 listener.name.oauth.oauthbearer.sasl.jaas.config=\
 org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";
 """
