@@ -34,7 +34,7 @@ class Ends(NamedTuple):
     """What the brokers say of the partitions that are due, by partition."""
 
     beginnings: Mapping[Partition, int]
-    """First offset that the log has; needed for partitions of topics that were missing."""
+    """First offset that the log has; needed for partitions that are newer than the start."""
     ends: Mapping[Partition, int]
     """The offset that a read_committed reader would get next. Asked for before ``at_time``."""
     at_time: Mapping[Partition, int]
@@ -62,18 +62,18 @@ def due(committed: Mapping[Partition, Committed]) -> frozenset[Partition]:
 
 
 def start_offsets(
-    partitions: Collection[Partition], start: str, since: int | None, found: Ends, appeared: Collection[str]
+    partitions: Collection[Partition], start: str, since: int | None, found: Ends, newer: Collection[Partition]
 ) -> dict[Partition, StartOffset]:
     """Where to begin in each of ``partitions``.
 
-    ``start`` is kafka.start, ``since`` its time in milliseconds, None for ``latest``. ``appeared``: topics that were
-    not there at first, all of whose records came after the start. Where no record is as new as the start, that is the
+    ``start`` is kafka.start, ``since`` its time in milliseconds, None for ``latest``. ``newer``: those that were not
+    there at first, all of whose records came after the start. Where no record is as new as the start, that is the
     end of before the search: one that came during the search is read.
     """
     offsets: dict[Partition, StartOffset] = {}
     for partition in sorted(partitions):
-        if partition.topic in appeared:
-            offsets[partition] = StartOffset(found.beginnings[partition], "the topic is newer than the start")
+        if partition in newer:
+            offsets[partition] = StartOffset(found.beginnings[partition], "the partition is newer than the start")
         elif since is None:
             offsets[partition] = StartOffset(found.ends[partition], f"kafka.start is {start}")
         elif partition in found.at_time:

@@ -54,6 +54,8 @@ ANSWER_SECONDS = 10.0
 LEAVE_SECONDS = 5.0
 POLL_SECONDS = 0.2
 
+_NO_RIGHT = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
 
 class StartLookup:
     """What the brokers say of a group's start. Asks and changes nothing; methods raise KafkaException."""
@@ -63,20 +65,19 @@ class StartLookup:
         self._consumer = consumer
         self._topics = topics
         self._start = start
-        self._at_first: frozenset[str] | None = None
-        self._appeared: frozenset[str] = frozenset()
+        self._at_first: frozenset[Partition] | None = None
+        self._newer: frozenset[Partition] = frozenset()
         self.embedded = False
         """Whether this is librdkafka's mock cluster, as far as was seen."""
 
     def committed(self) -> dict[Partition, Committed]:
         """What the group has committed of every partition of the input topics that are there.
 
-        Topics that are missing now count as newer than the start when they are there later.
+        What is missing at the first look counts as newer than the start when it is there later.
         """
         partitions = [partition for topic in self._topics for partition in self._partitions(topic)]
-        there = frozenset(partition.topic for partition in partitions)
-        self._at_first = there if self._at_first is None else self._at_first
-        self._appeared = there - self._at_first
+        self._at_first = frozenset(partitions) if self._at_first is None else self._at_first
+        self._newer = frozenset(partitions) - self._at_first
         asked = self._consumer.committed(_positions(partitions, 0), timeout=ANSWER_SECONDS) if partitions else []
         return {
             Partition(each.topic, each.partition): Committed(
@@ -93,13 +94,12 @@ class StartLookup:
                 f"kafka.start is {self._start}, and the embedded broker cannot look up times: use Apache Kafka, "
                 "or kafka.start latest"
             )
-        newer = [partition for partition in partitions if partition.topic in self._appeared]
         found = Ends(
-            self._ask(newer, OFFSET_BEGINNING),
+            self._ask(self._newer.intersection(partitions), OFFSET_BEGINNING),
             self._ask(partitions, OFFSET_END),  # before the times: what comes meanwhile must not be passed over
             {} if since is None else self._ask(partitions, since),
         )
-        return start_offsets(partitions, self._start, since, found, self._appeared)
+        return start_offsets(partitions, self._start, since, found, self._newer)
 
     def _partitions(self, topic: str) -> list[Partition]:
         answer = self._consumer.list_topics(topic, timeout=ANSWER_SECONDS)
@@ -150,8 +150,10 @@ def commit_start(config: Config, topics: Sequence[str], stopping: Callable[[], b
                 consumer.poll(0)  # the causes come by a callback; the first of them says most
                 if time.monotonic() - logged_at >= REPEAT_SECONDS:
                     logged_at = time.monotonic()
-                    reason = (causes or [error.args[0].str()])[0]
-                    _log.warning("the group's start waits", reason=reason, fix=way_out(reason))
+                    reason = next(iter(causes), error.args[0].str())
+                    right = error.args[0].code() in _NO_RIGHT
+                    fix = "grant this client READ on the group and the input topics" if right else way_out(reason)
+                    _log.warning("the group's start waits", reason=reason, fix=fix)
                 causes.clear()
                 time.sleep(POLL_SECONDS)
     finally:
@@ -194,9 +196,10 @@ class _Beginner:
         first = min(committed)
         if first in owned:
             self._commit(left, start_note(committed))
+            self._consumer.poll(0)
             return False  # the next look shows whether all of it was taken
         if self._workers_run():
-            _log.info("kafka.start is not used: the group has members that began without it", group=self._group)
+            _log.info("kafka.start is not used: workers of the group run already", group=self._group)
             return True
         self._join(first.topic)
         return False

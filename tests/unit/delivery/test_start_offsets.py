@@ -48,9 +48,9 @@ def test_start_offsets_are_due_to_a_new_group_and_the_rest_of_a_refused_commit(
 BEGINNINGS, ENDS = {A0: 2, A1: 0, B0: 0}, {A0: 10, A1: 0, B0: 30}
 
 
-def offsets(since: int | None, at_time: Mapping[Partition, int], *appeared: str) -> dict[Partition, int]:
+def offsets(since: int | None, at_time: Mapping[Partition, int], *newer: Partition) -> dict[Partition, int]:
     start = "latest" if since is None else "2026-11-01T00:00:00Z"
-    found = start_offsets((B0, A1, A0), start, since, Ends(BEGINNINGS, ENDS, at_time), appeared)
+    found = start_offsets((B0, A1, A0), start, since, Ends(BEGINNINGS, ENDS, at_time), newer)
     return {partition: place.offset for partition, place in found.items()}
 
 
@@ -64,19 +64,19 @@ def test_a_time_is_its_first_record_or_the_end_where_all_are_older() -> None:
     assert offsets(5, {A0: 4}) == {A0: 4, A1: 0, B0: 30}
 
 
-def test_a_topic_that_was_missing_begins_at_its_beginning() -> None:
+def test_a_partition_that_was_missing_begins_at_its_beginning() -> None:
     """All that it holds came after the start, whatever the producers' clocks say."""
-    assert offsets(None, {}, "a") == {A0: 2, A1: 0, B0: 30}
-    assert offsets(5, {A0: 4, B0: 12}, "a") == {A0: 2, A1: 0, B0: 12}
+    assert offsets(None, {}, A0, A1) == {A0: 2, A1: 0, B0: 30}
+    assert offsets(5, {A0: 4, B0: 12}, A0) == {A0: 2, A1: 0, B0: 12}
 
 
 def test_each_offset_says_why() -> None:
     """For the log."""
-    found = start_offsets((A0, A1, B0), "2026-11-01T00:00:00Z", 5, Ends(BEGINNINGS, ENDS, {A0: 4}), ("b",))
+    found = start_offsets((A0, A1, B0), "2026-11-01T00:00:00Z", 5, Ends(BEGINNINGS, ENDS, {A0: 4}), (B0,))
     assert [place.why for place in found.values()] == [
         "the first record since 2026-11-01T00:00:00Z",
         "the end: no record since 2026-11-01T00:00:00Z",
-        "the topic is newer than the start",
+        "the partition is newer than the start",
     ]
 
 

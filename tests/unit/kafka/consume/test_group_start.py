@@ -41,6 +41,7 @@ class Cluster:
         self.settings: dict[str, Any] = {}
         self.calls: list[str] = []
         self.on_committed: Callable[[], None] = lambda: None
+        self.on_subscribe: Callable[[], None] = lambda: None
 
     # -- the consumer
 
@@ -60,11 +61,12 @@ class Cluster:
 
     def offsets_for_times(self, partitions: list[TopicPartition], *, timeout: float) -> list[TopicPartition]:  # noqa: ARG002
         self.asked.append(partitions[0].offset)
-        known = {OFFSET_BEGINNING: dict.fromkeys(PARTITIONS, 2), OFFSET_END: self.ends}
+        known = {OFFSET_BEGINNING: dict.fromkeys([*PARTITIONS, ("b", 1)], 2), OFFSET_END: self.ends}
         offsets = known.get(partitions[0].offset, self.at_time)
         return [TopicPartition(p.topic, p.partition, offsets.get((p.topic, p.partition), -1)) for p in partitions]
 
     def subscribe(self, topics: list[str], *, on_assign: Any, on_revoke: Any) -> None:  # noqa: ARG002
+        self.on_subscribe()
         self.calls.append(f"subscribe {topics}")
         self._assign = lambda: on_assign(self, [TopicPartition(topics[0], 0)])
 
@@ -192,6 +194,7 @@ def test_a_commit_that_is_taken_in_part_is_finished_with_the_same_offsets(cluste
     assert cluster.commits[1:] == [{("b", 0): 30}] * 3
     assert lines[0]["event"] == "the group's start waits"
     assert "authorization" in lines[0]["reason"]
+    assert lines[0]["fix"] == "grant this client READ on the group and the input topics"
     assert len([line for line in lines if line["event"] == "the group's start waits"]) == 1
     assert [line["offset"] for line in lines[1:]] == [10, 0, 30]
 
@@ -224,7 +227,7 @@ def test_workers_that_run_have_begun_without(cluster: Cluster) -> None:
     """Offsets under a worker that reads already would only confuse; other beginners do not count."""
     cluster.members = [BEGINNER, "rexstream"]
     (line,) = begin()
-    assert line["event"] == "kafka.start is not used: the group has members that began without it"
+    assert line["event"] == "kafka.start is not used: workers of the group run already"
     assert cluster.commits == []
     assert cluster.calls == ["close"]
     cluster.members = [BEGINNER, BEGINNER]
@@ -245,6 +248,17 @@ def test_a_topic_that_comes_later_starts_at_its_beginning(cluster: Cluster, monk
     lines = begin()
     assert [line["event"] for line in lines].count("no input topic is there yet: the group begins when one is") == 1
     assert cluster.commits == [{("a", 0): 2, ("a", 1): 2}]
+
+
+def test_a_partition_that_is_added_meanwhile_starts_at_its_beginning(cluster: Cluster) -> None:
+    """latest would pass over what arrived before it was noticed."""
+
+    def more() -> None:
+        cluster.topics["b"] = 2
+
+    cluster.on_subscribe = more
+    begin()
+    assert cluster.commits == [{("a", 0): 10, ("a", 1): 0, ("b", 0): 30, ("b", 1): 2}]
 
 
 def test_a_topic_that_may_not_be_seen_is_waited_for(cluster: Cluster) -> None:
