@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from consumer.config.tree import Config
 
 _SUBJECT = "kafka.start"
+_SHOWN = 20
+"""Most partitions that are named."""
 
 
 def start_setting_findings(config: Config) -> Iterator[Finding]:
@@ -53,7 +55,9 @@ def start_offset_findings(config: Config) -> Iterator[Finding]:
         elif not places:
             yield Finding(_SUBJECT, "ok", f"is not used: group {group} has offsets")
         else:
-            ends = ", ".join(f"{partition} at {place.offset} ({place.why})" for partition, place in places.items())
-            yield Finding(_SUBJECT, "ok", f"group {group} has no offsets; would begin now: {ends}")
+            all_of_them = [f"{partition} at {place.offset} ({place.why})" for partition, place in places.items()]
+            named = ", ".join(all_of_them[:_SHOWN])
+            more = f", and {len(all_of_them) - _SHOWN} more" if len(all_of_them) > _SHOWN else ""
+            yield Finding(_SUBJECT, "ok", f"group {group} has no offsets; would begin now: {named}{more}")
     finally:
         consumer.close()

@@ -49,7 +49,9 @@ BEGINNER = "rexstream-start"
 """The client.id of a member that only commits start offsets, by which others tell it from a worker."""
 
 ANSWER_SECONDS = 10.0
-"""Longer than brokers hold a join back for members that answer."""
+"""Longer than brokers hold a join back for members that answer: a coordinator's other answers wait behind that."""
+
+METADATA_SECONDS = 3.0
 
 LEAVE_SECONDS = 5.0
 POLL_SECONDS = 0.2
@@ -102,7 +104,7 @@ class StartLookup:
         return start_offsets(partitions, self._start, since, found, self._newer)
 
     def _partitions(self, topic: str) -> list[Partition]:
-        answer = self._consumer.list_topics(topic, timeout=ANSWER_SECONDS)
+        answer = self._consumer.list_topics(topic, timeout=METADATA_SECONDS)
         self.embedded = (answer.cluster_id or "").startswith(EMBEDDED_CLUSTER_ID)
         found = answer.topics[topic]
         if found.error is None:
