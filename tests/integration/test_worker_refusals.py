@@ -20,6 +20,8 @@ class Broker(Protocol):
 
     bootstrap: str
 
+    def topic(self, partitions: int) -> str: ...
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> Iterator[Path]:
@@ -71,3 +73,11 @@ def test_exactly_once_on_the_embedded_broker(config: Path, mock_broker: Broker) 
     said = run(config, f"kafka.bootstrap_servers={mock_broker.bootstrap}", "delivery.mode=exactly_once")
     assert "the embedded broker" in said
     assert "at_least_once" in said
+
+
+def test_a_start_time_on_the_embedded_broker(config: Path, mock_broker: Broker) -> None:
+    """It answers any time with "no such record", so a worker would skip all that is there."""
+    place = (f"kafka.bootstrap_servers={mock_broker.bootstrap}", f"routes.0.input={mock_broker.topic(1)}")
+    said = run(config, *place, "kafka.start=2026-11-01T00:00:00Z")
+    assert "the embedded broker cannot look up times" in said
+    assert "kafka.start latest" in said
