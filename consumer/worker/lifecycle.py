@@ -154,8 +154,7 @@ class Worker:
         try:
             if self._config.delivery.mode == "exactly_once":
                 await asyncio.to_thread(refuse_embedded, self._config, self._stopping.is_set)
-            if self._config.kafka.start != "earliest":
-                await asyncio.to_thread(commit_start, self._config, self._routes.inputs, self._stopping.is_set)
+            await asyncio.to_thread(commit_start, self._config, self._routes.inputs, self._stopping.is_set)
         except ValueError as error:
             _log.error("this cluster cannot be used", reason=str(error))
             self._end(EXIT_USAGE)

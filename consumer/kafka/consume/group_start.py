@@ -27,7 +27,7 @@ from confluent_kafka import (
 )
 
 from consumer.config.client_rules import brokers_assign
-from consumer.config.start import start_ms
+from consumer.config.start import EARLIEST, start_ms
 from consumer.delivery.start_offsets import Committed, Ends, StartOffset, due, start_note, start_offsets
 from consumer.events import Partition
 from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID
@@ -125,9 +125,12 @@ class StartLookup:
 def commit_start(config: Config, topics: Sequence[str], stopping: Callable[[], bool]) -> None:
     """Return when the group has begun, having committed its start offsets where nobody else did, or ``stopping()``.
 
-    Waits, and says why in the log, while the brokers do not let it. Raises ValueError for settings that librdkafka
+    At once, without a question to the brokers, where ``kafka.start`` is ``earliest``. Else it waits, and says why in the
+    log, while the brokers do not let it. Raises ValueError for settings that librdkafka
     refuses and a cluster that cannot look up times, RuntimeError for brokers without the group protocol that is set.
     """
+    if config.kafka.start == EARLIEST:
+        return
     causes: list[str] = []
     settings = {
         **consumer_settings(config),

@@ -291,3 +291,10 @@ def test_settings_that_librdkafka_refuses_end_the_worker(monkeypatch: pytest.Mon
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"no\.such"):
         begin(client={"no.such": "x"})
+
+
+def test_the_default_asks_nothing(cluster: Cluster) -> None:
+    """kafka.start earliest is what auto.offset.reset does."""
+    assert begin("earliest") == []
+    assert cluster.settings == {}
+    assert cluster.calls == []
