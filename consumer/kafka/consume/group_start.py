@@ -125,9 +125,9 @@ class StartLookup:
 def commit_start(config: Config, topics: Sequence[str], stopping: Callable[[], bool]) -> None:
     """Return when the group has begun, having committed its start offsets where nobody else did, or ``stopping()``.
 
-    At once, without a question to the brokers, where ``kafka.start`` is ``earliest``. Else it waits, and says why in the
-    log, while the brokers do not let it. Raises ValueError for settings that librdkafka
-    refuses and a cluster that cannot look up times, RuntimeError for brokers without the group protocol that is set.
+    At once, without a question to the brokers, where ``kafka.start`` is ``earliest``. Else it waits, and says why in
+    the log, while the brokers do not let it. Raises ValueError for settings that librdkafka refuses and a cluster that
+    cannot look up times, RuntimeError for brokers without the group protocol that is set.
     """
     if config.kafka.start == EARLIEST:
         return
