@@ -254,13 +254,12 @@ class _Beginner:
 
     def _say(self, committed: dict[Partition, Committed]) -> None:
         """Log where the group begins by this worker's hand, or that it does not."""
-        if not self._tried:
+        own = {p: found for p, found in self._offsets.items() if self._tried and committed[p].offset == found.offset}
+        if not own:
             _log.info("kafka.start is not used: the group has offsets", group=self._group)
-            return
-        for partition, found in sorted(self._offsets.items()):
-            if committed[partition].offset == found.offset:
-                where = {"topic": partition.topic, "partition": partition.number, "offset": found.offset}
-                _log.info("the new group begins here", group=self._group, **where, reason=found.why)
+        for partition, found in sorted(own.items()):
+            where = {"topic": partition.topic, "partition": partition.number, "offset": found.offset}
+            _log.info("the new group begins here", group=self._group, **where, reason=found.why)
 
     def _workers_run(self) -> bool:
         """Whether the group has members that are no beginners."""
