@@ -254,7 +254,8 @@ class _Beginner:
 
     def _say(self, committed: dict[Partition, Committed]) -> None:
         """Log where the group begins by this worker's hand, or that it does not."""
-        own = {p: found for p, found in self._offsets.items() if self._tried and committed[p].offset == found.offset}
+        now = {partition: found.offset for partition, found in committed.items()} if self._tried else {}
+        own = {partition: found for partition, found in self._offsets.items() if now.get(partition) == found.offset}
         if not own:
             _log.info("kafka.start is not used: the group has offsets", group=self._group)
         for partition, found in sorted(own.items()):

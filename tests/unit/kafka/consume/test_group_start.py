@@ -41,7 +41,7 @@ class Cluster:
         self.settings: dict[str, Any] = {}
         self.calls: list[str] = []
         self.on_committed: Callable[[], None] = lambda: None
-        self.on_subscribe: Callable[[], None] = lambda: None
+        self.on_subscribe: Callable[[], object] = lambda: None
 
     # -- the consumer
 
@@ -259,6 +259,13 @@ def test_a_partition_that_is_added_meanwhile_starts_at_its_beginning(cluster: Cl
     cluster.on_subscribe = more
     begin()
     assert cluster.commits == [{("a", 0): 10, ("a", 1): 0, ("b", 0): 30, ("b", 1): 2}]
+
+
+def test_a_topic_that_is_deleted_meanwhile_is_left_out(cluster: Cluster) -> None:
+    """The group begins without it."""
+    cluster.on_subscribe = lambda: cluster.topics.pop("b")
+    assert [line["topic"] for line in begin()] == ["a", "a"]
+    assert cluster.commits == [{("a", 0): 10, ("a", 1): 0}]
 
 
 def test_a_topic_that_may_not_be_seen_is_waited_for(cluster: Cluster) -> None:
