@@ -53,7 +53,7 @@ class SecurityConfig(Section):
 
     protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] | None = None
     """TLS (``ssl``), a login (``sasl``), both or neither. Without it ``kafka.client`` decides, which also takes what
-    this section has no keys for, such as Kerberos."""
+    this section has no keys for."""
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
     """SASL mechanism of the login. OAUTHBEARER logs in with tokens of an OpenID Connect provider: the settings
     ``sasl.oauthbearer.…`` of ``kafka.client``, as docs/operations.md shows them, and no user name here."""
