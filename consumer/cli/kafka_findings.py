@@ -13,10 +13,9 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from consumer.cli.dependencies import ANSWER_SECONDS, Finding
+from consumer.cli.kafka_start_findings import start_offset_findings
 from consumer.cli.pattern_findings import matched_topics, pattern_findings
 from consumer.codecs.mapping import described
-from consumer.cli.start_findings import group_start_findings
-from consumer.cli.kafka_start_findings import start_offset_findings
 from consumer.config.names import result_topics, runnable
 from consumer.config.topic_patterns import is_pattern
 from consumer.extraction.task import INLINE

@@ -14,8 +14,8 @@ from consumer.config.names import ADDRESS, HTTP_HOST, TOPIC_NAME, plain_topic, r
 from consumer.config.pattern_rules import pattern_checks
 from consumer.config.problems import Check, KeyPath, Origin, Problem, dotted, nearest
 from consumer.config.security_rules import key_pair, security_checks, security_warnings
-from consumer.config.topic_patterns import is_pattern
 from consumer.config.start import start_check
+from consumer.config.topic_patterns import is_pattern
 from consumer.config.value_rules import value_checks
 from consumer.extraction.task import INLINE, SchemaTree, Task
 

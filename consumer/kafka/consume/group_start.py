@@ -27,7 +27,9 @@ from confluent_kafka import (
 )
 
 from consumer.config.client_rules import brokers_assign
+from consumer.config.inputs import Inputs
 from consumer.config.start import EARLIEST, start_ms
+from consumer.config.topic_patterns import is_pattern
 from consumer.delivery.start_offsets import Committed, Ends, StartOffset, due, start_note, start_offsets
 from consumer.events import Partition
 from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID
@@ -37,9 +39,10 @@ from consumer.kafka.consume.membership import Membership, is_member
 from consumer.kafka.consume.poll_thread import JOIN_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from confluent_kafka.admin import AdminClient
+    from confluent_kafka.admin._metadata import TopicMetadata
 
     from consumer.config.tree import Config
 
@@ -62,10 +65,10 @@ _NO_RIGHT = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATI
 class StartLookup:
     """What the brokers say of a group's start. Asks and changes nothing; methods raise KafkaException."""
 
-    def __init__(self, consumer: Consumer, topics: Sequence[str], start: str) -> None:
-        """``consumer``: read_committed, of the group. ``topics``: the input topics; ``start``: kafka.start."""
+    def __init__(self, consumer: Consumer, inputs: Iterable[str], start: str) -> None:
+        """``consumer``: read_committed, of the group. ``inputs``: those of the routes; ``start``: kafka.start."""
         self._consumer = consumer
-        self._topics = topics
+        self._inputs = Inputs(inputs)
         self._start = start
         self._at_first: frozenset[Partition] | None = None
         self._newer: frozenset[Partition] = frozenset()
@@ -77,7 +80,7 @@ class StartLookup:
 
         What is missing at the first look counts as newer than the start when it is there later.
         """
-        partitions = [partition for topic in self._topics for partition in self._partitions(topic)]
+        partitions = self._partitions()
         self._at_first = frozenset(partitions) if self._at_first is None else self._at_first
         self._newer = frozenset(partitions) - self._at_first
         asked = self._consumer.committed(_positions(partitions, 0), timeout=ANSWER_SECONDS) if partitions else []
@@ -103,16 +106,26 @@ class StartLookup:
         )
         return start_offsets(partitions, self._start, since, found, self._newer)
 
-    def _partitions(self, topic: str) -> list[Partition]:
+    def _partitions(self) -> list[Partition]:
+        """Every partition of the input topics that are there, also of those that patterns match."""
+        found: dict[str, TopicMetadata] = {}
+        if self._inputs.patterns:
+            every = self._topics_there(None)
+            found = {topic: each for topic, each in every.items() if topic in self._inputs}
+        for name in self._inputs.names:
+            if not is_pattern(name):
+                found |= self._topics_there(name)
+        for each in found.values():
+            # Whatever else is wrong with it, it may be there, with a history.
+            if each.error is not None and each.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise KafkaException(each.error)
+        return [Partition(topic, number) for topic, each in found.items() for number in each.partitions]
+
+    def _topics_there(self, topic: str | None) -> Mapping[str, TopicMetadata]:
         answer = self._consumer.list_topics(topic, timeout=METADATA_SECONDS)
         self.embedded = (answer.cluster_id or "").startswith(EMBEDDED_CLUSTER_ID)
-        found = answer.topics[topic]
-        if found.error is None:
-            return [Partition(topic, number) for number in found.partitions]
-        # Whatever else is wrong with it, it may be there, with a history.
-        if found.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise KafkaException(found.error)
-        return []
+        topics: Mapping[str, TopicMetadata] = answer.topics
+        return topics
 
     def _ask(self, partitions: Collection[Partition], time_ms: int) -> dict[Partition, int]:
         """The first offset of each whose record is at least as new; librdkafka's marks of both ends are times, too."""
@@ -122,7 +135,7 @@ class StartLookup:
         return {Partition(p.topic, p.partition): p.offset for p in _without_errors(found) if p.offset >= 0}
 
 
-def commit_start(config: Config, topics: Sequence[str], stopping: Callable[[], bool]) -> None:
+def commit_start(config: Config, inputs: Iterable[str], stopping: Callable[[], bool]) -> None:
     """Return when the group has begun, having committed its start offsets where nobody else did, or ``stopping()``.
 
     At once, without a question to the brokers, where ``kafka.start`` is ``earliest``. Else it waits, and says why in
@@ -144,7 +157,7 @@ def commit_start(config: Config, topics: Sequence[str], stopping: Callable[[], b
         consumer = Consumer(settings)
     except KafkaException as error:
         raise ValueError(error.args[0].str()) from None
-    beginner = _Beginner(config, topics, consumer)
+    beginner = _Beginner(config, inputs, consumer)
     logged_at = -math.inf
     try:
         while not stopping():
@@ -169,10 +182,10 @@ def commit_start(config: Config, topics: Sequence[str], stopping: Callable[[], b
 class _Beginner:
     """One worker's part in the start of its group."""
 
-    def __init__(self, config: Config, topics: Sequence[str], consumer: Consumer) -> None:
+    def __init__(self, config: Config, inputs: Iterable[str], consumer: Consumer) -> None:
         self._config = config
         self._consumer = consumer
-        self._lookup = StartLookup(consumer, topics, config.kafka.start)
+        self._lookup = StartLookup(consumer, inputs, config.kafka.start)
         join_seconds = JOIN_SECONDS if brokers_assign(config.kafka.client) else None
         self._membership = Membership(None, join_seconds)
         self._subscribed = ""

@@ -154,7 +154,7 @@ def test_times_transactions_and_a_half_started_group(
     note = start_note([Partition(topic, number) for number in range(4)])
     half.commit(offsets=[TopicPartition(topic, 1, 1, metadata=note)], asynchronous=False)
     half.close()
-    begin(apache_kafka, f"{group}-3", [topic])
+    begin(apache_kafka, f"{group}-3", [f"^{topic}$"])
     assert cluster.committed(f"{group}-3", topic, 4) == [6, 1, 1, 0]
     assert set(notes(apache_kafka, f"{group}-3", topic, 4)) == {note}
     # One offset by anybody else, and it is a group that has begun.

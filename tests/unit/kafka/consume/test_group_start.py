@@ -16,7 +16,7 @@ from consumer.kafka.consume import group_start
 from consumer.kafka.consume.group_start import BEGINNER, commit_start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 TOPICS = {"a": 2, "b": 1}
 PARTITIONS = [("a", 0), ("a", 1), ("b", 0)]
@@ -45,7 +45,10 @@ class Cluster:
 
     # -- the consumer
 
-    def list_topics(self, topic: str, *, timeout: float) -> Any:  # noqa: ARG002
+    def list_topics(self, topic: str | None, *, timeout: float) -> Any:  # noqa: ARG002
+        if topic is None:
+            every = {name: self.list_topics(name, timeout=0).topics[name] for name in self.topics}
+            return SimpleNamespace(cluster_id=self.cluster_id, topics=every)
         error = None
         if topic in self.forbidden:
             error = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
@@ -117,12 +120,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     return found
 
 
-def begin(start: str = "latest", rounds: int = 50, client: dict[str, Any] | None = None) -> list[Any]:
+def begin(
+    start: str = "latest", rounds: int = 50, client: dict[str, Any] | None = None, inputs: Iterable[str] = TOPICS
+) -> list[Any]:
     """Let a worker begin, for so many rounds at most; what it logged."""
     left = iter(range(rounds))
     config = Config(kafka=KafkaConfig(group_id="g", start=start, client=client or {}))
     with capture_logs() as logged:
-        commit_start(config, list(TOPICS), lambda: next(left, None) is None)
+        commit_start(config, inputs, lambda: next(left, None) is None)
     return [{key: line[key] for key in line if key not in ("group", "log_level")} for line in logged]
 
 
@@ -266,6 +271,17 @@ def test_a_topic_that_is_deleted_meanwhile_is_left_out(cluster: Cluster) -> None
     cluster.on_subscribe = lambda: cluster.topics.pop("b")
     assert [line["topic"] for line in begin()] == ["a", "a"]
     assert cluster.commits == [{("a", 0): 10, ("a", 1): 0}]
+
+
+def test_the_topics_of_a_pattern_begin_together(cluster: Cluster) -> None:
+    """And no others; a topic that matches and comes later starts at its beginning like any other."""
+    cluster.topics |= {"b.copy": 1, "other": 1}
+    cluster.ends["b.copy", 0] = 8
+    begin(inputs=["a", "^b.*$"])
+    assert cluster.commits == [{("a", 0): 10, ("a", 1): 0, ("b", 0): 30, ("b.copy", 0): 8}]
+    cluster.topics["b.new"] = 1
+    begin(inputs=["a", "^b.*$"])
+    assert len(cluster.commits) == 1
 
 
 def test_a_topic_that_may_not_be_seen_is_waited_for(cluster: Cluster) -> None:
