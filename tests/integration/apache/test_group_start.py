@@ -15,7 +15,6 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 from runtime_harness import Cluster, eventually
-from stub_server import StubServer
 from worker_run import Run, expected, ids, reviews
 
 from consumer.cli import cli
@@ -25,22 +24,16 @@ from consumer.events import Partition
 from consumer.kafka.consume.group_start import StartLookup, commit_start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection
     from pathlib import Path
+
+    from stub_server import StubServer
 
     from consumer.delivery.start_offsets import StartOffset
 
 OLD_MS = 1_700_000_000_000
 START = "2026-11-01T00:00:00Z"
 START_MS = 1_793_491_200_000
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    stub = StubServer()
-    yield stub
-    stub.gate.set()
-    stub.stop()
 
 
 def begin(bootstrap: str, group: str, topics: list[str], start: str = "latest", **client: str) -> None:
