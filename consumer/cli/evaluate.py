@@ -5,29 +5,30 @@ Scores are micro precision, recall and F1 of paths, or accuracy (docs/extraction
 
 from __future__ import annotations
 
-import gzip
 import json
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 import click
 
-from consumer.cli.model_source import ModelSource, chosen_task, model_options, opened
+from consumer.cli.input_options import input_options
+from consumer.cli.model_source import ModelSource, loaded_tasks, model_options, opened
 from consumer.cli.progress import counter
 from consumer.events import BadInput, TaskKind
 from consumer.exit_codes import EXIT_FAILED, EXIT_OK
 from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY
 from consumer.extraction.task import Task
+from consumer.local.review_files import InputError, as_text, open_reviews
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
+    from consumer.local.review_files import InputForm
 
 Metric = Literal["strict", "span", "triplet", "trigger", "argument", "accuracy"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -71,10 +72,13 @@ def _label_map(_: click.Context, __: click.Parameter, value: str | None) -> dict
 @click.command(name="evaluate", short_help="Score a model against annotated data.")
 @click.option(
     "--data",
+    "--input",
+    "data",
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="JSON lines, may end in .gz: RexUniNLU's form (text, schema, info_list), or text and label.",
+    metavar="FILE|-",
+    help="JSON lines of RexUniNLU's form (text, schema, info_list), or text and label, CSV too; - is standard input.",
 )
+@input_options
 @model_options
 @click.option("--task", "task_name", metavar="NAME", help="Ask this task instead of the schema in the data.")
 @click.option(
@@ -85,8 +89,13 @@ def _label_map(_: click.Context, __: click.Parameter, value: str | None) -> dict
     type=click.Choice(METRICS),
     help="Default: accuracy where every text has exactly one class, else strict.",
 )
-@click.option("--text-field", default="text", show_default=True, help="Field of classification data with the text.")
-@click.option("--label-field", default="label", show_default=True, help="Field of classification data with the label.")
+@click.option(
+    "--label-field",
+    default="label",
+    show_default=True,
+    help="JSON field or column with the label.",
+)
+@click.option("--label", metavar="LABEL", help="Label of every line, where the file has none, as plain text.")
 @click.option(
     "--label-map",
     callback=_label_map,
@@ -96,13 +105,14 @@ def _label_map(_: click.Context, __: click.Parameter, value: str | None) -> dict
 @click.option("--limit", type=click.IntRange(min=1), help="Score only the first lines.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
-    data: Path,
+    data: str,
+    form: InputForm,
     model_source: ModelSource,
     task_name: str | None,
     tasks_dirs: tuple[str, ...],
     metric: Metric | None,
-    text_field: str,
     label_field: str,
+    label: str | None,
     label_map: dict[str, str],
     limit: int | None,
     as_json: bool,
@@ -118,15 +128,16 @@ def command(
     \b
     Example:
       rexstream evaluate --data absa.jsonl --metric span
-      rexstream evaluate --data shop.jsonl.gz --task sentiment --label-map 1=正向情感,0=负向情感 --limit 500
+      rexstream evaluate --data shop.csv.gz --column review --task sentiment --label-map 1=正向情感,0=负向情感
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.telemetry.logs import configure_logging
 
     configure_logging("warning", "evaluate")
-    _, task = chosen_task(tasks_dirs, task_name)
+    names = () if task_name is None else (task_name,)
+    task = next(map(loaded_tasks(tasks_dirs, names).__getitem__, names), None)
     try:
-        examples = read_examples(data, limit, task, LabelColumns(text_field, label_field, label_map))
-    except (DataError, OSError, EOFError) as error:
+        examples = read_examples(data, form, limit, task, Labels(label_field, label, label_map))
+    except (DataError, InputError) as error:
         raise click.UsageError(f"--data {data}: {error}") from error
     one_class = all(len(example.gold) == 1 and example.task.kind == "classify" for example in examples)
     score = Score(metric or ("accuracy" if one_class else "strict"))
@@ -222,22 +233,25 @@ class DataError(ValueError):
     """A line that is not annotated data. The message names the line and the way out."""
 
 
-class LabelColumns(NamedTuple):
-    """Where classification data keeps text and label; ``names`` maps labels to types of the schema."""
+class Labels(NamedTuple):
+    """Labels of classification data: the field that holds them, or ``constant`` for all lines of a file without any.
 
-    text: str
-    label: str
+    ``names`` maps labels to types of the schema.
+    """
+
+    field: str
+    constant: str | None
     names: Mapping[str, str]
 
 
-def read_examples(path: Path, limit: int | None, task: Task | None, columns: LabelColumns) -> list[Example]:
-    """Read at most ``limit`` examples of a JSON lines file, which may be compressed (``.gz``).
+def read_examples(path: str, form: InputForm, limit: int | None, task: Task | None, labels: Labels) -> list[Example]:
+    """Read at most ``limit`` examples of a file, or of standard input (``-``).
 
     Lines with ``info_list`` are in RexUniNLU's form: markers in front of a text become the kind of its task, offsets
     move along. Other lines are classification. ``task`` replaces what the lines say about schema and kind. Raises
-    DataError, OSError.
+    DataError, InputError.
     """
-    rows = list(_rows(path, limit))
+    rows = list(_rows(path, form, limit))
     if not rows:
         raise DataError(f"{path} holds no line; give annotated data")
     annotated = ["info_list" in row for _, row in rows]
@@ -246,20 +260,20 @@ def read_examples(path: Path, limit: int | None, task: Task | None, columns: Lab
     if any(annotated):
         number = rows[annotated.index(False)][0]
         raise DataError(f"line {number} has no info_list, others have; give data of one form")
-    return _labelled(rows, task, columns)
+    if form.of(path) == "text":
+        form = replace(form, text_field="text")
+        if labels.constant is None:
+            raise DataError("plain text has no labels; say --label for all lines, or give CSV or JSON lines")
+    return _labelled(rows, task, form.text_field, labels)
 
 
-def _rows(path: Path, limit: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        filled = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-        for number, line in islice(filled, limit):
+def _rows(path: str, form: InputForm, limit: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    with open_reviews(path, form) as reviews:
+        for row in islice(reviews, limit):
             try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"line {number} is not JSON; give one object a line") from error
-            if not isinstance(row, dict):
-                raise DataError(f"line {number} is not a JSON object; give one object a line")
-            yield number, row
+                yield row.number, reviews.form.fields(row)
+            except BadInput as bad:
+                raise DataError(f"line {row.number} is {bad}") from None
 
 
 def _annotated(rows: list[tuple[int, dict[str, Any]]], task: Task | None) -> list[Example]:
@@ -308,26 +322,27 @@ def _named(fact: dict[str, Any], front: str, kind: TaskKind) -> Named:
     return Named(fact["type"], fact["span"], start - len(front), end - len(front))
 
 
-def _labelled(rows: list[tuple[int, dict[str, Any]]], task: Task | None, columns: LabelColumns) -> list[Example]:
-    labels: list[str] = []
+def _labelled(
+    rows: list[tuple[int, dict[str, Any]]], task: Task | None, text_field: str, labels: Labels
+) -> list[Example]:
+    found: list[str] = []
     for number, row in rows:
-        for name, option in ((columns.text, "--text-field"), (columns.label, "--label-field")):
-            if name not in row:
+        for name, option in ((text_field, "--text-field"), (labels.field, "--label-field")):
+            if name not in row and (name == text_field or labels.constant is None):
                 raise DataError(f"line {number} has neither info_list nor {name}; name its field with {option}")
-        if not isinstance(row[columns.text], str):
-            raise DataError(f"line {number}: field {columns.text} is not a string")
-        label = row[columns.label]
-        written = label if isinstance(label, str) else json.dumps(label)
-        labels.append(columns.names.get(written, written))
+        if not isinstance(row[text_field], str):
+            raise DataError(f"line {number}: field {text_field} is not a string")
+        label = as_text(row[labels.field]) if labels.constant is None else labels.constant
+        found.append(labels.names.get(label, label))
     if task is None:
-        task = Task("data", "classify", dict.fromkeys(sorted(set(labels))))
-    unknown = sorted(set(labels) - set(task.schema))
+        task = Task("data", "classify", dict.fromkeys(sorted(set(found))))
+    unknown = sorted(set(found) - set(task.schema))
     if unknown:
         raise DataError(
             f"label {unknown[0]!r} is not a type of task {task.name} ({', '.join(task.schema)}); "
             f"say which it is with --label-map {unknown[0]}=TYPE"
         )
     return [
-        Example(row[columns.text], task, frozenset({(Named(label, None, None, None),)}))
-        for (_, row), label in zip(rows, labels, strict=True)
+        Example(row[text_field], task, frozenset({(Named(label, None, None, None),)}))
+        for (_, row), label in zip(rows, found, strict=True)
     ]

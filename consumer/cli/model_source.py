@@ -32,7 +32,7 @@ from consumer.serving.bundle import Bundle, load_bundle
 from consumer.serving.protocol import Failure, ModelClient
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 
 DEMO_MODEL = "deploy/demo-model"
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -90,18 +90,19 @@ class ModelSource:
     tls: ModelTlsConfig | None = None
 
 
-def chosen_task(tasks_dirs: Sequence[str], name: str | None) -> tuple[Mapping[str, Task], Task | None]:
-    """All tasks, those of the folders ``tasks_dirs`` beside the shipped ones, and the one that ``name`` names.
+def loaded_tasks(tasks_dirs: Sequence[str], chosen: Collection[str]) -> Mapping[str, Task]:
+    """All tasks, those of the folders ``tasks_dirs`` beside the shipped ones.
 
-    Raises click.UsageError.
+    Raises click.UsageError, also where a task of ``chosen`` is not among them.
     """
     try:
         tasks = load_tasks(tasks_dirs)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
-    if name is not None and name not in tasks:
-        raise click.UsageError(f"there is no task {name!r}; the tasks are {', '.join(sorted(tasks))}")
-    return tasks, None if name is None else tasks[name]
+    for name in chosen:
+        if name not in tasks:
+            raise click.UsageError(f"there is no task {name!r}; the tasks are {', '.join(sorted(tasks))}")
+    return tasks
 
 
 class Session(NamedTuple):

@@ -8,8 +8,9 @@ import grpc
 import pytest
 from click.testing import CliRunner, Result
 
-from consumer.cli.evaluate import METRICS, DataError, LabelColumns, Named, Score, command, read_examples, reduced
+from consumer.cli.evaluate import METRICS, DataError, Labels, Named, Score, command, read_examples, reduced
 from consumer.config.task_files import load_tasks
+from consumer.local.review_files import InputForm
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("logging_as_before")
 
-COLUMNS = LabelColumns("text", "label", {})
+JSON = InputForm()
+LABELS = Labels("label", None, {})
 ASPECTS = {"属性词": {"正向情感(情感词)": None, "负向情感(情感词)": None, "中性情感(情感词)": None}}
 
 
@@ -34,7 +36,7 @@ def written(tmp_path: Path, *rows: Any) -> Path:
 
 def read(tmp_path: Path, *rows: Any, limit: int | None = None, task: str | None = None) -> list[Example]:
     chosen = load_tasks()[task] if task else None
-    return read_examples(written(tmp_path, *rows), limit, chosen, COLUMNS)
+    return read_examples(str(written(tmp_path, *rows)), JSON, limit, chosen, LABELS)
 
 
 def evaluate(*arguments: str) -> Result:
@@ -96,8 +98,8 @@ class TestData:
         path = tmp_path / "shop.jsonl.gz"
         rows = [{"review": "好用", "stars": 1}, {"review": "坏了", "stars": 0}, {"review": "退了", "stars": 0}]
         path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
-        columns = LabelColumns("review", "stars", {"1": "正向情感", "0": "负向情感"})
-        good, bad = read_examples(path, 2, None, columns)
+        labels = Labels("stars", None, {"1": "正向情感", "0": "负向情感"})
+        good, bad = read_examples(str(path), InputForm(text_field="review"), 2, None, labels)
         assert (good.text, good.task.kind, list(good.task.schema)) == ("好用", "classify", ["正向情感", "负向情感"])
         assert good.gold == {(Named("正向情感", None, None, None),)}
         assert bad.gold == {(Named("负向情感", None, None, None),)}
@@ -106,7 +108,7 @@ class TestData:
         """Blank lines are no examples."""
         path = tmp_path / "data.jsonl"
         path.write_text('\n{"text": "a", "label": "x"}\n\n{"text": "b", "label": "y"}\nnot read', "utf-8")
-        assert [example.text for example in read_examples(path, 2, None, COLUMNS)] == ["a", "b"]
+        assert [example.text for example in read_examples(str(path), JSON, 2, None, LABELS)] == ["a", "b"]
 
     @pytest.mark.parametrize(
         ("content", "message"),
@@ -129,7 +131,7 @@ class TestData:
         path = tmp_path / "data.jsonl"
         path.write_text(content, "utf-8")
         with pytest.raises(DataError, match=message):
-            read_examples(path, None, None, COLUMNS)
+            read_examples(str(path), JSON, None, None, LABELS)
 
     def test_a_label_that_the_task_does_not_have_says_how_to_map_it(self, tmp_path: Path) -> None:
         """Scoring it would count every such text as wrong."""

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -16,7 +15,7 @@ import pytest
 from certificates import Authority
 from click.testing import CliRunner, Result
 
-from consumer.cli.extract import CHUNK_LINES, chunks, command
+from consumer.cli.extract import command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,32 +35,6 @@ def extract(*arguments: str, lines: list[Any] | bytes = b"") -> Result:
 
 def objects(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
-
-
-class TestChunks:
-    """Reading lines."""
-
-    def test_lines_come_in_order_without_ends_or_blanks_and_the_last_needs_no_end(self) -> None:
-        """Windows line ends and empty lines do no harm."""
-        assert list(chunks(io.BytesIO(b"a\r\n\n  \nb\nc"))) == [[b"a\r", b"b", b"c"]]
-        assert list(chunks(io.BytesIO(b""))) == []
-
-    def test_a_chunk_is_bounded_in_lines_and_in_bytes(self) -> None:
-        """A long input is never held as a whole."""
-        many = b"x\n" * (2 * CHUNK_LINES + 5)
-        assert [len(chunk) for chunk in chunks(io.BytesIO(many))] == [CHUNK_LINES, CHUNK_LINES, 5]
-        long = (b"y" * 400_000 + b"\n") * 7
-        assert [len(chunk) for chunk in chunks(io.BytesIO(long))] == [3, 3, 1]
-
-    def test_what_a_pipe_has_delivered_is_not_held_back(self) -> None:
-        """A chunk does not wait for the writer's next line."""
-        reader, writer = os.pipe()
-        with os.fdopen(reader, "rb") as stream, os.fdopen(writer, "wb", buffering=0) as pipe:
-            found = chunks(stream)
-            pipe.write(b"one\ntwo\nhal")
-            assert next(found) == [b"one", b"two"]
-            pipe.write(b"f\n")
-            assert next(found) == [b"half"]
 
 
 class TestUsage:
@@ -117,8 +90,8 @@ class TestDemoModel:
         raw = [
             json.dumps({"text": text, "event_id": "mine", "product_id": "p-1", "attributes": {"shop": "s"}}),
             "{broken",
-            json.dumps({"text": "客服不理人，差评", "task": "sentiment"}),
-            json.dumps({"text": text, "task": "no-such-task"}),
+            json.dumps({"text": "客服不理人，差评", "tasks": ["sentiment"]}),
+            json.dumps({"text": text, "tasks": ["no-such-task"]}),
             json.dumps({"text": " "}),
             json.dumps({"text": text, "schema": json.dumps(ASPECT_SCHEMA)}),
             json.dumps({"text": text, "schema": {"": None}}),
@@ -142,7 +115,8 @@ class TestDemoModel:
             9: "InvalidEvent",
         }
         assert classes == [bad.get(index) for index in range(11)]
-        assert all(set(out[index]) == {"error"} and set(out[index]["error"]) == {"class", "message"} for index in bad)
+        assert all(set(out[index]) == {"error"} for index in bad)
+        assert [out[index]["error"]["line"] for index in bad] == [index + 1 for index in bad]
         first = out[0]
         assert "record" not in first
         assert set(first["timing"]) == {"model_ms", "total_ms", "model_calls"}
@@ -163,7 +137,7 @@ class TestDemoModel:
         """Empty texts, empty schemas and markers are legal; what the reference crashes on is null with an error."""
         lines = [
             {"text": "#屏幕很清晰", "schema": ASPECT_SCHEMA},
-            {"text": "[CLASSIFY]屏幕很清晰", "task": "sentiment"},
+            {"text": "[CLASSIFY]屏幕很清晰", "tasks": ["sentiment"]},
             {"text": "", "schema": ASPECT_SCHEMA},
             {"text": "屏幕", "schema": {}},
             {"text": "[TYPE]屏[PREFIX]幕", "schema": {"属性词": None}},
