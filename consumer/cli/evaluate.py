@@ -23,7 +23,8 @@ from consumer.events import BadInput, TaskKind
 from consumer.exit_codes import EXIT_FAILED, EXIT_OK
 from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY
 from consumer.extraction.task import Task
-from consumer.local.review_files import InputError, as_text, open_reviews
+from consumer.local.line_stream import InputError
+from consumer.local.review_files import as_text, open_reviews
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping

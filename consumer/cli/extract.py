@@ -27,7 +27,8 @@ from consumer.events import BadInput, ReviewEvent, SourceRecord
 from consumer.exit_codes import EXIT_FAILED, EXIT_OK
 from consumer.extraction.reference import start_reference
 from consumer.extraction.task import ReferenceCrash, Task
-from consumer.local.review_files import STDIN, InputError, open_reviews
+from consumer.local.line_stream import InputError
+from consumer.local.review_files import STDIN, open_reviews
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -240,7 +241,7 @@ def _fail(failure: BadInput) -> NoReturn:
 
 def _refuse_task(fields: Mapping[str, Any]) -> None:
     """Raise BadInput for the singular, which says nothing to a worker."""
-    if isinstance(fields.get("task"), str) and not fields.get("tasks"):
+    if isinstance(fields.get("task"), (str, list)) and not fields.get("tasks"):
         what = 'field task is not part of an event; write its tasks as a list, such as "tasks": ["sentiment"]'
         raise BadInput("validate", "InvalidEvent", what)
 

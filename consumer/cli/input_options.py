@@ -42,7 +42,7 @@ def input_options(command: Command) -> Command:
         default="utf-8",
         show_default=True,
         callback=_encoding,
-        help="Of the file, such as gb18030; UTF-16 with a byte order mark is recognised.",
+        help="Of the file, such as gb18030; json, csv and tsv: UTF-16 with a byte order mark is recognised.",
     )
     @click.option("--no-quotes", is_flag=True, help="csv, tsv: quotation marks are characters like any other.")
     @functools.wraps(command)

@@ -174,7 +174,7 @@ def _placed(records: Iterable[NewRecord], budget: PartitionBudget) -> Iterator[N
 def _input_errors(path: str) -> Iterator[None]:
     """Turn what reading the input may raise into bad usage."""
     from consumer.local.partition_budget import PartitionFull
-    from consumer.local.review_files import InputError
+    from consumer.local.line_stream import InputError
 
     try:
         yield

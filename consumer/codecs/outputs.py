@@ -139,7 +139,9 @@ class Routes:
         """
         route, allowed = self._routes[record.topic], self._allowed[record.topic]
         if event.task is not None and event.task in self._tasks:
-            what = f'field task names the task {event.task}, but an event names tasks in a list: "tasks": ["{event.task}"]'
+            what = (
+                f'field task names the task {event.task}, but an event names tasks in a list: "tasks": ["{event.task}"]'
+            )
             raise BadInput("validate", "InvalidEvent", f"{what}; a field task of another meaning needs routes.fields")
         names = event.tasks or (route.tasks if event.schema is None else ())
         only = only_tasks_of(record.headers) if record.headers else None

@@ -29,8 +29,11 @@ class InputError(Exception):
 class LineStream:
     """The lines of a stream with their ends, transcoded to UTF-8, without a byte order mark. Raises InputError."""
 
-    def __init__(self, stream: BinaryIO, encoding: str) -> None:
-        """Reads the beginning of ``stream``, which says whether it is gzipped or UTF-16. UTF-8 is not looked into."""
+    def __init__(self, stream: BinaryIO, encoding: str, *, looks_for_utf16: bool = True) -> None:
+        """Reads the beginning of ``stream``, which says whether it is gzipped. UTF-8 is not looked into.
+
+        ``looks_for_utf16``: its byte order mark takes the place of UTF-8; if not, lines may be any bytes.
+        """
         # One read call of the system at a time: select does not see what a larger read leaves in Python's buffer.
         self._stream = (
             stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(cast("io.RawIOBase", stream))
@@ -47,10 +50,10 @@ class LineStream:
                 head = self._stream.peek(4)[:4]
         if head.startswith(b"PK\x03\x04"):
             raise InputError("it is a zip archive or an Excel workbook; unpack it, or save it as CSV")
-        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and codecs.lookup(encoding).name == "utf-8":
-            encoding = "utf-16"
-        self._encoding = encoding
         is_utf8 = codecs.lookup(encoding).name == "utf-8"
+        if is_utf8 and looks_for_utf16 and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            encoding, is_utf8 = "utf-16", False
+        self._encoding = encoding
         self._decoder = None if is_utf8 else codecs.getincrementaldecoder(encoding)()
 
     def __iter__(self) -> LineStream:

@@ -77,7 +77,9 @@ class InputForm:
     def of(self, path: str) -> FileFormat:
         """The format of the file at ``path``."""
         name = path.lower().removesuffix(".gz")
-        return self.format or next((kind for ending, kind in ENDINGS.items() if name.endswith(ending)), "json")
+        if self.format is not None:
+            return self.format
+        return next((kind for ending, kind in ENDINGS.items() if name.endswith(ending)), "json")
 
     def fields(self, row: Row) -> dict[str, Any]:
         """What a row holds, by name: a line of text has it under ``text``. Raises BadInput."""
@@ -141,7 +143,7 @@ class ReviewFile:
         self.form = form
         """With the format, whoever chose it."""
         self._is_guess = is_guess
-        self._lines = LineStream(stream, form.encoding)
+        self._lines = LineStream(stream, form.encoding, looks_for_utf16=form.format != "text")
 
     def __iter__(self) -> Iterator[Row]:
         return self._table() if self.form.format in _DELIMITERS else self._plain()
@@ -214,7 +216,9 @@ class ReviewFile:
     def _delimiter(self, header: str) -> str:
         """What parts the header so that the column with the text is among its names."""
         if _UNDECODED.search(header):
-            raise InputError("the header is not UTF-8; name the file's encoding with --encoding, such as gb18030")
+            raise InputError(
+                "the header is not UTF-8; name the file's encoding with --encoding, such as gb18030 or utf-16"
+            )
         found = []
         for delimiter in _DELIMITERS[self.form.format or "csv"]:
             names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
@@ -237,7 +241,7 @@ def _utf8(content: bytes) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         what = f"not UTF-8: byte {error.start} of {len(content)}; name the file's encoding with --encoding"
-        raise BadInput("decode", "InvalidUtf8", f"{what}, such as gb18030") from None
+        raise BadInput("decode", "InvalidUtf8", f"{what}, such as gb18030 or utf-16") from None
 
 
 def _is_object(content: bytes) -> bool:
@@ -256,7 +260,9 @@ def _row(number: int, columns: list[str], cells: list[str]) -> Row:
         what = f"no row of the table: {len(cells)} cells under a header of {len(columns)}; quote cells with delimiters"
         return _bad(number, "InvalidCsv", what)
     if _UNDECODED.search("".join(cells)):
-        return _bad(number, "InvalidUtf8", "not UTF-8; name the file's encoding with --encoding, such as gb18030")
+        return _bad(
+            number, "InvalidUtf8", "not UTF-8; name the file's encoding with --encoding, such as gb18030 or utf-16"
+        )
     return Row(number, b"", {name: cell for name, cell in zip(columns, cells, strict=False) if name})
 
 

@@ -104,6 +104,21 @@ class TestData:
         assert good.gold == {(Named("正向情感", None, None, None),)}
         assert bad.gold == {(Named("负向情感", None, None, None),)}
 
+    def test_tables_and_plain_text_are_data_too(self, tmp_path: Path) -> None:
+        """A column of labels, or one label for a file of text."""
+        path = tmp_path / "shop.csv.gz"
+        path.write_bytes(gzip.compress('\ufefflabel,review\n1,好用\n0,"坏了,\n退"\n'.encode()))
+        labels = Labels("label", None, {"1": "正向情感", "0": "负向情感"})
+        good, bad = read_examples(str(path), InputForm(text_field="review"), None, None, labels)
+        assert [example.text for example in (good, bad)] == ["好用", "坏了,\n退"]
+        assert bad.gold == {(Named("负向情感", None, None, None),)}
+        path = tmp_path / "pos.txt"
+        path.write_text("好用\n很好\n", "utf-8")
+        texts = read_examples(str(path), JSON, None, load_tasks()["sentiment"], labels._replace(constant="1"))
+        assert [(example.text, example.gold) for example in texts] == [("好用", good.gold), ("很好", good.gold)]
+        with pytest.raises(DataError, match="plain text has no labels; say --label"):
+            read_examples(str(path), JSON, None, None, labels)
+
     def test_the_limit_counts_lines_that_hold_something(self, tmp_path: Path) -> None:
         """Blank lines are no examples."""
         path = tmp_path / "data.jsonl"

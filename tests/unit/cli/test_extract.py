@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -46,6 +47,12 @@ class TestUsage:
         assert result.exit_code == 2
         assert "'sentimnet'" in result.stderr
         assert "product_features" in result.stderr
+
+    def test_a_file_that_names_no_tasks_needs_one(self, tmp_path: Path) -> None:
+        """Every line of it would be an error."""
+        result = extract("--input", str(tmp_path / "r.csv.gz"))
+        assert result.exit_code == 2
+        assert "a file of csv names no tasks; choose with --task: category, " in result.stderr
 
     def test_checkpoint_and_server_exclude_each_other(self, tmp_path: Path) -> None:
         """One place where the model runs."""
@@ -179,6 +186,67 @@ class TestServer:
         assert len(out) == 60
         assert out[0]["model"] == {"name": "rexuninlu", "version": "5", "signature": "serving_default"}
         assert (out[0]["extractions"], out[0]["timing"]["model_calls"]) == ([], 1)
+
+    def test_a_line_is_an_event_as_a_worker_reads_it(self, stub_server: Any) -> None:
+        """One line for each task, what is refused before; the singular is refused by name, with the right spelling."""
+        raw = [
+            {"text": "不错", "tasks": ["sentiment", "product_features"], "schema": {"属性词": None}},
+            {"text": "不错", "tasks": ["sentiment", "no-such-task"]},
+            {"text": "不错", "task": "sentiment"},
+            {"text": "不错", "task": ["sentiment"], "schema": {"属性词": None}},
+            {"text": "不错", "task": 7, "product_id": 5},
+            {"text": "不错", "schema": {"属性词": None}, "legal_output_type_list": [["属性词"]]},
+        ]
+        names = ("--task", "sentiment", "--task", "category")
+        result = extract("--server", stub_server.address, *names, lines=raw)
+        assert result.exit_code == 1
+        out = objects(result)
+        assert [line.get("task", line.get("error")) for line in out][:3] == ["sentiment", "product_features", "inline"]
+        errors = [(line["error"]["line"], line["error"]["class"]) for line in out if "error" in line]
+        assert errors[:3] == [(2, "UnknownTask"), (3, "InvalidEvent"), (4, "InvalidEvent")]
+        assert "the event asks for 1 unknown tasks (names of 12 characters)" in out[3]["error"]["message"]
+        assert 'such as "tasks": ["sentiment"]' in out[5]["error"]["message"]
+        assert out[4]["task"] == "sentiment"
+        assert out[-1]["warnings"] == [
+            "legal_output_type_list: a worker does not read this field; it reports all paths of the schema"
+        ]
+
+    @pytest.mark.parametrize(
+        ("options", "given", "texts"),
+        [
+            (("--format", "text"), "不错\n太差\n".encode(), 2),
+            (("--format", "text", "--encoding", "gb18030"), "不错\n太差\n".encode("gb18030"), 2),
+            (("--format", "csv", "--column", "评论"), gzip.compress('id,评论\nr1,不错\nr2,"太\n差"\n'.encode()), 2),
+            (("--format", "tsv", "--column", "评论"), "id\t评论\nr1\t不错\n".encode("utf-16"), 1),
+            (("--column", "content"), '{"id": "r1", "content": "不错"}\n'.encode(), 1),
+        ],
+    )
+    def test_files_of_every_kind_are_read(
+        self, stub_server: Any, options: tuple[str, ...], given: bytes, texts: int
+    ) -> None:
+        """From standard input, gzipped or not; the id is a column's."""
+        task = ("--server", stub_server.address, "--task", "sentiment")
+        result = extract(*task, *options, "--id-field", "id", lines=given)
+        assert result.exit_code == 0, result.output
+        ids = [f"line-{1 + n}" if "text" in options else f"r{1 + n}" for n in range(texts)]
+        assert [line["event_id"] for line in objects(result)] == ids
+
+    @pytest.mark.parametrize(
+        ("options", "given", "said"),
+        [
+            (("--format", "csv"), "id,评论\n1,不错\n".encode(), "no column text but id, 评论; name the column"),
+            (("--format", "text", "--encoding", "utf-16"), b"abc", "not utf-16"),
+            (("--encoding", "gb99"), b"", "unknown encoding: gb99"),
+            (("--format", "text"), b"\x1f\x8b\x08\x00garbage", "cannot be read"),
+        ],
+    )
+    def test_a_file_that_cannot_be_read_is_bad_usage(
+        self, stub_server: Any, options: tuple[str, ...], given: bytes, said: str
+    ) -> None:
+        """Exit code 2, with the way out, and no traceback."""
+        result = extract("--server", stub_server.address, "--task", "sentiment", *options, lines=given)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert said in " ".join(result.stderr.replace("│", "").split())
 
     def test_a_model_that_does_not_fit_the_bundle_is_3(self, stub_server: Any) -> None:
         """Bundle and model are named, with the option that mends it."""
