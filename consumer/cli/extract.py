@@ -19,6 +19,7 @@ import click
 
 from consumer.cli.input_options import id_field_option, input_options
 from consumer.cli.model_source import ModelSource, loaded_tasks, model_options, opened
+from consumer.cli.options import config_options, loaded
 from consumer.cli.progress import counter
 from consumer.codecs.decoding import event_from_fields
 from consumer.codecs.outputs import ModelUsed, Routes, Timing, result_fields
@@ -28,14 +29,14 @@ from consumer.exit_codes import EXIT_FAILED, EXIT_OK
 from consumer.extraction.reference import start_reference
 from consumer.extraction.task import ReferenceCrash, Task
 from consumer.local.line_stream import InputError
-from consumer.local.review_files import STDIN, open_reviews
+from consumer.local.review_files import STDIN, InputForm, open_reviews
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from consumer.codecs.outputs import Chosen
     from consumer.extraction.engine import Engine, Extraction
-    from consumer.local.review_files import InputForm, Row
+    from consumer.local.review_files import Row
     from consumer.offline import Extracting
 
 LEGAL: Final = "legal_output_type_list"
@@ -64,6 +65,13 @@ HERE: Final = "extract"
     is_flag=True,
     help="Print what the RexUniNLU reference prints: texts hold their own markers, and nothing is validated.",
 )
+@click.option(
+    "--route", "route_name", metavar="TOPIC", help="Read values as the route with this input topic does; see below."
+)
+@config_options
+@click.option("--records", "described", is_flag=True, help="With --route: records, as 'tail --json' prints them.")
+@click.option("--whole", is_flag=True, help="With --route: the file is one value, byte for byte.")
+@click.option("--no-model", is_flag=True, help="With --route: print the events that were read, and ask no model.")
 def command(
     model_source: ModelSource,
     source: str,
@@ -72,6 +80,10 @@ def command(
     task_names: tuple[str, ...],
     tasks_dirs: tuple[str, ...],
     reference_output: bool,
+    route_name: str | None,
+    config_file: str | None,
+    overrides: tuple[str, ...],
+    **sample: bool,
 ) -> None:
     """Extract from files of reviews, without Kafka.
 
@@ -86,22 +98,43 @@ def command(
 
     Without --checkpoint or --server the shipped demo model is used.
 
+    --route tries a route of --config on a sample, without Kafka: a line is a record's value as its producer sends it,
+    or, with --records, a record with key, headers and timestamp as 'rexstream tail --json' and 'kcat -J' print it. All
+    of a file is one value with --whole, for Avro, and for values that are compressed. What the worker would publish is
+    printed: results (as JSON), {"error": ...} for a dead letter, {"tombstone": ...}, and {"dropped": ...} for what is
+    dropped on purpose. The model is that of the configuration, if it has one.
+
     \b
     Example:
       echo '{"text": "屏幕很清晰，就是有点重"}' | rexstream extract --task product_features
       rexstream extract --input reviews.csv.gz --column content --encoding gb18030 --task sentiment
       rexstream extract --server localhost:8500 --bundle models/rexuninlu/1/bundle --input reviews.jsonl
+      rexstream extract --config worker.yaml --route shop.reviews --input sample.jsonl --no-model
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.telemetry.logs import configure_logging
 
-    configure_logging("warning", "extract")
+    configure_logging("warning" if route_name is None else "error", "extract")
+    if source != STDIN and target != "-" and Path(source).resolve() == Path(target).resolve():
+        raise click.UsageError(f"--input and --output are both {source}: it would be emptied before it is read")
+    if route_name is not None:
+        from consumer.cli.route_sample import print_route
+
+        if task_names or tasks_dirs or reference_output or replace(form, encoding="utf-8") != InputForm():
+            raise click.UsageError("with --route the configuration says what values hold and which tasks run")
+        with ExitStack() as stack:
+            try:
+                found = loaded(config_file, overrides)
+                clean = print_route(found, route_name, model_source, source, form, sample, _output(stack, target))
+            except InputError as error:
+                raise click.UsageError(f"--input {source} cannot be read: {error}") from error
+        sys.exit(EXIT_OK if clean else EXIT_FAILED)
+    if overrides or any(sample.values()):
+        raise click.UsageError("--set, --records, --whole and --no-model belong to --route")
     tasks = loaded_tasks(tasks_dirs, task_names)
     if not task_names and form.of(source) != "json":
         raise click.UsageError(f"a file of {form.of(source)} names no tasks; choose with --task: {', '.join(tasks)}")
     clean = True
     with opened(model_source) as session, ExitStack() as stack:
-        if source != "-" and target != "-" and Path(source).resolve() == Path(target).resolve():
-            raise click.UsageError(f"--input and --output are both {source}: it would be emptied before it is read")
         try:
             reviews = stack.enter_context(open_reviews(source, form))
             write = _output(stack, target)

@@ -173,8 +173,8 @@ def _placed(records: Iterable[NewRecord], budget: PartitionBudget) -> Iterator[N
 @contextlib.contextmanager
 def _input_errors(path: str) -> Iterator[None]:
     """Turn what reading the input may raise into bad usage."""
-    from consumer.local.partition_budget import PartitionFull
     from consumer.local.line_stream import InputError
+    from consumer.local.partition_budget import PartitionFull
 
     try:
         yield
