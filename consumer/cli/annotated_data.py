@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -74,10 +74,8 @@ def read_examples(path: str, form: InputForm, limit: int | None, task: Task | No
     if any(annotated):
         number = rows[annotated.index(False)][0]
         raise DataError(f"line {number} has no info_list, others have; give data of one form")
-    if form.of(path) == "text":
-        form = replace(form, text_field="text")
-        if labels.constant is None:
-            raise DataError("plain text has no labels; say --label for all lines, or give CSV or JSON lines")
+    if form.of(path) == "text" and labels.constant is None:
+        raise DataError("plain text has no labels; say --label for all lines, or give CSV or JSON lines")
     return _labelled(rows, task, form.text_field, labels)
 
 

@@ -128,8 +128,9 @@ def command(
             except InputError as error:
                 raise click.UsageError(f"--input {source} cannot be read: {error}") from error
         sys.exit(EXIT_OK if clean else EXIT_FAILED)
-    if overrides or any(sample.values()):
-        raise click.UsageError("--set, --records, --whole and --no-model belong to --route")
+    given = click.get_current_context().get_parameter_source("config_file")
+    if overrides or any(sample.values()) or given is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--config, --set, --records, --whole and --no-model belong to --route")
     tasks = loaded_tasks(tasks_dirs, task_names)
     if not task_names and form.of(source) != "json":
         raise click.UsageError(f"a file of {form.of(source)} names no tasks; choose with --task: {', '.join(tasks)}")

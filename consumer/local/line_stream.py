@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 LINE_BYTES: Final = 64_000_000
 """A line that is longer is taken for a file without line ends."""
@@ -20,6 +20,16 @@ LINGER_SECONDS: Final = 0.05
 """How long a pipe may be silent before what has arrived is processed."""
 
 _BLOCK: Final = 65_536
+_GZIP: Final = b"\x1f\x8b"
+_OTHERS: Final[Mapping[bytes, str]] = {
+    b"PK\x03\x04": "a zip archive or an Excel workbook; unpack it, or save it as CSV",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an Excel workbook; save it as CSV",
+    b"BZh91AY&SY": "compressed with bzip2; unpack it, or compress it with gzip",
+    b"\xfd7zXZ\x00": "compressed with xz; unpack it, or compress it with gzip",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it, or compress it with gzip",
+    b"PAR1": "a Parquet file; write it as JSON lines or CSV",
+}
+"""What files begin with that hold no lines."""
 
 
 class InputError(Exception):
@@ -44,12 +54,13 @@ class LineStream:
         """Lines that are complete."""
         self._ended = False
         with reading():
-            head = self._stream.peek(4)[:4]
-            if head.startswith(b"\x1f\x8b"):
+            head = self._stream.peek(10)
+            if head.startswith(_GZIP):
                 self._stream = cast("io.BufferedReader", gzip.GzipFile(fileobj=self._stream))
-                head = self._stream.peek(4)[:4]
-        if head.startswith(b"PK\x03\x04"):
-            raise InputError("it is a zip archive or an Excel workbook; unpack it, or save it as CSV")
+                head = self._stream.peek(10)
+        for beginning, what in _OTHERS.items():
+            if head.startswith(beginning):
+                raise InputError(f"it is {what}")
         is_utf8 = codecs.lookup(encoding).name == "utf-8"
         if is_utf8 and looks_for_utf16 and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             encoding, is_utf8 = "utf-16", False

@@ -140,6 +140,8 @@ class ReviewFile:
 
         ``is_guess``: the format was not said, but follows from the file's name.
         """
+        if form.format == "text" and (form.text_field != "text" or form.id_field is not None):
+            raise InputError("lines of text have no fields; leave --column and --id-field out")
         self.form = form
         """With the format, whoever chose it."""
         self._is_guess = is_guess
@@ -221,7 +223,10 @@ class ReviewFile:
             )
         found = []
         for delimiter in _DELIMITERS[self.form.format or "csv"]:
-            names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+            try:
+                names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+            except csv.Error as error:
+                raise InputError(f"the header is {_fault(error, 1, 1)}") from None
             if names.count(self.form.text_field) > 1:
                 raise InputError(f"column {self.form.text_field} stands twice in the header; rename one")
             if self.form.text_field in names:
@@ -282,5 +287,7 @@ _FAULTS: Final[Mapping[str, str]] = {
         f"a cell has more than {csv.field_size_limit():,} characters; is a quotation mark not closed? Say --no-quotes "
         "where they mean nothing"
     ),
-    "new-line character": "a carriage return stands in a cell that is not quoted; quote the cell",
+    "new-line character": (
+        "a carriage return stands in a cell that is not quoted; quote the cell, or end lines with line feeds"
+    ),
 }

@@ -226,7 +226,8 @@ class TestServer:
     ) -> None:
         """From standard input, gzipped or not; the id is a column's."""
         task = ("--server", stub_server.address, "--task", "sentiment")
-        result = extract(*task, *options, "--id-field", "id", lines=given)
+        id_field = () if "text" in options else ("--id-field", "id")
+        result = extract(*task, *options, *id_field, lines=given)
         assert result.exit_code == 0, result.output
         ids = [f"line-{1 + n}" if "text" in options else f"r{1 + n}" for n in range(texts)]
         assert [line["event_id"] for line in objects(result)] == ids

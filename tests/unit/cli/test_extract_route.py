@@ -137,6 +137,7 @@ def test_a_registry_that_is_away_is_3(tmp_path: Path) -> None:
         (("--route", "shop.reviews", "--task", "sentiment"), "the configuration says what values hold"),
         (("--route", "shop.reviews", "--column", "content"), "the configuration says what values hold"),
         (("--route", "shop.reviews", "--format", "csv"), "the configuration says what values hold"),
+        ((), "belong to --route"),
         (("--no-model",), "belong to --route"),
         (("--records",), "belong to --route"),
         (("--set", "limits.text_chars=5"), "belong to --route"),

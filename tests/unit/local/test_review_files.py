@@ -188,6 +188,13 @@ class TestFiles:
         ("content", "form", "said"),
         [
             (b"PK\x03\x04...", InputForm("csv"), "zip archive or an Excel workbook"),
+            (gzip.compress(b"BZh91AY&SY"), InputForm("json"), "compressed with bzip2"),
+            (
+                b"text",
+                InputForm("text", id_field="id"),
+                "lines of text have no fields; leave --column and --id-field out",
+            ),
+            (b"text,label\rgood,1\rbad,0\r", InputForm("csv"), "header is no row .* carriage return .* line feeds"),
             (b"\x1f\x8b\x08\x00garbage", InputForm("json"), "invalid|ended"),
             ("好".encode() + b"\xff\xff", InputForm("text", encoding="gb18030"), "line 1 or one .* not gb18030"),
         ],
