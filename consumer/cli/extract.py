@@ -119,12 +119,12 @@ def command(
     if route_name is not None:
         from consumer.cli.route_sample import print_route
 
-        if task_names or tasks_dirs or reference_output or replace(form, encoding="utf-8") != InputForm():
+        if task_names or tasks_dirs or reference_output or form != InputForm():
             raise click.UsageError("with --route the configuration says what values hold and which tasks run")
         with ExitStack() as stack:
             try:
                 found = loaded(config_file, overrides)
-                clean = print_route(found, route_name, model_source, source, form, sample, _output(stack, target))
+                clean = print_route(found, route_name, model_source, source, sample, _output(stack, target))
             except InputError as error:
                 raise click.UsageError(f"--input {source} cannot be read: {error}") from error
         sys.exit(EXIT_OK if clean else EXIT_FAILED)

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from consumer.config.loading import Loaded
     from consumer.config.route import RouteConfig
-    from consumer.config.tree import Config
     from consumer.events import Header, Output, Work
     from consumer.extraction.engine import Engine
     from consumer.extraction.task import Task
@@ -48,18 +47,27 @@ if TYPE_CHECKING:
 
     Infer = Callable[[str, Task, Work], Awaitable[Inference]]
     Lines = Iterator[tuple[int, SourceRecord | str]]
+    """Records with the numbers of their lines, or what is wrong with a line. Iterating raises InputError."""
 
+RAW: Final = InputForm("text")
+"""Lines as they are."""
 RECORD_KEYS: Final = ("value", "value_base64", "payload")
 """Keys of a line that describes a record, as ``rexstream tail --json`` and ``kcat -J`` do: one of them is there."""
 
 
-def chosen_route(config: Config, name: str) -> RouteConfig:
-    """The route whose ``input`` is ``name``. Raises click.UsageError."""
-    for route in config.routes:
-        if route.input == name:
-            return route
-    inputs = ", ".join(route.input for route in config.routes)
-    raise click.UsageError(f"no route has the input {name}; the routes' inputs are {inputs} (is --config right?)")
+def route_of(found: Loaded, topic: str) -> RouteConfig:
+    """The route that reads a topic. Raises click.UsageError."""
+    routes = Routes(found.config.routes, found.tasks)
+    try:
+        return routes.route(topic)
+    except KeyError:
+        inputs = ", ".join(routes.inputs)
+        raise click.UsageError(f"no route reads topic {topic}; the routes read {inputs} (is --config right?)") from None
+
+
+def has_lines(route: RouteConfig) -> bool:
+    """Whether values are such that a file may hold one a line."""
+    return route.format != "avro"
 
 
 def infer_with(engine: Engine, driver: Driver) -> Infer:
@@ -83,10 +91,9 @@ async def infer_nothing(text: str, _: Task, __: Work) -> Inference:
 
 def print_route(
     found: Loaded,
-    name: str,
+    topic: str,
     model_source: ModelSource,
     path: str,
-    form: InputForm,
     options: Mapping[str, bool],
     write: BinaryIO,
 ) -> bool:
@@ -95,10 +102,13 @@ def print_route(
     ``options`` are described, whole and no_model. Raises click.UsageError, Unreachable, InputError.
     """
     config = found.config
-    route = chosen_route(config, name)
-    # Avro has no lines.
-    whole = options["whole"] or (route.format == "avro" and not options["described"])
-    lines = records(path, form, route, whole=whole, described=options["described"])
+    route = route_of(found, topic)
+    if options["described"]:
+        lines = _described_records(path, topic)
+    elif options["whole"] or not has_lines(route):
+        lines = _whole_record(path, topic)
+    else:
+        lines = _records(path, topic, may_be_indented=route.format == "json")
     clean = True
     infer: Infer = infer_nothing
     with quiet_end(), ExitStack() as stack:
@@ -109,7 +119,7 @@ def print_route(
             session = stack.enter_context(opened(source, config.limits.of_extraction()))
             runner = session.runner
             infer = infer_with(session.engine, session.driver)
-        sample = RouteSample(config, route, found.tasks, infer, with_model=not options["no_model"])
+        sample = RouteSample(found, topic, route, infer, with_model=not options["no_model"])
         for number, record in lines:
             if isinstance(record, str):
                 printed = [{"error": {"line": number, "class": "InvalidRecord", "stage": "decode", "message": record}}]
@@ -122,29 +132,27 @@ def print_route(
     return clean
 
 
-def records(path: str, form: InputForm, route: RouteConfig, *, whole: bool, described: bool) -> Lines:
-    """The records of a sample with their lines' numbers, or what is wrong with a line. Raises InputError.
+def _whole_record(path: str, topic: str) -> Lines:
+    with reading():
+        value = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
+    yield 1, _record(topic, 1, value)
 
-    A record is a line, all of the file (``whole``), or what a line says about it (``described``). JSON that begins with
-    a bracket alone in its line is one value, too.
-    """
-    if whole:
-        with reading():
-            value = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
-        yield 1, _record(route.input, 1, value)
-        return
-    with open_reviews(path, form) as reviews:
+
+def _records(path: str, topic: str, *, may_be_indented: bool) -> Lines:
+    """A line is a value; JSON that begins with a bracket alone in its line goes on to the end."""
+    with open_reviews(path, RAW) as reviews:
         rows = iter(reviews)
         for row in rows:
-            if described:
-                yield row.number, _described(row.content, row.number, route.input)
-                continue
             value = row.content
-            if route.format == "json" and value.strip() in (b"{", b"["):
+            if may_be_indented and value.strip() in (b"{", b"["):
                 value = b"\n".join((value, *(each.content for each in rows)))
-            # As the file has it; the reader gives UTF-8.
-            value = value if form.encoding == "utf-8" else value.decode().encode(form.encoding)
-            yield row.number, _record(route.input, row.number, value)
+            yield row.number, _record(topic, row.number, value)
+
+
+def _described_records(path: str, topic: str) -> Lines:
+    with open_reviews(path, RAW) as reviews:
+        for row in reviews:
+            yield row.number, _described(row.content, row.number, topic)
 
 
 def _record(topic: str, number: int, value: bytes | None) -> SourceRecord:
@@ -197,21 +205,19 @@ def _headers(described: Sequence[Any] | Mapping[str, Any]) -> Iterator[Header]:
 class RouteSample:
     """Processes records as a worker with this configuration would."""
 
-    def __init__(
-        self, config: Config, route: RouteConfig, tasks: Mapping[str, Task], infer: Infer, *, with_model: bool
-    ) -> None:
+    def __init__(self, found: Loaded, topic: str, route: RouteConfig, infer: Infer, *, with_model: bool) -> None:
         """Raises click.UsageError for a registry with settings that cannot be."""
+        config = found.config
         self._with_model = with_model
         self._config = config
-        self._route = route
-        self._metrics = Metrics(input_topics=(route.input,))
-        self._budgets = {route.input: WorkBudget(config.limits.work_bytes)}
+        self._metrics = Metrics(input_topics=(topic,))
+        self._budgets = {topic: WorkBudget(config.limits.work_bytes)}
         self._unreachable = ""
         self._registry_away = asyncio.Event()
         delivery = config.delivery
         self._processor = EventProcessor(
             # Avro results would need their schema in the registry, which a sample must not put there.
-            Routes([route.model_copy(update={"output_format": "json"})], tasks),
+            Routes([route.model_copy(update={"output_format": "json"})], found.tasks),
             infer,
             DeadLetters(delivery.dead_letter_topic, config.kafka.group_id, __version__),
             self._metrics,

@@ -133,9 +133,10 @@ def test_a_registry_that_is_away_is_3(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--route", "reviews"), "no route has the input reviews; the routes' inputs are shop.reviews"),
+        (("--route", "reviews"), "no route reads topic reviews; the routes read shop.reviews"),
         (("--route", "shop.reviews", "--task", "sentiment"), "the configuration says what values hold"),
         (("--route", "shop.reviews", "--column", "content"), "the configuration says what values hold"),
+        (("--route", "shop.reviews", "--encoding", "gb18030"), "the configuration says what values hold"),
         (("--route", "shop.reviews", "--format", "csv"), "the configuration says what values hold"),
         ((), "belong to --route"),
         (("--no-model",), "belong to --route"),
