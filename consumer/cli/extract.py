@@ -200,6 +200,9 @@ class Lines:
             fields = self._form.event(row, self._form.fields(row))
             return self._reference_entries(row.number, fields) if self._reference else self._entries(row.number, fields)
         except BadInput as failure:
+            if failure.reason == "MissingText" and row.cells is None:
+                what = f"{failure.message}, or name the field that is, with --text-field"
+                failure = BadInput(failure.stage, failure.reason, what)
             return [Entry(row.number, partial(_fail, failure))]
 
     def output(self, entry: Entry, done: Extracting) -> dict[str, Any]:

@@ -195,6 +195,7 @@ class TestServer:
             {"text": "不错", "task": "sentiment"},
             {"text": "不错", "task": ["sentiment"], "schema": {"属性词": None}},
             {"text": "不错", "task": 7, "product_id": 5},
+            {"content": "不错"},
             {"text": "不错", "schema": {"属性词": None}, "legal_output_type_list": [["属性词"]]},
         ]
         names = ("--task", "sentiment", "--task", "category")
@@ -207,6 +208,7 @@ class TestServer:
         assert "the event asks for 1 unknown tasks (names of 12 characters)" in out[3]["error"]["message"]
         assert 'such as "tasks": ["sentiment"]' in out[5]["error"]["message"]
         assert out[4]["task"] == "sentiment"
+        assert "with --text-field" in out[-2]["error"]["message"]
         assert out[-1]["warnings"] == [
             "legal_output_type_list: a worker does not read this field; it reports all paths of the schema"
         ]
