@@ -66,8 +66,8 @@ def route_of(found: Loaded, topic: str) -> RouteConfig:
 
 
 def has_lines(route: RouteConfig) -> bool:
-    """Whether values are such that a file may hold one a line."""
-    return route.format != "avro"
+    """Whether values are such that a file may hold one a line. Of UTF-16 a line end is more than a byte."""
+    return route.format != "avro" and route.compression is None and "\n".encode(route.encoding or "utf-8") == b"\n"
 
 
 def infer_with(engine: Engine, driver: Driver) -> Infer:

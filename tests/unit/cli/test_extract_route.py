@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,9 @@ def test_records_bring_key_headers_and_place(tmp_path: Path) -> None:
         (avro(EVENT_SCHEMA, event_id="e1", text="屏幕很亮", product_id="a\n\nb"), (), {"format": "avro"}),
         (json.dumps(EVENT, indent=2).encode(), (), {}),
         (json.dumps(EVENT).encode(), ("--whole",), {}),
+        (json.dumps(EVENT, ensure_ascii=False).encode("gb18030"), (), {"encoding": "gb18030"}),
+        (json.dumps(EVENT, ensure_ascii=False).encode("utf-16"), (), {"encoding": "utf-16"}),
+        (gzip.compress(json.dumps(EVENT).encode()), (), {"compression": "gzip"}),
     ],
 )
 def test_a_file_may_be_one_value(tmp_path: Path, value: bytes, options: tuple[str, ...], route: dict[str, Any]) -> None:
