@@ -102,6 +102,35 @@ def test_a_file_may_be_one_value(tmp_path: Path, value: bytes, options: tuple[st
     assert (event["event_id"], event["text"]) == ("e1", "屏幕很亮")
 
 
+def test_a_mapping_is_tried_as_a_worker_maps(tmp_path: Path) -> None:
+    """Rows, deletes and tombstones of a table, with the key and the headers that its fields name."""
+    fields = {"text": "content", "event_id": ["id", "$key"], "attributes": {"lang": "$headers.lang"}}
+    inserted = {"before": None, "after": {"content": "好用", "id": None}, "op": "c"}
+    lines = [
+        {"key": "k1", "headers": {"lang": "zh"}, "value": inserted},
+        {"key": "k1", "value": {"before": {"id": 7}, "after": None, "op": "d"}},
+        {"key": "k1", "value": None},
+        {"value": {"before": None, "after": {"id": 7}, "op": "u"}},
+        {"value": {"before": None, "after": None, "op": "m"}},
+    ]
+    mapping: dict[str, Any] = {"preset": "debezium", "fields": fields, "on_delete": "forward", "tasks": ["sentiment"]}
+    event, deleted, null, textless, message = objects(extract(tmp_path, "--records", lines=lines, **mapping))
+    assert (event["event_id"], event["text"], event["attributes"]) == ("k1", "好用", {"lang": "zh"})
+    tombstone = {"topic": "reviews.extracted", "key": "k1"}
+    assert [deleted, null] == [{"tombstone": {"line": number, **tombstone}} for number in (2, 3)]
+    assert (textless["error"]["class"], "path content" in textless["error"]["message"]) == ("MissingText", True)
+    assert message == {"dropped": {"line": 5, "reason": "no_review"}}
+
+
+def test_every_row_of_a_value_is_printed(tmp_path: Path) -> None:
+    """Each is an event of its own, with its number behind the id."""
+    lines = [{"type": "INSERT", "data": [{"content": "好"}, {"content": None}, {"content": "差"}]}]
+    fields = {"text": "content"}
+    found = objects(extract(tmp_path, lines=lines, preset="canal", fields=fields, tasks=["sentiment"]))
+    assert [each.get("event_id") for each in found] == ["shop.reviews-0-1#1", "shop.reviews-0-1#3", None]
+    assert found[2]["error"]["message"].startswith("row 2 of 3")
+
+
 def test_text_routes_take_lines_of_text(tmp_path: Path) -> None:
     """Whatever they look like."""
     result = extract(tmp_path, lines='屏幕很亮\n{"text": 5}\n'.encode() + b"\xff", tasks=["sentiment"], format="text")
