@@ -131,6 +131,14 @@ def test_every_row_of_a_value_is_printed(tmp_path: Path) -> None:
     assert found[2]["error"]["message"].startswith("row 2 of 3")
 
 
+def test_a_topic_is_read_by_the_route_whose_pattern_it_matches(tmp_path: Path) -> None:
+    """The topic is named, not the pattern: ids and results have it."""
+    (event,) = objects(extract(tmp_path, lines=[{"text": "好"}], input=r"^shop\..*$", tasks=["sentiment"]))
+    assert event["event_id"] == "shop.reviews-0-1"
+    result = extract(tmp_path, "--route", "others", lines=[], input=r"^shop\..*$", tasks=["sentiment"])
+    assert (result.exit_code, r"no route reads topic others; the routes read ^shop\..*$" in result.stderr) == (2, True)
+
+
 def test_text_routes_take_lines_of_text(tmp_path: Path) -> None:
     """Whatever they look like."""
     result = extract(tmp_path, lines='屏幕很亮\n{"text": 5}\n'.encode() + b"\xff", tasks=["sentiment"], format="text")
