@@ -133,6 +133,8 @@ class ReviewEvent:
     """What of it could not be kept; each result says so. No text of the review."""
     carries_headers: bool = True
     """Whether its record's headers go on to its results; not if there are too many."""
+    task: str | None = None
+    """A field of its own called ``task``, where it has no ``tasks``: a slip of the pen, if a task has that name."""
 
 
 class BadInput(Exception):  # noqa: N818 - named for what it is; it is not a fault of the program

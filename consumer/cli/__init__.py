@@ -17,7 +17,7 @@ COMMANDS = {
     "serve": "Serve exported models over TensorFlow Serving's gRPC API.",
     "broker": "Run an embedded, in-memory Kafka broker.",
     "export": "Turn a checkpoint into a SavedModel with its client bundle.",
-    "extract": "Extract from JSON lines, without Kafka.",
+    "extract": "Extract from files of reviews, without Kafka.",
     "evaluate": "Score a model against annotated data.",
     "send": "Send reviews to a topic.",
     "tail": "Print the results on a topic as they arrive.",

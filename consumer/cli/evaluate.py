@@ -5,29 +5,29 @@ Scores are micro precision, recall and F1 of paths, or accuracy (docs/extraction
 
 from __future__ import annotations
 
-import gzip
 import json
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import click
 
-from consumer.cli.model_source import ModelSource, chosen_task, model_options, opened
+from consumer.cli.annotated_data import DataError, Labels, Named, read_examples
+from consumer.cli.input_options import input_options
+from consumer.cli.model_source import ModelSource, loaded_tasks, model_options, opened
 from consumer.cli.progress import counter
-from consumer.events import BadInput, TaskKind
+from consumer.events import BadInput
 from consumer.exit_codes import EXIT_FAILED, EXIT_OK
-from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY
-from consumer.extraction.task import Task
+from consumer.local.line_stream import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Hashable, Iterable
 
+    from consumer.cli.annotated_data import NamedPath
+    from consumer.local.review_files import InputForm
 
 Metric = Literal["strict", "span", "triplet", "trigger", "argument", "accuracy"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -49,10 +49,6 @@ paths of a text must be right.
 PAIRS: Final = frozenset({"triplet", "argument"})
 """Metrics that count only paths of two elements."""
 
-_MARKERS: Final[dict[str, TaskKind]] = {CLASSIFY: "classify", MULTICLASSIFY: "multi_classify"}
-IMPLICIT: Final = "#"
-"""What annotators put in front of a text to have a span for "the product as a whole", the implicit aspect."""
-
 CHUNK: Final = 512
 """Texts whose windows are batched together."""
 
@@ -71,10 +67,13 @@ def _label_map(_: click.Context, __: click.Parameter, value: str | None) -> dict
 @click.command(name="evaluate", short_help="Score a model against annotated data.")
 @click.option(
     "--data",
+    "--input",
+    "data",
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="JSON lines, may end in .gz: RexUniNLU's form (text, schema, info_list), or text and label.",
+    metavar="FILE|-",
+    help="JSON lines of RexUniNLU's form (text, schema, info_list), or text and label, CSV too; - is standard input.",
 )
+@input_options
 @model_options
 @click.option("--task", "task_name", metavar="NAME", help="Ask this task instead of the schema in the data.")
 @click.option(
@@ -85,8 +84,13 @@ def _label_map(_: click.Context, __: click.Parameter, value: str | None) -> dict
     type=click.Choice(METRICS),
     help="Default: accuracy where every text has exactly one class, else strict.",
 )
-@click.option("--text-field", default="text", show_default=True, help="Field of classification data with the text.")
-@click.option("--label-field", default="label", show_default=True, help="Field of classification data with the label.")
+@click.option(
+    "--label-field",
+    default="label",
+    show_default=True,
+    help="JSON field or column with the label.",
+)
+@click.option("--label", metavar="LABEL", help="Label of every line, where the file has none, as plain text.")
 @click.option(
     "--label-map",
     callback=_label_map,
@@ -96,13 +100,14 @@ def _label_map(_: click.Context, __: click.Parameter, value: str | None) -> dict
 @click.option("--limit", type=click.IntRange(min=1), help="Score only the first lines.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
-    data: Path,
+    data: str,
+    form: InputForm,
     model_source: ModelSource,
     task_name: str | None,
     tasks_dirs: tuple[str, ...],
     metric: Metric | None,
-    text_field: str,
     label_field: str,
+    label: str | None,
     label_map: dict[str, str],
     limit: int | None,
     as_json: bool,
@@ -118,15 +123,16 @@ def command(
     \b
     Example:
       rexstream evaluate --data absa.jsonl --metric span
-      rexstream evaluate --data shop.jsonl.gz --task sentiment --label-map 1=正向情感,0=负向情感 --limit 500
+      rexstream evaluate --data shop.csv.gz --column review --task sentiment --label-map 1=正向情感,0=负向情感
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.telemetry.logs import configure_logging
 
     configure_logging("warning", "evaluate")
-    _, task = chosen_task(tasks_dirs, task_name)
+    names = () if task_name is None else (task_name,)
+    task = next(map(loaded_tasks(tasks_dirs, names).__getitem__, names), None)
     try:
-        examples = read_examples(data, limit, task, LabelColumns(text_field, label_field, label_map))
-    except (DataError, OSError, EOFError) as error:
+        examples = read_examples(data, form, limit, task, Labels(label_field, label, label_map))
+    except (DataError, InputError) as error:
         raise click.UsageError(f"--data {data}: {error}") from error
     one_class = all(len(example.gold) == 1 and example.task.kind == "classify" for example in examples)
     score = Score(metric or ("accuracy" if one_class else "strict"))
@@ -195,139 +201,3 @@ def reduced(metric: Metric, paths: Iterable[NamedPath]) -> set[Hashable]:
     """What ``metric`` compares of a text's paths, see ``COMPARED``; for accuracy all of it as one element."""
     compared = {COMPARED[metric](path) for path in paths if metric not in PAIRS or len(path) == 2}
     return {frozenset(compared)} if metric == "accuracy" else compared
-
-
-class Named(NamedTuple):
-    """One element of a path as results have it: no span for classification and for the implicit aspect."""
-
-    type: str
-    span: str | None
-    start: int | None
-    end: int | None
-
-
-NamedPath = tuple[Named, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A text as a caller would send it, without markers, and the paths that belong to it."""
-
-    text: str
-    task: Task
-    gold: frozenset[NamedPath]
-
-
-class DataError(ValueError):
-    """A line that is not annotated data. The message names the line and the way out."""
-
-
-class LabelColumns(NamedTuple):
-    """Where classification data keeps text and label; ``names`` maps labels to types of the schema."""
-
-    text: str
-    label: str
-    names: Mapping[str, str]
-
-
-def read_examples(path: Path, limit: int | None, task: Task | None, columns: LabelColumns) -> list[Example]:
-    """Read at most ``limit`` examples of a JSON lines file, which may be compressed (``.gz``).
-
-    Lines with ``info_list`` are in RexUniNLU's form: markers in front of a text become the kind of its task, offsets
-    move along. Other lines are classification. ``task`` replaces what the lines say about schema and kind. Raises
-    DataError, OSError.
-    """
-    rows = list(_rows(path, limit))
-    if not rows:
-        raise DataError(f"{path} holds no line; give annotated data")
-    annotated = ["info_list" in row for _, row in rows]
-    if all(annotated):
-        return _annotated(rows, task)
-    if any(annotated):
-        number = rows[annotated.index(False)][0]
-        raise DataError(f"line {number} has no info_list, others have; give data of one form")
-    return _labelled(rows, task, columns)
-
-
-def _rows(path: Path, limit: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        filled = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-        for number, line in islice(filled, limit):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"line {number} is not JSON; give one object a line") from error
-            if not isinstance(row, dict):
-                raise DataError(f"line {number} is not a JSON object; give one object a line")
-            yield number, row
-
-
-def _annotated(rows: list[tuple[int, dict[str, Any]]], task: Task | None) -> list[Example]:
-    aspect = IMPLICIT if any(_has_implicit_aspect(row["info_list"]) for _, row in rows) else None
-    tasks: dict[str, Task] = {}
-    examples = []
-    for number, row in rows:
-        try:
-            examples.append(_example(row, task, aspect, tasks))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            what = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise DataError(
-                f"line {number} is not in RexUniNLU's form ({what}); it needs text, schema (or pass --task) and "
-                'info_list, a list of paths of {"type", "span", "offset": [start, end]}'
-            ) from error
-    return examples
-
-
-def _has_implicit_aspect(info_list: Any) -> bool:
-    """Whether a path has the implicit aspect in it. What is not in the right form has not."""
-    paths = [path for path in info_list if isinstance(path, list)] if isinstance(info_list, list) else []
-    facts = [fact for path in paths for fact in path if isinstance(fact, dict)]
-    return any((fact.get("span"), fact.get("offset")) == (IMPLICIT, [0, 1]) for fact in facts)
-
-
-def _example(row: dict[str, Any], task: Task | None, aspect: str | None, tasks: dict[str, Task]) -> Example:
-    text: str = row["text"]
-    front = next(filter(text.startswith, (*_MARKERS, *([aspect] if aspect else []))), "")
-    kind = _MARKERS.get(front, "extract")
-    if task is None:
-        legal = row.get("legal_output_type_list")
-        key = json.dumps([kind, row["schema"], legal])
-        if key not in tasks:
-            paths = None if legal is None else frozenset(tuple(path) for path in legal)
-            implicit = aspect if kind == "extract" else None
-            tasks[key] = Task("data", kind, row["schema"], implicit_aspect=implicit, legal_paths=paths)
-        task = tasks[key]
-    gold = frozenset(tuple(_named(fact, front, kind) for fact in path) for path in row["info_list"])
-    return Example(text.removeprefix(front), task, gold)
-
-
-def _named(fact: dict[str, Any], front: str, kind: TaskKind) -> Named:
-    if kind != "extract" or (front and fact["offset"] == [0, len(front)]):
-        return Named(fact["type"], None, None, None)
-    start, end = fact["offset"]
-    return Named(fact["type"], fact["span"], start - len(front), end - len(front))
-
-
-def _labelled(rows: list[tuple[int, dict[str, Any]]], task: Task | None, columns: LabelColumns) -> list[Example]:
-    labels: list[str] = []
-    for number, row in rows:
-        for name, option in ((columns.text, "--text-field"), (columns.label, "--label-field")):
-            if name not in row:
-                raise DataError(f"line {number} has neither info_list nor {name}; name its field with {option}")
-        if not isinstance(row[columns.text], str):
-            raise DataError(f"line {number}: field {columns.text} is not a string")
-        label = row[columns.label]
-        written = label if isinstance(label, str) else json.dumps(label)
-        labels.append(columns.names.get(written, written))
-    if task is None:
-        task = Task("data", "classify", dict.fromkeys(sorted(set(labels))))
-    unknown = sorted(set(labels) - set(task.schema))
-    if unknown:
-        raise DataError(
-            f"label {unknown[0]!r} is not a type of task {task.name} ({', '.join(task.schema)}); "
-            f"say which it is with --label-map {unknown[0]}=TYPE"
-        )
-    return [
-        Example(row[columns.text], task, frozenset({(Named(label, None, None, None),)}))
-        for (_, row), label in zip(rows, labels, strict=True)
-    ]

@@ -55,7 +55,8 @@ def route_findings(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
         yield Finding(f"routes.{index}", "ok", detail)
         if route.is_mapped:
             said = "; ".join(f"{name}: {where}" for name, where in described(route).items())
-            yield Finding(f"routes.{index}.fields", "ok", f"preset {route.preset or 'none'}; {said}")
+            what = f"preset {route.preset or 'none'}; {said}; try it with rexstream extract --route TOPIC --input FILE"
+            yield Finding(f"routes.{index}.fields", "ok", what)
         if route.on_delete == "forward":
             topics = ", ".join(result_topics(route, tasks))
             what = f"forward: a null value, or a delete that the preset knows, becomes a null value on {topics}"

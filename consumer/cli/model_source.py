@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,7 +32,7 @@ from consumer.serving.bundle import Bundle, load_bundle
 from consumer.serving.protocol import Failure, ModelClient
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 
 DEMO_MODEL = "deploy/demo-model"
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -88,51 +88,70 @@ class ModelSource:
     bundle: Path | None
     model: str
     tls: ModelTlsConfig | None = None
+    configured: ModelConfig | None = None
+    """Of a worker; it stands for ``model`` and ``tls``."""
+
+    def or_configured(self, model: ModelConfig) -> ModelSource:
+        """Itself where it names a model, else the model of a worker with this configuration, if that has any."""
+        if self.checkpoint is not None or self.server is not None or model.bundle is None:
+            return self
+        return replace(self, server=model.target, bundle=Path(model.bundle), model=model.name, configured=model)
 
 
-def chosen_task(tasks_dirs: Sequence[str], name: str | None) -> tuple[Mapping[str, Task], Task | None]:
-    """All tasks, those of the folders ``tasks_dirs`` beside the shipped ones, and the one that ``name`` names.
+def loaded_tasks(tasks_dirs: Sequence[str], chosen: Collection[str]) -> Mapping[str, Task]:
+    """All tasks, those of the folders ``tasks_dirs`` beside the shipped ones.
 
-    Raises click.UsageError.
+    Raises click.UsageError, also where a task of ``chosen`` is not among them.
     """
     try:
         tasks = load_tasks(tasks_dirs)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
-    if name is not None and name not in tasks:
-        raise click.UsageError(f"there is no task {name!r}; the tasks are {', '.join(sorted(tasks))}")
-    return tasks, None if name is None else tasks[name]
+    for name in chosen:
+        if name not in tasks:
+            raise click.UsageError(f"there is no task {name!r}; the tasks are {', '.join(sorted(tasks))}")
+    return tasks
 
 
 class Session(NamedTuple):
     """An opened model, and what runs extractions on it."""
 
     engine: Engine
+    driver: Driver
+    runner: asyncio.Runner
+    """With the event loop that the driver belongs to."""
     run: Callable[[Sequence[Callable[[], Extraction]]], list[Extracting]]
     """Run extractions; see ``Driver.run``. The event loop runs only meanwhile, so Ctrl-C ends waiting for input."""
 
 
 @contextmanager
-def opened(source: ModelSource) -> Iterator[Session]:
-    """Open the model; end the process with 130 on Ctrl-C, 1 when the reader of the output has gone, and 3 when the
-    server cannot be reached or serves a model that does not fit the bundle. Raises click.UsageError (2) for options
-    that do not fit together or cannot be used.
-    """
+def quiet_end() -> Iterator[None]:
+    """End the process with 130 on Ctrl-C, and with 1 when the reader of the output has gone."""
     try:
-        with asyncio.Runner() as runner:
-            client, bundle, concurrency = _open(runner, source)
-            engine = Engine(bundle.tokenizer, bundle.limits, ExtractionLimits())
-            driver = Driver(client, concurrency, known_good=_known_good(client, engine))
-            try:
-                yield Session(engine, lambda starts: runner.run(driver.run(starts)))
-            finally:
-                runner.run(client.close())
+        yield
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         # What Python's manual recommends: at exit it flushes once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(EXIT_FAILED)
+
+
+@contextmanager
+def opened(source: ModelSource, limits: ExtractionLimits | None = None) -> Iterator[Session]:
+    """Open the model; end as ``quiet_end`` does, and with 3 when the server cannot be reached or serves a model that
+    does not fit the bundle. ``limits`` None are the defaults. Raises click.UsageError (2) for options that do not fit
+    together or cannot be used.
+    """
+    try:
+        with quiet_end(), asyncio.Runner() as runner:
+            client, bundle, concurrency = _open(runner, source)
+            engine = Engine(bundle.tokenizer, bundle.limits, limits or ExtractionLimits())
+            driver = Driver(client, concurrency, known_good=_known_good(client, engine))
+            try:
+                yield Session(engine, driver, runner, lambda starts: runner.run(driver.run(starts)))
+            finally:
+                runner.run(client.close())
     except Unanswered as unanswered:
         error = unanswered.error
         if error.failure is Failure.DEPLOYMENT:
@@ -226,7 +245,8 @@ async def _served(server: str, source: ModelSource) -> tuple[ModelClient, Bundle
     except ValueError as error:
         raise click.UsageError(as_options(str(error))) from error
     try:
-        client = TfServingClient(ModelConfig(target=server, name=source.model, tls=source.tls), bundle)
+        model = source.configured or ModelConfig(target=server, name=source.model, tls=source.tls)
+        client = TfServingClient(model, bundle)
     except ValueError as error:
         raise click.UsageError(as_options(str(error))) from error
     if not await client.ready():

@@ -6,13 +6,13 @@ import contextlib
 import json
 import sys
 import time
-import zlib
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import click
 
+from consumer.cli.input_options import id_field_option, input_options
 from consumer.cli.options import KafkaAccess, Unreachable, cluster_options, rate_option
 from consumer.cli.progress import LINE_SECONDS, counter
 from consumer.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from consumer.events import Header
     from consumer.kafka.tools.sender import Delivery, NewRecord
     from consumer.local.partition_budget import PartitionBudget
+    from consumer.local.review_files import InputForm
 
 _REPORTED_LINES = 20
 
@@ -46,20 +47,21 @@ def _headers(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
     "-i",
     "path",
     metavar="FILE|-",
-    help="Reviews, a line each, .gz too; - is standard input. Default: the 400 reviews that ship with rexstream.",
+    help="Reviews; - is standard input. Default: the 400 reviews that ship with rexstream.",
+)
+@id_field_option
+@input_options
+@click.option(
+    "--text-as",
+    type=click.Choice(["text", "event"]),
+    help="What a line of text is sent as: as it is, for a route of format text, or as a JSON event. Default: text.",
 )
 @click.option(
-    "--format",
-    "line_format",
-    type=click.Choice(["json", "text"]),
-    default="json",
+    "--key-field",
+    default="product_id",
     show_default=True,
-    help="json: an event a line. text: every line is sent as it is.",
+    help="JSON field or column to use as key; '' sends without keys.",
 )
-@click.option(
-    "--key-field", default="product_id", show_default=True, help="JSON field to use as key; '' sends without keys."
-)
-@click.option("--id-field", help="JSON field to copy to event_id, such as review_id.")
 @click.option(
     "--header", "headers", metavar="NAME=VALUE", multiple=True, callback=_headers, help="Header of every record."
 )
@@ -77,9 +79,9 @@ def command(
     kafka: KafkaAccess,
     topic: str,
     path: str | None,
-    line_format: Literal["json", "text"],
+    form: InputForm,
+    text_as: Literal["text", "event"] | None,
     key_field: str,
-    id_field: str | None,
     headers: tuple[Header, ...],
     rate: float | None,
     limit: int | None,
@@ -88,20 +90,26 @@ def command(
 ) -> None:
     """Send reviews to a topic and wait until each is acknowledged.
 
-    Lines that are not JSON objects are reported and not sent; --format text sends any line as it is. On the embedded
-    broker ('rexstream broker') a file that would bring a partition over 2 MB is refused before anything is sent,
-    because that broker would drop its oldest records. Exit code 1 when a line was bad or a record not acknowledged.
+    A line of JSON is sent as it is. A row of CSV becomes a JSON event: its columns event_id, product_id, source,
+    language and created_at are the event's, and all others but the text attributes. Lines that are not JSON objects are
+    reported and not sent; --format text sends any line as it is.
+
+    On the embedded broker ('rexstream broker') a file that would bring a partition over 2 MB is refused before anything
+    is sent, because that broker would drop its oldest records. Exit code 1 when a line was bad or a record not
+    acknowledged.
 
     \b
     Example:
       rexstream send
       rexstream send --input reviews.jsonl.gz --id-field review_id --rate 200
+      rexstream send --input reviews.csv --column content --id-field review_id --topic shop.reviews
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.config.shipped import shipped
     from consumer.kafka.clients.cluster import look_up
     from consumer.kafka.tools.sender import Sender
     from consumer.local.partition_budget import PartitionBudget
-    from consumer.local.review_lines import STDIN, ReviewLines
+    from consumer.local.review_files import STDIN
+    from consumer.local.review_lines import ReviewLines
 
     try:
         path = path or str(shipped("schemas/samples/reviews.jsonl"))
@@ -109,7 +117,12 @@ def command(
         raise click.UsageError(f"{error}, or name a file with --input") from None
     if path == STDIN and repeat > 1:
         raise click.UsageError("--repeat needs a file: standard input can be read only once")
-    lines = ReviewLines(path, line_format, key_field or None, id_field, headers, repeat, limit)
+    if form.of(path) == "text" and form.format is None and text_as is None:
+        raise click.UsageError(
+            f"{path} holds lines of text: say --text-as event for a topic of JSON events, or --text-as text for "
+            "one whose route has format text"
+        )
+    lines = ReviewLines(path, form, text_as == "event", key_field or None, headers, repeat, limit)
     found = look_up(kafka.servers, topic, client=kafka.client, timeout=kafka.timeout)
     records: Iterable[NewRecord] = lines
     total = limit
@@ -160,6 +173,7 @@ def _placed(records: Iterable[NewRecord], budget: PartitionBudget) -> Iterator[N
 @contextlib.contextmanager
 def _input_errors(path: str) -> Iterator[None]:
     """Turn what reading the input may raise into bad usage."""
+    from consumer.local.line_stream import InputError
     from consumer.local.partition_budget import PartitionFull
 
     try:
@@ -169,9 +183,8 @@ def _input_errors(path: str) -> Iterator[None]:
             f"{error}. Send less with --limit, make more partitions ('rexstream broker --topic NAME:PARTITIONS'), or "
             "use Apache Kafka"
         ) from None
-    except (OSError, EOFError, zlib.error) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise click.UsageError(f"--input {path} cannot be read: {reason}") from None
+    except InputError as error:
+        raise click.UsageError(f"--input {path} cannot be read: {error}") from None
 
 
 def _report(topic: str, bad_lines: dict[int, str], delivery: Delivery, seconds: float, as_json: bool) -> None:

@@ -200,6 +200,7 @@ def event_from_fields(fields: Mapping[str, Any], default_event_id: str) -> Revie
     if event_id is not None and len(event_id) > EVENT_ID_CHARS:
         what = f"field event_id has {len(event_id)} characters; at most {EVENT_ID_CHARS} are allowed"
         raise BadInput("validate", "FieldTooLong", f"{what}, each result repeats them")
+    tasks, singular = _tasks(fields), fields.get("task")
     kind: TaskKind = fields.get("kind", "extract")
     if kind not in _KINDS:
         if fields.get("kind") not in (None, ""):
@@ -208,7 +209,7 @@ def event_from_fields(fields: Mapping[str, Any], default_event_id: str) -> Revie
     return ReviewEvent(
         event_id=event_id or default_event_id,
         text=text,
-        tasks=_tasks(fields),
+        tasks=tasks,
         schema=_schema(fields),
         kind=kind,
         product_id=_text(fields, "product_id", FIELD_CHARS, warnings),
@@ -217,6 +218,7 @@ def event_from_fields(fields: Mapping[str, Any], default_event_id: str) -> Revie
         created_at=_created_at(fields, warnings),
         attributes=_attributes(fields, warnings),
         warnings=tuple(warnings),
+        task=None if singular is None or tasks is not None else _singular(singular),
     )
 
 
@@ -270,6 +272,11 @@ def _tasks(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
         what = f"field tasks names {len(tasks)} tasks, more than {MAX_TASKS}; send several events"
         raise BadInput("validate", "InvalidEvent", what)
     return tasks or None
+
+
+def _singular(value: object) -> str | None:
+    first = value[0] if isinstance(value, (list, tuple)) and value else value
+    return first if isinstance(first, str) else None
 
 
 def _schema(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:

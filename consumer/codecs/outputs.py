@@ -135,9 +135,14 @@ class Routes:
         An event's own choice, its ``tasks`` and its ``schema``, takes the place of the route's tasks; the schema
         becomes a task named ``inline``. Of both it has what the route allows (``event_tasks``, ``inline_schemas``). A
         replay's header then narrows the choice. Raises BadInput NoTasks (stage ``validate``) when nothing is left,
-        InvalidHeader for a header that cannot be read.
+        InvalidEvent for a choice in a field ``task``, InvalidHeader for a header that cannot be read.
         """
         route, allowed = self._routes[record.topic], self._allowed[record.topic]
+        if event.task is not None and event.task in self._tasks:
+            what = (
+                f'field task names the task {event.task}, but an event names tasks in a list: "tasks": ["{event.task}"]'
+            )
+            raise BadInput("validate", "InvalidEvent", f"{what}; a field task of another meaning needs routes.fields")
         names = event.tasks or (route.tasks if event.schema is None else ())
         only = only_tasks_of(record.headers) if record.headers else None
         if only is not None:

@@ -6,6 +6,7 @@ fills the tree from its sources.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeGuard, Union, get_args, get_origin
 
@@ -14,6 +15,7 @@ from pydantic import BeforeValidator, Field
 from consumer.config.route import RouteConfig
 from consumer.config.section import Count, Seconds, Section, Text
 from consumer.config.start import as_text
+from consumer.extraction.task import ExtractionLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -226,6 +228,10 @@ class LimitsConfig(Section):
     """Memory that is made of those records: events under extraction, and results until they are durable. Each input
     topic has an equal part. At the bound further events wait, undecoded, in order of arrival; the oldest one goes on in
     any case. docs/operations.md has the worker's memory as a formula of this and others."""
+
+    def of_extraction(self) -> ExtractionLimits:
+        """Those that the engine keeps."""
+        return ExtractionLimits(**{each.name: getattr(self, each.name) for each in fields(ExtractionLimits)})
 
 
 class ObservabilityConfig(Section):

@@ -26,7 +26,6 @@ from consumer.config.inputs import ByInput
 from consumer.delivery.dead_letters import DeadLetters
 from consumer.exit_codes import EXIT_CREDENTIALS, EXIT_FAILED, EXIT_FENCED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from consumer.extraction.engine import Engine
-from consumer.extraction.task import ExtractionLimits
 from consumer.kafka.clients.cluster import refuse_embedded
 from consumer.kafka.clients.errors import ClientFailed, UnreadableBatch
 from consumer.kafka.consume.group_start import commit_start
@@ -76,15 +75,7 @@ class Worker:
         self._engine = Engine(
             self._bundle.tokenizer,
             self._bundle.limits,
-            ExtractionLimits(
-                text_chars=limits.text_chars,
-                types_per_level=limits.types_per_level,
-                schema_depth=limits.schema_depth,
-                facts=limits.facts,
-                model_calls=limits.model_calls,
-                inline_model_calls=limits.inline_model_calls,
-                result_bytes=limits.result_bytes,
-            ),
+            limits.of_extraction(),
         )
         self._breaker = DeadLetterBreaker(config.delivery, self._routes.inputs)
         share = limits.work_bytes // len(self._routes.inputs)

@@ -90,11 +90,12 @@ def test_three_formats_in_one_worker(mock_broker: Broker, server: StubServer, ru
     bad_text = REVIEWS[1].encode() + b"\xff"
     send(worker.bootstrap, text, [REVIEWS[0].encode(), bad_text, REVIEWS[2].encode()])
     bad_json = b'{"event_id": "j1", "text": '
-    send(worker.bootstrap, json_, [*(value for _, value in reviews(1)), bad_json, reviews(1, 1)[0][1]])
+    singular = b'{"text": "neat", "task": "product_features"}'
+    send(worker.bootstrap, json_, [*(value for _, value in reviews(1)), bad_json, reviews(1, 1)[0][1], singular])
     events = [avro(EVENT_SCHEMA, event_id=f"a{i}", text=REVIEWS[i], attributes={"shop": f"s{i}"}) for i in range(3)]
     bad_avro = events[1][:-4]
     send(worker.bootstrap, avro_, [events[0], bad_avro, events[2]])
-    worker.wait(lambda: worker.get("/status")[1]["totals"] == {"done": 6, "dead_letter": 3}, 20)
+    worker.wait(lambda: worker.get("/status")[1]["totals"] == {"done": 6, "dead_letter": 4}, 20)
     assert worker.signal(signal.SIGTERM) == 0
 
     from_text = by_event(
@@ -115,8 +116,13 @@ def test_three_formats_in_one_worker(mock_broker: Broker, server: StubServer, ru
     assert_spans_are_of(from_avro["a2"], REVIEWS[2])
 
     letters = {said(m)["rexstream-dlq-class"]: m.value() for m in worker.dead_letters()}
-    assert letters == {"InvalidUtf8": bad_text, "InvalidJson": bad_json, "InvalidAvro": bad_avro}
-    assert len(worker.dead_letters()) == 3
+    assert letters == {
+        "InvalidUtf8": bad_text,
+        "InvalidJson": bad_json,
+        "InvalidAvro": bad_avro,
+        "InvalidEvent": singular,
+    }
+    assert len(worker.dead_letters()) == 4
 
 
 def without(modules: Sequence[str], folder: Path) -> dict[str, str]:

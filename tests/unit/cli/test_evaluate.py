@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gzip
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -8,17 +7,17 @@ import grpc
 import pytest
 from click.testing import CliRunner, Result
 
-from consumer.cli.evaluate import METRICS, DataError, LabelColumns, Named, Score, command, read_examples, reduced
-from consumer.config.task_files import load_tasks
+from consumer.cli.annotated_data import Named
+from consumer.cli.evaluate import METRICS, Score, command, reduced
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from consumer.cli.evaluate import Example, Metric, NamedPath
+    from consumer.cli.annotated_data import NamedPath
+    from consumer.cli.evaluate import Metric
 
 pytestmark = pytest.mark.usefixtures("logging_as_before")
 
-COLUMNS = LabelColumns("text", "label", {})
 ASPECTS = {"属性词": {"正向情感(情感词)": None, "负向情感(情感词)": None, "中性情感(情感词)": None}}
 
 
@@ -32,109 +31,8 @@ def written(tmp_path: Path, *rows: Any) -> Path:
     return path
 
 
-def read(tmp_path: Path, *rows: Any, limit: int | None = None, task: str | None = None) -> list[Example]:
-    chosen = load_tasks()[task] if task else None
-    return read_examples(written(tmp_path, *rows), limit, chosen, COLUMNS)
-
-
 def evaluate(*arguments: str) -> Result:
     return CliRunner().invoke(command, list(arguments))
-
-
-class TestData:
-    """What the model is asked, and what it should say."""
-
-    def test_the_implicit_aspect_is_taken_off_and_offsets_move_along(self, tmp_path: Path) -> None:
-        """Texts and offsets become what a caller sends and gets; the whole product has no span."""
-        row = {
-            "text": "#瓶盖紧，难开",
-            "schema": ASPECTS,
-            "info_list": [
-                [fact("属性词", "瓶盖", 1), fact("负向情感(情感词)", "紧", 3)],
-                [fact("属性词", "#", 0), fact("负向情感(情感词)", "难开", 5)],
-            ],
-        }
-        (example,) = read(tmp_path, row)
-        assert (example.text, example.task.kind, example.task.implicit_aspect) == ("瓶盖紧，难开", "extract", "#")
-        assert example.gold == {
-            (Named("属性词", "瓶盖", 0, 2), Named("负向情感(情感词)", "紧", 2, 3)),
-            (Named("属性词", None, None, None), Named("负向情感(情感词)", "难开", 4, 6)),
-        }
-        for path in example.gold:
-            for one in path:
-                assert one.span is None or example.text[one.start : one.end] == one.span
-
-    def test_a_text_that_merely_begins_with_a_hash_keeps_it(self, tmp_path: Path) -> None:
-        """Without an implicit aspect in the data, # is a character of the text."""
-        row = {"text": "#桂林 开会", "schema": {"地点": None}, "info_list": [[fact("地点", "桂林", 1)]]}
-        (example,) = read(tmp_path, row)
-        assert (example.text, example.task.implicit_aspect) == ("#桂林 开会", None)
-        assert example.gold == {(Named("地点", "桂林", 1, 3),)}
-
-    @pytest.mark.parametrize(("marker", "kind"), [("[CLASSIFY]", "classify"), ("[MULTICLASSIFY]", "multi_classify")])
-    def test_classification_markers_become_the_kind(self, tmp_path: Path, marker: str, kind: str) -> None:
-        """The engine puts the marker itself; classes have no span."""
-        row = {"text": marker + "到货慢", "schema": {"物流": None}, "info_list": [[fact("物流", marker, 0)]]}
-        (example,) = read(tmp_path, row)
-        assert (example.text, example.task.kind) == ("到货慢", kind)
-        assert example.gold == {(Named("物流", None, None, None),)}
-
-    def test_equal_schemas_are_one_task_and_legal_paths_belong_to_it(self, tmp_path: Path) -> None:
-        """The engine's cache is by task."""
-        row = {"text": "包装好", "schema": ASPECTS, "info_list": []}
-        one, two, other = read(tmp_path, row, row, row | {"legal_output_type_list": [["属性词"]]})
-        assert one.task is two.task
-        assert other.task.legal_paths == frozenset({("属性词",)})
-
-    def test_a_task_replaces_schema_and_kind(self, tmp_path: Path) -> None:
-        """Data of other names can be asked with a task of ours."""
-        (example,) = read(tmp_path, {"text": "包装好", "info_list": []}, task="product_features")
-        assert example.task.name == "product_features"
-
-    def test_labels_become_classes(self, tmp_path: Path) -> None:
-        """Numbers are mapped by name; without a task, the labels that occur are the schema."""
-        path = tmp_path / "shop.jsonl.gz"
-        rows = [{"review": "好用", "stars": 1}, {"review": "坏了", "stars": 0}, {"review": "退了", "stars": 0}]
-        path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
-        columns = LabelColumns("review", "stars", {"1": "正向情感", "0": "负向情感"})
-        good, bad = read_examples(path, 2, None, columns)
-        assert (good.text, good.task.kind, list(good.task.schema)) == ("好用", "classify", ["正向情感", "负向情感"])
-        assert good.gold == {(Named("正向情感", None, None, None),)}
-        assert bad.gold == {(Named("负向情感", None, None, None),)}
-
-    def test_the_limit_counts_lines_that_hold_something(self, tmp_path: Path) -> None:
-        """Blank lines are no examples."""
-        path = tmp_path / "data.jsonl"
-        path.write_text('\n{"text": "a", "label": "x"}\n\n{"text": "b", "label": "y"}\nnot read', "utf-8")
-        assert [example.text for example in read_examples(path, 2, None, COLUMNS)] == ["a", "b"]
-
-    @pytest.mark.parametrize(
-        ("content", "message"),
-        [
-            ("", "holds no line"),
-            ("{}\n", "line 1 has neither info_list nor text; name its field with --text-field"),
-            ('{"text": "a"}', "line 1 has neither info_list nor label; name its field with --label-field"),
-            ('{"text": 5, "label": "x"}', "line 1: field text is not a string"),
-            ('{"text": "a", "label": "x"}\n[]', "line 2 is not a JSON object"),
-            ('{"text": "a", "label": "x"}\n{', "line 2 is not JSON"),
-            ('{"text": "a", "info_list": [], "schema": {}}\n{"text": "b"}', "line 2 has no info_list, others have"),
-            ('{"text": "a", "info_list": []}', "line 1 is not in RexUniNLU's form .no 'schema'"),
-            ('{"text": "a", "info_list": [["x"]], "schema": {}}', "line 1 is not in RexUniNLU's form"),
-            ('{"text": "a", "info_list": 3, "schema": {}}', "line 1 is not in RexUniNLU's form"),
-            ('{"text": "a", "info_list": [[{"type": "t", "span": "a", "offset": 1}]], "schema": {}}', "line 1 is not"),
-        ],
-    )
-    def test_what_is_no_data_is_named_by_line(self, tmp_path: Path, content: str, message: str) -> None:
-        """Whoever made the file finds the place."""
-        path = tmp_path / "data.jsonl"
-        path.write_text(content, "utf-8")
-        with pytest.raises(DataError, match=message):
-            read_examples(path, None, None, COLUMNS)
-
-    def test_a_label_that_the_task_does_not_have_says_how_to_map_it(self, tmp_path: Path) -> None:
-        """Scoring it would count every such text as wrong."""
-        with pytest.raises(DataError, match=r"label '1' is not a type of task sentiment .* --label-map 1=TYPE"):
-            read(tmp_path, {"text": "好", "label": 1}, task="sentiment")
 
 
 def path(*facts: tuple[str, str | None, int | None]) -> NamedPath:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import io
+import gzip
 import json
 import os
 import signal
@@ -16,7 +16,7 @@ import pytest
 from certificates import Authority
 from click.testing import CliRunner, Result
 
-from consumer.cli.extract import CHUNK_LINES, chunks, command
+from consumer.cli.extract import command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,32 +38,6 @@ def objects(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-class TestChunks:
-    """Reading lines."""
-
-    def test_lines_come_in_order_without_ends_or_blanks_and_the_last_needs_no_end(self) -> None:
-        """Windows line ends and empty lines do no harm."""
-        assert list(chunks(io.BytesIO(b"a\r\n\n  \nb\nc"))) == [[b"a\r", b"b", b"c"]]
-        assert list(chunks(io.BytesIO(b""))) == []
-
-    def test_a_chunk_is_bounded_in_lines_and_in_bytes(self) -> None:
-        """A long input is never held as a whole."""
-        many = b"x\n" * (2 * CHUNK_LINES + 5)
-        assert [len(chunk) for chunk in chunks(io.BytesIO(many))] == [CHUNK_LINES, CHUNK_LINES, 5]
-        long = (b"y" * 400_000 + b"\n") * 7
-        assert [len(chunk) for chunk in chunks(io.BytesIO(long))] == [3, 3, 1]
-
-    def test_what_a_pipe_has_delivered_is_not_held_back(self) -> None:
-        """A chunk does not wait for the writer's next line."""
-        reader, writer = os.pipe()
-        with os.fdopen(reader, "rb") as stream, os.fdopen(writer, "wb", buffering=0) as pipe:
-            found = chunks(stream)
-            pipe.write(b"one\ntwo\nhal")
-            assert next(found) == [b"one", b"two"]
-            pipe.write(b"f\n")
-            assert next(found) == [b"half"]
-
-
 class TestUsage:
     """What is refused before any model is loaded."""
 
@@ -73,6 +47,12 @@ class TestUsage:
         assert result.exit_code == 2
         assert "'sentimnet'" in result.stderr
         assert "product_features" in result.stderr
+
+    def test_a_file_that_names_no_tasks_needs_one(self, tmp_path: Path) -> None:
+        """Every line of it would be an error."""
+        result = extract("--input", str(tmp_path / "r.csv.gz"))
+        assert result.exit_code == 2
+        assert "a file of csv names no tasks; choose with --task: category, " in result.stderr
 
     def test_checkpoint_and_server_exclude_each_other(self, tmp_path: Path) -> None:
         """One place where the model runs."""
@@ -117,8 +97,8 @@ class TestDemoModel:
         raw = [
             json.dumps({"text": text, "event_id": "mine", "product_id": "p-1", "attributes": {"shop": "s"}}),
             "{broken",
-            json.dumps({"text": "客服不理人，差评", "task": "sentiment"}),
-            json.dumps({"text": text, "task": "no-such-task"}),
+            json.dumps({"text": "客服不理人，差评", "tasks": ["sentiment"]}),
+            json.dumps({"text": text, "tasks": ["no-such-task"]}),
             json.dumps({"text": " "}),
             json.dumps({"text": text, "schema": json.dumps(ASPECT_SCHEMA)}),
             json.dumps({"text": text, "schema": {"": None}}),
@@ -142,7 +122,8 @@ class TestDemoModel:
             9: "InvalidEvent",
         }
         assert classes == [bad.get(index) for index in range(11)]
-        assert all(set(out[index]) == {"error"} and set(out[index]["error"]) == {"class", "message"} for index in bad)
+        assert all(set(out[index]) == {"error"} for index in bad)
+        assert [out[index]["error"]["line"] for index in bad] == [index + 1 for index in bad]
         first = out[0]
         assert "record" not in first
         assert set(first["timing"]) == {"model_ms", "total_ms", "model_calls"}
@@ -163,7 +144,7 @@ class TestDemoModel:
         """Empty texts, empty schemas and markers are legal; what the reference crashes on is null with an error."""
         lines = [
             {"text": "#屏幕很清晰", "schema": ASPECT_SCHEMA},
-            {"text": "[CLASSIFY]屏幕很清晰", "task": "sentiment"},
+            {"text": "[CLASSIFY]屏幕很清晰", "tasks": ["sentiment"]},
             {"text": "", "schema": ASPECT_SCHEMA},
             {"text": "屏幕", "schema": {}},
             {"text": "[TYPE]屏[PREFIX]幕", "schema": {"属性词": None}},
@@ -205,6 +186,74 @@ class TestServer:
         assert len(out) == 60
         assert out[0]["model"] == {"name": "rexuninlu", "version": "5", "signature": "serving_default"}
         assert (out[0]["extractions"], out[0]["timing"]["model_calls"]) == ([], 1)
+
+    def test_a_line_is_an_event_as_a_worker_reads_it(self, stub_server: Any) -> None:
+        """One line for each task, what is refused before; the singular is refused by name, with the right spelling."""
+        raw = [
+            {"text": "不错", "tasks": ["sentiment", "product_features"], "schema": {"属性词": None}},
+            {"text": "不错", "tasks": ["sentiment", "no-such-task"]},
+            {"text": "不错", "task": "sentiment"},
+            {"text": "不错", "task": ["sentiment"], "schema": {"属性词": None}},
+            {"text": "不错", "task": 7, "product_id": 5},
+            {"content": "不错"},
+            {"text": "不错", "schema": {"属性词": None}, "legal_output_type_list": [["属性词"]]},
+        ]
+        names = ("--task", "sentiment", "--task", "category")
+        result = extract("--server", stub_server.address, *names, lines=raw)
+        assert result.exit_code == 1
+        out = objects(result)
+        assert [line.get("task", line.get("error")) for line in out][:3] == ["sentiment", "product_features", "inline"]
+        errors = [(line["error"]["line"], line["error"]["class"]) for line in out if "error" in line]
+        assert errors[:3] == [(2, "UnknownTask"), (3, "InvalidEvent"), (4, "InvalidEvent")]
+        assert "the event asks for 1 unknown tasks (names of 12 characters)" in out[3]["error"]["message"]
+        assert 'such as "tasks": ["sentiment"]' in out[5]["error"]["message"]
+        assert out[4]["task"] == "sentiment"
+        assert "with --text-field" in out[-2]["error"]["message"]
+        assert out[-1]["warnings"] == [
+            "legal_output_type_list: a worker does not read this field; it reports all paths of the schema"
+        ]
+
+    @pytest.mark.parametrize(
+        ("options", "given", "texts"),
+        [
+            (("--format", "text"), "不错\n太差\n".encode(), 2),
+            (("--format", "text", "--encoding", "gb18030"), "不错\n太差\n".encode("gb18030"), 2),
+            (
+                ("--format", "csv", "--column", "评论"),
+                gzip.compress('id,评论\nr1,不错\nr2,"太\n差"\n'.encode(), mtime=0),
+                2,
+            ),
+            (("--format", "tsv", "--column", "评论"), "id\t评论\nr1\t不错\n".encode("utf-16"), 1),
+            (("--column", "content"), '{"id": "r1", "content": "不错"}\n'.encode(), 1),
+        ],
+    )
+    def test_files_of_every_kind_are_read(
+        self, stub_server: Any, options: tuple[str, ...], given: bytes, texts: int
+    ) -> None:
+        """From standard input, gzipped or not; the id is a column's."""
+        task = ("--server", stub_server.address, "--task", "sentiment")
+        id_field = () if "text" in options else ("--id-field", "id")
+        result = extract(*task, *options, *id_field, lines=given)
+        assert result.exit_code == 0, result.output
+        ids = [f"line-{1 + n}" if "text" in options else f"r{1 + n}" for n in range(texts)]
+        assert [line["event_id"] for line in objects(result)] == ids
+
+    @pytest.mark.parametrize(
+        ("options", "given", "said"),
+        [
+            (("--format", "csv"), "id,评论\n1,不错\n".encode(), "no column text but id, 评论; name the column"),
+            (("--format", "text", "--encoding", "utf-16"), b"abc", "not utf-16"),
+            (("--encoding", "gb99"), b"", "unknown encoding: gb99"),
+            (("--format", "text"), b"\x1f\x8b\x08\x00garbage", "cannot be read"),
+        ],
+    )
+    def test_a_file_that_cannot_be_read_is_bad_usage(
+        self, stub_server: Any, options: tuple[str, ...], given: bytes, said: str
+    ) -> None:
+        """Exit code 2, with the way out, and no traceback."""
+        result = extract("--server", stub_server.address, "--task", "sentiment", *options, lines=given)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert said in " ".join(result.stderr.replace("│", "").split())
 
     def test_a_model_that_does_not_fit_the_bundle_is_3(self, stub_server: Any) -> None:
         """Bundle and model are named, with the option that mends it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from typing import TYPE_CHECKING
@@ -88,6 +89,26 @@ def test_text_lines_and_headers_arrive_as_given(address: str, topic: str) -> Non
     (message,) = stored(address, topic)
     assert (message.key(), message.value()) == (None, b"\xff\xfe broken")
     assert headers_of(message) == (("source", b"a=b"), ("source", b"c"))
+
+
+def test_a_table_is_sent_as_events_and_text_as_what_is_said(address: str, topic: str, tmp_path: Path) -> None:
+    """Where a file's name alone makes it text, what its lines become must be said: a topic takes one of both."""
+    path = tmp_path / "reviews.txt"
+    path.write_text("很好\n", "utf-8")
+    result = send(address, topic, "--input", str(path))
+    assert (result.exit_code, "--text-as event for a topic of JSON events" in " ".join(result.stderr.split())) == (
+        2,
+        True,
+    )
+    assert send(address, topic, "--input", str(path), "--text-as", "event").exit_code == 0
+    options = ("--format", "csv", "--column", "评论", "--id-field", "编号", "--key-field", "店铺")
+    table = gzip.compress('编号,店铺,评论\n7,一店,"很好,\n很好"\n'.encode("gb18030"))
+    assert send(address, topic, "--input", "-", *options, "--encoding", "gb18030", stdin=table).exit_code == 0
+    values = {message.key(): json.loads(message.value() or b"") for message in stored(address, topic)}
+    assert values == {
+        None: {"text": "很好"},
+        "一店".encode(): {"text": "很好,\n很好", "event_id": "7", "attributes": {"店铺": "一店"}},
+    }
 
 
 def test_more_than_the_embedded_broker_keeps_is_refused_before_anything_is_sent(

@@ -71,3 +71,22 @@ def test_an_unreadable_id_header_is_refused(make_record: MakeRecord) -> None:
     with pytest.raises(BadInput, match="rexstream-event-id") as caught:
         decode(make_record(b"neat", ("rexstream-event-id", b"\xff")), "text", 100)
     assert caught.value.reason == "InvalidHeader"
+
+
+@pytest.mark.parametrize(
+    ("fields", "task"),
+    [
+        ('"task": "ner"', "ner"),
+        ('"task": ["ner", "event"]', "ner"),
+        ('"task": "ner", "tasks": []', "ner"),
+        ('"task": "ner", "tasks": ["event"]', None),
+        ('"task": null', None),
+        ('"task": {"id": 5}', None),
+        ('"task": []', None),
+    ],
+)
+def test_a_field_task_is_noticed_where_no_tasks_are_named(
+    make_record: MakeRecord, fields: str, task: str | None
+) -> None:
+    """It may be a producer's own, or a slip: the routes know which."""
+    assert decode(make_record(f'{{"text": "neat", {fields}}}'.encode()), "json", 100).task == task

@@ -192,3 +192,15 @@ def test_topics_of_a_pattern_have_its_route(make_record: MakeRecord) -> None:
     assert [error.message.partition("shop.a")[1] for _, error in refused] == ["shop.a", "shop.a"]
     with pytest.raises(KeyError):
         routes.route("other")
+
+
+@pytest.mark.parametrize("schema", [None, {"属性词": None}])
+def test_a_choice_in_a_field_task_is_refused_by_name(
+    routes: Routes, make_record: MakeRecord, schema: dict[str, None] | None
+) -> None:
+    """Running the route's tasks instead would be a silent answer to another question."""
+    event = ReviewEvent("e", "x", schema=schema, task="event")
+    with pytest.raises(BadInput, match=r'"tasks": \["event"\].* routes\.fields') as caught:
+        routes.choose(make_record(), event)
+    assert (caught.value.stage, caught.value.reason) == ("validate", "InvalidEvent")
+    assert names(routes.choose(make_record(), ReviewEvent("e", "x", task="crawl-7"))) == ["ner", "sentiment"]

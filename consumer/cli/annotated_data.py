@@ -1,0 +1,160 @@
+"""Annotated data for ``rexstream evaluate``: texts as a caller would send them, and the paths that belong to them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from consumer.events import BadInput, TaskKind
+from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY
+from consumer.extraction.task import Task
+from consumer.local.review_files import as_text, open_reviews
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from consumer.local.review_files import InputForm
+
+_MARKERS: Final[dict[str, TaskKind]] = {CLASSIFY: "classify", MULTICLASSIFY: "multi_classify"}
+IMPLICIT: Final = "#"
+"""What annotators put in front of a text to have a span for "the product as a whole", the implicit aspect."""
+
+
+class Named(NamedTuple):
+    """One element of a path as results have it: no span for classification and for the implicit aspect."""
+
+    type: str
+    span: str | None
+    start: int | None
+    end: int | None
+
+
+NamedPath = tuple[Named, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A text as a caller would send it, without markers, and the paths that belong to it."""
+
+    text: str
+    task: Task
+    gold: frozenset[NamedPath]
+
+
+class DataError(ValueError):
+    """A line that is not annotated data. The message names the line and the way out."""
+
+
+class Labels(NamedTuple):
+    """Labels of classification data: the field that holds them, or ``constant`` for all lines of a file without any.
+
+    ``names`` maps labels to types of the schema.
+    """
+
+    field: str
+    constant: str | None
+    names: Mapping[str, str]
+
+
+def read_examples(path: str, form: InputForm, limit: int | None, task: Task | None, labels: Labels) -> list[Example]:
+    """Read at most ``limit`` examples of a file, or of standard input (``-``).
+
+    Lines with ``info_list`` are in RexUniNLU's form: markers in front of a text become the kind of its task, offsets
+    move along. Other lines are classification. ``task`` replaces what the lines say about schema and kind. Raises
+    DataError, InputError.
+    """
+    rows = list(_rows(path, form, limit))
+    if not rows:
+        raise DataError(f"{path} holds no line; give annotated data")
+    annotated = ["info_list" in row for _, row in rows]
+    if all(annotated):
+        return _annotated(rows, task)
+    if any(annotated):
+        number = rows[annotated.index(False)][0]
+        raise DataError(f"line {number} has no info_list, others have; give data of one form")
+    if form.of(path) == "text" and labels.constant is None:
+        raise DataError("plain text has no labels; say --label for all lines, or give CSV or JSON lines")
+    return _labelled(rows, task, form.text_field, labels)
+
+
+def _rows(path: str, form: InputForm, limit: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    with open_reviews(path, form) as reviews:
+        for row in islice(reviews, limit):
+            try:
+                yield row.number, reviews.form.fields(row)
+            except BadInput as bad:
+                raise DataError(f"line {row.number} is {bad}") from None
+
+
+def _annotated(rows: list[tuple[int, dict[str, Any]]], task: Task | None) -> list[Example]:
+    aspect = IMPLICIT if any(_has_implicit_aspect(row["info_list"]) for _, row in rows) else None
+    tasks: dict[str, Task] = {}
+    examples = []
+    for number, row in rows:
+        try:
+            examples.append(_example(row, task, aspect, tasks))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise DataError(
+                f"line {number} is not in RexUniNLU's form ({what}); it needs text, schema (or pass --task) and "
+                'info_list, a list of paths of {"type", "span", "offset": [start, end]}'
+            ) from error
+    return examples
+
+
+def _has_implicit_aspect(info_list: Any) -> bool:
+    """Whether a path has the implicit aspect in it. What is not in the right form has not."""
+    paths = [path for path in info_list if isinstance(path, list)] if isinstance(info_list, list) else []
+    facts = [fact for path in paths for fact in path if isinstance(fact, dict)]
+    return any((fact.get("span"), fact.get("offset")) == (IMPLICIT, [0, 1]) for fact in facts)
+
+
+def _example(row: dict[str, Any], task: Task | None, aspect: str | None, tasks: dict[str, Task]) -> Example:
+    text: str = row["text"]
+    front = next(filter(text.startswith, (*_MARKERS, *([aspect] if aspect else []))), "")
+    kind = _MARKERS.get(front, "extract")
+    if task is None:
+        legal = row.get("legal_output_type_list")
+        key = json.dumps([kind, row["schema"], legal])
+        if key not in tasks:
+            paths = None if legal is None else frozenset(tuple(path) for path in legal)
+            implicit = aspect if kind == "extract" else None
+            tasks[key] = Task("data", kind, row["schema"], implicit_aspect=implicit, legal_paths=paths)
+        task = tasks[key]
+    gold = frozenset(tuple(_named(fact, front, kind) for fact in path) for path in row["info_list"])
+    return Example(text.removeprefix(front), task, gold)
+
+
+def _named(fact: dict[str, Any], front: str, kind: TaskKind) -> Named:
+    if kind != "extract" or (front and fact["offset"] == [0, len(front)]):
+        return Named(fact["type"], None, None, None)
+    start, end = fact["offset"]
+    return Named(fact["type"], fact["span"], start - len(front), end - len(front))
+
+
+def _labelled(
+    rows: list[tuple[int, dict[str, Any]]], task: Task | None, text_field: str, labels: Labels
+) -> list[Example]:
+    found: list[str] = []
+    for number, row in rows:
+        for name, option in ((text_field, "--text-field"), (labels.field, "--label-field")):
+            if name not in row and (name == text_field or labels.constant is None):
+                raise DataError(f"line {number} has neither info_list nor {name}; name its field with {option}")
+        if not isinstance(row[text_field], str):
+            raise DataError(f"line {number}: field {text_field} is not a string")
+        label = as_text(row[labels.field]) if labels.constant is None else labels.constant
+        found.append(labels.names.get(label, label))
+    if task is None:
+        task = Task("data", "classify", dict.fromkeys(sorted(set(found))))
+    unknown = sorted(set(found) - set(task.schema))
+    if unknown:
+        raise DataError(
+            f"label {unknown[0]!r} is not a type of task {task.name} ({', '.join(task.schema)}); "
+            f"say which it is with --label-map {unknown[0]}=TYPE"
+        )
+    return [
+        Example(row[text_field], task, frozenset({(Named(label, None, None, None),)}))
+        for (_, row), label in zip(rows, found, strict=True)
+    ]
