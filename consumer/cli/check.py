@@ -29,6 +29,7 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
       rexstream check --config rexstream.yaml --connect
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.cli import dependencies
+    from consumer.cli.call_findings import model_call_findings
     from consumer.cli.kafka_findings import kafka_findings, reachable_topics, route_findings
     from consumer.cli.kafka_start_findings import start_setting_findings
 
@@ -41,6 +42,7 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
         *start_setting_findings(config),
         *dependencies.client_findings(config),
         *dependencies.bundle_findings(config),
+        *model_call_findings(config, found.tasks),
         *dependencies.tls_findings(config),
         *dependencies.expiry_findings(config),
         *dependencies.http_findings(config),

@@ -207,7 +207,7 @@ class Engine:
             raise BadInput(
                 "validate",
                 "TextTooLong",
-                f"the text has {len(text)} characters; at most {self.limits.text_chars} are allowed",
+                f"the text has {len(text)} characters; {self.limits.text_chars} are allowed (limits.text_chars)",
             )
         text = encodable(text)
         encoded = self._encoded
@@ -246,6 +246,7 @@ class Engine:
                 np.concatenate((np.array([token], dtype=np.int32), encoded.ids)),
                 np.array([[0, len(marker)]], dtype=np.int32),
             ),
+            characters=len(encoded.text),
             marker=marker,
             token=token,
             single=single,
@@ -273,6 +274,7 @@ class Engine:
             overlap=self.prompt_limits.stride_len,
             first=compiled.chunks,
             encoded=encoded,
+            characters=len(encoded.text),
             aspect=encodable(task.implicit_aspect).strip() if compiled.aspect_ids and task.implicit_aspect else None,
             legal=compiled.legal,
             cap=self.limits.facts,

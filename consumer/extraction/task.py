@@ -30,14 +30,14 @@ INLINE = "inline"
 class ExtractionLimits:
     """Bounds on one task of one event. Beyond them the event is bad input, except ``facts``, which is a visible cap."""
 
-    text_chars: int = 50_000
+    text_chars: int = 10_000
     """Longest review, in Unicode code points."""
     types_per_level: int = 512
     """Most types under one parent. The whole tree may hold ``types_per_level * schema_depth``."""
     schema_depth: int = 8
     facts: int = 1000
     """Most facts accepted on one level, and most paths reported in all. What exceeds it is dropped with a warning."""
-    model_calls: int = 4096
+    model_calls: int = 8192
     """Most windows over all levels."""
     inline_model_calls: int = 256
     """The same for an inline schema, which ``model_calls`` bounds as well."""

@@ -22,7 +22,7 @@ from consumer.extraction.prompts import MAX_PROMPT_CHARS
 from consumer.extraction.task import Notes, ReferenceCrash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from consumer.extraction.prompts import Chunk, Encoded, Hint, HintBuilder, IntArray, Parent, Prompt, PromptTokenizer
 
@@ -157,7 +157,7 @@ class Search:
     builder: HintBuilder
     notes: Notes
     budget: int
-    """Windows that may still be sent to the model."""
+    """Windows that may be sent to the model."""
     budget_key: str = "limits.model_calls"
     """The configuration's key that gave it."""
     special: bool = False
@@ -168,6 +168,8 @@ class Search:
     """The hints of level 0, which all events of the task share."""
     encoded: Encoded
     """The text, with the implicit aspect or the marker in front of its tokens."""
+    characters: int
+    """Of the event's text, for messages."""
     legal: LegalPaths | None
     """Paths that may be reported; None for all that end in a leaf."""
     cap: int | None
@@ -177,44 +179,55 @@ class Search:
 
     has_markers: bool = False
     """Whether the text holds marker tokens that open segments."""
+    paid: int = 0
+    """Windows that were taken off the budget."""
 
     def plan_first(self) -> Hints:
         """The hints of level 0, their windows taken off the budget as ``plan`` does."""
         lengths = [len(chunk.hint.ids) for chunk in self.first]
-        for length in lengths:
-            self.pay(length, len(self.encoded.ids))
+        self.pay(lengths, len(self.encoded.ids))
+        if self.paid > self.budget:
+            raise self._too_many(len(self.encoded.ids), sum(len(chunk.owners) for chunk in self.first), 0)
         return Hints(lengths, iter(self.first))
 
     def plan(self, parents: Sequence[Parent], tokens: int) -> Hints:
         """Pack the hints of a level for a text of ``tokens`` tokens.
 
-        Each hint's windows are taken off the budget before any hint is built, and packing stops where it is used up:
-        see ``pay``.
+        Each hint's windows are taken off the budget before any hint is built; packing stops soon after it is used up.
+        Raises BadInput ``TooManyModelCalls``.
         """
         packed = self.builder.pack(parents, self.notes, special=self.special)
-        if sum(len(parent.children) for parent in parents) <= HELD_TYPES:
+        types = sum(len(parent.children) for parent in parents)
+        if types <= HELD_TYPES:
             packed = iter(held := list(packed))
             lengths = [one.length for one in held]
-            for length in lengths:
-                self.pay(length, tokens)
+            self.pay(lengths, tokens)
         else:
             lengths = []
             for one in packed:
-                self.pay(one.length, tokens)
+                self.pay((one.length,), tokens)
+                if self.paid > self.budget:
+                    break
                 lengths.append(one.length)
             packed = self.builder.pack(parents, Notes(), special=self.special)
+        if self.paid > self.budget:
+            raise self._too_many(tokens, types, len(parents))
         return Hints(lengths, (self.builder.build(one, special=self.special) for one in packed))
 
-    def pay(self, hint_length: int, tokens: int) -> None:
-        """Take one hint's windows over ``tokens`` text tokens off the budget. Raises BadInput ``TooManyModelCalls``."""
-        self.budget -= self.windows(hint_length, tokens)
-        if self.budget < 0:
-            raise BadInput(
-                "extract",
-                "TooManyModelCalls",
-                f"a text of {tokens} tokens with this schema needs more model calls than {self.budget_key} allows; "
-                "shorten the text, split the schema or raise the limit",
-            )
+    def pay(self, hint_lengths: Iterable[int], tokens: int) -> None:
+        """Take the windows of these hints over ``tokens`` text tokens off the budget."""
+        for length in hint_lengths:
+            self.paid += self.windows(length, tokens)
+
+    def _too_many(self, tokens: int, types: int, parents: int) -> BadInput:
+        """``parents``: the facts below which the types are looked for, 0 on level 0."""
+        below = f" below {parents} facts" if parents else ""
+        return BadInput(
+            "extract",
+            "TooManyModelCalls",
+            f"{self.characters} characters ({tokens} tokens) with {types} types{below} need at least {self.paid} model "
+            f"calls, and {self.budget_key} allows {self.budget}; shorten the text, split the schema or raise the limit",
+        )
 
     def windows(self, hint_length: int, tokens: int) -> int:
         """How many windows ``tokens`` text tokens take beside a hint of H tokens."""

@@ -136,7 +136,7 @@ def test_events_of_many_windows_stay_below_the_ceiling(server: StubServer, worke
     """Four hundred schemas of 512 types, no two alike, long texts with eight tasks, objects of nothing but short names,
     while the model server does not answer.
     """
-    run = worker({})
+    run = worker({"REXSTREAM_LIMITS__TEXT_CHARS": "50000"})
     run.start()
     run.wait(lambda: run.get("/readyz")[0] == 200)
     server.gate.clear()

@@ -26,7 +26,7 @@ TOKENIZER = PromptTokenizer(TOKENIZER_JSON)
 
 def engine(limits: ExtractionLimits | None = None) -> Engine:
     """An engine over the demo model's tokenizer."""
-    return Engine(TOKENIZER, PromptLimits(), limits or ExtractionLimits())
+    return Engine(TOKENIZER, PromptLimits(), limits or ExtractionLimits(text_chars=50_000))
 
 
 def stub_cells(window: Window) -> Cells:

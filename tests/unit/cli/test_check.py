@@ -331,3 +331,18 @@ def test_exactly_once_needs_brokers_that_keep_it(mode: str, brokers: int, embedd
     """The embedded broker's transactions are not real; an only broker may lose the markers of a commit."""
     config = Config.model_validate({"delivery": {"mode": mode}})
     assert [found.status for found in transaction_findings(config, brokers, embedded=embedded)] == status
+
+
+def test_limits_that_do_not_agree_are_a_warning() -> None:
+    """For each task that a route may run, with the text that would fit; the defaults agree, for all shipped tasks."""
+    default = check("routes.0.event_tasks=any", options=("--json",))
+    assert "limits.model_calls" not in findings(default)
+    result = check("limits.text_chars=50000", options=("--json",))
+    assert result.exit_code == 0
+    (found,) = (row for row in json.loads(result.stdout)["findings"] if row["subject"] == "limits.model_calls")
+    assert found["status"] == "warn"
+    assert "50000 characters" in found["detail"]
+    assert "for task product_features, and 8192 are allowed" in found["detail"]
+    fits = found["detail"].rpartition("limits.text_chars to ")[2].split()[0]
+    assert "limits.model_calls" not in findings(check(f"limits.text_chars={fits}", options=("--json",)))
+    assert "limits.model_calls" in findings(check("limits.model_calls=10", options=("--json",)))

@@ -49,7 +49,7 @@ def test_a_text_over_the_limit_is_bad_input(small_engine: Callable[..., Engine])
     with pytest.raises(BadInput) as caught:
         engine.start("一二三四五六七八九十十", ASPECTS)
     assert caught.value.reason == "TextTooLong"
-    assert "11 characters; at most 10" in caught.value.message
+    assert "11 characters; 10 are allowed (limits.text_chars)" in caught.value.message
     assert "九" not in caught.value.message
 
 
@@ -204,12 +204,16 @@ def test_too_many_windows_are_bad_input_before_they_are_made(small_engine: Calla
     """At the start and on later levels; the windows of all levels count together."""
     long = Task("t", "extract", {"物": {"评": None}})
     with pytest.raises(BadInput) as caught:
-        small_engine(model_calls=105).start("长" * 50_000, long)
+        small_engine(text_chars=50_000, model_calls=105).start("长" * 50_000, long)
     assert (caught.value.stage, caught.value.reason) == ("extract", "TooManyModelCalls")
+    said = (
+        "50000 characters (50000 tokens) with 1 types need at least 106 model calls, and limits.model_calls allows 105"
+    )
+    assert said in caught.value.message
     # [CLS] [PREFIX] [TYPE] 物 [SEP]: 506 tokens fit, 1 + (50000 - 506) / 474 windows.
-    assert len(small_engine(model_calls=106).start("长" * 50_000, long).windows) == 106
+    assert len(small_engine(text_chars=50_000, model_calls=106).start("长" * 50_000, long).windows) == 106
     extraction = small_engine(model_calls=1).start("一二", long)
-    with pytest.raises(BadInput, match="model_calls"):
+    with pytest.raises(BadInput, match=r"2 characters .* with 1 types below 1 facts need at least 2 .* allows 1;"):
         extraction.advance([mark(extraction.windows[0], [(0, 0, 0)])])
     with pytest.raises(RuntimeError, match="failed"):
         extraction.result()
@@ -217,8 +221,19 @@ def test_too_many_windows_are_bad_input_before_they_are_made(small_engine: Calla
         extraction.advance([])
 
 
-def test_a_wide_schema_over_a_long_text_stays_within_bounds(engine: Engine) -> None:
+def test_a_classifications_message_has_the_texts_characters(small_engine: Callable[..., Engine]) -> None:
+    """And not those of the marker, which stands in front of it. All hints of a level count, not only those that fit."""
+    names = dict.fromkeys(f"第{number}种说法" for number in range(512))
+    with pytest.raises(
+        BadInput, match=r"^5000 characters \(\d+ tokens\) with 512 types need at least 2\d\d "
+    ) as caught:
+        small_engine(model_calls=20).start("长" * 5000, Task("t", "classify", names))
+    assert "allows 20;" in caught.value.message
+
+
+def test_a_wide_schema_over_a_long_text_stays_within_bounds(small_engine: Callable[..., Engine]) -> None:
     """At the limits of both there are a few thousand windows; beyond, none is made."""
+    engine = small_engine(text_chars=50_000)
     text = "杯子很好用，" * 8333
     names = [f"第{number}种说法" for number in range(512)]
     windows = engine.start(text, Task("t", "extract", dict.fromkeys(names))).windows

@@ -93,10 +93,10 @@ def test_a_result_has_at_most_so_many_bytes(small_engine: Callable[..., Engine])
     """Facts that share a long stretch of the text, each with its own copy of it: the rest goes, with a warning."""
     text = "前" + " " * 40_000 + "后" * 40
     task = Task("t", "extract", {"甲": None, "乙": None})
-    unbounded = answered(small_engine(result_bytes=10**9).start(text, task), 50)
+    unbounded = answered(small_engine(text_chars=50_000, result_bytes=10**9).start(text, task), 50)
     assert json_bytes(unbounded) > 80_000
     assert not [w for w in unbounded.result().warnings if w.startswith("result-capped")]
-    capped = answered(small_engine(result_bytes=50_000).start(text, task), 50)
+    capped = answered(small_engine(text_chars=50_000, result_bytes=50_000).start(text, task), 50)
     assert json_bytes(capped) <= 50_000
     kept, all_paths = capped.result().paths, unbounded.result().paths
     assert kept == all_paths[: len(kept)]

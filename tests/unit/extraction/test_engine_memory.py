@@ -58,9 +58,9 @@ def test_windows_are_planned_and_not_laid_out(engine: Engine) -> None:
     assert kept < 200_000
 
 
-def test_a_token_of_a_text_is_counted_as_it_is_held(engine: Engine) -> None:
+def test_a_token_of_a_text_is_counted_as_it_is_held(small_engine: Callable[..., Engine]) -> None:
     """Ids and offsets as arrays: Python's pairs took more than a hundred bytes a token."""
-    text = words(random.Random(4), 40_000)
+    engine, text = small_engine(text_chars=50_000), words(random.Random(4), 40_000)
     task = Task("t", "extract", {"物": None})
     engine.start("好", task)
     extraction, kept = kept_after(lambda: engine.start(text, task))
@@ -97,9 +97,9 @@ def everything(window: Window) -> Cells:
     return cells_of(cells | dict.fromkeys([(row, column) for row in hint for column in text], 2.0))
 
 
-def test_a_span_of_many_characters_is_not_held_for_each_fact(engine: Engine) -> None:
+def test_a_span_of_many_characters_is_not_held_for_each_fact(small_engine: Callable[..., Engine]) -> None:
     """Words that the tokenizer does not know are one token: a hundred facts of 30,000 characters each."""
-    text = " ".join(["ξ" * 99] * 300)
+    engine, text = small_engine(text_chars=50_000), " ".join(["ξ" * 99] * 300)
     task = Task("t", "extract", schema(random.Random(6), 100, 0))
     window = engine.start(text, task).windows[0]
     length = window.length
