@@ -12,7 +12,7 @@ the pause began, and no sample of what the topic holds now.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ TRIAL_DEAD = 2
 
 LONGEST_PAUSE = 16
 """The longest pause, in multiples of the configured one."""
+
+
+EXAMPLES = 3
+"""Records that are named as examples of a flood."""
 
 
 class DeadLetterRate:
@@ -61,22 +65,35 @@ class DeadLetterRate:
         self.dead: deque[int] = deque()
         """Which of them, as numbers from 1, are dead and in the window; ``counted`` is the last event's number."""
         self._run = 0
+        self._classes: deque[tuple[str, ...]] = deque()
+        """The classes of the dead letters of each event in ``dead``."""
+        self._places: deque[str] = deque(maxlen=EXAMPLES)
+        self.classes: dict[str, int] = {}
+        """At the last pause: how many dead events of the window had a dead letter of each class, most first."""
+        self.examples: tuple[str, ...] = ()
+        """At the last pause: the last records with a dead letter, as ``topic-partition@offset``."""
 
     @property
     def seconds_left(self) -> float:
         """Seconds left of the pause; 0 when there is none."""
         return max(0.0, self._until - self._clock()) if self.state == "paused" else 0.0
 
-    def count(self, fetched_at: float, *, dead: bool) -> bool:
-        """Count an event, fetched at ``fetched_at`` (the same clock); whether the state changed."""
+    def count(self, fetched_at: float, *, dead: bool, classes: tuple[str, ...] = (), place: str = "") -> bool:
+        """Count an event, fetched at ``fetched_at`` (the same clock); whether the state changed.
+
+        ``classes`` of its dead letters and ``place``, its record, tell people what a flood is made of.
+        """
         if self.state == "paused" or fetched_at < self.counts_from:
             return False
         self.counted += 1
         self._run = self._run + 1 if dead else 0
         if dead:
             self.dead.append(self.counted)
+            self._classes.append(classes)
+            self._places.append(place)
         while self.dead and self.dead[0] <= self.counted - WINDOW_EVENTS:
             self.dead.popleft()
+            self._classes.popleft()
         failed, counted = len(self.dead), min(self.counted, WINDOW_EVENTS)
         if self._run > self._most:
             return self._pause(f"{self._run} events in a row ended in dead letters")
@@ -112,8 +129,12 @@ class DeadLetterRate:
         self._pauses = self._pauses + 1 if again else 1
         self._until = now + self._pause_seconds * min(2.0 ** min(self._pauses - 1, 30), LONGEST_PAUSE)
         self.state, self.why = "paused", why
+        self.classes = dict(Counter(each for classes in self._classes for each in classes).most_common())
+        self.examples = tuple(self._places)
         return True
 
     def _count_anew(self) -> None:
         self._run = self.counted = 0
         self.dead.clear()
+        self._classes.clear()
+        self._places.clear()

@@ -40,6 +40,10 @@ class TopicFlood(TypedDict):
     state: Literal["flowing", "paused", "trial"]
     reason: str | None
     """What made the pause begin; None while consumption flows."""
+    classes: dict[str, int]
+    """How many of the events that made it pause have a dead letter of each class, most first; empty while it flows."""
+    examples: list[str]
+    """The last of their records, ``topic-partition@offset``."""
     trial_in_seconds: float
     """Seconds until the pause ends in a trial; 0 when there is no pause."""
 

@@ -20,6 +20,7 @@ import structlog
 
 from consumer.config.inputs import ByInput, InputOf
 from consumer.delivery.dead_letter_rate import TRIAL_EVENTS, DeadLetterRate
+from consumer.delivery.dead_letters import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from consumer.telemetry.status import FloodStatus, TopicFlood
 
 REASON = "flood"
+CLASS = PREFIX + "class"
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -59,14 +61,23 @@ class DeadLetterBreaker:
         if outcome.kind == "dropped":
             return
         dead = any(output.topic == self._dead_letter_topic for output in outcome.outputs)
+        told = self._told(record, outcome) if dead else ((), "")
         with self._lock:
             rate = self._rates[record.topic]
             if not dead and not rate.dead and rate.state == "flowing" and record.fetched_at >= rate.counts_from:
                 rate.counted += 1  # all that ``count`` would do; nearly every event comes this way
                 return
             tried = rate.state == "trial"
-            if rate.count(record.fetched_at, dead=dead):
+            if rate.count(record.fetched_at, dead=dead, classes=told[0], place=told[1]):
                 self._changed(self._input_of[record.topic], again=tried)
+
+    def _told(self, record: SourceRecord, outcome: Outcome) -> tuple[tuple[str, ...], str]:
+        """The classes of an event's dead letters, and which record it was."""
+        letters = (output for output in outcome.outputs if output.topic == self._dead_letter_topic)
+        # Ours stands behind what the record brought.
+        found = (next((value for name, value in reversed(each.headers) if name == CLASS), None) for each in letters)
+        classes = dict.fromkeys((value or b"(none)").decode() for value in found)
+        return tuple(classes), f"{record.topic}-{record.partition}@{record.offset}"
 
     # Called from any thread.
 
@@ -113,8 +124,8 @@ class DeadLetterBreaker:
         """The input topics that are paused, each with why, in words. In a trial a topic is consumed."""
         return {
             topic: (
-                f"paused, {shown['reason']}: tried again in {shown['trial_in_seconds']:.0f} s, or at once with"
-                " `rexstream resume`"
+                f"paused, {shown['reason']}{_examples(shown)}: tried again in {shown['trial_in_seconds']:.0f} s, or at "
+                "once with `rexstream resume`"
             )
             for topic, shown in self.status()["topics"].items()
             if shown["state"] == "paused"
@@ -134,8 +145,10 @@ class DeadLetterBreaker:
                 "too many dead letters: consumption of their input topic pauses, nothing is dropped",
                 topic=topic,
                 reason=rate.why,
+                classes=rate.classes,
+                examples=list(rate.examples),
                 seconds=round(rate.seconds_left, 1),
-                fix="see the dead letters' class and message; mend the producer or the task, then `rexstream resume`",
+                fix="see their messages (`rexstream dead-letters list`); mend producer or task, then `rexstream resume`",
             )
         elif rate.state == "trial":
             runtime.pause(REASON, paused)
@@ -146,5 +159,16 @@ class DeadLetterBreaker:
 
 
 def _shown(rate: DeadLetterRate) -> TopicFlood:
-    reason = rate.why if rate.state != "flowing" else None
-    return {"state": rate.state, "reason": reason, "trial_in_seconds": round(rate.seconds_left, 1)}
+    flowing = rate.state == "flowing"
+    return {
+        "state": rate.state,
+        "reason": None if flowing else rate.why,
+        "classes": {} if flowing else rate.classes,
+        "examples": [] if flowing else list(rate.examples),
+        "trial_in_seconds": round(rate.seconds_left, 1),
+    }
+
+
+def _examples(shown: TopicFlood) -> str:
+    classes = ", ".join(f"{name} {count}" for name, count in shown["classes"].items())
+    return f" ({classes}; such as {', '.join(shown['examples'])})" if shown["examples"] else ""

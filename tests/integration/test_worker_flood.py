@@ -110,6 +110,9 @@ def test_ten_bad_records_with_a_run_of_three_all_become_dead_letters(worker: Cal
     status = run.get("/status")[1]
     assert status["flood"]["state"] == "paused"
     assert 500 < status["flood"]["trial_in_seconds"] <= 600
+    assert status["flood"]["classes"] == {"InvalidJson": 4}
+    assert status["flood"]["examples"] == [f"{run.input}-0@{offset}" for offset in (1, 2, 3)]
+    assert f"(InvalidJson 4; such as {run.input}-0@1, " in str(answer["reasons"])
     run.wait(lambda: run.get("/status")[1]["in_flight"]["events"] == 0)
     assert 4 <= len(run.dead_letters()) < 10
     run.wait(lambda: run.lag() == 10 - len(run.dead_letters()))
@@ -119,6 +122,7 @@ def test_ten_bad_records_with_a_run_of_three_all_become_dead_letters(worker: Cal
     run.wait(lambda: run.lag() == 0)
     assert dead_ids(run) == [f"{run.input}-0-{offset}" for offset in range(10)]
     assert [line["level"] for line in lines_with(run, "too many dead letters")].count("error") == 1
+    assert lines_with(run, "too many dead letters")[0]["classes"] == {"InvalidJson": 4}
 
 
 def test_a_good_trial_lets_consumption_go_on_in_full(worker: Callable[..., Run]) -> None:

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from consumer.delivery.dead_letter_rate import LONGEST_PAUSE, MIN_EVENTS, TRIAL_EVENTS, WINDOW_EVENTS, DeadLetterRate
+from consumer.delivery.dead_letter_rate import (
+    EXAMPLES,
+    LONGEST_PAUSE,
+    MIN_EVENTS,
+    TRIAL_EVENTS,
+    WINDOW_EVENTS,
+    DeadLetterRate,
+)
 
 PAUSE = 60.0
 
@@ -245,3 +252,13 @@ def test_whatever_happens_every_pause_ends_and_leads_into_a_trial(steps: list[tu
             assert rate.seconds_left == pytest.approx(max(0.0, left - seconds), abs=1e-6)
         assert rate.seconds_left <= LONGEST_PAUSE * PAUSE
         assert bool(rate.seconds_left) <= (rate.state == "paused")
+
+
+def test_what_is_told_of_a_flood_is_bounded() -> None:
+    """However many events are dead, for ever: the classes of one window, and the last places."""
+    world = World(run=None, rate=None)
+    for number in range(5 * WINDOW_EVENTS):
+        world.rate.count(world.now, dead=number % 3 > 0, classes=(f"C{number}",), place=f"in-0@{number}")
+    assert len(world.rate._classes) == len(world.rate.dead) <= WINDOW_EVENTS
+    assert len(world.rate._places) == EXAMPLES
+    assert world.rate.classes == {}

@@ -169,7 +169,7 @@ def test_the_way_through_a_flood(world: World, logs: list[EventDict]) -> None:
     assert world.runtime.calls[5:] == RESUMED
     world.end(GOOD, TRIAL_EVENTS)
     assert world.runtime.calls[6:] == [("limit", RAW, None)]
-    flowing = {"state": "flowing", "reason": None, "trial_in_seconds": 0.0}
+    flowing = {"state": "flowing", "reason": None, "classes": {}, "examples": [], "trial_in_seconds": 0.0}
     assert world.breaker.status() == {**flowing, "topics": {RAW: flowing, OTHER: flowing}}
     assert world.breaker.resume() == {
         "resumed": [],
@@ -257,3 +257,35 @@ def test_topics_of_a_pattern_are_counted_together(world: World) -> None:
     unknown = world.breaker.resume("nobody.knows")
     assert (unknown["topics"], pattern in str(unknown["message"])) == ([], True)
     assert world.breaker.resume("shop.never-seen")["topics"] == [pattern]
+
+
+def letter(*classes: str) -> Outcome:
+    """An event with a dead letter of each class; the record had brought a header of that name."""
+    forged = ("rexstream-dlq-class", "什么破手机".encode())
+    outputs = (Output("reviews.dead", None, b"{", (forged, ("rexstream-dlq-class", each.encode()))) for each in classes)
+    return Outcome("done", (*GOOD.outputs, *outputs))
+
+
+def test_a_flood_says_of_which_class_and_where(world: World, logs: list[EventDict]) -> None:
+    """In the log, in /status and in /readyz; a class counts once for an event, however many letters it has."""
+    world.end(letter("Old"))
+    world.end(GOOD)
+    world.end(letter("InvalidJson"))
+    world.end(letter("TextTooLong", "InvalidJson", "TextTooLong"))
+    world.end(letter("InvalidJson"), 2)
+    classes = {"InvalidJson": 4, "Old": 1, "TextTooLong": 1}
+    examples = [f"reviews.raw-0@{offset}" for offset in (4, 5, 6)]
+    (line,) = (line for line in logs if "too many dead letters" in line["event"])
+    assert (line["classes"], line["examples"]) == (classes, examples)
+    shown = world.breaker.status()["topics"][RAW]
+    assert (shown["classes"], shown["examples"]) == (classes, examples)
+    said = world.breaker.paused()[RAW]
+    assert "(InvalidJson 4, Old 1, TextTooLong 1; such as reviews.raw-0@4, reviews.raw-0@5, reviews.raw-0@6)" in said
+    assert "什么" not in str((logs, world.breaker.status(), said))
+    # What is in flight meanwhile changes nothing, the trial begins anew.
+    world.end(letter("Poison"))
+    assert world.breaker.status()["topics"][RAW]["classes"] == classes
+    world.now = 60.0
+    world.breaker.tick()
+    world.end(letter("Poison"), 4)
+    assert world.breaker.status()["topics"][RAW]["classes"] == {"Poison": 4}
