@@ -7,6 +7,7 @@ rows in one call, and a request that only server-side batching refuses in its ow
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -16,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from consumer.batching.policy import PADDED_LENGTHS, padded_length
 from consumer.cli.dependencies import ANSWER_SECONDS, Finding
+from consumer.config.proxies import unused_proxy
 from consumer.extraction.engine import Engine
 from consumer.extraction.task import ExtractionLimits
 from consumer.serving import descriptors
@@ -136,6 +138,8 @@ class _ModelCheck:
         else:
             way = tls_hint(message, self._model.tls) or remedy(code, message) or "check model.target"
             way += await self._others() if code == "NOT_FOUND" and self._model.version is not None else ""
+        if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") and (proxy := unused_proxy(os.environ)):
+            way += f"; {proxy}"
         return _Fault(f"{code} {message}; {way}")
 
     async def _signatures(self) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
 from consumer.config.credential_files import read_certificates, read_pair
+from consumer.config.proxies import unused_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +40,12 @@ def read_credentials(tls: ModelTlsConfig | None) -> grpc.ChannelCredentials | No
             "model.tls.certificate_file", tls.certificate_file, "model.tls.key_file", tls.key_file
         )
     return grpc.ssl_channel_credentials(roots, key, certificate)
+
+
+def connection_hint(message: str, tls: ModelTlsConfig | None) -> str | None:
+    """What to do about a call that found no server: about TLS, or where the environment names a proxy."""
+    hints = (tls_hint(message, tls), unused_proxy(os.environ))
+    return "; ".join(hint for hint in hints if hint) or None
 
 
 def tls_hint(message: str, tls: ModelTlsConfig | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from consumer.batching.policy import padded_length as round_up
+from consumer.config.proxies import unused_proxy
 from consumer.serving import descriptors
-from consumer.serving.channels import open_channel, tls_hint
+from consumer.serving.channels import connection_hint, open_channel
 from consumer.serving.errors import classify, misfit, refused_index, remedy, why_refused
 from consumer.serving.protocol import Answer, Failure, ServingError
 from consumer.serving.tensors import GraphContract, bad_answer, compact_cells, dense_cells, pad, write_content
@@ -168,6 +170,8 @@ class TfServingClient:
             versions = descriptors.GET_MODEL_STATUS.response.FromString(raw).model_version_status
         except grpc.aio.AioRpcError as error:
             unready = f"{error.code().name}: {self._message(error)}"
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and (proxy := unused_proxy(os.environ)):
+                unready += f"; {proxy}"  # it is not reached, perhaps: a server that is busy answers this
             if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                 self._was_ready = False
         except DecodeError:
@@ -212,10 +216,10 @@ class TfServingClient:
         return content
 
     def _message(self, error: grpc.aio.AioRpcError) -> str:
-        """The message of a failed call, and what to do if it is about the connection's security or the deployment."""
+        """The message of a failed call, and what to do if it is about the connection or the deployment."""
         message = error.details() or ""
         if error.code() is grpc.StatusCode.UNAVAILABLE:
-            hint = tls_hint(message, self._config.tls)
+            hint = connection_hint(message, self._config.tls)
         else:
             hint = remedy(error.code().name, message)
         return message if hint is None else f"{message}; {hint}"

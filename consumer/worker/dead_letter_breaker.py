@@ -148,7 +148,7 @@ class DeadLetterBreaker:
                 classes=rate.classes,
                 examples=list(rate.examples),
                 seconds=round(rate.seconds_left, 1),
-                fix="see their messages (`rexstream dead-letters list`); mend producer or task, then `rexstream resume`",
+                fix="see `rexstream dead-letters list`; mend the producer or the task, then `rexstream resume`",
             )
         elif rate.state == "trial":
             runtime.pause(REASON, paused)

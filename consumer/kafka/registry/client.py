@@ -6,6 +6,7 @@ only where a registry is configured, since Confluent's client loads an HTTP clie
 
 from __future__ import annotations
 
+import os
 import ssl
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from confluent_kafka.schema_registry import SchemaRegistryClient, SchemaRegistryError
 
 from consumer.config.credential_files import CredentialFileError, read_certificates, read_pair, read_password
+from consumer.config.proxies import named_proxies, used_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,6 +47,8 @@ class RegistryConnection:
         scheme, separator, rest = (config.url or "").partition("://")
         # Without user and password.
         self._where = f"schema registry {scheme}{separator}{rest.rpartition('@')[2]}"
+        proxy = used_proxy(config.url or "", os.environ)
+        self._proxy = f"; {proxy}" if proxy else ""
         self._client: SchemaRegistryClient | None = connect(config)
 
     def ask(
@@ -71,9 +75,10 @@ class RegistryConnection:
             if (reason := _tls_reason(error)) is not None:
                 self._client = None
                 files = "kafka.registry's ca_file, certificate_file and key_file"
-                raise RegistryRefused(f"TLS with {self._where} failed ({reason}); check its url and {files}") from None
+                what = f"TLS with {self._where} failed ({reason})"
+                raise RegistryRefused(f"{what}; check its url and {files}{self._proxy}") from None
             what = f"{self._where} gives no usable answer ({type(error).__name__})"
-            raise RegistryUnavailable(f"{what}; check its url and that it runs") from None
+            raise RegistryUnavailable(f"{what}; check its url and that it runs{self._proxy}") from None
 
     def renew(self) -> None:
         """Make the client again at the next request, with the files as they are then. From any thread."""
@@ -83,7 +88,7 @@ class RegistryConnection:
         code = error.http_status_code
         what = f"{self._where} answered {code}"
         if code in (408, 429) or code >= 500:
-            return RegistryUnavailable(what)
+            return RegistryUnavailable(what + self._proxy)
         if code in _UNAUTHORIZED:
             # Made again at the next request, so that mended credentials need no restart of the worker.
             self._client = None
@@ -98,11 +103,12 @@ class RegistryConnection:
             " another topic",
             422: f"it takes no such schema there{says}; mend the subject or the registry's mode",
         }
-        return RegistryRefused(f"{what} (code {error.error_code}); {fixes.get(code, 'check kafka.registry.url')}")
+        fix = fixes.get(code, "check kafka.registry.url")
+        return RegistryRefused(f"{what} (code {error.error_code}); {fix}{self._proxy}")
 
 
 def connect(config: RegistryConfig) -> SchemaRegistryClient:
-    """A client for ``config.url``. Raises RegistryRefused for a password, certificate or key that cannot be used."""
+    """A client for ``config.url``. Raises RegistryRefused for a credential file or a proxy that cannot be used."""
     settings: dict[str, Any] = {"url": config.url, "timeout": config.timeout_seconds, "max.retries": 0}
     try:
         if config.username is not None and config.password_file is not None:
@@ -124,6 +130,14 @@ def connect(config: RegistryConfig) -> SchemaRegistryClient:
         # The configured files were read above, so this is a file of authorities that the environment names.
         what = error.strerror or type(error).__name__
         raise RegistryRefused(f"the file of $SSL_CERT_FILE cannot be used: {what}; mend it or unset it") from None
+    except Exception:
+        # The HTTP client makes all proxies that the environment names, also those of other addresses. Its error quotes
+        # the address, and so perhaps a password.
+        if not (named := named_proxies(os.environ)):
+            raise
+        what = f"a proxy that the environment names cannot be used: {named}"
+        fix = "write it as http://host:port, or set NO_PROXY to * for this process; SOCKS is not supported"
+        raise RegistryRefused(f"{what}; {fix}") from None
 
 
 def _tls_reason(error: BaseException | None) -> str | None:

@@ -232,3 +232,23 @@ def test_a_renewed_client_reads_its_files_again(yard: Yard, bundle: Bundle) -> N
         return found
 
     assert asyncio.run(go()) == [False, False, True]
+
+
+def test_a_proxy_of_the_environment_is_said_not_to_be_used(
+    yard: Yard, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To whom it looks as if a proxy were to blame, or were to help. gRPC itself would go through it."""
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("grpc_proxy", "http://user:hunter2@127.0.0.1:3128")
+    model = ModelConfig(target="127.0.0.1:1", bundle=str(write_bundle(yard.folder / "bundle")))
+
+    async def unready() -> str:
+        client = TfServingClient(model, bundle)
+        await client.ready()
+        await client.close()
+        return client.unready
+
+    (finding,) = model_findings(Config(model=model))
+    for said in (asyncio.run(unready()), finding.detail):
+        assert "127.0.0.1:1" in said
+        assert said.endswith("the proxy of $grpc_proxy (127.0.0.1:3128) is not used for the model server")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -249,3 +250,52 @@ def test_files_that_cannot_be_used_are_named(
     """At once, before anything is asked."""
     with pytest.raises(RegistryRefused, match=words):
         connection("https://registry.invalid", **files(secured))
+
+
+@pytest.fixture
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("_no_proxies")
+@pytest.mark.parametrize(("name", "status"), [("HTTP_PROXY", None), ("http_proxy", 503), ("ALL_PROXY", 403)])
+def test_a_proxy_of_the_environment_is_named(
+    registry: RegistryDouble, monkeypatch: pytest.MonkeyPatch, name: str, status: int | None
+) -> None:
+    """Whether it is not there, or answers in the registry's place; never with its password. NO_PROXY is the way out."""
+    proxy = RegistryDouble()
+    proxy.answers["http://registry.example:8081/subjects"] = (status or 0, b"<html>no route</html>")
+    monkeypatch.setenv(name, proxy.url.replace("127.0.0.1", "user:hunter2@127.0.0.1"))
+    if status is None:
+        proxy.stop()
+    with pytest.raises(RegistryRefused if status == 403 else RegistryUnavailable) as caught:
+        connection("http://registry.example:8081").ask(subjects)
+    said = (
+        f"through the proxy of ${name} (127.0.0.1:{proxy.port}); to ask it directly, add registry.example to NO_PROXY"
+    )
+    assert said in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert connection(registry.url).ask(subjects) == []
+    registry.answers["/subjects"] = (503, b"")
+    with pytest.raises(RegistryUnavailable) as caught_directly:
+        connection(registry.url).ask(subjects)
+    assert "proxy" not in str(caught_directly.value)
+    proxy.stop()
+
+
+@pytest.mark.usefixtures("_no_proxies")
+@pytest.mark.parametrize(
+    "value", ["socks5://user:hunter2@p:1080", "http://u:hunter2/w@p:1", "foo://p", "http://p:port"]
+)
+def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """The HTTP client makes it even where the registry is exempt, and its own error would end the worker."""
+    monkeypatch.setenv("ALL_PROXY", value)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(RegistryRefused, match=r"\$ALL_PROXY \(p[:0-9a-z]*\).* NO_PROXY to \*") as caught:
+        connection("http://127.0.0.1:1")
+    assert "hunter2" not in str(caught.value)
+    monkeypatch.setenv("NO_PROXY", "*")
+    connection("http://127.0.0.1:1")
