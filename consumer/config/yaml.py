@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from consumer.config.git_lfs import lfs_pointer
 from consumer.config.problems import HIDDEN, ConfigError, KeyPath, Problem, dotted
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
     except OSError as error:
         fix = "check the path and its permissions"
         raise ConfigError([Problem(str(path), None, f"cannot be read: {error.strerror}", fix)]) from None
+    if (pointer := lfs_pointer(content)) is not None:
+        what, _, fix = pointer.partition("; ")
+        raise ConfigError([Problem(str(path), None, what, fix)])
     lines: dict[KeyPath, int] = {}
     problems: list[Problem] = []
     try:

@@ -9,6 +9,7 @@ import grpc
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
+from consumer.config.git_lfs import lfs_pointer_at
 from consumer.local.catalog import Refusal
 from consumer.local.predict import predict
 from consumer.serving.descriptors import PredictionLog, SignatureDef
@@ -46,6 +47,8 @@ class SavedModel:
             self._session.close()
             if isinstance(error, Refusal):
                 raise
+            if pointer := lfs_pointer_at(sorted(path for path in folder.rglob("*") if path.is_file())):
+                raise Refusal(grpc.StatusCode.DATA_LOSS, pointer) from error
             # TensorFlow reports a broken folder with OpError, OSError, ValueError, RuntimeError and others.
             raise _refusal(error, f"cannot load {folder.name}") from error
 

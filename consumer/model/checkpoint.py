@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import safetensors
 
+from consumer.config.git_lfs import lfs_pointer_at
 from consumer.extraction.prompts import MARKERS
 from consumer.model.encoder_config import CheckpointError, EncoderConfig, read_config
 from consumer.model.torch_zip import read_torch_zip, to_array
@@ -56,6 +57,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     path = next((folder / name for name in (_SAFETENSORS, _TORCH) if (folder / name).is_file()), None)
     if path is None:
         raise CheckpointError(f"{folder} has no weights; expected {_SAFETENSORS} or {_TORCH} in it")
+    if (pointer := lfs_pointer_at([path])) is not None:
+        raise CheckpointError(pointer)
     expected = expected_shapes(config)
     weights: dict[str, NDArray[np.float32]] = {}
     unused: list[str] = []

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from consumer.config.git_lfs import lfs_pointer_at
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -71,6 +73,8 @@ class EncoderConfig:
 def read_config(folder: Path) -> EncoderConfig:
     """Read ``config.json``. Raises CheckpointError for a missing file, field or an unsupported value."""
     path = folder / "config.json"
+    if (pointer := lfs_pointer_at([path])) is not None:
+        raise CheckpointError(pointer)
     try:
         raw = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
+from consumer.config.git_lfs import lfs_pointer_at
 from consumer.extraction.prompts import (
     MARKERS,
     MAX_CELLS_PER_WINDOW,
@@ -21,6 +22,8 @@ from consumer.serving.bundle import Bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "spm.model")
 
 
 def read_bundle(folder: Path, config: EncoderConfig) -> Bundle:
@@ -78,6 +81,8 @@ def _load(folder: Path) -> bytes:
         (folder / name).is_file() for name in ("vocab.txt", "tokenizer_config.json")
     ):
         raise CheckpointError(f"{folder}: there is no tokenizer; {wanted}")
+    if (pointer := lfs_pointer_at(folder / name for name in _FILES)) is not None:
+        raise CheckpointError(pointer)
     # "PyTorch was not found" is no news to somebody who works with TensorFlow.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from consumer.config.git_lfs import lfs_pointer
 from consumer.extraction.prompts import PromptLimits, PromptTokenizer, contract_hash
 
 if TYPE_CHECKING:
@@ -80,9 +81,12 @@ def _limits(recorded: Any) -> PromptLimits:
 
 def _read(folder: Path, name: str) -> bytes:
     try:
-        return (folder / name).read_bytes()
+        content = (folder / name).read_bytes()
     except OSError as error:
         raise ValueError(
             f"{folder / name} cannot be read ({error.strerror}); "
             "model.bundle must be the folder <model>/<version>/bundle that 'rexstream export' wrote"
         ) from error
+    if (pointer := lfs_pointer(content)) is not None:
+        raise ValueError(f"{folder / name} {pointer}")
+    return content

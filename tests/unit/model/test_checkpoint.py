@@ -255,3 +255,14 @@ def test_a_file_of_many_strange_tensors_makes_no_endless_message(checkpoint: Pat
     with pytest.raises(CheckpointError, match="and 400 more") as caught:
         load_checkpoint(checkpoint)
     assert len(str(caught.value)) < 30_000
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "pytorch_model.bin"])
+def test_a_git_lfs_pointer_is_called_that(checkpoint: Path, name: str) -> None:
+    """What a clone without Git LFS has instead of the weights."""
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(
+        CheckpointError, match=rf"{name} is a Git LFS pointer of 63 bytes, not the file; run git lfs pull"
+    ):
+        load_checkpoint(checkpoint)

@@ -111,3 +111,14 @@ def test_absolute_positions_must_reach_a_whole_window(demo_model: Path, tmp_path
     (folder / "config.json").write_text(json.dumps(changed))
     with pytest.raises(CheckpointError, match="max_position_embeddings is 256; supported: at least 512"):
         read_bundle(folder, read_config(folder))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt"])
+def test_a_git_lfs_pointer_is_called_that(demo_model: Path, tmp_path: Path, name: str) -> None:
+    """A vocabulary of three words would be taken for the tokenizer."""
+    folder = copy(demo_model, tmp_path, "vocab.txt", "tokenizer_config.json", "config.json")
+    (folder / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(
+        CheckpointError, match=rf"{name} is a Git LFS pointer of 63 bytes, not the file; run git lfs pull"
+    ):
+        read_bundle(folder, read_config(folder))

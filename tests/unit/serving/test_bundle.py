@@ -93,3 +93,11 @@ def test_a_file_that_is_no_settings_is_refused(folder: Path, content: str) -> No
     (folder / "bundle.json").write_text(content)
     with pytest.raises(ValueError, match=r"bundle\.json"):
         load_bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "tokenizer.json"])
+def test_a_git_lfs_pointer_is_called_that(folder: Path, name: str) -> None:
+    """And not invalid JSON, or a tokenizer of another export."""
+    (folder / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ValueError, match=rf"{name} is a Git LFS pointer of 63 bytes, not the file; run git lfs pull"):
+        load_bundle(folder)
