@@ -104,7 +104,7 @@ class Replaying:
     def _refusal(self, topic: str) -> tuple[str, str] | None:
         """Why no letter goes back to ``topic``, as a key of ``left_out``. None when it may."""
         from consumer.config.inputs import Inputs
-        from consumer.kafka.tools.replay_markers import marker_topic
+        from consumer.config.names import marker_topic
 
         if not self.targets.allows(topic) or topic in (self.source.topic, marker_topic(self.source.topic)):
             why = (

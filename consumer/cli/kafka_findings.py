@@ -16,12 +16,12 @@ from consumer.cli.dependencies import ANSWER_SECONDS, Finding
 from consumer.cli.kafka_start_findings import start_offset_findings
 from consumer.cli.pattern_findings import matched_topics, pattern_findings
 from consumer.codecs.mapping import described
-from consumer.config.names import result_topics, runnable
+from consumer.config.names import marker_topic, result_topics, runnable
 from consumer.config.topic_patterns import is_pattern
 from consumer.extraction.task import INLINE
 from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID, ClientErrors
 from consumer.kafka.clients.settings import metadata_settings
-from consumer.kafka.tools.replay_markers import marker_topic, marker_topic_fault
+from consumer.kafka.tools.replay_markers import marker_topic_fault
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

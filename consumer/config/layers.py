@@ -14,7 +14,7 @@ import yaml
 
 from consumer.config.problems import ConfigError, KeyPath, Problem, dotted, is_secret
 from consumer.config.tree import Config, is_section, key_at
-from consumer.config.yaml import CONSTRUCTOR_ERRORS, read_yaml
+from consumer.config.yaml import ANCHORS, CONSTRUCTOR_ERRORS, TooManyNodes, read_text, read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -75,7 +75,8 @@ def _add_file(layers: Layers, path: Path) -> None:
         layers.problems.extend(error.problems)
         return
     if isinstance(value, dict):
-        layers.origins.update({key: f"{path.name}:{line}" for key, line in lines.items()})
+        value = {key: item for key, item in value.items() if not key.startswith(ANCHORS)}
+        layers.origins.update({key: f"{path.name}:{line}" for key, line in lines.items() if key[0] in value})
         layers.tree = _frozen_lists(_without_empty_sections(layers, value, ()))
     elif value is not None:
         what = "is not a mapping of sections"
@@ -140,8 +141,8 @@ def _add_text(layers: Layers, path: KeyPath, text: str, origin: str) -> None:
         return
     else:
         try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, *CONSTRUCTOR_ERRORS):
+            value = read_text(text)
+        except (yaml.YAMLError, TooManyNodes, *CONSTRUCTOR_ERRORS):
             layers.problems.append(
                 Problem(
                     dotted(path),

@@ -127,13 +127,16 @@ def _fix(path: KeyPath, detail: ErrorDetails) -> str:
 
 
 def _suggestion(path: KeyPath) -> str:
-    """What an unknown key was probably meant to be: a sibling's name, or the same name in another section."""
+    """What an unknown key was probably meant to be: a sibling's name, else a name in other sections."""
     parent, name = path[:-1], str(path[-1])
     section = key_at(parent).type
     siblings = list(section.model_fields) if is_section(section) else []
     if guess := nearest(name, siblings):
         return f"did you mean {dotted((*parent, guess))}?"
-    everywhere = {known[-1]: known for known, key in KEYS.items() if known and not is_section(key.type)}
-    if guess := nearest(name, [key for key in everywhere if isinstance(key, str)]):
-        return f"did you mean {dotted(everywhere[guess])}?"
+    everywhere: dict[str, list[KeyPath]] = {}
+    for known in KEYS:
+        if known and isinstance(known[-1], str):
+            everywhere.setdefault(known[-1], []).append(known)
+    if guess := nearest(name, everywhere, strict=True):
+        return f"did you mean {' or '.join(map(dotted, everywhere[guess]))}?"
     return f"the keys here are {', '.join(sorted(siblings))}" if siblings else "remove it"

@@ -31,6 +31,11 @@ HTTP_HOST = re.compile(r"(?:\*\.)?(?!.*\.\.)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0
 PLACEHOLDER = "{task}"
 
 
+def marker_topic(dead_letter_topic: str) -> str:
+    """The name of the topic in which a replay of dead letters notes what it has sent."""
+    return f"{dead_letter_topic}.replayed"
+
+
 def output_topic(template: str, task: str) -> str:
     """The topic for a task's results: ``reviews.extracted.{task}`` gives ``reviews.extracted.sentiment``.
 

@@ -60,9 +60,24 @@ _KINDS: dict[type, str] = {
 }
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that ``name`` is most likely a slip of, or None."""
-    return next(iter(get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
+def nearest(name: str, known: Iterable[str], *, strict: bool = False) -> str | None:
+    """The known name that ``name`` is most likely a slip of, or None.
+
+    How words are joined and written (``groupId``, ``GROUP-ID``, ``group.id``) makes no difference. A name that is part
+    of a single longer one stands for that, as ``servers`` for ``bootstrap_servers``. ``strict``: a letter or two is all
+    that may differ.
+    """
+    spelled = {_words(each): each for each in known}
+    asked = _words(name)
+    if close := get_close_matches(asked, list(spelled), n=1, cutoff=0.7 if strict else 0.6):
+        return spelled[close[0]]
+    longer = [each for words, each in spelled.items() if set(asked.split("_")) <= set(words.split("_"))]
+    return longer[0] if len(longer) == 1 and not strict else None
+
+
+def _words(name: str) -> str:
+    """The words of a name in lower case, with underscores between them."""
+    return re.sub(r"[^\w]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)).lower().strip("_")
 
 
 def is_secret(path: KeyPath) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from consumer.config.client_rules import client_problems
 from consumer.config.mapping_rules import mapping_checks, mapping_doubts
-from consumer.config.names import ADDRESS, HTTP_HOST, TOPIC_NAME, plain_topic, result_topics, runnable
+from consumer.config.names import ADDRESS, HTTP_HOST, TOPIC_NAME, marker_topic, plain_topic, result_topics, runnable
 from consumer.config.pattern_rules import pattern_checks
 from consumer.config.problems import Check, KeyPath, Origin, Problem, dotted, nearest
 from consumer.config.security_rules import key_pair, security_checks, security_warnings
@@ -57,6 +57,13 @@ def find_warnings(config: Config, origin: Origin) -> list[Problem]:
 
 def _doubtful(config: Config) -> Iterator[Check]:
     delivery = config.delivery
+    markers = marker_topic(delivery.dead_letter_topic)
+    yield (
+        TOPIC_NAME.fullmatch(markers) is None,
+        ("delivery", "dead_letter_topic"),
+        f"has {len(delivery.dead_letter_topic)} characters: the topic of its replay markers, {markers}, cannot be made",
+        "use a name of at most 240 characters, or no letter can be replayed",
+    )
     for index, route in enumerate(config.routes):
         yield (
             not route.tasks and route.format != "text" and (route.may_name("tasks") or route.may_name("schema")),
@@ -163,9 +170,12 @@ def _topics(config: Config, known: Collection[str]) -> Iterator[Check]:
         f"{letters} is also an input, so dead letters would be read and fail for ever",
         "use another topic",
     )
+    markers = marker_topic(letters)
+    whose = f"{markers}, where replays of {letters} note what they have sent"
     for index, route in enumerate(config.routes):
         if not is_pattern(route.input):
             yield _is_topic(("routes", index, "input"), route.input)
+        yield route.input == markers, ("routes", index, "input"), f"is {whose}", "read another topic"
         path: KeyPath = ("routes", index, "output")
         if fault := _template_fault(route.output, inline=INLINE in runnable(route, known)):
             yield True, path, fault, "{task} is the only placeholder, for example reviews.extracted.{task}"
@@ -185,6 +195,7 @@ def _topics(config: Config, known: Collection[str]) -> Iterator[Check]:
             f"results would go to {letters}, the dead-letter topic",
             "use another topic",
         )
+        yield markers in topics, path, f"results would go to {whose}", "use another topic"
 
 
 def _template_fault(template: str, *, inline: bool) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from consumer.config.names import TASK_NAME
 from consumer.config.problems import Check, ConfigError, KeyPath, Problem, dotted, kind_of, nearest
 from consumer.config.shipped import shipped
-from consumer.config.yaml import read_yaml
+from consumer.config.yaml import ANCHORS, read_yaml
 from consumer.events import TaskKind
 from consumer.extraction.task import INLINE, SchemaTree, Task
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _KEYS = ("name", "kind", "schema", "implicit_aspect", "threshold", "description", "examples")
+_ENDINGS = (".yaml", ".yml")
+_NAMED = 5
+"""Files of other kinds that a message names."""
 _KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
 
 
@@ -28,11 +31,11 @@ def load_tasks(extra_dirs: Iterable[str | Path] = ()) -> dict[str, Task]:
     found: dict[str, Task] = {}
     paths: dict[str, Path] = {}
     for folder in (shipped("schemas/tasks"), *map(Path, extra_dirs)):
-        if not folder.is_dir():
-            fix = "name a folder with task files, or remove it"
-            problems.append(Problem("tasks_dirs", None, f"{folder} is not a folder", fix))
+        files = _task_files(folder)
+        if isinstance(files, str):
+            problems.append(Problem("tasks_dirs", None, files, "name a folder with task files, or remove it"))
             continue
-        for path in sorted(folder.glob("*.y*ml")):
+        for path in files:
             try:
                 task = read_task_file(path)
             except ConfigError as error:
@@ -46,6 +49,21 @@ def load_tasks(extra_dirs: Iterable[str | Path] = ()) -> dict[str, Task]:
     if problems:
         raise ConfigError(problems)
     return found
+
+
+def _task_files(folder: Path) -> list[Path] | str:
+    """The task files in a folder by name, or what is wrong with it."""
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except NotADirectoryError:
+        return f"{folder} is a file, not a folder"
+    except OSError as error:
+        return f"{folder} cannot be read: {error.strerror}"
+    if found := [folder / name for name in names if name.endswith(_ENDINGS)]:
+        return found
+    others = [name for name in names if not name.startswith(".")]
+    listed = f", only {', '.join(others[:_NAMED])}{' …' if len(others) > _NAMED else ''}" if others else ""
+    return f"{folder} has no task file ({' or '.join(_ENDINGS)}; subfolders are not read){listed}"
 
 
 def read_task_file(path: Path) -> Task:
@@ -72,7 +90,7 @@ def _checks(raw: Any) -> Iterator[Check]:
     if not isinstance(raw, dict):
         yield True, (), f"is {kind_of(raw)}, but must be a mapping", "start with name:, kind: and schema:"
         return
-    for key in raw.keys() - set(_KEYS):
+    for key in sorted(key for key in raw.keys() - set(_KEYS) if not key.startswith(ANCHORS)):
         guess = nearest(key, _KEYS)
         fix = f"did you mean {guess}?" if guess else f"the keys of a task are {', '.join(_KEYS)}"
         yield True, (key,), "there is no such key", fix

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 CONSTRUCTOR_ERRORS = (ValueError, RecursionError, LookupError, AttributeError, TypeError)
 """What PyYAML's constructors let out besides YAMLError, such as IndexError for ``!!int ''``."""
 
+ANCHORS = "x-"
+"""How keys begin, at the top of a file, that only hold what YAML anchors name, as in Docker Compose."""
+
+MOST_NODES = 50_000
+"""Keys and values of one document. A whole configuration has some hundreds; anchors that hold anchors, nine levels of
+nine, would be 400 million."""
+
 _QUOTED = re.compile(r"""(['"])(?!<|\\.\1)[^\n]{2,}\1""")
 """Matches text of the file (two characters or more) that a PyYAML message quotes; PyYAML's own quoted words are in
 angle brackets."""
@@ -28,7 +36,7 @@ _TEXT = "tag:yaml.org,2002:str"
 def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
     """Read one document: its value, and the line (from 1) of every key and list element.
 
-    Raises ConfigError when the file is missing, unreadable, not YAML, or gives a key twice.
+    Raises ConfigError when the file is missing, unreadable, not YAML, gives a key twice, or holds too much.
     """
     try:
         content = path.read_bytes()
@@ -41,11 +49,7 @@ def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
     lines: dict[KeyPath, int] = {}
     problems: list[Problem] = []
     try:
-        node = yaml.compose(content, yaml.SafeLoader)
-        if node is None:
-            return None, {}
-        problems += _walk(node, (), path.name, lines, frozenset())
-        value = None if problems else yaml.SafeLoader("").construct_document(node)
+        value = _constructed(content, path.name, lines, problems)
     except yaml.MarkedYAMLError as error:
         # The error's own text quotes the line, which may hold a password, and so may an undefined alias or tag.
         place = f"{path.name}:{error.problem_mark.line + 1}" if error.problem_mark else path.name
@@ -54,6 +58,8 @@ def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
     except yaml.reader.ReaderError as error:
         what = f"holds a byte or character that YAML does not allow, at position {error.position}"
         problems.append(Problem(str(path), None, what, "save it as UTF-8"))
+    except TooManyNodes as error:
+        problems.append(Problem(str(path), None, str(error), "write it without so many anchors"))
     except CONSTRUCTOR_ERRORS:
         what = "holds an impossible date, number or tag, or nests too deep"
         problems.append(Problem(str(path), None, what, "mend it"))
@@ -62,10 +68,45 @@ def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
     return value, lines
 
 
+def read_text(text: str) -> Any:
+    """The value of a variable or flag. Raises yaml.YAMLError, TooManyNodes or one of CONSTRUCTOR_ERRORS."""
+    problems: list[Problem] = []
+    value = _constructed(text, "", {}, problems)
+    if problems:
+        raise yaml.YAMLError(str(problems[0]))
+    return value
+
+
+class TooManyNodes(Exception):  # noqa: N818 - it says what was found
+    """What anchors and merge keys stand for, written out, has more than MOST_NODES keys and values."""
+
+    def __init__(self) -> None:
+        super().__init__(f"holds more than {MOST_NODES} keys and values, what its anchors stand for included")
+
+
+def _constructed(content: bytes | str, name: str, lines: dict[KeyPath, int], problems: list[Problem]) -> Any:
+    """The value of a document, None when there are problems. ``lines`` and ``problems`` are filled.
+
+    The nodes are counted first: what is made of them has every alias written out, and merge keys, too.
+    """
+    node = yaml.compose(content, yaml.SafeLoader)
+    if node is None:
+        return None
+    problems += _walk(node, (), name, lines, frozenset(), count(1))
+    return None if problems else yaml.SafeLoader("").construct_document(node)
+
+
 def _walk(
-    node: yaml.Node, path: KeyPath, name: str, lines: dict[KeyPath, int], above: frozenset[int]
+    node: yaml.Node,
+    path: KeyPath,
+    name: str,
+    lines: dict[KeyPath, int],
+    above: frozenset[int],
+    visited: Iterator[int],
 ) -> Iterator[Problem]:
     """Note the lines below ``node``, and yield what plain YAML would let pass. ``above``: the nodes that hold it."""
+    if next(visited) > MOST_NODES:
+        raise TooManyNodes
     if id(node) in above:
         place = f"{name}:{node.start_mark.line + 1}"
         yield Problem(dotted(path), place, "refers to itself through an anchor", "write it out")
@@ -74,11 +115,12 @@ def _walk(
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
             lines[(*path, index)] = child.start_mark.line + 1
-            yield from _walk(child, (*path, index), name, lines, above)
+            yield from _walk(child, (*path, index), name, lines, above, visited)
     elif isinstance(node, yaml.MappingNode):
         for key, child in node.value:
             line = key.start_mark.line + 1
             if key.tag == _MERGE:
+                yield from _walk(child, path, name, {}, above, visited)
                 continue
             if key.tag != _TEXT or not isinstance(key, yaml.ScalarNode):
                 written = key.value if isinstance(key, yaml.ScalarNode) else "a key that is a list or mapping"
@@ -90,4 +132,4 @@ def _walk(
                 what = f"is given twice, first on line {lines[here]}"
                 yield Problem(dotted(here), f"{name}:{line}", what, "keep one of them")
             lines[here] = line
-            yield from _walk(child, here, name, lines, above)
+            yield from _walk(child, here, name, lines, above, visited)

@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
+from consumer.config.names import marker_topic
 from consumer.delivery.letters import Markers
 from consumer.kafka.clients.cluster import ClientErrors, Reader, TopicUnusable
 from consumer.kafka.tools.reader import read_to_end
@@ -31,11 +32,6 @@ _GRACE_SECONDS = 2.0
 _NO_ANSWER = frozenset(
     {KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT}
 )
-
-
-def marker_topic(dead_letter_topic: str) -> str:
-    """The name of the marker topic of a dead-letter topic."""
-    return f"{dead_letter_topic}.replayed"
 
 
 def marker_topic_fault(settings: Mapping[str, str]) -> str | None:

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from consumer.config.names import TOPIC_NAME
+from consumer.config.names import TOPIC_NAME, marker_topic
 from consumer.kafka.clients.cluster import ClientErrors, ClusterUnreachable, Reader, TopicUnusable
 from consumer.kafka.clients.errors import ENDED, client_errors
 from consumer.kafka.publish.producers import KEYED
-from consumer.kafka.tools.replay_markers import marker_topic, marker_value
+from consumer.kafka.tools.replay_markers import marker_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence

@@ -291,3 +291,99 @@ def test_text_that_breaks_the_yaml_reader_is_a_problem_like_any_other(value: str
     """Found by fuzzing: what PyYAML's constructors let out must not end in a traceback."""
     assert "is not YAML" in refused(None, {"REXSTREAM_LIMITS__FACTS": value})["limits.facts"].what
     assert "is not YAML" in refused(None, {}, f"limits.facts={value}")["limits.facts"].what
+
+
+def bomb(alias: str) -> str:
+    """Nine levels of nine aliases: 387 million values, written out."""
+    levels = ["x-0: &a0 {facts: 1}"]
+    levels += [f"x-{n}: &a{n} {alias.format(', '.join([f'*a{n - 1}'] * 9))}" for n in range(1, 10)]
+    return "\n".join(levels) + "\nlimits: *a9\n"
+
+
+@pytest.mark.parametrize("alias", ["[{}]", "{{<<: [{}]}}"], ids=["lists", "merge keys"])
+def test_anchors_that_hold_anchors_end_where_they_are_read(tmp_path: Path, alias: str) -> None:
+    """Before anything is made of them, in a file, a variable or a flag."""
+    path = tmp_path / "rexstream.yaml"
+    path.write_text(bomb(alias), encoding="utf-8")
+    problems = [
+        *refused(str(path)).values(),
+        *refused(None, {"REXSTREAM_LIMITS": bomb(alias)}).values(),
+        *refused(None, {}, f"limits={bomb(alias)}").values(),
+    ]
+    assert len(problems) == 3
+    assert "more than 50000 keys and values" in problems[0].what
+
+
+@pytest.mark.parametrize("value", ["&a [*a]", "&a {b: *a}", "&a {<<: *a}"])
+def test_anchors_that_hold_themselves_are_no_traceback(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "rexstream.yaml"
+    path.write_text(f"routes: {value}\n", encoding="utf-8")
+    assert "refers to itself" in next(iter(refused(str(path)).values())).what
+    assert "is not YAML" in refused(None, {"REXSTREAM_ROUTES": value})["routes"].what
+
+
+def test_keys_that_hold_what_anchors_name(tmp_path: Path) -> None:
+    """They begin with x-, stand at the top of the file, may hold anything, and are no part of the configuration."""
+    path = tmp_path / "rexstream.yaml"
+    path.write_text(
+        """
+x-route: &route {format: text, tasks: [sentiment]}
+x-anything: {a: {b: 1}, c: [2, null]}
+x-none:
+routes:
+  - {<<: *route, input: a}
+""",
+        encoding="utf-8",
+    )
+    found = load(str(path), {})
+    assert [(route.input, route.format, route.tasks) for route in found.config.routes] == [
+        ("a", "text", ("sentiment",))
+    ]
+    assert not [key for key in found.origins if str(key[0]).startswith("x-")]
+    path.write_text("x-a: &a {b: 1}\nlimits: {x-facts: 1}\n", encoding="utf-8")
+    assert list(refused(str(path))) == ["limits.x-facts"]
+    assert list(refused(None, {}, "x-a=1")) == ["x-a"]
+
+
+@pytest.mark.parametrize(
+    ("key", "guess"),
+    [
+        ("model.targt", "model.target"),
+        ("kafka.groupId", "kafka.group_id"),
+        ("kafka.GROUP-ID", "kafka.group_id"),
+        ("kafka.servers", "kafka.bootstrap_servers"),
+        ("delivery.topic", "delivery.dead_letter_topic"),
+        ("kafka.registry.urls", "kafka.registry.url"),
+        ("kafka.security.password_fil", "kafka.security.password_file"),
+        ("model.names", "model.name"),  # and no other section's
+        ("limits.max_tokens", "batching.max_tokens"),
+        ("kafka_group_id", "kafka.group_id"),
+        ("registry.url", "kafka.registry"),
+        ("username", "kafka.security.username or kafka.registry.username"),
+        ("kafka.brokers", None),
+        ("observability.port", None),
+        ("routes.0.topic", None),
+    ],
+)
+def test_a_key_that_is_none_suggests_its_own_sections_first(key: str, guess: str | None) -> None:
+    """Then the same name elsewhere, which must be nearly that; else it lists the section's."""
+    (problem,) = refused(None, {}, f"{key}=1").values()
+    assert problem.fix.startswith("the keys here are " if guess is None else f"did you mean {guess}?")
+
+
+@pytest.mark.parametrize(
+    ("setting", "guess"),
+    [
+        ("delivery.mode=exactly-once", "exactly_once"),
+        ("kafka.security.protocol=SASL_SSL", "sasl_ssl"),
+        ("kafka.security.mechanism=scram-sha512", "SCRAM-SHA-512"),
+        ("routes.0.format=JSON", "json"),
+        ("observability.log_level=warn", "warning"),
+        ("routes.0.tasks=[Product-Features]", "product_features"),
+        ("routes.0.tasks=[features]", "product_features"),
+    ],
+)
+def test_a_value_that_is_none_suggests_the_nearest(setting: str, guess: str) -> None:
+    """Also where nothing but its case or its hyphens are wrong."""
+    (problem,) = refused(None, {}, setting).values()
+    assert problem.fix.startswith(f"did you mean {guess}?")

@@ -67,6 +67,23 @@ def test_what_only_looks_impossible_is_taken(settings: list[str]) -> None:
         (["limits.model_calls=10", "limits.inline_model_calls=11"], "limits.inline_model_calls", "more than"),
         (["routes.0.output=reviews.dead"], "routes.0.output", "dead-letter topic"),
         (["delivery.dead_letter_topic=reviews.raw"], "delivery.dead_letter_topic", "also an input"),
+        (["routes.0.input=reviews.dead.replayed"], "routes.0.input", "where replays of reviews.dead note what"),
+        (["routes.0.output=reviews.dead.replayed"], "routes.0.output", "where replays of reviews.dead note what"),
+        (
+            ["routes.0.output=reviews.dead.replayed.{task}"],
+            "routes.0.output",
+            "where replays of reviews.dead note what",
+        ),
+        (
+            ["delivery.dead_letter_topic=d", "routes.0.output=d.replayed"],
+            "routes.0.output",
+            "where replays of d note what",
+        ),
+        (
+            ["delivery.dead_letter_topic=out.ner", "routes.0.tasks=[ner]", "routes.0.output=out.{task}.replayed"],
+            "routes.0.output",
+            "where replays of out.ner note what",
+        ),
         (["limits.types_per_level=2"], "routes.0.tasks.0", "limits.types_per_level"),
         (["limits.schema_depth=1"], "routes.0.tasks.0", "limits.schema_depth"),
         (["kafka.registry.url=http://h:1", "kafka.registry.ca_file=ca"], "kafka.registry.ca_file", "not https"),
@@ -141,3 +158,10 @@ def test_a_host_that_is_no_name_is_refused(name: str) -> None:
     assert [problem.key for problem in caught.value.problems] == ["observability.http_hosts.0"]
     fine = ["a", "rexstream.shop.svc.cluster.local", "*.b.example", "under_score.", "1.2.3.4"]
     assert load_config(None, {}, [f"observability.http_hosts={fine!r}"]).observability.http_hosts == tuple(fine)
+
+
+def test_a_dead_letter_topic_whose_markers_have_no_topic_is_a_warning() -> None:
+    """Its letters could never be replayed."""
+    assert load(None, {}, [f"delivery.dead_letter_topic={'d' * 240}"]).warnings == ()
+    (warning,) = load(None, {}, [f"delivery.dead_letter_topic={'d' * 241}"]).warnings
+    assert (warning.key, "at most 240" in warning.fix) == ("delivery.dead_letter_topic", True)

@@ -162,3 +162,50 @@ def test_problems_have_the_files_line(tmp_path: Path) -> None:
     path = tmp_path / "task.yaml"
     path.write_text(GOOD + "threshold: 2\nkinds: x\n", encoding="utf-8")
     assert sorted(problem.origin or "" for problem in refused(path)) == [f"{path}:4", f"{path}:5"]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([], "has no task file (.yaml or .yml; subfolders are not read)"),
+        (
+            ["brand.json", "b.YAML"],
+            "has no task file (.yaml or .yml; subfolders are not read), only b.YAML, brand.json",
+        ),
+        (["sub/brand.yaml", ".hidden"], "subfolders are not read), only sub"),
+        ([f"{number}.txt" for number in range(7)], "only 0.txt, 1.txt, 2.txt, 3.txt, 4.txt …"),
+        (["brand.yaml.txt"], "only brand.yaml.txt"),
+    ],
+)
+def test_a_folder_without_task_files_is_named(tmp_path: Path, files: list[str], said: str) -> None:
+    """With what is in it: it was named for a reason."""
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(GOOD, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_tasks([tmp_path])
+    (problem,) = caught.value.problems
+    assert problem.what.startswith(f"{tmp_path} ")
+    assert said in problem.what
+
+
+def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    """Also where it is the task file itself."""
+    (tmp_path / "brand.yml").write_text(GOOD, encoding="utf-8")
+    assert "brand" in load_tasks([tmp_path])
+    for folder, said in (
+        (tmp_path / "no", "cannot be read: No such file"),
+        (tmp_path / "brand.yml", "is a file, not a"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load_tasks([folder])
+        assert f"{folder} {said}" in str(caught.value)
+
+
+def test_a_task_file_may_hold_what_its_anchors_name(tmp_path: Path) -> None:
+    """As a configuration may."""
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "x-parts: &parts {优点: , 缺点: }\nname: own\nkind: extract\nschema: {属性: {<<: *parts}}\n", "utf-8"
+    )
+    assert read_task_file(path).schema == {"属性": {"优点": None, "缺点": None}}
