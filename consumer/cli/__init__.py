@@ -25,6 +25,7 @@ COMMANDS = {
     "resume": "End a worker's pause after too many dead letters.",
     "check": "Validate the configuration; with --connect, try every dependency.",
     "config": "Print the configuration that a worker would run with.",
+    "asyncapi": "Describe topics and messages as an AsyncAPI document.",
 }
 
 
