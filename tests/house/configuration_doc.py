@@ -56,7 +56,9 @@ Sections merge; a list or a value replaces the one below it. An element of a lis
 it is written; for any other key it is read as YAML, so `--set 'routes.0.tasks=[ner, sentiment]'` gives a list, and
 `null` switches off what can be. Settings below `kafka.client` are always text there, and a variable writes
 librdkafka's dots as underscores: `REXSTREAM_KAFKA__CLIENT__CLIENT_RACK` is `client.rack`. A section whose keys are all
-commented out means its defaults, except `model.tls`: write `tls: {}` for TLS with public authorities.
+commented out means its defaults, except `model.tls`: write `tls: {}` for TLS with public authorities. Keys at the top
+of the file that begin with `x-` are no configuration: they hold what YAML anchors name (`x-route: &route {…}`, and then
+`{<<: *route, input: a}`).
 
 A key that does not exist is an error, also as a variable, and so is a value of another type: `"500"` in quotes is no
 number. Left alone are `REXSTREAM_CONFIG`, variables that begin with `REXSTREAM_TEST_`, and those that Kubernetes sets

@@ -29,12 +29,12 @@ def closed(schema: dict[str, Any]) -> dict[str, Any]:
 
 RESULT = Draft7Validator(closed(contract("extraction_result")))
 RESULT_HEADERS = Draft7Validator(contract("result_headers"))
-DEAD_LETTER_HEADERS = Draft7Validator(closed(contract("dead_letter_headers")))
+DEAD_LETTER_HEADERS = contract("dead_letter_headers")
 
 
 def text_of(headers: Sequence[Header]) -> dict[str, str]:
-    """Headers by name, the last of each."""
-    return {name: (value or b"").decode() for name, value in headers}
+    """Headers by name, the last of each; what is no UTF-8, as the record's own may be, with replacement characters."""
+    return {name: (value or b"").decode(errors="replace") for name, value in headers}
 
 
 def check_result(value: bytes, headers: Sequence[Header]) -> None:
@@ -46,6 +46,11 @@ def check_result(value: bytes, headers: Sequence[Header]) -> None:
     assert text_of(headers)["rexstream-task"] == fields["task"]
 
 
-def check_dead_letter(headers: Sequence[Header], carried: Sequence[str] = ()) -> None:
-    """Raise ValidationError for headers of a dead letter that the schema does not take. ``carried``: the record's."""
-    DEAD_LETTER_HEADERS.validate({name: value for name, value in text_of(headers).items() if name not in carried})
+def check_dead_letter(headers: Sequence[Header], carried: Sequence[str] | None = None) -> None:
+    """Raise ValidationError for headers of a dead letter that the schema does not take.
+
+    ``carried``: names of the record's own; None where they may be any.
+    """
+    schema = DEAD_LETTER_HEADERS if carried is None else closed(DEAD_LETTER_HEADERS)
+    own = {name: text for name, text in text_of(headers).items() if name not in (carried or ())}
+    Draft7Validator(schema).validate(own)

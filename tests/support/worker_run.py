@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from contracts import check_dead_letter, check_result
 from stub_server import StubServer, write_bundle
 
-from consumer.kafka.tools.reader import read_to_end
+from consumer.kafka.tools.reader import headers_of, read_to_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 TEXTS = ["外壳结实，颜色正", "声音小了点", "发货慢，包装破了", "第二次买，依然满意", "尺码偏大，料子软"]
@@ -27,6 +28,10 @@ TEXTS = ["外壳结实，颜色正", "声音小了点", "发货慢，包装破�
 
 # A proxy that the environment names cannot reach this machine's loopback.
 _LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+CHECKED = 100
+"""Results and dead letters of each run that are compared with their schemas, a millisecond each."""
 
 
 class Run:
@@ -79,6 +84,7 @@ class Run:
         )
         self.environment = {**os.environ, "REXSTREAM_TEST_RUN": "1", **(environment or {})}
         self.program = [sys.executable, "-m", "consumer"]
+        self._checked: set[tuple[Any, ...]] = set()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -156,10 +162,25 @@ class Run:
         assert failed == []
 
     def results(self, topic: str | None = None) -> list[dict[str, Any]]:
-        return [json.loads(message.value() or b"") for message in read_to_end(self.bootstrap, topic or self.output)]
+        """Those of the result topic, or of this one. The first hundred that are seen are what ``schemas/json`` says."""
+        messages = list(read_to_end(self.bootstrap, topic or self.output))
+        for message in self._not_checked(messages):
+            check_result(message.value() or b"", headers_of(message))
+        return [json.loads(message.value() or b"") for message in messages]
 
     def dead_letters(self) -> list[Message]:
-        return list(read_to_end(self.bootstrap, self.dead))
+        """Those that there are; of the first hundred that are seen the headers are what ``schemas/json`` says."""
+        messages = list(read_to_end(self.bootstrap, self.dead))
+        for message in self._not_checked(messages):
+            check_dead_letter(headers_of(message))
+        return messages
+
+    def _not_checked(self, messages: Sequence[Message]) -> Iterator[Message]:
+        for message in messages:
+            place = (message.topic(), message.partition(), message.offset())
+            if message.value() is not None and len(self._checked) < CHECKED and place not in self._checked:
+                self._checked.add(place)
+                yield message
 
     def wait_for_results(self, count: int) -> None:
         self.wait(lambda: len({(r["event_id"], r["task"]) for r in self.results()}) >= count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ def test_they_are_schemas_and_each_field_is_described(name: str) -> None:
     walk(schema)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(fields=fields_of_events)
 @example(
     {"text": "好", "event_id": 7, "created_at": "2026-01-02", "attributes": {"stars": 5, "tags": ["a"]}, "kind": ""}
@@ -162,9 +163,19 @@ def test_every_dead_letter_validates() -> None:
     for failed in (failure, Failure("decode", "InvalidJson", "no", 1)):
         whole = letters.of(record, failed, 2)
         check_dead_letter(whole.headers, carried=["shop"])
-        check_dead_letter(letters.bare(record, failed).headers)
+        check_dead_letter(letters.bare(record, failed).headers, carried=[])
         least: Output | None = whole
         while least is not None:
             check_dead_letter(least.headers, carried=["shop"])
             least = smaller(least)
         check_dead_letter(without_timestamp(with_key(whole)).headers, carried=["shop"])
+
+
+def test_the_readme_has_every_field() -> None:
+    """For people, who do not read JSON Schema."""
+    readme = (shipped("schemas/json").parent / "README.md").read_text("utf-8")
+    named = set(re.findall(r"`([\w.-]+)`", readme))
+    result = contract("extraction_result")["properties"]
+    inner = {name for part in ("model", "record", "timing") for name in result[part]["properties"]}
+    fact = result["extractions"]["items"]["items"]["properties"]
+    assert {*contract("review_event")["properties"], *result, *fact, *inner} - named == set()
