@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import proxy_bypass_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,7 +24,7 @@ def used_proxy(url: str, environ: Mapping[str, str]) -> str | None:
     if split is None or split.hostname is None:
         return None
     name, value = next(_set(environ, (split.scheme, "all")), ("", ""))
-    if not value or _exempt(split.netloc.rpartition("@")[2], environ):
+    if not value or _exempt(split, environ):
         return None
     proxy = f"the proxy of ${name} ({shown_proxy(value)})"
     return f"it was asked through {proxy}; to ask it directly, add {split.hostname} to NO_PROXY"
@@ -60,9 +59,18 @@ def _set(environ: Mapping[str, str], schemes: tuple[str, ...]) -> Iterator[tuple
             yield spelled[-1], environ[spelled[-1]]
 
 
-def _exempt(host: str, environ: Mapping[str, str]) -> bool:
+def _exempt(split: SplitResult, environ: Mapping[str, str]) -> bool:
+    """Whether NO_PROXY names the host, alone or with the port, or a domain above it."""
     listed = environ["no_proxy"] if "no_proxy" in environ else environ.get("NO_PROXY", "")
-    return bool(proxy_bypass_environment(host, {"no": listed}))
+    host, port = split.hostname or "", split.netloc.rpartition(":")[2]
+    for entry in filter(None, (entry.strip().lower() for entry in listed.split(","))):
+        name, _, wanted = entry.rpartition(":") if entry.count(":") == 1 else (entry.strip("[]"), "", "")
+        if entry == "*" or (name == host and wanted in ("", port)):
+            return True
+        below = name.removeprefix("*") if name.startswith(("*.", ".")) else f".{name}"
+        if host.endswith(below) and not name[:1].isdigit() and wanted in ("", port):
+            return True
+    return False
 
 
 def _split(url: str) -> SplitResult | None:

@@ -27,11 +27,12 @@ from worker_run import Run, expected, ids, reviews
 
 from consumer.cli import cli
 from consumer.codecs.outputs import result_id
+from consumer.config.names import marker_topic
 from consumer.config.task_files import load_tasks
 from consumer.delivery.dead_letters import DeadLetters, Failure
 from consumer.events import SourceRecord
 from consumer.kafka.tools.reader import headers_of, read_to_end
-from consumer.kafka.tools.replay_markers import marker_topic, read_markers
+from consumer.kafka.tools.replay_markers import read_markers
 from consumer.local.partition_budget import partition_of
 
 if TYPE_CHECKING:

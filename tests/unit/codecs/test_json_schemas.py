@@ -114,7 +114,10 @@ events = st.builds(
 )
 spans = st.tuples(words, st.integers(0, 9), st.integers(0, 9)) | st.just((None, None, None))
 facts = st.builds(
-    lambda name, span, score: Fact(name, *span, round(score, 4)), words.filter(bool), spans, st.floats(0, 1)
+    lambda name, span, score: Fact(name, span[0], span[1], span[2], round(score, 4)),
+    words.filter(bool),
+    spans,
+    st.floats(0, 1),
 )
 found = st.builds(
     Extracted,

@@ -169,7 +169,13 @@ def test_the_way_through_a_flood(world: World, logs: list[EventDict]) -> None:
     assert world.runtime.calls[5:] == RESUMED
     world.end(GOOD, TRIAL_EVENTS)
     assert world.runtime.calls[6:] == [("limit", RAW, None)]
-    flowing = {"state": "flowing", "reason": None, "classes": {}, "examples": [], "trial_in_seconds": 0.0}
+    flowing: dict[str, Any] = {
+        "state": "flowing",
+        "reason": None,
+        "classes": {},
+        "examples": [],
+        "trial_in_seconds": 0.0,
+    }
     assert world.breaker.status() == {**flowing, "topics": {RAW: flowing, OTHER: flowing}}
     assert world.breaker.resume() == {
         "resumed": [],
