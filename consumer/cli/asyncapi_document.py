@@ -135,15 +135,18 @@ def _review(config: Config, route: RouteConfig) -> dict[str, Any]:
     text = {"type": "string", "minLength": 1, "maxLength": config.limits.text_chars}
     example: Any = {"event_id": _EVENT.event_id, "text": _EVENT.text, "product_id": _EVENT.product_id}
     message: dict[str, Any] = {"title": "A review", "bindings": _key("Decides the partition; results keep it.")}
+    charset = "" if route.encoding.lower() in ("utf-8", "utf8") else f"; charset={route.encoding}"
+    if route.compression is not None:
+        message["description"] = f"Each value is packed with {route.compression} by its producer."
     if route.format == "text":
-        message |= {"contentType": "text/plain", "payload": text}
+        message |= {"contentType": f"text/plain{charset}", "payload": text}
         example = _EVENT.text
     elif route.format == "avro":
         message |= {"contentType": "avro/binary", "payload": _avro("review_event")}
     else:
         payload = json_schema("review_event")
         payload["properties"]["text"] |= {"maxLength": config.limits.text_chars}
-        message |= {"contentType": "application/json", "payload": payload}
+        message |= {"contentType": f"application/json{charset}", "payload": payload}
     return {**message, "examples": [{"name": "review", "payload": example}]}
 
 

@@ -22,11 +22,13 @@ SCHEMA = ROOT / "tests/data/asyncapi-3.0.0.schema.json.gz"
 OFFICIAL = Draft7Validator(json.loads(gzip.decompress(SCHEMA.read_bytes())))
 
 EVERYTHING = [
-    "kafka.bootstrap_servers=a:1, b:2",
+    "kafka.bootstrap_servers=a:1,b:2",
     "kafka.group_id=shop/ü~x",
     "routes.0={input: json.in, output: 'out.{task}', event_tasks: any}",
     "routes.1={input: avro.in, format: avro, output_format: avro, output: out.avro, tasks: [ner, sentiment]}",
     "routes.2={input: text.in, format: text, output_format: avro, output: out.avro, tasks: [relation]}",
+    "routes.2.encoding=gb18030",
+    "routes.2.compression=gzip",
 ]
 
 
@@ -109,6 +111,8 @@ def test_it_has_every_topic_in_its_direction() -> None:
     assert len(channels["out.avro"]["messages"]) == 2
     binding = whole["operations"]["receive-0"]["bindings"]["kafka"]
     assert binding["groupId"] == {"type": "string", "enum": ["shop/ü~x"]}
+    review = whole["components"]["messages"]["review-2"]
+    assert (review["contentType"], "gzip" in review["description"]) == ("text/plain; charset=gb18030", True)
     assert [server["host"] for server in whole["servers"].values()] == ["a:1", "b:2"]
 
 
