@@ -135,7 +135,7 @@ def _review(config: Config, route: RouteConfig) -> dict[str, Any]:
     text = {"type": "string", "minLength": 1, "maxLength": config.limits.text_chars}
     example: Any = {"event_id": _EVENT.event_id, "text": _EVENT.text, "product_id": _EVENT.product_id}
     message: dict[str, Any] = {"title": "A review", "bindings": _key("Decides the partition; results keep it.")}
-    charset = "" if route.encoding.lower() in ("utf-8", "utf8") else f"; charset={route.encoding}"
+    charset = f"; charset={route.encoding}" if route.encoding is not None else ""
     if route.compression is not None:
         message["description"] = f"Each value is packed with {route.compression} by its producer."
     if route.format == "text":
