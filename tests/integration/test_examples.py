@@ -11,8 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from confluent_kafka import Producer
 from stub_server import StubServer
 from worker_run import Run
+
+from consumer.codecs.outputs import ModelUsed, Timing, encode_json, result_fields
+from consumer.events import ReviewEvent, SourceRecord
+from consumer.extraction.task import Extracted, Fact, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +64,65 @@ def test_reviews_are_produced_and_results_are_subscribed_to_once_each(worker: Ru
         database.execute("DELETE FROM positions")
     assert example(*subscribe) == f"100 results read, 50 rows in {path}\n"
     assert worker.dead_letters() == []
+
+
+def a_result(event: str, task: str, offset: int, words: str) -> bytes:
+    """As a worker writes it, of a record on partition 0."""
+    fact = Fact("优点", words, 0, len(words), 0.9)
+    record = SourceRecord("in", 0, offset, 1, None, None, (), None, 0.0)
+    fields = result_fields(
+        ReviewEvent(event, words, product_id="p"),
+        Task(task, "extract", {"优点": None}),
+        Extracted(((fact,),), (), 1),
+        ModelUsed("stub", "1", "serving_default"),
+        Timing(0.0, 1.0, 1.0, 1),
+        offset,
+        record,
+    )
+    return encode_json(fields)
+
+
+def test_a_subscriber_is_not_reached_by_duplicates(mock_broker: Any, tmp_path: Path) -> None:
+    """Of several tasks on two topics, of an edited review, beside deletes; also when all is read from the start."""
+    one, other = mock_broker.topic(1, "one"), mock_broker.topic(1, "other")
+    old, new = a_result("edited", "ner", 1, "旧"), a_result("edited", "ner", 5, "新")
+    gone = a_result("gone", "ner", 2, "走")
+    send: list[tuple[str, str, bytes | None]] = [
+        (one, "k1", old),
+        (one, "k1", old),
+        (one, "k2", gone),
+        (one, "k2", a_result("gone", "event", 2, "走")),
+        (other, "k2", a_result("gone", "relation", 2, "走")),
+        (one, "k1", new),
+        (one, "k1", old),  # a worker was killed: it repeats what it had in flight
+        (one, "k2", gone),
+        (one, "k3", a_result("stays", "ner", 3, "留")),
+        (one, "k2", None),
+        (one, "k2", None),
+        (one, "unknown", None),
+        (one, "k2", a_result("again", "ner", 9, "又")),  # a new review under the key
+    ]
+    producer = Producer({"bootstrap.servers": mock_broker.bootstrap})
+    for topic, key, value in send:
+        producer.produce(topic, value, key, partition=0)
+    assert producer.flush(30) == 0
+    path = tmp_path / "facts.db"
+    subscribe = ("subscribe.py", mock_broker.bootstrap, f"{one},{other}", str(path), "0.5")
+    assert example(*subscribe) == f"10 results read, 4 rows in {path}\n"
+    for _ in range(2):
+        with sqlite3.connect(path) as database:
+            found = database.execute(
+                "SELECT event_id, task, extractions, topic FROM facts ORDER BY event_id"
+            ).fetchall()
+            database.execute("DELETE FROM positions")
+        assert [(event, task, topic) for event, task, _, topic in found] == [
+            ("again", "ner", one),
+            ("edited", "ner", one),
+            ("gone", "relation", other),
+            ("stays", "ner", one),
+        ]
+        assert json.loads(found[1][2])[0][0]["span"] == "新"
+        assert example(*subscribe) == f"10 results read, 4 rows in {path}\n"
 
 
 @pytest.mark.model
