@@ -9,7 +9,7 @@ Several topics have commas between them. Four rules make it so, and none is part
   for each, so a second one adds none.
 - Of two results with one id the one from the later record counts: a review that was edited and sent again under its
   ``event_id``. What arrives late of the earlier one changes nothing.
-- A null value is a delete, where workers forward those (``on_delete: forward``): the rows of its topic under its key go.
+- A null value is a delete, where workers forward those (``on_delete: forward``): its topic's rows under its key go.
 - The rows and the position in the topic are written in one transaction of the database, and the database's position is
   where reading starts. Kafka's own committed offsets are not needed.
 
