@@ -96,7 +96,7 @@ def main() -> int:
             for message in messages:
                 if message.error() is not None:
                     raise KafkaException(message.error())
-                topic, key = message.topic(), message.key()
+                topic, key = message.topic() or "", message.key()
                 if (value := message.value()) is not None:
                     insert_once(database, json.loads(value), topic, key)
                     read += 1
