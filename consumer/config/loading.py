@@ -137,6 +137,8 @@ def _suggestion(path: KeyPath) -> str:
     for known in KEYS:
         if known and isinstance(known[-1], str):
             everywhere.setdefault(known[-1], []).append(known)
+            if not parent:  # a variable with one underscore where two belong
+                everywhere.setdefault("_".join(map(str, known)), []).append(known)
     if guess := nearest(name, everywhere, strict=True):
         return f"did you mean {' or '.join(map(dotted, everywhere[guess]))}?"
     return f"the keys here are {', '.join(sorted(siblings))}" if siblings else "remove it"

@@ -358,6 +358,8 @@ routes:
         ("model.names", "model.name"),  # and no other section's
         ("limits.max_tokens", "batching.max_tokens"),
         ("kafka_group_id", "kafka.group_id"),
+        ("model_target", "model.target"),
+        ("routes_0_output", "routes.0.output"),
         ("registry.url", "kafka.registry"),
         ("username", "kafka.security.username or kafka.registry.username"),
         ("kafka.brokers", None),
