@@ -49,15 +49,18 @@ def asyncapi_document(config: Config, tasks: Mapping[str, Task]) -> dict[str, An
     operations: dict[str, Any] = {}
     messages: dict[str, Any] = {}
     for number, route in enumerate(config.routes):
-        name = f"review-{number}"
+        name, channel = f"review-{number}", _input(route, number)
         messages[name] = _review(config, route)
-        _add(channels, route.input, name, "Reviews to extract facts from.")
+        _add(channels, channel, name, "Reviews to extract facts from.")
+        if channel != route.input:
+            channels[channel] |= {"address": None, "description": f"Reviews, on all topics that match {route.input}"}
+            del channels[channel]["bindings"]
         operations[f"receive-{number}"] = {
             "action": "receive",
-            "channel": _reference("channels", route.input),
+            "channel": _reference("channels", channel),
             "summary": f"Reviews of {route.input} are read by the consumer group {config.kafka.group_id}.",
             "bindings": {"kafka": {"groupId": _exactly(config.kafka.group_id), "bindingVersion": BINDING_VERSION}},
-            "messages": [_of_channel(route.input, name)],
+            "messages": [_of_channel(channel, name)],
         }
         for topic, names in result_topics(route, tasks).items():
             result = f"result-{number}-{topic}"
@@ -66,14 +69,13 @@ def asyncapi_document(config: Config, tasks: Mapping[str, Task]) -> dict[str, An
     letters = config.delivery.dead_letter_topic
     messages["dead-letter"] = _dead_letter(config)
     _add(channels, letters, "dead-letter", "Records that can give no result, each with the reason in its headers.")
-    inputs = {route.input for route in config.routes}
-    for topic, channel in channels.items():
-        if topic not in inputs:
-            operations[f"send-{topic}"] = {
-                "action": "send",
-                "channel": _reference("channels", topic),
-                "messages": [_of_channel(topic, name) for name in channel["messages"]],
-            }
+    inputs = {_input(route, number) for number, route in enumerate(config.routes)}
+    for topic in [each for each in channels if each not in inputs]:
+        operations[f"send-{topic}"] = {
+            "action": "send",
+            "channel": _reference("channels", topic),
+            "messages": [_of_channel(topic, name) for name in channels[topic]["messages"]],
+        }
     servers, schemes = _servers(config)
     return {
         "asyncapi": "3.0.0",
@@ -120,6 +122,11 @@ def _servers(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
         for number, address in enumerate(addresses)
     }
     return servers, {"login": scheme} if scheme else {}
+
+
+def _input(route: RouteConfig, number: int) -> str:
+    """The channel of a route's input: its topic, or a name of its own where that is a pattern."""
+    return f"inputs-{number}" if route.input.startswith("^") else route.input
 
 
 def _add(channels: dict[str, Any], topic: str, message: str, description: str) -> None:

@@ -16,6 +16,9 @@ from jsonschema import Draft7Validator
 from consumer.cli import cli
 from consumer.cli.asyncapi_document import asyncapi_document
 from consumer.config.loading import load
+from consumer.config.route import RouteConfig
+from consumer.config.task_files import load_tasks
+from consumer.config.tree import Config
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = ROOT / "tests/data/asyncapi-3.0.0.schema.json.gz"
@@ -114,6 +117,15 @@ def test_it_has_every_topic_in_its_direction() -> None:
     review = whole["components"]["messages"]["review-2"]
     assert (review["contentType"], "gzip" in review["description"]) == ("text/plain; charset=gb18030", True)
     assert [server["host"] for server in whole["servers"].values()] == ["a:1", "b:2"]
+
+
+def test_inputs_by_pattern_have_no_single_address() -> None:
+    """The document says what the topics' names match."""
+    config = Config(routes=(RouteConfig(input="^shop\\..*\\.reviews$", tasks=("ner",)),))
+    whole = asyncapi_document(config, load_tasks())
+    channel = whole["channels"]["inputs-0"]
+    assert (channel["address"], "match ^shop" in channel["description"]) == (None, True)
+    assert [error.message for error in OFFICIAL.iter_errors(whole)] == []
 
 
 def test_nothing_secret_is_in_it(tmp_path: Path) -> None:
