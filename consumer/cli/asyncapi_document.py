@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from consumer import __version__
+from consumer.codecs.mapping import described
 from consumer.codecs.outputs import ModelUsed, Timing, result_fields, result_id
 from consumer.config.names import result_topics
 from consumer.config.shipped import shipped
@@ -66,6 +67,9 @@ def asyncapi_document(config: Config, tasks: Mapping[str, Task]) -> dict[str, An
             result = f"result-{number}-{topic}"
             messages[result] = _result(route, names, tasks)
             _add(channels, topic, result, "Results: what tasks found in reviews. The key is the review's.")
+            if route.on_delete == "forward":
+                messages["tombstone"] = _tombstone()
+                _add(channels, topic, "tombstone", "")
     letters = config.delivery.dead_letter_topic
     messages["dead-letter"] = _dead_letter(config)
     _add(channels, letters, "dead-letter", "Records that can give no result, each with the reason in its headers.")
@@ -145,6 +149,8 @@ def _review(config: Config, route: RouteConfig) -> dict[str, Any]:
     charset = f"; charset={route.encoding}" if route.encoding is not None else ""
     if route.compression is not None:
         message["description"] = f"Each value is packed with {route.compression} by its producer."
+    if route.is_mapped:
+        return {**message, **_mapped(route, charset)}
     if route.format == "text":
         message |= {"contentType": f"text/plain{charset}", "payload": text}
         example = _EVENT.text
@@ -155,6 +161,29 @@ def _review(config: Config, route: RouteConfig) -> dict[str, Any]:
         payload["properties"]["text"] |= {"maxLength": config.limits.text_chars}
         message |= {"contentType": f"application/json{charset}", "payload": payload}
     return {**message, "examples": [{"name": "review", "payload": example}]}
+
+
+def _mapped(route: RouteConfig, charset: str) -> dict[str, Any]:
+    """What is known of values that are no events: which fields they are read into."""
+    around = f"What the preset {route.preset} takes its rows out of. " if route.preset is not None else ""
+    fields = "; ".join(f"{name}: {source}" for name, source in described(route).items())
+    kind = {"text": "text/plain", "avro": "avro/binary"}.get(route.format, "application/json")
+    return {
+        "title": "A value with a review in it",
+        "contentType": f"{kind}{charset}",
+        "payload": {"description": f"{around}The producer's own form, read as {fields}."},
+    }
+
+
+def _tombstone() -> dict[str, Any]:
+    """The message of a review that was deleted."""
+    return {
+        "title": "A tombstone",
+        "description": "The review under this key was deleted, and with it its results on this topic.",
+        "payload": {"type": "null"},
+        "bindings": _key("The review's."),
+        "examples": [{"name": "tombstone", "payload": None}],
+    }
 
 
 def _result(route: RouteConfig, names: Sequence[str], tasks: Mapping[str, Task]) -> dict[str, Any]:
