@@ -14,6 +14,7 @@ from consumer.codecs.mapping import described
 from consumer.codecs.outputs import ModelUsed, Timing, result_fields, result_id
 from consumer.config.names import result_topics
 from consumer.config.shipped import shipped
+from consumer.config.topic_patterns import is_pattern
 from consumer.events import ReviewEvent, SourceRecord
 from consumer.extraction.task import INLINE, Extracted, Fact, Task
 
@@ -130,7 +131,7 @@ def _servers(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _input(route: RouteConfig, number: int) -> str:
     """The channel of a route's input: its topic, or a name of its own where that is a pattern."""
-    return f"inputs-{number}" if route.input.startswith("^") else route.input
+    return f"inputs-{number}" if is_pattern(route.input) else route.input
 
 
 def _add(channels: dict[str, Any], topic: str, message: str, description: str) -> None:

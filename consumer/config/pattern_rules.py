@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consumer.config.names import result_topics
+from consumer.config.names import marker_topic, result_topics
 from consumer.config.topic_patterns import PatternRefused, TopicPattern, is_pattern
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def pattern_checks(config: Config, known: Collection[str]) -> Iterator[Check]:
     written = {
         **{topic: "results" for route in config.routes for topic in result_topics(route, known)},
         letters: "dead letters",
-        f"{letters}.replayed": "markers of replays",
+        marker_topic(letters): "markers of replays",
     }
     for index, route in enumerate(config.routes):
         if not is_pattern(route.input):
