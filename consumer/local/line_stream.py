@@ -11,6 +11,8 @@ import zlib
 from collections import deque
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
+from consumer.config.git_lfs import lfs_pointer
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -61,6 +63,8 @@ class LineStream:
         for beginning, what in _OTHERS.items():
             if head.startswith(beginning):
                 raise InputError(f"it is {what}")
+        if (pointer := lfs_pointer(head)) is not None:
+            raise InputError(f"it {pointer}")
         is_utf8 = codecs.lookup(encoding).name == "utf-8"
         if is_utf8 and looks_for_utf16 and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             encoding, is_utf8 = "utf-16", False

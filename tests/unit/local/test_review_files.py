@@ -188,6 +188,11 @@ class TestFiles:
         ("content", "form", "said"),
         [
             (b"PK\x03\x04...", InputForm("csv"), "zip archive or an Excel workbook"),
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+                InputForm(),
+                "a Git LFS pointer of 63 bytes, not the file",
+            ),
             (gzip.compress(b"BZh91AY&SY", mtime=0), InputForm("json"), "compressed with bzip2"),
             (
                 b"text",
