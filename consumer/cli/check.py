@@ -21,8 +21,8 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
     """Validate the configuration; with --connect, try every dependency.
 
     Never joins the consumer group and changes nothing; the model is asked some known-good windows. Exit code 0 when a
-    worker could start (warnings do not count), 2 for a bad configuration, 3 when a dependency is missing or does not
-    fit.
+    worker could start (warnings do not count), 2 for what 'run' refuses with 2, 3 when a dependency is missing or does
+    not fit.
 
     \b
     Example:
@@ -40,10 +40,8 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
         *(dependencies.Finding(problem.key, "warn", f"{problem.what}; {problem.fix}") for problem in found.warnings),
         *route_findings(config, found.tasks),
         *start_setting_findings(config),
-        *dependencies.client_findings(config),
-        *dependencies.bundle_findings(config),
+        *dependencies.start_findings(config),
         *model_call_findings(config, found.tasks),
-        *dependencies.tls_findings(config),
         *dependencies.expiry_findings(config),
         *dependencies.http_findings(config),
         *dependencies.bare_avro_findings(config),

@@ -1,4 +1,4 @@
-"""The checks that ``rexstream check`` makes of files and registry.
+"""The checks that ``rexstream check`` makes of what a worker starts with, of certificates, and of the registry.
 
 Those of Kafka are in ``kafka_findings``, those of the model server in ``model_findings``. Here only
 ``registry_findings`` connects to anything: it checks in the Schema Registry whether results may be written.
@@ -6,17 +6,12 @@ Those of Kafka are in ``kafka_findings``, those of the model server in ``model_f
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, Producer
-
-from consumer.config.credential_files import EXPIRES_SOON_DAYS, CredentialFileError
+from consumer.config.credential_files import EXPIRES_SOON_DAYS
 from consumer.config.names import result_topics
-from consumer.kafka.clients.settings import consumer_settings, producer_settings
-from consumer.serving.bundle import load_bundle
-from consumer.serving.channels import read_credentials
 from consumer.worker.credentials import CredentialWatch
+from consumer.worker.start_checks import StartChecks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -36,52 +31,10 @@ class Finding(NamedTuple):
     detail: str
 
 
-def client_findings(config: Config) -> Iterator[Finding]:
-    """Whether librdkafka takes the settings. Nothing is connected to: the clients get no broker address."""
-    try:
-        for make, settings in ((Consumer, consumer_settings(config)), (Producer, producer_settings(config))):
-            del settings["bootstrap.servers"]
-            client = make({**settings, "log_level": 0})
-            if isinstance(client, Consumer):
-                client.close()
-                checksums = str(settings["check.crcs"]).lower()
-    except CredentialFileError as error:
-        yield Finding("kafka.security", "fail", str(error))
-    except (KafkaException, ValueError, TypeError) as error:
-        # librdkafka's text names the property, and for a refused value lists only what may stand there.
-        reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
-        yield Finding("kafka.client", "fail", f"{reason}; see librdkafka's CONFIGURATION.md")
-    else:
-        yield Finding("kafka.client", "ok", f"librdkafka takes the settings; check.crcs {checksums}")
-
-
-def bundle_findings(config: Config) -> Iterator[Finding]:
-    """Whether the tokenizer and limits that belong to the model can be read."""
-    if config.model.bundle is None:
-        yield Finding(
-            "model.bundle",
-            "fail",
-            "is not set, and a worker needs it; name the folder <model>/<version>/bundle that the export wrote",
-        )
-        return
-    try:
-        bundle = load_bundle(Path(config.model.bundle))
-    except (OSError, ValueError) as error:
-        yield Finding("model.bundle", "fail", str(error))
-    else:
-        yield Finding("model.bundle", "ok", bundle.name)
-
-
-def tls_findings(config: Config) -> Iterator[Finding]:
-    """Whether the files for TLS to the model server, if it is configured, can be used."""
-    if config.model.tls is None:
-        return
-    try:
-        read_credentials(config.model.tls)
-    except CredentialFileError as error:
-        yield Finding("model.tls", "fail", str(error))
-    else:
-        yield Finding("model.tls", "ok", "files can be used")
+def start_findings(config: Config) -> Iterator[Finding]:
+    """What a worker would refuse before it connects; a port that a worker has already is none of this one's faults."""
+    for subject, well, detail, beside in StartChecks(config).found:
+        yield Finding(subject, "ok" if well else "warn" if beside else "fail", detail)
 
 
 def expiry_findings(config: Config) -> Iterator[Finding]:

@@ -133,6 +133,8 @@ class _ModelCheck:
             return _busy(error)
         if code == "DEADLINE_EXCEEDED":
             way = f"no answer within {ANSWER_SECONDS:.0f} s; is this TensorFlow Serving's gRPC port, and does it hang?"
+        elif "http1.x" in message:
+            way = "an HTTP server answers there, such as the REST API: write the gRPC port into model.target (8500)"
         elif code == "UNIMPLEMENTED":
             way = "this is no TensorFlow Serving; check model.target (its gRPC port is 8500 by default)"
         else:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from consumer.cli.options import Command, Unreachable, model_extra
+from consumer.config.address_rules import target_faults
 from consumer.config.problems import ConfigError
 from consumer.config.shipped import shipped
 from consumer.config.task_files import load_tasks
@@ -195,6 +196,8 @@ def _open(runner: asyncio.Runner, source: ModelSource) -> tuple[ModelClient, Bun
         if source.bundle is not None:
             raise click.UsageError("--bundle belongs to --server; a checkpoint has its own tokenizer")
         return _in_process(source.checkpoint or shipped(DEMO_MODEL))
+    for what, fix in target_faults(source.server):
+        raise click.UsageError(f"--server {what}; {fix}")
     if source.checkpoint is not None:
         raise click.UsageError("--checkpoint and --server exclude each other: choose where the model runs")
     return runner.run(_served(source.server, source))

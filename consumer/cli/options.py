@@ -91,7 +91,11 @@ def cluster_options(command: Command) -> Command:
     """
 
     @click.option(
-        "--bootstrap-servers", "-b", metavar="HOST:PORT", help="Kafka to use; default: kafka.bootstrap_servers."
+        "--bootstrap-servers",
+        "-b",
+        metavar="HOST:PORT",
+        callback=_servers,
+        help="Kafka to use; default: kafka.bootstrap_servers.",
     )
     @click.option(
         "--timeout",
@@ -134,6 +138,15 @@ def cluster_options(command: Command) -> Command:
             sys.exit(EXIT_INTERRUPTED)
 
     return with_kafka
+
+
+def _servers(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Brokers by the rules of kafka.bootstrap_servers."""
+    from consumer.config.address_rules import bootstrap_faults
+
+    for what, fix in bootstrap_faults(value) if value is not None else ():
+        raise click.BadParameter(f"{what}; {fix}")
+    return value
 
 
 def rate_option(help_text: str) -> Callable[[Command], Command]:

@@ -38,18 +38,17 @@ def command(config_file: str | None, overrides: tuple[str, ...]) -> None:
 
     import structlog
 
-    from consumer.kafka.clients.settings import security_settings
     from consumer.worker.lifecycle import Worker
+    from consumer.worker.start_checks import StartChecks
 
     log = structlog.stdlib.get_logger("consumer.cli.run")
     for warning in configuration.warnings:
         log.warning("configuration", problem=str(warning))
-    try:
-        # Kafka's clients are made when the model is there: a bad file is reported before that wait.
-        security_settings(configuration.config.kafka.security)
-        worker = Worker(configuration.config, configuration.tasks, name)
-    except ValueError as error:
-        raise ConfigFailure(str(error)) from None
+    # Kafka's clients are made when the model is there: what they would refuse is reported before that wait.
+    checks = StartChecks(configuration.config)
+    if checks.bundle is None or checks.refused():
+        raise ConfigFailure("\n".join(map(str, checks.refused())))
+    worker = Worker(configuration.config, configuration.tasks, name, checks.bundle)
     try:
         code = asyncio.run(worker.run())
     except OSError as error:

@@ -147,8 +147,9 @@ def command(
         delivery = sender.finish(lambda delivery: progress(delivery.acknowledged))
     _report(topic, lines.bad_lines, delivery, time.monotonic() - started, as_json)
     if delivery.timed_out and not code:
+        why = sender.advertised_trouble() or "is it still up?"
         raise Unreachable(
-            f"{kafka.servers} left {delivery.timed_out} records unanswered for {kafka.timeout:g} s; is it still up?"
+            f"{kafka.servers} left {delivery.timed_out} records unanswered for {kafka.timeout:g} s; {why}"
         )
     sys.exit(code or (EXIT_FAILED if delivery.failed or lines.bad_lines else EXIT_OK))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_origin
 import yaml
 
 from consumer.config.problems import ConfigError, KeyPath, Problem, dotted, is_secret
+from consumer.config.text_rules import text_fault
 from consumer.config.tree import Config, is_section, key_at
 from consumer.config.yaml import ANCHORS, CONSTRUCTOR_ERRORS, TooManyNodes, read_text, read_yaml
 
@@ -69,6 +70,9 @@ def gather(path: str | None, environ: Mapping[str, str], overrides: Sequence[str
 
 
 def _add_file(layers: Layers, path: Path) -> None:
+    if (fault := text_fault(("config_file",), str(path), "")) is not None:
+        layers.problems.append(Problem("the configuration file", f"--config or {CONFIG_FILE_VARIABLE}", *fault))
+        return
     try:
         value, lines = read_yaml(path)
     except ConfigError as error:

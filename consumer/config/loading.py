@@ -15,6 +15,7 @@ from consumer.config.oauth_rules import MSK_IAM, NO_MSK_IAM
 from consumer.config.problems import ConfigError, KeyPath, Problem, dotted, is_secret, kind_of, nearest
 from consumer.config.rules import find_problems, find_warnings
 from consumer.config.task_files import load_tasks
+from consumer.config.text_rules import text_problems
 from consumer.config.tree import KEYS, Config, is_section, key_at
 
 if TYPE_CHECKING:
@@ -46,24 +47,27 @@ def load_config(path: str | None, environ: Mapping[str, str], overrides: Sequenc
 def load(path: str | None, environ: Mapping[str, str], overrides: Sequence[str] = ()) -> Loaded:
     """As ``load_config``, with the tasks, the origin of each key that was set, and the warnings."""
     layers = gather(path, environ, overrides)
-    problems = list(layers.problems)
+    odd_texts = list(text_problems(layers.tree, layers.origin))
+    problems = [*layers.problems, *odd_texts]
+    # What else is wrong with such a text follows from that.
+    reported = {problem.key for problem in odd_texts}
     try:
         config = Config.model_validate(layers.tree)
     except ValidationError as error:
         # A list with a bad element is reported as too short as well.
-        problems += [
+        translated = (
             _translated(detail, layers)
             for detail in error.errors(include_url=False)
             if detail["type"] != "too_short" or not detail["input"]
-        ]
-        raise ConfigError(problems) from None
+        )
+        raise ConfigError([*problems, *(each for each in translated if each.key not in reported)]) from None
     tasks: dict[str, Task] | None
     try:
         tasks = load_tasks(config.tasks_dirs)
     except ConfigError as error:
         tasks = None
         problems += error.problems
-    problems += find_problems(config, tasks, layers.origin)
+    problems += [each for each in find_problems(config, tasks, layers.origin) if each.key not in reported]
     if problems or tasks is None:
         raise ConfigError(problems)
     return Loaded(config, tasks, layers.origins, tuple(find_warnings(config, layers.origin)))
@@ -119,6 +123,8 @@ def _fix(path: KeyPath, detail: ErrorDetails) -> str:
         return f"did you mean {guess}?" if guess else "choose one of them"
     if kind == "string_type" and not isinstance(value, (dict, list, tuple, type(None))):
         return "put it in quotes"
+    if kind == "string_type" and isinstance(value, tuple):
+        return "write one text" + (", with commas between the brokers" if path[-1] == "bootstrap_servers" else "")
     if kind in ("int_type", "float_type") and isinstance(value, str):
         return "write it without quotes or units"
     if kind == "tuple_type" and isinstance(value, str):

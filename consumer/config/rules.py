@@ -8,9 +8,10 @@ from __future__ import annotations
 from string import Formatter
 from typing import TYPE_CHECKING
 
+from consumer.config.address_rules import address_checks, address_warnings
 from consumer.config.client_rules import client_problems
 from consumer.config.mapping_rules import mapping_checks, mapping_doubts
-from consumer.config.names import ADDRESS, HTTP_HOST, TOPIC_NAME, marker_topic, plain_topic, result_topics, runnable
+from consumer.config.names import HTTP_HOST, TOPIC_NAME, marker_topic, plain_topic, result_topics, runnable
 from consumer.config.pattern_rules import pattern_checks
 from consumer.config.problems import Check, KeyPath, Origin, Problem, dotted, nearest
 from consumer.config.security_rules import key_pair, security_checks, security_warnings
@@ -37,6 +38,7 @@ def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Orig
         *pattern_checks(config, tasks or ()),
         *_model_and_limits(config),
         *_registry(config.kafka.registry),
+        *address_checks(config),
         *_delivery(config),
         *((True, ("kafka", "client", key), what, fix) for key, what, fix in client_problems(config.kafka.client)),
         *security_checks(config.kafka, origin),
@@ -48,7 +50,7 @@ def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Orig
 def find_warnings(config: Config, origin: Origin) -> list[Problem]:
     """Settings that work but are probably a mistake."""
     doubts = (*_doubtful(config), *mapping_doubts(config))
-    unsafe = security_warnings(config, origin)
+    unsafe = (*security_warnings(config, origin), *address_warnings(config))
     return [
         *(Problem(dotted(path), None, what, fix) for failed, path, what, fix in doubts if failed),
         *(Problem(dotted(path), origin(path), what, fix) for failed, path, what, fix in unsafe if failed),
@@ -240,21 +242,6 @@ def _model_and_limits(config: Config) -> Iterator[Check]:
         f"{limits.inline_model_calls} is more than limits.model_calls {limits.model_calls}",
         "lower it, or raise limits.model_calls: a schema of an event's own gets no more than a configured task",
     )
-    http = config.observability.http
-    address = ADDRESS.fullmatch(http)
-    path: KeyPath = ("observability", "http")
-    yield (
-        address is None and http != "",
-        path,
-        f"{http!r} is not host:port",
-        "write 127.0.0.1:9464, or an empty string for none",
-    )
-    yield (
-        address is not None and int(address["port"]) > 65_535,
-        path,
-        f"{http!r} has a port above 65535",
-        "choose 0 to 65535; 0 takes a free port",
-    )
     for index, name in enumerate(config.observability.http_hosts):
         yield (
             HTTP_HOST.fullmatch(name) is None,
@@ -280,7 +267,6 @@ def _registry(registry: RegistryConfig) -> Iterator[Check]:
         )
         return
     known = url.startswith(("http://", "https://", "mock://"))
-    yield not known, (*section, "url"), "is not an http or https address", "write it as http://host:8081"
     for key in tls:
         yield (
             known and not url.startswith("https://"),

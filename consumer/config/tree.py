@@ -79,7 +79,8 @@ class KafkaConfig(Section):
     """The cluster and the consumer group."""
 
     bootstrap_servers: Text = "127.0.0.1:9092"
-    """Brokers to ask for the rest of the cluster first: ``host:port``, several with commas between them."""
+    """Brokers to ask for the rest of the cluster first: ``host:port`` (``[::1]:9092``), several with commas between
+    them. What they advertise must be reachable from here, too."""
     group_id: Text = "rexstream"
     """Consumer group. Workers with the same one share the partitions of the input topics."""
     start: Annotated[Text, BeforeValidator(as_text)] = "earliest"
@@ -113,7 +114,8 @@ class ModelConfig(Section):
     """The model server (TensorFlow Serving, over gRPC), and which version of the model to ask."""
 
     target: Text = "127.0.0.1:8500"
-    """Address of the server's gRPC port, ``host:port`` or another gRPC target."""
+    """Address of the server's gRPC port: ``host:port``, or a target such as ``dns:///host:8500``,
+    ``ipv4:10.0.0.1:8500,10.0.0.2:8500`` or ``unix:/run/serving.sock``."""
     name: Text = "rexuninlu"
     """Name of the model on the server."""
     version: Annotated[int, Field(ge=0)] | None = None

@@ -25,7 +25,7 @@ from consumer.config.inputs import Inputs
 from consumer.config.topic_patterns import is_pattern
 from consumer.delivery.commands import Command, Drain, Stop
 from consumer.delivery.ledger import Ledger
-from consumer.kafka.clients.cluster import ClusterUnreachable, look_up
+from consumer.kafka.clients.cluster import any_answers
 from consumer.kafka.clients.errors import UnreadableBatch, error_callback
 from consumer.kafka.clients.settings import (
     consumer_settings,
@@ -101,6 +101,10 @@ class RuntimeStatus:
     """Seconds since each partition's lag was queried, or since it was first to be."""
     blocked_outputs: Mapping[str, frozenset[str] | None]
     """Output topics that take nothing now, each with the input topics that wait for it; None: all of them."""
+    unreachable: str = ""
+    """Brokers that this worker needs and does not reach, with the way out; empty without any."""
+    unreachable_topics: frozenset[str] = frozenset()
+    """The input topics of which every partition that is assigned is led by such a broker."""
 
 
 class KafkaRuntime:
@@ -171,6 +175,7 @@ class KafkaRuntime:
             observer,
             lag_seconds,
             inputs=inputs,
+            joined=lambda: self._poll_thread.membership.joined,
         )
         read = Inputs(inputs)
         counts = PartitionCounts(
@@ -285,6 +290,8 @@ class KafkaRuntime:
             lag=self._lag.lags,
             lag_ages=self._lag.ages(),
             blocked_outputs=self._release.blocked,
+            unreachable=self._lag.unreachable,
+            unreachable_topics=self._lag.unreachable_topics,
         )
 
     def _await_empty(self, deadline: float) -> bool | None:
@@ -332,7 +339,6 @@ def _join(thread: threading.Thread, deadline: float) -> bool:
 def _answers(config: Config) -> bool:
     """Whether brokers answer a client that has just been made."""
     try:
-        look_up(config.kafka.bootstrap_servers, client=metadata_settings(config), timeout=OTHERS_SECONDS)
-    except (ClusterUnreachable, KafkaException, ValueError):
-        return False  # also where certificates or passwords are just being replaced: nothing is known then
-    return True
+        return any_answers(config.kafka.bootstrap_servers, client=metadata_settings(config), timeout=OTHERS_SECONDS)
+    except (KafkaException, ValueError):
+        return False  # where certificates or passwords are just being replaced: nothing is known then

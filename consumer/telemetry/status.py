@@ -66,6 +66,8 @@ class WorkerStatus(RecentActivity):
     """Why the worker is not ready, in words; empty when it is."""
     waiting: dict[str, list[str]]
     """Why inputs, topics or patterns, are not consumed although others may be, in words."""
+    unreachable: str
+    """Brokers that this worker needs and does not reach, with the way out; empty without any."""
     assignment: list[AssignedPartition]
     in_flight: dict[Literal["events", "bytes", "windows"], int]
     paused: list[str]

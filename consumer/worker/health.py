@@ -42,6 +42,8 @@ class Health:
     model_available: bool = False
     unavailable: str = ""
     """Why not, as far as the server says it."""
+    unreachable: str = ""
+    """Why no cluster answers, while one is needed before the group is joined."""
     draining: bool = False
     loop_round_at: float = field(default_factory=time.monotonic)
     """Monotonic seconds of the latest heartbeat on the event loop."""
@@ -65,9 +67,14 @@ class Health:
         return not stuck, {"stuck_seconds": stuck}
 
     def ready(self) -> tuple[bool, dict[str, object]]:
-        """Joined, model available, able to consume at least one of its input topics, not draining."""
-        reasons = self.reasons()
-        return not reasons, {"reasons": reasons}
+        """Joined, model available, able to consume at least one of its input topics, not draining.
+
+        ``unreachable`` is there while it does not reach all leaders: of its partitions some are consumed then.
+        """
+        reasons, detail = self.reasons(), {}
+        if self.runtime is not None and (unreachable := self.runtime.status().unreachable):
+            detail = {"unreachable": unreachable}
+        return not reasons, {"reasons": reasons, **detail}
 
     def reasons(self) -> list[str]:
         """Why the worker is not ready, in words; empty when it is.
@@ -78,12 +85,13 @@ class Health:
         joined = runtime is not None and runtime.joined
         model = self.config.model
         why = f": {self.unavailable}" if self.unavailable else ""
+        alone = self.unreachable if runtime is None else runtime.unreachable
         checks = (
             (self.draining, "draining"),
             (not self.model_available, f"model {model.name} is not AVAILABLE on {model.target}{why}"),
             (self.serving is State.DEPLOYMENT_FAULT, "the model does not fit this worker, see the log"),
             (self.serving is State.OUTAGE, "the model server does not answer"),
-            (not joined, "not joined to the consumer group"),
+            (not joined, f"not joined to the consumer group{': ' if alone else ''}{alone}"),
         )
         waiting = self.waiting(runtime)
         blocked = waiting if waiting.keys() >= self._topics(runtime) else {}
@@ -103,6 +111,10 @@ class Health:
                 what = f"no topic matches {pattern}: create one, or check the pattern and the right to DESCRIBE"
                 found.setdefault(pattern, []).append(what)
             blocked = {out: inputs and self._inputs_of(inputs) for out, inputs in runtime.blocked_outputs.items()}
+            away = runtime.unreachable_topics
+            near = self._inputs_of(each.topic for each in runtime.assignment if each.topic not in away)
+            for topic in sorted(set(self._inputs_of(away)).difference(near)):
+                found.setdefault(topic, []).append(runtime.unreachable)
             for topic in sorted(runtime.paused_topics.get("output", ())):
                 outputs = [out for out, inputs in blocked.items() if inputs is None or topic in inputs]
                 found.setdefault(topic, []).append(f"output refused by {', '.join(sorted(outputs))}")
@@ -124,6 +136,7 @@ class Health:
             "ready": not reasons,
             "reasons": reasons,
             "waiting": self.waiting(runtime),
+            "unreachable": runtime.unreachable if runtime else self.unreachable,
             "assignment": [
                 {
                     "topic": partition.topic,

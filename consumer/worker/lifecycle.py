@@ -13,7 +13,6 @@ import os
 import signal
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -30,8 +29,6 @@ from consumer.kafka.clients.cluster import refuse_embedded
 from consumer.kafka.clients.errors import ClientFailed, UnreadableBatch
 from consumer.kafka.consume.group_start import commit_start
 from consumer.kafka.runtime import KafkaRuntime
-from consumer.serving.bundle import load_bundle
-from consumer.serving.channels import read_credentials
 from consumer.serving.client import TfServingClient
 from consumer.serving.dispatch.dispatcher import Dispatcher, State
 from consumer.telemetry import stacks
@@ -52,6 +49,7 @@ if TYPE_CHECKING:
     from consumer.events import Partition
     from consumer.extraction.task import Task
     from consumer.kafka.registry.awaited import AwaitedSchemas
+    from consumer.serving.bundle import Bundle
     from consumer.serving.protocol import ServingError
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -63,12 +61,9 @@ STATE_REASONS = {State.OUTAGE: "outage", State.DEPLOYMENT_FAULT: "deployment_fau
 class Worker:
     """One member of the consumer group. ``run`` once."""
 
-    def __init__(self, config: Config, tasks: Mapping[str, Task], name: str) -> None:
-        """Reads the bundle and the files of model.tls: raises ValueError when one is missing or cannot be used."""
-        if config.model.bundle is None:
-            raise ValueError("model.bundle is not set: name the folder <model>/<version>/bundle that the export wrote")
-        self._bundle = load_bundle(Path(config.model.bundle))
-        read_credentials(config.model.tls)  # the client reads them again, too late for exit code 2
+    def __init__(self, config: Config, tasks: Mapping[str, Task], name: str, bundle: Bundle) -> None:
+        """``bundle`` is that of ``config.model``; what cannot be was refused before (``start_checks``)."""
+        self._bundle = bundle
         limits = config.limits
         self._config = config
         self._routes = Routes(config.routes, tasks)
@@ -142,10 +137,11 @@ class Worker:
 
     async def _prepare(self, client: TfServingClient) -> None:
         """Join the group only when the model can be used: a member that cannot work would hold partitions."""
+        told = partial(setattr, self._health, "unreachable")
         try:
             if self._config.delivery.mode == "exactly_once":
-                await asyncio.to_thread(refuse_embedded, self._config, self._stopping.is_set)
-            await asyncio.to_thread(commit_start, self._config, self._routes.inputs, self._stopping.is_set)
+                await asyncio.to_thread(refuse_embedded, self._config, self._stopping.is_set, told)
+            await asyncio.to_thread(commit_start, self._config, self._routes.inputs, self._stopping.is_set, told)
         except ValueError as error:
             _log.error("this cluster cannot be used", reason=str(error))
             self._end(EXIT_USAGE)

@@ -60,6 +60,11 @@ commented out means its defaults, except `model.tls`: write `tls: {}` for TLS wi
 of the file that begin with `x-` are no configuration: they hold what YAML anchors name (`x-route: &route {…}`, and then
 `{<<: *route, input: a}`).
 
+No variable inside a value is expanded: text that holds `${NAME}`, `$(NAME)` or `{{ … }}` is refused. So is text that
+begins or ends with white space or a line end (in YAML write `|-` in place of `|`), or has a character that is not seen
+in it, such as NUL, a byte order mark or a zero-width space. A password may begin and end with spaces and hold what
+looks like a variable; certificates (`….pem`) and `sasl.kerberos.kinit.cmd` are taken as they are.
+
 A key that does not exist is an error, also as a variable, and so is a value of another type: `"500"` in quotes is no
 number. Left alone are `REXSTREAM_CONFIG`, variables that begin with `REXSTREAM_TEST_`, and those that Kubernetes sets
 for a Service whose name begins with `rexstream`. The configuration, task files and the bundle are read once, when a

@@ -7,6 +7,7 @@ needs a cluster with transactions.
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from consumer.kafka.clients.reachability import BrokerTroubles, reason_of
 from consumer.kafka.clients.settings import metadata_settings, way_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from confluent_kafka.admin._metadata import ClusterMetadata
 
@@ -28,11 +30,14 @@ _log = structlog.stdlib.get_logger(__name__)
 EMBEDDED_CLUSTER_ID = "mockCluster"
 """What the cluster id of librdkafka's mock cluster begins with; Apache Kafka's is a base64 UUID."""
 
+ANOTHER_CLUSTER = "another cluster answers there"
 _CALL_SECONDS = 1.0
 """Longest single metadata call: error_cb, which gets the reason of a failure, is only called between such calls."""
 _CREATION_SECONDS = 5.0
 """How long a topic may take to be created by a request for its metadata."""
 _RETRY_SECONDS = 0.1
+_AT_ONCE = 8
+"""Brokers that are asked at the same time: librdkafka has a thread for each broker that a client has heard of."""
 _NOT_THERE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE)
 """What a broker answers for a topic that does not exist, and while it creates one."""
 
@@ -52,41 +57,57 @@ _OUTSIDE_ANY_GROUP = {
 class ClusterUnreachable(Exception):  # noqa: N818 - named for what it is
     """No broker answered in time. The message names the address, the reason if the client saw one, and the way out."""
 
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        """The reason alone; empty where the client saw none."""
+
 
 class TopicUnusable(Exception):  # noqa: N818 - named for what it is
     """The topic is not there for this client: missing where topics are not created by themselves, or forbidden."""
 
 
-@dataclass(eq=False, slots=True)
 class ClientErrors:
-    """The last error that a client met, for the message of a time-out."""
+    """What a short-lived command's client met, for the message of a time-out."""
 
-    bootstrap_servers: str
-    last: str = ""
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._last = ""
+        self._troubles = BrokerTroubles(bootstrap_servers)
+        self.advertised = self._troubles.advertised
+        """``advertised()``: which addresses that brokers advertise are not reached, with the way out; empty if none."""
 
     def settings(self, client: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Settings of a short-lived command's client, over the user's own ``client`` settings.
+        """Settings of the client, over the user's own ``client`` settings.
 
-        Errors come here, and not as librdkafka's own lines on standard error.
+        Errors come here when it is polled, and not as librdkafka's own lines on standard error.
         """
         return {
             "log_level": 0,
             **(client or {}),
-            "bootstrap.servers": self.bootstrap_servers,
+            "bootstrap.servers": self._bootstrap_servers,
             "error_cb": self._note,
+            **self._troubles.settings(),
         }
 
     def _note(self, error: KafkaError) -> None:
         # "All brokers are down" follows every single reason and would hide it.
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self.last = error.str()
+            self._last = error.str()
+        self._troubles.error(error.str())
 
     def unreachable(self, seconds: float) -> ClusterUnreachable:
-        """The exception to raise when the cluster did not answer for ``seconds``."""
-        reason = f" ({self.last})" if self.last else ""
-        fix = way_out(self.last) or "check the address and kafka.security, or start one with 'rexstream broker'"
+        """The exception to raise when the cluster did not answer for ``seconds``; the client was polled before."""
+        if advertised := self.advertised():
+            return ClusterUnreachable(
+                f"no answer from Kafka at {self._bootstrap_servers} within {seconds:g} s: {advertised}", advertised
+            )
+        last = self._last or self._troubles.reason()
+        reason = f" ({last})" if last else ""
+        fix = way_out(last) or "check the address and kafka.security, or start one with 'rexstream broker'"
         return ClusterUnreachable(
-            f"no Kafka broker answered at {self.bootstrap_servers} within {seconds:g} s{reason}; {fix}"
+            f"no Kafka broker answered at {self._bootstrap_servers} within {seconds:g} s{reason}; {fix}",
+            reason_of(last),
         )
 
 
@@ -153,7 +174,12 @@ class Reader(AbstractContextManager["Reader"]):
 
     def unreachable(self) -> ClusterUnreachable:
         """The exception to raise when nothing came for ``timeout`` seconds."""
+        self.consumer.poll(0)  # the reasons come by callbacks
         return self._errors.unreachable(self._timeout)
+
+    def advertised_trouble(self) -> str:
+        """Which addresses that brokers advertise are not reached, with the way out; empty without any."""
+        return self._errors.advertised()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +233,63 @@ def is_embedded(bootstrap_servers: str, *, client: Mapping[str, Any] | None = No
     return look_up(bootstrap_servers, client=client, timeout=timeout).embedded
 
 
-def refuse_embedded(config: Config, stopping: Callable[[], bool]) -> None:
+def unreachable_brokers(
+    addresses: Iterable[str],
+    cluster_id: str | None,
+    *,
+    client: Mapping[str, Any] | None = None,
+    timeout: float = 10.0,
+) -> dict[str, str]:
+    """The addresses at which no broker of this cluster answers within ``timeout`` seconds, and why.
+
+    Each is asked by a client of its own that knows no other address: one that knows several may get its answer from
+    whichever it reaches first. Of many addresses the rest is not asked once several failed.
+    """
+    left, found = sorted(set(addresses)), dict[str, str]()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        while left and len(found) < _AT_ONCE:
+            asked, left = left[:_AT_ONCE], left[_AT_ONCE:]
+            faults = pool.map(lambda address: _unanswered(address, cluster_id, client, timeout), asked)
+            found |= {address: why for address, why in zip(asked, faults, strict=True) if why}
+    return found
+
+
+def advertised_addresses(metadata: ClusterMetadata) -> set[str]:
+    """The addresses that the brokers of a cluster give to its clients, ``host:port`` or ``[v6]:port``."""
+    brokers = metadata.brokers.values()
+    return {f"[{each.host}]:{each.port}" if ":" in str(each.host) else f"{each.host}:{each.port}" for each in brokers}
+
+
+def any_answers(bootstrap_servers: str, *, client: Mapping[str, Any] | None = None, timeout: float = 10.0) -> bool:
+    """Whether brokers can be worked with: the cluster answers, and so does a broker at an address that it advertises.
+
+    Of many brokers some are asked.
+    """
+    try:
+        with Reader(bootstrap_servers, client=client, timeout=timeout) as reader:
+            metadata = reader.metadata()
+    except ClusterUnreachable:
+        return False
+    asked = sorted(advertised_addresses(metadata))[:_AT_ONCE]
+    return len(unreachable_brokers(asked, metadata.cluster_id, client=client, timeout=timeout)) < len(asked)
+
+
+def _unanswered(address: str, cluster_id: str | None, client: Mapping[str, Any] | None, timeout: float) -> str:
+    """Why no broker of the cluster answers at ``address``; empty when one does."""
+    try:
+        with Reader(address, client=client, timeout=timeout) as reader:
+            answered = reader.metadata().cluster_id
+    except ClusterUnreachable as error:
+        return error.reason or f"no answer within {timeout:g} s"
+    return "" if answered == cluster_id else f"{ANOTHER_CLUSTER}, {answered}"
+
+
+def refuse_embedded(
+    config: Config, stopping: Callable[[], bool], waiting: Callable[[str], object] = lambda _: None
+) -> None:
     """Wait until the cluster answers, or ``stopping()``. Raises ValueError when it is the embedded broker.
+
+    ``waiting`` is told why it does not answer, and an empty text once it does.
 
     The embedded broker answers OK to everything, commits no offset of a transaction and shows what was aborted: a
     worker on it would double and lose without a sign.
@@ -218,8 +299,10 @@ def refuse_embedded(config: Config, stopping: Callable[[], bool]) -> None:
     while not stopping():
         try:
             if not is_embedded(servers, client=metadata_settings(config), timeout=5.0):
+                waiting("")
                 return
         except ClusterUnreachable as error:
+            waiting(str(error))
             if not logged:
                 _log.warning("exactly_once has to know the cluster first", reason=str(error))
                 logged = True

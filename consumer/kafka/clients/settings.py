@@ -226,6 +226,16 @@ _WAYS_OUT = (
     # Of the same broker librdkafka reports now the one, now the other.
     (("PLAINTEXT broker listener",), _NO_TLS),
     (("closed by peer", "SSL_HANDSHAKE"), _NO_TLS),
+    (("wrong version number",), _NO_TLS),
+    (("answer the TLS handshake",), _NO_TLS),
+    # Four first bytes of what is no Kafka: HTTP, and an alert of TLS.
+    (("Invalid response size 1213486160",), "an HTTP server answers there: check the port"),
+    (("Invalid response size 3525",), "TLS is spoken there: set kafka.security.protocol to ssl or sasl_ssl"),
+    (
+        ("before it answers",),
+        "check kafka.security and the port: TLS or a login seems to be wanted there, or it is no Kafka broker's",
+    ),
+    (("does not answer",), "check the port, and kafka.security.protocol: perhaps TLS is spoken there"),
 )
 """Words that an error has, all of them, and what to look at. The first that fits counts."""
 

@@ -34,6 +34,7 @@ from consumer.delivery.start_offsets import Committed, Ends, StartOffset, due, s
 from consumer.events import Partition
 from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID
 from consumer.kafka.clients.errors import REPEAT_SECONDS
+from consumer.kafka.clients.reachability import BrokerTroubles
 from consumer.kafka.clients.settings import consumer_settings, metadata_settings, way_out
 from consumer.kafka.consume.membership import Membership, is_member
 from consumer.kafka.consume.poll_thread import JOIN_SECONDS
@@ -135,16 +136,23 @@ class StartLookup:
         return {Partition(p.topic, p.partition): p.offset for p in _without_errors(found) if p.offset >= 0}
 
 
-def commit_start(config: Config, inputs: Iterable[str], stopping: Callable[[], bool]) -> None:
+def commit_start(
+    config: Config,
+    inputs: Iterable[str],
+    stopping: Callable[[], bool],
+    waiting: Callable[[str], object] = lambda _: None,
+) -> None:
     """Return when the group has begun, having committed its start offsets where nobody else did, or ``stopping()``.
 
     At once, without a question to the brokers, where ``kafka.start`` is ``earliest``. Else it waits, and says why in
     the log, while the brokers do not let it. Raises ValueError for settings that librdkafka refuses and a cluster that
-    cannot look up times, RuntimeError for brokers without the group protocol that is set.
+    cannot look up times, RuntimeError for brokers without the group protocol that is set. ``waiting`` is told why it
+    waits, and an empty text at the end.
     """
     if config.kafka.start == EARLIEST:
         return
     causes: list[str] = []
+    troubles = BrokerTroubles(config.kafka.bootstrap_servers)
     settings = {
         **consumer_settings(config),
         "client.id": BEGINNER,
@@ -166,6 +174,9 @@ def commit_start(config: Config, inputs: Iterable[str], stopping: Callable[[], b
                     return
             except KafkaException as error:
                 consumer.poll(0)  # the causes come by a callback; the first of them says most
+                for cause in causes:
+                    troubles.error(cause)
+                waiting(troubles.unreached() or error.args[0].str())
                 if time.monotonic() - logged_at >= REPEAT_SECONDS:
                     logged_at = time.monotonic()
                     reason = next(iter(causes), error.args[0].str())
@@ -175,6 +186,7 @@ def commit_start(config: Config, inputs: Iterable[str], stopping: Callable[[], b
                 causes.clear()
                 time.sleep(POLL_SECONDS)
     finally:
+        waiting("")
         beginner.leave()
         consumer.close()
 

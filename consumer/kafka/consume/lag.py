@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, 
 
 from consumer.events import Partition
 from consumer.kafka.clients.errors import librdkafka_logger
+from consumer.kafka.clients.reachability import BrokerTroubles
 from consumer.kafka.consume.discovery import Discovery
 
 if TYPE_CHECKING:
@@ -50,6 +52,13 @@ STALE_SECONDS = 60.0
 DISCOVERY_SECONDS = 30.0
 """Time between two questions for all topics, where an input is a pattern. On a large cluster the answer is large."""
 
+UNJOINED_SECONDS = 2.5
+"""Between two looks at the brokers until the group is joined: why that takes long should be said soon."""
+
+STATISTICS_MS = 5000
+"""Between two statistics of the client, from which it is known how far its connections have come."""
+
+_SOME_TOPIC = "__consumer_offsets"
 _NO_LEADER = -1
 """What brokers call the leader of a partition that has none."""
 
@@ -67,11 +76,19 @@ class LagWatch:
         clock: Callable[[], float] = time.monotonic,
         new_client: Callable[..., Consumer] = Consumer,
         inputs: Iterable[str] = (),
+        joined: Callable[[], bool] = lambda: True,
     ) -> None:
         """``inputs``: with patterns among them, it also looks which topics these match."""
         self.discovery = Discovery(inputs, observer)
         self._discover_at = -math.inf
-        own = {"group.id": group, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+        self._troubles = BrokerTroubles(settings.get("bootstrap.servers", ""))
+        own = {
+            "group.id": group,
+            "enable.auto.commit": False,
+            "isolation.level": "read_uncommitted",
+            "error_cb": lambda error: self._troubles.error(error.str()),
+            **self._troubles.settings(STATISTICS_MS),
+        }
         self._client = new_client({**settings, **own}, logger=librdkafka_logger("lag"))
         self._assigned = assigned
         self._observer = observer
@@ -89,6 +106,12 @@ class LagWatch:
         self._silent: set[int] = set()
         self.lags: Mapping[Partition, int] = {}
         """Lag in records of each partition where it is known; replaced, never changed in place."""
+        self._joined = joined
+        self.unreachable = ""
+        """Which brokers are not reached, and the way out: any that keeps this worker out of the group, later leaders at
+        addresses that they advertise and that it never reached. Empty otherwise."""
+        self.unreachable_topics: frozenset[str] = frozenset()
+        """The topics all of whose partitions are led by such brokers."""
         self.thread = threading.Thread(target=self._run, name="rexstream-lag", daemon=True)
 
     def ages(self) -> dict[Partition, float]:
@@ -102,9 +125,10 @@ class LagWatch:
 
     def _run(self) -> None:
         self._discover()
-        while not self._ended.wait(self._interval):
+        while not self._ended.wait(self._interval if self._joined() else min(self._interval, UNJOINED_SECONDS)):
             self.look()
-            self._client.poll(0)  # serves librdkafka's log lines; nothing is assigned, so nothing is read
+            self._client.poll(0)  # serves log lines, errors, statistics; nothing is assigned, so nothing is read
+            self.look_at_brokers()
         self._unused.wait()
         self._client.close()
 
@@ -155,6 +179,24 @@ class LagWatch:
             for topic in topics.intersection(found)
             for number, each in found[topic].partitions.items()
         }
+
+    def look_at_brokers(self) -> None:
+        """Whether brokers advertise addresses that are not reached; it matters until joined, and for silent leaders."""
+        joined = self._joined()
+        if joined and not self._silent:
+            self._troubles.forget()
+        elif not joined:
+            with suppress(KafkaException):
+                # So that it connects, and knows why it cannot. Of all topics the answer may be large.
+                self._client.list_topics(_SOME_TOPIC, timeout=REQUEST_SECONDS)
+        found = self._troubles.advertised() if joined else self._troubles.unreached()
+        if found and not self.unreachable:
+            _log.warning("brokers cannot be reached", reason=found)
+        leaders: dict[str, set[int]] = {}
+        for partition in self._assigned() if found else ():
+            leaders.setdefault(partition.topic, set()).add(self._leaders.get(partition, _NO_LEADER))
+        self.unreachable_topics = frozenset(topic for topic, who in leaders.items() if who <= self._silent)
+        self.unreachable = found
 
     def _ask(self, assigned: list[Partition], started: float) -> None:
         answered = self._client.committed(_positions(assigned, 0), timeout=REQUEST_SECONDS)

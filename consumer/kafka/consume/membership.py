@@ -38,7 +38,8 @@ PLACE_SECONDS = 90.0
 
 NO_KIP_848 = (
     "The brokers answer but the group does not: they seem not to support group.protocol: consumer (KIP-848, "
-    "Kafka 4.0 or later). Leave group.protocol out of kafka.client."
+    "Kafka 4.0 or later), or nobody reaches the one that coordinates it ('rexstream check --connect' tells). Leave "
+    "group.protocol out of kafka.client, or mend what that broker advertises."
 )
 
 _MAGIC = b"CGMDv2:"

@@ -51,6 +51,7 @@ class Tail:
         self._topics = tuple(topics)
         self._on_trouble = on_trouble
         self._known: set[tuple[str, int]] = set()
+        self._told = ""
         self._refresh_at = time.monotonic() + _REFRESH_SECONDS
         self._reader = Reader(bootstrap_servers, client=client, timeout=timeout)
         try:
@@ -88,6 +89,11 @@ class Tail:
                 self._take_up("beginning")
             except ClusterUnreachable as trouble:
                 self._on_trouble(str(trouble))
+            else:
+                # A partition whose leader is not reached is as quiet as one to which nothing is written.
+                if (advertised := self._reader.advertised_trouble()) not in ("", self._told):
+                    self._on_trouble(advertised)
+                self._told = advertised
             self._refresh_at = time.monotonic() + _REFRESH_SECONDS
         return None
 

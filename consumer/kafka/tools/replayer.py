@@ -76,8 +76,9 @@ def open_replayer(
     timeout: float,
 ) -> Replayer:
     """A replayer. ``producer`` are the settings of the transactional client, ``timeout`` is in seconds."""
-    client = Producer(ClientErrors(bootstrap_servers).settings(producer))
-    return Replayer(client, targets, dead_letter_topic, bootstrap_servers, timeout)
+    errors = ClientErrors(bootstrap_servers)
+    client = Producer(errors.settings(producer))
+    return Replayer(client, targets, dead_letter_topic, bootstrap_servers, timeout, errors.advertised)
 
 
 class Replayer:
@@ -93,8 +94,10 @@ class Replayer:
         dead_letter_topic: str,
         bootstrap_servers: str,
         timeout: float,
+        advertised_trouble: Callable[[], str] = lambda: "",
     ) -> None:
-        """``timeout`` is in seconds."""
+        """``timeout`` is in seconds; ``advertised_trouble()`` names advertised addresses that are not reached."""
+        self._advertised_trouble = advertised_trouble
         self._producer = producer
         self._targets = targets
         self._dead_letter_topic = dead_letter_topic
@@ -224,9 +227,11 @@ class Replayer:
                 return
 
     def _unwell(self, error: KafkaError) -> ClusterUnreachable:
+        self._producer.poll(0)  # the reasons come by callbacks
+        why = self._advertised_trouble() or f"{error.name()}: {error.str()}"
         return ClusterUnreachable(
-            f"{self._bootstrap_servers} makes no transaction ({error.name()}: {error.str()}); run the command again "
-            "when it does: what was replayed has its marker"
+            f"{self._bootstrap_servers} makes no transaction ({why}); run the command again when it does: what was "
+            "replayed has its marker"
         )
 
     def _check(self, error: KafkaError) -> None:

@@ -67,9 +67,12 @@ class Sender:
         self._topic = topic
         self._rate = rate
         self._clock = clock
+        errors = ClientErrors(bootstrap_servers)
+        self.advertised_trouble = errors.advertised
+        """``advertised_trouble()``: which addresses that brokers advertise are not reached; empty without any."""
         self._producer = Producer(
             {
-                **ClientErrors(bootstrap_servers).settings(client),
+                **errors.settings(client),
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
                 # Gaps from a record that timed out must not stop those behind it.

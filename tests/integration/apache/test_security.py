@@ -172,8 +172,8 @@ def test_a_file_that_is_not_there_ends_a_worker_before_it_waits_for_anything(
         pytest.param("TLS", {"protocol": "ssl", "ca_file": "ca.pem"}, "name the addresses", id="wrong-host"),
         pytest.param("MUTUAL", {"protocol": "ssl", "ca_file": "ca.pem"}, "certificate_file", id="no-certificate"),
         pytest.param("PLAINTEXT", {"protocol": "ssl", "ca_file": "ca.pem"}, "no TLS is spoken", id="no-tls-there"),
-        pytest.param("TLS", {}, "check the address and kafka.security", id="tls-there"),
-        pytest.param("SCRAM", {"protocol": "plaintext"}, "check the address and kafka.security", id="login-wanted"),
+        pytest.param("TLS", {}, "TLS", id="tls-there"),
+        pytest.param("SCRAM", {"protocol": "plaintext"}, "a login seems to be wanted there", id="login-wanted"),
     ],
 )
 def test_what_does_not_fit_is_named(

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from stub_server import write_bundle
 
 from consumer.cli import cli
-from consumer.cli.dependencies import tls_findings
+from consumer.cli.dependencies import start_findings
 from consumer.cli.model_findings import model_findings
 from consumer.config.credential_files import CredentialFileError
 from consumer.config.loading import load_config
@@ -120,7 +120,7 @@ def test_who_is_let_in(yard: Yard, bundle: Bundle, case: str) -> None:
     assert asyncio.run(ready()) == (True, "")
     config = Config(model=model)
     first = next(model_findings(config))  # the servers have a status, and no more
-    assert [finding.status for finding in (*tls_findings(config), first)][-1] == "ok"
+    assert [finding.status for finding in (*start_findings(config), first)][-1] == "ok"
 
 
 @pytest.mark.parametrize(

@@ -159,3 +159,19 @@ def test_patterns_are_one_input_for_readiness_and_one_that_matches_nothing_is_sa
     only.model_available, only.runtime = True, none.runtime
     assert "no topic matches ^shop" in only.reasons()[0]
     assert of(assignment=shops, pattern_topics={pattern: 0}).status()["waiting"] == {}, "found since it was looked for"
+
+
+def test_advertised_addresses_that_are_not_reached_are_a_reason() -> None:
+    """Until the group is joined, and for topics that only such brokers lead; the rest of a worker goes on."""
+    where = "brokers advertise what cannot be used from here: 10.9.9.9:9092 (refused)"
+    assert health(joined=False, unreachable=where).reasons() == [f"not joined to the consumer group: {where}"]
+    waiting = Health(Config(), "w", Metrics(), DeadLetterBreaker(DeliveryConfig(), ("in", "more")))
+    waiting.unreachable = where
+    assert waiting.reasons()[1] == f"not joined to the consumer group: {where}"
+    assert health(unreachable=where).ready() == (True, {"reasons": [], "unreachable": where})
+    assert health(unreachable=where).status()["unreachable"] == where
+    none = health(unreachable=where, unreachable_topics=frozenset({"in"}))
+    assert none.ready() == (False, {"reasons": [where], "unreachable": where})
+    assert none.status()["waiting"] == {"in": [where]}
+    both = {Partition("in", 0): 1, Partition("more", 0): 2}
+    assert health(assignment=both, unreachable=where, unreachable_topics=frozenset({"in"})).ready()[0]

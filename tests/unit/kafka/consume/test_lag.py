@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from consumer.events import Partition
 from consumer.kafka.consume.lag import PASS_SECONDS, REQUEST_SECONDS, STALE_SECONDS, LagWatch
+from consumer.local.broker import EmbeddedBroker
 
 LEADERS = (1, 2, 3)
 PARTITIONS = [Partition("in", number) for number in range(500)]
@@ -181,3 +182,61 @@ def test_offsets_that_a_transaction_holds_back_are_told_with_the_way_out(code: i
     assert lines[0]["log_level"] == "warning"
     assert ("kafka-transactions.sh find-hanging" in (lines[0]["fix"] or "")) is hinted
     assert watch.lags == {}
+
+
+def test_a_leader_at_an_address_that_was_never_reached_is_named() -> None:
+    """While it is silent; topics that only such brokers lead cannot be consumed."""
+    client = Client()
+    settings: dict[str, Any] = {}
+
+    def made(given: dict[str, Any], logger: object) -> Any:
+        settings.update(given)
+        return client.made(given, logger)
+
+    assigned = [Partition("in", 2), Partition("more", 0), Partition("more", 2)]
+    watch = LagWatch(
+        {"bootstrap.servers": "kafka:9092"},
+        "group",
+        lambda: assigned,
+        Observed(),
+        clock=lambda: client.now,
+        new_client=made,
+    )
+    client.silent = {3}
+    watch.look()
+    watch.look_at_brokers()
+    assert (watch.unreachable, watch.unreachable_topics) == ("", frozenset()), "it may be down for a moment"
+    settings["error_cb"](Refused())
+    with capture_logs() as logs:
+        watch.look_at_brokers()
+        watch.look_at_brokers()
+    assert "10.9.9.9:9092 (Connect failed)" in watch.unreachable
+    assert watch.unreachable_topics == {"in"}
+    assert [line["event"] for line in logs] == ["brokers cannot be reached"]
+    client.silent = set()
+    watch.look()
+    watch.look_at_brokers()
+    assert (watch.unreachable, watch.unreachable_topics) == ("", frozenset())
+
+
+class Refused:
+    """An error of a client's connection."""
+
+    def str(self) -> str:
+        return "10.9.9.9:9092/3: Connect failed"
+
+
+@pytest.mark.broker
+def test_why_the_group_is_not_joined() -> None:
+    """With a real client: the coordinator is at an address that is advertised and refuses."""
+    with EmbeddedBroker(topics={"in": 1}) as broker:
+        broker.advertise(1, "127.0.0.1", 1)
+        settings = {"bootstrap.servers": broker.bootstrap_servers}
+        watch = LagWatch(settings, "group", list, Observed(), interval=0.05, joined=lambda: False)
+        watch.thread.start()
+        ends = time.monotonic() + 30
+        while not watch.unreachable and time.monotonic() < ends:
+            time.sleep(0.05)
+        watch.end()
+        assert "127.0.0.1:1 (Connect to" in watch.unreachable
+        watch.thread.join(30)
