@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
+from consumer.cli.broker_findings import broker_findings
 from consumer.cli.dependencies import ANSWER_SECONDS, Finding
 from consumer.cli.kafka_start_findings import start_offset_findings
 from consumer.cli.pattern_findings import matched_topics, pattern_findings
@@ -19,16 +20,7 @@ from consumer.codecs.mapping import described
 from consumer.config.names import marker_topic, result_topics, runnable
 from consumer.config.topic_patterns import is_pattern
 from consumer.extraction.task import INLINE
-from consumer.kafka.clients.cluster import (
-    ANOTHER_CLUSTER,
-    EMBEDDED_CLUSTER_ID,
-    ClientErrors,
-    ClusterUnreachable,
-    Reader,
-    advertised_addresses,
-    unreachable_brokers,
-)
-from consumer.kafka.clients.reachability import advertised_trouble
+from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID, ClientErrors
 from consumer.kafka.clients.settings import metadata_settings
 from consumer.kafka.tools.replay_markers import marker_topic_fault
 
@@ -89,28 +81,16 @@ def kafka_findings(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
     ``tasks``: the names of those that are loaded.
     """
     servers = config.kafka.bootstrap_servers
-    settings = metadata_settings(config)
-    try:
-        with Reader(servers, client=settings, timeout=ANSWER_SECONDS) as reader:
-            metadata = reader.metadata()
-    except ClusterUnreachable as error:
-        yield Finding("kafka", "fail", str(error))
+    metadata = yield from broker_findings(config)
+    if metadata is None:
         return
-    advertised, cluster = advertised_addresses(metadata), metadata.cluster_id
-    if silent := unreachable_brokers(advertised, cluster, client=settings, timeout=ANSWER_SECONDS):
-        # Whatever else is asked goes to one of the brokers, and so would fail at random.
-        yield Finding("kafka", "fail", f"{servers}: {advertised_trouble(silent)}")
-        return
-    others = set(map(str.strip, servers.split(","))) - advertised
-    for address, why in unreachable_brokers(others, cluster, client=settings, timeout=ANSWER_SECONDS).items():
-        yield _bootstrap_finding(address, why)
     yield Finding("kafka", "ok", f"{servers}: {len(metadata.brokers)} broker(s), cluster {metadata.cluster_id}")
     embedded = (metadata.cluster_id or "").startswith(EMBEDDED_CLUSTER_ID)
     named = _used_topics(config, tasks)
     matched = matched_topics(config, metadata.topics)
     used = {topic: each for topic, each in named.items() if topic not in matched}
     existing = [topic for topic in (*used, *chain(*matched.values())) if topic in metadata.topics]
-    admin = AdminClient(ClientErrors(servers).settings(settings))
+    admin = AdminClient(ClientErrors(servers).settings(metadata_settings(config)))
     # The embedded broker does not refuse this request, it never answers it.
     rights = {} if embedded else topic_rights(admin, existing)
     yield from topic_findings(used, metadata.topics, rights)
@@ -127,14 +107,6 @@ def kafka_findings(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
         yield from topic_setting_findings(config, tasks, admin, set(metadata.topics))
         yield group_finding(config, admin)
     yield from start_offset_findings(config)
-
-
-def _bootstrap_finding(address: str, why: str) -> Finding:
-    """An address of kafka.bootstrap_servers that is not used while another answers; it may have another cluster."""
-    if why.startswith(ANOTHER_CLUSTER):
-        fix = "name brokers of one cluster only: a worker joins the one that answers first"
-        return Finding("kafka.bootstrap_servers", "fail", f"{address}: {why}; {fix}")
-    return Finding("kafka.bootstrap_servers", "warn", f"{address}: {why}; mend or remove it: another answers for now")
 
 
 def transaction_findings(config: Config, brokers: int, *, embedded: bool) -> Iterator[Finding]:

@@ -30,7 +30,7 @@ REFUSED = ("127.0.0.1", 1)
 @pytest.fixture
 def wait(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """``wait(seconds)``: for what does not answer; what does has the usual 5 s, since machines may be busy."""
-    return lambda seconds: monkeypatch.setattr("consumer.cli.kafka_findings.ANSWER_SECONDS", seconds)
+    return lambda seconds: monkeypatch.setattr("consumer.cli.broker_findings.ANSWER_SECONDS", seconds)
 
 
 @pytest.fixture

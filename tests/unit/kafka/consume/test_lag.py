@@ -238,5 +238,6 @@ def test_why_the_group_is_not_joined() -> None:
         while not watch.unreachable and time.monotonic() < ends:
             time.sleep(0.05)
         watch.end()
-        assert "127.0.0.1:1 (Connect to" in watch.unreachable
+        watch.close()
         watch.thread.join(30)
+        assert "127.0.0.1:1 (Connect to" in watch.unreachable
