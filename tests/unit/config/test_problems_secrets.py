@@ -42,7 +42,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("REXSTREAM_MODEL__BUNDLE", str(write_bundle(tmp_path / "bundle")))
     # Nobody answers here, and how long that is waited for changes nothing.
     monkeypatch.setattr("consumer.cli.dependencies.ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr("consumer.cli.kafka_findings.ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("consumer.cli.broker_findings.ANSWER_SECONDS", 0.2)
     monkeypatch.setattr("consumer.cli.model_findings.ANSWER_SECONDS", 0.2)
 
 
