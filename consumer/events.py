@@ -114,6 +114,14 @@ class Milliseconds(int):
     __slots__ = ()
 
 
+class LocalMilliseconds(Milliseconds):
+    """One that counts from 1970 in a zone that nobody said, as a column ``DATETIME`` does: UTC, unless a mapping knows
+    better.
+    """
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class ReviewEvent:
     """A decoded review. ``schema`` is an inline schema (still unchecked), ``tasks`` the event's own choice."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastavro.read import LOGICAL_READERS
 
-from consumer.events import Milliseconds
+from consumer.events import LocalMilliseconds, Milliseconds
 
 ENUM, ENUM_NAME, SYMBOLS = "rexstream-enum", "rexstream.name", "rexstream.symbols"
 """An enum is read as its number, and then named: registries accept symbols that fastavro refuses."""
@@ -28,19 +28,24 @@ _MOST_SCALE = 255
 """Of a decimal, zeros that its text may have, and bytes of its number: no database has more digits."""
 
 _MILLIS, _MICROS, _NANOS, _DAYS = "rexstream-millis", "rexstream-micros", "rexstream-nanos", "rexstream-days"
+_LOCAL = "-local"
+"""Behind those of times without a zone. A day has none, either."""
 _DECIMAL, _UUID, _ANY_DECIMAL = "rexstream-decimal", "rexstream-uuid", "rexstream-variable-decimal"
 
 _CONVERTED = {
-    **{("long", f"{zone}timestamp-millis"): _MILLIS for zone in ("", "local-")},
-    **{("long", f"{zone}timestamp-micros"): _MICROS for zone in ("", "local-")},
-    **{("long", f"{zone}timestamp-nanos"): _NANOS for zone in ("", "local-")},
+    ("long", "timestamp-millis"): _MILLIS,
+    ("long", "timestamp-micros"): _MICROS,
+    ("long", "timestamp-nanos"): _NANOS,
+    ("long", "local-timestamp-millis"): _MILLIS + _LOCAL,
+    ("long", "local-timestamp-micros"): _MICROS + _LOCAL,
+    ("long", "local-timestamp-nanos"): _NANOS + _LOCAL,
     ("int", "date"): _DAYS,
     ("bytes", "decimal"): _DECIMAL,
     ("fixed", "decimal"): _DECIMAL,
     ("fixed", "uuid"): _UUID,
-    ("long", "io.debezium.time.Timestamp"): _MILLIS,
-    ("long", "io.debezium.time.MicroTimestamp"): _MICROS,
-    ("long", "io.debezium.time.NanoTimestamp"): _NANOS,
+    ("long", "io.debezium.time.Timestamp"): _MILLIS + _LOCAL,
+    ("long", "io.debezium.time.MicroTimestamp"): _MICROS + _LOCAL,
+    ("long", "io.debezium.time.NanoTimestamp"): _NANOS + _LOCAL,
     ("int", "io.debezium.time.Date"): _DAYS,
     ("record", "io.debezium.data.VariableScaleDecimal"): _ANY_DECIMAL,
     ("long", "org.apache.kafka.connect.data.Timestamp"): _MILLIS,
@@ -147,7 +152,10 @@ LOGICAL_READERS.update(
         f"long-{_MILLIS}": lambda number, *_: Milliseconds(number),
         f"long-{_MICROS}": lambda number, *_: Milliseconds(number // 1000),
         f"long-{_NANOS}": lambda number, *_: Milliseconds(number // 1_000_000),
-        f"int-{_DAYS}": lambda number, *_: Milliseconds(number * 86_400_000),
+        f"long-{_MILLIS}{_LOCAL}": lambda number, *_: LocalMilliseconds(number),
+        f"long-{_MICROS}{_LOCAL}": lambda number, *_: LocalMilliseconds(number // 1000),
+        f"long-{_NANOS}{_LOCAL}": lambda number, *_: LocalMilliseconds(number // 1_000_000),
+        f"int-{_DAYS}": lambda number, *_: LocalMilliseconds(number * 86_400_000),
         f"bytes-{_DECIMAL}": _decimal,
         f"fixed-{_DECIMAL}": _decimal,
         f"fixed-{_UUID}": lambda content, *_: str(uuid.UUID(bytes=content)),

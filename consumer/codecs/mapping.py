@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from consumer.codecs.control_headers import MAX_ROWS, last_value
 from consumer.codecs.decoding import event_from_fields, parse_json
 from consumer.codecs.metadata import dropped, text_of, what_it_is
-from consumer.codecs.presets import UNAVAILABLE, NoReview, Row, open_envelope
+from consumer.codecs.presets import UNAVAILABLE, Base64, NoReview, Row, open_envelope
 from consumer.codecs.times import milliseconds
 from consumer.config.field_sources import ASKED_FOR, FIELDS, FieldSource, Path, parse_fields
-from consumer.events import BadInput, Milliseconds, ReviewEvent
+from consumer.events import BadInput, LocalMilliseconds, Milliseconds, ReviewEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -96,6 +96,8 @@ class FieldMapping:
             return "text_unavailable"
         if fields.get("text") is None:
             raise BadInput("validate", "MissingText", self._where_text_ends(row, lookup))
+        if isinstance(fields["text"], Base64):
+            fields["text"] = fields["text"].review()
         event = event_from_fields(fields, default_event_id)
         return replace(event, warnings=(*event.warnings, *warnings)) if warnings else event
 
@@ -106,7 +108,7 @@ class FieldMapping:
                 named = {each: lookup.first(below, row) for each, below in source.items()}
                 fields[name] = {each: item for each, (item, _) in named.items() if item is not None}
             elif source is not None:
-                fields[name] = _as_meant(name, source, row, lookup, warnings)
+                fields[name] = self._as_meant(name, source, row, lookup, warnings)
         own = row.value if isinstance(row.value, Mapping) else {}
         if "text" not in self._sources:
             fields["text"] = row.value if isinstance(row.value, str) else own.get("text")
@@ -116,6 +118,29 @@ class FieldMapping:
                     fields[plain] = item
                     break
         return fields
+
+    def _as_meant(self, name: Field, source: FieldSource, row: Row, lookup: _Lookup, warnings: list[str]) -> Any:
+        """The value of a field, as the field wants it."""
+        value, is_rows_own = lookup.first(source, row)
+        if value is None:
+            return None
+        if source.unit is not None or source.utc_offset:
+            try:
+                found = milliseconds(value, source.unit, source.utc_offset)
+                if self._preset == "debezium" and not isinstance(value, (str, Milliseconds)):
+                    # Without a schema a column of no zone is a bare number; those of a zone are texts.
+                    found = milliseconds(LocalMilliseconds(found), utc_offset_minutes=source.utc_offset)
+                return Milliseconds(found)
+            except ValueError as error:
+                warnings.append(dropped("created_at", f"is {error}"))
+                return None
+        if name == "event_id" and row.number and not is_rows_own:
+            # All rows have this id, and equal ids would make their results copies of each other.
+            text = text_of("event_id", value, warnings)
+            return text and f"{text}#{row.number}"
+        if name in ("attributes", "tasks") and isinstance(value, str):
+            return lookup.parsed(value)
+        return value
 
     def _where_text_ends(self, row: Row, lookup: _Lookup) -> str:
         """Why there is no text, with no name or value of the record but those of the configuration."""
@@ -154,26 +179,6 @@ class Rows:
         """At most so many from the row at index ``first`` on."""
         lookup = _Lookup(self._record)
         return [RowEvent(row.number, self._event_of(row, lookup)) for row in self._rows[first : first + most]]
-
-
-def _as_meant(name: Field, source: FieldSource, row: Row, lookup: _Lookup, warnings: list[str]) -> Any:
-    """The value of a field, as the field wants it."""
-    value, is_rows_own = lookup.first(source, row)
-    if value is None:
-        return None
-    if source.unit is not None or source.utc_offset:
-        try:
-            return Milliseconds(milliseconds(value, source.unit, source.utc_offset))
-        except ValueError as error:
-            warnings.append(dropped("created_at", f"is {error}"))
-            return None
-    if name == "event_id" and row.number and not is_rows_own:
-        # All rows have this id, and equal ids would make their results copies of each other.
-        text = text_of("event_id", value, warnings)
-        return text and f"{text}#{row.number}"
-    if name in ("attributes", "tasks") and isinstance(value, str):
-        return lookup.parsed(value)
-    return value
 
 
 class _Lookup:

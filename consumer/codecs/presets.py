@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from consumer.codecs.decoding import parse_json, utf8
-from consumer.events import BadInput, Milliseconds
+from consumer.events import BadInput, LocalMilliseconds, Milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,11 @@ UNAVAILABLE = "__debezium_unavailable_value"
 """What Debezium sends for a long text that an update left alone, where PostgreSQL does not log it again."""
 
 _STRUCTURED = "application/cloudevents"
-_CE = ("ce_", "ce-")
-"""What the names of a binary CloudEvent's headers begin with: in Kafka, and where they came as they are in HTTP."""
+_CE = ("ce_", "ce-", "cloudevents:", "cloudevents_")
+"""What the names of a binary CloudEvent's headers begin with: in Kafka, and where they came as they are from HTTP, AMQP
+or JMS.
+"""
+_OF_URLS = str.maketrans("-_", "+/")
 
 _TIMES: Mapping[str, int] = {  # nanoseconds of one unit
     "io.debezium.time.Date": 86_400 * 10**9,
@@ -39,9 +42,21 @@ _TIMES: Mapping[str, int] = {  # nanoseconds of one unit
     "org.apache.kafka.connect.data.Timestamp": 10**6,
 }
 """Connect's names for numbers that are times, as a JSON value with a schema says them."""
+_INSTANT = "org.apache.kafka.connect.data.Timestamp"
+"""The only one of them that counts in UTC: Debezium's are columns without a zone, and so are days."""
 _DECIMAL = "org.apache.kafka.connect.data.Decimal"
 _MOST_DEPTH = 32
 _MOST_DIGITS_BYTES = 64
+
+
+class Base64(str):
+    """Bytes in JSON: a binary column. As an id they stay so, since they are no text; a review in them is decoded."""
+
+    __slots__ = ()
+
+    def review(self) -> str:
+        """Raises BadInput InvalidUtf8 or InvalidEvent (stage ``decode``)."""
+        return _from_base64(self, "the text's column of bytes")
 
 
 class Row(NamedTuple):
@@ -84,7 +99,9 @@ def _converted(value: Any, schema: Any, depth: int) -> Any:
         return {name: _converted(item, kinds.get(name), depth + 1) for name, item in value.items()}
     name = schema.get("name")
     if isinstance(name, str) and name in _TIMES and isinstance(value, int) and not isinstance(value, bool):
-        return Milliseconds(value * _TIMES[name] // 10**6)
+        return (Milliseconds if name == _INSTANT else LocalMilliseconds)(value * _TIMES[name] // 10**6)
+    if schema.get("type") == "bytes" and name is None and isinstance(value, str):
+        return Base64(value)
     parameters = schema.get("parameters")
     if name == _DECIMAL and isinstance(value, str) and isinstance(parameters, Mapping):
         return _decimal(value, parameters.get("scale")) or value
@@ -202,7 +219,7 @@ def _structured(event: Any, number: int) -> Row:
     data = event.get("data")
     encoded = event.get("data_base64")
     if data is None and isinstance(encoded, str):
-        data = _from_base64(encoded)
+        data = _from_base64(encoded, "data_base64")
     kind = event.get("datacontenttype")
     # Text in place of an object: many libraries encode JSON twice.
     if isinstance(data, str) and data.lstrip()[:1] == "{" and (kind is None or "json" in str(kind).lower()):
@@ -210,12 +227,14 @@ def _structured(event: Any, number: int) -> Row:
     return Row(data, (event,), {name: item for name, item in defaults.items() if item is not None}, number)
 
 
-def _from_base64(encoded: str) -> str:
+def _from_base64(encoded: str, what: str) -> str:
+    """Of any of the usual kinds: some encoders break lines, use the alphabet of URLs, or leave the padding away."""
+    plain = "".join(encoded.split()).translate(_OF_URLS).rstrip("=")
     try:
-        return utf8(base64.b64decode(encoded, validate=True))
+        return utf8(base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True))
     except ValueError:
-        what = f"data_base64 of {len(encoded)} characters is not base64; send the data as data, or encode it"
-        raise BadInput("decode", "InvalidEvent", what) from None
+        message = f"{what} ({len(encoded)} characters) is not base64; send the data as it is, or encode it"
+        raise BadInput("decode", "InvalidEvent", message) from None
 
 
 def _header(headers: Sequence[Header], *names: str) -> str:

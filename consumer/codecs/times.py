@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
-from consumer.events import EARLIEST_MS, LATEST_MS, Milliseconds
+from consumer.events import EARLIEST_MS, LATEST_MS, LocalMilliseconds, Milliseconds
 
 TimeUnit = Literal["seconds", "milliseconds", "microseconds", "nanoseconds", "days", "iso"]
 
@@ -46,13 +46,14 @@ def milliseconds(value: object, unit: TimeUnit | None = None, utc_offset_minutes
     With a unit, numbers (those in texts, too) are in it, and what is finer than a millisecond is cut off; ``iso`` takes
     texts by ISO 8601 only. Without one, a number is whole milliseconds, and a text is either such a number or ISO 8601:
     of digits alone, 8 or 14 that make a date from 1900 to 2199 are that, and four that make such a year are no time.
-    ``Milliseconds`` is taken as it is, whatever the unit. A text without a zone is read as one of
-    ``utc_offset_minutes`` east of UTC.
+    ``Milliseconds`` is taken as it is, whatever the unit. A text without a zone, and ``LocalMilliseconds``, is read as
+    a time of ``utc_offset_minutes`` east of UTC.
 
     Raises ValueError, which quotes nothing, for what is no time, and for a time in no such year.
     """
     if isinstance(value, Milliseconds):
-        return _in_range(Decimal(value))
+        ahead = utc_offset_minutes * 60_000 if isinstance(value, LocalMilliseconds) else 0
+        return _in_range(Decimal(value) - ahead)
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
         raise ValueError("not a time")
     if isinstance(value, str):

@@ -77,7 +77,7 @@ def test_times_are_milliseconds_of_a_known_unit(kind: dict[str, Any], sent: int,
     """So that no unit of a mapping is applied to them again."""
     found = read(kind, sent)
     assert found == expected
-    assert type(found) is Milliseconds
+    assert isinstance(found, Milliseconds)
 
 
 @pytest.mark.parametrize(

@@ -121,3 +121,17 @@ def test_rows_of_a_jdbc_source_in_avro() -> None:
     event: Any = mapping.read(content, record, "in-0-7")
     assert (event.event_id, event.text, event.created_at) == ("5", "面料薄", 1_700_000_000_000)
     assert event.attributes == {"price": "93.84"}
+
+
+def test_a_datetime_in_avro_is_in_the_zone_that_the_route_says() -> None:
+    """One of Debezium's, which has no zone; a timestamp of Avro's own counts in UTC."""
+    fields = {"text": "content", "created_at": {"from": "created_at", "utc_offset": "+08:00"}}
+    event = read(ENVELOPE, change("c", None, row("好用")), "debezium", fields)
+    assert event.created_at == 1_700_000_000_123 - 8 * 3_600_000
+    for logical, ahead in (("timestamp-millis", 0), ("local-timestamp-millis", 8), ("local-timestamp-micros", 8)):
+        kind = {"type": "long", "logicalType": logical}
+        parts = [{"name": "content", "type": "string"}, {"name": "created_at", "type": kind}]
+        sent = 1_700_000_000_123 * (1000 if logical.endswith("micros") else 1)
+        value = {"content": "好用", "created_at": sent}
+        event = read({"type": "record", "name": "R", "fields": parts}, value, "connect", fields)
+        assert event.created_at == 1_700_000_000_123 - ahead * 3_600_000

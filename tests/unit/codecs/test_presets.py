@@ -212,6 +212,8 @@ def encoded(text: str) -> str:
         ({"data_base64": encoded('{"content": "好用"}')}, "content", "好用"),
         ({"data_base64": encoded("好用"), "datacontenttype": "text/plain"}, None, "好用"),
         ({"data": '{"content": 1', "datacontenttype": "text/plain"}, None, '{"content": 1'),
+        ({"data_base64": "5aW9\r\n55So\n", "datacontenttype": "text/plain"}, None, "好用"),
+        ({"data_base64": "eyJjb250ZW50IjoiPz8_In0"}, "content", "???"),
     ],
 )
 def test_forms_of_data(data: dict[str, Any], path: str | None, text: str) -> None:
@@ -234,6 +236,7 @@ def test_a_binary_cloudevent() -> None:
     assert (event.event_id, event.source, event.created_at) == (CLOUD["id"], CLOUD["source"], 1_793_491_200_000)
     assert read("cloudevents", {"text": "好用"}, fields={}).event_id == "in-0-7"
     assert read("cloudevents", {"text": "好用"}, ("CE-ID", b"e"), ("ce_id", None), fields={}).event_id == "e"
+    assert read("cloudevents", {"text": "好用"}, ("cloudEvents:id", b"e"), fields={}).event_id == "e"
 
 
 def test_a_structured_content_type_wants_a_cloudevent() -> None:

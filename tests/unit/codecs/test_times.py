@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.codecs.times import milliseconds
-from consumer.events import EARLIEST_MS, LATEST_MS, Milliseconds
+from consumer.events import EARLIEST_MS, LATEST_MS, LocalMilliseconds, Milliseconds
 
 if TYPE_CHECKING:
     from consumer.codecs.times import TimeUnit
@@ -95,6 +95,8 @@ def test_a_text_without_a_zone_is_read_in_the_given_one() -> None:
     assert milliseconds("2023-01-01", "iso", 480) == DAY - 480 * 60_000
     assert milliseconds("2023-01-01T12:00:00Z", utc_offset_minutes=480) == NOON
     assert milliseconds(NOON, utc_offset_minutes=480) == NOON
+    assert milliseconds(Milliseconds(NOON), utc_offset_minutes=480) == NOON
+    assert milliseconds(LocalMilliseconds(NOON), utc_offset_minutes=480) == NOON - 8 * 3_600_000
 
 
 @pytest.mark.parametrize(
