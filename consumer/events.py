@@ -175,6 +175,8 @@ class Output:
     headers: tuple[Header, ...] = ()
     partition: int | None = None
     timestamp_ms: int | None = None
+    row: int | None = None
+    """Of a result: its row's number, in a record of several."""
 
     @property
     def size(self) -> int:

@@ -189,12 +189,20 @@ class _Lookup:
         self._parsed: dict[str, Any] = {}
 
     def first(self, source: FieldSource, row: Row) -> tuple[Any, bool]:
-        """The first value that is there and not null, or the constant; and whether it is of this row alone."""
+        """The first value that is there, or the constant; and whether it is of this row alone.
+
+        A text that is empty, as files and forms write what is not there, is taken where nothing else is.
+        """
+        empty: tuple[Any, bool] = (source.constant, False)
         for path in source.paths:
             value, is_rows_own = self._at(path, row)
-            if value is not None and value is not _MISSING:
+            if value is None or value is _MISSING:
+                continue
+            if not isinstance(value, str) or not (value == "" or value.isspace()):
                 return value, is_rows_own
-        return source.constant, False
+            if empty[0] is None:
+                empty = value, is_rows_own
+        return empty
 
     def _at(self, path: Path, row: Row) -> tuple[Any, bool]:
         record = self._record

@@ -151,6 +151,8 @@ class DeadLetters:
         place = f"{record.topic}-{record.partition}-{record.offset}"
         if failure.rows is not None:  # one for each reason, and each has rows and tasks of its own
             place += f"#{failure.stage}.{failure.reason}"
+            if failure.stage == "produce" and failure.rows.isdigit():  # a result that its topic refuses
+                place += f".{failure.rows}"
         kip_1191 = {
             "topic": record.topic,
             "partition": str(record.partition),

@@ -198,7 +198,10 @@ class Failures:
                     f"the record has no key, and topic {refused.topic} is compacted: it takes no result without one; "
                     "send the key, or set its cleanup.policy to delete"
                 )
-            return self.letter(record, BadInput("produce", reason, what), () if task is None else (task,))
+            rows = None
+            if refused.row is not None:
+                rows, what = str(refused.row), f"row {refused.row}: {what}"
+            return self.letter(record, BadInput("produce", reason, what), () if task is None else (task,), rows=rows)
         except BaseException as error:
             if not is_defect(error):
                 raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -179,7 +180,7 @@ class MappedRecords:
                 done.failed.append(FailedRow(row.number, (ended.name,), ended))
             else:
                 output, asked = ended
-                done.outputs.append(output)
+                done.outputs.append(replace(output, row=row.number))
                 done.windows.append(asked or 0)
         return done
 

@@ -75,6 +75,17 @@ def test_where_an_id_may_come_from(source: Any, event_id: str) -> None:
     assert read({**TEXT, "event_id": source}, NESTED, *headers).event_id == event_id
 
 
+def test_an_empty_text_is_not_there_while_anything_else_is() -> None:
+    """As files and forms write what is missing; alone it is what it was."""
+    fields = {"text": ["body", "title"], "event_id": ["id", "$key"], "source": ["shop", {"value": "a"}]}
+    event = read(fields, {"body": "\t", "title": "好用", "id": "", "shop": " "}, key=b"k")
+    assert (event.text, event.event_id, event.source) == ("好用", "k", "a")
+    assert read({"text": "body", "source": ["shop", "no"]}, {"body": "好", "shop": ""}).source == ""
+    with pytest.raises(BadInput) as caught:
+        read(fields, {"body": " ", "title": ""})
+    assert caught.value.reason == "EmptyText"
+
+
 @pytest.mark.parametrize("key", [None, b"\0\0\0\0\x05\x02", b"\xff", b"plain", b"[]", b"[" * 100_000])
 def test_keys_that_are_no_json(key: bytes | None) -> None:
     """Nothing is found in them; one that a registry framed is no text either."""

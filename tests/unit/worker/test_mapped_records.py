@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -23,6 +24,7 @@ from consumer.serving.refused import WindowRefused
 from consumer.telemetry.metrics import Metrics
 from consumer.worker import mapped_records
 from consumer.worker.event_processor import EventProcessor
+from consumer.worker.failures import Failures
 from consumer.worker.inference import Inference
 from consumer.worker.task_runner import WorkBudget
 
@@ -162,6 +164,20 @@ def test_a_replay_runs_the_rows_that_failed_and_no_other() -> None:
     carried = read_letter(as_record(Output("dead", b"k", b"", (*outcome.outputs[-1].headers,))))
     assert carried is not None
     assert (b"2") in [value for name, value in replayed(carried, "group").headers if name == "rexstream-only-rows"]
+
+
+@pytest.mark.parametrize("why", ["size", "no key"])
+def test_a_result_that_its_topic_refuses_is_its_rows_alone(why: Literal["size", "no key"]) -> None:
+    """Its letter is no copy of that of another row, and a replay runs that row and no other."""
+    source = rows("a", "b", "c")
+    failures = Failures(DeadLetters("dead", "group", "1"), Metrics(), "m", time.time)
+    refused = [failures.of_refused(source, output, why) for output in Worker().process(source).outputs]
+    found = [read_letter(as_record(output)) for output in refused]
+    assert len({letter.id for letter in found if letter is not None}) == len(refused) == 6
+    assert found[3] is not None
+    again = replayed(found[3], "group")
+    record = SourceRecord("canal", 0, 99, 1, again.key, again.value, again.headers, 1, 0.0)
+    assert ids(Worker().process(record)) == [("canal-2-7#2", "ner")]
 
 
 @pytest.mark.parametrize(("header", "reason"), [(b"9", "InvalidHeader"), (b"x", "InvalidHeader"), (b"1-", "")])
