@@ -219,7 +219,10 @@ class _Lookup:
         return self._in_key(path.steps), False
 
     def _in_key(self, steps: tuple[str, ...]) -> Any:
-        text = _as_text(self._record.key)
+        key = self._record.key
+        if key is not None and key[:1] == b"\0" and key[5:6] == b"{":  # JSON in Confluent's frame, as values may be
+            key = key[5:]
+        text = _as_text(key)
         if not steps or text is None:
             return text
         value, _ = self.walk(text, steps)

@@ -114,6 +114,8 @@ def test_a_key_with_connects_schema() -> None:
     """As its JSON converter writes keys."""
     key = b'{"schema": {"type": "struct", "fields": []}, "payload": {"id": 12}}'
     assert read({**TEXT, "event_id": "$key.id"}, key=key).event_id == "12"
+    framed = b"\0\0\0\0\x05" + b'{"id": 12}'  # of JSON Schema
+    assert read({**TEXT, "event_id": "$key.id"}, key=framed).event_id == "12"
 
 
 def test_a_producers_own_fields_do_not_collide() -> None:
