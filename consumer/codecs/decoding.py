@@ -109,7 +109,11 @@ def decode_value(
         return event_from_fields(fields, default_event_id)
     except BadInput as bad:
         if value_format != "avro":
-            raise
+            if bad.reason != "MissingText":
+                raise
+            from consumer.codecs.frames import no_text_field
+
+            raise no_text_field(bad, fields) from None
         from consumer.codecs.avro_mismatch import explained
 
         raise explained(bad, fields, value, headers, schema_for) from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import uuid
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from consumer.events import BadInput
@@ -14,6 +15,7 @@ from consumer.events import BadInput
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from consumer.config.route import Preset
     from consumer.events import Header
 
 _CONFLUENT = 5
@@ -73,6 +75,29 @@ def no_text(value: bytes) -> BadInput | None:
     if not is_confluent(value) or not 0 < _id(value) < _LARGE_ID:
         return None
     return _refused(f"Confluent frame, id {_id(value)}, in front of what should be bare text; {fix}")
+
+
+def no_text_field(bad: BadInput, fields: Mapping[str, Any]) -> BadInput:
+    """``bad``, the error of an object without a text on a route without mapping, with what such a route needs."""
+    preset = _likely_preset(fields)
+    what = "name where it is in fields of the route (docs/mapping.md)"
+    if preset is not None:
+        what = f"it looks like a message of {preset}: set preset of the route to {preset} (docs/mapping.md)"
+    return BadInput(bad.stage, bad.reason, f"{bad.message}, or {what}")
+
+
+def _likely_preset(fields: Mapping[str, Any]) -> Preset | None:
+    is_connect = fields.keys() == {"schema", "payload"}
+    inner = fields["payload"] if is_connect else fields
+    if isinstance(inner, Mapping) and "op" in inner and ("after" in inner or "before" in inner):
+        return "debezium"
+    if is_connect:
+        return "connect"
+    if "specversion" in fields:
+        return "cloudevents"
+    if "type" in fields and "data" in fields and "database" in fields:
+        return "canal" if isinstance(fields["data"], list) else "maxwell"
+    return None
 
 
 def no_confluent_frame(value: bytes, headers: Sequence[Header]) -> BadInput:

@@ -272,3 +272,26 @@ def test_messages_give_the_position() -> None:
     """The message tells where the JSON breaks."""
     assert "character 11" in refused(b'{"text": 1 2}').message
     assert "byte 2 of 3" in refused(b"{ \xff").message
+
+
+@pytest.mark.parametrize(
+    ("value", "preset"),
+    [
+        ({"before": None, "after": {"content": "好"}, "op": "c"}, "debezium"),
+        ({"schema": {}, "payload": {"before": {}, "op": "d"}}, "debezium"),
+        ({"schema": {}, "payload": {"content": "好"}}, "connect"),
+        ({"schema": {}, "payload": None}, "connect"),
+        ({"specversion": "1.0", "data": {"text": "好"}}, "cloudevents"),
+        ({"type": "INSERT", "data": [{}], "database": "shop"}, "canal"),
+        ({"type": "insert", "data": {}, "database": "shop"}, "maxwell"),
+        ({"content": "好"}, None),
+        ({}, None),
+    ],
+)
+def test_a_value_without_a_text_is_told_what_its_route_lacks(value: dict[str, object], preset: str | None) -> None:
+    """A newcomer's change events end as dead letters until their route says what they are."""
+    with pytest.raises(BadInput) as caught:
+        decode_value(json.dumps(value).encode(), "json", "id")
+    assert caught.value.reason == "MissingText"
+    assert ("preset of the route to " + preset if preset else "in fields of the route") in caught.value.message
+    assert "好" not in caught.value.message
