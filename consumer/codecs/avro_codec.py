@@ -21,6 +21,7 @@ from fastavro._read_py import schemaless_reader as schemaless_reader_in_python
 
 from consumer.codecs.avro_logical import TooManyValues, allow
 from consumer.codecs.avro_schemas import JSON_PAYLOAD, VALUE, WriterSchema, event_schema
+from consumer.codecs.control_headers import last_value
 from consumer.config.shipped import shipped
 from consumer.events import BadInput
 
@@ -37,8 +38,8 @@ SCHEMA_ID = "__value_schema_id"
 """Header of values without a frame: 0 and the id in four bytes, or 1 and the GUID in sixteen."""
 
 UNPACKED_BYTES = 33_554_432
-"""Memory that records, arrays and maps within arrays and decimals may take, of a datum of up to 1 MiB; of a larger one,
-32 times its size. One byte may be a record, and a million of them are 200 MB."""
+"""Memory that decimals, times, and records, arrays and maps within arrays may take, of a datum of up to 1 MiB; of a
+larger one, 32 times its size. One byte may be a record, and a million of them are 200 MB."""
 
 _FRAME = struct.Struct(">bI")
 
@@ -100,9 +101,8 @@ def schema_id(value: bytes, headers: Sequence[Header] = ()) -> SchemaId:
 
 def located(value: bytes, headers: Sequence[Header]) -> tuple[SchemaId, int]:
     """The id of a value's schema, and where in the value its datum starts. Raises BadInput InvalidFraming."""
-    for name, content in headers:
-        if name == SCHEMA_ID and content is not None:
-            return _header_id(content), 0
+    if headers and (content := last_value(headers, SCHEMA_ID)) is not None:
+        return _header_id(content), 0
     if len(value) >= _FRAME.size and value[0] == 0:
         return int(_FRAME.unpack_from(value)[1]), _FRAME.size
     # Not at the top: only what cannot be read is looked at so closely.
@@ -153,7 +153,7 @@ def read_datum(datum: bytes, writer: WriterSchema) -> Any:
     try:
         found: Any = read(stream, writer.parsed, None)
     except TooManyValues:
-        what = f"the datum of {len(datum)} bytes unpacks to more than {most}, most of it empty records and arrays"
+        what = f"the datum of {len(datum)} bytes unpacks to more than {most}, most of it tiny records, arrays or times"
         raise BadInput("decode", "AvroTooLarge", f"{what}; send several events") from None
     except Exception as error:
         # fastavro documents no set of errors: whatever it raises here is caused by the bytes.

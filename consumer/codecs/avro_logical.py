@@ -27,6 +27,10 @@ _SCALE = "rexstream.scale"
 _MOST_SCALE = 255
 """Of a decimal, zeros that its text may have, and bytes of its number: no database has more digits."""
 
+_TIME_BYTES = 128
+"""What a time counts for, more than it takes: a million of one byte each would hold the event loop for a second. Those
+of this century have six bytes, so that 1 MiB of them is within the bound."""
+
 _MILLIS, _MICROS, _NANOS, _DAYS = "rexstream-millis", "rexstream-micros", "rexstream-nanos", "rexstream-days"
 _LOCAL = "-local"
 """Behind those of times without a zone. A day has none, either."""
@@ -67,7 +71,7 @@ _memory = _Memory()
 
 
 def allow(most: int) -> None:
-    """How many bytes the decimals of the next datum may take, and its records, arrays and maps within arrays."""
+    """How many bytes the decimals and times of the next datum may take, and records, arrays and maps within arrays."""
     _memory.left = most
 
 
@@ -122,6 +126,11 @@ def _spend(size: int) -> None:
         raise TooManyValues
 
 
+def _time(number: int, kind: type[Milliseconds] = Milliseconds) -> Milliseconds:
+    _spend(_TIME_BYTES)
+    return kind(number)
+
+
 def _decimal(content: bytes, schema: Any, _: Any) -> str | bytes:
     return _plain(content, schema[_SCALE])
 
@@ -149,13 +158,13 @@ LOGICAL_READERS.update(
         f"record-{RECORD}": _record,
         f"array-{CONTAINER}": _container,
         f"map-{CONTAINER}": _container,
-        f"long-{_MILLIS}": lambda number, *_: Milliseconds(number),
-        f"long-{_MICROS}": lambda number, *_: Milliseconds(number // 1000),
-        f"long-{_NANOS}": lambda number, *_: Milliseconds(number // 1_000_000),
-        f"long-{_MILLIS}{_LOCAL}": lambda number, *_: LocalMilliseconds(number),
-        f"long-{_MICROS}{_LOCAL}": lambda number, *_: LocalMilliseconds(number // 1000),
-        f"long-{_NANOS}{_LOCAL}": lambda number, *_: LocalMilliseconds(number // 1_000_000),
-        f"int-{_DAYS}": lambda number, *_: LocalMilliseconds(number * 86_400_000),
+        f"long-{_MILLIS}": lambda number, *_: _time(number),
+        f"long-{_MICROS}": lambda number, *_: _time(number // 1000),
+        f"long-{_NANOS}": lambda number, *_: _time(number // 1_000_000),
+        f"long-{_MILLIS}{_LOCAL}": lambda number, *_: _time(number, LocalMilliseconds),
+        f"long-{_MICROS}{_LOCAL}": lambda number, *_: _time(number // 1000, LocalMilliseconds),
+        f"long-{_NANOS}{_LOCAL}": lambda number, *_: _time(number // 1_000_000, LocalMilliseconds),
+        f"int-{_DAYS}": lambda number, *_: _time(number * 86_400_000, LocalMilliseconds),
         f"bytes-{_DECIMAL}": _decimal,
         f"fixed-{_DECIMAL}": _decimal,
         f"fixed-{_UUID}": lambda content, *_: str(uuid.UUID(bytes=content)),

@@ -58,6 +58,8 @@ def explained(
         names = ", ".join(types)
         names = names if len(names) <= _NAMES_CHARS else f"{names[:_NAMES_CHARS]}..."
         fix = f"its fields are {names}; name the one to read in the route's key fields, as in fields: {{{name}: NAME}}"
+        if name != "text":
+            fix = "with the route's key fields, as in fields: {text: text}, a producer's own is not read"
         return BadInput("decode", "IncompatibleSchema", f"{what}; {fix}")
     return bad
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from consumer.codecs.control_headers import EVENT_ID_CHARS, default_event_id, too_many_headers
-from consumer.codecs.metadata import attributes_of, dropped, text_of, time_of, what_it_is
+from consumer.codecs.metadata import SECONDS_BELOW, attributes_of, dropped, text_of, time_of, what_it_is
 from consumer.codecs.packing import not_utf8
 from consumer.events import EARLIEST_MS, LATEST_MS, BadInput, Milliseconds, ReviewEvent, TaskKind
 
@@ -104,8 +104,7 @@ def decode_value(
     fields = read_value(value, value_format, schema_for, headers)
     try:
         if not isinstance(fields, dict):
-            what = f"the JSON value of {len(value)} bytes is not an object; send an object with a field text"
-            raise BadInput("validate", "InvalidEvent", what)
+            raise _no_object(value, fields)
         return event_from_fields(fields, default_event_id)
     except BadInput as bad:
         if value_format != "avro":
@@ -119,10 +118,20 @@ def decode_value(
         raise explained(bad, fields, value, headers, schema_for) from None
 
 
+def _no_object(value: bytes, found: object) -> BadInput:
+    fix = "send an object with a field text"
+    if isinstance(found, list):
+        fix = "send each of its items as a record of its own"
+    elif isinstance(found, str) and found.lstrip()[:1] in ("{", '"'):
+        fix = "it holds JSON itself: encode an event once, not twice"
+    what = f"the JSON value of {len(value)} bytes is {what_it_is(found)}, and not an object"
+    return BadInput("validate", "InvalidEvent", f"{what}; {fix}")
+
+
 def read_value(
     value: bytes, value_format: ValueFormat, schema_for: SchemaFor | None = None, headers: Sequence[Header] = ()
 ) -> Any:
-    """What bytes hold: any JSON value, bare text under ``text`` (of both, a byte order mark is skipped), or an Avro
+    """What bytes hold: any JSON value, bare text under ``text`` (of both, byte order marks are skipped), or an Avro
     record.
 
     JSON may be in Confluent's frame. ``schema_for`` gives the writer schema of an id, which Avro values have in their
@@ -130,15 +139,15 @@ def read_value(
     ``parse_json`` and ``avro_codec.decode_avro`` do.
     """
     if value_format == "text":
-        if value.startswith((b"\0\0", b"\3\0", b"\3\5")):
+        if b"\0" in value[:4] or value.startswith(b"\3\5"):
             from consumer.codecs.frames import no_text
 
             if (framed := no_text(value)) is not None:
                 raise framed
-        return {"text": utf8(value).removeprefix("\ufeff")}
+        return {"text": utf8(value).lstrip("\ufeff")}
     if value_format == "json":
         try:
-            return parse_json(utf8(value).removeprefix("\ufeff"))
+            return parse_json(utf8(value).lstrip("\ufeff"))
         except BadInput as bad:
             from consumer.codecs.frames import json_in_frame
 
@@ -150,7 +159,7 @@ def read_value(
 
 
 def _json(value: bytes) -> Any:
-    return parse_json(utf8(value).removeprefix("\ufeff"))
+    return parse_json(utf8(value).lstrip("\ufeff"))
 
 
 def utf8(value: bytes) -> str:
@@ -228,6 +237,8 @@ def event_from_fields(fields: Mapping[str, Any], default_event_id: str) -> Revie
 
 def _wrong_type(name: str, value: object, wanted: str) -> BadInput:
     what = f"field {name} is {what_it_is(value)}, but must be {wanted}"
+    if name != "text":
+        what += "; a producer's own field of that name is not read with the route's key fields, as in {text: text}"
     return BadInput("validate", "InvalidEvent", what)
 
 
@@ -306,7 +317,10 @@ def _mended_tree(tree: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _created_at(fields: Mapping[str, Any], warnings: list[str]) -> int | None:
     value = fields.get("created_at")
-    if value is None or (type(value) in (int, Milliseconds) and EARLIEST_MS <= value <= LATEST_MS):
+    # A smaller number is in seconds, perhaps.
+    if value is None or (type(value) is int and SECONDS_BELOW <= value <= LATEST_MS):
+        return value
+    if type(value) is Milliseconds and EARLIEST_MS <= value <= LATEST_MS:
         return value
     return time_of("created_at", value, warnings)
 

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from consumer.codecs.packing import begins, begins_like_utf_16, not_utf8
 from consumer.events import BadInput
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ _LARGE_ID = 2**24
 _MOST_INDEXES = 8
 """Longest path to a message within a Protobuf schema that is believed."""
 
+_MOST_FIELDS = 1000
+"""Fields after which a message is believed: a megabyte of them would hold the event loop."""
+
 _JSON = (b"{", b"[")
 """What an event's JSON, or that of several, begins with."""
 
@@ -47,6 +51,8 @@ def json_in_frame(value: bytes, headers: Sequence[Header], parse: Callable[[byte
     Raises BadInput InvalidFraming (stage ``decode``) that names another frame, what ``parse`` raises for JSON in one
     that cannot be read, or ``bad`` where there is none.
     """
+    if len(value) == _CONFLUENT and not value[0]:
+        raise _refused(f"Confluent frame, id {_id(value)}, with nothing in it; send JSON")
     if not is_confluent(value):
         what = None if value.lstrip()[:1] in _JSON else named(value, headers)
         raise bad if what is None else _refused(f"{what}; send JSON, bare or in Confluent's frame")
@@ -58,7 +64,11 @@ def json_in_frame(value: bytes, headers: Sequence[Header], parse: Callable[[byte
             raise BadInput(
                 inner.stage, inner.reason, f"in a frame with schema id {_id(value)}: {inner.message}"
             ) from None
+    if value[1] and not value[2] and not value[4]:
+        raise bad  # UTF-16, by its zeros
     fix = "send JSON, or Avro with the route's format avro and kafka.registry.url"
+    if not _id(value):
+        raise _refused(f"a frame with schema id 0, of eight bytes perhaps, as Apicurio's serializers write it; {fix}")
     if looks_like_protobuf(payload):
         raise _refused(f"Protobuf frame, id {_id(value)}, by its bytes; {fix}")
     raise _refused(f"Confluent frame, id {_id(value)}, whose payload is not JSON: Avro or Protobuf; {fix}")
@@ -71,7 +81,9 @@ def no_text(value: bytes) -> BadInput | None:
     """
     fix = "set the route's format to json or avro, or send the text without it"
     if value[:1] == b"\3":
-        return None if (what := named(value, ())) is None else _refused(what)
+        return None if (what := named(value, ())) is None else _refused(f"{what}; {fix}")
+    if begins_like_utf_16(value):
+        return not_utf8(value, value.index(b"\0"))
     if not is_confluent(value) or not 0 < _id(value) < _LARGE_ID:
         return None
     return _refused(f"Confluent frame, id {_id(value)}, in front of what should be bare text; {fix}")
@@ -109,7 +121,7 @@ def no_confluent_frame(value: bytes, headers: Sequence[Header]) -> BadInput:
         return _refused(f"{what}; send Confluent's wire format")
     if value.lstrip()[:1] in _JSON:
         return _refused("it begins like JSON, and has no schema id; set the route's format to json, or send Avro")
-    what = f"first byte is {value[0]}, but Confluent's wire format starts with 0"
+    what = f"first byte is {value[0]}{begins(value)}, but Confluent's wire format starts with 0"
     return _refused(f"{what}; send that format, or remove kafka.registry.url when values are bare Avro")
 
 
@@ -161,7 +173,7 @@ def named(value: bytes, headers: Sequence[Header]) -> str | None:
 
 
 def looks_like_protobuf(payload: bytes) -> bool:
-    """Whether a frame's payload is Protobuf to the last byte: where the message is in its schema, then its fields."""
+    """Whether a frame's payload is Protobuf: where the message is in its schema, then fields."""
     count, at = _varint(payload, 0)
     count = (count >> 1) if not count & 1 else -1
     if not 0 <= count <= _MOST_INDEXES:
@@ -172,7 +184,9 @@ def looks_like_protobuf(payload: bytes) -> bool:
             return False
     if at >= len(payload):
         return False
-    while at < len(payload):
+    for _ in range(_MOST_FIELDS):
+        if at >= len(payload):
+            return at == len(payload)
         tag, at = _varint(payload, at)
         kind = tag & 7
         if tag >> 3 not in range(1, 2**29):
@@ -186,7 +200,7 @@ def looks_like_protobuf(payload: bytes) -> bool:
             at += 8 if kind == 1 else 4
         else:
             return False
-    return at == len(payload)
+    return True
 
 
 def _varint(payload: bytes, at: int) -> tuple[int, int]:

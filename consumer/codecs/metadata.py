@@ -8,13 +8,21 @@ be text of the review, too, so they are counted.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 
 from consumer.codecs.times import milliseconds
+from consumer.events import Milliseconds
 
 SLUG = "field-dropped"
 """What a warning of a field begins with."""
+
+SUSPECT = "field-suspect"
+"""What a warning of a field begins with that is kept, and is hardly what was meant."""
+
+SECONDS_BELOW = 100_000_000_000
+"""As milliseconds a time in March of 1973, when no shop had reviews; in seconds, one in the year 5138."""
 
 _EXACT = 2**53
 """From here on a float may not be the number that was written."""
@@ -46,6 +54,8 @@ def text_of(field: str, value: object, warnings: list[str], most: int | None = N
     booleans, containers and what has more than ``most`` characters.
     """
     why = f"is {what_it_is(value)}"
+    if isinstance(value, float):
+        why += " of which not every digit is known; send it as a string"
     text: str | None = None
     if isinstance(value, str):
         text = value
@@ -67,24 +77,37 @@ def text_of(field: str, value: object, warnings: list[str], most: int | None = N
 
 
 def time_of(field: str, value: object, warnings: list[str]) -> int | None:
-    """A time in milliseconds since 1970, as ``milliseconds`` reads it without a unit; None, with a warning."""
+    """A time in milliseconds since 1970, as ``milliseconds`` reads it without a unit; None, with a warning. An empty
+    text is no time. A number that must be in seconds is kept as it is, with a warning.
+    """
+    if value == "":
+        return None
     try:
-        return milliseconds(value)
+        found = milliseconds(value)
     except ValueError as error:
         why = str(error) if isinstance(value, int | float | str) and not isinstance(value, bool) else what_it_is(value)
         warnings.append(dropped(field, f"is {why}"))
         return None
+    is_number = not isinstance(value, Milliseconds) and (not isinstance(value, str) or value.strip().isdigit())
+    if is_number and SECONDS_BELOW // 1000 <= found < SECONDS_BELOW:
+        what = "is before April 1973 in milliseconds; if it is in seconds, say so in fields of the route"
+        warnings.append(f"{SUSPECT}: {field} {what}")
+    return found
 
 
 def attributes_of(value: object, warnings: list[str], most: int) -> dict[str, str]:
     """Attributes as texts: numbers, booleans, arrays and objects as compact JSON. Those that are null are not there.
 
     What cannot be JSON text (NaN, bytes that are not UTF-8) is left out, and all of them are if they have more than
-    ``most`` characters, names and values; a warning says how many. So is what is no object, but for an empty array,
-    which is how PHP writes an empty one.
+    ``most`` characters, names and values; a warning says how many. So is what is no object or the JSON of
+    one, but for an empty text and an empty array, which is how PHP writes an empty object.
     """
+    if isinstance(value, str) and value[:1] == "{" and len(value) <= 2 * most:
+        # Twice: the JSON of an object in a text has more characters than what is in it.
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(value)
     if not isinstance(value, Mapping):
-        if not (isinstance(value, list | tuple) and not value):
+        if value != "" and not (isinstance(value, list | tuple) and not value):
             warnings.append(dropped("attributes", f"is {what_it_is(value)}"))
         return {}
     texts: dict[str, str] = {}

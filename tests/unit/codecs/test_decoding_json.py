@@ -194,7 +194,6 @@ def test_metadata_of_another_type_is_converted_where_nothing_is_lost(
         ("language", False, None),
         ("language", ["SECRETWORD"], None),
         ("created_at", "SECRETWORD", None),
-        ("created_at", "", None),
         ("created_at", True, None),
         ("created_at", 1.5, None),
         ("created_at", {"$date": 1}, None),
@@ -236,6 +235,80 @@ def test_a_number_that_is_none_costs_its_own_field_only(number: bytes) -> None:
     assert (event.event_id, event.product_id, event.created_at, event.attributes) == ("e", None, None, {"c": "1"})
     assert [warning.split()[1] for warning in event.warnings] == ["product_id", "created_at", "attributes"]
     assert decode_value(b'{"text": "x", "a": %s}' % number, "json", "t-0-1") == ReviewEvent("t-0-1", "x")
+
+
+@pytest.mark.parametrize(
+    ("value", "arrives"),
+    [(1_700_000_000, 1_700_000_000), ("1700000000", 1_700_000_000), (1_700_000_000.0, 1_700_000_000)],
+)
+def test_a_time_that_is_in_seconds_is_kept_with_a_warning(value: object, arrives: int) -> None:
+    """As milliseconds it would be in January of 1970, which is no time of a review; nothing is invented."""
+    event = decode_value(encoded(created_at=value), "json", "t-0-1")
+    assert event.created_at == arrives
+    (warning,) = event.warnings
+    assert warning.startswith("field-suspect: created_at is before April 1973")
+    assert "fields of the route" in warning
+
+
+@pytest.mark.parametrize("value", [0, 5, -86_400_000, "1970-01-20", 100_000_000_000])
+def test_a_time_that_is_not_in_seconds_is_no_matter(value: object) -> None:
+    """Nothing, a test's number, a time before 1970, a date that says its year."""
+    assert decode_value(encoded(created_at=value), "json", "t-0-1").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "arrives"),
+    [
+        ("created_at", "", None),
+        ("attributes", "", {}),
+        ("attributes", [], {}),
+        ("attributes", '{"stars": 5, "shop": "a"}', {"stars": "5", "shop": "a"}),
+    ],
+)
+def test_what_says_nothing_and_json_within_a_text_need_no_warning(field: str, value: object, arrives: object) -> None:
+    """As tables and PHP write what is empty, and columns of databases an object."""
+    event = decode_value(encoded(**{field: value}), "json", "t-0-1")
+    assert (getattr(event, field), event.warnings) == (arrives, ())
+
+
+@pytest.mark.parametrize(
+    "text", ["{", '{"a": 1', "{" * 70_000, '{"a":' * 5_000 + "1" + "}" * 5_000, '{"b": "%s"}' % ("c" * 40_000)]
+)
+def test_a_text_that_is_no_attributes_is_left_out(text: str) -> None:
+    """Broken, too deep or too long."""
+    event = decode_value(encoded(attributes=text), "json", "t-0-1")
+    assert (event.attributes, len(event.warnings)) == ({}, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (
+            json.dumps(json.dumps({"text": "SECRETWORD"})),
+            "is a string, and not an object; it holds JSON itself: encode",
+        ),
+        (
+            json.dumps(json.dumps(json.dumps({"text": "x"}))),
+            "is a string, and not an object; it holds JSON itself: enc",
+        ),
+        ('"SECRETWORD"', "is a string, and not an object; send an object"),
+        ('[{"text": "SECRETWORD"}]', "is an array, and not an object; send each of its items"),
+        ("17", "is a number, and not an object; send an object"),
+    ],
+)
+def test_what_is_no_object_is_said_with_the_way_out(value: str, says: str) -> None:
+    """An event that was encoded twice, several events, a bare review."""
+    with pytest.raises(BadInput) as caught:
+        decode_value(value.encode(), "json", "t-0-1")
+    assert says in caught.value.message
+    assert "SECRETWORD" not in caught.value.message
+
+
+def test_a_producers_own_schema_or_tasks_have_a_way_out() -> None:
+    """The route's fields, with which they are not read."""
+    for field in ("schema", "tasks"):
+        with pytest.raises(BadInput, match=r"key fields, as in \{text: text\}"):
+            decode_value(encoded(**{field: 3}), "json", "t-0-1")
 
 
 def test_each_field_has_at_most_one_warning() -> None:

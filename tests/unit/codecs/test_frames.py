@@ -63,6 +63,8 @@ def test_json_whose_schema_is_in_a_header_is_read() -> None:
         (b"\x03\x05" + VERSION.bytes + b"x\x9c", f"AWS Glue frame, schema version {VERSION}, compressed with zlib; "),
         (b"\xc3\x01" + bytes(8) + AVRO, "Avro's single-object encoding"),
         (b"Obj\x01\x04", "an Avro file"),
+        (b"\x00\x00\x00\x00\x07", "Confluent frame, id 7, with nothing in it"),
+        (framed(b"\x00\x00\x00\x07" + JSON, 0), "a frame with schema id 0, of eight bytes perhaps, as Apicurio's"),
     ],
 )
 def test_other_frames_on_a_route_of_json_are_named(value: bytes, says: str) -> None:
@@ -81,12 +83,22 @@ def test_json_that_is_broken_in_its_frame_says_where() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"\x00", b"\x00\x00\x00\x00\x07", b"nonsense", b"\x03\x00short", b"\xff\xfe", b'{"text"']
+    "value", [b"", b"\x00", b"\x00\x00\x00\x07", b"nonsense", b"\x03\x00short", b"\xff\xfe", b'{"text"']
 )
 def test_what_is_in_no_frame_is_what_it_was(value: bytes) -> None:
     """Also where there is nothing behind one, and JSON that is only broken, whatever its headers say."""
     headers = (("apicurio.value.globalId", bytes(8)),) if value.startswith(b"{") else ()
     assert refused(value, "json", *headers).reason in ("InvalidJson", "InvalidUtf8")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_no_frame(encoding: str) -> None:
+    """It is called what it is, on every route, and with Latin letters it is no text, although it would be UTF-8."""
+    for value, form in ((JSON.decode(), "json"), ('{"text": "neat"}', "json"), ("neat, really", "text")):
+        bad = refused(value.encode(encoding), form)  # type: ignore[arg-type]
+        assert bad.reason in ("InvalidUtf8", "InvalidJson")
+        assert "UTF-16" in bad.message
+        assert "encoding of the route" in bad.message
 
 
 def test_a_frame_in_front_of_text_is_no_text() -> None:
@@ -174,6 +186,8 @@ def test_ids_in_other_registries_headers_are_named(header: Header, says: str) ->
 
 def test_the_schemas_id_may_be_in_a_header() -> None:
     """Four bytes, or a GUID; the value then has no frame, even if it begins like one."""
+    own = ((SCHEMA_ID, b"\x00\x00\x00\x00\x01"), (SCHEMA_ID, b"\x00\x00\x00\x00\x07"))
+    assert schema_id(AVRO, own) == 7, "the nearest hop's, as Java's lastHeader has it"
     for content, number in ((b"\x00\x00\x00\x00\x07", 7), (b"\x01" + VERSION.bytes, str(VERSION))):
         headers = (("other", b"\x01"), (SCHEMA_ID, None), (SCHEMA_ID, content))
         assert schema_id(AVRO, headers) == number
@@ -202,6 +216,12 @@ def test_an_id_of_zero_is_not_confluents() -> None:
 def test_any_payload_may_be_asked_whether_it_is_protobuf(payload: bytes) -> None:
     """Without an error, and in time."""
     looks_like_protobuf(payload)
+
+
+def test_a_long_message_is_not_read_to_its_end() -> None:
+    """A megabyte of fields would hold the event loop; what is wrong far behind is not found, either."""
+    assert looks_like_protobuf(b"\x00" + b"\x08\x01" * 2000 + b"\xff")
+    assert not looks_like_protobuf(b"\x00" + b"\x08\x01" * 200 + b"\xff")
 
 
 def test_what_is_protobuf() -> None:

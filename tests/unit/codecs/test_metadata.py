@@ -29,8 +29,8 @@ def test_what_loses_nothing_is_converted(field: str, value: object, arrives: obj
     ("field", "value", "why"),
     [
         ("source", b"\xff", "is bytes that are not UTF-8"),
-        ("source", math.nan, "is a number"),
-        ("event_id", math.inf, "is a number"),
+        ("source", math.nan, "is a number of which not every digit is known; send it as a string"),
+        ("event_id", math.inf, "is a number of which not every digit is known; send it as a string"),
         ("created_at", math.nan, "is not a finite number"),
         ("created_at", b"2023", "is bytes"),
         (

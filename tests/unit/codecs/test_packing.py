@@ -88,6 +88,20 @@ def test_encodings_in_every_format(encoding: str, mark: str, compression: Compre
         assert read(packed, value_format, packing(encoding, compression)).text == text  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_the_byte_order_of_json_shows_without_a_mark(encoding: str) -> None:
+    """Whatever machine this is."""
+    assert read(EVENT.encode(encoding), "json", packing("utf-16")).text == "壶嘴设计得好"
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "windows-1252", "utf-16", "shift_jis"])
+def test_a_byte_order_mark_of_utf_8_wins(encoding: str) -> None:
+    """What begins so is UTF-8, and not three odd characters of another encoding."""
+    for value_format, value in (("json", EVENT), ("text", "壶嘴设计得好")):
+        sent = value.encode("utf-8-sig")
+        assert read(sent, value_format, packing(encoding)).text == "壶嘴设计得好"  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("value_format", ["json", "text"])
 def test_a_byte_order_mark_of_utf_8_is_skipped(value_format: ValueFormat) -> None:
     """In every format, packed or not; one more is text."""
@@ -130,7 +144,9 @@ def test_any_bytes_in_any_encoding(name: str, value: bytes) -> None:
     ("encoding", "value", "words"),
     [
         ("gb18030", "好".encode("gb18030")[:1], "not gb18030: byte 0 of 1"),
-        ("utf-16", b"a\x00b", "not utf-16: byte 2 of 3"),
+        ("utf-16", b"\xff\xfea\x00b", "not utf-16: byte 4 of 5"),
+        ("utf-16", "鞋".encode("utf-16-be"), "without a byte order mark, in which order cannot be told; set encoding"),
+        ("ascii", b"\xac\xed\x00\x05t\x00\x04neat", "a serialised Java object, which only Java reads"),
         ("ascii", b"\xff\xfea\x00", "not ascii: byte 0 of 4 (it begins like UTF-16 with a byte order mark)"),
         ("shift_jis", b"\x1f\x8b\x08\xff", "not shift_jis: byte 1 of 4 (it begins like gzip)"),
     ],
