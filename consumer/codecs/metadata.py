@@ -116,13 +116,15 @@ def attributes_of(value: object, warnings: list[str], most: int) -> dict[str, st
         if item is None:
             continue
         # Counted first: JSON of the smallest pieces takes many times its size while it is written.
-        if left < len(name) or (isinstance(item, Mapping | list | tuple) and _has_more_than(left, item)):
+        nodes = 0 if isinstance(item, str) else _nodes(left, item)
+        if left < len(name) or left < nodes:
             left = -1
             break
         try:
             text = item if isinstance(item, str) else _json(item)
         except (ValueError, TypeError, RecursionError):
             unwritable += 1
+            left -= len(name) + nodes  # it took as long as if it could be: each of a thousand rows may have it
             continue
         left -= len(name) + len(text)
         texts[name] = text
@@ -134,17 +136,16 @@ def attributes_of(value: object, warnings: list[str], most: int) -> dict[str, st
     return texts
 
 
-def _has_more_than(most: int, value: object) -> bool:
-    """Whether a tree has more than ``most`` nodes below its root."""
-    nodes = [value]
-    while nodes:
+def _nodes(most: int, value: object) -> int:
+    """How many nodes a tree has below its root; when these are more than ``most``, not all are counted."""
+    count, nodes = 0, [value]
+    while nodes and count <= most:
         node = nodes.pop()
         if isinstance(node, Mapping | list | tuple):
-            most -= len(node)
-            if most < 0:
-                return True
-            nodes += node.values() if isinstance(node, Mapping) else node
-    return False
+            count += len(node)
+            if count <= most:
+                nodes += node.values() if isinstance(node, Mapping) else node
+    return count
 
 
 def _json(value: object) -> str:

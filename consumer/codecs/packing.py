@@ -128,7 +128,7 @@ def _utf_16(value: bytes) -> str:
     if start.strip(b"\0") in (b"{", b"["):
         return "utf-16-le" if start[0] else "utf-16-be"
     what = "UTF-16 without a byte order mark, in which order cannot be told"
-    raise BadInput("decode", "InvalidEncoding", f"{what}; set encoding of the route to utf-16-le or utf-16-be")
+    raise BadInput("decode", "InvalidEncoding", f"{what}; set encoding of the route to utf-16-le, utf-16-be or utf-8")
 
 
 def not_utf8(value: bytes, at: int) -> BadInput:

@@ -27,7 +27,9 @@ class RouteConfig(Section):
     """What a record's value is: a JSON event, in Confluent's frame or bare, the text of a review, or an Avro event."""
     encoding: Text | None = None
     """Encoding of JSON and text values that are not UTF-8, by any name that Python has for it: ``gb18030``, ``utf-16``,
-    ``windows-1252``. A byte order mark at their beginning is skipped, with this key or without."""
+    ``windows-1252``. A byte order mark at their beginning is skipped, with this key or without; one of UTF-8 says that
+    it is UTF-8. ``utf-16`` is for values with a mark, and JSON; for text without one write ``utf-16-le`` or
+    ``utf-16-be``."""
     compression: Compression | None = None
     """How producers pack each JSON or text value by themselves: ``gzip``. At most ``limits.value_bytes`` may come out.
     What a producer's ``compression.type`` packs is unpacked in any case, and needs no key."""
