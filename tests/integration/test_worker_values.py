@@ -79,17 +79,19 @@ def test_values_of_real_producers(mock_broker: Broker, server: StubServer, runs:
     values = [json.dumps({"text": TEXT, **fields}, ensure_ascii=False).encode() for fields in ODD]
     send(worker, odd, *values * 15, headers=own)
     send(worker, odd, values[0], headers=[("h", b"v" * 70_000)])
-    send(worker, chinese, ("\ufeff" + TEXT).encode("gb18030"), b"\xff")
+    seconds = json.dumps({"text": TEXT, "created_at": 1_700_000_000}, ensure_ascii=False)
+    send(worker, odd, seconds.encode(), json.dumps(seconds).encode())
+    send(worker, chinese, ("\ufeff" + TEXT).encode("gb18030"), b"\xff", TEXT.encode("utf-8-sig"))
     good = gzip.compress(b"\xef\xbb\xbf" + json.dumps({"text": TEXT, "event_id": "packed"}).encode())
     bomb = gzip.compress(bytes(2_000_000))
     send(worker, packed, good, good[:-3], good + b"!", bomb, values[0])
-    worker.wait(lambda: worker.get("/status")[1]["totals"] == {"done": 63, "dead_letter": 5}, 60)
+    worker.wait(lambda: worker.get("/status")[1]["totals"] == {"done": 65, "dead_letter": 6}, 60)
     assert worker.get("/readyz")[0] == 200
     assert worker.end() == 0
 
     sent = messages(worker.bootstrap, binary)
     results = [read_avro(RESULT_SCHEMA, each.value() or b"") for each in sent]
-    assert len(results) == 61
+    assert len(results) == 62
     assert [result["event_id"] for result in results[:2]] == ["17", f"{odd}-0-1"]
     assert results[0]["attributes"] == {"stars": "5", "tags": '["新",null]'}
     assert results[1]["created_at"].timestamp() == 1_690_000_000.123
@@ -98,16 +100,19 @@ def test_values_of_real_producers(mock_broker: Broker, server: StubServer, runs:
     dropped = [[each.split()[1] for each in result["warnings"] if "field-dropped" in each] for result in results]
     assert dropped[:4] == [[], [], ["kind", "source", "created_at"], ["language", "attributes"]]
     assert dropped[60] == ["headers"]
+    assert [warning[:25] for warning in results[61]["warnings"]] == ["field-suspect: created_at"]
     names = [[name for name, _ in headers_of(each)] for each in (sent[0], sent[60])]
     ours = ["rexstream-task", "rexstream-result-id", "traceparent"]
     assert names == [["trace", *ours], ours]
 
-    assert sorted(result["event_id"] for result in worker.results()) == [f"{chinese}-0-0", "packed"]
+    assert sorted(result["event_id"] for result in worker.results()) == [f"{chinese}-0-0", f"{chinese}-0-2", "packed"]
     letters = [said(letter) for letter in worker.dead_letters()]
     said_of = {letter["rexstream-dlq-class"]: letter["__dlq.errors.message"] for letter in letters}
     assert sorted(letter["rexstream-dlq-class"] for letter in letters) == sorted(
-        ["InvalidEncoding", *["InvalidGzip"] * 3, "ValueTooLarge"]
+        ["InvalidEncoding", "InvalidEvent", *["InvalidGzip"] * 3, "ValueTooLarge"]
     )
     assert "not gb18030: byte 0 of 1" in said_of["InvalidEncoding"]
     assert "limits.value_bytes" in said_of["ValueTooLarge"]
-    assert {letter.value() for letter in worker.dead_letters()} == {b"\xff", good[:-3], good + b"!", bomb, values[0]}
+    assert "it holds JSON itself" in said_of["InvalidEvent"]
+    refused = {b"\xff", good[:-3], good + b"!", bomb, values[0], json.dumps(seconds).encode()}
+    assert {letter.value() for letter in worker.dead_letters()} == refused
