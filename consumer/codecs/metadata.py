@@ -90,7 +90,7 @@ def time_of(field: str, value: object, warnings: list[str]) -> int | None:
         return None
     is_number = not isinstance(value, Milliseconds) and (not isinstance(value, str) or value.strip().isdigit())
     if is_number and SECONDS_BELOW // 1000 <= found < SECONDS_BELOW:
-        what = "is before April 1973 in milliseconds; if it is in seconds, say so in fields of the route"
+        what = "is before April 1973 in milliseconds; if it is in seconds, name its unit in fields of the route"
         warnings.append(f"{SUSPECT}: {field} {what}")
     return found
 
