@@ -234,8 +234,7 @@ class EventProcessor:
         outputs = [self._failures.letter(record, bad, names or (NO_TASK,)) for names, bad in chosen.refused]
         rows: list[int] = []
         if chosen.tasks:
-            runs = (self._run_task(record, event, task, trace, work) for task in chosen.tasks)
-            ended = await asyncio.gather(*runs)
+            ended = await self._run_tasks(record, trace, work, event, chosen.tasks)
             done = [each for each in ended if not isinstance(each, FailedTask)]
             rows = [windows for _, windows in done if windows is not None]
             outputs += (
