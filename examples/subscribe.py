@@ -8,7 +8,8 @@ Several topics have commas between them. Four rules make it so, and none is part
   killed (at_least_once), after a replay of dead letters, after a producer that sent an event again. There is one row
   for each, so a second one adds none.
 - Of two results with one id the one from the later record counts: a review that was edited and sent again under its
-  ``event_id``. What arrives late of the earlier one changes nothing.
+  ``event_id``. What arrives late of the earlier one changes nothing. Of one record's the last counts: it was extracted
+  again, by a newer model for instance.
 - A null value is a delete, where workers forward those (``on_delete: forward``): its topic's rows under its key go.
 - The rows and the position in the topic are written in one transaction of the database, and the database's position is
   where reading starts. Kafka's own committed offsets are not needed.
@@ -39,7 +40,7 @@ INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (result_id) 
     product_id = excluded.product_id, extractions = excluded.extractions, model_version = excluded.model_version,
     record_partition = excluded.record_partition, record_offset = excluded.record_offset,
     topic = excluded.topic, key = excluded.key
-WHERE excluded.record_partition <> facts.record_partition OR excluded.record_offset > facts.record_offset
+WHERE excluded.record_partition <> facts.record_partition OR excluded.record_offset >= facts.record_offset
 """
 
 
@@ -77,6 +78,7 @@ def main() -> int:
             "bootstrap.servers": bootstrap_servers,
             "group.id": "example-subscriber",  # asked for by the client; offsets are the database's
             "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",  # a position that is gone (retention, a topic made anew): what is left
             "isolation.level": "read_committed",
         }
     )

@@ -146,6 +146,12 @@ def _add_text(layers: Layers, path: KeyPath, text: str, origin: str) -> None:
     else:
         try:
             value = read_text(text)
+        except ConfigError as error:
+            layers.problems += [
+                Problem(".".join(filter(None, (dotted(path), each.key))), origin, each.what, each.fix)
+                for each in error.problems
+            ]
+            return
         except (yaml.YAMLError, TooManyNodes, *CONSTRUCTOR_ERRORS):
             layers.problems.append(
                 Problem(

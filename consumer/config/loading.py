@@ -101,6 +101,7 @@ _WANTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
+    "bool_type": "true or false",
     "finite_number": "a finite number",
     "tuple_type": "a list",
     "dict_type": "a mapping of keys to values",
@@ -110,6 +111,7 @@ _WANTED = {
     "greater_than": "greater than {gt}",
     "less_than": "less than {lt}",
     "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
 }
 """pydantic's name of an error -> what the value must be, with the error's context filled in."""
 

@@ -52,7 +52,7 @@ class TopicPattern:
         if not (is_pattern(text) and text.endswith("$") and len(text) > len("^$")):
             raise PatternRefused(
                 f"{text} does not end with $, and a pattern stands for whole names",
-                f"write {text.rstrip('$')}.*$ for every topic that begins so",
+                f"write {text.rstrip('$').removesuffix('.*')}.*$ for every topic that begins so",
             )
         if text.count("(") > MOST_GROUPS:
             raise PatternRefused(f"{text[:60]}… has more than {MOST_GROUPS} groups", "write it shorter")

@@ -118,7 +118,7 @@ class ModelConfig(Section):
     ``ipv4:10.0.0.1:8500,10.0.0.2:8500`` or ``unix:/run/serving.sock``."""
     name: Text = "rexuninlu"
     """Name of the model on the server."""
-    version: Annotated[int, Field(ge=0)] | None = None
+    version: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """Version to ask, and no other. Without ``version`` and ``label`` the newest that the server has."""
     label: Text | None = None
     """Version label to ask, such as ``stable``; excludes ``version``."""

@@ -1,4 +1,6 @@
-"""Reads YAML with what PyYAML leaves out: line numbers, and errors for keys given twice and keys that are not text."""
+"""Reads YAML with what PyYAML leaves out: line numbers, and errors for keys given twice, keys that are not text, and
+numbers that YAML reads as others than are written.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +33,13 @@ angle brackets."""
 
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
+_INT = "tag:yaml.org,2002:int"
+_FLOAT = "tag:yaml.org,2002:float"
+_DATE = "tag:yaml.org,2002:timestamp"
+_OTHER_NUMBER = re.compile(r"[-+]?(0[0_]*[1-7][0-7_]+|[0-9][0-9_]*(:[0-9_.]+)+)")
+"""What YAML 1.1 reads as octal (``010`` is 8) or in base 60 (``1:30`` is 90). ``0x10`` cannot be meant otherwise."""
+_AS_WRITTEN = ("kafka", "client")
+"""The section whose values librdkafka reads by itself: ``client.rack: 010`` and ``1.10`` are no numbers there."""
 
 
 def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
@@ -69,11 +78,11 @@ def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
 
 
 def read_text(text: str) -> Any:
-    """The value of a variable or flag. Raises yaml.YAMLError, TooManyNodes or one of CONSTRUCTOR_ERRORS."""
+    """The value of a variable or flag. Raises as ``read_yaml``, yaml.YAMLError, TooManyNodes, and CONSTRUCTOR_ERRORS."""
     problems: list[Problem] = []
     value = _constructed(text, "", {}, problems)
     if problems:
-        raise yaml.YAMLError(str(problems[0]))
+        raise ConfigError(problems)
     return value
 
 
@@ -133,3 +142,15 @@ def _walk(
                 yield Problem(dotted(here), f"{name}:{line}", what, "keep one of them")
             lines[here] = line
             yield from _walk(child, here, name, lines, above, visited)
+    elif path[:2] == _AS_WRITTEN and len(path) > len(_AS_WRITTEN):
+        if node.tag in (_FLOAT, _DATE) or (node.tag == _INT and _OTHER_NUMBER.fullmatch(node.value)):
+            node.tag = _TEXT
+    elif node.tag in (_INT, _FLOAT) and _OTHER_NUMBER.fullmatch(node.value) and not _may_be_odd(path):
+        read = yaml.SafeLoader("").construct_document(node)
+        what = f"is {node.value}, which YAML reads as {read}"
+        yield Problem(dotted(path), f"{name}:{node.start_mark.line + 1}", what, "write it plainly, or text in quotes")
+
+
+def _may_be_odd(path: KeyPath) -> bool:
+    """Whether a number is for anchors, and looked at where it is meant, or an offset from UTC, read in base 60."""
+    return bool(path) and (str(path[0]).startswith(ANCHORS) or path[-1] == "utc_offset")

@@ -60,6 +60,9 @@ commented out means its defaults, except `model.tls`: write `tls: {}` for TLS wi
 of the file that begin with `x-` are no configuration: they hold what YAML anchors name (`x-route: &route {…}`, and then
 `{<<: *route, input: a}`).
 
+Numbers that YAML reads as others than are written (`010` is 8, `1:30` is 90) are refused; below `kafka.client` they are
+text as written, as are `1.10` and dates.
+
 No variable inside a value is expanded: text that holds `${NAME}`, `$(NAME)` or `{{ … }}` is refused. So is text that
 begins or ends with white space or a line end (in YAML write `|-` in place of `|`), or has a character that is not seen
 in it, such as NUL, a byte order mark or a zero-width space. A password may begin and end with spaces and hold what

@@ -66,7 +66,7 @@ def test_reviews_are_produced_and_results_are_subscribed_to_once_each(worker: Ru
     assert worker.dead_letters() == []
 
 
-def a_result(event: str, task: str, offset: int, words: str) -> bytes:
+def a_result(event: str, task: str, offset: int, words: str, version: str = "1") -> bytes:
     """As a worker writes it, of a record on partition 0."""
     fact = Fact("优点", words, 0, len(words), 0.9)
     record = SourceRecord("in", 0, offset, 1, None, None, (), None, 0.0)
@@ -74,7 +74,7 @@ def a_result(event: str, task: str, offset: int, words: str) -> bytes:
         ReviewEvent(event, words, product_id="p"),
         Task(task, "extract", {"优点": None}),
         Extracted(((fact,),), (), 1),
-        ModelUsed("stub", "1", "serving_default"),
+        ModelUsed("stub", version, "serving_default"),
         Timing(0.0, 1.0, 1.0, 1),
         offset,
         record,
@@ -123,6 +123,21 @@ def test_a_subscriber_is_not_reached_by_duplicates(mock_broker: Any, tmp_path: P
         ]
         assert json.loads(found[1][2])[0][0]["span"] == "新"
         assert example(*subscribe) == f"10 results read, 4 rows in {path}\n"
+
+
+def test_a_subscriber_takes_a_newer_answer_and_passes_nothing_over(mock_broker: Any, tmp_path: Path) -> None:
+    """The same record extracted again by another model; then a position that the topic does not have (any more)."""
+    topic, path = mock_broker.topic(1, "answers"), tmp_path / "facts.db"
+    producer = Producer({"bootstrap.servers": mock_broker.bootstrap})
+    for words, version in (("旧", "1"), ("新", "2")):
+        producer.produce(topic, a_result("one", "ner", 1, words, version), "k", partition=0)
+    assert producer.flush(30) == 0
+    subscribe = ("subscribe.py", mock_broker.bootstrap, topic, str(path), "3")
+    assert example(*subscribe) == f"2 results read, 1 rows in {path}\n"
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT model_version FROM facts").fetchall() == [("2",)]
+        database.execute("UPDATE positions SET next_offset = 1000000")
+    assert example(*subscribe) == f"2 results read, 1 rows in {path}\n"
 
 
 @pytest.mark.model

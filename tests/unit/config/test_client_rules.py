@@ -65,9 +65,20 @@ def test_what_is_accepted_is_accepted_by_the_clients(key: str) -> None:
 
 
 def test_a_secret_that_yaml_reads_as_a_number_is_refused(write: Any) -> None:
-    """0123 is 83 to YAML, and no login would say so."""
-    problem = refused(write("kafka: {client: {sasl.password: 0123}}"))["kafka.client.sasl.password"]
+    """1_23 is 123 to YAML, and no login would say so."""
+    problem = refused(write("kafka: {client: {sasl.password: 1_23}}"))["kafka.client.sasl.password"]
     assert problem.fix == "put it in quotes"
+
+
+@pytest.mark.parametrize("text", ["010", "1.10", "2026-11-01", "12:30", "0123", "1e3"])
+def test_a_setting_is_text_as_it_is_written(write: Any, text: str) -> None:
+    """In a file as in a variable, where YAML would make 8, 1.1, a date, 750 and 83 of these; also by way of a merge."""
+    for content in (
+        f"kafka: {{client: {{client.rack: {text}}}}}",
+        f"x-c: &c {{client.rack: {text}}}\nkafka: {{client: {{<<: *c, linger.ms: 5}}}}",
+    ):
+        assert load_config(write(content), {}).kafka.client["client.rack"] == text
+    assert load_config(write("kafka: {client: {linger.ms: 5}}"), {}).kafka.client["linger.ms"] == 5
 
 
 @pytest.mark.parametrize("key", [key for key, rule in CLIENT_RULES.items() if rule.breaks is not None])

@@ -166,6 +166,9 @@ def test_a_flag_that_leads_nowhere_is_an_error(flag: str) -> None:
         "delivery.grace_seconds=-1",
         "delivery.grace_seconds=.inf",
         "delivery.grace_seconds=.nan",
+        "delivery.grace_seconds=25000000000",
+        "kafka.registry.timeout_seconds=5000000000",
+        "model.version=9223372036854775808",
         "batching.latency_objective_ms=0",
         "batching.max_in_flight=true",
         "limits.facts='3'",
@@ -319,7 +322,33 @@ def test_anchors_that_hold_themselves_are_no_traceback(tmp_path: Path, value: st
     path = tmp_path / "rexstream.yaml"
     path.write_text(f"routes: {value}\n", encoding="utf-8")
     assert "refers to itself" in next(iter(refused(str(path)).values())).what
-    assert "is not YAML" in refused(None, {"REXSTREAM_ROUTES": value})["routes"].what
+    (problem,) = refused(None, {"REXSTREAM_ROUTES": value}).values()
+    assert "refers to itself" in problem.what
+    assert problem.key.startswith("routes")
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [("010", "8"), ("-0777", "-511"), ("1:30", "90"), ("1:30.5", "90.5"), ("0_10", "8")]
+)
+def test_a_number_that_yaml_reads_as_another_is_refused(write: Any, value: str, read: str) -> None:
+    """From every source, with both; ``0x10`` and ``1_000`` are what they look like, and ``007`` is 7 in any case."""
+    for found in (
+        refused(write(f"limits: {{facts: {value}}}")),
+        refused(None, {"REXSTREAM_LIMITS__FACTS": value}),
+        refused(None, {"REXSTREAM_LIMITS": f"{{facts: {value}}}"}),
+        refused(None, None, f"limits.facts={value}"),
+        refused(write(f"x-n: &n {value}\nlimits: {{facts: *n}}")),
+    ):
+        assert found["limits.facts"].what == f"is {value}, which YAML reads as {read}"
+    assert load_config(write("limits: {facts: 0x10, schema_depth: 007, text_chars: 1_000}"), {}).limits.facts == 16
+
+
+def test_a_broken_variable_is_explained_as_a_file_is() -> None:
+    """A key given twice is no syntax error."""
+    value = '[{"input": "a", "input": "b"}]'
+    (problem,) = refused(None, {"REXSTREAM_ROUTES": value}).values()
+    assert (problem.key, problem.origin) == ("routes.0.input", "REXSTREAM_ROUTES")
+    assert "given twice" in problem.what
 
 
 def test_keys_that_hold_what_anchors_name(tmp_path: Path) -> None:
