@@ -130,8 +130,8 @@ def _servers(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _input(route: RouteConfig, number: int) -> str:
-    """The channel of a route's input: its topic, or a name of its own where that is a pattern."""
-    return f"inputs-{number}" if is_pattern(route.input) else route.input
+    """The channel of a route's input: its topic, or for a pattern a name that no topic can have."""
+    return f"inputs:{number}" if is_pattern(route.input) else route.input
 
 
 def _add(channels: dict[str, Any], topic: str, message: str, description: str) -> None:

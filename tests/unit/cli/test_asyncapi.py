@@ -127,9 +127,11 @@ def test_it_has_every_topic_in_its_direction() -> None:
 
 def test_inputs_by_pattern_have_no_single_address() -> None:
     """The document says what the topics' names match."""
-    config = Config(routes=(RouteConfig(input="^shop\\..*\\.reviews$", tasks=("ner",)),))
+    patterns = RouteConfig(input="^shop\\..*\\.reviews$", tasks=("ner",))
+    config = Config(routes=(patterns, RouteConfig(input="inputs-0", tasks=("ner",))))  # a topic that may be called so
     whole = asyncapi_document(config, load_tasks())
-    channel = whole["channels"]["inputs-0"]
+    channel = whole["channels"]["inputs:0"]
+    assert whole["channels"]["inputs-0"]["address"] == "inputs-0"
     assert (channel["address"], "match ^shop" in channel["description"]) == (None, True)
     assert [error.message for error in OFFICIAL.iter_errors(whole)] == []
 
