@@ -81,10 +81,15 @@ def open_envelope(preset: Preset, value: Any, headers: Sequence[Header]) -> tupl
 
 
 def _payload(value: Any) -> Any:
-    """What stands in Connect's ``{"schema": …, "payload": …}``, with the times and decimals that the schema names."""
-    if not isinstance(value, Mapping) or value.keys() != {"schema", "payload"}:
+    """What stands in Connect's ``{"schema": …, "payload": …}``, with the times and decimals that the schema names.
+
+    Relays between the connector and Kafka leave the schema out.
+    """
+    if not isinstance(value, Mapping) or value.keys() - {"schema"} != {"payload"}:
         return value
-    schema = value["schema"]
+    schema = value.get("schema")
+    if "schema" not in value and not isinstance(value["payload"], Mapping):
+        return value  # a row with a column of that name
     if schema is None or (isinstance(schema, Mapping) and isinstance(schema.get("type"), str)):
         return _converted(value["payload"], schema, 0)
     return value

@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from consumer.config.text_rules import text_fault
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -34,7 +36,7 @@ class CredentialFileError(ValueError):
 
 
 def read_password(setting: str, file: str) -> str:
-    """The text of a file without the line ends behind it. Raises CredentialFileError."""
+    """The text of a file without the line ends behind it. Raises CredentialFileError, also for what is not seen."""
     content = _content(setting, file)
     try:
         text = content.decode("utf-8").rstrip("\r\n")
@@ -43,6 +45,8 @@ def read_password(setting: str, file: str) -> str:
         raise CredentialFileError(f"{setting} {file} is not UTF-8 text; write the password as such") from None
     if not text:
         raise CredentialFileError(f"{setting} {file} is empty; write the password into it")
+    if (fault := text_fault(("password",), text, "")) is not None:  # by the rules for one in a variable
+        raise CredentialFileError(f"{setting} {file} {'; '.join(fault)}")
     return text
 
 

@@ -167,7 +167,7 @@ def _utc_offset(keys: KeyPath, written: Mapping[str, Any]) -> int:
     match = _OFFSET.fullmatch(offset) if isinstance(offset, str) else None
     if match is not None:
         minutes = (int(match[2]) * 60 + int(match[3])) * (-1 if match[1] == "-" else 1)
-    elif isinstance(offset, int) and not isinstance(offset, bool):
+    elif isinstance(offset, int) and not isinstance(offset, bool) and offset % 15 == 0:  # 8 is meant to be hours
         minutes = offset
     else:
         raise _FaultError(keys, f"is {kind_of(offset)}, but must be hours and minutes", 'write it as "+08:00"')

@@ -94,6 +94,14 @@ def test_debezium_says_what_is_no_review(value: Any, why: str, wrapped: bool) ->
     assert read("debezium", with_schema(value) if wrapped else value) == why
 
 
+@pytest.mark.parametrize("preset", ["debezium", "connect"])
+def test_a_payload_without_its_schema(preset: Preset) -> None:
+    """As relays that drop the schema send it; a row with a column ``payload`` is a row."""
+    payload: Any = change("c", None, ROW) if preset == "debezium" else ROW
+    assert read(preset, {"payload": payload}).event_id == "1004"
+    assert read(preset, {"payload": "好"}, fields={"text": "payload"}).text == "好"
+
+
 def test_flattened_rows_of_debezium() -> None:
     """ExtractNewRecordState leaves the row; a column may be called op, or after."""
     row = {**ROW, "__deleted": "false", "__op": "u"}

@@ -65,6 +65,25 @@ def test_a_file_without_content(tmp_path: Path) -> None:
         read_certificates("ca", empty)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xef\xbb\xbfhunter2", "BYTE ORDER MARK"),
+        ("hunter2".encode("utf-16-le"), "NUL"),  # librdkafka would take the first letter
+        (b"shop\nhunter2\n", "a line end in it"),
+        (b"\nhunter2", "begins with a line end"),
+        (b"${HUNTER2}", "variable that nothing has replaced"),
+    ],
+)
+def test_a_password_with_what_is_not_seen(content: bytes, words: str, tmp_path: Path) -> None:
+    """As Windows saves it, or with the user's name in it: no login would say so. It is not quoted."""
+    with pytest.raises(CredentialFileError, match=words) as caught:
+        read_password("p", written(tmp_path, "password", content))
+    assert "unter" not in str(caught.value)
+    for good in ("p$w {x}' \"", " p ", "${a} b", "pä ss"):
+        assert read_password("p", written(tmp_path, "password", f"{good}\r\n".encode())) == good
+
+
 def test_a_key_that_a_password_opens(tmp_path: Path) -> None:
     """With the right one it is taken, with a wrong one the password is named among what to look at, and not quoted."""
     files = written(tmp_path, "c.pem", ENCRYPTED[0]), written(tmp_path, "k.pem", ENCRYPTED[1])

@@ -104,6 +104,8 @@ def test_a_mapping_by_variables_and_flags(write: Callable[[str], str]) -> None:
         ("{created_at: {from: a, unit: 5}}", "created_at.unit", "must be one of seconds"),
         ("{created_at: {from: a, utc_offset: Asia/Shanghai}}", "created_at.utc_offset", '"+08:00"'),
         ("{created_at: {from: a, utc_offset: '+18:00'}}", "created_at.utc_offset", "more than 14 hours"),
+        ("{created_at: {from: a, utc_offset: 8}}", "created_at.utc_offset", '"+08:00"'),
+        ("{created_at: {from: a, utc_offset: +0530}}", "created_at.utc_offset", '"+08:00"'),
         ("{created_at: {from: a, utc_offset: true}}", "created_at.utc_offset", "hours and minutes"),
         ("{created_at: {value: 5}}", "created_at.value", "the same time"),
         ("{created_at: {value: 5, unit: seconds}}", "created_at.unit", "beside a constant"),
