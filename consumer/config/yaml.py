@@ -78,7 +78,7 @@ def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
 
 
 def read_text(text: str) -> Any:
-    """The value of a variable or flag. Raises ConfigError, yaml.YAMLError, TooManyNodes, or one of CONSTRUCTOR_ERRORS."""
+    """The value of a variable or flag. Raises ConfigError, YAMLError, TooManyNodes, or one of CONSTRUCTOR_ERRORS."""
     problems: list[Problem] = []
     value = _constructed(text, "", {}, problems)
     if problems:
