@@ -66,7 +66,14 @@ def _doubtful(config: Config) -> Iterator[Check]:
         f"has {len(delivery.dead_letter_topic)} characters: the topic of its replay markers, {markers}, cannot be made",
         "use a name of at most 240 characters, or no letter can be replayed",
     )
+    formats = {route.output: route.output_format for route in reversed(config.routes)}
     for index, route in enumerate(config.routes):
+        yield (
+            formats[route.output] != route.output_format,
+            ("routes", index, "output_format"),
+            f"is {route.output_format}, and another route's results on {route.output} are {formats[route.output]}",
+            "give them a topic of their own: few subscribers read both from one",
+        )
         yield (
             not route.tasks and route.format != "text" and (route.may_name("tasks") or route.may_name("schema")),
             ("routes", index, "tasks"),

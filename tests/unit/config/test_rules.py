@@ -128,6 +128,14 @@ def test_a_route_without_tasks_is_a_warning() -> None:
     assert warning.key == "routes.0.tasks"
 
 
+def test_two_formats_of_results_on_one_topic_are_a_warning() -> None:
+    """Which of the two a record is no subscriber is told."""
+    routes = ["routes.0={input: a, tasks: [ner]}", "routes.1={input: b, tasks: [ner], output_format: avro}"]
+    (warning,) = load(None, {}, routes).warnings
+    assert (warning.key, "reviews.extracted are json" in warning.what) == ("routes.1.output_format", True)
+    assert load(None, {}, [*routes, "routes.1.output=b.facts"]).warnings == ()
+
+
 def test_a_grace_period_shorter_than_the_objective_is_a_warning() -> None:
     """Work in flight would not finish."""
     (warning,) = load(None, {}, ["delivery.grace_seconds=0.5"]).warnings
