@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from consumer.config.route import RouteConfig
     from consumer.events import Header, Output, Work
     from consumer.extraction.engine import Engine
-    from consumer.extraction.task import Task
+    from consumer.extraction.task import ExtractionLimits, Task
     from consumer.kafka.registry.awaited import AwaitedSchemas
     from consumer.offline import Driver
 
@@ -83,10 +83,16 @@ def infer_with(engine: Engine, driver: Driver) -> Infer:
     return infer
 
 
-async def infer_nothing(text: str, _: Task, __: Work) -> Inference:
+def infer_nothing(limits: ExtractionLimits) -> Infer:
     """Stands for the model where none is asked: the text is all that is found, for ``outputs`` to print."""
-    found = Extracted(((Fact("text", text, 0, len(text), 1.0),),), (), 0)
-    return Inference(found, ModelUsed("", "", ""), 0.0, 0.0, 0, 0)
+
+    async def infer(text: str, _: Task, __: Work) -> Inference:
+        if len(text) > limits.text_chars:
+            raise limits.text_too_long(text)
+        found = Extracted(((Fact("text", text, 0, len(text), 1.0),),), (), 0)
+        return Inference(found, ModelUsed("", "", ""), 0.0, 0.0, 0, 0)
+
+    return infer
 
 
 def print_route(
@@ -110,7 +116,7 @@ def print_route(
     else:
         lines = _records(path, topic, may_be_indented=route.format == "json")
     clean = True
-    infer: Infer = infer_nothing
+    infer = infer_nothing(config.limits.of_extraction())
     with quiet_end(), ExitStack() as stack:
         if options["no_model"]:
             runner = stack.enter_context(asyncio.Runner())

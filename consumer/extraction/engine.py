@@ -204,11 +204,7 @@ class Engine:
         or ``SchemaTooWide``; stage ``extract`` with ``TooManyModelCalls``, which ``advance`` may raise as well.
         """
         if len(text) > self.limits.text_chars:
-            raise BadInput(
-                "validate",
-                "TextTooLong",
-                f"the text has {len(text)} characters; {self.limits.text_chars} are allowed (limits.text_chars)",
-            )
+            raise self.limits.text_too_long(text)
         text = encodable(text)
         encoded = self._encoded
         if encoded.text is not text:  # else another task of the same event

@@ -44,6 +44,11 @@ class ExtractionLimits:
     result_bytes: int = 524_288
     """Most bytes of paths in a result, as JSON. What exceeds it is dropped with a warning."""
 
+    def text_too_long(self, text: str) -> BadInput:
+        """Why a text of more than ``text_chars`` characters is bad input: ``TextTooLong``."""
+        allowed = f"{self.text_chars} are allowed (limits.text_chars)"
+        return BadInput("validate", "TextTooLong", f"the text has {len(text)} characters; {allowed}")
+
 
 @dataclass(frozen=True, eq=False)
 class Task:

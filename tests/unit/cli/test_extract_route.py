@@ -52,6 +52,16 @@ def test_a_line_is_a_value_and_what_a_worker_would_publish_is_printed(tmp_path: 
     assert "white space" in empty["error"]["message"]
 
 
+def test_a_text_that_is_too_long_is_said_without_a_model(tmp_path: Path) -> None:
+    """As the worker's dead letter says it, with the key to raise."""
+    taken, refused = objects(
+        extract(tmp_path, lines=[{"text": n * "好"} for n in (10_000, 20_000)], tasks=["sentiment"])
+    )
+    assert len(taken["text"]) == 10_000
+    assert (refused["error"]["line"], refused["error"]["class"]) == (2, "TextTooLong")
+    assert "20000 characters; 10000 are allowed (limits.text_chars)" in refused["error"]["message"]
+
+
 def test_records_bring_key_headers_and_place(tmp_path: Path) -> None:
     """As ``rexstream tail --json`` and ``kcat -J`` print them; a tombstone is one too."""
     value = json.dumps({"text": "好"})
