@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import http.client
 import json
+import logging
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
 """An address of every interface -> one at which to reach it from this machine."""
+_NOWHERE = logging.Logger("of no client that works", logging.CRITICAL + 1)
+"""Takes what these clients say, which with the setting ``debug`` is no JSON and a hundred lines."""
 _STATUS_SECONDS = 1.0
 """Longest wait for what has the HTTP port already."""
 
@@ -89,7 +92,7 @@ def _clients(config: Config) -> Checked:
         checksums = ""
         for make, settings in ((Consumer, consumer_settings(config)), (Producer, writing)):
             del settings["bootstrap.servers"]
-            client = make({**settings, "log_level": 0})
+            client = make({**settings, "log_level": 0}, logger=_NOWHERE)
             if isinstance(client, Consumer):
                 client.close()
                 checksums = str(settings["check.crcs"]).lower()
