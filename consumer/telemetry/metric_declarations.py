@@ -233,7 +233,7 @@ HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
             "schemas or a model that finds too many parents."
         ),
         (),
-        (1, 2, 3, 4, 6, 8, 16, 32, 64, 128, 512, 4096),
+        (1, 2, 3, 4, 6, 8, 16, 32, 64, 128, 512, 4096, 8192),
     ),
 }
 
