@@ -21,6 +21,7 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_END,
     Consumer,
+    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicPartition,
@@ -57,6 +58,9 @@ ANSWER_SECONDS = 10.0
 
 METADATA_SECONDS = 3.0
 
+SHOWN = 20
+"""Most topics that a log line names."""
+
 LEAVE_SECONDS = 5.0
 POLL_SECONDS = 0.2
 
@@ -66,11 +70,14 @@ _NO_RIGHT = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATI
 class StartLookup:
     """What the brokers say of a group's start. Asks and changes nothing; methods raise KafkaException."""
 
-    def __init__(self, consumer: Consumer, inputs: Iterable[str], start: str) -> None:
-        """``consumer``: read_committed, of the group. ``inputs``: those of the routes; ``start``: kafka.start."""
+    def __init__(self, consumer: Consumer, inputs: Iterable[str], config: Config) -> None:
+        """``consumer``: read_committed, of the group. ``inputs``: those of the routes."""
         self._consumer = consumer
         self._inputs = Inputs(inputs)
-        self._start = start
+        self._config = config
+        self._start = config.kafka.start
+        self._admin: AdminClient | None = None
+        self._others: frozenset[str] | None = None
         self._at_first: frozenset[Partition] | None = None
         self._newer: frozenset[Partition] = frozenset()
         self.embedded = False
@@ -106,6 +113,34 @@ class StartLookup:
             {} if since is None else self._ask(partitions, since),
         )
         return start_offsets(partitions, self._start, since, found, self._newer)
+
+    def other_topics(self) -> frozenset[str]:
+        """Topics that are no inputs and of which the group has offsets, as of the first call: a route read them."""
+        if self._others is None and not self.embedded:
+            asked = self._asking.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(self._config.kafka.group_id)], request_timeout=ANSWER_SECONDS
+            )
+            (answer,) = asked.values()
+            begun = {each.topic for each in answer.result().topic_partitions if each.offset >= 0}
+            self._others = frozenset(topic for topic in begun if topic not in self._inputs)
+        return self._others or frozenset()
+
+    def workers_run(self) -> bool:
+        """Whether the group has members that are no beginners."""
+        if self.embedded:
+            return False  # it never answers this request
+        group = self._config.kafka.group_id
+        (asked,) = self._asking.describe_consumer_groups([group], request_timeout=ANSWER_SECONDS).values()
+        return any(member.client_id != BEGINNER for member in asked.result().members)
+
+    @property
+    def _asking(self) -> AdminClient:
+        if self._admin is None:
+            # Not at the top: groups that have begun do not need it.
+            from confluent_kafka.admin import AdminClient
+
+            self._admin = AdminClient({**metadata_settings(self._config), "log_level": 0})
+        return self._admin
 
     def _partitions(self) -> list[Partition]:
         """Every partition of the input topics that are there, also of those that patterns match."""
@@ -197,7 +232,7 @@ class _Beginner:
     def __init__(self, config: Config, inputs: Iterable[str], consumer: Consumer) -> None:
         self._config = config
         self._consumer = consumer
-        self._lookup = StartLookup(consumer, inputs, config.kafka.start)
+        self._lookup = StartLookup(consumer, inputs, config)
         join_seconds = JOIN_SECONDS if brokers_assign(config.kafka.client) else None
         self._membership = Membership(None, join_seconds)
         self._subscribed = ""
@@ -207,7 +242,6 @@ class _Beginner:
         over."""
         self._tried = False
         self._missing = False
-        self._admin: AdminClient | None = None
 
     def step(self) -> bool:
         """One round; whether the group has begun."""
@@ -222,13 +256,17 @@ class _Beginner:
         if not (left := due(committed)):
             self._say(committed)
             return True
+        if len(left) == len(committed) and (others := self._lookup.other_topics()):
+            what = "kafka.start is not used: the group has offsets of topics that are no inputs now"
+            _log.info(what, group=self._group, topics=sorted(others)[:SHOWN])
+            return True
         self._offsets |= self._lookup.offsets(left - self._offsets.keys())
         first = min(committed)
         if first in owned:
             self._commit(left, start_note(committed))
             self._consumer.poll(0)
             return False  # the next look shows whether all of it was taken
-        if self._workers_run():
+        if self._lookup.workers_run():
             _log.info("kafka.start is not used: workers of the group run already", group=self._group)
             return True
         self._join(first.topic)
@@ -286,18 +324,6 @@ class _Beginner:
         for partition, found in sorted(own.items()):
             where = {"topic": partition.topic, "partition": partition.number, "offset": found.offset}
             _log.info("the new group begins here", group=self._group, **where, reason=found.why)
-
-    def _workers_run(self) -> bool:
-        """Whether the group has members that are no beginners."""
-        if self._lookup.embedded:
-            return False  # it never answers this request
-        if self._admin is None:
-            # Not at the top: few workers need it.
-            from confluent_kafka.admin import AdminClient
-
-            self._admin = AdminClient({**metadata_settings(self._config), "log_level": 0})
-        (asked,) = self._admin.describe_consumer_groups([self._group], request_timeout=ANSWER_SECONDS).values()
-        return any(member.client_id != BEGINNER for member in asked.result().members)
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._membership.entered()
