@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PATTERN = r"^shop\..*\.reviews$"
 LABEL = PATTERN.replace("\\", "\\\\")
 NONE = r"^none\..*$"
-CLIENT = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500, "topic.metadata.refresh.interval.ms": 300}
+CLIENT = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 100, "topic.metadata.refresh.interval.ms": 300}
 FLOOD = {
     "REXSTREAM_DELIVERY__DEAD_LETTER_RUN": "3",
     "REXSTREAM_DELIVERY__DEAD_LETTER_RATE": "null",
