@@ -83,8 +83,9 @@ class TestChunks:
         with pytest.raises(InputError, match="compressed data end too early"):
             next(chunks)
 
-
-    @pytest.mark.parametrize("content", ['[\n{"text": "好"}\n]', '[{"text": "好"},\n{"text": "差"}]', '{\n"text": "好"\n}'])
+    @pytest.mark.parametrize(
+        "content", ['[\n{"text": "好"}\n]', '[{"text": "好"},\n{"text": "差"}]', '{\n"text": "好"\n}']
+    )
     def test_json_that_is_laid_out_over_lines_is_refused_once(self, content: str) -> None:
         """Not with a message for each of its lines. A line alone that is no JSON costs itself."""
         with pytest.raises(InputError, match="laid out over lines, from line 1; write an object a line: jq -c"):
