@@ -12,7 +12,7 @@ from consumer.config.start import EARLIEST, start_ms
 from consumer.delivery.start_offsets import due
 from consumer.kafka.clients.cluster import ClientErrors
 from consumer.kafka.clients.settings import consumer_settings
-from consumer.kafka.consume.group_start import StartLookup
+from consumer.kafka.consume.start_lookup import StartLookup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

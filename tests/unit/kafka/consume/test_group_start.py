@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 
 from consumer.config.tree import Config, KafkaConfig
 from consumer.kafka.consume import group_start
-from consumer.kafka.consume.group_start import BEGINNER, commit_start
+from consumer.kafka.consume.group_start import commit_start
+from consumer.kafka.consume.start_lookup import BEGINNER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
