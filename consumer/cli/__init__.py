@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from typing import NoReturn
@@ -9,7 +10,7 @@ from typing import NoReturn
 import click
 
 from consumer import __version__
-from consumer.exit_codes import EXIT_INTERRUPTED, EXIT_OK
+from consumer.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
 COMMANDS = {
     "demo": "Watch the whole pipeline run on this machine.",
@@ -72,3 +73,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
         # click's own answer to Ctrl-C is exit code 1, which here means that work failed.
         click.echo("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        click.echo(f"Error: what this command writes finds no room: {error.strerror}", err=True)
+        sys.exit(EXIT_FAILED)

@@ -12,7 +12,7 @@ from consumer.config.start import EARLIEST, start_ms
 from consumer.delivery.start_offsets import due
 from consumer.kafka.clients.cluster import ClientErrors
 from consumer.kafka.clients.settings import consumer_settings
-from consumer.kafka.consume.group_start import StartLookup
+from consumer.kafka.consume.start_lookup import StartLookup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ def start_setting_findings(config: Config) -> Iterator[Finding]:
     if (since := start_ms(start)) is not None and since > time.time() * 1000:
         yield Finding(_SUBJECT, "warn", f"{start} is yet to come: if group {group} is new, it begins at the end then")
     else:
-        yield Finding(_SUBJECT, "ok", f"{start}: where group {group} begins if it has no offset of an input topic")
+        yield Finding(_SUBJECT, "ok", f"{start}: where group {group} begins if it has no offsets")
 
 
 def start_offset_findings(config: Config) -> Iterator[Finding]:
@@ -42,9 +42,11 @@ def start_offset_findings(config: Config) -> Iterator[Finding]:
         return
     consumer = Consumer(ClientErrors(config.kafka.bootstrap_servers).settings(consumer_settings(config)))
     try:
-        lookup = StartLookup(consumer, [route.input for route in config.routes], start)
+        lookup = StartLookup(consumer, [route.input for route in config.routes], config)
         committed = lookup.committed()
-        places = lookup.offsets(due(committed))
+        left = due(committed)
+        others = lookup.other_topics() if left and len(left) == len(committed) else ()
+        places = {} if others else lookup.offsets(left)
     except ValueError as error:
         yield Finding(_SUBJECT, "fail", str(error))
     except KafkaException as error:
@@ -53,7 +55,8 @@ def start_offset_findings(config: Config) -> Iterator[Finding]:
         if not committed:
             yield Finding(_SUBJECT, "warn", f"group {group} waits until an input topic is there, to begin")
         elif not places:
-            yield Finding(_SUBJECT, "ok", f"is not used: group {group} has offsets")
+            where = f" of {', '.join(sorted(others)[:_SHOWN])}, which is no input" if others else ""
+            yield Finding(_SUBJECT, "ok", f"is not used: group {group} has offsets{where}")
         else:
             all_of_them = [f"{partition} at {place.offset} ({place.why})" for partition, place in places.items()]
             named = ", ".join(all_of_them[:_SHOWN])

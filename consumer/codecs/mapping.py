@@ -269,7 +269,7 @@ class _Lookup:
             return f"leads to {what_it_is(value)}"
         before = what_it_is(self.walk(place, path.steps[:taken])[0])
         if not taken:
-            return f"does not begin: the value is {before}"
+            return f"is not there: the value is {before} without it"
         return f"leads as far as {'.'.join(path.steps[:taken])}, which is {before} without {path.steps[taken]}"
 
 

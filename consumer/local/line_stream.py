@@ -127,5 +127,7 @@ def reading() -> Iterator[None]:
     """Turn what reading may raise into InputError."""
     try:
         yield
-    except (OSError, EOFError, zlib.error) as error:
+    except EOFError:
+        raise InputError("its compressed data end too early: it is cut off; copy it again") from None
+    except (OSError, zlib.error) as error:
         raise InputError((error.strerror if isinstance(error, OSError) else None) or str(error)) from error

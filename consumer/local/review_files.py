@@ -38,6 +38,11 @@ CHUNK_BYTES: Final = 1_000_000
 
 _DELIMITERS: Final[Mapping[FileFormat, str]] = {"csv": ",;\t|", "tsv": "\t"}
 _SHOWN_NAME: Final = re.compile(r"[\w .()/（）-]{1,24}")
+_TOLD_DELIMITER: Final = re.compile('"?sep=."?', re.IGNORECASE | re.DOTALL)
+"""A first line that Excel reads as the delimiter, and writes nobody's name in."""
+_OVER_LINES: Final = re.compile(rb"\s*([\[{]\s*|\[.*,\s*)")
+"""Begins a JSON value of several lines: a bracket alone, or an array's first value."""
+_ONE_A_LINE: Final = "write an object a line: jq -c '.[]' for an array, jq -c . for objects"
 _UNDECODED: Final = re.compile("[\udc80-\udcff]")
 
 
@@ -180,6 +185,8 @@ class ReviewFile:
             if content.strip():
                 if first and self._is_guess and self.form.format == "text" and _is_object(content):
                     raise InputError(f"line {number} is JSON in a file of text; say --format json, or --format text")
+                if first and self.form.format == "json" and _OVER_LINES.fullmatch(content):
+                    raise InputError(f"its JSON is laid out over lines, from line {number}; {_ONE_A_LINE}")
                 first = False
                 yield Row(number, content)
 
@@ -188,10 +195,10 @@ class ReviewFile:
         lines = (line.decode("utf-8", "surrogateescape") for line in self._lines)
         blank, first = 0, ""
         for first in lines:
-            if first.strip():
+            if first.strip() and not _TOLD_DELIMITER.fullmatch(first.strip()):
                 break
             blank += 1
-        if not first.strip():
+        else:
             return
         delimiter = self._delimiter(first)
         rows = csv.reader(

@@ -137,6 +137,7 @@ class Worker:
 
     async def _prepare(self, client: TfServingClient) -> None:
         """Join the group only when the model can be used: a member that cannot work would hold partitions."""
+        self._background.start(watch_model(client, self._config.model, self._health, self._model_ready))
         told = partial(setattr, self._health, "unreachable")
         try:
             if self._config.delivery.mode == "exactly_once":
@@ -146,7 +147,6 @@ class Worker:
             _log.error("this cluster cannot be used", reason=str(error))
             self._end(EXIT_USAGE)
             return
-        self._background.start(watch_model(client, self._config.model, self._health, self._model_ready))
         await self._model_ready.wait()
         self._background.start(self._dispatcher.pump())
         # One call before the first event: a model that does not fit the bundle is a fault of the deployment, and the

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PATTERN = r"^shop\..*\.reviews$"
 LABEL = PATTERN.replace("\\", "\\\\")
 NONE = r"^none\..*$"
-CLIENT = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500, "topic.metadata.refresh.interval.ms": 300}
+CLIENT = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 100, "topic.metadata.refresh.interval.ms": 300}
 FLOOD = {
     "REXSTREAM_DELIVERY__DEAD_LETTER_RUN": "3",
     "REXSTREAM_DELIVERY__DEAD_LETTER_RATE": "null",
@@ -43,20 +43,24 @@ def topics_of(results: list[dict[str, Any]]) -> dict[str, set[str]]:
 def test_topics_that_match_later_are_found_and_share_one_pause(
     own_broker: Broker, server: StubServer, tmp_path: Path
 ) -> None:
-    """Each record is processed once, from the first of a new topic; labels and pauses are the pattern's, all else names
-    the topic. A route that names a topic has it, although the pattern matches it as well.
+    """Each record is processed once, from the first of a new topic, also where kafka.start is latest; labels and pauses
+    are the pattern's, all else names the topic. A route that names a topic has it, although the pattern matches it too.
     """
-    for topic in ("out", "named", "dead", "shop.a.reviews", "shop.a.reviews.old", "shop.named.reviews"):
+    for topic in ("out", "named", "dead"):
         own_broker.order(f"topic {topic} 2")
     routes = [
         {"input": PATTERN, "tasks": ["sentiment"], "output": "out"},
         {"input": NONE, "tasks": ["sentiment"], "output": "out"},
         {"input": "shop.named.reviews", "tasks": ["sentiment"], "output": "named", "format": "text"},
     ]
-    topics, client = (PATTERN, "out", "dead"), {"client": CLIENT}
-    run = Run(own_broker.bootstrap, topics, server, tmp_path, routes=routes, kafka=client, environment=FLOOD)
+    topics, kafka = (PATTERN, "out", "dead"), {"client": CLIENT, "start": "latest"}
+    run = Run(own_broker.bootstrap, topics, server, tmp_path, routes=routes, kafka=kafka, environment=FLOOD)
     try:
         run.start()
+        run.wait(lambda: any("no input topic is there yet" in line["event"] for line in run.lines()))
+        run.wait(lambda: run.get("/readyz") == (503, {"ok": False, "reasons": ["not joined to the consumer group"]}))
+        for topic in ("shop.a.reviews", "shop.a.reviews.old", "shop.named.reviews"):
+            own_broker.order(f"topic {topic} 2")
         for topic, first in (("shop.a.reviews", 0), ("shop.b.reviews", 20)):
             own_broker.order(f"topic {topic} 2")
             run.send(reviews(20, first), topic)  # before the worker can know it

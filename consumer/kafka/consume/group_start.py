@@ -14,126 +14,36 @@ from __future__ import annotations
 import math
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    OFFSET_END,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.config.client_rules import brokers_assign
-from consumer.config.inputs import Inputs
-from consumer.config.start import EARLIEST, start_ms
-from consumer.config.topic_patterns import is_pattern
-from consumer.delivery.start_offsets import Committed, Ends, StartOffset, due, start_note, start_offsets
+from consumer.config.start import EARLIEST
+from consumer.delivery.start_offsets import Committed, StartOffset, due, start_note
 from consumer.events import Partition
-from consumer.kafka.clients.cluster import EMBEDDED_CLUSTER_ID
 from consumer.kafka.clients.errors import REPEAT_SECONDS
 from consumer.kafka.clients.reachability import BrokerTroubles
-from consumer.kafka.clients.settings import consumer_settings, metadata_settings, way_out
+from consumer.kafka.clients.settings import consumer_settings, way_out
 from consumer.kafka.consume.membership import Membership, is_member
 from consumer.kafka.consume.poll_thread import JOIN_SECONDS
+from consumer.kafka.consume.start_lookup import BEGINNER, StartLookup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
-
-    from confluent_kafka.admin import AdminClient
-    from confluent_kafka.admin._metadata import TopicMetadata
+    from collections.abc import Callable, Collection, Iterable
 
     from consumer.config.tree import Config
 
 _log = structlog.stdlib.get_logger(__name__)
 
-BEGINNER = "rexstream-start"
-"""The client.id of a member that only commits start offsets, by which others tell it from a worker."""
-
-ANSWER_SECONDS = 10.0
-"""Longer than brokers hold a join back for members that answer: a coordinator's other answers wait behind that."""
-
-METADATA_SECONDS = 3.0
+SHOWN = 20
+"""Most topics that a log line names."""
 
 LEAVE_SECONDS = 5.0
 POLL_SECONDS = 0.2
 
 _NO_RIGHT = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED)
-
-
-class StartLookup:
-    """What the brokers say of a group's start. Asks and changes nothing; methods raise KafkaException."""
-
-    def __init__(self, consumer: Consumer, inputs: Iterable[str], start: str) -> None:
-        """``consumer``: read_committed, of the group. ``inputs``: those of the routes; ``start``: kafka.start."""
-        self._consumer = consumer
-        self._inputs = Inputs(inputs)
-        self._start = start
-        self._at_first: frozenset[Partition] | None = None
-        self._newer: frozenset[Partition] = frozenset()
-        self.embedded = False
-        """Whether this is librdkafka's mock cluster, as far as was seen."""
-
-    def committed(self) -> dict[Partition, Committed]:
-        """What the group has committed of every partition of the input topics that are there.
-
-        What is missing at the first look counts as newer than the start when it is there later.
-        """
-        partitions = self._partitions()
-        self._at_first = frozenset(partitions) if self._at_first is None else self._at_first
-        self._newer = frozenset(partitions) - self._at_first
-        asked = self._consumer.committed(_positions(partitions, 0), timeout=ANSWER_SECONDS) if partitions else []
-        return {
-            Partition(each.topic, each.partition): Committed(
-                each.offset if each.offset >= 0 else None, each.metadata or ""
-            )
-            for each in _without_errors(asked)
-        }
-
-    def offsets(self, partitions: Collection[Partition]) -> dict[Partition, StartOffset]:
-        """Where the group is to begin in ``partitions``. Raises ValueError where the cluster cannot look up times."""
-        since = start_ms(self._start)
-        if since is not None and self.embedded:
-            raise ValueError(
-                f"kafka.start is {self._start}, and the embedded broker cannot look up times: use Apache Kafka, "
-                "or kafka.start latest"
-            )
-        found = Ends(
-            self._ask(self._newer.intersection(partitions), OFFSET_BEGINNING),
-            self._ask(partitions, OFFSET_END),  # before the times: what comes meanwhile must not be passed over
-            {} if since is None else self._ask(partitions, since),
-        )
-        return start_offsets(partitions, self._start, since, found, self._newer)
-
-    def _partitions(self) -> list[Partition]:
-        """Every partition of the input topics that are there, also of those that patterns match."""
-        found: dict[str, TopicMetadata] = {}
-        if self._inputs.patterns:
-            every = self._topics_there(None)
-            found = {topic: each for topic, each in every.items() if topic in self._inputs}
-        for name in self._inputs.names:
-            if not is_pattern(name):
-                found |= self._topics_there(name)
-        for each in found.values():
-            # Whatever else is wrong with it, it may be there, with a history.
-            if each.error is not None and each.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise KafkaException(each.error)
-        return [Partition(topic, number) for topic, each in found.items() for number in each.partitions]
-
-    def _topics_there(self, topic: str | None) -> Mapping[str, TopicMetadata]:
-        answer = self._consumer.list_topics(topic, timeout=METADATA_SECONDS)
-        self.embedded = (answer.cluster_id or "").startswith(EMBEDDED_CLUSTER_ID)
-        topics: Mapping[str, TopicMetadata] = answer.topics
-        return topics
-
-    def _ask(self, partitions: Collection[Partition], time_ms: int) -> dict[Partition, int]:
-        """The first offset of each whose record is at least as new; librdkafka's marks of both ends are times, too."""
-        if not partitions:
-            return {}
-        found = self._consumer.offsets_for_times(_positions(partitions, time_ms), timeout=ANSWER_SECONDS)
-        return {Partition(p.topic, p.partition): p.offset for p in _without_errors(found) if p.offset >= 0}
 
 
 def commit_start(
@@ -197,7 +107,7 @@ class _Beginner:
     def __init__(self, config: Config, inputs: Iterable[str], consumer: Consumer) -> None:
         self._config = config
         self._consumer = consumer
-        self._lookup = StartLookup(consumer, inputs, config.kafka.start)
+        self._lookup = StartLookup(consumer, inputs, config)
         join_seconds = JOIN_SECONDS if brokers_assign(config.kafka.client) else None
         self._membership = Membership(None, join_seconds)
         self._subscribed = ""
@@ -207,7 +117,6 @@ class _Beginner:
         over."""
         self._tried = False
         self._missing = False
-        self._admin: AdminClient | None = None
 
     def step(self) -> bool:
         """One round; whether the group has begun."""
@@ -222,13 +131,17 @@ class _Beginner:
         if not (left := due(committed)):
             self._say(committed)
             return True
+        if len(left) == len(committed) and (others := self._lookup.other_topics()):
+            what = "kafka.start is not used: the group has offsets of topics that are no inputs now"
+            _log.info(what, group=self._group, topics=sorted(others)[:SHOWN])
+            return True
         self._offsets |= self._lookup.offsets(left - self._offsets.keys())
         first = min(committed)
         if first in owned:
             self._commit(left, start_note(committed))
             self._consumer.poll(0)
             return False  # the next look shows whether all of it was taken
-        if self._workers_run():
+        if self._lookup.workers_run():
             _log.info("kafka.start is not used: workers of the group run already", group=self._group)
             return True
         self._join(first.topic)
@@ -287,18 +200,6 @@ class _Beginner:
             where = {"topic": partition.topic, "partition": partition.number, "offset": found.offset}
             _log.info("the new group begins here", group=self._group, **where, reason=found.why)
 
-    def _workers_run(self) -> bool:
-        """Whether the group has members that are no beginners."""
-        if self._lookup.embedded:
-            return False  # it never answers this request
-        if self._admin is None:
-            # Not at the top: few workers need it.
-            from confluent_kafka.admin import AdminClient
-
-            self._admin = AdminClient({**metadata_settings(self._config), "log_level": 0})
-        (asked,) = self._admin.describe_consumer_groups([self._group], request_timeout=ANSWER_SECONDS).values()
-        return any(member.client_id != BEGINNER for member in asked.result().members)
-
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._membership.entered()
         self._owned |= _named(partitions)
@@ -311,18 +212,5 @@ class _Beginner:
             consumer.incremental_unassign(partitions)
 
 
-def _positions(partitions: Iterable[Partition], offset: int) -> list[TopicPartition]:
-    return [TopicPartition(p.topic, p.number, offset) for p in partitions]
-
-
 def _named(partitions: Iterable[TopicPartition]) -> set[Partition]:
     return {Partition(each.topic, each.partition) for each in partitions}
-
-
-def _without_errors(answered: Iterable[Any]) -> list[Any]:
-    """The partitions as they are. Raises KafkaException for the first error among them."""
-    found = list(answered)
-    for each in found:
-        if each.error is not None:
-            raise KafkaException(each.error)
-    return found

@@ -91,7 +91,7 @@ class Sender:
                 if number == 0:
                     started = self._clock()
                 while (left := started + number / self._rate - self._clock()) > 0:
-                    self._producer.poll(min(left, _POLL_SECONDS))
+                    self._poll(min(left, _POLL_SECONDS))
             self._produce(record)
             progress(self.delivery)
 
@@ -121,12 +121,19 @@ class Sender:
                     on_delivery=delivered,
                 )
             except BufferError:
-                self._producer.poll(_POLL_SECONDS)
+                self._poll(_POLL_SECONDS)
                 continue
             except KafkaException as error:
                 self._failed(record.label, error.args[0])
             break
-        self._producer.poll(0)
+        self._poll(0)
+
+    def _poll(self, seconds: float) -> None:
+        try:
+            self._producer.poll(seconds)
+        except SystemError as error:
+            # "returned NULL without setting an exception": the client loses that of a Ctrl-C during callbacks.
+            raise KeyboardInterrupt from error
 
     def _failed(self, label: str, error: KafkaError) -> None:
         self.delivery.failed += 1

@@ -21,7 +21,8 @@ from consumer.cli import cli
 from consumer.config.tree import Config, KafkaConfig
 from consumer.delivery.start_offsets import start_note
 from consumer.events import Partition
-from consumer.kafka.consume.group_start import StartLookup, commit_start
+from consumer.kafka.consume.group_start import commit_start
+from consumer.kafka.consume.start_lookup import StartLookup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -132,6 +133,11 @@ def test_times_transactions_and_a_half_started_group(
     fill(apache_kafka, topic, (0, OLD_MS), (0, START_MS), (0, OLD_MS), (1, OLD_MS), (1, START_MS - 1), (2, START_MS))
     begin(apache_kafka, group, [topic], START)
     assert cluster.committed(group, topic, 4) == [1, 2, 0, 0]
+    # A topic that takes the place of the group's own is new to it, and the group is not new.
+    other = new_topic(partitions=1)
+    fill(apache_kafka, other, (0, OLD_MS))
+    begin(apache_kafka, group, [other], START)
+    assert cluster.committed(group, other, 1) == [-1001]
     # An open transaction: its records are still to come to a reader that sees committed ones only.
     producer = Producer({"bootstrap.servers": apache_kafka, "transactional.id": group})
     producer.init_transactions()

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from stub_server import StubServer, write_bundle
 
-from consumer.cli import cli
+from consumer.cli import broker_findings, cli
 from consumer.cli.kafka_findings import DEAD_LETTER_RETENTION_MS, topic_setting_findings, transaction_findings
 from consumer.config.tree import Config
 from consumer.local.broker import EmbeddedBroker
@@ -226,8 +226,9 @@ def test_other_partition_counts_are_a_warning(model_server: str) -> None:
     assert findings(result)["topic reviews.extracted"] == "warn"
 
 
-def test_nothing_answers() -> None:
+def test_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """All dependencies are tried and reported in one run, with the reason of each, and the exit code is 3."""
+    monkeypatch.setattr(broker_findings, "ANSWER_SECONDS", 0.5)
     result = check(
         f"kafka.bootstrap_servers={NOBODY}",
         f"model.target={NOBODY}",

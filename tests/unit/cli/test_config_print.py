@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,8 +15,6 @@ from consumer.cli import cli
 from consumer.config.tree import Config
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from click.testing import Result
 
 
@@ -94,3 +95,15 @@ def test_a_bad_configuration_ends_with_exit_code_2() -> None:
     assert result.exit_code == 2
     assert result.stdout == ""
     assert "did you mean kafka.group_id?" in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+def test_a_full_disk_is_one_line_and_no_traceback() -> None:
+    """Whatever the command writes; exit code 1."""
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "consumer", "config", "print"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: what this command writes finds no room: No space left on device\n",
+    )

@@ -30,7 +30,7 @@ def test_the_default_is_not_mentioned() -> None:
 @pytest.mark.parametrize(
     ("start", "status", "words"),
     [
-        ("latest", "ok", "latest: where group g begins if it has no offset of an input topic"),
+        ("latest", "ok", "latest: where group g begins if it has no offsets"),
         ("2020-01-01T00:00:00Z", "ok", "2020-01-01T00:00:00Z: where group g begins"),
         ("9000-01-01T00:00:00Z", "warn", "is yet to come: if group g is new, it begins at the end then"),
     ],
@@ -44,6 +44,7 @@ def test_what_the_setting_means(start: str, status: str, words: str) -> None:
 
 class Lookup:
     committed_now: Any
+    others: frozenset[str] = frozenset()
 
     def __init__(self, *_: object) -> None: ...
 
@@ -52,6 +53,9 @@ class Lookup:
             raise self.committed_now
         found: dict[Partition, Committed] = self.committed_now
         return found
+
+    def other_topics(self) -> frozenset[str]:
+        return self.others
 
     def offsets(self, partitions: Any) -> dict[Partition, StartOffset]:
         return {partition: StartOffset(7, "because") for partition in sorted(partitions)}
@@ -81,3 +85,12 @@ def test_where_the_group_would_begin(committed: Any, status: str, detail: str, m
     monkeypatch.setattr(kafka_start_findings, "StartLookup", Lookup)
     (finding,) = start_offset_findings(config("latest"))
     assert (finding.subject, finding.status, finding.detail) == ("kafka.start", status, detail)
+
+
+def test_offsets_of_a_topic_that_is_no_input_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group is not new, although it has none of its inputs."""
+    monkeypatch.setattr(Lookup, "committed_now", {FIRST: NONE}, raising=False)
+    monkeypatch.setattr(Lookup, "others", frozenset({"old"}))
+    monkeypatch.setattr(kafka_start_findings, "StartLookup", Lookup)
+    (finding,) = start_offset_findings(config("latest"))
+    assert (finding.status, finding.detail) == ("ok", "is not used: group g has offsets of old, which is no input")

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from stub_server import CONTRACT, StubServer, write_bundle
 
-from consumer.cli import cli
+from consumer.cli import broker_findings, cli
 from consumer.cli.model_findings import LONG, ROUNDS, ROWS, model_findings
 from consumer.config.tree import Config, ModelConfig
 from consumer.serving.descriptors import GET_MODEL_STATUS, ModelVersionStatus
@@ -266,8 +266,9 @@ def test_a_server_that_hangs_is_reported_in_time(
     assert "no answer within" in finding.detail
 
 
-def test_the_command_ends_with_3(server: Server, tmp_path: Path) -> None:
+def test_the_command_ends_with_3(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for every dependency that is missing or does not fit."""
+    monkeypatch.setattr(broker_findings, "ANSWER_SECONDS", 0.5)
     server.before = equal_rows
     settings = (f"model.target={server.target}", f"model.bundle={write_bundle(tmp_path / 'bundle')}")
     flags = [part for setting in (*settings, "kafka.bootstrap_servers=127.0.0.1:1") for part in ("--set", setting)]

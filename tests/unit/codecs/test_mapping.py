@@ -189,14 +189,14 @@ def test_what_is_no_time_is_left_out_with_a_warning(value: Any) -> None:
             "as far as payload.after, which is null without content",
         ),
         ("payload.after.content", {"payload": {"before": 1}}, "as far as payload, which is an object without after"),
-        ("payload.after.content", {"评论": "差"}, "does not begin: the value is an object"),
+        ("payload.after.content", {"评论": "差"}, "is not there: the value is an object without it"),
         ("payload.content", {"payload": "好"}, "as far as payload, which is a string without content"),
         ("content", {"content": None}, "path content leads to null"),
         ("a.0", {"a": []}, "as far as a, which is an array without 0"),
-        ("content", "好", "does not begin: the value is a string"),
+        ("content", "好", "is not there: the value is a string without it"),
         ("$headers.text", {}, "is a header that the record does not have"),
         ("$key.text", {}, "key.text leads to nothing"),
-        (["a", "b.c"], {"b": {}}, "path a does not begin.*; path b.c leads as far as b, which is an object without c"),
+        (["a", "b.c"], {"b": {}}, "path a is not there.*; path b.c leads as far as b, which is an object without c"),
     ],
 )
 def test_a_text_that_is_not_there_says_how_far_its_path_led(path: Any, value: Any, words: str) -> None:

@@ -80,8 +80,17 @@ class TestChunks:
         damaged = gzip.compress(b"a\nb\n" * 5)[:-6]
         chunks = reviews(damaged, InputForm("text")).chunks()
         assert len(next(chunks)) == 10
-        with pytest.raises(InputError, match="ended before"):
+        with pytest.raises(InputError, match="compressed data end too early"):
             next(chunks)
+
+    @pytest.mark.parametrize(
+        "content", ['[\n{"text": "好"}\n]', '[{"text": "好"},\n{"text": "差"}]', '{\n"text": "好"\n}']
+    )
+    def test_json_that_is_laid_out_over_lines_is_refused_once(self, content: str) -> None:
+        """Not with a message for each of its lines. A line alone that is no JSON costs itself."""
+        with pytest.raises(InputError, match="laid out over lines, from line 1; write an object a line: jq -c"):
+            list(reviews(content.encode(), InputForm("json")))
+        assert len(read('{"text": "好\n{"text": "差"}\n[\n'.encode(), InputForm("json"))) == 3
 
 
 class TestTables:
@@ -101,6 +110,7 @@ class TestTables:
             (lambda text: text.replace(",", "\t").encode(), InputForm("csv", "评论内容")),
             (lambda text: text.replace(",", "\t").encode(), InputForm("tsv", "评论内容")),
             (lambda text: ("\n\n" + text + "\n\n").encode(), InputForm("csv", "评论内容")),
+            (lambda text: ("sep=;\r\n" + text.replace(",", ";")).encode("utf-8-sig"), InputForm("csv", "评论内容")),
         ],
     )
     def test_rows_are_read_whatever_the_program_that_saved_them(self, encode: Any, form: InputForm) -> None:
@@ -200,7 +210,7 @@ class TestFiles:
                 "lines of text have no fields; leave --column and --id-field out",
             ),
             (b"text,label\rgood,1\rbad,0\r", InputForm("csv"), "header is no row .* carriage return .* line feeds"),
-            (b"\x1f\x8b\x08\x00garbage", InputForm("json"), "invalid|ended"),
+            (b"\x1f\x8b\x08\x00garbage", InputForm("json"), "compressed data end too early"),
             ("好".encode() + b"\xff\xff", InputForm("text", encoding="gb18030"), "line 1 or one .* not gb18030"),
         ],
     )

@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 
 from consumer.config.tree import Config, KafkaConfig
 from consumer.kafka.consume import group_start
-from consumer.kafka.consume.group_start import BEGINNER, commit_start
+from consumer.kafka.consume.group_start import commit_start
+from consumer.kafka.consume.start_lookup import BEGINNER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,6 +37,7 @@ class Cluster:
         self.commits: list[dict[tuple[str, int], int]] = []
         self.asked: list[int] = []
         self.members: list[str] = []
+        self.listings = 0
         self._assign: Callable[[], None] = lambda: None
         self.epoch = 1
         self.settings: dict[str, Any] = {}
@@ -101,6 +103,11 @@ class Cluster:
 
     # -- the admin client
 
+    def list_consumer_group_offsets(self, asked: list[Any], *, request_timeout: float) -> Any:  # noqa: ARG002
+        self.listings += 1
+        every = [TopicPartition(*each, offset) for each, (offset, _) in self.committed_offsets.items()]
+        return {asked[0].group_id: SimpleNamespace(result=lambda: SimpleNamespace(topic_partitions=every))}
+
     def describe_consumer_groups(self, groups: list[str], *, request_timeout: float) -> Any:  # noqa: ARG002
         members = [SimpleNamespace(client_id=name) for name in self.members]
         return {groups[0]: SimpleNamespace(result=lambda: SimpleNamespace(members=members))}
@@ -141,6 +148,23 @@ def test_a_new_group_begins_once_and_says_where(cluster: Cluster) -> None:
         ("b", 0, 30, "kafka.start is latest"),
     ]
     assert cluster.calls == ["subscribe ['a']", "unsubscribe", "close"]
+
+
+def test_a_group_with_offsets_of_another_topic_is_not_new(cluster: Cluster) -> None:
+    """Its inputs were replaced: what came to the new ones before this worker is not passed over."""
+    cluster.committed_offsets = {("old", 3): (7, "")}
+    said = "kafka.start is not used: the group has offsets of topics that are no inputs now"
+    assert begin() == [{"event": said, "topics": ["old"]}]
+    assert cluster.commits == []
+    assert cluster.calls == ["close"]
+
+
+def test_the_other_topics_are_asked_for_once(cluster: Cluster) -> None:
+    """Not in every round; and what another worker has committed of the inputs meanwhile is none of them."""
+    cluster.on_subscribe = lambda: None
+    cluster.committed_offsets = {("old", 0): (-1001, "")}
+    begin()
+    assert len(cluster.commits) == cluster.listings == 1
 
 
 def test_a_group_with_any_offset_is_left_as_it_is(cluster: Cluster) -> None:

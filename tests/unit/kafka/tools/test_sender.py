@@ -28,6 +28,22 @@ def test_the_rate_is_kept_by_the_clock() -> None:
         assert number / 10.0 <= moment - 0.02 <= number / 10.0 + 0.1
 
 
+def test_ctrl_c_during_callbacks_is_an_interrupt() -> None:
+    """The client says SystemError then, having lost the exception."""
+
+    class Interrupted:
+        def produce(self, *_: object, **__: object) -> None: ...
+
+        def poll(self, _: float) -> None:
+            raise SystemError("<method 'poll' of 'cimpl.Producer' objects> returned NULL without setting an exception")
+
+    with EmbeddedBroker() as broker:
+        sender = Sender(broker.bootstrap_servers, "t")
+        sender._producer = Interrupted()  # type: ignore[assignment]
+        with pytest.raises(KeyboardInterrupt):
+            sender.send([NewRecord("line 1", None, b"v")])
+
+
 def test_a_record_that_nobody_acknowledges_is_reported() -> None:
     """Without a broker every record fails by name, within its time, and counts as unanswered."""
     with EmbeddedBroker() as broker:
