@@ -65,7 +65,7 @@ class Run:
                     "kafka": {
                         "bootstrap_servers": bootstrap,
                         "group_id": self.group,
-                        "client": {"session.timeout.ms": 3000, "heartbeat.interval.ms": 300},
+                        "client": {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500},
                         "registry": {} if registry is None else {"url": registry},
                         **(kafka or {}),
                     },
