@@ -44,7 +44,9 @@ def route_findings(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
     for index, route in enumerate(config.routes):
         found = runnable(route, tasks)
         names = ", ".join(name for name in found if name != INLINE)
-        may = f"may choose among {names}" if names else "has no tasks to choose from"
+        may = f"may choose among {names} (event_tasks {route.event_tasks})" if names else "has no tasks to choose from"
+        if names and not route.may_name("tasks"):
+            may = f"runs {names}"
         schema = "may not bring a schema (inline_schemas false)"
         if INLINE in found:
             calls = min(config.limits.inline_model_calls, config.limits.model_calls)
@@ -52,7 +54,7 @@ def route_findings(config: Config, tasks: Collection[str]) -> Iterator[Finding]:
         elif route.inline_schemas:
             why = "format text" if route.format == "text" else "fields names none"
             schema = f"may not bring a schema ({why})"
-        detail = f"an event of {route.input} {may} (event_tasks {route.event_tasks}), and {schema}"
+        detail = f"an event of {route.input} {may}, and {schema}"
         yield Finding(f"routes.{index}", "ok", detail)
         if route.is_mapped:
             said = "; ".join(f"{name}: {where}" for name, where in described(route).items())

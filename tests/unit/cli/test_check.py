@@ -178,6 +178,7 @@ def test_what_events_may_ask_for_is_said() -> None:
     assert "may bring a schema (inline_schemas true) of at most 256 model calls" in said()
     assert "may not bring a schema" in said("routes.0.inline_schemas=false")
     assert "sentiment" in said("routes.0.event_tasks=any")
+    assert "an event of reviews.raw runs product_features, and" in said("routes.0.preset=connect")
     assert "may not bring a schema (format text)" in said("routes.0.format=text")
 
 
