@@ -45,7 +45,7 @@ def run(config: Path, *settings: str) -> str:
 
 @pytest.mark.parametrize(
     ("address", "words"),
-    [("127.0.0.1:70000", "65535"), (f"{'x' * 70}.example:9464", "label"), ("a]b:9464", "is not host:port")],
+    [("127.0.0.1:70000", "65535"), (f"{'x' * 70}.example:9464", "label"), ("a]b:9464", "which no host is called")],
 )
 def test_an_http_address_that_cannot_be_opened(config: Path, address: str, words: str) -> None:
     """A port that no socket has, a name that no resolver takes, and what only looks like host:port."""

@@ -190,7 +190,7 @@ def test_what_does_not_fit_is_named(
         kafka["bootstrap_servers"] = kafka["bootstrap_servers"].replace("127.0.0.1", "localhost")
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump({"kafka": kafka}))
-    result = run("tail", "--config", str(path), "--topic", "any", "--timeout", "2", "--limit", "1")
+    result = run("tail", "--config", str(path), "--topic", "any", "--timeout", "5", "--limit", "1")
     assert result.exit_code == 3, result.output
     assert words in result.stderr
 
