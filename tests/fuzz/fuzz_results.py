@@ -105,12 +105,13 @@ async def _infer(text: str, task: Task, work: Work) -> Inference:
     return Inference(extracted, MODEL, queued=0.0, in_model=0.0, overflowed=0, restarts=0)
 
 
+_BUDGETS: dict[str, WorkBudget] = defaultdict(lambda: WorkBudget(100_000_000))
 _PIPELINE = EventProcessor(
     _ROUTES,
     _infer,
     DeadLetters("reviews.dead", "group", "1.0"),
     Metrics(),
-    budgets=defaultdict(lambda: WorkBudget(100_000_000)),
+    budgets=_BUDGETS,
     model="rexuninlu",
     max_value_bytes=120_000,
     latency_objective=1.0,
@@ -130,6 +131,7 @@ def check_record(record: SourceRecord) -> str:
         outcome: Outcome = _RUNNER.run(_PIPELINE.process(record))
     finally:
         structlog.reset_defaults()
+    _BUDGETS[record.topic].durable(record)
     require(not any(CANARY in line for line in said), f"the log repeats the review: {said}")
     if record.value is None:
         require(outcome.kind == "dropped", "a null value that is not dropped")
