@@ -85,14 +85,15 @@ class BrokerTroubles:
 
     def reason(self) -> str:
         """Why a configured broker is not reached, where the client gave no error; empty where that is not known."""
-        silent = (why for address, why in self._silent.items() if address in self._configured)
-        return next(silent, _CLOSES if self._all_down else "")
+        if self._all_down:
+            return _CLOSES  # whatever the next connection happened to wait for when the statistics were made
+        return next((why for address, why in self._silent.items() if address in self._configured), "")
 
     def advertised(self) -> str:
         """Which advertised addresses were never reached, why, and the way out; empty without any."""
         known = self._configured | self._reached  # these may be down, but they are no wrong addresses
         closed = dict.fromkeys(self._learned if self._all_down else (), _CLOSES)
-        troubles = {**closed, **self._silent, **self._failed}
+        troubles = {**self._silent, **closed, **self._failed}
         return advertised_trouble({each: why for each, why in troubles.items() if each not in known})
 
     def unreached(self) -> str:

@@ -113,3 +113,15 @@ def test_many_addresses_are_counted() -> None:
     text = advertised_trouble({f"k{number}:9092": "refused" for number in range(7)})
     assert "k0:9092 (refused); k1:9092 (refused); k2:9092 (refused) and 4 more" in text
     assert advertised_trouble({}) == ""
+
+
+def test_a_connection_that_was_closed_is_not_one_that_is_not_made() -> None:
+    """Statistics may catch the client while it tries again."""
+    troubles = BrokerTroubles(BOOTSTRAP)
+    for address, source in (("kafka-1:9092", "configured"), ("10.9.9.9:9092", "learned")):
+        troubles.statistics(statistics(address, "DOWN", source=source))
+        troubles.statistics(statistics(address, "CONNECT", source=source))
+    assert troubles.reason() == "no connection is made"
+    troubles.error("1/1 brokers are down")
+    assert troubles.reason() == "it closes connections before it answers"
+    assert "10.9.9.9:9092 (it closes connections before it answers)" in troubles.advertised()
