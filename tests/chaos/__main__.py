@@ -38,7 +38,9 @@ _MODES = ("at_least_once", "exactly_once")
 @click.option("--seed", type=int, help="Chooses the random moments and the load; a new one is printed without it.")
 @click.option("--minutes", type=float, default=60.0, show_default=True, help="Length of the soak.")
 @click.option("--report", "report_file", type=click.Path(path_type=Path), help="File for the report as JSON.")
-@click.option("--keep", type=click.Path(path_type=Path), help="Folder for logs and data, which are deleted without it.")
+@click.option(
+    "--keep", type=click.Path(path_type=Path), help="Folder for logs and data. Without it only logs of failures stay."
+)
 @click.option("--list", "listing", is_flag=True, help="Print the scenarios with their expectations, and end.")
 def main(
     only: str | None,
@@ -71,10 +73,18 @@ def main(
                 say("interrupted")
     finally:
         if keep is None:
-            shutil.rmtree(folder, ignore_errors=True)
+            _clear(folder, logs=complete and all(report.passed for report in runner.reports))
     kafka = ", ".join(sorted(runner.versions)) or "not needed"
     print(f"\nseed {seed}, Apache Kafka {kafka}\n\n{table(runner.reports)}")
     sys.exit(0 if complete and runner.reports and all(report.passed for report in runner.reports) else 1)
+
+
+def _clear(folder: Path, *, logs: bool) -> None:
+    """Delete the brokers' data, and the logs too where nobody will want to read them."""
+    for data in [folder] if logs else folder.glob("kafka-*"):
+        shutil.rmtree(data, ignore_errors=True)
+    if not logs:
+        say(f"the logs are in {folder}")
 
 
 def _chosen(only: str | None, skip: str | None) -> list[Scenario | Program]:
