@@ -233,6 +233,11 @@ def is_embedded(bootstrap_servers: str, *, client: Mapping[str, Any] | None = No
     return look_up(bootstrap_servers, client=client, timeout=timeout).embedded
 
 
+_OWN_ANSWERS = 5
+"""Clients that ask one address until the answer is its own: a client that is slow hears of the advertised addresses
+before it asks, and may get its answer from one of those, which may be of another cluster."""
+
+
 def unreachable_brokers(
     addresses: Iterable[str],
     cluster_id: str | None,
@@ -276,11 +281,17 @@ def any_answers(bootstrap_servers: str, *, client: Mapping[str, Any] | None = No
 
 def _unanswered(address: str, cluster_id: str | None, client: Mapping[str, Any] | None, timeout: float) -> str:
     """Why no broker of the cluster answers at ``address``; empty when one does."""
-    try:
-        with Reader(address, client=client, timeout=timeout) as reader:
-            answered = reader.metadata().cluster_id
-    except ClusterUnreachable as error:
-        return error.reason or f"no answer within {timeout:g} s"
+    answered = None
+    for _ in range(_OWN_ANSWERS):
+        try:
+            with Reader(address, client=client, timeout=timeout) as reader:
+                metadata = reader.metadata()
+        except ClusterUnreachable as error:
+            return error.reason or f"no answer within {timeout:g} s"
+        answered = metadata.cluster_id
+        # ``host:port/bootstrap``, perhaps with a protocol in front.
+        if str(metadata.orig_broker_name).rpartition("/")[0].rpartition("://")[2].lower() == address.lower():
+            break
     return "" if answered == cluster_id else f"{ANOTHER_CLUSTER}, {answered}"
 
 

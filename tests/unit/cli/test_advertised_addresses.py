@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import AbstractContextManager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,7 @@ from stub_server import StubServer, write_bundle
 from consumer.cli import cli
 from consumer.cli.kafka_findings import kafka_findings
 from consumer.config.tree import Config
+from consumer.kafka.clients import cluster
 from consumer.local.broker import EmbeddedBroker
 
 if TYPE_CHECKING:
@@ -120,3 +123,24 @@ def test_a_tail_says_why_it_sees_nothing(silent: tuple[str, int]) -> None:
         options = ["--from", "beginning", "--idle-timeout", "1.6", "--topic", "reviews.raw", "--timeout", "2.5"]
         result = CliRunner().invoke(cli, ["tail", "-b", broker.bootstrap_servers, *options])
         assert f"127.0.0.1:{silent[1]}" in result.output
+
+
+def test_an_answer_counts_for_the_address_that_gave_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is slow asks where the first answer sent it; a cluster that is always slow is believed."""
+    answers = iter([("B", "ssl://b:1/1"), ("A", "ssl://a:1/bootstrap"), *[("B", "b:1/1")] * 5])
+
+    class Asked(AbstractContextManager["Asked"]):
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def metadata(self) -> SimpleNamespace:
+            cluster_id, name = next(answers)
+            return SimpleNamespace(cluster_id=cluster_id, orig_broker_name=name)
+
+    monkeypatch.setattr(cluster, "Reader", Asked)
+    assert list(cluster.unreachable_brokers(["A:1"], "B")) == ["A:1"]
+    assert cluster.unreachable_brokers(["a:1"], "B") == {}
+    assert next(answers, None) is None
