@@ -184,6 +184,7 @@ def security_settings(security: SecurityConfig) -> dict[str, str]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
+_CLOSED = "check kafka.security and the port: TLS or a login seems to be wanted there, or it is no Kafka broker's"
 _NO_TLS = "check kafka.security.protocol and the port in kafka.bootstrap_servers: it seems no TLS is spoken there"
 _WAYS_OUT = (
     (
@@ -231,10 +232,10 @@ _WAYS_OUT = (
     # Four first bytes of what is no Kafka: HTTP, and an alert of TLS.
     (("Invalid response size 1213486160",), "an HTTP server answers there: check the port"),
     (("Invalid response size 3525",), "TLS is spoken there: set kafka.security.protocol to ssl or sasl_ssl"),
-    (
-        ("before it answers",),
-        "check kafka.security and the port: TLS or a login seems to be wanted there, or it is no Kafka broker's",
-    ),
+    (("before it answers",), _CLOSED),
+    # The same, where the request came behind the end of the connection.
+    (("Broken pipe", "in state UP"), _CLOSED),
+    (("Connection reset", "in state UP"), _CLOSED),
     (("does not answer",), "check the port, and kafka.security.protocol: perhaps TLS is spoken there"),
 )
 """Words that an error has, all of them, and what to look at. The first that fits counts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from consumer.kafka.clients.reachability import BrokerTroubles, advertised_trouble, reason_of
+from consumer.kafka.clients.settings import way_out
 
 BOOTSTRAP = "Kafka-1:9092, kafka-2:9092"
 REFUSED = "Connect to ipv4#10.9.9.9:9092 failed: Connection refused (after 0ms in state CONNECT)"
@@ -125,3 +126,9 @@ def test_a_connection_that_was_closed_is_not_one_that_is_not_made() -> None:
     troubles.error("1/1 brokers are down")
     assert troubles.reason() == "it closes connections before it answers"
     assert "10.9.9.9:9092 (it closes connections before it answers)" in troubles.advertised()
+
+
+@pytest.mark.parametrize("what", ["Send failed: Broken pipe", "Receive failed: Connection reset by peer"])
+def test_a_connection_closed_under_the_first_request_has_the_same_way_out(what: str) -> None:
+    """Which of the two ends was quicker is chance."""
+    assert "a login seems to be wanted there" in way_out(f"{what} (after 0ms in state UP)")
