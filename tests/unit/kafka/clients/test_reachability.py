@@ -131,4 +131,4 @@ def test_a_connection_that_was_closed_is_not_one_that_is_not_made() -> None:
 @pytest.mark.parametrize("what", ["Send failed: Broken pipe", "Receive failed: Connection reset by peer"])
 def test_a_connection_closed_under_the_first_request_has_the_same_way_out(what: str) -> None:
     """Which of the two ends was quicker is chance."""
-    assert "a login seems to be wanted there" in way_out(f"{what} (after 0ms in state UP)")
+    assert "a login seems to be wanted there" in (way_out(f"{what} (after 0ms in state UP)") or "")
