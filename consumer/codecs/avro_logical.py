@@ -12,6 +12,7 @@ from typing import Any
 
 from fastavro.read import LOGICAL_READERS
 
+from consumer.codecs.metadata import digits_of
 from consumer.events import LocalMilliseconds, Milliseconds
 
 ENUM, ENUM_NAME, SYMBOLS = "rexstream-enum", "rexstream.name", "rexstream.symbols"
@@ -142,14 +143,11 @@ def _variable_decimal(fields: Any, schema: Any, _: Any) -> Any:
 
 
 def _plain(content: bytes, scale: int) -> str | bytes:
-    """A two's complement number, divided by ten to the power of ``scale``, in digits."""
+    """The digits of a decimal; bytes of more than any database has are left as they are."""
     if len(content) > _MOST_SCALE:
         return content
     _spend(60 + 3 * len(content) + abs(scale))
-    number = int.from_bytes(content, signed=True)
-    digits = str(abs(number) * 10 ** max(-scale, 0)).rjust(scale + 1, "0")
-    point = len(digits) - max(scale, 0)
-    return ("-" if number < 0 else "") + digits[:point] + ("." + digits[point:] if scale > 0 else "")
+    return digits_of(content, scale)
 
 
 LOGICAL_READERS.update(

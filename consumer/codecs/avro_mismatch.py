@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from consumer.codecs.avro_codec import located
 from consumer.codecs.avro_schemas import JSON_PAYLOAD, branches, described, event_fields
-from consumer.codecs.frames import no_bare_datum
+from consumer.codecs.frames import no_bare_datum, varint
 from consumer.events import BadInput
 
 if TYPE_CHECKING:
@@ -75,9 +75,4 @@ def _branch(datum: bytes, writer: WriterSchema) -> Any:
     types = branches(writer)
     if not isinstance(writer.parsed["fields"][0]["type"], list):
         return types[0]
-    index = 0
-    for place, byte in enumerate(datum[:4]):
-        index |= (byte & 127) << 7 * place
-        if byte < 128:
-            break
-    return types[(index >> 1) % len(types)]
+    return types[(varint(datum[:4], 0)[0] >> 1) % len(types)]

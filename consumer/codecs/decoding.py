@@ -147,7 +147,7 @@ def read_value(
         return {"text": utf8(value).lstrip("\ufeff")}
     if value_format == "json":
         try:
-            return parse_json(utf8(value).lstrip("\ufeff"))
+            return _json(value)
         except BadInput as bad:
             from consumer.codecs.frames import json_in_frame
 
@@ -329,14 +329,7 @@ def _attributes(fields: Mapping[str, Any], warnings: list[str]) -> dict[str, str
     attributes = fields.get("attributes")
     if attributes is None:
         return {}
-    characters = ATTRIBUTES_CHARS + 1
-    if isinstance(attributes, dict):
-        characters = 0
-        for key, item in attributes.items():
-            if not isinstance(item, str):
-                characters = ATTRIBUTES_CHARS + 1
-                break
-            characters += len(key) + len(item)
-    if characters > ATTRIBUTES_CHARS:
+    fits = isinstance(attributes, dict) and all(isinstance(item, str) for item in attributes.values())
+    if not fits or sum(len(key) + len(item) for key, item in attributes.items()) > ATTRIBUTES_CHARS:
         attributes = attributes_of(attributes, warnings, ATTRIBUTES_CHARS)
     return {_mended(key): _mended(item) for key, item in attributes.items()}

@@ -174,12 +174,12 @@ def named(value: bytes, headers: Sequence[Header]) -> str | None:
 
 def looks_like_protobuf(payload: bytes) -> bool:
     """Whether a frame's payload is Protobuf: where the message is in its schema, then fields."""
-    count, at = _varint(payload, 0)
+    count, at = varint(payload, 0)
     count = (count >> 1) if not count & 1 else -1
     if not 0 <= count <= _MOST_INDEXES:
         return False
     for _ in range(count):
-        index, at = _varint(payload, at)
+        index, at = varint(payload, at)
         if index > 128:
             return False
     if at >= len(payload):
@@ -187,14 +187,14 @@ def looks_like_protobuf(payload: bytes) -> bool:
     for _ in range(_MOST_FIELDS):
         if at >= len(payload):
             return at == len(payload)
-        tag, at = _varint(payload, at)
+        tag, at = varint(payload, at)
         kind = tag & 7
         if tag >> 3 not in range(1, 2**29):
             return False
         if kind == 0:
-            _, at = _varint(payload, at)
+            _, at = varint(payload, at)
         elif kind == 2:
-            size, at = _varint(payload, at)
+            size, at = varint(payload, at)
             at += size
         elif kind in (1, 5):
             at += 8 if kind == 1 else 4
@@ -203,7 +203,7 @@ def looks_like_protobuf(payload: bytes) -> bool:
     return True
 
 
-def _varint(payload: bytes, at: int) -> tuple[int, int]:
+def varint(payload: bytes, at: int) -> tuple[int, int]:
     """A number, and where it ends: behind everything, where it is none."""
     number = 0
     for place, byte in enumerate(payload[at : at + 10]):

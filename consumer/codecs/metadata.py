@@ -44,6 +44,14 @@ def what_it_is(value: object) -> str:
     return next(kinds, f"of type {type(value).__name__}")
 
 
+def digits_of(unscaled: bytes, scale: int) -> str:
+    """A decimal's text: a two's complement number, big-endian, divided by ten to the power of ``scale``."""
+    number = int.from_bytes(unscaled, "big", signed=True)
+    digits = str(abs(number) * 10 ** max(-scale, 0)).rjust(scale + 1, "0")
+    point = len(digits) - max(scale, 0)
+    return ("-" if number < 0 else "") + digits[:point] + ("." + digits[point:] if scale > 0 else "")
+
+
 def dropped(field: str, why: str) -> str:
     """The warning of a field that is left out."""
     return f"{SLUG}: {field} {why}"

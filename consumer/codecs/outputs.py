@@ -32,6 +32,10 @@ RESULT_ID = "rexstream-result-id"
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
 
+CLOUDEVENT_PREFIXES = ("ce_", "ce-", "cloudevents:", "cloudevents_")
+"""What the names of a binary CloudEvent's headers begin with: in Kafka, and where they came as they are from HTTP, AMQP
+or JMS."""
+
 
 class Dropped(NamedTuple):
     """Headers of a review that are not copied to its results, in lower case."""
@@ -73,7 +77,7 @@ DROPPED = Dropped(
             "value.schema.version.id",  # Cloudera
         }
     ),
-    ("ce_", "ce-", "cloudevents:", "cloudevents_", "apicurio.value."),
+    (*CLOUDEVENT_PREFIXES, "apicurio.value."),
 )
 """Those that results set themselves; those that say what the review's value is and how it is serialised, which would be
 wrong for the result's; and those that a replay tells the worker, which another worker that reads the results would take

@@ -11,6 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from consumer.codecs.decoding import parse_json, utf8
+from consumer.codecs.metadata import digits_of
+from consumer.codecs.outputs import CLOUDEVENT_PREFIXES
 from consumer.events import BadInput, LocalMilliseconds, Milliseconds
 
 if TYPE_CHECKING:
@@ -27,10 +29,6 @@ UNAVAILABLE = "__debezium_unavailable_value"
 """What Debezium sends for a long text that an update left alone, where PostgreSQL does not log it again."""
 
 _STRUCTURED = "application/cloudevents"
-_CE = ("ce_", "ce-", "cloudevents:", "cloudevents_")
-"""What the names of a binary CloudEvent's headers begin with: in Kafka, and where they came as they are from HTTP, AMQP
-or JMS.
-"""
 _OF_URLS = str.maketrans("-_", "+/")
 
 _TIMES: Mapping[str, int] = {  # nanoseconds of one unit
@@ -125,10 +123,7 @@ def _decimal(value: str | bytes, scale: Any) -> str | None:
         return None
     if not 0 < len(unscaled) <= _MOST_DIGITS_BYTES or not 0 <= places <= _MOST_DIGITS_BYTES:
         return None
-    number = int.from_bytes(unscaled, "big", signed=True)
-    digits = str(abs(number)).rjust(places + 1, "0")
-    sign = "-" if number < 0 else ""
-    return f"{sign}{digits[:-places]}.{digits[-places:]}" if places else f"{sign}{digits}"
+    return digits_of(unscaled, places)
 
 
 def _connect(value: Any, _: Sequence[Header]) -> tuple[Row, ...] | NoReview:
@@ -208,7 +203,7 @@ def _cloudevents(value: Any, headers: Sequence[Header]) -> tuple[Row, ...] | NoR
     defaults = {
         name: text
         for name, each in attributes.items()
-        if (text := _header(headers, *(prefix + each for prefix in _CE)))
+        if (text := _header(headers, *(prefix + each for prefix in CLOUDEVENT_PREFIXES)))
     }
     return (Row(value, (), defaults),)
 

@@ -9,13 +9,14 @@ import math
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from consumer.events import EARLIEST_MS, LATEST_MS, LocalMilliseconds, Milliseconds
 
-TimeUnit = Literal["seconds", "milliseconds", "microseconds", "nanoseconds", "days", "iso"]
+if TYPE_CHECKING:
+    from consumer.config.field_sources import Unit
 
-_MS_OF: dict[TimeUnit, Decimal] = {
+_MS_OF: dict[Unit, Decimal] = {
     "seconds": Decimal(1000),
     "milliseconds": Decimal(1),
     "microseconds": Decimal("0.001"),
@@ -40,7 +41,7 @@ days of one digit; zones as offset, ``Z``, ``UTC`` or ``GMT``, with Java's ``[As
 left to Python."""
 
 
-def milliseconds(value: object, unit: TimeUnit | None = None, utc_offset_minutes: int = 0) -> int:
+def milliseconds(value: object, unit: Unit | None = None, utc_offset_minutes: int = 0) -> int:
     """Milliseconds since 1970 of a number or a text, within the years 1 to 9999.
 
     With a unit, numbers (those in texts, too) are in it, and what is finer than a millisecond is cut off; ``iso`` takes

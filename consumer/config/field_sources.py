@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from consumer.config.problems import KeyPath, kind_of, nearest
+from consumer.events import TaskKind
 
 Field = Literal[
     "text", "event_id", "product_id", "source", "language", "created_at", "attributes", "tasks", "schema", "kind"
@@ -38,7 +39,7 @@ _CONSTANTS: Mapping[str, str] = {
 }
 """Fields that cannot be constants, and why, or what to do instead."""
 
-_KINDS = ("extract", "classify", "multi_classify")
+_KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
 _OFFSET = re.compile(r"([+-])(\d{1,2}):([0-5]\d)")
 _MOST_MINUTES = 14 * 60
 _STEPS_MOST = 32

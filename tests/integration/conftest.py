@@ -15,6 +15,8 @@ from uncached_loggers import loggers_are_not_cached
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from worker_run import Run
+
 __all__ = ["loggers_are_not_cached"]
 
 _NAMES = itertools.count()
@@ -93,3 +95,12 @@ def server() -> Iterator[StubServer]:
     yield stub
     stub.gate.set()
     stub.stop()
+
+
+@pytest.fixture
+def runs() -> Iterator[list[Run]]:
+    """Workers to end with the test."""
+    started: list[Run] = []
+    yield started
+    for run in started:
+        run.kill()

@@ -25,7 +25,7 @@ from avro_values import (
 from worker_run import Run, expected, ids, reviews
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from stub_server import StubServer
@@ -43,15 +43,6 @@ class Broker(Protocol):
 
     def topic(self, partitions: int, label: str = ...) -> str:
         """A new topic; its name."""
-
-
-@pytest.fixture
-def runs() -> Iterator[list[Run]]:
-    """Workers to end with the test."""
-    started: list[Run] = []
-    yield started
-    for run in started:
-        run.kill()
 
 
 def template(broker: Broker, label: str, *tasks: str) -> str:

@@ -78,15 +78,6 @@ def registry() -> Iterator[RegistryDouble]:
     double.stop()
 
 
-@pytest.fixture
-def runs() -> Iterator[list[Run]]:
-    """Workers to end with the test."""
-    started: list[Run] = []
-    yield started
-    for run in started:
-        run.kill()
-
-
 def outer(number: int, written_with: str, /, **fields: Any) -> bytes:
     """As ``framed``; what fastavro's writer refuses of a schema is left out."""
     schema = json.loads(written_with)

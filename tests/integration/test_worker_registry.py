@@ -59,15 +59,6 @@ def registry() -> Iterator[RegistryDouble]:
     double.stop()
 
 
-@pytest.fixture
-def runs() -> Iterator[list[Run]]:
-    """Workers to end with the test."""
-    started: list[Run] = []
-    yield started
-    for run in started:
-        run.kill()
-
-
 def template(broker: Broker, label: str, *tasks: str) -> str:
     """An output template whose topics for these tasks exist."""
     base = broker.topic(1, label)

@@ -6,7 +6,6 @@ import gzip
 import json
 from typing import TYPE_CHECKING, Any, Protocol
 
-import pytest
 from avro_values import RESULT_SCHEMA, messages, read_avro, said
 from confluent_kafka import Producer
 from worker_run import Run
@@ -14,7 +13,7 @@ from worker_run import Run
 from consumer.kafka.tools.reader import headers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from stub_server import StubServer
@@ -37,15 +36,6 @@ class Broker(Protocol):
 
     def topic(self, partitions: int, label: str = ...) -> str:
         """A new topic; its name."""
-
-
-@pytest.fixture
-def runs() -> Iterator[list[Run]]:
-    """Workers to end with the test."""
-    started: list[Run] = []
-    yield started
-    for run in started:
-        run.kill()
 
 
 def send(run: Run, topic: str, *values: bytes, headers: Sequence[Header] = ()) -> None:

@@ -15,7 +15,7 @@ from consumer.codecs.times import milliseconds
 from consumer.events import EARLIEST_MS, LATEST_MS, LocalMilliseconds, Milliseconds
 
 if TYPE_CHECKING:
-    from consumer.codecs.times import TimeUnit
+    from consumer.config.field_sources import Unit
 
 NOON = 1_672_574_400_000
 """2023-01-01T12:00:00Z."""
@@ -83,7 +83,7 @@ def test_texts(text: str, wanted: int) -> None:
         (Milliseconds(NOON), None, NOON),
     ],
 )
-def test_units(value: object, unit: TimeUnit | None, wanted: int) -> None:
+def test_units(value: object, unit: Unit | None, wanted: int) -> None:
     """A unit is that of numbers; what is finer than a millisecond is cut off, towards the past."""
     assert milliseconds(value, unit) == wanted
 
@@ -140,7 +140,7 @@ def test_a_text_without_a_zone_is_read_in_the_given_one() -> None:
         ("1672574400000", "iso"),
     ],
 )
-def test_what_is_no_time(value: object, unit: TimeUnit | None) -> None:
+def test_what_is_no_time(value: object, unit: Unit | None) -> None:
     """Nor a time in a year that a reader may have. The message quotes nothing."""
     with pytest.raises(ValueError, match=r"time|number|ISO 8601") as caught:
         milliseconds(value, unit)
