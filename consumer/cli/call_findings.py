@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from consumer.cli.dependencies import Finding
 from consumer.config.names import runnable
 from consumer.extraction.longest import SPAN, fitting_text_chars, longest_text_calls
 from consumer.extraction.task import INLINE
-from consumer.serving.bundle import load_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from consumer.config.tree import Config
     from consumer.extraction.task import Task
+    from consumer.serving.bundle import Bundle
 
 
-def model_call_findings(config: Config, tasks: Mapping[str, Task]) -> Iterator[Finding]:
+def model_call_findings(config: Config, bundle: Bundle | None, tasks: Mapping[str, Task]) -> Iterator[Finding]:
     """A warning for each task that a text within ``limits.text_chars`` may ask more of than ``limits.model_calls``.
 
     Nothing without a bundle that can be read: its tokenizer says how long prompts are.
     """
-    if config.model.bundle is None:
-        return
-    try:
-        bundle = load_bundle(Path(config.model.bundle))
-    except (OSError, ValueError):
+    if bundle is None:
         return
     limits = config.limits
     for name in sorted({name for route in config.routes for name in runnable(route, tasks)} - {INLINE}):

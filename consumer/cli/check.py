@@ -32,16 +32,18 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
     from consumer.cli.call_findings import model_call_findings
     from consumer.cli.kafka_findings import kafka_findings, reachable_topics, route_findings
     from consumer.cli.kafka_start_findings import start_setting_findings
+    from consumer.worker.start_checks import StartChecks
 
     found = loaded(config_file, overrides)
     config = found.config
+    start = StartChecks(config)
     findings = [
         dependencies.Finding("configuration", "ok", f"{len(config.routes)} route(s), {len(found.tasks)} tasks"),
         *(dependencies.Finding(problem.key, "warn", f"{problem.what}; {problem.fix}") for problem in found.warnings),
         *route_findings(config, found.tasks),
         *start_setting_findings(config),
-        *dependencies.start_findings(config),
-        *model_call_findings(config, found.tasks),
+        *dependencies.start_findings(start),
+        *model_call_findings(config, start.bundle, found.tasks),
         *dependencies.expiry_findings(config),
         *dependencies.http_findings(config),
         *dependencies.bare_avro_findings(config),

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from consumer.config.credential_files import EXPIRES_SOON_DAYS
 from consumer.config.names import result_topics
 from consumer.worker.credentials import CredentialWatch
-from consumer.worker.start_checks import StartChecks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from consumer.config.tree import Config
     from consumer.kafka.registry.resolver import SubjectState
+    from consumer.worker.start_checks import StartChecks
 
 ANSWER_SECONDS = 5.0
 """Longest wait for a dependency's answer."""
@@ -31,9 +31,9 @@ class Finding(NamedTuple):
     detail: str
 
 
-def start_findings(config: Config) -> Iterator[Finding]:
+def start_findings(checks: StartChecks) -> Iterator[Finding]:
     """What a worker would refuse before it connects; a port that a worker has already is none of this one's faults."""
-    for subject, well, detail, beside in StartChecks(config).found:
+    for subject, well, detail, beside in checks.found:
         yield Finding(subject, "ok" if well else "warn" if beside else "fail", detail)
 
 

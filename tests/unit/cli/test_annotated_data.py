@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from annotated_lines import ASPECTS, fact, written
 
 from consumer.cli.annotated_data import DataError, Labels, Named, read_examples
 from consumer.config.task_files import load_tasks
@@ -19,17 +20,6 @@ if TYPE_CHECKING:
 
 JSON = InputForm()
 LABELS = Labels("label", None, {})
-ASPECTS = {"属性词": {"正向情感(情感词)": None, "负向情感(情感词)": None, "中性情感(情感词)": None}}
-
-
-def fact(kind: str, span: str, start: int) -> dict[str, Any]:
-    return {"type": kind, "span": span, "offset": [start, start + len(span)]}
-
-
-def written(tmp_path: Path, *rows: Any) -> Path:
-    path = tmp_path / "data.jsonl"
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    return path
 
 
 def read(tmp_path: Path, *rows: Any, limit: int | None = None, task: str | None = None) -> list[Example]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from annotated_lines import ASPECTS, fact, written
 from click.testing import CliRunner, Result
 
 from consumer.cli.annotated_data import Named
@@ -17,18 +18,6 @@ if TYPE_CHECKING:
     from consumer.cli.evaluate import Metric
 
 pytestmark = pytest.mark.usefixtures("logging_as_before")
-
-ASPECTS = {"属性词": {"正向情感(情感词)": None, "负向情感(情感词)": None, "中性情感(情感词)": None}}
-
-
-def fact(kind: str, span: str, start: int) -> dict[str, Any]:
-    return {"type": kind, "span": span, "offset": [start, start + len(span)]}
-
-
-def written(tmp_path: Path, *rows: Any) -> Path:
-    path = tmp_path / "data.jsonl"
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    return path
 
 
 def evaluate(*arguments: str) -> Result:

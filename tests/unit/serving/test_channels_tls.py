@@ -25,6 +25,7 @@ from consumer.serving.client import TfServingClient
 from consumer.serving.descriptors import GET_MODEL_STATUS
 from consumer.serving.errors import classify
 from consumer.serving.protocol import Failure, ServingError
+from consumer.worker.start_checks import StartChecks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,7 +121,7 @@ def test_who_is_let_in(yard: Yard, bundle: Bundle, case: str) -> None:
     assert asyncio.run(ready()) == (True, "")
     config = Config(model=model)
     first = next(model_findings(config))  # the servers have a status, and no more
-    assert [finding.status for finding in (*start_findings(config), first)][-1] == "ok"
+    assert [finding.status for finding in (*start_findings(StartChecks(config)), first)][-1] == "ok"
 
 
 @pytest.mark.parametrize(
