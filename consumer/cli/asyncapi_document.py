@@ -13,6 +13,7 @@ from consumer import __version__
 from consumer.codecs.mapping import described
 from consumer.codecs.outputs import ModelUsed, Timing, result_fields, result_id
 from consumer.config.names import result_topics
+from consumer.config.problems import without_login
 from consumer.config.shipped import shipped
 from consumer.config.topic_patterns import is_pattern
 from consumer.events import ReviewEvent, SourceRecord
@@ -112,9 +113,11 @@ def _servers(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
         scheme = {"type": "X509", "description": "A client certificate (mutual TLS)."}
     bindings: dict[str, Any] = {}
     if (url := config.kafka.registry.url) is not None:
-        scheme_of_url, separator, rest = url.partition("://")
-        plain = f"{scheme_of_url}{separator}{rest.rpartition('@')[2]}"
-        kafka = {"schemaRegistryUrl": plain, "schemaRegistryVendor": "confluent", "bindingVersion": BINDING_VERSION}
+        kafka = {
+            "schemaRegistryUrl": without_login(url),
+            "schemaRegistryVendor": "confluent",
+            "bindingVersion": BINDING_VERSION,
+        }
         bindings = {"bindings": {"kafka": kafka}}
     addresses = [part.strip() for part in config.kafka.bootstrap_servers.split(",") if part.strip()]
     servers = {

@@ -60,6 +60,12 @@ _KINDS: dict[type, str] = {
 }
 
 
+def without_login(url: str) -> str:
+    """A URL without user and password."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
 def nearest(name: str, known: Iterable[str], *, strict: bool = False) -> str | None:
     """The known name that ``name`` is most likely a slip of, or None.
 

@@ -40,6 +40,24 @@ NEWER = json.dumps(
 )
 
 
+def debezium_envelope(row: dict[str, Any], namespace: str) -> dict[str, Any]:
+    """The schema of change events of a table, whose ``row`` is the record ``Value`` of that namespace."""
+    source = {"type": "record", "name": "Source", "fields": [{"name": "table", "type": "string"}]}
+    return {
+        "type": "record",
+        "name": "Envelope",
+        "namespace": namespace,
+        "fields": [
+            {"name": "before", "type": ["null", row], "default": None},
+            {"name": "after", "type": ["null", "Value"], "default": None},
+            {"name": "source", "type": source},
+            {"name": "op", "type": "string"},
+            {"name": "ts_ms", "type": ["null", "long"], "default": None},
+        ],
+        "connect.name": f"{namespace}.Envelope",
+    }
+
+
 def avro(written_with: str, /, **fields: Any) -> bytes:
     """A bare datum."""
     out = io.BytesIO()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from confluent_kafka.schema_registry import SchemaRegistryClient, SchemaRegistryError
 
 from consumer.config.credential_files import CredentialFileError, read_certificates, read_pair, read_password
+from consumer.config.problems import without_login
 from consumer.config.proxies import named_proxies, used_proxy
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ class RegistryConnection:
         """Raises what ``connect`` does."""
         self._config = config
         self._connect = connect
-        scheme, separator, rest = (config.url or "").partition("://")
-        # Without user and password.
-        self._where = f"schema registry {scheme}{separator}{rest.rpartition('@')[2]}"
+        self._where = f"schema registry {without_login(config.url or '')}"
         proxy = used_proxy(config.url or "", os.environ)
         self._proxy = f"; {proxy}" if proxy else ""
         self._client: SchemaRegistryClient | None = connect(config)

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from avro_values import REVIEWS, messages
+from avro_values import REVIEWS, debezium_envelope, messages
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -43,23 +43,7 @@ ROW = {
     ],
     "connect.name": "shop.shop.reviews.Value",
 }
-ENVELOPE = json.dumps(
-    {
-        "type": "record",
-        "name": "Envelope",
-        "namespace": "shop.shop.reviews",
-        "fields": [
-            {"name": "before", "type": ["null", ROW], "default": None},
-            {"name": "after", "type": ["null", "Value"], "default": None},
-            {
-                "name": "source",
-                "type": {"type": "record", "name": "Source", "fields": [{"name": "table", "type": "string"}]},
-            },
-            {"name": "op", "type": "string"},
-        ],
-        "connect.name": "shop.shop.reviews.Envelope",
-    }
-)
+ENVELOPE = json.dumps(debezium_envelope(ROW, "shop.shop.reviews"))
 CONNECT = json.dumps(
     {
         "type": "record",

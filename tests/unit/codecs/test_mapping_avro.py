@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import avro_frames
 import pytest
 from avro_frames import framed
+from avro_values import debezium_envelope
 
 from consumer.codecs.avro_schemas import WriterSchema, parse_writer_schema
 from consumer.codecs.decoding import read_value
@@ -38,21 +39,7 @@ ROW: dict[str, Any] = {
     ],
     "connect.name": "shop.public.reviews.Value",
 }
-ENVELOPE = {
-    "type": "record",
-    "name": "Envelope",
-    "namespace": "shop.public.reviews",
-    "fields": [
-        {"name": "before", "type": ["null", ROW], "default": None},
-        {"name": "after", "type": ["null", "Value"], "default": None},
-        {
-            "name": "source",
-            "type": {"type": "record", "name": "Source", "fields": [{"name": "table", "type": "string"}]},
-        },
-        {"name": "op", "type": "string"},
-        {"name": "ts_ms", "type": ["null", "long"], "default": None},
-    ],
-}
+ENVELOPE = debezium_envelope(ROW, "shop.public.reviews")
 FIELDS = {"text": "content", "event_id": ["id", "$key"], "attributes": {"stars": "stars", "table": "source.table"}}
 
 
