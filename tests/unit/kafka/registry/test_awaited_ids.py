@@ -255,6 +255,8 @@ def test_a_registry_that_is_away_gets_one_question_at_a_time_and_pauses_what_wai
     with capture_logs() as lines:
         run(records())
     assert registry.states[-1] == {}
+    # A question that failed while the registry was away, and is looked into when it is back, has failed alone.
+    lines = [line for line in lines if "but not for this" not in line["event"]]
     assert [line["log_level"] for line in lines] == ["error", "info"]
 
 
