@@ -12,7 +12,7 @@ else
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: install demo test kafka chaos lint docs house lock sbom bench clean help
+.PHONY: install demo test train train-install kafka chaos lint docs house lock sbom bench clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -47,6 +47,19 @@ demo: .venv/.model  ## watch the whole pipeline run on this machine (ARGS=--help
 test: .venv/.dev  ## run the test suite (ARGS="-k kafka"; ARGS=--cov for coverage of the pure core; ARGS="-n0 --pdb")
 	$(BIN)/python -m pytest -n 4 $(ARGS)
 
+# PyTorch is several gigabytes with the libraries that its usual build brings, so it has an environment of its own.
+.venv-train/.done: pyproject.toml constraints.txt deploy/demo-model/requirements.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed and none was found; set PYTHON=/path/to/python" >&2; exit 2; }
+	@echo "installing PyTorch and Rexstream into .venv-train (several GB on first use) ..."
+	@test -x .venv-train/bin/python || "$(PYTHON)" -m venv .venv-train
+	.venv-train/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r deploy/demo-model/requirements.txt -e '.[model,dev]'
+	@touch $@
+
+train-install: .venv-train/.done  ## PyTorch for the demo model's recipe, into .venv-train
+
+train: .venv-train/.done  ## train the demo model anew (DATA=folder START=archive; deploy/demo-model/README.md), or ARGS=--quick
+	.venv-train/bin/python deploy/demo-model/train.py train $(if $(DATA),--data $(DATA)) $(if $(START),--start $(START)) $(ARGS)
+
 kafka: .venv/.dev  ## a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C (PORT=9192 for another port)
 	@$(BIN)/python tests/support/kafka_server.py $(if $(PORT),--port $(PORT))
 
@@ -79,4 +92,4 @@ bench: .venv/.dev  ## benchmarks, each printed with its limit or its peer
 	@set -e; for b in tests/bench/*.py; do echo "== $$b"; $(BIN)/python $$b; done
 
 clean:  ## remove .venv and everything else that was made
-	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf .venv .venv-train .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

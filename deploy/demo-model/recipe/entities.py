@@ -1,0 +1,133 @@
+"""Samples of flat and nested extraction: entities, opinion targets, and any level of a nested schema."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from random import Random
+
+    from recipe.naming import Naming
+    from recipe.rows import Row, Span
+    from recipe.samples import Layout, Sample
+
+LONGEST: Final = 160
+"""Characters of a text; of a longer one a window is cut out, mostly around something annotated."""
+
+
+class EntitySamples:
+    """Named entities and targets."""
+
+    def __init__(self, sets: dict[str, list[Row]], shares: dict[str, float], layout: Layout, naming: Naming) -> None:
+        self._names = [name for name in shares if sets.get(name)]
+        self._shares = [shares[name] for name in self._names]
+        self._sets, self._layout, self._naming = sets, layout, naming
+
+    def entities(self, rng: Random) -> Sample:
+        """All types of the set, or some, or what the shipped task calls them."""
+        name = rng.choices(self._names, self._shares)[0]
+        row = rng.choice(self._sets[name])
+        spans = [path[0] for path in row.paths]
+        every = list(row.schema)
+        if every == ["评价对象"]:
+            target = rng.choice(self._naming.raw["targets"])
+            return flat(
+                self._layout, row.text, [span._replace(type=target) for span in spans], [target], "entities", rng
+            )
+        shipped = self._naming.raw["entities_of_ner"]
+        if any(each in shipped for each in every) and rng.random() < 0.2:
+            spans = [span._replace(type=shipped[span.type]) for span in spans if span.type in shipped]
+            return flat(self._layout, row.text, spans, list(dict.fromkeys(shipped.values())), "entities", rng)
+        names = self._naming.of_entities(every, rng)
+        asked = every
+        if len(every) > 2 and rng.random() < 0.3:
+            asked = rng.sample(every, rng.randint(1, len(every) - 1))
+            present = [span.type for span in spans if span.type not in asked]
+            asked += rng.sample(present, 1) if present and rng.random() < 0.6 else []
+        types = [names[each] for each in asked]
+        if rng.random() < 0.1:
+            types += [
+                each for each in rng.sample(self._naming.raw["absent"], 2) if each not in every and each not in types
+            ]
+        spans = [span._replace(type=names[span.type]) for span in spans if span.type in asked]
+        return flat(self._layout, row.text, spans, types, "entities", rng)
+
+
+def flat(layout: Layout, text: str, spans: Sequence[Span], types: Sequence[str], kind: str, rng: Random) -> Sample:
+    """One level of types; a long text is cut to a window."""
+    start, end = _window(text, spans, rng)
+    number = {name: index for index, name in enumerate(types)}
+    inside = [
+        (0, number[span.type], span.start - start, span.end - start)
+        for span in spans
+        if span.type in number and span.start >= start and span.end <= end
+    ]
+    return layout.extraction(text[start:end], [("", list(types))], inside, kind)
+
+
+def _window(text: str, spans: Sequence[Span], rng: Random) -> tuple[int, int]:
+    if len(text) <= LONGEST:
+        return 0, len(text)
+    middle = rng.choice(spans).start if spans and rng.random() < 0.8 else rng.randrange(len(text))
+    start = max(0, min(middle - rng.randint(10, LONGEST - 30), len(text) - LONGEST))
+    return start, start + LONGEST
+
+
+class NestedSamples:
+    """Sets with schemas of several levels: dialogues, relations, events."""
+
+    _MOST_PARENTS: Final = 4
+
+    def __init__(self, sets: dict[str, list[Row]], shares: dict[str, float], layout: Layout) -> None:
+        self._names = [name for name in shares if sets.get(name)]
+        self._shares = [shares[name] for name in self._names]
+        self._sets, self._layout = sets, layout
+
+    def nested(self, rng: Random) -> Sample:
+        """A random level of a random row."""
+        row = rng.choice(self._sets[rng.choices(self._names, self._shares)[0]])
+        start, end = _window(row.text, [path[0] for path in row.paths], rng)
+        paths = [
+            tuple(span._replace(start=span.start - start, end=span.end - start) for span in path)
+            for path in row.paths
+            if all(span.start >= start and span.end <= end for span in path)
+        ]
+        return level_of(self._layout, row.text[start:end], paths, row.schema, rng)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to draw from."""
+        return not self._names
+
+
+def level_of(
+    layout: Layout, text: str, paths: Sequence[tuple[Span, ...]], schema: dict[str, Any], rng: Random
+) -> Sample:
+    """A random level of ``schema`` that ``paths`` reach, asked below at most four parents."""
+    deepest = max((len(path) for path in paths), default=1)
+    depth = rng.randint(1, deepest)
+    if depth == 1:
+        return flat(layout, text, [path[0] for path in paths], list(schema), "nested", rng)
+    below: dict[tuple[str, ...], list[Span]] = defaultdict(list)
+    for path in paths:
+        if len(path) >= depth:
+            key = tuple(f"{span.type}: {text[span.start : span.end]}" for span in path[: depth - 1])
+            below[key].append(path[depth - 1])
+        elif len(path) == depth - 1:
+            below.setdefault(tuple(f"{span.type}: {text[span.start : span.end]}" for span in path), [])
+    keys = rng.sample(list(below), min(len(below), 4))
+    groups: list[tuple[str, list[str]]] = []
+    spans: list[tuple[int, int, int, int]] = []
+    for key in keys:
+        types = schema
+        for each in key:
+            types = (types or {}).get(each.split(": ", 1)[0]) or {}
+        if types:
+            names = list(types)
+            spans += [(len(groups), names.index(s.type), s.start, s.end) for s in below[key] if s.type in types]
+            groups.append((",".join(key), names))
+    if not groups:
+        return flat(layout, text, [path[0] for path in paths], list(schema), "nested", rng)
+    return layout.extraction(text, groups, spans, "nested")

@@ -1,0 +1,189 @@
+"""The sets of ``recipe.yaml`` as reviews, rows and labelled texts, one side of the split, and samples of every kind."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from recipe.aspects import AspectSamples
+from recipe.classes import OtherClasses, ShopSamples, TopicSamples
+from recipe.entities import EntitySamples, NestedSamples
+from recipe.invented import InventedSamples
+from recipe.naming import CANONICAL, INTENTS
+from recipe.reviews import Review, review_of
+from recipe.rows import DataError, Row, read_rows, split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from random import Random
+
+    from recipe.naming import Naming
+    from recipe.samples import Layout, Sample
+
+FOLDER: Final = Path(__file__).parent.parent
+OWN: Final = frozenset({"written.jsonl", "intents.tsv", "corrections.tsv"})
+"""Files of this folder; all others are the user's."""
+_SENTIMENTS: Final = {"正": True, "负": False}
+
+
+@dataclass(slots=True)
+class Sources:
+    """One side of the split."""
+
+    reviews: dict[str, list[Review]] = field(default_factory=dict)
+    shop: list[Row] = field(default_factory=list)
+    written: list[Row] = field(default_factory=list)
+    rows: dict[str, dict[str, list[Row]]] = field(default_factory=dict)
+    """Group of ``recipe.yaml`` -> set -> rows."""
+    intents: dict[str, str] = field(default_factory=dict)
+    """review_id -> intent."""
+
+
+def read_sources(
+    config: dict[str, Any], data: Path, *, validation: bool, only: frozenset[str] = frozenset()
+) -> Sources:
+    """Read every set; files in ``only`` alone where it is not empty. Raises DataError."""
+    found = Sources()
+    side = partial(_side, data=data, validation=validation, only=only)
+    for name, each in config["aspects"].items():
+        rows = [row for row in side(each["file"]) if len(row.text) <= each.get("longest", 400)]
+        found.reviews[name] = [review_of(row, each["style"]) for row in rows]
+        if each["file"] in OWN:
+            found.written = rows
+    corrected = _table(config["shop"]["corrections"])
+    found.shop = [_corrected(row, corrected) for row in side(config["shop"]["file"])]
+    found.intents = dict(_table(config["shop"]["intents"]))
+    for group in ("sentiments", "entities", "classes", "nested", "pairs"):
+        sets = {name: each for name, each in config[group].items() if isinstance(each, dict)}
+        found.rows[group] = {name: side(each["file"]) for name, each in sets.items()}
+    return found
+
+
+def _side(file: str, *, data: Path, validation: bool, only: frozenset[str]) -> list[Row]:
+    if only and file not in only:
+        return []
+    return list(split(read_rows((FOLDER if file in OWN else data) / file), validation=validation))
+
+
+def _table(file: str) -> dict[str, str]:
+    """Two columns, tab-separated; a missing file is an empty one."""
+    path = FOLDER / file
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as lines:
+        return {row[0]: row[1] for row in csv.reader(lines, delimiter="\t") if row and not row[0].startswith("#")}
+
+
+def _corrected(row: Row, corrected: dict[str, str]) -> Row:
+    """A shop review with its label and category mended: ``label=1``, ``category=手机`` or ``leave-out``."""
+    change = corrected.get(str(row.fields.get("review_id")))
+    if change is None:
+        return row
+    name, _, value = change.partition("=")
+    fields: dict[str, Any] = {**row.fields, name: int(value) if name == "label" else value}
+    return Row(row.text, fields=fields)
+
+
+def texts_of(sources: Sources, config: dict[str, Any], data: Path) -> Iterator[str]:
+    """Every text of the training side, and the unlabelled ones."""
+    for reviews in sources.reviews.values():
+        yield from (review.text for review in reviews)
+    yield from (row.text for row in sources.shop)
+    for group in sources.rows.values():
+        for rows in group.values():
+            yield from (row.text for row in rows)
+    for name in config["texts"]:
+        path = data / name
+        if path.is_file():
+            with gzip.open(path, "rt", encoding="utf-8") as lines:
+                yield from lines
+
+
+def sentiments_of(sources: Sources, shares: dict[str, Any]) -> list[tuple[list[tuple[str, bool]], float]]:
+    """Sets of (text, whether it praises), and how often each is drawn."""
+    sets: dict[str, list[tuple[str, bool]]] = {
+        "shop": [(row.text, bool(row.fields["label"])) for row in sources.shop if row.fields.get("label") in (0, 1)],
+        "written": [
+            (row.text[1:], _SENTIMENTS[row.fields["sentiment"]])
+            for row in sources.written
+            if row.fields.get("sentiment") in _SENTIMENTS
+        ],
+        "aspects": [
+            (review.text[1:], polarities == {"positive"})
+            for name, reviews in sources.reviews.items()
+            if name != "written"
+            for review in reviews
+            if review.style == CANONICAL
+            and (polarities := {fact.polarity for fact in review.facts if fact.polarity})
+            in ({"positive"}, {"negative"})
+        ],
+        **{
+            name: [(row.text, next(iter(row.types)).startswith("正")) for row in rows if row.types]
+            for name, rows in sources.rows["sentiments"].items()
+        },
+    }
+    return [(sets.get(name, []), each["share"] if isinstance(each, dict) else each) for name, each in shares.items()]
+
+
+def categories_of(sources: Sources) -> list[tuple[str, str]]:
+    """(text, category) of shop reviews and written ones, the latter often enough to be heard."""
+    shop = [(row.text, str(row.fields["category"])) for row in sources.shop if "category" in row.fields]
+    written = [(row.text[1:], str(row.fields["category"])) for row in sources.written if "category" in row.fields]
+    return shop + written * max(1, len(shop) // max(1, 30 * len(written)))
+
+
+def intents_of(sources: Sources) -> list[tuple[str, str]]:
+    """(text, intent) of labelled shop reviews and written ones."""
+    by_id = {str(row.fields.get("review_id")): row.text for row in sources.shop}
+    shop = [(by_id[key], intent) for key, intent in sources.intents.items() if key in by_id and intent in INTENTS]
+    written = [
+        (row.text[1:], str(row.fields["intent"])) for row in sources.written if row.fields.get("intent") in INTENTS
+    ]
+    return shop + written
+
+
+def makers(
+    sources: Sources, config: dict[str, Any], layout: Layout, naming: Naming
+) -> dict[str, Callable[[Random], Sample]]:
+    """Kind of sample -> what draws one. Kinds that have no data are left out."""
+    share = {group: _shares(config[group]) for group in ("aspects", "entities", "classes", "nested", "pairs")}
+    reviews = {name: each for name, each in sources.reviews.items() if each}
+    found: dict[str, Callable[[Random], Sample]] = {}
+    if reviews:
+        aspects = AspectSamples(reviews, share["aspects"], layout, naming)
+        found |= {"aspects": aspects.aspects, "opinions": aspects.opinions, "links": aspects.links}
+        found["topics"] = TopicSamples([r for each in reviews.values() for r in each], layout, naming).topic
+    sentiments = sentiments_of(sources, config["sentiments"])
+    categories, intents = categories_of(sources), intents_of(sources)
+    shop = ShopSamples(sentiments, categories, intents, layout, naming)
+    if any(texts for texts, _ in sentiments):
+        found["sentiment"] = shop.sentiment
+    if categories:
+        found["category"] = shop.category
+    if intents:
+        found["intent"] = shop.intent
+    entities = EntitySamples(sources.rows["entities"], share["entities"], layout, naming)
+    if any(sources.rows["entities"].values()):
+        found["entities"] = entities.entities
+    if any(sources.rows["classes"].values()):
+        forms = {name: each.get("forms", []) for name, each in config["classes"].items()}
+        found["classes"] = OtherClasses(sources.rows["classes"], share["classes"], forms, layout).classes
+    nested = NestedSamples(sources.rows["nested"], share["nested"], layout)
+    if not nested.empty:
+        found["nested"] = nested.nested
+    if reviews:
+        entity_rows = [row for name in ("cluener", "resume") for row in sources.rows["entities"].get(name, ())]
+        pairs = [row for rows in sources.rows["pairs"].values() for row in rows]
+        every = [review for each in reviews.values() for review in each]
+        found["invented"] = InventedSamples(every, entity_rows, pairs, layout).invented
+    if not found:
+        raise DataError("none of the sets of recipe.yaml has a row; see deploy/demo-model/README.md")
+    return found
+
+
+def _shares(group: dict[str, Any]) -> dict[str, float]:
+    return {name: float(each["share"]) for name, each in group.items()}
