@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 LONGEST: Final = 160
 """Characters of a text to be classified; of a longer one the beginning and the end are kept, or the beginning."""
 
+_EVENED: Final = 0.7
+"""Power of a category's size by which it is drawn: 1 would be as the data have them, 0 all alike."""
 _SENTENCE_END = re.compile(r"[。！!\n]")
 
 
@@ -44,6 +46,7 @@ class ShopSamples:
         self._by_category: dict[str, list[str]] = defaultdict(list)
         for text, category in categories:
             self._by_category[category].append(text)
+        self._category_weights = [len(texts) ** _EVENED for texts in self._by_category.values()]
         self._by_intent: dict[str, list[str]] = defaultdict(list)
         for text, intent in intents:
             self._by_intent[intent].append(text)
@@ -58,12 +61,10 @@ class ShopSamples:
         return self._layout.classification(shortened(text, rng), names, fitting, "sentiment", multi=False)
 
     def category(self, rng: Random) -> Sample:
-        """All categories equally often; those that no review of the task's data has are asked seldom."""
+        """Frequent categories more often, though less than in the data: a review without any hint is one of theirs."""
         names = self._naming.of_categories(rng)
         shop = list(self._naming.raw["held_out"]["categories"])
-        category = rng.choice(shop) if rng.random() < 0.95 else rng.choice(list(self._by_category))
-        if category not in self._by_category:
-            category = rng.choice(list(self._by_category))
+        category = rng.choices(list(self._by_category), self._category_weights)[0]
         text = rng.choice(self._by_category[category])
         if len(text) > 30 and rng.random() < 0.2:
             parts = [part for part in _SENTENCE_END.split(text) if len(part) > 6]
