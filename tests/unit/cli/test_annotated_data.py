@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from annotated_lines import ASPECTS, fact, written
 
-from consumer.cli.annotated_data import DataError, Labels, Named, read_examples
+from consumer.cli.annotated_data import DataError, Labels, read_examples
 from consumer.config.task_files import load_tasks
+from consumer.evaluation.paths import Named
 from consumer.local.review_files import InputForm
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from consumer.cli.annotated_data import Example
+    from consumer.evaluation.paths import Example
 
 JSON = InputForm()
 LABELS = Labels("label", None, {})
