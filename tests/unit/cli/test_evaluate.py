@@ -136,7 +136,8 @@ class TestOutput:
         lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
         assert (lines["metric"], lines["precision"], lines["recall"]) == ("trigger", "1.0", "0.6667")
         assert list(lines)[-4:] == ["texts", "failed", "model", "seconds"]
-        assert "Worst texts" in evaluate("--data", data, "--metric", "trigger", "--examples", "1").stdout
+        asked = evaluate("--data", data, "--metric", "trigger", "--examples", "1").stdout
+        assert ("Worst texts" in asked, "Paths" in asked) == (True, False)
         assert session.asked
 
     def test_json_has_review_text_only_where_it_is_asked_for(self, tmp_path: Path, session: ScriptedSession) -> None:

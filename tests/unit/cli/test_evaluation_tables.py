@@ -75,6 +75,13 @@ def test_the_confusion_of_ten_classes_is_a_matrix_at_80_columns() -> None:
     assert counts[0] == ["9", "2", *"·" * 8, "1"]
 
 
+def test_a_class_that_is_only_predicted_is_a_column_without_a_row() -> None:
+    """A row of it would be empty."""
+    lines = shown([classified(["书籍"], {"酒店": 0.9}), classified(["书籍"], {"书籍": 0.9})]).splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("Confusion: a row"))
+    assert [line.split() for line in lines[first + 1 : first + 4]] == [["1", "2"], ["1", "书籍", "1", "1"], []]
+
+
 def test_where_the_matrix_does_not_fit_the_most_frequent_confusions_are_listed() -> None:
     """Three columns at any width."""
     output = shown(ten_classes(), 50)

@@ -47,6 +47,7 @@ def test_several_labels_have_micro_f1_and_no_confusion() -> None:
     assert figures["micro F1"].main == pytest.approx(6 / 7)
     assert figures["macro F1"].main == pytest.approx((1 + 2 / 3) / 2)
     assert confusion(Labelled.of(cases)) is None
+    assert confusion(Labelled.of([classified(["快", "好"], {"快": 0.9})])) is None
 
 
 def test_a_class_that_is_only_predicted_has_a_column() -> None:

@@ -44,6 +44,8 @@ def test_levels_are_scored_alone() -> None:
     first, last = found["all", FIRST], found["all", LAST]
     assert (first.predicted, first.support, first.correct) == (1, 2, 1)
     assert (last.predicted, last.support, last.correct) == (2, 2, 2)
+    lone = figures(case([SCREEN, path(("属性词", "盖", 9))], []))
+    assert (lone["all", FIRST].support, lone["all", LAST].support) == (2, 1)  # an aspect alone has no opinion
 
 
 def test_types_are_those_of_last_elements_the_most_frequent_first() -> None:

@@ -21,8 +21,8 @@ def test_most_missing_and_invented_first_then_the_order_of_the_file() -> None:
 
 def test_missing_paths_are_in_order_of_place() -> None:
     """Sets have none."""
-    late, early = path(("t", "乙", 8)), path(("t", "甲", 2))
-    assert worst([case([late, early], [])], 1)[0].missing == (early, late)
+    paths = tuple(path(("t", "甲", place)) for place in range(9))
+    assert worst([case(reversed(paths), [])], 1)[0].missing == paths
 
 
 def test_of_classification_the_surest_mistakes_come_first() -> None:
