@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -100,6 +101,19 @@ def test_paths_have_strict_and_span_side_by_side() -> None:
     assert ["by", "last", "type"] in lines
     assert next(words for words in lines if words[:1] == [BAD])[1] == "0.000"
     assert ["Note:", "so", "it", "is."] in lines
+
+
+def test_quadruples_have_a_line_and_the_share_of_right_categories() -> None:
+    """Where something predicts categories."""
+    pairs = reviews()[0]
+    (screen,) = (path for path in pairs.gold if path in pairs.predicted)
+    named = replace(pairs, gold_categories=frozenset({(screen, "外观")}), categories=frozenset({(screen, "价格")}))
+    output = shown([named])
+    assert [line.split()[:2] for line in output.splitlines() if line.startswith("quadruples")] == [
+        ["quadruples", "0.000"]
+    ]
+    assert "category of right pairs: 0.000 of 1" in output
+    assert "with categories" not in shown(reviews())
 
 
 def test_worst_texts_show_what_is_missing_and_invented() -> None:
