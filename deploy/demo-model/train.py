@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 import yaml
 from recipe import checkpoint, validation
+from recipe.measuring import Measured, key_of, measured, table
 from recipe.naming import Naming
 from recipe.network import RexUniNLU, Shape
 from recipe.rows import DataError, read_rows
@@ -229,6 +231,31 @@ def calibrate(folder: Path, data: Path, config: Path, threads: int, out: Path) -
         f"temperature {found.temperature:.3f}: expected calibration error {found.ece:.3f} -> {found.ece_after:.3f} "
         f"over {found.facts} facts; written to {out}"
     )
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@_DATA
+@_CONFIG
+@click.option(
+    "--before",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Another checkpoint, to compare with.",
+)
+@click.option("--only", metavar="WORDS", default="", help="Only measures whose name has these words.")
+def measure(folder: Path, data: Path, config: Path, before: Path | None, only: str) -> None:
+    """Print the model card's table: rexstream evaluate on validation rows and on the project's gold."""
+    earlier: dict[str, float] = {}
+    lines: list[Measured] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for each in read_config(config)["measures"]:
+            if only not in each["name"]:
+                continue
+            click.echo(each["name"], err=True)
+            lines += measured(folder, each, data, Path(temporary))
+            if before is not None:
+                earlier |= {key_of(line): line.value for line in measured(before, each, data, Path(temporary))}
+    click.echo(table(lines, earlier))
 
 
 @main.command()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LONGEST: Final = 160
 """Characters of a text to be classified; of a longer one the beginning and the end are kept, or the beginning."""
 
-_EVENED: Final = 0.7
+_EVENED: Final = 0.9
 """Power of a category's size by which it is drawn: 1 would be as the data have them, 0 all alike."""
 _SENTENCE_END = re.compile(r"[。！!\n]")
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from recipe.samples import Layout, Sample
 
 FOLDER: Final = Path(__file__).parent.parent
-OWN: Final = frozenset({"written.jsonl", "intents.tsv", "corrections.tsv"})
+OWN: Final = frozenset({"written.jsonl", "intents.tsv", "labels.tsv"})
 """Files of this folder; all others are the user's."""
 _SENTIMENTS: Final = {"正": True, "负": False}
 
@@ -54,8 +54,8 @@ def read_sources(
         found.reviews[name] = [review_of(row, each["style"]) for row in rows]
         if each["file"] in OWN:
             found.written = rows
-    corrected = _table(config["shop"]["corrections"])
-    found.shop = [_corrected(row, corrected) for row in side(config["shop"]["file"])]
+    labels = _table(config["shop"]["labels"])
+    found.shop = [_corrected(row, labels) for row in side(config["shop"]["file"])]
     found.intents = dict(_table(config["shop"]["intents"]))
     for group in ("sentiments", "entities", "classes", "nested", "pairs"):
         sets = {name: each for name, each in config[group].items() if isinstance(each, dict)}
@@ -79,13 +79,12 @@ def _table(file: str) -> dict[str, str]:
 
 
 def _corrected(row: Row, corrected: dict[str, str]) -> Row:
-    """A shop review with its label and category mended: ``label=1``, ``category=手机`` or ``leave-out``."""
-    change = corrected.get(str(row.fields.get("review_id")))
-    if change is None:
+    """A shop review with its label mended: another one, or none where a careful reader could not tell."""
+    label = corrected.get(str(row.fields.get("review_id")))
+    if label is None:
         return row
-    name, _, value = change.partition("=")
-    fields: dict[str, Any] = {**row.fields, name: int(value) if name == "label" else value}
-    return Row(row.text, fields=fields)
+    fields = {name: value for name, value in row.fields.items() if name != "label"}
+    return Row(row.text, fields=fields if label == "none" else {**fields, "label": int(label)})
 
 
 def texts_of(sources: Sources, config: dict[str, Any], data: Path) -> Iterator[str]:
