@@ -240,7 +240,7 @@ def calibrate(folder: Path, data: Path, config: Path, threads: int, out: Path) -
 @click.option(
     "--before",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Another checkpoint, to compare with.",
+    help="Another checkpoint beside it.",
 )
 @click.option("--only", metavar="WORDS", default="", help="Only measures whose name has these words.")
 def measure(folder: Path, data: Path, config: Path, before: Path | None, only: str) -> None:

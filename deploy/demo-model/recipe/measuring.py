@@ -1,7 +1,7 @@
 """The table of the model card: ``rexstream evaluate`` on validation rows and on the project's gold, line by line.
 
-``measures`` of ``recipe.yaml`` says what is asked: a set of the recipe (its validation side, which training never saw) or a
-file of the project, and options of ``rexstream evaluate``.
+``measures`` of ``recipe.yaml`` says what is asked: a set of the recipe (its validation side, which training never saw) or
+a file of the project, and options of ``rexstream evaluate``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def measured(checkpoint: Path, measure: dict[str, Any], data: Path, folder: Path
         rows = PROJECT / measure["file"]
     options = [f"--{name}={value}" for name, value in measure.get("options", {}).items()]
     command = [sys.executable, "-m", "consumer", "evaluate", f"--data={rows}", f"--checkpoint={checkpoint}"]
-    subprocess.run([*command, f"--report={report}", *options], check=True, stdout=subprocess.DEVNULL, cwd=PROJECT)
+    command += [f"--report={report}", *options]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=PROJECT)  # noqa: S603 - our own command
     figures = json.loads(report.read_text("utf-8"))
     baseline = (figures.get("baseline") or {}).get("figures", ())
     for wanted in measure["figures"]:
@@ -88,9 +89,8 @@ def table(lines: Iterable[Measured], before: dict[str, float]) -> str:
         interval = f"{line.interval[0]:.3f}–{line.interval[1]:.3f}" if line.interval else ""
         baseline = f"{line.baseline:.3f}" if line.baseline is not None else ""
         earlier = f" {before[key_of(line)]:.3f} |" if key_of(line) in before else " |" if before else ""
-        rows.append(
-            f"| {line.name} ({line.texts}) | {line.metric} |{earlier} {line.value:.3f} | {interval} | {baseline} |"
-        )
+        shown = f"{line.name} ({line.texts}) | {line.metric} |{earlier} {line.value:.3f} | {interval} | {baseline}"
+        rows.append(f"| {shown} |")
     return "\n".join([*head, *rows])
 
 
