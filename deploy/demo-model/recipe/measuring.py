@@ -1,7 +1,7 @@
 """The table of the model card: ``rexstream evaluate`` on validation rows and on the project's gold, line by line.
 
-``measures`` of ``recipe.yaml`` says what is asked: a set of the recipe (its validation side, which training never saw) or
-a file of the project, and options of ``rexstream evaluate``.
+``measures`` of ``recipe.yaml`` says what is asked: a set of the recipe (its validation side, which training never
+saw) or a file of the project, and options of ``rexstream evaluate``.
 """
 
 from __future__ import annotations
