@@ -34,7 +34,9 @@ def command(rows: int) -> None:
       rexstream demo
     """  # noqa: D301 - click wants the backspace character itself
     from consumer.local.demo import Demo
-    from consumer.local.demo_summary import TASKS, broken_events, missing, sample_events, summary
+    from consumer.local.demo_events import broken_events, sample_events
+    from consumer.local.demo_outcome import TASKS, missing
+    from consumer.local.demo_summary import summary
     from consumer.local.processes import ChildError
 
     console = Console()

@@ -1,6 +1,6 @@
 """The demo: broker, model server and worker as processes of their own on this machine, run by ``rexstream demo``.
 
-It starts the parts, sends the events, and reads every outcome; ``consumer.local.demo_summary`` audits and draws them.
+It starts the parts, sends the events, and reads every outcome; ``demo_outcome`` audits them, ``demo_summary`` draws them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from consumer.config.shipped import shipped
 from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable, look_up
 from consumer.kafka.tools.reader import Tail, headers_of
 from consumer.kafka.tools.sender import NewRecord, Sender
-from consumer.local.demo_summary import DemoEvent, Seen, WorkerNumbers
+from consumer.local.demo_outcome import Seen, WorkerNumbers
 from consumer.local.partition_budget import PartitionBudget, PartitionFull
 from consumer.local.processes import Child, ChildError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from consumer.local.demo_events import DemoEvent
 
 
 INPUT, OUTPUT, DEAD = "reviews.raw", "reviews.extracted", "reviews.dead"

@@ -1,10 +1,8 @@
-"""Input and report of the demo: the sample reviews and the broken events, and the tables of a run."""
+"""Report of the demo: the tables of a run."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from dataclasses import dataclass, field
 from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
 
@@ -14,110 +12,11 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
-from consumer.config.shipped import shipped
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-
-TASKS = ("product_features", "sentiment", "category")
-
-
-@dataclass(frozen=True, slots=True)
-class DemoEvent:
-    """A record to send and, for a broken one, what is wrong with it."""
-
-    key: str
-    value: bytes | None
-    fault: str | None = None
-    labels: dict[str, str] = field(default_factory=dict)
-    """The sample's own category and sentiment, to compare with the model's."""
-
-
-@dataclass(slots=True)
-class Seen:
-    """All records read from the output topics."""
-
-    results: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    """(event id, task) -> ExtractionResult."""
-    latencies_ms: list[float] = field(default_factory=list)
-    """Milliseconds from input timestamp to output timestamp, per result."""
-    doubled: int = 0
-    dead_letters: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Key of the record -> its dead-letter headers."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerNumbers:
-    """Read from the worker's own /metrics and /status at the end."""
-
-    batches: int
-    windows: int
-    batch_rows_p50: float | None
-    padding_ratio: float | None
-    rss_bytes: float
-    dropped: int
-
-
-def sample_events() -> list[DemoEvent]:
-    """The shipped reviews, as a producer would send them."""
-    lines = shipped("schemas/samples/reviews.jsonl").read_text("utf-8").splitlines()
-    return [_sample(json.loads(line)) for line in lines if line.strip()]
-
-
-def _sample(review: dict[str, Any]) -> DemoEvent:
-    return DemoEvent(
-        key=review["event_id"],
-        value=json.dumps(review, ensure_ascii=False).encode(),
-        labels={name: review["attributes"][name] for name in ("category", "sentiment")},
-    )
-
-
-def broken_events() -> list[DemoEvent]:
-    """One event for each mistake that a producer can make, and a null value, which is dropped."""
-
-    def event(key: str, fault: str, value: object) -> DemoEvent:
-        body = value if isinstance(value, bytes) or value is None else json.dumps(value, ensure_ascii=False).encode()
-        return DemoEvent(key, body, fault)
-
-    deep: dict[str, Any] = {"最里层": None}
-    for level in range(12):
-        deep = {f"第{level}层": deep}
-    return [
-        event("broken-utf8", "not UTF-8", b'{"event_id": "broken-utf8", "text": "\xff\xfe\xfa"}'),
-        event("broken-json", "not JSON", '{"event_id": "broken-json", "text": "少了一个括号"'.encode()),
-        event("broken-array", "not an object", ["这不是", "一个事件"]),
-        event("broken-missing", "text is missing", {"event_id": "broken-missing", "product_id": "p-1"}),
-        event("broken-empty", "text is empty", {"event_id": "broken-empty", "text": ""}),
-        event("broken-type", "text is a number", {"event_id": "broken-type", "text": 42}),
-        event("broken-long", "text too long", {"event_id": "broken-long", "text": "很" * 50_001}),
-        event("broken-task", "unknown task", {"event_id": "broken-task", "text": "挺好", "tasks": ["no_such_task"]}),
-        event("broken-deep", "schema too deep", {"event_id": "broken-deep", "text": "挺好用的", "schema": deep}),
-        event(
-            "broken-wide",
-            "schema too wide",
-            {"event_id": "broken-wide", "text": "挺好用的", "schema": {f"类型{i}": None for i in range(600)}},
-        ),
-        event(
-            "broken-schema",
-            "schema is not a tree",
-            {"event_id": "broken-schema", "text": "挺好用的", "schema": {"属性词": ["好评", "差评"]}},
-        ),
-        event("broken-null", "null value", None),
-    ]
-
-
-def missing(samples: Sequence[DemoEvent], broken: Sequence[DemoEvent], seen: Seen, dropped: int) -> list[str]:
-    """What should have arrived and did not, one line each; empty when nothing is missing."""
-    wanted = [(event.key, task) for event in samples for task in TASKS]
-    letters = {event.key: event.fault for event in broken if event.value is not None}
-    nulls = len(broken) - len(letters)
-    return [
-        *(f"no {task} result for {key}" for key, task in wanted if (key, task) not in seen.results),
-        *(f"no dead letter for {key} ({fault})" for key, fault in letters.items() if key not in seen.dead_letters),
-        *(f"{key} is a dead letter but was not broken" for key in seen.dead_letters.keys() - {e.key for e in broken}),
-        *([f"{dropped} null values were counted as dropped, {nulls} were sent"] if dropped != nulls else []),
-    ]
+    from consumer.local.demo_events import DemoEvent
+    from consumer.local.demo_outcome import Seen, WorkerNumbers
 
 
 def percentile(values: Sequence[float], percent: int) -> float:

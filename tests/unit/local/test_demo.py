@@ -9,7 +9,7 @@ import pytest
 from consumer.kafka.clients.cluster import Reader
 from consumer.local.broker import EmbeddedBroker
 from consumer.local.demo import INPUT, Demo
-from consumer.local.demo_summary import DemoEvent, sample_events
+from consumer.local.demo_events import DemoEvent, sample_events
 from consumer.local.processes import ChildError
 
 if TYPE_CHECKING:
