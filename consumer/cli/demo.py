@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import tempfile
 import time
@@ -19,6 +20,10 @@ from consumer.exit_codes import EXIT_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+ELSEWHERE = 100
+"""Columns of the tables in a file or a pipe."""
 
 
 @click.command(name="demo", short_help="Watch the whole pipeline run on this machine.")
@@ -39,7 +44,7 @@ def command(rows: int) -> None:
     from consumer.local.demo_summary import summary
     from consumer.local.processes import ChildError
 
-    console = Console()
+    console = _console()
     samples, broken = sample_events(), broken_events()
     texts = {event.key: json.loads(event.value or b"{}").get("text", "") for event in samples}
     expected = len(samples) * len(TASKS) + sum(event.value is not None for event in broken)
@@ -47,6 +52,7 @@ def command(rows: int) -> None:
         with _folder() as folder, Demo(Path(folder)) as demo:
             with _step(console, "demo model as a SavedModel") as done:
                 models, exported = demo.export_model()
+                parameters = demo.parameters(models)
                 done("exported and checked against its reference" if exported else "as exported before")
             with _step(console, "broker and model server") as done:
                 broker, model_server = demo.start_servers(models)
@@ -68,7 +74,7 @@ def command(rows: int) -> None:
     except ChildError as error:
         raise click.ClickException(f"the demo failed: {error}") from None
     console.print()
-    console.print(summary(samples, broken, texts, seconds, seen, numbers, rows))
+    console.print(summary(samples, broken, texts, seconds, seen, numbers, rows, console.width, parameters))
     lost = missing(samples, broken, seen, numbers.dropped)
     for line in lost[:20]:
         console.print(f"[red]audit: {line}")
@@ -81,6 +87,12 @@ def command(rows: int) -> None:
         f"[green]✓[/] audit: {len(seen.results)} results, {len(seen.dead_letters)} dead letters, {numbers.dropped} "
         "dropped; every event has exactly its outcomes"
     )
+
+
+def _console() -> Console:
+    """As wide as the terminal, or as COLUMNS says; 100 columns where output goes elsewhere."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=ELSEWHERE)
 
 
 def _folder() -> contextlib.AbstractContextManager[str | Path]:

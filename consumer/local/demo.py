@@ -1,6 +1,6 @@
 """The demo: broker, model server and worker as processes of their own on this machine, run by ``rexstream demo``.
 
-It starts the parts, sends the events, and reads every outcome; ``demo_outcome`` audits them, ``demo_summary`` draws them.
+It starts the parts, sends the events, and reads every outcome; ``demo_outcome`` audits and ``demo_summary`` draws them.
 """
 
 from __future__ import annotations
@@ -69,6 +69,11 @@ class Demo(ExitStack):
         ) as export:
             export.wait_until(lambda: (models / MODEL / "1" / "saved_model.pb").exists(), 300)
         return models, True
+
+    def parameters(self, models: Path) -> int:
+        """How many the model has, as its export counted them."""
+        bundle = json.loads((models / MODEL / "1" / "bundle" / "bundle.json").read_text("utf-8"))
+        return int(bundle["model"]["parameters"])
 
     def start_servers(self, models: Path) -> tuple[str, str]:
         """Embedded broker and local model server; their addresses."""

@@ -1,4 +1,4 @@
-"""Input of the demo: the sample reviews, and the broken events."""
+"""Input of the demo: the sample reviews with what their author marked, and the broken events."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from consumer.config.shipped import shipped
+
+Place = tuple[int | None, int | None]
+"""First character and the one behind the last, in code points of the review; of nothing in it: ``NO_PLACE``."""
+Part = tuple[str, int | None, int | None]
+"""Type and place: an aspect or an opinion."""
+Fact = tuple[Part, ...]
+"""An aspect and the opinion on it."""
+
+NO_PLACE: Place = (None, None)
+"""Of the product as a whole, which no words of a review stand for."""
+_WHOLE = [0, 1]
+"""Its place in the gold, whose texts begin with a sign for it (docs/extraction.md, section 13)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,19 +30,38 @@ class DemoEvent:
     fault: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     """The sample's own category and sentiment, to compare with the model's."""
+    facts: frozenset[Fact] | None = None
+    """What its author marked in it; None where nobody looked."""
 
 
 def sample_events() -> list[DemoEvent]:
-    """The shipped reviews, as a producer would send them."""
-    lines = shipped("schemas/samples/reviews.jsonl").read_text("utf-8").splitlines()
-    return [_sample(json.loads(line)) for line in lines if line.strip()]
+    """The shipped reviews, as a producer would send them, with their gold facts."""
+    gold = {line["id"]: gold_facts(line) for line in _lines("schemas/samples/product_features.jsonl")}
+    return [_sample(line, gold.get(line["event_id"])) for line in _lines("schemas/samples/reviews.jsonl")]
 
 
-def _sample(review: dict[str, Any]) -> DemoEvent:
+def gold_facts(line: dict[str, Any]) -> frozenset[Fact]:
+    """The facts of a line in RexUniNLU's form, in places of the review itself: its text there begins with ``#``."""
+    return frozenset(tuple(map(_part, path)) for path in line["info_list"])
+
+
+def _part(marked: dict[str, Any]) -> Part:
+    if marked["offset"] == _WHOLE:
+        return (marked["type"], *NO_PLACE)
+    start, end = marked["offset"]
+    return (marked["type"], start - 1, end - 1)
+
+
+def _lines(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in shipped(name).read_text("utf-8").splitlines() if line.strip()]
+
+
+def _sample(review: dict[str, Any], facts: frozenset[Fact] | None) -> DemoEvent:
     return DemoEvent(
         key=review["event_id"],
         value=json.dumps(review, ensure_ascii=False).encode(),
         labels={name: review["attributes"][name] for name in ("category", "sentiment")},
+        facts=facts,
     )
 
 
