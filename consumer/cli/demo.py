@@ -28,7 +28,8 @@ ELSEWHERE = 100
 
 @click.command(name="demo", short_help="Watch the whole pipeline run on this machine.")
 @click.option("--rows", default=14, show_default=True, help="Reviews to show in the closing table.")
-def command(rows: int) -> None:
+@click.option("--reviews", type=click.IntRange(min=1), help="Send only so many of the sample reviews, the first ones.")
+def command(rows: int, reviews: int | None) -> None:
     """Run every part on this machine and show what comes out.
 
     Starts an in-memory Kafka broker, a model server with the demo model and one worker, sends a few hundred reviews
@@ -37,6 +38,7 @@ def command(rows: int) -> None:
     \b
     Example:
       rexstream demo
+      rexstream demo --reviews 100
     """  # noqa: D301 - click wants the backspace character itself
     from consumer.local.demo import Demo
     from consumer.local.demo_events import broken_events, sample_events
@@ -45,7 +47,7 @@ def command(rows: int) -> None:
     from consumer.local.processes import ChildError
 
     console = _console()
-    samples, broken = sample_events(), broken_events()
+    samples, broken = sample_events()[:reviews], broken_events()
     texts = {event.key: json.loads(event.value or b"{}").get("text", "") for event in samples}
     expected = len(samples) * len(TASKS) + sum(event.value is not None for event in broken)
     try:

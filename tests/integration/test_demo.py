@@ -31,7 +31,7 @@ def test_the_demo_runs_audits_itself_and_leaves_nothing_behind() -> None:
     marker = f"REXSTREAM_TEST_DEMO=run-{os.getpid()}"
     name, value = marker.split("=")
     done = subprocess.run(
-        [sys.executable, "-m", "consumer", "demo", "--rows", "3"],
+        [sys.executable, "-m", "consumer", "demo", "--rows", "3", "--reviews", "100"],
         capture_output=True,
         text=True,
         env={key: text for key, text in os.environ.items() if key != "COLUMNS"} | {name: value},
@@ -50,6 +50,7 @@ def test_the_demo_runs_audits_itself_and_leaves_nothing_behind() -> None:
         "What the model gets wrong most: ",
     ):
         assert part in done.stdout
+    assert "100 reviews and 12 broken events sent" in done.stdout
     assert "every event has exactly its outcomes" in done.stdout
     assert max(map(cell_len, done.stdout.splitlines())) == 100
     assert children_of(marker) == []

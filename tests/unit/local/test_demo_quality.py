@@ -100,6 +100,19 @@ def test_the_sentence_is_of_this_run() -> None:
     assert worst_mistakes([event()], right) == "The model made no mistake that these samples show."
 
 
+def test_the_sentence_names_what_is_most_frequent_first() -> None:
+    """Two of three kinds of mistakes in facts, and the confusion that came twice."""
+    wrong: tuple[Fact, ...] = (SCREEN, ((ASPECT, 6, 8), (GOOD, 2, 5)), ((ASPECT, None, None), (BAD, 12, 15)))
+    seen = saw("one", *wrong, category="手机")
+    for key, label in (("two", "酒店"), ("three", "酒店")):
+        seen.results |= saw(key, category=label).results
+    said = worst_mistakes([event(key) for key in ("one", "two", "three")], seen)
+    assert said == (
+        "What the model gets wrong most: 7 annotated opinions are missed altogether; 1 of the 3 facts found have a "
+        "right opinion on a wrong aspect; 平板 is taken for 酒店 (2 of 3)."
+    )
+
+
 def test_mixed_reviews_are_not_judged_and_a_missing_label_is_wrong() -> None:
     """Of three reviews one has no single right label."""
     seen = saw("one", sentiment="负向情感")
