@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from consumer.evaluation.paths import Example, Named
 from consumer.events import BadInput, TaskKind
 from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY
 from consumer.extraction.task import Task
@@ -15,6 +15,7 @@ from consumer.local.review_files import as_text, open_reviews
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from consumer.evaluation.paths import Categorised, NamedPath
     from consumer.local.review_files import InputForm
 
 _MARKERS: Final[dict[str, TaskKind]] = {CLASSIFY: "classify", MULTICLASSIFY: "multi_classify"}
@@ -22,25 +23,8 @@ IMPLICIT: Final = "#"
 """What annotators put in front of a text to have a span for "the product as a whole", the implicit aspect."""
 
 
-class Named(NamedTuple):
-    """One element of a path as results have it: no span for classification and for the implicit aspect."""
-
-    type: str
-    span: str | None
-    start: int | None
-    end: int | None
-
-
-NamedPath = tuple[Named, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A text as a caller would send it, without markers, and the paths that belong to it."""
-
-    text: str
-    task: Task
-    gold: frozenset[NamedPath]
+CATEGORIES: Final = "pair_categories"
+"""Field with the category of each path of ``info_list``, in its order. Optional."""
 
 
 class DataError(ValueError):
@@ -123,8 +107,22 @@ def _example(row: dict[str, Any], task: Task | None, aspect: str | None, tasks: 
             implicit = aspect if kind == "extract" else None
             tasks[key] = Task("data", kind, row["schema"], implicit_aspect=implicit, legal_paths=paths)
         task = tasks[key]
-    gold = frozenset(tuple(_named(fact, front, kind) for fact in path) for path in row["info_list"])
-    return Example(text.removeprefix(front), task, gold)
+    gold = [tuple(_named(fact, front, kind) for fact in path) for path in row["info_list"]]
+    return Example(text.removeprefix(front), task, frozenset(gold), _categories(row.get(CATEGORIES), gold))
+
+
+def _categories(names: Any, gold: list[NamedPath]) -> frozenset[Categorised] | None:
+    """The category of each path; None where there are not as many as paths, so that it cannot be told whose they are.
+
+    Raises TypeError.
+    """
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str | None) for name in names):
+        raise TypeError(f"{CATEGORIES} is not a list of names, one for each path of info_list")
+    if len(names) != len(gold):
+        return None
+    return frozenset((path, name) for path, name in zip(gold, names, strict=True) if name)
 
 
 def _named(fact: dict[str, Any], front: str, kind: TaskKind) -> Named:

@@ -1,67 +1,81 @@
-"""``rexstream evaluate``: how good a model is on annotated data.
-
-Scores are micro precision, recall and F1 of paths, or accuracy (docs/extraction.md, section 13).
-"""
+"""``rexstream evaluate``: how good a model is on annotated data (docs/extraction.md, section 13)."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import sys
 import time
-from collections import Counter
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+from rich.console import Console
 
-from consumer.cli.annotated_data import DataError, Labels, Named, read_examples
+from consumer.cli.annotated_data import DataError, Labels, read_examples
+from consumer.cli.evaluation_run import Run, notes
+from consumer.cli.evaluation_tables import report_tables
 from consumer.cli.input_options import input_options
 from consumer.cli.model_source import ModelSource, loaded_tasks, model_options, opened
 from consumer.cli.progress import counter
-from consumer.events import BadInput
+from consumer.evaluation.categories import category_names
+from consumer.evaluation.paths import METRICS, class_of
+from consumer.evaluation.renaming import renamed
+from consumer.evaluation.report import CSV_HEADER, Training, as_json, csv_rows, example_json, measured, numbers
+from consumer.evaluation.worst import worst
 from consumer.exit_codes import EXIT_FAILED, EXIT_OK
 from consumer.local.line_stream import InputError
+from consumer.local.review_files import STDIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Sequence
 
-    from consumer.cli.annotated_data import NamedPath
+    from consumer.evaluation.paths import Example, Metric
+    from consumer.evaluation.report import Report
+    from consumer.extraction.task import Task
     from consumer.local.review_files import InputForm
 
-Metric = Literal["strict", "span", "triplet", "trigger", "argument", "accuracy"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
+ENDINGS: Final = (".json", ".csv")
+MOST_SCHEMAS: Final = 20
+"""Schemas that a report holds; data may have one a line."""
 
-COMPARED: Final[dict[Metric, Callable[[NamedPath], Hashable]]] = {
-    "strict": lambda path: path,
-    "span": lambda path: tuple((fact.type, fact.span) for fact in path),
-    "triplet": lambda path: (path[0].type, path[0].span, path[1].type.partition("(")[0], path[1].span),
-    "trigger": lambda path: path[0],
-    "argument": lambda path: (path[0].type, path[1].type, path[1].span),
-    "accuracy": lambda path: tuple(fact.type for fact in path),
-}
-"""What of a path a metric compares.
-
-strict: everything. span: without offsets. triplet: the second type up to its bracket, without offsets. trigger: the
-first element. argument: the first type with the second element, without offsets. accuracy: the types alone, and all
-paths of a text must be right.
-"""
-PAIRS: Final = frozenset({"triplet", "argument"})
-"""Metrics that count only paths of two elements."""
-
-CHUNK: Final = 512
-"""Texts whose windows are batched together."""
+Pairs = dict[str, str]
 
 
-def _label_map(_: click.Context, __: click.Parameter, value: str | None) -> dict[str, str]:
-    """``LABEL=TYPE`` pairs, separated by commas."""
-    names = {}
-    for pair in filter(None, (value or "").split(",")):
-        label, _equals, name = pair.partition("=")
-        if not (label and name):
-            raise click.BadParameter(f"{pair!r} is not LABEL=TYPE, such as 1=正向情感")
-        names[label] = name
-    return names
+def _pairs(example: str) -> Callable[[click.Context, click.Parameter, str | None], Pairs]:
+    """A callback for ``OLD=NEW`` pairs, separated by commas."""
+
+    def parsed(_: click.Context, parameter: click.Parameter, value: str | None) -> Pairs:
+        names = {}
+        for pair in filter(None, (value or "").split(",")):
+            old, _equals, new = (part.strip() for part in pair.partition("="))
+            if not (old and new):
+                raise click.BadParameter(
+                    f"{pair!r} is not {(parameter.metavar or '').split(',')[0]}, such as {example}"
+                )
+            names[old] = new
+        return names
+
+    return parsed
+
+
+def _reports(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tuple[Path, ...]:
+    """Files that can be written, seen before a model runs for an hour."""
+    for value in values:
+        path = Path(value)
+        if path.suffix.lower() not in ENDINGS:
+            raise click.BadParameter(f"{value!r} ends neither in .json nor in .csv, so it is not known what to write")
+        is_new = not path.exists()
+        try:
+            path.open("ab").close()
+        except OSError as error:
+            raise click.BadParameter(f"{value} cannot be written: {error.strerror}") from error
+        if is_new:
+            with suppress(OSError):
+                path.unlink()
+    return tuple(map(Path, values))
 
 
 @click.command(name="evaluate", short_help="Score a model against annotated data.")
@@ -82,7 +96,8 @@ def _label_map(_: click.Context, __: click.Parameter, value: str | None) -> dict
 @click.option(
     "--metric",
     type=click.Choice(METRICS),
-    help="Default: accuracy where every text has exactly one class, else strict.",
+    help="Print this one figure. Default: all that fit the data, with accuracy first where every text has exactly one "
+    "class, else strict.",
 )
 @click.option(
     "--label-field",
@@ -93,12 +108,50 @@ def _label_map(_: click.Context, __: click.Parameter, value: str | None) -> dict
 @click.option("--label", metavar="LABEL", help="Label of every line, where the file has none, as plain text.")
 @click.option(
     "--label-map",
-    callback=_label_map,
+    callback=_pairs("1=正向情感"),
     metavar="LABEL=TYPE,...",
     help="Types that stand for labels: 1=正向情感,0=负向情感",
 )
+@click.option(
+    "--rename",
+    callback=_pairs("属性词=产品方面"),
+    metavar="OLD=NEW,...",
+    help="Ask under other type names; the gold is renamed as well.",
+)
+@click.option(
+    "--categories-task",
+    metavar="NAME",
+    help="Give each predicted pair a category by classifying its words with this task, where the gold has categories.",
+)
+@click.option(
+    "--baseline-data",
+    metavar="FILE",
+    help="Train the baseline of classification on this file, of the same form, not by cross-validation on --data.",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0.01),
+    default=1.0,
+    show_default=True,
+    help="Divide all logits by this number, as if it were folded into the weights.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Score only the first lines.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--examples",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    help="Show this many of the worst texts. JSON has texts only where this is given.",
+)
+@click.option("--json", "as_json_object", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    callback=_reports,
+    metavar="FILE.json|FILE.csv",
+    help="Write all figures to this file; may be repeated.",
+)
 def command(
     data: str,
     form: InputForm,
@@ -108,9 +161,15 @@ def command(
     metric: Metric | None,
     label_field: str,
     label: str | None,
-    label_map: dict[str, str],
+    label_map: Pairs,
+    rename: Pairs,
+    categories_task: str | None,
+    baseline_data: str | None,
+    temperature: float,
     limit: int | None,
-    as_json: bool,
+    examples: int,
+    as_json_object: bool,
+    reports: tuple[Path, ...],
 ) -> None:
     """Score a model against annotated data, the way a worker would use it.
 
@@ -118,86 +177,142 @@ def command(
     are taken off: the engine puts its own. Precision, recall and F1 are counted over the paths of all texts together.
     A text that cannot be processed counts as one for which nothing was found; the exit code is then 1.
 
+    Extraction: strict F1 and that of spans without offsets, by level and type, and of texts with two or more explicit
+    aspects. Classification: accuracy, macro F1, classes, confusion, beside a bag of character n-grams. Both: 95 %
+    intervals (bootstrap over texts), calibration of scores with the temperature that mends it, the worst texts. Data
+    with a category for each pair (pair_categories) are scored as quadruples where the schema has the categories below
+    the polarity or in place of the aspect's type, or with --categories-task.
+
     Without --checkpoint or --server the shipped demo model is used.
 
     \b
     Example:
-      rexstream evaluate --data absa.jsonl --metric span
+      rexstream evaluate --data absa.jsonl --report absa.json --report absa.csv
+      rexstream evaluate --data absa.jsonl --rename '属性词=产品方面,正向情感(情感词)=正面观点'
+      rexstream evaluate --data absa.jsonl --metric span --json
       rexstream evaluate --data shop.csv.gz --column review --task sentiment --label-map 1=正向情感,0=负向情感
+      rexstream evaluate --data held-out.jsonl --baseline-data train.jsonl --label-field category --examples 20
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.telemetry.logs import configure_logging
 
     configure_logging("warning", "evaluate")
-    names = () if task_name is None else (task_name,)
-    task = next(map(loaded_tasks(tasks_dirs, names).__getitem__, names), None)
-    try:
-        examples = read_examples(data, form, limit, task, Labels(label_field, label, label_map))
-    except (DataError, InputError) as error:
-        raise click.UsageError(f"--data {data}: {error}") from error
-    one_class = all(len(example.gold) == 1 and example.task.kind == "classify" for example in examples)
-    score = Score(metric or ("accuracy" if one_class else "strict"))
-    failures, used = Counter[str](), ""
+    for path in reports:
+        if data != STDIN and path.resolve() == Path(data).resolve():
+            raise click.UsageError(f"--report and --data are both {data}: the data would be overwritten")
+    names = tuple(name for name in (task_name, categories_task) if name is not None)
+    tasks = loaded_tasks(tasks_dirs, names)
+    task = None if task_name is None else tasks[task_name]
+    labels = Labels(label_field, label, label_map)
+    gold = _read("--data", data, form, limit, task, labels, rename)
+    pairs_task = _pairs_task(categories_task, tasks, gold)
+    training = None
+    if baseline_data is not None:
+        training = _training(_read("--baseline-data", baseline_data, form, None, task, labels, rename), gold)
+    one_class = all(len(example.gold) == 1 and example.task.kind == "classify" for example in gold)
+    chosen: Metric = metric or ("accuracy" if one_class else "strict")
     started = time.monotonic()
-    with opened(model_source) as session, counter("texts", len(examples)) as progress:
-        for first in range(0, len(examples), CHUNK):
-            chunk = examples[first : first + CHUNK]
-            starts = [partial(session.engine.start, example.text, example.task) for example in chunk]
-            for example, done in zip(chunk, session.run(starts), strict=True):
-                paths = () if done.extraction is None else done.extraction.result().paths
-                named = [tuple(Named(fact.type, fact.span, fact.start, fact.end) for fact in path) for path in paths]
-                score.add(named, example.gold)
-                if isinstance(done.failure, BadInput):
-                    failures[done.failure.reason] += 1
-                elif done.model is not None:
-                    used = f"{done.model.name} {done.model.version}"
-            progress(first + len(chunk))
+    with opened(model_source) as session, counter("texts", len(gold)) as progress:
+        run = Run(session, temperature)
+        cases = run.cases(gold, progress)
+        if pairs_task is not None:
+            cases = run.categorised(cases, pairs_task)
     seconds = round(time.monotonic() - started, 1)
-    outcome = score.report() | {"texts": len(examples), "failed": dict(failures), "model": used, "seconds": seconds}
-    if as_json:
-        click.echo(json.dumps(outcome, ensure_ascii=False))
+    report = measured(cases, chosen, training, notes(gold, cases))
+    models = ", ".join(f"{name} {version}" for name, version, _ in run.models)
+    facts = {"texts": len(gold), "failed": dict(run.failures), "model": models, "seconds": seconds}
+    mistakes = worst(cases, examples)
+    asked = click.get_current_context().get_parameter_source("examples") is click.core.ParameterSource.COMMANDLINE
+    whole = as_json(report, temperature) | facts
+    whole["settings"] = _settings(gold, run, data=data, limit=limit, task=task_name, rename=rename)
+    whole["settings"] |= {
+        "categories_task": categories_task,
+        "baseline_data": baseline_data,
+        "temperature": temperature,
+    }
+    if asked:
+        whole["examples"] = [example_json(each) for each in mistakes]
+    for path in reports:
+        _write(path, whole, report, temperature)
+    if as_json_object:
+        click.echo(json.dumps(whole, ensure_ascii=False))
     else:
-        outcome["failed"] = ", ".join(f"{count} {reason}" for reason, count in failures.items()) or 0
-        click.echo("\n".join(f"{name:<10} {value}" for name, value in outcome.items()))
-    sys.exit(EXIT_FAILED if failures else EXIT_OK)
+        head: dict[str, Any] = {name: value for name, value in numbers(report.headline).items() if name != "interval"}
+        failed = ", ".join(f"{count} {reason}" for reason, count in run.failures.items()) or 0
+        click.echo("\n".join(f"{name:<10} {value}" for name, value in (head | facts | {"failed": failed}).items()))
+        if metric is None or asked:
+            console = Console(highlight=False)
+            for part in report_tables(report, mistakes, temperature, console.width, whole=metric is None):
+                console.print(part)
+    sys.exit(EXIT_FAILED if run.failures else EXIT_OK)
 
 
-@dataclass(slots=True)
-class Score:
-    """Sizes of the sets that were compared, over all texts. For accuracy each text counts once in all of them."""
-
-    metric: Metric
-    predicted: int = 0
-    gold: int = 0
-    correct: int = 0
-
-    def add(self, predicted: Iterable[NamedPath], gold: Iterable[NamedPath]) -> None:
-        """Count one text."""
-        ours, theirs = reduced(self.metric, predicted), reduced(self.metric, gold)
-        self.predicted += len(ours)
-        self.gold += len(theirs)
-        self.correct += len(ours & theirs)
-
-    def report(self) -> dict[str, Any]:
-        """The numbers, rounded to 4 decimals.
-
-        precision: the share of what was predicted that is correct. recall: the share of the gold that was found. f1:
-        the harmonic mean of both. Each is 0 where there is nothing to have a share of.
-        """
-        precision = round(self.correct / max(self.predicted, 1), 4)
-        if self.metric == "accuracy":
-            return {"metric": self.metric, "accuracy": precision, "correct": self.correct}
-        return {
-            "metric": self.metric,
-            "precision": precision,
-            "recall": round(self.correct / max(self.gold, 1), 4),
-            "f1": round(2 * self.correct / max(self.predicted + self.gold, 1), 4),
-            "predicted": self.predicted,
-            "gold": self.gold,
-            "correct": self.correct,
-        }
+def _read(
+    option: str, path: str, form: InputForm, limit: int | None, task: Task | None, labels: Labels, rename: Pairs
+) -> list[Example]:
+    """The examples of a file, under other names where asked for. Raises click.UsageError."""
+    try:
+        examples = read_examples(path, form, limit, task, labels)
+    except (DataError, InputError) as error:
+        raise click.UsageError(f"{option} {path}: {error}") from error
+    try:
+        return renamed(examples, rename) if rename else examples
+    except ValueError as error:
+        raise click.UsageError(f"--rename: {error}") from error
 
 
-def reduced(metric: Metric, paths: Iterable[NamedPath]) -> set[Hashable]:
-    """What ``metric`` compares of a text's paths, see ``COMPARED``; for accuracy all of it as one element."""
-    compared = {COMPARED[metric](path) for path in paths if metric not in PAIRS or len(path) == 2}
-    return {frozenset(compared)} if metric == "accuracy" else compared
+def _pairs_task(name: str | None, tasks: Any, gold: Sequence[Example]) -> Task | None:
+    """The task of --categories-task. Raises click.UsageError where it cannot say what the gold says."""
+    if name is None:
+        return None
+    task: Task = tasks[name]
+    wanted = category_names(gold)
+    if not wanted:
+        raise click.UsageError("--categories-task needs data with pair_categories, a category for each path")
+    if task.kind == "extract":
+        raise click.UsageError(f"--categories-task {name} extracts; name a task that classifies")
+    if wanted.isdisjoint(task.schema):
+        raise click.UsageError(
+            f"--categories-task {name} has none of the gold's categories ({', '.join(sorted(wanted))}): it has "
+            f"{', '.join(task.schema)}"
+        )
+    return task
+
+
+def _training(examples: Sequence[Example], gold: Sequence[Example]) -> Training:
+    if not any(example.task.kind != "extract" for example in gold):
+        raise click.UsageError("--baseline-data belongs to classification, and --data is extraction")
+    classes = [frozenset(map(class_of, example.gold)) for example in examples]
+    return Training([example.text for example in examples], classes)
+
+
+def _settings(gold: Sequence[Example], run: Run, **options: Any) -> dict[str, Any]:
+    """What was asked of which model, for whoever compares two reports."""
+    tasks = list({id(example.task): example.task for example in gold}.values())
+    return options | {
+        "models": [dict(zip(("name", "version", "signature"), model, strict=True)) for model in run.models],
+        "schemas": [
+            {
+                "task": task.name,
+                "kind": task.kind,
+                "schema": task.schema,
+                "implicit_aspect": task.implicit_aspect,
+                "threshold": task.threshold,
+                "fingerprint": task.fingerprint,
+            }
+            for task in tasks[:MOST_SCHEMAS]
+        ],
+        "schemas_in_all": len(tasks),
+    }
+
+
+def _write(path: Path, whole: dict[str, Any], report: Report, temperature: float) -> None:
+    if path.suffix.lower() == ".json":
+        content = json.dumps(whole, ensure_ascii=False, indent=1) + "\n"
+    else:
+        lines = io.StringIO()
+        csv.writer(lines, lineterminator="\n").writerows([CSV_HEADER, *csv_rows(report, temperature)])
+        content = lines.getvalue()
+    try:
+        path.write_text(content, "utf-8")
+    except OSError as error:
+        raise click.UsageError(f"--report {path} cannot be written: {error.strerror}") from error

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from consumer.config.shipped import shipped
+from consumer.evaluation.paths import Named
 
-Place = tuple[int | None, int | None]
-"""First character and the one behind the last, in code points of the review; of nothing in it: ``NO_PLACE``."""
-Part = tuple[str, int | None, int | None]
-"""Type and place: an aspect or an opinion."""
-Fact = tuple[Part, ...]
-"""An aspect and the opinion on it."""
+if TYPE_CHECKING:
+    from consumer.evaluation.paths import NamedPath
 
-NO_PLACE: Place = (None, None)
-"""Of the product as a whole, which no words of a review stand for."""
 _WHOLE = [0, 1]
-"""Its place in the gold, whose texts begin with a sign for it (docs/extraction.md, section 13)."""
+"""Place of the product as a whole in gold, whose texts begin with a sign for it (docs/extraction.md, section 13)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +25,7 @@ class DemoEvent:
     fault: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     """The sample's own category and sentiment, to compare with the model's."""
-    facts: frozenset[Fact] | None = None
+    facts: frozenset[NamedPath] | None = None
     """What its author marked in it; None where nobody looked."""
 
 
@@ -40,23 +35,23 @@ def sample_events() -> list[DemoEvent]:
     return [_sample(line, gold.get(line["event_id"])) for line in _lines("schemas/samples/reviews.jsonl")]
 
 
-def gold_facts(line: dict[str, Any]) -> frozenset[Fact]:
+def gold_facts(line: dict[str, Any]) -> frozenset[NamedPath]:
     """The facts of a line in RexUniNLU's form, in places of the review itself: its text there begins with ``#``."""
     return frozenset(tuple(map(_part, path)) for path in line["info_list"])
 
 
-def _part(marked: dict[str, Any]) -> Part:
+def _part(marked: dict[str, Any]) -> Named:
     if marked["offset"] == _WHOLE:
-        return (marked["type"], *NO_PLACE)
+        return Named(marked["type"], None, None, None)
     start, end = marked["offset"]
-    return (marked["type"], start - 1, end - 1)
+    return Named(marked["type"], marked["span"], start - 1, end - 1)
 
 
 def _lines(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in shipped(name).read_text("utf-8").splitlines() if line.strip()]
 
 
-def _sample(review: dict[str, Any], facts: frozenset[Fact] | None) -> DemoEvent:
+def _sample(review: dict[str, Any], facts: frozenset[NamedPath] | None) -> DemoEvent:
     return DemoEvent(
         key=review["event_id"],
         value=json.dumps(review, ensure_ascii=False).encode(),

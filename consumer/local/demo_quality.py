@@ -6,10 +6,16 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from consumer.evaluation.figures import counted, f1_figure
+from consumer.evaluation.intervals import Resamples
+from consumer.evaluation.paths import Named, reduced
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from consumer.local.demo_events import DemoEvent, Fact, Place
+    from consumer.evaluation.figures import Figure
+    from consumer.evaluation.paths import NamedPath
+    from consumer.local.demo_events import DemoEvent
     from consumer.local.demo_outcome import Seen
 
 NOTHING: Final = "nothing"
@@ -35,31 +41,6 @@ class LabelScore:
     """(the author's, the model's) -> reviews."""
 
 
-@dataclass(frozen=True, slots=True)
-class FactScore:
-    """Strict counts over all reviews with gold facts: a fact is right when types and places of all its parts are."""
-
-    reviews: int
-    predicted: int
-    gold: int
-    correct: int
-
-    @property
-    def precision(self) -> float:
-        """Share of the predicted facts that are right; 0 when there is none."""
-        return self.correct / max(self.predicted, 1)
-
-    @property
-    def recall(self) -> float:
-        """Share of the gold that was found; 0 when there is none."""
-        return self.correct / max(self.gold, 1)
-
-    @property
-    def f1(self) -> float:
-        """Micro F1, the harmonic mean of both: 2 c / (p + g)."""
-        return 2 * self.correct / max(self.predicted + self.gold, 1)
-
-
 def label(seen: Seen, key: str, task: str) -> str | None:
     """The class that the model gave to a review."""
     result = seen.results.get((key, task))
@@ -74,22 +55,22 @@ def label_score(samples: Sequence[DemoEvent], seen: Seen, task: str) -> LabelSco
     return LabelScore(len(judged) - wrong.total(), len(judged), wrong)
 
 
-def facts(seen: Seen, key: str) -> frozenset[Fact]:
-    """Types and places of what the model found in a review."""
+def facts(seen: Seen, key: str) -> frozenset[NamedPath]:
+    """What the model found in a review."""
     result = seen.results.get((key, "product_features"))
     paths = result["extractions"] if result else ()
-    return frozenset(tuple((part["type"], part["start"], part["end"]) for part in path) for path in paths)
+    return frozenset(tuple(Named(fact["type"], fact["span"], fact["start"], fact["end"]) for fact in p) for p in paths)
 
 
-def fact_score(samples: Sequence[DemoEvent], seen: Seen) -> FactScore:
-    """Over the reviews that have gold facts, also where those are that there is none."""
-    pairs = [(facts(seen, event.key), event.facts) for event in samples if event.facts is not None]
-    return FactScore(
-        reviews=len(pairs),
-        predicted=sum(len(found) for found, _ in pairs),
-        gold=sum(len(gold) for _, gold in pairs),
-        correct=sum(len(found & gold) for found, gold in pairs),
-    )
+def annotated(samples: Sequence[DemoEvent]) -> list[tuple[str, frozenset[NamedPath]]]:
+    """Keys and facts of the reviews that have gold, also where that is that there is none."""
+    return [(event.key, event.facts) for event in samples if event.facts is not None]
+
+
+def fact_figure(samples: Sequence[DemoEvent], seen: Seen) -> Figure:
+    """Strict F1 over the annotated reviews, as ``rexstream evaluate`` counts it."""
+    pairs = [(reduced("strict", facts(seen, key)), reduced("strict", gold)) for key, gold in annotated(samples)]
+    return f1_figure("all", "strict", counted(pairs), Resamples(len(pairs)))
 
 
 def fact_mistakes(samples: Sequence[DemoEvent], seen: Seen) -> Counter[str]:
@@ -100,34 +81,36 @@ def fact_mistakes(samples: Sequence[DemoEvent], seen: Seen) -> Counter[str]:
     An opinion of the gold that shares no character with a predicted one was missed.
     """
     kinds: Counter[str] = Counter()
-    for event in samples:
-        if event.facts is None:
-            continue
-        found = facts(seen, event.key)
-        kinds.update(_mistake(path, event.facts) for path in found - event.facts)
-        opinions = {path[-1][1:] for path in found}
-        kinds["missed"] += sum(not _touches(place, opinions) for place in {path[-1][1:] for path in event.facts})
+    for key, gold in annotated(samples):
+        found = facts(seen, key)
+        kinds.update(_mistake(path, gold) for path in found - gold)
+        opinions = set(map(_opinion, found))
+        kinds["missed"] += sum(not _touches(place, opinions) for place in set(map(_opinion, gold)))
     return +kinds
 
 
-def _mistake(path: Fact, gold: Collection[Fact]) -> str:
-    same_words = [other for other in gold if other[-1][1:] == path[-1][1:]]
-    if any(other[0][1:] == path[0][1:] for other in same_words):
+def _mistake(path: NamedPath, gold: Collection[NamedPath]) -> str:
+    same_words = [other for other in gold if _opinion(other) == _opinion(path)]
+    if any(other[0] == path[0] for other in same_words):
         return "polarity"
     if same_words:
         return "aspect"
-    return "words" if _touches(path[-1][1:], {other[-1][1:] for other in gold}) else "invented"
+    return "words" if _touches(_opinion(path), set(map(_opinion, gold))) else "invented"
 
 
-def _touches(place: Place, others: Collection[Place]) -> bool:
+def _opinion(path: NamedPath) -> tuple[int, int]:
+    """First character of a fact's last part and the one behind it; nothing where it has no words."""
+    return path[-1].start or 0, path[-1].end or 0
+
+
+def _touches(place: tuple[int, int], others: Collection[tuple[int, int]]) -> bool:
     """Whether a place shares a character with one of the others."""
-    start, end = place
-    return any((a or 0) < (end or 0) and (start or 0) < (b or 0) for a, b in others)
+    return any(start < place[1] and place[0] < end for start, end in others)
 
 
 def worst_mistakes(samples: Sequence[DemoEvent], seen: Seen) -> str:
     """One sentence on the most frequent mistakes of this run: two kinds in facts, one in each classification."""
-    found = fact_score(samples, seen).predicted
+    found = fact_figure(samples, seen).predicted
     kinds = sorted(fact_mistakes(samples, seen).items(), key=lambda entry: (-entry[1], entry[0]))[:2]
     clauses = [MISTAKES[kind].format(count=f"{count:,}", found=f"{found:,}") for kind, count in kinds]
     for task in ("category", "sentiment"):

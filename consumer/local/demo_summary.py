@@ -14,7 +14,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from consumer.local.demo_quality import (
-    fact_score,
+    annotated,
+    fact_figure,
     facts,
     label,
     label_score,
@@ -25,7 +26,8 @@ from consumer.local.wrapping import sentence, wrapped
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from consumer.local.demo_events import DemoEvent, Fact, Place
+    from consumer.evaluation.paths import NamedPath
+    from consumer.local.demo_events import DemoEvent
     from consumer.local.demo_outcome import Seen, WorkerNumbers
 
 
@@ -96,7 +98,7 @@ def reviews_table(samples: Sequence[DemoEvent], texts: Mapping[str, str], seen: 
         for task, cells in zip(_LABELS, labels, strict=True)
     )
     room = max(width - _frame(4) - taken, 2 * _NARROWEST)
-    found = [_facts(seen, event, texts[event.key]) for event in shown]
+    found = [_facts(seen, event) for event in shown]
     facts_room = min(_widest([_FACTS, *(line.whole for lines in found for line in lines)]), room // 2)
     table = Table("review", *_LABELS, _FACTS, box=box.SIMPLE_HEAD, title=_LEGEND, **_TITLE)
     for event, category, sentiment, lines in zip(shown, *labels, found, strict=True):
@@ -152,20 +154,21 @@ class _Line:
         return [*wrapped(f"{self.aspect} →", width), *(f"  {line}" for line in wrapped(self.opinion, width - 2))]
 
 
-def _facts(seen: Seen, event: DemoEvent, text: str) -> list[_Line]:
+def _facts(seen: Seen, event: DemoEvent) -> list[_Line]:
     """What was found, in the order of the text; then what was missed."""
     found = facts(seen, event.key)
     gold = found if event.facts is None else event.facts
-    places = {_places(fact): fact[-1][0] for fact in gold}
+    polarities = {_places(fact): fact[-1].type for fact in gold}
     lines = []
     for fact in sorted(found, key=_order):
-        right = places.get(_places(fact), fact[-1][0])
-        mark, amended = "" if fact in gold else "✗ ", "" if right == fact[-1][0] else f" (is {right[0]})"
-        style = {"正": "green", "负": "red"}.get(fact[-1][0][0], "yellow")
-        aspect, opinion = _words(fact, text)
+        given = fact[-1].type
+        right = polarities.get(_places(fact), given)
+        aspect, opinion = _words(fact)
+        style = {"正": "green", "负": "red"}.get(given[0], "yellow")
+        mark, amended = "" if fact in gold else "✗ ", "" if right == given else f" (is {right[0]})"
         lines.append(_Line(mark + aspect, opinion + amended, style))
     known = set(map(_places, found))
-    missed = [_words(fact, text) for fact in sorted(gold, key=_order) if _places(fact) not in known]
+    missed = [_words(fact) for fact in sorted(gold, key=_order) if _places(fact) not in known]
     listed = len(missed) if len(missed) <= _MISSED else _MISSED - 1
     lines += [_Line(f"○ {aspect}", opinion, "dim") for aspect, opinion in missed[:listed]]
     if missed[listed:]:
@@ -173,18 +176,18 @@ def _facts(seen: Seen, event: DemoEvent, text: str) -> list[_Line]:
     return lines or [_Line("-", "", "dim")]
 
 
-def _places(fact: Fact) -> tuple[Place, ...]:
-    return tuple((start, end) for _, start, end in fact)
+def _places(fact: NamedPath) -> tuple[tuple[int | None, int | None], ...]:
+    return tuple((part.start, part.end) for part in fact)
 
 
-def _words(fact: Fact, text: str) -> tuple[str, str]:
+def _words(fact: NamedPath) -> tuple[str, str]:
     """Aspect and opinion as they stand in the review."""
-    words = ["(product)" if start is None else text[start:end].replace("\n", " ") for _, start, end in fact]
+    words = [(part.span or "(product)").replace("\n", " ") for part in fact]
     return words[0], " → ".join(words[1:])
 
 
-def _order(fact: Fact) -> tuple[tuple[int, str], ...]:
-    return tuple((-1 if start is None else start, kind) for kind, start, _ in reversed(fact))
+def _order(fact: NamedPath) -> tuple[tuple[int, str], ...]:
+    return tuple((-1 if part.start is None else part.start, part.type) for part in reversed(fact))
 
 
 def quality(samples: Sequence[DemoEvent], seen: Seen, width: int) -> RenderableType:
@@ -195,15 +198,15 @@ def quality(samples: Sequence[DemoEvent], seen: Seen, width: int) -> RenderableT
         common = ", ".join(f"{gold} read as {given} ({n})" for (gold, given), n in score.wrong.most_common(3))
         shares = f"{score.right} of {score.judged}" + (f"; {common}" if common else "")
         rows.append((task, f"{score.right / max(score.judged, 1):.0%} right", shares))
-    found = fact_score(samples, seen)
-    against = f"strict, against {found.gold:,} annotated facts in {found.reviews} reviews"
+    figure = fact_figure(samples, seen)
+    against = f"strict, against {figure.support:,} annotated facts in {len(annotated(samples))} reviews"
     meaning = "(aspect, opinion, places and polarity are right)"
-    shares = f"{against} {meaning}; precision {found.precision:.2f}, recall {found.recall:.2f}"
-    rows.append(("product features", f"F1 {found.f1:.2f}", shares))
+    parts = f"precision {figure.values['precision']:.2f}, recall {figure.values['recall']:.2f}"
+    rows.append(("product features", f"F1 {figure.main:.2f}", f"{against} {meaning}; {parts}"))
     table = Table(*(Column(style=style) for style in ("bold", "cyan", "")), box=None, show_header=False, pad_edge=False)
     taken = sum(_widest(column) + 2 for column in list(zip(*rows, strict=True))[:2])
-    for task, figure, details in rows:
-        table.add_row(task, figure, _lines(sentence(details, max(width - taken, _NARROWEST))))
+    for task, right, details in rows:
+        table.add_row(task, right, _lines(sentence(details, max(width - taken, _NARROWEST))))
     return Group(table, _lines(sentence(worst_mistakes(samples, seen), width)))
 
 

@@ -12,7 +12,7 @@ from house.__main__ import package_of as full_package_of
 FLOORS = (
     ("events", "exit_codes", "batching", "resilience"),
     ("extraction",),
-    ("config",),
+    ("config", "evaluation"),
     ("codecs",),
     ("delivery",),
     ("kafka.clients", "serving", "telemetry"),

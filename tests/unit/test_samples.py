@@ -102,6 +102,7 @@ def test_gold_facts_are_of_the_reviews_and_of_the_task(
     texts = {review["event_id"]: "#" + review["text"] for review in reviews}
     ids = [line["id"] for line in annotated]
     assert ids == sorted(set(ids))
+    assert len(ids) >= 300
     for line in annotated:
         assert line["text"] == texts[line["id"]]
         assert line["schema"] == {aspect: opinions}
@@ -119,7 +120,7 @@ def test_the_readme_states_the_true_counts(reviews: list[dict[str, Any]], annota
     shares = Counter(review["attributes"]["sentiment"] for review in reviews)
     assert f"{len(reviews)} Chinese shop reviews" in readme
     facts = sum(len(line["info_list"]) for line in annotated)
-    assert f"the {facts:,} facts of {len(annotated)} of them" in readme
+    assert f"the {facts:,} facts of the {len(annotated)} reviews" in readme
     assert f"{shares['正向情感']} positive, {shares['负向情感']} negative, {shares['mixed']} mixed" in readme
     lengths = sorted(len(review["text"]) for review in reviews)
     assert f"{lengths[0]} to {lengths[-1]} characters, the median {lengths[len(lengths) // 2]}" in readme

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from annotated_lines import ASPECTS, fact, written
 
-from consumer.cli.annotated_data import DataError, Labels, Named, read_examples
+from consumer.cli.annotated_data import DataError, Labels, read_examples
 from consumer.config.task_files import load_tasks
+from consumer.evaluation.paths import Named
 from consumer.local.review_files import InputForm
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from consumer.cli.annotated_data import Example
+    from consumer.evaluation.paths import Example
 
 JSON = InputForm()
 LABELS = Labels("label", None, {})
@@ -63,6 +64,20 @@ def test_classification_markers_become_the_kind(tmp_path: Path, marker: str, kin
     (example,) = read(tmp_path, row)
     assert (example.text, example.task.kind) == ("到货慢", kind)
     assert example.gold == {(Named("物流", None, None, None),)}
+
+
+def test_categories_belong_to_the_paths_in_their_order(tmp_path: Path) -> None:
+    """Where there are not as many as paths nobody knows whose they are; a path may have none."""
+    paths = [[fact("属性词", "盖", 0), fact("正向情感(情感词)", "紧", 1)], [fact("属性词", "瓶", 3)]]
+    row = {"text": "盖紧，瓶", "schema": ASPECTS, "info_list": paths}
+    names = [["包装", "质量"], ["包装", None], ["包装"], None]
+    both, one, uneven, none = read(tmp_path, *(row | {"pair_categories": each} for each in names))
+    assert {path[0].span: category for path, category in both.categories or ()} == {"盖": "包装", "瓶": "质量"}
+    assert {path[0].span: category for path, category in one.categories or ()} == {"盖": "包装"}
+    assert (uneven.categories, none.categories) == (None, None)
+    assert uneven.gold == both.gold
+    with pytest.raises(DataError, match=r"line 1 .*pair_categories is not a list of names, one for each path"):
+        read(tmp_path, row | {"pair_categories": "包装"})
 
 
 def test_equal_schemas_are_one_task_and_legal_paths_belong_to_it(tmp_path: Path) -> None:

@@ -4,25 +4,43 @@ from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from consumer.local.demo_events import DemoEvent, Fact, broken_events
+from consumer.evaluation.paths import Named
+from consumer.local.demo_events import DemoEvent, broken_events
 from consumer.local.demo_outcome import Seen, WorkerNumbers
 from consumer.local.demo_summary import percentile, summary
+
+if TYPE_CHECKING:
+    from consumer.evaluation.paths import NamedPath
 
 REVIEWS = {
     "a": "第一台平板屏幕漏光，换；第二台WiFi搜不到，再换；第三台总算能用，可是一个月不到充电口就松了，要拿书压着线。",
     "b": "外观漂亮，机身薄，放包里不占地方。",
 }
 ASPECT, GOOD, BAD = "属性词", "正向情感(情感词)", "负向情感(情感词)"
-GOLD: dict[str, set[Fact]] = {
-    "a": {((ASPECT, 5, 7), (BAD, 7, 9)), ((ASPECT, 15, 19), (BAD, 19, 22))},
-    "b": {((ASPECT, 0, 2), (GOOD, 2, 4)), ((ASPECT, 5, 7), (GOOD, 7, 8)), ((ASPECT, None, None), (GOOD, 12, 16))},
+
+
+def fact(text: str, aspect: str | None, polarity: str, opinion: str) -> NamedPath:
+    """Where the words stand first."""
+    parts = ((ASPECT, aspect), (polarity, opinion))
+    starts = [None if words is None else text.index(words) for _, words in parts]
+    ends = [
+        None if start is None else start + len(words or "") for start, (_, words) in zip(starts, parts, strict=True)
+    ]
+    return tuple(Named(*part, start, end) for part, start, end in zip(parts, starts, ends, strict=True))
+
+
+A, B = REVIEWS.values()
+GOLD = {
+    "a": {fact(A, "屏幕", BAD, "漏光"), fact(A, "WiFi", BAD, "搜不到")},
+    "b": {fact(B, "外观", GOOD, "漂亮"), fact(B, "机身", GOOD, "薄"), fact(B, None, GOOD, "不占地方")},
 }
-FOUND: dict[str, list[Fact]] = {"a": [((ASPECT, 5, 7), (GOOD, 7, 9)), ((ASPECT, None, None), (GOOD, 31, 33))], "b": []}
+FOUND = {"a": [fact(A, "屏幕", GOOD, "漏光"), fact(A, None, GOOD, "能用")], "b": []}
 WORKER = WorkerNumbers(3, 30, 10.0, 0.1, 1e8, 1)
 
 
@@ -31,10 +49,7 @@ def drawn(width: int) -> str:
     for key, text in REVIEWS.items():
         labels = {"category": "计算机", "sentiment": "正向情感"}
         samples.append(DemoEvent(key, json.dumps({"text": text}).encode(), None, labels, frozenset(GOLD[key])))
-        facts = [
-            [{"type": kind, "start": start, "end": end, "score": 0.9} for kind, start, end in path]
-            for path in FOUND[key]
-        ]
+        facts = [[part._asdict() | {"score": 0.9} for part in path] for path in FOUND[key]]
         for task, extractions in (
             ("product_features", facts),
             ("category", [[{"type": "洗发水", "score": 0.9}]]),

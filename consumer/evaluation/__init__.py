@@ -1,0 +1,1 @@
+"""How good predictions are: figures of predicted against gold paths, their intervals and calibration. Pure."""
