@@ -202,6 +202,8 @@ def quality(samples: Sequence[DemoEvent], seen: Seen, width: int) -> RenderableT
     against = f"strict, against {figure.support:,} annotated facts in {len(annotated(samples))} reviews"
     meaning = "(aspect, opinion, places and polarity are right)"
     parts = f"precision {figure.values['precision']:.2f}, recall {figure.values['recall']:.2f}"
+    if figure.interval is not None:
+        parts += ", 95 % interval of F1 {:.2f} to {:.2f}".format(*figure.interval)
     rows.append(("product features", f"F1 {figure.main:.2f}", f"{against} {meaning}; {parts}"))
     table = Table(*(Column(style=style) for style in ("bold", "cyan", "")), box=None, show_header=False, pad_edge=False)
     taken = sum(_widest(column) + 2 for column in list(zip(*rows, strict=True))[:2])
