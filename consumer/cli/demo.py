@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import tempfile
 import time
@@ -21,9 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+ELSEWHERE = 100
+"""Columns of the tables in a file or a pipe."""
+
+
 @click.command(name="demo", short_help="Watch the whole pipeline run on this machine.")
 @click.option("--rows", default=14, show_default=True, help="Reviews to show in the closing table.")
-def command(rows: int) -> None:
+@click.option("--reviews", type=click.IntRange(min=1), help="Send only so many of the sample reviews, the first ones.")
+def command(rows: int, reviews: int | None) -> None:
     """Run every part on this machine and show what comes out.
 
     Starts an in-memory Kafka broker, a model server with the demo model and one worker, sends a few hundred reviews
@@ -32,19 +38,23 @@ def command(rows: int) -> None:
     \b
     Example:
       rexstream demo
+      rexstream demo --reviews 100
     """  # noqa: D301 - click wants the backspace character itself
     from consumer.local.demo import Demo
-    from consumer.local.demo_summary import TASKS, broken_events, missing, sample_events, summary
+    from consumer.local.demo_events import broken_events, sample_events
+    from consumer.local.demo_outcome import TASKS, missing
+    from consumer.local.demo_summary import summary
     from consumer.local.processes import ChildError
 
-    console = Console()
-    samples, broken = sample_events(), broken_events()
+    console = _console()
+    samples, broken = sample_events()[:reviews], broken_events()
     texts = {event.key: json.loads(event.value or b"{}").get("text", "") for event in samples}
     expected = len(samples) * len(TASKS) + sum(event.value is not None for event in broken)
     try:
         with _folder() as folder, Demo(Path(folder)) as demo:
             with _step(console, "demo model as a SavedModel") as done:
                 models, exported = demo.export_model()
+                parameters = demo.parameters(models)
                 done("exported and checked against its reference" if exported else "as exported before")
             with _step(console, "broker and model server") as done:
                 broker, model_server = demo.start_servers(models)
@@ -66,7 +76,7 @@ def command(rows: int) -> None:
     except ChildError as error:
         raise click.ClickException(f"the demo failed: {error}") from None
     console.print()
-    console.print(summary(samples, broken, texts, seconds, seen, numbers, rows))
+    console.print(summary(samples, broken, texts, seconds, seen, numbers, rows, console.width, parameters))
     lost = missing(samples, broken, seen, numbers.dropped)
     for line in lost[:20]:
         console.print(f"[red]audit: {line}")
@@ -79,6 +89,12 @@ def command(rows: int) -> None:
         f"[green]✓[/] audit: {len(seen.results)} results, {len(seen.dead_letters)} dead letters, {numbers.dropped} "
         "dropped; every event has exactly its outcomes"
     )
+
+
+def _console() -> Console:
+    """As wide as the terminal, or as COLUMNS says; 100 columns where output goes elsewhere."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=ELSEWHERE)
 
 
 def _folder() -> contextlib.AbstractContextManager[str | Path]:

@@ -1,6 +1,6 @@
 """The demo: broker, model server and worker as processes of their own on this machine, run by ``rexstream demo``.
 
-It starts the parts, sends the events, and reads every outcome; ``consumer.local.demo_summary`` audits and draws them.
+It starts the parts, sends the events, and reads every outcome; ``demo_outcome`` audits and ``demo_summary`` draws them.
 """
 
 from __future__ import annotations
@@ -23,16 +23,20 @@ from consumer.config.shipped import shipped
 from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable, look_up
 from consumer.kafka.tools.reader import Tail, headers_of
 from consumer.kafka.tools.sender import NewRecord, Sender
-from consumer.local.demo_summary import DemoEvent, Seen, WorkerNumbers
+from consumer.local.demo_outcome import Seen, WorkerNumbers
 from consumer.local.partition_budget import PartitionBudget, PartitionFull
 from consumer.local.processes import Child, ChildError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from consumer.local.demo_events import DemoEvent
+
 
 INPUT, OUTPUT, DEAD = "reviews.raw", "reviews.extracted", "reviews.dead"
 MODEL = "rexuninlu"
+MAX_TOKENS = 4096
+"""Padded tokens of a batch, and of the largest one of the warm-up: on two cores many thousand take seconds."""
 
 _LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Opens addresses without a proxy: one that the environment names cannot reach this machine's loopback."""
@@ -62,11 +66,15 @@ class Demo(ExitStack):
         if (models / MODEL / "1" / "saved_model.pb").exists():
             return models, False
         log = self._logs / "export.log"
-        with Child(
-            ["export", "--checkpoint", str(checkpoint), "--output", str(models / MODEL), "--version", "1"], log
-        ) as export:
+        arguments = ["--checkpoint", str(checkpoint), "--output", str(models / MODEL), "--version", "1"]
+        with Child(["export", *arguments, "--max-tokens", str(MAX_TOKENS)], log) as export:
             export.wait_until(lambda: (models / MODEL / "1" / "saved_model.pb").exists(), 300)
         return models, True
+
+    def parameters(self, models: Path) -> int:
+        """How many the model has, as its export counted them."""
+        bundle = json.loads((models / MODEL / "1" / "bundle" / "bundle.json").read_text("utf-8"))
+        return int(bundle["model"]["parameters"])
 
     def start_servers(self, models: Path) -> tuple[str, str]:
         """Embedded broker and local model server; their addresses."""
@@ -82,7 +90,7 @@ class Demo(ExitStack):
         """``rexstream run`` on a configuration file that is written for this run; its HTTP address once it is ready."""
         http = f"127.0.0.1:{_free_port()}"
         path = self._folder / "config.yaml"
-        path.write_text(yaml.safe_dump(_configuration(broker, model_server, models, http), allow_unicode=True))
+        path.write_text(yaml.safe_dump(configuration(broker, model_server, models, http), allow_unicode=True))
         # The embedded broker makes a topic when it is first asked about it.
         producer = ck.Producer({"bootstrap.servers": broker})
         for topic in (INPUT, OUTPUT, DEAD):
@@ -147,13 +155,13 @@ class Demo(ExitStack):
             raise ChildError(f"the worker ended with exit code {code}{self._worker.last_lines()}")
 
 
-def _configuration(broker: str, model_server: str, models: Path, http: str) -> dict[str, Any]:
+def configuration(broker: str, model_server: str, models: Path, http: str) -> dict[str, Any]:
+    """The worker's, with addresses of this run."""
     return {
         "kafka": {"bootstrap_servers": broker, "group_id": "rexstream-demo-worker"},
         "routes": [{"input": INPUT, "tasks": ["product_features", "sentiment", "category"], "output": OUTPUT}],
         "model": {"target": model_server, "name": MODEL, "bundle": str(models / MODEL / "1" / "bundle")},
-        # Small batches: on two cores a batch of many thousand tokens takes seconds.
-        "batching": {"max_tokens": 4096, "max_in_flight": 1},
+        "batching": {"max_tokens": MAX_TOKENS, "max_in_flight": 1},
         "delivery": {"dead_letter_topic": DEAD},
         "observability": {"http": http},
     }
@@ -172,8 +180,8 @@ def _note(seen: Seen, message: ck.Message) -> None:
 
 
 def _fingerprint(checkpoint: Path) -> str:
-    """Changes with the checkpoint and with the code that exports it."""
-    digest = hashlib.sha256()
+    """Changes with the checkpoint, with the code that exports it, and with the batches that it is exported for."""
+    digest = hashlib.sha256(str(MAX_TOKENS).encode())
     code = Path(consumer.__file__).parent
     model = sorted((code / "model").glob("*.py"))
     for path in (*sorted(checkpoint.iterdir()), *model, code / "extraction/prompts.py"):

@@ -1,123 +1,34 @@
-"""Input and report of the demo: the sample reviews and the broken events, and the tables of a run."""
+"""Report of the demo: the tables of a run."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import mean, quantiles
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
-from consumer.config.shipped import shipped
+from consumer.local.demo_quality import (
+    annotated,
+    fact_figure,
+    facts,
+    label,
+    label_score,
+    worst_mistakes,
+)
+from consumer.local.wrapping import sentence, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-
-TASKS = ("product_features", "sentiment", "category")
-
-
-@dataclass(frozen=True, slots=True)
-class DemoEvent:
-    """A record to send and, for a broken one, what is wrong with it."""
-
-    key: str
-    value: bytes | None
-    fault: str | None = None
-    labels: dict[str, str] = field(default_factory=dict)
-    """The sample's own category and sentiment, to compare with the model's."""
-
-
-@dataclass(slots=True)
-class Seen:
-    """All records read from the output topics."""
-
-    results: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    """(event id, task) -> ExtractionResult."""
-    latencies_ms: list[float] = field(default_factory=list)
-    """Milliseconds from input timestamp to output timestamp, per result."""
-    doubled: int = 0
-    dead_letters: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Key of the record -> its dead-letter headers."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerNumbers:
-    """Read from the worker's own /metrics and /status at the end."""
-
-    batches: int
-    windows: int
-    batch_rows_p50: float | None
-    padding_ratio: float | None
-    rss_bytes: float
-    dropped: int
-
-
-def sample_events() -> list[DemoEvent]:
-    """The shipped reviews, as a producer would send them."""
-    lines = shipped("schemas/samples/reviews.jsonl").read_text("utf-8").splitlines()
-    return [_sample(json.loads(line)) for line in lines if line.strip()]
-
-
-def _sample(review: dict[str, Any]) -> DemoEvent:
-    return DemoEvent(
-        key=review["event_id"],
-        value=json.dumps(review, ensure_ascii=False).encode(),
-        labels={name: review["attributes"][name] for name in ("category", "sentiment")},
-    )
-
-
-def broken_events() -> list[DemoEvent]:
-    """One event for each mistake that a producer can make, and a null value, which is dropped."""
-
-    def event(key: str, fault: str, value: object) -> DemoEvent:
-        body = value if isinstance(value, bytes) or value is None else json.dumps(value, ensure_ascii=False).encode()
-        return DemoEvent(key, body, fault)
-
-    deep: dict[str, Any] = {"最里层": None}
-    for level in range(12):
-        deep = {f"第{level}层": deep}
-    return [
-        event("broken-utf8", "not UTF-8", b'{"event_id": "broken-utf8", "text": "\xff\xfe\xfa"}'),
-        event("broken-json", "not JSON", '{"event_id": "broken-json", "text": "少了一个括号"'.encode()),
-        event("broken-array", "not an object", ["这不是", "一个事件"]),
-        event("broken-missing", "text is missing", {"event_id": "broken-missing", "product_id": "p-1"}),
-        event("broken-empty", "text is empty", {"event_id": "broken-empty", "text": ""}),
-        event("broken-type", "text is a number", {"event_id": "broken-type", "text": 42}),
-        event("broken-long", "text too long", {"event_id": "broken-long", "text": "很" * 50_001}),
-        event("broken-task", "unknown task", {"event_id": "broken-task", "text": "挺好", "tasks": ["no_such_task"]}),
-        event("broken-deep", "schema too deep", {"event_id": "broken-deep", "text": "挺好用的", "schema": deep}),
-        event(
-            "broken-wide",
-            "schema too wide",
-            {"event_id": "broken-wide", "text": "挺好用的", "schema": {f"类型{i}": None for i in range(600)}},
-        ),
-        event(
-            "broken-schema",
-            "schema is not a tree",
-            {"event_id": "broken-schema", "text": "挺好用的", "schema": {"属性词": ["好评", "差评"]}},
-        ),
-        event("broken-null", "null value", None),
-    ]
-
-
-def missing(samples: Sequence[DemoEvent], broken: Sequence[DemoEvent], seen: Seen, dropped: int) -> list[str]:
-    """What should have arrived and did not, one line each; empty when nothing is missing."""
-    wanted = [(event.key, task) for event in samples for task in TASKS]
-    letters = {event.key: event.fault for event in broken if event.value is not None}
-    nulls = len(broken) - len(letters)
-    return [
-        *(f"no {task} result for {key}" for key, task in wanted if (key, task) not in seen.results),
-        *(f"no dead letter for {key} ({fault})" for key, fault in letters.items() if key not in seen.dead_letters),
-        *(f"{key} is a dead letter but was not broken" for key in seen.dead_letters.keys() - {e.key for e in broken}),
-        *([f"{dropped} null values were counted as dropped, {nulls} were sent"] if dropped != nulls else []),
-    ]
+    from consumer.evaluation.paths import NamedPath
+    from consumer.local.demo_events import DemoEvent
+    from consumer.local.demo_outcome import Seen, WorkerNumbers
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
@@ -152,92 +63,157 @@ def numbers_table(samples: int, seconds: float, seen: Seen, worker: WorkerNumber
     return table
 
 
-def dead_letter_table(broken: Iterable[DemoEvent], seen: Seen) -> Table:
-    """What was broken on purpose, and the reason that its dead letter gives."""
-    columns = (Column(name, overflow="fold") for name in ("sent", "outcome", "reason"))
-    table = Table(*columns, box=box.SIMPLE_HEAD, title="Broken on purpose", title_justify="left", title_style="bold")
+def dead_letter_table(broken: Sequence[DemoEvent], seen: Seen, width: int) -> Table:
+    """What was broken on purpose, and the reason that its dead letter gives; in ``width`` columns."""
+    letters = {event.key: seen.dead_letters.get(event.key, {}) for event in broken if event.value is not None}
+    reasons = {key: headers.get("__dlq.errors.message", "") for key, headers in letters.items()}
+    outcomes = {key: headers.get("rexstream-dlq-class", "-") for key, headers in letters.items()}
+    taken = _widest([event.fault or "" for event in broken]) + _widest([*outcomes.values(), "dropped"])
+    table = Table("sent", "outcome", "reason", box=box.SIMPLE_HEAD, title="Broken on purpose", **_TITLE)
     for event in broken:
-        if event.value is None:
-            table.add_row(event.fault, "dropped", "[dim]a null value has nothing to extract; it is counted[/]")
-            continue
-        headers = seen.dead_letters.get(event.key, {})
-        table.add_row(
-            event.fault,
-            f"[yellow]{headers.get('rexstream-dlq-class', '-')}[/]",
-            Text(headers.get("__dlq.errors.message", ""), style="dim"),
-        )
+        outcome = outcomes.get(event.key, "dropped")
+        reason = reasons.get(event.key, "a null value has nothing to extract; it is counted")
+        lines = sentence(reason, max(width - _frame(3) - taken, _NARROWEST))
+        table.add_row(event.fault, Text(outcome, style="yellow" if event.key in outcomes else ""), _lines(lines, "dim"))
     return table
 
 
-def reviews_table(samples: Sequence[DemoEvent], texts: Mapping[str, str], seen: Seen, rows: int) -> Table:
-    """Some reviews with what was extracted; what the model got wrong is marked with what is right."""
-    table = Table(
-        Column("review", ratio=5, overflow="fold"),
-        Column("category", ratio=2),
-        Column("sentiment", ratio=2),
-        Column("aspect → opinion", ratio=4, overflow="fold"),
-        box=box.SIMPLE_HEAD,
-        title="What was extracted",
-        title_justify="left",
-        title_style="bold",
+def _lines(lines: Iterable[str], style: str = "") -> Text:
+    """Lines that fit as they are."""
+    return Text("\n".join(lines), style=style)
+
+
+def _frame(columns: int) -> int:
+    """Cells of a table's row that hold no text: two beside each column, one between, one at each edge."""
+    return 2 * columns + columns - 1 + 2
+
+
+def reviews_table(samples: Sequence[DemoEvent], texts: Mapping[str, str], seen: Seen, rows: int, width: int) -> Table:
+    """Some reviews with what was extracted, in ``width`` columns; what is wrong or missing is marked."""
+    shown = samples[:: max(1, len(samples) // rows)][:rows]
+    between = " " if width >= WIDE else "\n"
+    labels = [[_compared(seen, event, task, between) for event in shown] for task in _LABELS]
+    taken = sum(
+        _widest([task, *(line for cell in cells for line in cell.plain.split("\n"))])
+        for task, cells in zip(_LABELS, labels, strict=True)
     )
-    for event in samples[:: max(1, len(samples) // rows)][:rows]:
-        text = texts[event.key].replace("\n", " ")
-        table.add_row(
-            Text(text if len(text) <= 80 else text[:79] + "…"),
-            _compared(seen, event, "category"),
-            _compared(seen, event, "sentiment"),
-            _aspects(seen.results.get((event.key, "product_features"))),
-        )
+    room = max(width - _frame(4) - taken, 2 * _NARROWEST)
+    found = [_facts(seen, event) for event in shown]
+    facts_room = min(_widest([_FACTS, *(line.whole for lines in found for line in lines)]), room // 2)
+    table = Table("review", *_LABELS, _FACTS, box=box.SIMPLE_HEAD, title=_LEGEND, **_TITLE)
+    for event, category, sentiment, lines in zip(shown, *labels, found, strict=True):
+        right = [(part, line.style) for line in lines for part in line.within(facts_room)]
+        left = wrapped(texts[event.key].replace("\n", " "), room - facts_room, max(_REVIEW_LINES, len(right)))
+        table.add_row(_lines(left), category, sentiment, Text("\n").join(Text(*part) for part in right))
     return table
 
 
-def _label(seen: Seen, key: str, task: str) -> str | None:
-    result = seen.results.get((key, task))
-    return result["extractions"][0][0]["type"] if result and result["extractions"] else None
+WIDE: Final = 120
+"""Columns of a terminal from which on a label and what is right stand on one line."""
+_NARROWEST: Final = 8
+"""Cells that a column of text has at least, however narrow the terminal."""
+_REVIEW_LINES: Final = 3
+"""Lines that a review gets, or as many as its facts have."""
+_MISSED: Final = 3
+"""Facts that a review lists as missed; where there are more, one less and the number of the others."""
+_LABELS: Final = ("category", "sentiment")
+_FACTS: Final = "aspect → opinion"
+_LEGEND: Final = "What was extracted (against the annotations: ✗ wrong, ○ missed)"
+_TITLE: Final[dict[str, Any]] = {"title_justify": "left", "title_style": "bold"}
 
 
-def _compared(seen: Seen, event: DemoEvent, task: str) -> Text:
-    found, gold = _label(seen, event.key, task) or "-", event.labels[task]
+def _widest(texts: Iterable[str]) -> int:
+    return max(map(cell_len, texts), default=0)
+
+
+def _compared(seen: Seen, event: DemoEvent, task: str, between: str) -> Text:
+    found, gold = label(seen, event.key, task) or "-", event.labels[task]
     if found == gold:
         return Text(found, style="green")
     if task == "sentiment" and gold == "mixed":
-        return Text(f"{found} (mixed)", style="yellow")
-    return Text(f"{found} (is {gold})", style="red")
+        return Text(f"{found}{between}(mixed)", style="yellow")
+    return Text(f"{found}{between}(is {gold})", style="red")
 
 
-def _aspects(result: Mapping[str, Any] | None) -> Text:
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A fact as it is shown: its mark and aspect, its opinion and what is right about it."""
+
+    aspect: str
+    opinion: str
+    style: str
+
+    @property
+    def whole(self) -> str:
+        return f"{self.aspect} → {self.opinion}" if self.opinion else self.aspect
+
+    def within(self, width: int) -> list[str]:
+        """On one line, or the opinion below the aspect."""
+        if cell_len(self.whole) <= width:
+            return [self.whole]
+        return [*wrapped(f"{self.aspect} →", width), *(f"  {line}" for line in wrapped(self.opinion, width - 2))]
+
+
+def _facts(seen: Seen, event: DemoEvent) -> list[_Line]:
+    """What was found, in the order of the text; then what was missed."""
+    found = facts(seen, event.key)
+    gold = found if event.facts is None else event.facts
+    polarities = {_places(fact): fact[-1].type for fact in gold}
     lines = []
-    for aspect, opinion in (path for path in (result or {}).get("extractions", ()) if len(path) == 2):
-        style = {"正": "green", "负": "red"}.get(opinion["type"][0], "yellow")
-        lines.append(Text.assemble(aspect["span"] or "(product)", " → ", (opinion["span"], style)))
-    return Text("\n").join(lines) if lines else Text("-", style="dim")
+    for fact in sorted(found, key=_order):
+        given = fact[-1].type
+        right = polarities.get(_places(fact), given)
+        aspect, opinion = _words(fact)
+        style = {"正": "green", "负": "red"}.get(given[0], "yellow")
+        mark, amended = "" if fact in gold else "✗ ", "" if right == given else f" (is {right[0]})"
+        lines.append(_Line(mark + aspect, opinion + amended, style))
+    known = set(map(_places, found))
+    missed = [_words(fact) for fact in sorted(gold, key=_order) if _places(fact) not in known]
+    listed = len(missed) if len(missed) <= _MISSED else _MISSED - 1
+    lines += [_Line(f"○ {aspect}", opinion, "dim") for aspect, opinion in missed[:listed]]
+    if missed[listed:]:
+        lines.append(_Line(f"○ {len(missed) - listed} more", "", "dim"))
+    return lines or [_Line("-", "", "dim")]
 
 
-def accuracy_lines(samples: Sequence[DemoEvent], seen: Seen) -> list[str]:
-    """How often the labels were right, and which mistakes are the most common."""
-    lines = []
+def _places(fact: NamedPath) -> tuple[tuple[int | None, int | None], ...]:
+    return tuple((part.start, part.end) for part in fact)
+
+
+def _words(fact: NamedPath) -> tuple[str, str]:
+    """Aspect and opinion as they stand in the review."""
+    words = [(part.span or "(product)").replace("\n", " ") for part in fact]
+    return words[0], " → ".join(words[1:])
+
+
+def _order(fact: NamedPath) -> tuple[tuple[int, str], ...]:
+    return tuple((-1 if part.start is None else part.start, part.type) for part in reversed(fact))
+
+
+def quality(samples: Sequence[DemoEvent], seen: Seen, width: int) -> RenderableType:
+    """How often labels and facts were right, a row a task; then what the model gets wrong. In ``width`` columns."""
+    rows = []
     for task in ("sentiment", "category"):
-        judged = [event for event in samples if event.labels[task] != "mixed"]
-        wrong = Counter(
-            (event.labels[task], _label(seen, event.key, task) or "nothing")
-            for event in judged
-            if _label(seen, event.key, task) != event.labels[task]
-        )
-        right = len(judged) - wrong.total()
-        common = ", ".join(f"{gold} read as {found} ({n})" for (gold, found), n in wrong.most_common(3))
-        share = f"{right} of {len(judged)} right ({right / len(judged):.0%})"
-        lines.append(f"{task}: {share}; {common}" if wrong else f"{task}: {share}")
-    with_opinion = sum(
-        any(len(path) == 2 for path in seen.results[event.key, "product_features"]["extractions"])
-        for event in samples
-        if (event.key, "product_features") in seen.results
-    )
-    lines.append(
-        f"product features: an aspect with an opinion in {with_opinion} of {len(samples)} reviews; these samples carry "
-        "no gold spans, so nothing is claimed about their correctness"
-    )
-    return lines
+        score = label_score(samples, seen, task)
+        common = ", ".join(f"{gold} read as {given} ({n})" for (gold, given), n in score.wrong.most_common(3))
+        shares = f"{score.right} of {score.judged}" + (f"; {common}" if common else "")
+        rows.append((task, f"{score.right / max(score.judged, 1):.0%} right", shares))
+    figure = fact_figure(samples, seen)
+    against = f"strict, against {figure.support:,} annotated facts in {len(annotated(samples))} reviews"
+    meaning = "(aspect, opinion, places and polarity are right)"
+    parts = f"precision {figure.values['precision']:.2f}, recall {figure.values['recall']:.2f}"
+    if figure.interval is not None:
+        parts += ", 95 % interval of F1 {:.2f} to {:.2f}".format(*figure.interval)
+    rows.append(("product features", f"F1 {figure.main:.2f}", f"{against} {meaning}; {parts}"))
+    table = Table(*(Column(style=style) for style in ("bold", "cyan", "")), box=None, show_header=False, pad_edge=False)
+    taken = sum(_widest(column) + 2 for column in list(zip(*rows, strict=True))[:2])
+    for task, right, details in rows:
+        table.add_row(task, right, _lines(sentence(details, max(width - taken, _NARROWEST))))
+    return Group(table, _lines(sentence(worst_mistakes(samples, seen), width)))
+
+
+_PANEL: Final = 4
+"""Cells of a panel's frame in a row."""
 
 
 def summary(
@@ -248,19 +224,21 @@ def summary(
     seen: Seen,
     worker: WorkerNumbers,
     rows: int,
+    width: int,
+    parameters: int,
 ) -> RenderableType:
-    """The closing page of the demo."""
+    """The closing page of the demo, ``width`` columns wide. ``parameters``: of the model."""
     scores = [fact["score"] for result in seen.results.values() for path in result["extractions"] for fact in path]
+    about = (
+        f"The demo model has {parameters / 1e6:.1f} M parameters; the mean score of its facts is "
+        f"{mean(scores) if scores else 0:.2f}. What it gets wrong is the model's fault, not the pipeline's: the "
+        "published checkpoint takes its place with one `rexstream export`."
+    )
     return Group(
-        reviews_table(samples, texts, seen, rows),
-        dead_letter_table(broken, seen),
+        reviews_table(samples, texts, seen, rows, width),
+        dead_letter_table(broken, seen, width),
         Panel(
-            Text(
-                "\n".join(accuracy_lines(samples, seen))
-                + "\nThe demo model has 4.4 M parameters and was trained on shop reviews alone; the mean score of its "
-                f"facts is {mean(scores) if scores else 0:.2f}. What it gets wrong is the model's fault, not the "
-                "pipeline's: the published checkpoint takes its place with one `rexstream export`."
-            ),
+            Group(quality(samples, seen, width - _PANEL), _lines(sentence(about, width - _PANEL), "dim")),
             title="accuracy",
             title_align="left",
             border_style="dim",

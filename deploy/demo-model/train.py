@@ -29,7 +29,7 @@ from recipe.naming import Naming
 from recipe.network import RexUniNLU, Shape
 from recipe.rows import DataError, read_rows
 from recipe.samples import Layout
-from recipe.sources import makers, read_sources, texts_of
+from recipe.sources import WRITTEN, makers, read_sources, texts_of
 from recipe.starting_weights import started
 from recipe.training import Settings, Supply, Training
 from recipe.tuning import OwnSamples, sides
@@ -115,7 +115,7 @@ def train(
         raw["vocabulary"] = raw["quick"]["vocabulary"]
     elif data is None:
         raise click.UsageError("--data is missing: the folder with the annotated sets; or try --quick")
-    read = partial(read_sources, raw, data or HERE, only=frozenset({"written.jsonl"} if quick else ()))
+    read = partial(read_sources, raw, data or HERE, only=WRITTEN if quick else frozenset())
     settings = Settings(**{**raw["training"], **({"minutes": minutes} if minutes else {})})
     state = work / "state.pt"
     try:
@@ -296,9 +296,7 @@ def tune(data: Path, out: Path, start: Path, minutes: float, learning_rate: floa
             "validate_minutes": 1e9,
         }
     )
-    rehearsed = makers(
-        read_sources(raw, HERE, validation=False, only=frozenset({"written.jsonl"})), raw, layout, Naming.read()
-    )
+    rehearsed = makers(read_sources(raw, HERE, validation=False, only=WRITTEN), raw, layout, Naming.read())
     kinds = {
         "own": 0.8,
         "aspects": 0.05,

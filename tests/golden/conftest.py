@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from vocabulary import tokenizer_json
 
 from consumer.extraction.engine import Engine
 from consumer.extraction.prompts import PromptLimits, PromptTokenizer, with_markers
@@ -13,21 +14,21 @@ from consumer.extraction.task import ExtractionLimits
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-MakeEngine = Callable[[Path], Engine]
+MakeEngine = Callable[[bytes], Engine]
 
 
 @pytest.fixture(scope="session")
 def make_engine() -> MakeEngine:
-    def make(tokenizer_json: Path) -> Engine:
-        tokenizer = PromptTokenizer(with_markers(tokenizer_json.read_bytes()))
+    def make(stored: bytes) -> Engine:
+        tokenizer = PromptTokenizer(with_markers(stored))
         return Engine(tokenizer, PromptLimits(), ExtractionLimits())
 
     return make
 
 
 @pytest.fixture(scope="session")
-def demo_engine(make_engine: MakeEngine) -> Engine:
-    return make_engine(REPOSITORY / "deploy" / "demo-model" / "tokenizer.json")
+def own_engine(make_engine: MakeEngine) -> Engine:
+    return make_engine(tokenizer_json())
 
 
 @pytest.fixture(scope="session")

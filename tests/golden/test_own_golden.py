@@ -34,12 +34,12 @@ def test_fixtures_are_what_their_script_writes(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("case", [*cases("own_extract.jsonl"), *cases("own_classify.jsonl")])
-def test_own_golden(case: dict[str, Any], demo_engine: Engine, expand: Callable[[list[list[int]]], list[int]]) -> None:
+def test_own_golden(case: dict[str, Any], own_engine: Engine, expand: Callable[[list[list[int]]], list[int]]) -> None:
     """Every window has the ids, positions and segments of the slow way, and the facts are those written by hand."""
     described = dict(case["task"])
     legal = described.pop("legal_paths", None)
     task = Task(name="golden", **described, legal_paths=frozenset(map(tuple, legal)) if legal else None)
-    extraction = demo_engine.start(case["text"], task)
+    extraction = own_engine.start(case["text"], task)
     calls = iter(case["calls"])
     while not extraction.finished:
         answers = []

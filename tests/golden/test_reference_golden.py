@@ -27,8 +27,8 @@ AS_THE_REFERENCE = Quirks(edited_text=True, keep_duplicates=True, final_sep=True
 
 
 @pytest.fixture(scope="module")
-def engine(golden: Path, make_engine: Callable[[Path], Engine]) -> Engine:
-    return make_engine(golden / "tiny" / "tokenizer.json")
+def engine(golden: Path, make_engine: Callable[[bytes], Engine]) -> Engine:
+    return make_engine((golden / "tiny" / "tokenizer.json").read_bytes())
 
 
 def read(path: Path) -> list[Case]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 
 def children_of(marker: str) -> list[str]:
@@ -26,14 +27,14 @@ def children_of(marker: str) -> list[str]:
 @pytest.mark.broker
 @pytest.mark.timeout(400)
 def test_the_demo_runs_audits_itself_and_leaves_nothing_behind() -> None:
-    """Exit code 0, every section of the summary, and no process of its own afterwards."""
+    """Exit code 0, every section of the summary in 100 columns, and no process of its own afterwards."""
     marker = f"REXSTREAM_TEST_DEMO=run-{os.getpid()}"
     name, value = marker.split("=")
     done = subprocess.run(
-        [sys.executable, "-m", "consumer", "demo", "--rows", "3"],
+        [sys.executable, "-m", "consumer", "demo", "--rows", "3", "--reviews", "100"],
         capture_output=True,
         text=True,
-        env={**os.environ, name: value, "COLUMNS": "140"},
+        env={key: text for key, text in os.environ.items() if key != "COLUMNS"} | {name: value},
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -44,8 +45,12 @@ def test_the_demo_runs_audits_itself_and_leaves_nothing_behind() -> None:
         "windows per review",
         "InvalidJson",
         "dropped",
-        "sentiment:",
+        "sentiment ",
+        "annotated facts",
+        "What the model gets wrong most: ",
     ):
         assert part in done.stdout
+    assert "100 reviews and 12 broken events sent" in done.stdout
     assert "every event has exactly its outcomes" in done.stdout
+    assert max(map(cell_len, done.stdout.splitlines())) == 100
     assert children_of(marker) == []

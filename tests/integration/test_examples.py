@@ -154,7 +154,7 @@ def test_an_own_task_extracts_without_kafka() -> None:
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert "太慢了" in [fact["span"] for path in result["extractions"] for fact in path]
+    assert any("太慢" in fact["span"] for path in result["extractions"] for fact in path)
 
 
 @pytest.mark.model

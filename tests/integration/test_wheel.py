@@ -66,6 +66,17 @@ def test_the_installed_wheel_checks_and_extracts(rexstream: Path, server: StubSe
     assert "rexstream[model]" in refused.stderr
 
 
+def test_the_wheel_carries_the_demo_s_reviews_and_their_gold_facts(rexstream: Path, tmp_path: Path) -> None:
+    program = (
+        "from consumer.local.demo_events import sample_events;"
+        "print([event.facts is not None for event in sample_events()].count(True))"
+    )
+    command = [str(rexstream.with_name("python")), "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=True)
+    gold = (ROOT / "schemas/samples/product_features.jsonl").read_text("utf-8").splitlines()
+    assert int(done.stdout) == len(gold) > 0
+
+
 def test_the_wheel_carries_its_licence_and_its_types(rexstream: Path, tmp_path: Path) -> None:
     program = (
         "import consumer, importlib.metadata as m;"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from cells import cells_of
+from vocabulary import tokenizer_json
 
 from consumer.extraction.engine import Engine
 from consumer.extraction.prompts import PromptLimits, PromptTokenizer, with_markers
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from consumer.extraction.window import Cells, Window
     from consumer.serving.protocol import ServingError
 
-TOKENIZER_JSON = with_markers((Path(__file__).parents[2] / "deploy/demo-model/tokenizer.json").read_bytes())
+TOKENIZER_JSON = with_markers(tokenizer_json())
 TOKENIZER = PromptTokenizer(TOKENIZER_JSON)
 
 
 def engine(limits: ExtractionLimits | None = None) -> Engine:
-    """An engine over the demo model's tokenizer."""
+    """An engine over the tests' own tokenizer."""
     return Engine(TOKENIZER, PromptLimits(), limits or ExtractionLimits(text_chars=50_000))
 
 

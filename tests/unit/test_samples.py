@@ -12,6 +12,7 @@ import pytest
 
 from consumer.codecs.decoding import decode_value
 from consumer.config.shipped import shipped
+from consumer.config.task_files import load_tasks
 
 CATEGORIES = {"书籍", "平板", "手机", "水果", "洗发水", "热水器", "蒙牛", "衣服", "计算机", "酒店"}
 
@@ -85,11 +86,41 @@ def test_no_two_texts_are_alike(reviews: list[dict[str, Any]]) -> None:
         assert len(ours & theirs) / len(ours | theirs) < 0.6, (name, other)
 
 
-def test_the_readme_states_the_true_counts(reviews: list[dict[str, Any]]) -> None:
-    """The numbers in the samples' README are those of the file."""
+@pytest.fixture(scope="module")
+def annotated() -> list[dict[str, Any]]:
+    lines = shipped("schemas/samples/product_features.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_gold_facts_are_of_the_reviews_and_of_the_task(
+    reviews: list[dict[str, Any]], annotated: list[dict[str, Any]]
+) -> None:
+    """Each line is a review behind a sign for the product as a whole; its spans stand where they say."""
+    (aspect, opinions), *others = load_tasks([])["product_features"].schema.items()
+    assert opinions
+    assert not others
+    texts = {review["event_id"]: "#" + review["text"] for review in reviews}
+    ids = [line["id"] for line in annotated]
+    assert ids == sorted(set(ids))
+    assert len(ids) >= 300
+    for line in annotated:
+        assert line["text"] == texts[line["id"]]
+        assert line["schema"] == {aspect: opinions}
+        for first, second in line["info_list"]:
+            assert (first["type"], second["type"] in opinions) == (aspect, True)
+            for part in (first, second):
+                start, end = part["offset"]
+                assert part["span"] == line["text"][start:end] != "", (line["id"], part)
+            assert second["offset"][0] > 0, "an opinion is words of the review"
+
+
+def test_the_readme_states_the_true_counts(reviews: list[dict[str, Any]], annotated: list[dict[str, Any]]) -> None:
+    """The numbers in the samples' README are those of the files."""
     readme = shipped("schemas/samples/README.md").read_text(encoding="utf-8")
     shares = Counter(review["attributes"]["sentiment"] for review in reviews)
     assert f"{len(reviews)} Chinese shop reviews" in readme
+    facts = sum(len(line["info_list"]) for line in annotated)
+    assert f"the {facts:,} facts of the {len(annotated)} reviews" in readme
     assert f"{shares['正向情感']} positive, {shares['负向情感']} negative, {shares['mixed']} mixed" in readme
     lengths = sorted(len(review["text"]) for review in reviews)
     assert f"{lengths[0]} to {lengths[-1]} characters, the median {lengths[len(lengths) // 2]}" in readme

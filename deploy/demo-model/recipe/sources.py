@@ -15,7 +15,7 @@ from recipe.entities import EntitySamples, NestedSamples
 from recipe.invented import InventedSamples
 from recipe.naming import CANONICAL, INTENTS
 from recipe.reviews import Review, review_of
-from recipe.rows import DataError, Row, read_rows, split
+from recipe.rows import IMPLICIT, DataError, Row, read_rows, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from recipe.samples import Layout, Sample
 
 FOLDER: Final = Path(__file__).parent.parent
-OWN: Final = frozenset({"written.jsonl", "intents.tsv", "labels.tsv"})
+OWN: Final = frozenset({"written.jsonl", "written_intents.jsonl", "intents.tsv", "labels.tsv"})
 """Files of this folder; all others are the user's."""
+WRITTEN: Final = frozenset({"written.jsonl", "written_intents.jsonl"})
 _SENTIMENTS: Final = {"正": True, "负": False}
 
 
@@ -37,6 +38,7 @@ class Sources:
     reviews: dict[str, list[Review]] = field(default_factory=dict)
     shop: list[Row] = field(default_factory=list)
     written: list[Row] = field(default_factory=list)
+    """Reviews with sentiment, category and intention, of which only those with ``#`` have their facts annotated."""
     rows: dict[str, dict[str, list[Row]]] = field(default_factory=dict)
     """Group of ``recipe.yaml`` -> set -> rows."""
     intents: dict[str, str] = field(default_factory=dict)
@@ -53,7 +55,8 @@ def read_sources(
         rows = [row for row in side(each["file"]) if len(row.text) <= each.get("longest", 400)]
         found.reviews[name] = [review_of(row, each["style"]) for row in rows]
         if each["file"] in OWN:
-            found.written = rows
+            found.written += rows
+    found.written += side(config["shop"]["written"])
     labels = _table(config["shop"]["labels"])
     found.shop = [_corrected(row, labels) for row in side(config["shop"]["file"])]
     found.intents = dict(_table(config["shop"]["intents"]))
@@ -87,6 +90,11 @@ def _corrected(row: Row, corrected: dict[str, str]) -> Row:
     return Row(row.text, fields=fields if label == "none" else {**fields, "label": int(label)})
 
 
+def plain(row: Row) -> str:
+    """A written review as a shopper would send it."""
+    return row.text.removeprefix(IMPLICIT)
+
+
 def texts_of(sources: Sources, config: dict[str, Any], data: Path) -> Iterator[str]:
     """Every text of the training side, and the unlabelled ones."""
     for reviews in sources.reviews.values():
@@ -107,7 +115,7 @@ def sentiments_of(sources: Sources, shares: dict[str, Any]) -> list[tuple[list[t
     sets: dict[str, list[tuple[str, bool]]] = {
         "shop": [(row.text, bool(row.fields["label"])) for row in sources.shop if row.fields.get("label") in (0, 1)],
         "written": [
-            (row.text[1:], _SENTIMENTS[row.fields["sentiment"]])
+            (plain(row), _SENTIMENTS[row.fields["sentiment"]])
             for row in sources.written
             if row.fields.get("sentiment") in _SENTIMENTS
         ],
@@ -131,7 +139,7 @@ def sentiments_of(sources: Sources, shares: dict[str, Any]) -> list[tuple[list[t
 def categories_of(sources: Sources) -> list[tuple[str, str]]:
     """(text, category) of shop reviews and written ones, the latter often enough to be heard."""
     shop = [(row.text, str(row.fields["category"])) for row in sources.shop if "category" in row.fields]
-    written = [(row.text[1:], str(row.fields["category"])) for row in sources.written if "category" in row.fields]
+    written = [(plain(row), str(row.fields["category"])) for row in sources.written if "category" in row.fields]
     return shop + written * max(1, len(shop) // max(1, 30 * len(written)))
 
 
@@ -140,7 +148,7 @@ def intents_of(sources: Sources) -> list[tuple[str, str]]:
     by_id = {str(row.fields.get("review_id")): row.text for row in sources.shop}
     shop = [(by_id[key], intent) for key, intent in sources.intents.items() if key in by_id and intent in INTENTS]
     written = [
-        (row.text[1:], str(row.fields["intent"])) for row in sources.written if row.fields.get("intent") in INTENTS
+        (plain(row), str(row.fields["intent"])) for row in sources.written if row.fields.get("intent") in INTENTS
     ]
     return shop + written
 

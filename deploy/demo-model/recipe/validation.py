@@ -25,6 +25,7 @@ from consumer.serving.tensors import GraphContract, legal_cells, pad
 from recipe.naming import INTENTS, POLARITIES, AspectNames
 from recipe.reviews import WHOLE, review_of
 from recipe.rows import IMPLICIT
+from recipe.sources import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -133,7 +134,7 @@ def suite(sources: Sources, naming: Naming, tokenizer: PromptTokenizer, rows: in
         questions[f"cosmetics as {names.aspect}"] = [aspect_question(r, names) for r in cosmetics]
     bdci = AspectNames(own["bdci"]["aspects"][0], dict(zip(POLARITIES, own["bdci"]["polarities"], strict=True)))
     questions["all goods"] = [aspect_question(r, bdci) for r in some(sources.reviews.get("bdci17", []))]
-    written = [review_of(row, "canonical") for row in sources.written]
+    written = [review_of(row, "canonical") for row in sources.written if row.paths]
     questions["written"] = [aspect_question(r, naming.canonical) for r in some(written)]
     shop = [row for row in some(sources.shop) if "label" in row.fields and "category" in row.fields]
     signs = naming.raw["canonical"]["sentiments"]
@@ -206,7 +207,7 @@ def _intents(sources: Sources, naming: Naming) -> list[Question]:
     names = dict(zip(INTENTS, naming.raw["canonical"]["intents"], strict=True))
     texts = {str(row.fields.get("review_id")): row.text for row in sources.shop}
     pairs = [(texts[key], intent) for key, intent in sources.intents.items() if key in texts]
-    pairs += [(row.text[1:], row.fields["intent"]) for row in sources.written]
+    pairs += [(plain(row), row.fields["intent"]) for row in sources.written]
     return [class_question(text, list(names.values()), names[intent]) for text, intent in pairs]
 
 

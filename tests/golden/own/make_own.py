@@ -11,6 +11,8 @@ import json
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
+
 from own_classify import votes
 from own_extract import spans
 from slow_prompts import Book

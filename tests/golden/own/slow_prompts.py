@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
+from vocabulary import tokenizer_json
 
-TOKENIZER = Path(__file__).resolve().parents[3] / "deploy" / "demo-model" / "tokenizer.json"
 MARKERS = ["[PREFIX]", "[TYPE]", "[CLASSIFY]", "[MULTICLASSIFY]"]
 
 Json = dict[str, Any]
@@ -50,9 +49,9 @@ class Level:
 
 class Prompts:
     def __init__(self) -> None:
-        self.tokenizer = Tokenizer.from_str(TOKENIZER.read_text(encoding="utf-8"))
+        self.tokenizer = Tokenizer.from_str(tokenizer_json().decode())
         self.tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in MARKERS])
-        stripped = json.loads(TOKENIZER.read_text(encoding="utf-8"))
+        stripped = json.loads(tokenizer_json())
         stripped["added_tokens"] = []
         stripped["post_processor"] = None
         self.plain = Tokenizer.from_str(json.dumps(stripped))

@@ -140,6 +140,18 @@ class TestDemoModel:
         assert out[7]["extractions"][0][0]["span"] is None
         assert [[fact["type"] for fact in path] for path in out[10]["extractions"]] == [["属性词"]]
 
+    def test_the_readme_s_review_has_the_facts_that_it_shows(self) -> None:
+        """Types, spans and places; the README leaves scores out."""
+        section = (ROOT / "README.md").read_text("utf-8").split("## One review")[1].split("\n## ")[0]
+        shell, shown = (block.split("\n", 1)[1] for block in section.split("```")[1::2])
+        expected = json.loads(shown)
+        result = extract("--task", expected["task"], lines=[json.loads(shell.split("'")[1])])
+        (line,) = objects(result)
+        for path in line["extractions"]:
+            for fact in path:
+                del fact["score"]
+        assert {name: line[name] for name in expected} == expected
+
     def test_reference_output_takes_markers_in_the_text_and_validates_nothing(self) -> None:
         """Empty texts, empty schemas and markers are legal; what the reference crashes on is null with an error."""
         lines = [

@@ -1,4 +1,4 @@
-"""An engine over the demo model's tokenizer, and cells by name instead of by number."""
+"""An engine over the tests' own tokenizer, and cells by name instead of by number."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 from cells import cells_of
+from vocabulary import tokenizer_json as stored
 
-from consumer.config.shipped import shipped
 from consumer.extraction.engine import Engine
 from consumer.extraction.prompts import PromptLimits, PromptTokenizer, with_markers
 from consumer.extraction.task import ExtractionLimits
@@ -19,7 +19,7 @@ Mark = Callable[[Window, Sequence[tuple[int, int, int]]], Cells]
 
 @pytest.fixture(scope="session")
 def tokenizer_json() -> bytes:
-    return with_markers(shipped("deploy/demo-model/tokenizer.json").read_bytes())
+    return with_markers(stored())
 
 
 @pytest.fixture(scope="session")

@@ -5,14 +5,10 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vocabulary import tokenizer_json as raw
 
-from consumer.config.shipped import shipped
 from consumer.extraction.prompts import MARKERS, PromptTokenizer, with_markers
 from consumer.extraction.task import encodable
-
-
-def raw() -> bytes:
-    return shipped("deploy/demo-model/tokenizer.json").read_bytes()
 
 
 def test_markers_get_the_next_free_ids_in_order() -> None:

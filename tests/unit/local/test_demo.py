@@ -8,11 +8,12 @@ import pytest
 
 from consumer.kafka.clients.cluster import Reader
 from consumer.local.broker import EmbeddedBroker
-from consumer.local.demo import INPUT, Demo
-from consumer.local.demo_summary import DemoEvent, sample_events
+from consumer.local.demo import INPUT, Demo, configuration
+from consumer.local.demo_events import DemoEvent, sample_events
 from consumer.local.processes import ChildError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 pytestmark = pytest.mark.broker
@@ -31,6 +32,34 @@ def test_more_than_a_partition_holds_is_refused_before_anything_is_sent(tmp_path
         with pytest.raises(ChildError, match="more than 2 MB"):
             demo.send(broker.bootstrap_servers, events)
         assert held(broker.bootstrap_servers) == 0
+
+
+def test_the_server_warms_up_with_the_batches_that_the_worker_sends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A larger one would take seconds of the demo's start for nothing."""
+    started: list[Sequence[str]] = []
+
+    class Recorded:
+        def __init__(self, arguments: Sequence[str], log: Path) -> None:  # noqa: ARG002
+            started.append(arguments)
+
+        def __enter__(self) -> Recorded:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def wait_until(self, condition: object, seconds: float) -> None:
+            """Nothing was started."""
+
+    monkeypatch.setattr("consumer.local.demo.Child", Recorded)
+    with Demo(tmp_path) as demo:
+        models, exported = demo.export_model()
+    assert exported
+    (arguments,) = started
+    worker = configuration("broker:1", "model:1", models, "127.0.0.1:1")
+    assert arguments[arguments.index("--max-tokens") + 1] == str(worker["batching"]["max_tokens"])
 
 
 def test_the_shipped_reviews_are_sent(tmp_path: Path) -> None:

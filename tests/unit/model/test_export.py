@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -72,8 +73,11 @@ def test_others_may_read_it(exported: Any) -> None:
     assert exported.folder.stat().st_mode & umask_free == plain.stat().st_mode & umask_free
 
 
-def test_the_bundle_is_what_a_worker_loads(exported: Any) -> None:
+def test_the_bundle_is_what_a_worker_loads(exported: Any, demo_model: Path) -> None:
     """Its contract is the graph's; checkpoint, limits and K are stamped in bundle and SavedModel alike."""
+    from consumer.model.checkpoint import expected_shapes
+    from consumer.model.encoder_config import read_config
+
     bundle = load_bundle(exported.folder / "bundle")
     assert bundle.contract == exported.contract
     stamped = json.loads((exported.folder / "bundle" / "bundle.json").read_text())
@@ -83,7 +87,8 @@ def test_the_bundle_is_what_a_worker_loads(exported: Any) -> None:
     assert stamped["limits"]["max_len"] == 512
     assert stamped["cells_per_window"] == 256
     assert stamped["precision"] == "float32"
-    assert stamped["model"]["parameters"] == exported.parameters == 4_357_504
+    parameters = sum(math.prod(shape) for shape in expected_shapes(read_config(demo_model)).values())
+    assert stamped["model"]["parameters"] == exported.parameters == parameters
 
 
 def test_the_self_check_compared_with_the_reference(exported: Any) -> None:
@@ -224,8 +229,9 @@ def test_the_self_check_finds_one_wrong_tensor(exported: Any, demo_model: Path) 
     checkpoint, bundle = load_checkpoint(demo_model), load_bundle(exported.folder / "bundle")
     windows, agreed = sample_windows(bundle)[:1], GraphContract.of(bundle)
     self_check(exported.folder, checkpoint, windows, agreed=agreed, precision="float32")
-    name = "plm.encoder.layer.2.attention.self.%s_proj.bias"
-    swapped = {**checkpoint.weights, name % "key": checkpoint.weights[name % "query"]}
+    # Not a bias of the keys: without relative positions it adds the same to all scores of a row, so softmax drops it.
+    name = "plm.encoder.layer.0.attention.self.%s_proj.weight"
+    swapped = {**checkpoint.weights, name % "key": checkpoint.weights[name % "value"]}
     with pytest.raises(SelfCheckError, match="logits differ"):
         self_check(exported.folder, replace(checkpoint, weights=swapped), windows, agreed=agreed, precision="float32")
 
