@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,10 @@ from recipe.entities import EntitySamples, NestedSamples
 from recipe.invented import InventedSamples
 from recipe.naming import CANONICAL, INTENTS
 from recipe.reviews import Review, review_of
-from recipe.rows import IMPLICIT, DataError, Row, read_rows, split
+from recipe.rows import IMPLICIT, DataError, Row, read_rows, row_of, split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from random import Random
 
     from recipe.naming import Naming
@@ -51,14 +52,19 @@ def read_sources(
     """Read every set; files in ``only`` alone where it is not empty. Raises DataError."""
     found = Sources()
     side = partial(_side, data=data, validation=validation, only=only)
+    shop = side(config["shop"]["file"])
     for name, each in config["aspects"].items():
+        if "of_shop" in each:
+            rows = list(_annotated(shop, FOLDER / each["of_shop"]))
+            found.reviews[name] = [review_of(row, each["style"]) for row in rows]
+            continue
         rows = [row for row in side(each["file"]) if len(row.text) <= each.get("longest", 400)]
         found.reviews[name] = [review_of(row, each["style"]) for row in rows]
         if each["file"] in OWN:
             found.written += rows
     found.written += side(config["shop"]["written"])
     labels = _table(config["shop"]["labels"])
-    found.shop = [_corrected(row, labels) for row in side(config["shop"]["file"])]
+    found.shop = [_corrected(row, labels) for row in shop]
     found.intents = dict(_table(config["shop"]["intents"]))
     for group in ("sentiments", "entities", "classes", "nested", "pairs"):
         sets = {name: each for name, each in config[group].items() if isinstance(each, dict)}
@@ -70,6 +76,20 @@ def _side(file: str, *, data: Path, validation: bool, only: frozenset[str]) -> l
     if only and file not in only:
         return []
     return list(split(read_rows((FOLDER if file in OWN else data) / file), validation=validation))
+
+
+def _annotated(shop: Sequence[Row], path: Path) -> Iterator[Row]:
+    """Shop reviews with the facts that ``path`` has for their ids. Raises DataError where one is not in the text."""
+    texts = {row.fields["review_id"]: row.text for row in shop}
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        record = json.loads(line)
+        if (text := texts.get(record["review_id"])) is not None:
+            try:
+                yield row_of({**record, "text": text})
+            except (KeyError, ValueError) as error:
+                raise DataError(
+                    f"{path}, line {number}: {error!r}; the shop reviews are others than those annotated"
+                ) from error
 
 
 def _table(file: str) -> dict[str, str]:
