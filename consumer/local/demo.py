@@ -184,7 +184,8 @@ def _fingerprint(checkpoint: Path) -> str:
     digest = hashlib.sha256(str(MAX_TOKENS).encode())
     code = Path(consumer.__file__).parent
     model = sorted((code / "model").glob("*.py"))
-    for path in (*sorted(checkpoint.iterdir()), *model, code / "extraction/prompts.py"):
+    files = sorted(path for path in checkpoint.iterdir() if path.is_file())
+    for path in (*files, *model, code / "extraction/prompts.py"):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
