@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -196,7 +196,7 @@ class TestNames:
 class TestSources:
     """Sets of the configuration, and what this folder adds to the user's."""
 
-    CONFIG: dict[str, Any] = {
+    CONFIG: ClassVar[dict[str, Any]] = {
         "aspects": {"shop": {"of_shop": "shop_features.jsonl", "style": CANONICAL, "share": 1}},
         "shop": {"file": "shop.jsonl", "intents": "intents.tsv", "labels": "labels.tsv", "written": "shop.jsonl"},
         **{group: {} for group in ("sentiments", "entities", "classes", "nested", "pairs")},
