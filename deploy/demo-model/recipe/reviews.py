@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from recipe.rows import IMPLICIT
+from recipe.rows import IMPLICIT, POLARITIES, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 WHOLE: Final = (0, 1)
 """The aspect ``#``, the product as a whole."""
-POLARITY_OF: Final = {"正": "positive", "负": "negative", "中": "neutral"}
-
 Offsets = tuple[int, int]
 
 
@@ -53,7 +51,10 @@ class Review:
 
 
 def review_of(row: Row, style: str) -> Review:
-    """A review from a row whose paths are aspects, or aspects with opinions. Of 太X了 the 了 is made part."""
+    """A review from a row whose paths are aspects, or aspects with opinions. Of 太X了 the 了 is made part.
+
+    Raises DataError for an opinion of no known polarity: nothing would ask for it, and it would be taught as wrong.
+    """
     facts = []
     for path in row.paths:
         aspect = (path[0].start, path[0].end)
@@ -61,7 +62,9 @@ def review_of(row: Row, style: str) -> Review:
             facts.append(Fact(aspect, None, None))
         else:
             kind = path[1].type
-            polarity = POLARITY_OF.get(kind[:1], kind)
+            polarity = POLARITIES.get(kind[:1], kind)
+            if polarity not in POLARITIES.values():
+                raise DataError(f"{row.text[:20]!r}: opinion type {kind!r} starts with none of {', '.join(POLARITIES)}")
             facts.append(Fact(aspect, with_final_le(row.text, path[1].start, path[1].end), polarity))
     return Review(row.text, tuple(dict.fromkeys(facts)), style, tuple(row.fields.get("pair_categories", ())))
 
@@ -198,9 +201,13 @@ class Swaps:
         ]
 
     def swapped(self, review: Review, rng: Random, share: float = 0.6) -> Review:
-        """Some explicit aspects with exactly one opinion get another pair. The review itself where spans overlap."""
+        """Some explicit aspects with exactly one opinion get another pair. The review itself where spans overlap.
+
+        Of a new 太X in front of a 了 that stood behind the old opinion, the 了 becomes part (``with_final_le``).
+        """
+        opinions = {fact.opinion for fact in review.facts if fact.opinion}
         places = sorted({span for fact in review.facts for span in _spans(fact)})
-        if any(one[1] > other[0] for one, other in pairwise(places)):
+        if review.explicit & opinions or any(one[1] > other[0] for one, other in pairwise(places)):
             return review
         new: dict[Offsets, str] = {}
         facts = list(review.facts)
@@ -218,7 +225,9 @@ class Swaps:
             at[place] = (len(text), len(text) + len(words))
             text += words
             last = place[1]
+        text += review.text[last:]
         moved = tuple(
-            Fact(at[fact.aspect], at[fact.opinion] if fact.opinion else None, fact.polarity) for fact in facts
+            Fact(at[fact.aspect], with_final_le(text, *at[fact.opinion]) if fact.opinion else None, fact.polarity)
+            for fact in facts
         )
-        return replace(review, text=text + review.text[last:], facts=moved)
+        return replace(review, text=text, facts=moved)

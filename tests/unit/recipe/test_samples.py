@@ -15,18 +15,17 @@ import yaml
 from recipe.aspects import AspectSamples
 from recipe.naming import CANONICAL, Naming
 from recipe.reviews import WHOLE, Bank, Fact, Review, Swaps, clauses, review_of, with_final_le
-from recipe.rows import DataError, Row, kept_for_validation, read_rows, row_of, split
-from recipe.samples import Layout, batched, collate
+from recipe.rows import DataError, Row, Span, kept_for_validation, read_rows, row_of, split
+from recipe.samples import batched, collate
 from recipe.sources import Sources, intents_of, makers, read_sources, sentiments_of
 from recipe.tuning import OwnSamples, sides
-from recipe.vocabulary import tokenizer_of, vocabulary_of
 
 from consumer.extraction.engine import Engine
-from consumer.extraction.prompts import PromptLimits, PromptTokenizer, with_markers
+from consumer.extraction.prompts import PromptLimits
 from consumer.extraction.task import ExtractionLimits, Task
 
 if TYPE_CHECKING:
-    from recipe.samples import Sample
+    from recipe.samples import Layout, Sample
 
 FOLDER = Path(__file__).parents[3] / "deploy/demo-model"
 TEXT = "#屏幕很清晰，充电太慢了，包装和物流都不错"
@@ -40,19 +39,6 @@ REVIEW = Review(
     ),
     CANONICAL,
 )
-
-
-@pytest.fixture(scope="module")
-def written() -> list[Row]:
-    """The reviews that were written for the recipe."""
-    return read_rows(FOLDER / "written.jsonl")
-
-
-@pytest.fixture(scope="module")
-def layout(written: list[Row]) -> Layout:
-    """Of a vocabulary made for them."""
-    words = vocabulary_of((row.text for row in written), Naming.read().characters(), 2500)
-    return Layout(PromptTokenizer(with_markers(tokenizer_of(words).encode())))
 
 
 def spoken(layout: Layout, sample: Sample) -> list[tuple[int | None, str]]:
@@ -121,7 +107,8 @@ class TestRows:
 
     def test_samples_and_gold_are_not_among_the_written_reviews(self, written: list[Row]) -> None:
         """What the demo is measured on must not train its model."""
-        trained = {"".join(row.text[1:].split()) for row in written}
+        rows = [*written, *read_rows(FOLDER / "written_intents.jsonl")]
+        trained = {"".join(row.text.removeprefix("#").split()) for row in rows}
         for name in ("reviews", "purchase_intention"):
             lines = (FOLDER.parents[1] / f"schemas/samples/{name}.jsonl").read_text("utf-8").splitlines()
             assert not trained & {"".join(json.loads(line)["text"].split()) for line in lines}
@@ -142,6 +129,12 @@ class TestReviews:
     def test_le_behind_tai_belongs_to_the_opinion(self, text: str, start: int, end: int, whole: str) -> None:
         """And behind nothing else."""
         assert text[slice(*with_final_le(text, start, end))] == whole
+
+    def test_an_opinion_of_unknown_polarity_is_refused(self) -> None:
+        """It would be an aspect that gets no opinion, taught against the data."""
+        row = Row("#屏幕大", ((Span("属性词", 1, 3), Span("好评", 3, 4)),))
+        with pytest.raises(DataError, match="'#屏幕大': opinion type '好评' starts with none of 正, 负, 中"):
+            review_of(row, CANONICAL)
 
     def test_clauses_hold_one_aspect_whole(self) -> None:
         """The last clause has two aspects with one opinion, so it is none."""
@@ -168,6 +161,20 @@ class TestReviews:
                 assert new.text[slice(*fact.aspect)] in words
                 assert new.text[slice(*fact.opinion or WHOLE)] in words
         assert any(len(bank.joined(rng).explicit) > 1 for _ in range(10))
+
+    def test_a_swapped_opinion_takes_the_le_behind_it(self) -> None:
+        """Otherwise 太慢 and 太慢了 would both be taught, against the rule."""
+        swaps = Swaps([Review("#充电太慢", (Fact((1, 3), (3, 5), "negative"),), CANONICAL)])
+        review = Review("#屏幕碎了。", (Fact((1, 3), (3, 4), "negative"),), CANONICAL)
+        new = swaps.swapped(review, Random(1), share=1)
+        assert new.text == "#充电太慢了。"
+        assert [new.text[slice(*fact.opinion or WHOLE)] for fact in new.facts] == ["太慢了"]
+
+    def test_words_that_are_aspect_and_opinion_are_not_swapped(self) -> None:
+        """One place cannot get two words."""
+        swaps = Swaps([Review("#充电太慢", (Fact((1, 3), (3, 5), "negative"),), CANONICAL)])
+        review = Review("#好用。", (Fact((1, 3), (1, 3), "positive"),), CANONICAL)
+        assert swaps.swapped(review, Random(1), share=1) is review
 
 
 class TestNames:
