@@ -10,7 +10,6 @@ from recipe.reviews import WHOLE, Bank, Swaps, aspect_word
 from recipe.rows import IMPLICIT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from random import Random
 
     from recipe.naming import Naming
@@ -35,7 +34,11 @@ class AspectSamples:
         for each in self._sets:
             for review in each:
                 by_style[review.style].append(review)
-        self._many = [[review for review in each if len(review.explicit) > 1] for each in self._sets]
+        self._many, self._many_shares = [], []
+        for each, share in zip(self._sets, self._shares, strict=True):
+            if many := [review for review in each if len(review.explicit) > 1]:
+                self._many.append(many)
+                self._many_shares.append(share)
         self._banks = {style: Bank(each) for style, each in by_style.items()}
         self._swaps = {style: Swaps(each) for style, each in by_style.items()}
         self._words = sorted(
@@ -66,15 +69,16 @@ class AspectSamples:
         """Level 1 of a review with several aspects: which opinion is on which."""
         return self._level1(self._several(rng), rng, "links")
 
-    def _drawn(self, sets: Sequence[list[Review]], rng: Random) -> Review:
-        while not (chosen := rng.choices(sets, self._shares)[0]):
-            pass
-        return rng.choice(chosen)
+    def _drawn(self, rng: Random, *, several: bool = False) -> Review:
+        """From all sets, or those reviews with several aspects, where there are any."""
+        if several and self._many:
+            return rng.choice(rng.choices(self._many, self._many_shares)[0])
+        return rng.choice(rng.choices(self._sets, self._shares)[0])
 
     def _review(self, rng: Random) -> Review:
-        review = self._drawn(self._sets, rng)
-        if len(review.polarities | {"positive"}) == 1 and rng.random() < 0.25:
-            review = self._drawn(self._sets, rng)  # four fifths of all opinions are praise
+        review = self._drawn(rng)
+        if {fact.polarity for fact in review.facts} <= {"positive"} and rng.random() < 0.25:
+            review = self._drawn(rng)  # four fifths of all opinions are praise
         if review.style == CANONICAL and rng.random() < 0.15:
             review = self._swaps[review.style].swapped(review, rng)
         return review
@@ -84,9 +88,9 @@ class AspectSamples:
             style = CANONICAL if CANONICAL in self._banks and rng.random() < 0.75 else rng.choice(list(self._banks))
             if self._banks[style].explicit:
                 return self._banks[style].joined(rng)
-        review = self._drawn(self._many, rng)
+        review = self._drawn(rng, several=True)
         if {"positive", "negative"} - review.polarities and rng.random() < 0.4:
-            review = self._drawn(self._many, rng)
+            review = self._drawn(rng, several=True)
         if review.style == CANONICAL and rng.random() < 0.3:
             review = self._swaps[review.style].swapped(review, rng)
         return review
@@ -121,7 +125,7 @@ class AspectSamples:
         if chance < 0.4:
             word = IMPLICIT
         elif chance < 0.7 or len(review.text) < 6:
-            word = rng.choice(self._words)
+            word = rng.choice(self._words or [IMPLICIT])
         else:
             start = rng.randrange(1, len(review.text) - 3)
             word = review.text[start : start + rng.randint(1, 4)]
