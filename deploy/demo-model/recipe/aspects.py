@@ -57,7 +57,7 @@ class AspectSamples:
         elif chance < 0.11:
             types += [(n, {s for s, q in opinions if q == polarity}) for polarity, n in names.polarities.items()]
         if rng.random() < 0.08:
-            types += [(name, set()) for name in rng.sample(self._naming.raw["absent"], rng.randint(1, 3))]
+            types += [(name, set()) for name in self._naming.absent(review.text, (), rng.randint(1, 3), rng)]
         spans = [(0, number, *span) for number, (_, found) in enumerate(types) for span in found]
         return self._layout.extraction(review.text, [("", [name for name, _ in types])], spans, "aspects")
 

@@ -57,7 +57,7 @@ class ShopSamples:
         names = list(self._naming.of_sentiment(rng))
         fitting = {names[0] if positive else names[1]}
         if rng.random() < 0.05:
-            names += rng.sample(self._naming.raw["absent"], 1)
+            names += self._naming.absent(text, (), 1, rng)
         return self._layout.classification(shortened(text, rng), names, fitting, "sentiment", multi=False)
 
     def category(self, rng: Random) -> Sample:

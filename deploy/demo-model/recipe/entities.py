@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
+
+from recipe.reviews import WHOLE
+from recipe.rows import IMPLICIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +19,8 @@ if TYPE_CHECKING:
 
 LONGEST: Final = 160
 """Characters of a text; of a longer one a window is cut out, mostly around something annotated."""
+MOST_PARENTS: Final = 4
+"""Of one sample."""
 
 
 class EntitySamples:
@@ -36,8 +42,8 @@ class EntitySamples:
             return flat(
                 self._layout, row.text, [span._replace(type=target) for span in spans], [target], "entities", rng
             )
-        shipped = self._naming.raw["entities_of_ner"]
-        if any(each in shipped for each in every) and rng.random() < 0.2:
+        shipped = {each: name for each, name in self._naming.raw["entities_of_ner"].items() if each in every}
+        if shipped and rng.random() < 0.2:
             spans = [span._replace(type=shipped[span.type]) for span in spans if span.type in shipped]
             return flat(self._layout, row.text, spans, list(dict.fromkeys(shipped.values())), "entities", rng)
         names = self._naming.of_entities(every, rng)
@@ -48,16 +54,14 @@ class EntitySamples:
             asked += rng.sample(present, 1) if present and rng.random() < 0.6 else []
         types = [names[each] for each in asked]
         if rng.random() < 0.1:
-            types += [
-                each for each in rng.sample(self._naming.raw["absent"], 2) if each not in every and each not in types
-            ]
+            types += self._naming.absent(row.text, [*every, *types], 2, rng)
         spans = [span._replace(type=names[span.type]) for span in spans if span.type in asked]
         return flat(self._layout, row.text, spans, types, "entities", rng)
 
 
 def flat(layout: Layout, text: str, spans: Sequence[Span], types: Sequence[str], kind: str, rng: Random) -> Sample:
     """One level of types; a long text is cut to a window."""
-    start, end = _window(text, spans, rng)
+    start, end = _window(text, spans, spans, rng)
     number = {name: index for index, name in enumerate(types)}
     inside = [
         (0, number[span.type], span.start - start, span.end - start)
@@ -67,18 +71,24 @@ def flat(layout: Layout, text: str, spans: Sequence[Span], types: Sequence[str],
     return layout.extraction(text[start:end], [("", list(types))], inside, kind)
 
 
-def _window(text: str, spans: Sequence[Span], rng: Random) -> tuple[int, int]:
+def _window(text: str, first: Sequence[Span], spans: Sequence[Span], rng: Random) -> tuple[int, int]:
+    """LONGEST characters, mostly around one of ``first``, or a little less, so that none of ``spans`` is cut in two."""
     if len(text) <= LONGEST:
         return 0, len(text)
-    middle = rng.choice(spans).start if spans and rng.random() < 0.8 else rng.randrange(len(text))
+    middle = rng.choice(first).start if first and rng.random() < 0.8 else rng.randrange(len(text))
     start = max(0, min(middle - rng.randint(10, LONGEST - 30), len(text) - LONGEST))
-    return start, start + LONGEST
+    end = start + LONGEST
+    for span in sorted(spans, key=lambda span: span.start):
+        if span.start < start < span.end < end:
+            start = span.end
+    for span in sorted(spans, key=lambda span: -span.end):
+        if start < span.start < end < span.end:
+            end = span.start
+    return start, end
 
 
 class NestedSamples:
     """Sets with schemas of several levels: dialogues, relations, events."""
-
-    _MOST_PARENTS: Final = 4
 
     def __init__(self, sets: dict[str, list[Row]], shares: dict[str, float], layout: Layout) -> None:
         self._names = [name for name in shares if sets.get(name)]
@@ -88,13 +98,8 @@ class NestedSamples:
     def nested(self, rng: Random) -> Sample:
         """A random level of a random row."""
         row = rng.choice(self._sets[rng.choices(self._names, self._shares)[0]])
-        start, end = _window(row.text, [path[0] for path in row.paths], rng)
-        paths = [
-            tuple(span._replace(start=span.start - start, end=span.end - start) for span in path)
-            for path in row.paths
-            if all(span.start >= start and span.end <= end for span in path)
-        ]
-        return level_of(self._layout, row.text[start:end], paths, row.schema, rng)
+        text, paths = windowed(row, rng)
+        return level_of(self._layout, text, paths, row.schema, "nested", rng)
 
     @property
     def empty(self) -> bool:
@@ -102,32 +107,49 @@ class NestedSamples:
         return not self._names
 
 
+def windowed(row: Row, rng: Random) -> tuple[str, list[tuple[Span, ...]]]:
+    """A window of a row's text, and what of each path lies in it: its beginning, up to the first span outside.
+
+    A ``#`` in front of the text, which stands for the product as a whole, stays there.
+    """
+    start, end = _window(row.text, [path[0] for path in row.paths], [span for path in row.paths for span in path], rng)
+    whole = start > 0 and row.text.startswith(IMPLICIT)
+
+    def inside(span: Span) -> bool:
+        return (start <= span.start and span.end <= end) or (whole and (span.start, span.end) == WHOLE)
+
+    def moved(span: Span) -> Span:
+        by = 0 if span.start < start else whole - start
+        return span._replace(start=span.start + by, end=span.end + by)
+
+    paths = [tuple(map(moved, takewhile(inside, path))) for path in row.paths]
+    return IMPLICIT * whole + row.text[start:end], [path for path in dict.fromkeys(paths) if path]
+
+
 def level_of(
-    layout: Layout, text: str, paths: Sequence[tuple[Span, ...]], schema: dict[str, Any], rng: Random
+    layout: Layout, text: str, paths: Sequence[tuple[Span, ...]], schema: dict[str, Any], kind: str, rng: Random
 ) -> Sample:
-    """A random level of ``schema`` that ``paths`` reach, asked below at most four parents."""
+    """A random level of ``schema`` that ``paths`` reach, asked below at most MOST_PARENTS parents."""
     deepest = max((len(path) for path in paths), default=1)
     depth = rng.randint(1, deepest)
     if depth == 1:
-        return flat(layout, text, [path[0] for path in paths], list(schema), "nested", rng)
-    below: dict[tuple[str, ...], list[Span]] = defaultdict(list)
+        return flat(layout, text, [path[0] for path in paths], list(schema), kind, rng)
+    below: dict[tuple[tuple[str, str], ...], list[Span]] = defaultdict(list)
     for path in paths:
-        if len(path) >= depth:
-            key = tuple(f"{span.type}: {text[span.start : span.end]}" for span in path[: depth - 1])
-            below[key].append(path[depth - 1])
-        elif len(path) == depth - 1:
-            below.setdefault(tuple(f"{span.type}: {text[span.start : span.end]}" for span in path), [])
-    keys = rng.sample(list(below), min(len(below), 4))
+        if len(path) >= depth - 1:
+            key = tuple((span.type, text[span.start : span.end]) for span in path[: depth - 1])
+            below[key] += path[depth - 1 : depth]
+    keys = rng.sample(list(below), min(len(below), MOST_PARENTS))
     groups: list[tuple[str, list[str]]] = []
     spans: list[tuple[int, int, int, int]] = []
     for key in keys:
         types = schema
-        for each in key:
-            types = (types or {}).get(each.split(": ", 1)[0]) or {}
+        for name, _ in key:
+            types = types.get(name) or {}
         if types:
             names = list(types)
             spans += [(len(groups), names.index(s.type), s.start, s.end) for s in below[key] if s.type in types]
-            groups.append((",".join(key), names))
+            groups.append((",".join(f"{name}: {words}" for name, words in key), names))
     if not groups:
-        return flat(layout, text, [path[0] for path in paths], list(schema), "nested", rng)
-    return layout.extraction(text, groups, spans, "nested")
+        return flat(layout, text, [path[0] for path in paths], list(schema), kind, rng)
+    return layout.extraction(text, groups, spans, kind)

@@ -76,7 +76,7 @@ class InventedSamples:
             trigger = Span(f"{kind}(事件触发词)", *at[kind])
             arguments = _EVENT_TYPES[kind]
             paths = [(trigger, Span(arguments[slot], *span)) for slot, span in at.items() if slot in arguments]
-        return level_of(self._layout, text, paths, schema, rng)
+        return level_of(self._layout, text, paths, schema, "invented", rng)
 
     def _relation(self, rng: Random) -> Sample:
         template, triples = rng.choice(self._raw["relations"])
@@ -86,7 +86,7 @@ class InventedSamples:
             "组织机构": dict.fromkeys(("创始人(人物)", "总部地点(地理位置)")),
         }
         paths = [(Span(one, *at[a]), Span(other, *at[b])) for one, a, other, b in triples]
-        return level_of(self._layout, text, paths, schema, rng)
+        return level_of(self._layout, text, paths, schema, "invented", rng)
 
     def _question(self, rng: Random) -> Sample:
         text, at = self._filled(rng.choice(self._raw["answers"]), {}, rng)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from random import Random
 
 FILE: Final = Path(__file__).parent / "naming.yaml"
@@ -35,6 +37,8 @@ class Naming:
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
         self.canonical = _aspect_names(raw["canonical"]["aspect"], raw["canonical"]["polarities"])
+        self._of_styles = [style["polarities"] for style in raw["styles"].values()]
+        self._absent = {name: re.compile(pattern) for name, pattern in raw["absent"].items()}
 
     @classmethod
     def read(cls, path: Path = FILE) -> Naming:
@@ -54,8 +58,13 @@ class Naming:
         aspect = self.canonical.aspect if rng.random() < 0.15 else rng.choice(raw["aspects"])
         if rng.random() < 0.15:
             return AspectNames(aspect, self.canonical.polarities)
-        form = rng.choice(raw["polarity_forms"])
-        return _aspect_names(aspect, [form.format(stem) for stem in rng.choice(raw["polarity_stems"])])
+        while (polarities := self._put_together(raw["polarity_forms"], rng)) in self._of_styles:
+            pass
+        return _aspect_names(aspect, polarities)
+
+    def _put_together(self, forms: list[str], rng: Random) -> list[str]:
+        form = rng.choice(forms)
+        return [form.format(stem) for stem in rng.choice(self.raw["polarity_stems"])]
 
     def of_sentiment(self, rng: Random) -> tuple[str, str]:
         """Names for praise and complaint of a whole review."""
@@ -66,8 +75,7 @@ class Naming:
         elif chance < 0.75:
             names = rng.choice(raw["sentiments"])
         else:
-            form = rng.choice(raw["polarity_forms"][:4] + raw["polarity_forms"][8:])
-            names = [form.format(stem) for stem in rng.choice(raw["polarity_stems"])]
+            names = self._put_together([form for form in raw["polarity_forms"] if "(" not in form], rng)
         return names[0], names[1]
 
     def of_categories(self, rng: Random) -> dict[str, str]:
@@ -91,6 +99,17 @@ class Naming:
         known = self.raw["entities"]
         names = {name: name if rng.random() < 0.65 else rng.choice(known.get(name, [name])) for name in types}
         return names if len(set(names.values())) == len(names) else {name: name for name in types}
+
+    def absent(self, text: str, annotated: Iterable[str], number: int, rng: Random) -> list[str]:
+        """At most ``number`` types of which ``text`` has nothing.
+
+        None that may say the same as one of ``annotated``, the types of its set: those share a character, or the
+        shipped task ner calls them so.
+        """
+        known = set(annotated)
+        taken = set("".join(known)) | set("".join(self.raw["entities_of_ner"].get(name, "") for name in known))
+        fitting = [name for name, marks in self._absent.items() if not marks.search(text) and not taken & set(name)]
+        return rng.sample(fitting, min(number, len(fitting)))
 
     @property
     def held_out(self) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from recipe.classes import shortened
-from recipe.entities import level_of
+from recipe.entities import level_of, windowed
 from recipe.rows import DataError, kept_for_validation
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class OwnSamples:
         """Positive and negative types alike: all that the row's schema asks for."""
         row = rng.choice(self._rows)
         if row.kind == "extract":
-            return level_of(self._layout, row.text, row.paths, dict(row.schema), rng)
+            text, paths = windowed(row, rng)
+            return level_of(self._layout, text, paths, row.schema, "own", rng)
         multi = row.kind == "multi_classify"
         return self._layout.classification(shortened(row.text, rng), list(row.schema), row.types, "own", multi=multi)

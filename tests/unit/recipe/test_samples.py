@@ -47,6 +47,13 @@ def spoken(layout: Layout, sample: Sample) -> list[tuple[int | None, str]]:
     return [(slot, "".join(words[i].removeprefix("##") for i in sample.text[a : b + 1])) for slot, a, b in sample.cells]
 
 
+def strings(value: Any) -> list[str]:
+    """Every string of a parsed file."""
+    if isinstance(value, dict):
+        return [text for key, each in value.items() for text in (str(key), *strings(each))]
+    return [text for each in value for text in strings(each)] if isinstance(value, list) else [str(value)]
+
+
 class TestRows:
     """The three forms of a line."""
 
@@ -191,13 +198,30 @@ class TestNames:
             asked |= {*naming.of_sentiment(rng), *naming.of_categories(rng).values(), *naming.of_intents(rng).values()}
         assert len(asked) > 300
         assert not asked & naming.held_out
+        raw = {name: each for name, each in naming.raw.items() if name != "held_out"}
+        templates = yaml.safe_load((FOLDER / "recipe/templates.yaml").read_text("utf-8"))
+        assert not {*strings(raw), *strings(templates)} & naming.held_out
 
     def test_a_style_keeps_its_own_names_apart(self) -> None:
         """A model that is asked 主题 must answer as that set is annotated."""
         naming, rng = Naming.read(), Random(1)
-        canonical = {naming.of_aspects(CANONICAL, rng).aspect for _ in range(2000)}
-        assert "主题" not in canonical
+        canonical = [naming.of_aspects(CANONICAL, rng) for _ in range(9000)]
+        assert "主题" not in {names.aspect for names in canonical}
+        of_styles = [tuple(style["polarities"]) for style in naming.raw["styles"].values()]
+        assert not {tuple(names.polarities.values()) for names in canonical} & set(of_styles)
         assert sum(naming.of_aspects("bdci", rng).aspect == "主题" for _ in range(1000)) > 850
+
+    def test_names_asked_in_vain_fit_nothing_in_the_text(self) -> None:
+        """Where a text may have one, or its set annotates the like, it would be a fact taught as none."""
+        naming, rng = Naming.read(), Random(2)
+
+        def absent(text: str, *annotated: str) -> set[str]:
+            return {name for _ in range(200) for name in naming.absent(text, annotated, 2, rng)}
+
+        assert {"退货(事件触发词)", "书名", "时间", "人物"} <= absent("#质量差")
+        assert not absent("#昨天退了，作者的书") & {"退货(事件触发词)", "书名", "时间", "日期", "人物"}
+        assert not absent("张三到任", "姓名", "公司", "地址") & {"人物", "组织机构", "地理位置", "书名"}
+        assert len(naming.absent("#质量差", (), 99, rng)) == len(naming.raw["absent"])
 
 
 class TestSources:
