@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from recipe.naming import INTENTS
 from recipe.reviews import WHOLE, aspect_word
+from recipe.rows import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,12 +41,17 @@ class ShopSamples:
         layout: Layout,
         naming: Naming,
     ) -> None:
-        """``sentiments`` are sets with the share in which each is drawn."""
+        """``sentiments`` are sets with the share in which each is drawn. Raises DataError for an unknown category."""
         self._layout, self._naming = layout, naming
         self._sentiments, self._sentiment_shares = [s for s, _ in sentiments if s], [n for s, n in sentiments if s]
         self._by_category: dict[str, list[str]] = defaultdict(list)
         for text, category in categories:
             self._by_category[category].append(text)
+        if unknown := self._by_category.keys() - naming.raw["categories"].keys():
+            raise DataError(
+                f"category {', '.join(sorted(unknown))} of a review is not among the categories of recipe/naming.yaml, "
+                "which has the names that each is asked under; add it there"
+            )
         self._category_weights = [len(texts) ** _EVENED for texts in self._by_category.values()]
         self._by_intent: dict[str, list[str]] = defaultdict(list)
         for text, intent in intents:
@@ -103,6 +109,7 @@ class TopicSamples:
         "物流": ("服务", "物流"),
         "客服": ("服务", "客服"),
     }
+    _PRICES: Final = (("positive", "优惠"), ("negative", "偏贵"))
 
     def __init__(self, reviews: Sequence[Review], layout: Layout, naming: Naming) -> None:
         self._layout, self._raw = layout, naming.raw
@@ -110,6 +117,11 @@ class TopicSamples:
         placed = [(review, self.topics(review)) for review in reviews]
         self._reviews = [(review, topics) for review, topics in placed if topics or review.categories]
         self._categories = sorted({category for review in reviews for category in review.categories})
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to draw from."""
+        return not self._reviews
 
     def topics(self, review: Review) -> set[str]:
         """Topics of a review, none where one of its aspects cannot be placed."""
@@ -152,9 +164,8 @@ class TopicSamples:
         (topic,) = topics
         if topic == "价格":
             polarities = {fact.polarity for fact in review.facts}
-            if len(polarities) != 1:
-                return None
-            return "价格", "优惠" if polarities == {"positive"} else "偏贵"
+            sides = [side for polarity, side in self._PRICES if polarities == {polarity}]
+            return ("价格", sides[0]) if sides else None
         if topic == "客服" and re.search("售后|退|换", review.text):
             return "服务", "售后"
         return self._PLACE.get(topic)
@@ -195,6 +206,6 @@ class OtherClasses:
 def _by_class(rows: Sequence[Row]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        for each in row.types:
+        for each in sorted(row.types):  # of a set the order would be another in every process
             found[each].append(row)
     return found

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from recipe.entities import flat, level_of
+from recipe.naming import CANONICAL
 from recipe.reviews import WHOLE, aspect_word
 from recipe.rows import Span
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 FILE: Final = Path(__file__).parent / "templates.yaml"
 _PAIR = re.compile(r"段落1：(.*)；段落2：(.*)", re.DOTALL)
+_EVENTFUL: Final = re.compile("[退换修补]|重发|寄回")
+_ANSWERING: Final = re.compile("给|送|帮|替|用了|[天周月年]")
 _EVENT_TYPES: Final = {
     "退货": {"goods": "商品", "reason": "原因", "time": "时间"},
     "维修": {"goods": "商品", "fault": "故障", "time": "时间"},
@@ -46,11 +49,23 @@ class InventedSamples:
         self._raw: dict[str, Any] = yaml.safe_load(FILE.read_text("utf-8"))
         self._lists: dict[str, list[str]] = {**self._raw["lists"], **_named(entities)}
         self._reviews = [review for review in reviews if review.explicit and len(review.text) <= 120]
+        # A real review behind an invented sentence must not have an event or answer a question itself.
+        self._eventless = [review for review in self._reviews if not _EVENTFUL.search(review.text)]
+        answers = [word for slot in self._raw["questions"].values() for word in self._raw["lists"][slot]]
+        self._silent = [
+            review
+            for review in self._eventless
+            if not _ANSWERING.search(review.text) and not any(word in review.text for word in answers)
+        ]
+        # One style: the sets of others annotate more or less of the same words under names of their own.
+        self._asked = [review for review in self._reviews if review.style == CANONICAL] or self._reviews
         self._pairs = [(match.groups(), row) for row in pairs if (match := _PAIR.fullmatch(row.text))]
 
     def invented(self, rng: Random) -> Sample:
         """A sample of one of the kinds."""
-        kinds = [self._event, self._relation, self._question, self._question_on_aspect, self._inference]
+        kinds = [self._event, self._relation, self._question]
+        if self._reviews:
+            kinds += [self._question_on_aspect, self._inference]
         return rng.choice([*kinds, self._match, self._match] if self._pairs else kinds)(rng)
 
     def _filled(self, template: str, own: dict[str, str], rng: Random) -> tuple[str, dict[str, tuple[int, int]]]:
@@ -68,8 +83,8 @@ class InventedSamples:
     def _event(self, rng: Random) -> Sample:
         kind, template, triggers = rng.choice(self._raw["events"])
         text, at = self._filled(template, {kind: rng.choice(triggers)} if kind else {}, rng)
-        if rng.random() < 0.4:
-            text += "，" + rng.choice(self._reviews).text[1:]
+        if self._eventless and rng.random() < 0.4:
+            text += "，" + rng.choice(self._eventless).text[1:]
         schema = {f"{k}(事件触发词)": dict.fromkeys(a.values()) for k, a in _EVENT_TYPES.items()}
         paths: list[tuple[Span, ...]] = []
         if kind:
@@ -94,12 +109,12 @@ class InventedSamples:
         spans = [Span(question, *at[slot]) for question, slot in questions.items() if slot in at]
         if "退" not in text and "换" not in text:
             spans = [span for span in spans if questions[span.type] != "reason"]
-        rest = rng.choice(self._reviews).text[1:]
+        rest = rng.choice(self._silent).text[1:] if self._silent else "挺好的"
         asked = list(questions) if rng.random() < 0.7 else rng.sample(list(questions), 2)
         return flat(self._layout, text + rest, spans, asked, "invented", rng)
 
     def _question_on_aspect(self, rng: Random) -> Sample:
-        review = rng.choice(self._reviews)
+        review = rng.choice(self._asked)
         fact = rng.choice([fact for fact in review.facts if fact.aspect != WHOLE])
         word = aspect_word(review, fact)
         question = rng.choice(self._raw["questions_on_aspects"]).format(word)
@@ -117,9 +132,10 @@ class InventedSamples:
         polarities = {other.polarity for other in review.facts if aspect_word(review, other) == word}
         entailed, contradicted, open_ = self._raw["relations_of_texts"]
         claimed = rng.choice(("positive", "negative"))
-        other_word = aspect_word(other := rng.choice(self._reviews), other.facts[0])
         if rng.random() < 0.3 or polarities not in ({"positive"}, {"negative"}):
-            word, fits = (other_word if other_word not in review.text else "发票"), open_
+            other_word = aspect_word(other := rng.choice(self._reviews), other.facts[0])
+            spare = (other_word, *self._raw["lists"]["goods"])
+            word, fits = next(each for each in spare if each not in review.text), open_
         else:
             fits = entailed if claimed in polarities else contradicted
         hypothesis = rng.choice(self._raw["hypotheses"][claimed]).format(word)
@@ -131,8 +147,8 @@ class InventedSamples:
     def _match(self, rng: Random) -> Sample:
         (first, second), row = rng.choice(self._pairs)
         same = not any("不" in name for name in row.types)
-        if rng.random() < 0.12:
-            second, same = rng.choice(self._pairs)[0][1], False
+        if rng.random() < 0.12 and (other := rng.choice(self._pairs)[0][1]) != second:
+            second, same = other, False
         if rng.random() < 0.5:
             first, second = second, first
         names = rng.choice(self._raw["matching"][:1] * 3 + self._raw["matching"])

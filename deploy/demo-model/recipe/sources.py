@@ -183,7 +183,9 @@ def makers(
     if reviews:
         aspects = AspectSamples(reviews, share["aspects"], layout, naming)
         found |= {"aspects": aspects.aspects, "opinions": aspects.opinions, "links": aspects.links}
-        found["topics"] = TopicSamples([r for each in reviews.values() for r in each], layout, naming).topic
+        every = [review for each in reviews.values() for review in each]
+        if not (topics := TopicSamples(every, layout, naming)).empty:
+            found["topics"] = topics.topic
     sentiments = sentiments_of(sources, config["sentiments"])
     categories, intents = categories_of(sources), intents_of(sources)
     shop = ShopSamples(sentiments, categories, intents, layout, naming)
@@ -205,7 +207,6 @@ def makers(
     if reviews:
         entity_rows = [row for name in ("cluener", "resume") for row in sources.rows["entities"].get(name, ())]
         pairs = [row for rows in sources.rows["pairs"].values() for row in rows]
-        every = [review for each in reviews.values() for review in each]
         found["invented"] = InventedSamples(every, entity_rows, pairs, layout).invented
     if not found:
         raise DataError("none of the sets of recipe.yaml has a row; see deploy/demo-model/README.md")

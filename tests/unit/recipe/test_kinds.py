@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from recipe.aspects import AspectSamples
+from recipe.classes import OtherClasses, ShopSamples, TopicSamples
 from recipe.entities import LONGEST, EntitySamples, NestedSamples, windowed
+from recipe.invented import InventedSamples
 from recipe.naming import CANONICAL, Naming
 from recipe.reviews import Fact, Review
-from recipe.rows import Row, Span
+from recipe.rows import DataError, Row, Span
 from recipe.tuning import OwnSamples
 
 if TYPE_CHECKING:
@@ -110,3 +112,57 @@ class TestEntities:
         seen = [OwnSamples([row], layout).own(Random(seed)) for seed in range(40)]
         assert {sample.kind for sample in seen} == {"own"}
         assert {tuple(cells(layout, sample)) for sample in seen} == {((0, "#"),), ((0, "慢"),)}
+
+
+class TestInvented:
+    """Made-up sentences with real reviews behind them."""
+
+    def test_a_review_behind_an_invented_sentence_has_no_event_and_no_answer(self, layout: Layout) -> None:
+        """Nothing in it is annotated, so whatever it had would be taught as nothing."""
+        fact = (Fact((1, 3), (3, 4), "negative"),)
+        texts = ("#质量差，退货了", "#质量差，给妈妈买的", "#质量差，用了三天", "#质量差，漏水", "#质量差")
+        maker = InventedSamples([Review(text, fact, CANONICAL) for text in texts], [], [], layout)
+        rng = Random(6)
+        behind = {words_of(layout, maker._question(rng).text).split("质量差")[-1] for _ in range(200)}
+        assert behind == {""}
+        events = {words_of(layout, maker._event(rng).text).split("质量差")[-1] for _ in range(300)}
+        assert not {text for text in events if text.startswith("，退货")}
+
+    def test_a_claim_on_something_else_is_on_nothing_in_the_review(self, layout: Layout) -> None:
+        """发票 stands in real reviews, too."""
+        review = Review("#发票没给", (Fact((1, 3), (3, 5), "neutral"),), CANONICAL)
+        maker = InventedSamples([review], [], [], layout)
+        rng = Random(6)
+        texts = [words_of(layout, maker._inference(rng).text) for _ in range(50)]
+        assert not [text for text in texts if "发票" in text.split("段落2")[1]]
+
+    def test_a_text_is_never_another_text_than_itself(self, layout: Layout) -> None:
+        """A second text drawn at random may be the same one."""
+        row = Row("段落1：甲；段落2：乙", ((Span("文本匹配：相似", 0, 0),),), {}, "classify")
+        maker = InventedSamples([], [], [row], layout)
+        assert {slot for seed in range(80) for slot, _ in cells(layout, maker._match(Random(seed)))} == {0}
+        assert {maker.invented(Random(seed)).kind for seed in range(20)} == {"invented"}
+
+
+class TestClasses:
+    """Classification."""
+
+    def test_a_neutral_price_is_neither_cheap_nor_dear(self, layout: Layout) -> None:
+        """So it has no place in the tree of topics."""
+        reviews = [
+            Review(f"#价格{words}", (Fact((1, 3), (3, 5), polarity),), CANONICAL)
+            for words, polarity in (("便宜", "positive"), ("偏贵", "negative"), ("一般", "neutral"))
+        ]
+        maker = TopicSamples(reviews, layout, NAMING)
+        assert [maker._placed(review, {"价格"}) for review in reviews] == [("价格", "优惠"), ("价格", "偏贵"), None]
+        assert TopicSamples([Review("#甲乙", (Fact((1, 2), (2, 3), "positive"),), CANONICAL)], layout, NAMING).empty
+
+    def test_an_unknown_category_is_named_with_the_way_out(self, layout: Layout) -> None:
+        """And not found out by the thread that draws samples."""
+        with pytest.raises(DataError, match=r"category 汽车 of a review is not among .* add it there"):
+            ShopSamples([], [("快", "汽车"), ("香", "洗发水")], [], layout, NAMING)
+
+    def test_rows_of_several_classes_are_kept_in_one_order(self, layout: Layout) -> None:
+        """Sets of strings have another order in every process, and one seed decides on the samples."""
+        row = Row("文", tuple((Span(name, 0, 0),) for name in "丙甲丁乙"), dict.fromkeys("甲乙丙丁"), "multi_classify")
+        assert list(OtherClasses({"one": [row]}, {"one": 1.0}, {}, layout)._by_class["one"]) == sorted("甲乙丙丁")
