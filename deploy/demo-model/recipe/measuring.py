@@ -6,14 +6,13 @@ saw) or a file of the project, and options of ``rexstream evaluate``.
 
 from __future__ import annotations
 
-import gzip
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from recipe.rows import kept_for_validation
+from recipe.rows import DataError, kept_for_validation, lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,26 +31,28 @@ class Measured(NamedTuple):
     baseline: float | None
 
 
-def held_out_lines(path: Path) -> Iterator[str]:
-    """The lines of a set whose texts are on the validation side."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            if line.strip() and kept_for_validation(json.loads(line)["text"]):
-                yield line
+def held_out_lines(path: Path, percent: int = 5) -> Iterator[str]:
+    """The lines of a set whose texts are on the validation side. Raises DataError where it cannot be read."""
+    for _, line in lines_of(path):
+        if kept_for_validation(json.loads(line)["text"], percent):
+            yield line
 
 
 def measured(checkpoint: Path, measure: dict[str, Any], data: Path, folder: Path) -> Iterator[Measured]:
-    """Run one evaluation and read its figures. Raises CalledProcessError where it fails."""
+    """Run one evaluation and read its figures. Raises DataError for a set that is missing, or where it fails."""
     rows, report = folder / "rows.jsonl", folder / "report.json"
     if "set" in measure:
         rows.write_text("".join(held_out_lines(data / measure["set"])), "utf-8")
+        if not rows.stat().st_size:
+            raise DataError(f"{data / measure['set']} has no text on the validation side (5 %, by a hash of the text)")
     else:
         rows = PROJECT / measure["file"]
     options = [f"--{name}={value}" for name, value in measure.get("options", {}).items()]
-    command = [sys.executable, "-m", "consumer", "evaluate", f"--data={rows}", f"--checkpoint={checkpoint}"]
+    command = [sys.executable, "-m", "consumer", "evaluate", f"--data={rows}", f"--checkpoint={checkpoint.resolve()}"]
     command += [f"--report={report}", *options]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=PROJECT)  # noqa: S603 - our own command
+    # Its own errors go to standard error, with the way out.
+    if subprocess.run(command, check=False, stdout=subprocess.DEVNULL, cwd=PROJECT).returncode:  # noqa: S603 - our own
+        raise DataError(f"rexstream evaluate failed for {measure['name']!r}: {' '.join(command[3:])}")
     figures = json.loads(report.read_text("utf-8"))
     baseline = (figures.get("baseline") or {}).get("figures", ())
     for wanted in measure["figures"]:

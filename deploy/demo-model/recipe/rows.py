@@ -67,24 +67,30 @@ def kept_for_validation(text: str, percent: int = 5) -> bool:
     return int(digest[:8], 16) % 100 < percent
 
 
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbers from 1 and lines of a text file (gzipped or not); empty ones are left out. Raises DataError."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8") as lines:
+            yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; --data or recipe.yaml names another place") from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}; expected UTF-8 text, or its gzip as .gz") from error
+
+
 def read_rows(path: Path) -> list[Row]:
     """Read JSON lines (gzipped or not) in one of three forms, recognised line by line.
 
     RexUniNLU's (``text``, ``info_list``, ``schema``), a shop review's (``text``, ``label``, ``category``), and the
     written one of this folder (``text``, ``features``). Raises DataError.
     """
-    opened = gzip.open if path.suffix == ".gz" else open
     rows = []
-    try:
-        with opened(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    try:
-                        rows.append(row_of(json.loads(line)))
-                    except (ValueError, KeyError, TypeError, IndexError) as error:
-                        raise DataError(f"{path}, line {number}: {error!r}; see deploy/demo-model/README.md") from error
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; give the folder with the annotated files as --data") from None
+    for number, line in lines_of(path):
+        try:
+            rows.append(row_of(json.loads(line)))
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise DataError(f"{path}, line {number}: {error!r}; see deploy/demo-model/README.md") from error
     return rows
 
 

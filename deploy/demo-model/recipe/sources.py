@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +14,7 @@ from recipe.entities import EntitySamples, NestedSamples
 from recipe.invented import InventedSamples
 from recipe.naming import CANONICAL, INTENTS
 from recipe.reviews import Review, review_of
-from recipe.rows import IMPLICIT, DataError, Row, read_rows, row_of, split
+from recipe.rows import IMPLICIT, DataError, Row, lines_of, read_rows, row_of, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +24,8 @@ if TYPE_CHECKING:
     from recipe.samples import Layout, Sample
 
 FOLDER: Final = Path(__file__).parent.parent
-OWN: Final = frozenset({"written.jsonl", "written_intents.jsonl", "intents.tsv", "labels.tsv"})
-"""Files of this folder; all others are the user's."""
 WRITTEN: Final = frozenset({"written.jsonl", "written_intents.jsonl"})
+"""Sets of this folder; all others are the user's."""
 _SENTIMENTS: Final = {"正": True, "负": False}
 
 
@@ -60,7 +57,7 @@ def read_sources(
             continue
         rows = [row for row in side(each["file"]) if len(row.text) <= each.get("longest", 400)]
         found.reviews[name] = [review_of(row, each["style"]) for row in rows]
-        if each["file"] in OWN:
+        if each["file"] in WRITTEN:
             found.written += rows
     found.written += side(config["shop"]["written"])
     labels = _table(config["shop"]["labels"])
@@ -75,13 +72,13 @@ def read_sources(
 def _side(file: str, *, data: Path, validation: bool, only: frozenset[str]) -> list[Row]:
     if only and file not in only:
         return []
-    return list(split(read_rows((FOLDER if file in OWN else data) / file), validation=validation))
+    return list(split(read_rows((FOLDER if file in WRITTEN else data) / file), validation=validation))
 
 
 def _annotated(shop: Sequence[Row], path: Path) -> Iterator[Row]:
     """Shop reviews with the facts that ``path`` has for their ids. Raises DataError where one is not in the text."""
     texts = {row.fields["review_id"]: row.text for row in shop}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in lines_of(path):
         record = json.loads(line)
         if (text := texts.get(record["review_id"])) is not None:
             try:
@@ -93,12 +90,15 @@ def _annotated(shop: Sequence[Row], path: Path) -> Iterator[Row]:
 
 
 def _table(file: str) -> dict[str, str]:
-    """Two columns, tab-separated; a missing file is an empty one."""
-    path = FOLDER / file
-    if not path.is_file():
-        return {}
-    with path.open(encoding="utf-8", newline="") as lines:
-        return {row[0]: row[1] for row in csv.reader(lines, delimiter="\t") if row and not row[0].startswith("#")}
+    """Two columns of a file of this folder, tab-separated. Raises DataError."""
+    found = {}
+    for number, line in lines_of(FOLDER / file):
+        if not line.startswith("#"):
+            key, tab, value = line.rstrip("\n").partition("\t")
+            if not tab:
+                raise DataError(f"{FOLDER / file}, line {number}: expected review_id, a tab and a label, got {key!r}")
+            found[key] = value
+    return found
 
 
 def _corrected(row: Row, corrected: dict[str, str]) -> Row:
@@ -124,14 +124,12 @@ def texts_of(sources: Sources, config: dict[str, Any], data: Path) -> Iterator[s
         for rows in group.values():
             yield from (row.text for row in rows)
     for name in config["texts"]:
-        path = data / name
-        if path.is_file():
-            with gzip.open(path, "rt", encoding="utf-8") as lines:
-                yield from lines
+        if (data / name).is_file():
+            yield from (line for _, line in lines_of(data / name))
 
 
 def sentiments_of(sources: Sources, shares: dict[str, Any]) -> list[tuple[list[tuple[str, bool]], float]]:
-    """Sets of (text, whether it praises), and how often each is drawn."""
+    """Sets of (text, whether it praises), and how often each is drawn. Raises DataError for one that is none."""
     sets: dict[str, list[tuple[str, bool]]] = {
         "shop": [(row.text, bool(row.fields["label"])) for row in sources.shop if row.fields.get("label") in (0, 1)],
         "written": [
@@ -149,11 +147,19 @@ def sentiments_of(sources: Sources, shares: dict[str, Any]) -> list[tuple[list[t
             in ({"positive"}, {"negative"})
         ],
         **{
-            name: [(row.text, next(iter(row.types)).startswith("正")) for row in rows if row.types]
+            name: [(row.text, _praises(name, next(iter(row.types)))) for row in rows if row.types]
             for name, rows in sources.rows["sentiments"].items()
         },
     }
+    if unknown := {name for name, each in shares.items() if not isinstance(each, dict)} - sets.keys():
+        raise DataError(f"sentiments of recipe.yaml: {', '.join(sorted(unknown))} has no file and is none of our own")
     return [(sets.get(name, []), each["share"] if isinstance(each, dict) else each) for name, each in shares.items()]
+
+
+def _praises(name: str, type_: str) -> bool:
+    if type_[:1] not in _SENTIMENTS:
+        raise DataError(f"sentiments of recipe.yaml, {name}: type {type_!r} starts with neither 正 nor 负")
+    return _SENTIMENTS[type_[:1]]
 
 
 def categories_of(sources: Sources) -> list[tuple[str, str]]:
@@ -177,7 +183,7 @@ def makers(
     sources: Sources, config: dict[str, Any], layout: Layout, naming: Naming
 ) -> dict[str, Callable[[Random], Sample]]:
     """Kind of sample -> what draws one. Kinds that have no data are left out."""
-    share = {group: _shares(config[group]) for group in ("aspects", "entities", "classes", "nested", "pairs")}
+    share = {group: _shares(config[group]) for group in ("aspects", "entities", "classes", "nested")}
     reviews = {name: each for name, each in sources.reviews.items() if each}
     found: dict[str, Callable[[Random], Sample]] = {}
     if reviews:

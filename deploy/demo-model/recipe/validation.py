@@ -8,7 +8,7 @@ import asyncio
 import time
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import torch
 
@@ -25,7 +25,7 @@ from consumer.serving.tensors import GraphContract, legal_cells, pad
 from recipe.naming import INTENTS, POLARITIES, AspectNames
 from recipe.reviews import WHOLE, review_of
 from recipe.rows import IMPLICIT
-from recipe.sources import plain
+from recipe.sources import intents_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -137,16 +137,19 @@ def suite(sources: Sources, naming: Naming, tokenizer: PromptTokenizer, rows: in
     written = [review_of(row, "canonical") for row in sources.written if row.paths]
     questions["shop"] = [aspect_question(r, naming.canonical) for r in some(sources.reviews.get("shop", []))]
     questions["written"] = [aspect_question(r, naming.canonical) for r in some(written)]
-    shop = [row for row in some(sources.shop) if "label" in row.fields and "category" in row.fields]
+    other = held["categories"]
+    shop = [row for row in some(sources.shop) if row.fields.get("label") in (0, 1)]
+    placed = [row for row in shop if row.fields.get("category") in other]
     signs = naming.raw["canonical"]["sentiments"]
     questions["sentiment"] = [class_question(r.text, signs, signs[1 - r.fields["label"]]) for r in shop]
-    categories = list(held["categories"])
-    questions["category"] = [class_question(r.text, categories, r.fields["category"]) for r in shop]
-    other = held["categories"]
+    questions["category"] = [class_question(r.text, list(other), r.fields["category"]) for r in placed]
     questions["category as 书刊 …"] = [
-        class_question(r.text, list(other.values()), other[r.fields["category"]]) for r in shop
+        class_question(r.text, list(other.values()), other[r.fields["category"]]) for r in placed
     ]
-    questions["intent"] = _intents(sources, naming)
+    intents = dict(zip(INTENTS, naming.raw["canonical"]["intents"], strict=True))
+    questions["intent"] = [
+        class_question(text, list(intents.values()), intents[intent]) for text, intent in intents_of(sources)
+    ]
     for name in ("cluener", "titles"):
         questions[name] = [row_question(row) for row in some(sources.rows["entities"].get(name, []))]
     return Suite({name: each for name, each in questions.items() if each}, tokenizer)
@@ -204,14 +207,6 @@ def _is_leaf(path: Sequence[Span], schema: SchemaTree) -> bool:
     return not below
 
 
-def _intents(sources: Sources, naming: Naming) -> list[Question]:
-    names = dict(zip(INTENTS, naming.raw["canonical"]["intents"], strict=True))
-    texts = {str(row.fields.get("review_id")): row.text for row in sources.shop}
-    pairs = [(texts[key], intent) for key, intent in sources.intents.items() if key in texts]
-    pairs += [(plain(row), row.fields["intent"]) for row in sources.written]
-    return [class_question(text, list(names.values()), names[intent]) for text, intent in pairs]
-
-
 def report(figures: dict[str, float], log: Callable[[str], None]) -> float:
     """Write the figures on one line each; their mean is the score by which weights are compared."""
     for name, value in figures.items():
@@ -221,11 +216,11 @@ def report(figures: dict[str, float], log: Callable[[str], None]) -> float:
     return score
 
 
-def summary(figures: dict[str, float], before: dict[str, Any] | None = None) -> str:
-    """A small table, beside the figures of before where there are any."""
+def summary(figures: dict[str, float], before: dict[str, float]) -> str:
+    """A small table, beside the figures of before."""
     width = max(map(len, figures), default=0)
     lines = []
     for name, value in figures.items():
-        earlier = f"  (before: {before[name]:.3f})" if before and name in before else ""
+        earlier = f"  (before: {before[name]:.3f})" if name in before else ""
         lines.append(f"{name:<{width}}  {value:.3f}{earlier}")
     return "\n".join(lines)

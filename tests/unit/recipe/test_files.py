@@ -1,0 +1,70 @@
+"""Files that cannot be read as the recipe expects, and what it says of them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from recipe import sources
+from recipe.measuring import held_out_lines, measured
+from recipe.rows import DataError, Row, Span, kept_for_validation, read_rows
+from recipe.sources import Sources, sentiments_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("rows.jsonl", "好".encode("gbk"), "cannot be read: .*; expected UTF-8 text, or its gzip"),
+        ("rows.jsonl.gz", b"no gzip", "cannot be read: .*; expected UTF-8 text, or its gzip"),
+        ("rows.jsonl", b"[1]\n", "line 1: .*; see deploy/demo-model/README.md"),
+    ],
+    ids=["other-encoding", "no-gzip", "no-object"],
+)
+def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    """With what was expected, and no traceback."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}.*{said}"):
+        read_rows(tmp_path / name)
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    """``--data`` of training is a folder."""
+    (tmp_path / "data").write_text("")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_rows(tmp_path / "data/set.jsonl")
+
+
+def test_a_table_that_is_missing_or_has_one_column_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slip in recipe.yaml must not train without its labels."""
+    monkeypatch.setattr("recipe.sources.FOLDER", tmp_path)
+    with pytest.raises(DataError, match=r"labels\.tsv does not exist"):
+        sources._table("labels.tsv")
+    (tmp_path / "labels.tsv").write_text("# read\nos-1\t1\nos-2 0\n")
+    with pytest.raises(DataError, match="line 3: expected review_id, a tab and a label, got 'os-2 0'"):
+        sources._table("labels.tsv")
+
+
+def test_a_sentiment_that_is_neither_is_refused() -> None:
+    """It would be taught as a complaint, every one."""
+    rows = [Row("好", ((Span("好评", 0, 0),),), {"好评": None}, "classify")]
+    found = Sources(rows={"sentiments": {"shops": rows}})
+    with pytest.raises(DataError, match="shops: type '好评' starts with neither 正 nor 负"):
+        sentiments_of(found, {"shops": {"share": 1}})
+    with pytest.raises(DataError, match="shopp has no file"):
+        sentiments_of(Sources(rows={"sentiments": {}}), {"shopp": 1})
+
+
+def test_a_measure_without_rows_is_named(tmp_path: Path) -> None:
+    """Evaluation of nothing says nothing."""
+    lines = [json.dumps({"text": f"第{number}条"}) + "\n" for number in range(60)]
+    sides = [kept_for_validation(json.loads(line)["text"]) for line in lines]
+    (tmp_path / "set.jsonl").write_text("".join(line for line, held in zip(lines, sides, strict=True) if not held))
+    assert not list(held_out_lines(tmp_path / "set.jsonl"))
+    with pytest.raises(DataError, match=r"set\.jsonl has no text on the validation side"):
+        list(measured(tmp_path, {"set": "set.jsonl", "figures": []}, tmp_path, tmp_path))
+    with pytest.raises(DataError, match=r"other\.jsonl does not exist"):
+        list(measured(tmp_path, {"set": "other.jsonl", "figures": []}, tmp_path, tmp_path))
