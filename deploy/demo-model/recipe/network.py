@@ -180,7 +180,7 @@ class RexUniNLU(nn.Module):
 
 
 def visible(segments: Tensor) -> Tensor:
-    """Which tokens see which, bool [B, L, L]; padding (segment -1) sees and is seen by nothing but itself."""
+    """Which tokens see which, bool [B, L, L]; padding (segment -1) sees and is seen by nothing."""
     real = segments >= 0
     prefix, kind = segments.div(256, rounding_mode="floor"), segments.remainder(256)
     outside = segments == 0

@@ -7,7 +7,7 @@ cannot differ. Tokens of a sample are numbered within its text until ``collate``
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -173,7 +173,7 @@ def batched(samples: Sequence[Sample], tokens: int, rng: Random) -> list[list[Sa
     return batches
 
 
-def corrupted(ids: Ids, text: Any, rng: np.random.Generator, share: float, mask: int) -> Ids:
+def corrupted(ids: Ids, text: Bools, rng: np.random.Generator, share: float, mask: int) -> Ids:
     """Some text tokens replaced by ``mask``: a little noise against learning reviews by heart."""
     chosen: Ids = np.where(text & (rng.random(ids.shape) < share), np.int32(mask), ids)
     return chosen

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -78,14 +79,20 @@ def read_published(jar: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str,
 def started(
     jar: Path, vocabulary: Sequence[str], shape: Shape, sentences: Sequence[Sequence[int]], seed: int
 ) -> RexUniNLU:
-    """A model of ``shape``. ``sentences`` are token ids of some hundred real texts, on which units are judged."""
+    """A model of ``shape``. ``sentences`` are token ids of some hundred real texts, on which units are judged.
+
+    Raises DataError.
+    """
     published, known = read_published(jar)
     words = published["plm.embeddings.word_embeddings.weight"]
     published["plm.embeddings.word_embeddings.weight"] = _rows(words, known, vocabulary, np.random.default_rng(seed))
     full = published["plm.encoder.layer.0.intermediate.dense.bias"].shape[0]
     torch.manual_seed(seed)
-    whole = RexUniNLU(_with_intermediate(shape, full))
-    whole.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in published.items()}, strict=False)
+    whole = RexUniNLU(replace(shape, intermediate_size=full))
+    try:
+        whole.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in published.items()}, strict=False)
+    except RuntimeError as error:
+        raise DataError(f"{jar} has 4 layers of hidden size 512, and recipe.yaml another shape: {error}") from error
     if full == shape.intermediate_size:
         return whole
     weights = dict(whole.state_dict())
@@ -99,12 +106,6 @@ def started(
     model = RexUniNLU(shape)
     model.load_state_dict(weights)
     return model
-
-
-def _with_intermediate(shape: Shape, size: int) -> Shape:
-    from dataclasses import replace
-
-    return replace(shape, intermediate_size=size)
 
 
 def _rows(

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from recipe.network import circle_loss
+from recipe.rows import DataError
 from recipe.samples import LONGEST, Batch, batched, collate, corrupted
 
 if TYPE_CHECKING:
@@ -110,18 +111,20 @@ class Supply:
         self._stopped.set()
 
     def next(self) -> Prepared:
-        """The next batch. Raises what the thread has raised."""
+        """The next batch. Raises what the thread has raised: DataError where the data make no sample."""
         prepared = self._ready.get(timeout=600)
         if isinstance(prepared, BaseException):
             raise prepared
         return prepared
 
     def pool(self, number: int) -> Iterator[Prepared]:
-        """The batches of one pool: the same for the same seed and number."""
+        """The batches of one pool: the same for the same seed and number. Raises DataError where all are too long."""
         rng = random.Random(f"{self._seed}/{number}")
         noise = np.random.default_rng([self._seed, number])
         drawn = (self._makers[kind](rng) for kind in rng.choices(self._kinds, self._shares, k=_POOL))
         samples = [sample for sample in drawn if sample.length <= LONGEST]
+        if not samples:
+            raise DataError(f"each of {_POOL} samples has more than {LONGEST} tokens: shorten the texts or the schema")
         tokenizer = self._layout.tokenizer
         mask = int(tokenizer.ids("[MASK]", special=True)[0])
         for chosen in batched(samples, self._settings.tokens_per_batch, rng):
@@ -149,6 +152,7 @@ class Training:
     """A model, its optimiser and averaged weights. ``state`` is where it is saved and resumed from."""
 
     def __init__(self, model: RexUniNLU, settings: Settings, state: Path, log: Callable[[str], None]) -> None:
+        """Raises DataError where ``state`` is of another model."""
         self.model, self.settings, self._state, self._log = model, settings, state, log
         self.progress = Progress()
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -170,10 +174,19 @@ class Training:
             self._resume()
 
     def run(self, supply: Supply, validate: Callable[[], None]) -> bool:
-        """Train until the time is over; False where a signal has ended it before. Saves at the end in any case."""
+        """Train until the time is over; False where SIGTERM or SIGINT has ended it before. Saves in both cases."""
+        earlier = {number: signal.signal(number, self._stopping) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self._run(supply, validate)
+            self.save()
+        finally:
+            supply.stop()
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+        return not self._stop
+
+    def _run(self, supply: Supply, validate: Callable[[], None]) -> None:
         settings, progress = self.settings, self.progress
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stopping)
         supply.start(progress.round)
         torch.manual_seed(progress.round)
         losses: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=300))
@@ -198,9 +211,6 @@ class Training:
             if now - validated > 60 * settings.validate_minutes:
                 validate()
                 last = validated = time.monotonic()
-        supply.stop()
-        self.save()
-        return not self._stop
 
     def save(self) -> None:
         """Write the whole state, atomically."""
@@ -216,7 +226,13 @@ class Training:
 
     def _resume(self) -> None:
         state: dict[str, Any] = torch.load(self._state, weights_only=True)
-        self.model.load_state_dict(state["model"])
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise DataError(
+                f"{self._state} is of a training of another shape or vocabulary; go on with its own options, or name "
+                "another folder for this one"
+            ) from error
         self._optimizer.load_state_dict(state["optimizer"])
         self.averaged = state["averaged"]
         self.progress = Progress(**state["progress"])

@@ -200,6 +200,14 @@ def row_question(row: Row) -> Question:
     return Question(row.text[implicit:], task, gold)
 
 
+def row_questions(rows: Sequence[Row]) -> dict[str, list[Question]]:
+    """Questions of held-out rows, those of extraction and of classes apart: they have figures of their own."""
+    kinds: dict[str, list[Question]] = {"held out": [], "held out, classes": []}
+    for row in rows:
+        kinds["held out" if row.kind == "extract" else "held out, classes"].append(row_question(row))
+    return {name: questions for name, questions in kinds.items() if questions}
+
+
 def _is_leaf(path: Sequence[Span], schema: SchemaTree) -> bool:
     below: SchemaTree | None = schema
     for span in path:

@@ -1,15 +1,16 @@
-"""Files that cannot be read as the recipe expects, and what it says of them."""
+"""Sets of the configuration as the recipe reads them, and what it says of files that it cannot read."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from recipe import sources
 from recipe.measuring import held_out_lines, measured
+from recipe.naming import CANONICAL
 from recipe.rows import DataError, Row, Span, kept_for_validation, read_rows
-from recipe.sources import Sources, sentiments_of
+from recipe.sources import Sources, intents_of, read_sources, sentiments_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,3 +69,49 @@ def test_a_measure_without_rows_is_named(tmp_path: Path) -> None:
         list(measured(tmp_path, {"set": "set.jsonl", "figures": []}, tmp_path, tmp_path))
     with pytest.raises(DataError, match=r"other\.jsonl does not exist"):
         list(measured(tmp_path, {"set": "other.jsonl", "figures": []}, tmp_path, tmp_path))
+
+
+class TestSources:
+    """Sets of the configuration, and what this folder adds to the user's."""
+
+    CONFIG: ClassVar[dict[str, Any]] = {
+        "aspects": {"shop": {"of_shop": "shop_features.jsonl", "style": CANONICAL, "share": 1}},
+        "shop": {"file": "shop.jsonl", "intents": "intents.tsv", "labels": "labels.tsv", "written": "shop.jsonl"},
+        **{group: {} for group in ("sentiments", "entities", "classes", "nested", "pairs")},
+    }
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Four shop reviews of the training side, and what is known of them beside their own labels."""
+        texts = [
+            text for text in (f"包装很好，物流慢{number}" for number in range(20)) if not kept_for_validation(text)
+        ][:4]
+        rows = [{"review_id": f"os-{i}", "text": t, "label": 1, "category": "手机"} for i, t in enumerate(texts)]
+        (tmp_path / "shop.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tmp_path / "labels.tsv").write_text("# read\nos-1\t0\nos-2\tnone\n")
+        (tmp_path / "intents.tsv").write_text("os-3\tyes\nos-9\tno\n")
+        features = [
+            {"review_id": "os-0", "features": [["包装", "很好", "正"], ["物流", "慢", "负"]]},
+            {"review_id": "x", "features": []},
+        ]
+        (tmp_path / "shop_features.jsonl").write_text("".join(json.dumps(row) + "\n" for row in features))
+        monkeypatch.setattr("recipe.sources.FOLDER", tmp_path)
+        return tmp_path
+
+    def test_labels_intents_and_facts_are_joined_by_review_id(self, folder: Path) -> None:
+        """A careful reader's label takes the place of the data's, or takes it away; unknown ids are others' reviews."""
+        sources = read_sources(self.CONFIG, folder, validation=False)
+        assert [row.fields.get("label") for row in sources.shop] == [1, 0, None, 1]
+        ((text, positive), *_), _ = sentiments_of(sources, {"shop": 1})[0]
+        assert positive
+        assert len(sentiments_of(sources, {"shop": 1})[0][0]) == 3
+        assert intents_of(sources) == [(sources.shop[3].text, "yes")]
+        (review,) = sources.reviews["shop"]
+        assert review.text == f"#{text}"
+        assert [review.text[slice(*fact.aspect)] for fact in review.facts] == ["包装", "物流"]
+
+    def test_facts_of_another_text_are_refused(self, folder: Path) -> None:
+        """The user's shop reviews must be those that were annotated."""
+        (folder / "shop_features.jsonl").write_text('{"review_id": "os-0", "features": [["屏幕", "大", "正"]]}\n')
+        with pytest.raises(DataError, match=r"shop_features\.jsonl, line 1: .* are others than those annotated"):
+            read_sources(self.CONFIG, folder, validation=False)
