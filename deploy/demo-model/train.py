@@ -180,9 +180,10 @@ def train(
 @_THREADS
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the calibrated checkpoint.")
 def calibrate(folder: Path, data: Path, config: Path, threads: int, out: Path) -> None:
-    """Divide all logits by one temperature, fitted on validation rows, so that scores say how often they are right.
+    """Divide all logits of FOLDER's checkpoint by one temperature, so that scores say how often they are right.
 
-    It is folded into the weights: every decision stays the same, and nothing has to be configured.
+    It is fitted on validation rows and folded into the weights: every decision stays the same, and nothing has to be
+    configured.
     """
     torch.set_num_threads(threads)
     raw = read_config(config)
@@ -207,7 +208,7 @@ def calibrate(folder: Path, data: Path, config: Path, threads: int, out: Path) -
 @click.option("--before", type=_FOLDER, help="Another checkpoint beside it.")
 @click.option("--only", metavar="WORDS", default="", help="Only measures whose name has these words.")
 def measure(folder: Path, data: Path, config: Path, before: Path | None, only: str) -> None:
-    """Print the model card's table: rexstream evaluate on validation rows and on the project's gold."""
+    """Print the model card's table of FOLDER: rexstream evaluate on validation rows and on the project's gold."""
     earlier: dict[str, float] = {}
     lines: list[Measured] = []
     measures = read_config(config)["measures"]

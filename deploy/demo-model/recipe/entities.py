@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from recipe.reviews import WHOLE
 from recipe.rows import IMPLICIT
+from recipe.samples import LONGEST as LONGEST_SAMPLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
 LONGEST: Final = 160
 """Characters of a text; of a longer one a window is cut out, mostly around something annotated."""
+MOST_TYPES: Final = 10
+"""Of a schema of one level, in one sample."""
 MOST_PARENTS: Final = 4
-"""Of one sample."""
+"""In one sample, or fewer where it would be longer than is trained on."""
 
 
 class EntitySamples:
@@ -126,23 +129,37 @@ def windowed(row: Row, rng: Random) -> tuple[str, list[tuple[Span, ...]]]:
     return IMPLICIT * whole + row.text[start:end], [path for path in dict.fromkeys(paths) if path]
 
 
+def some_types(types: Sequence[str], present: set[str], rng: Random) -> list[str]:
+    """All types, or where they are more than MOST_TYPES, as many of them: up to half are ``present``.
+
+    The worker, too, asks a long schema in several hints. All in one would be too long to be trained on.
+    """
+    if len(types) <= MOST_TYPES:
+        return list(types)
+    there = [name for name in types if name in present]
+    chosen = rng.sample(there, min(len(there), MOST_TYPES // 2))
+    others = [name for name in types if name not in present]
+    return chosen + rng.sample(others, min(len(others), MOST_TYPES - len(chosen)))
+
+
 def level_of(
     layout: Layout, text: str, paths: Sequence[tuple[Span, ...]], schema: dict[str, Any], kind: str, rng: Random
 ) -> Sample:
     """A random level of ``schema`` that ``paths`` reach, asked below at most MOST_PARENTS parents."""
     deepest = max((len(path) for path in paths), default=1)
     depth = rng.randint(1, deepest)
+    first = [path[0] for path in paths]
+    asked = some_types(list(schema), {span.type for span in first}, rng)
     if depth == 1:
-        return flat(layout, text, [path[0] for path in paths], list(schema), kind, rng)
+        return flat(layout, text, first, asked, kind, rng)
     below: dict[tuple[tuple[str, str], ...], list[Span]] = defaultdict(list)
     for path in paths:
         if len(path) >= depth - 1:
             key = tuple((span.type, text[span.start : span.end]) for span in path[: depth - 1])
             below[key] += path[depth - 1 : depth]
-    keys = rng.sample(list(below), min(len(below), MOST_PARENTS))
     groups: list[tuple[str, list[str]]] = []
     spans: list[tuple[int, int, int, int]] = []
-    for key in keys:
+    for key in rng.sample(list(below), min(len(below), MOST_PARENTS)):
         types = schema
         for name, _ in key:
             types = types.get(name) or {}
@@ -151,5 +168,9 @@ def level_of(
             spans += [(len(groups), names.index(s.type), s.start, s.end) for s in below[key] if s.type in types]
             groups.append((",".join(f"{name}: {words}" for name, words in key), names))
     if not groups:
-        return flat(layout, text, [path[0] for path in paths], list(schema), kind, rng)
-    return layout.extraction(text, groups, spans, kind)
+        return flat(layout, text, first, asked, kind, rng)
+    sample = layout.extraction(text, groups, spans, kind)
+    while sample.length > LONGEST_SAMPLE and len(groups) > 1:  # else it would not be trained on at all
+        groups.pop()
+        sample = layout.extraction(text, groups, [span for span in spans if span[0] < len(groups)], kind)
+    return sample

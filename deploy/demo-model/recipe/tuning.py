@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from recipe.classes import shortened
-from recipe.entities import level_of, windowed
+from recipe.entities import level_of, some_types, windowed
 from recipe.rows import DataError, kept_for_validation
 
 if TYPE_CHECKING:
@@ -45,10 +45,11 @@ class OwnSamples:
         self._rows, self._layout = rows, layout
 
     def own(self, rng: Random) -> Sample:
-        """Positive and negative types alike: all that the row's schema asks for."""
+        """Positive and negative types alike: all that the row's schema asks for, or some of a long one."""
         row = rng.choice(self._rows)
         if row.kind == "extract":
             text, paths = windowed(row, rng)
             return level_of(self._layout, text, paths, row.schema, "own", rng)
         multi = row.kind == "multi_classify"
-        return self._layout.classification(shortened(row.text, rng), list(row.schema), row.types, "own", multi=multi)
+        names = some_types(list(row.schema), row.types, rng)
+        return self._layout.classification(shortened(row.text, rng), names, row.types, "own", multi=multi)

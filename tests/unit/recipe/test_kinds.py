@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from recipe.aspects import AspectSamples
 from recipe.classes import OtherClasses, ShopSamples, TopicSamples
-from recipe.entities import LONGEST, EntitySamples, NestedSamples, windowed
+from recipe.entities import LONGEST, MOST_TYPES, EntitySamples, NestedSamples, windowed
 from recipe.invented import InventedSamples
 from recipe.naming import CANONICAL, Naming
 from recipe.reviews import Fact, Review
@@ -112,6 +112,33 @@ class TestEntities:
         seen = [OwnSamples([row], layout).own(Random(seed)) for seed in range(40)]
         assert {sample.kind for sample in seen} == {"own"}
         assert {tuple(cells(layout, sample)) for sample in seen} == {((0, "#"),), ((0, "慢"),)}
+
+    def test_fewer_parents_are_asked_where_all_would_be_too_long(self, layout: Layout) -> None:
+        """A longer sample would be dropped, and its facts never taught."""
+        text = "".join(f"第{number}个特别长的属性词好" for number in range(10, 16))
+        parents = [Span("一个特别长的属性类型", at, at + 11) for at in range(0, 72, 12)]
+        types = {f"一个特别特别长的情感类型{number}": None for number in range(5)}
+        paths = tuple((span, Span(next(iter(types)), span.end, span.end + 1)) for span in parents)
+        maker = NestedSamples({"one": [Row(text, paths, {parents[0].type: types})]}, {"one": 1.0}, layout)
+        deep = [s for seed in range(20) if (s := maker.nested(Random(seed))).hint.types > 1]
+        assert {(sample.length <= 300, len(sample.cells) == sample.hint.types // 5 > 0) for sample in deep} == {
+            (True, True)
+        }
+
+    def test_of_a_long_schema_some_types_are_asked(self, layout: Layout) -> None:
+        """All at once would be longer than what is trained on; those in the text are asked as often as others."""
+        names = [f"第{number}类事件的触发词" for number in range(70)]
+        paths = tuple((Span(name, 0, 2),) for name in names[:30])
+        rows = [
+            Row("屏幕碎了", paths, dict.fromkeys(names)),
+            Row("屏幕碎了", paths[:1], dict.fromkeys(names), "classify"),
+        ]
+        for row, present in zip(rows, (MOST_TYPES // 2, 1), strict=True):
+            for seed in range(10):
+                sample = OwnSamples([row], layout).own(Random(seed))
+                assert sample.hint.types == MOST_TYPES
+                assert len(sample.cells) == present
+                assert sample.length < 300
 
 
 class TestInvented:
