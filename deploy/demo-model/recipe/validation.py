@@ -135,7 +135,6 @@ def suite(sources: Sources, naming: Naming, tokenizer: PromptTokenizer, rows: in
     bdci = AspectNames(own["bdci"]["aspects"][0], dict(zip(POLARITIES, own["bdci"]["polarities"], strict=True)))
     questions["all goods"] = [aspect_question(r, bdci) for r in some(sources.reviews.get("bdci17", []))]
     written = [review_of(row, "canonical") for row in sources.written if row.paths]
-    questions["shop"] = [aspect_question(r, naming.canonical) for r in some(sources.reviews.get("shop", []))]
     questions["written"] = [aspect_question(r, naming.canonical) for r in some(written)]
     other = held["categories"]
     shop = [row for row in some(sources.shop) if row.fields.get("label") in (0, 1)]
