@@ -128,6 +128,16 @@ def texts_of(sources: Sources, config: dict[str, Any], data: Path) -> Iterator[s
             yield from (line for _, line in lines_of(data / name))
 
 
+def types_of(sources: Sources) -> set[str]:
+    """Every type of every schema."""
+    rows = (row for group in sources.rows.values() for rows in group.values() for row in rows)
+    return {name for row in rows for name in _names(row.schema)}
+
+
+def _names(schema: dict[str, Any] | None) -> list[str]:
+    return [name for key, below in (schema or {}).items() for name in (key, *_names(below))]
+
+
 def sentiments_of(sources: Sources, shares: dict[str, Any]) -> list[tuple[list[tuple[str, bool]], float]]:
     """Sets of (text, whether it praises), and how often each is drawn. Raises DataError for one that is none."""
     sets: dict[str, list[tuple[str, bool]]] = {
@@ -182,7 +192,15 @@ def intents_of(sources: Sources) -> list[tuple[str, str]]:
 def makers(
     sources: Sources, config: dict[str, Any], layout: Layout, naming: Naming
 ) -> dict[str, Callable[[Random], Sample]]:
-    """Kind of sample -> what draws one. Kinds that have no data are left out."""
+    """Kind of sample -> what draws one. Kinds that have no data are left out.
+
+    Raises DataError where there are no data, or a set's own types have a name that must not be trained under.
+    """
+    if trained := naming.held_out & types_of(sources):
+        raise DataError(
+            f"a set of recipe.yaml asks for {', '.join(sorted(trained))}, which is under held_out of recipe/naming.yaml"
+            ", to be measured as a name never trained: rename it in one of the two"
+        )
     share = {group: _shares(config[group]) for group in ("aspects", "entities", "classes", "nested")}
     reviews = {name: each for name, each in sources.reviews.items() if each}
     found: dict[str, Callable[[Random], Sample]] = {}

@@ -12,7 +12,7 @@ from recipe import checkpoint
 from recipe.measuring import PROJECT
 from recipe.network import RexUniNLU, Shape
 from recipe.rows import DataError
-from recipe.sources import texts_of
+from recipe.sources import texts_of, types_of
 from recipe.starting_weights import started
 from recipe.vocabulary import vocabulary_of
 
@@ -39,18 +39,13 @@ def vocabulary_for(
     elif file.is_file():
         vocabulary = file.read_text("utf-8").splitlines()
     else:
-        rows = [row for group in sources.rows.values() for rows in group.values() for row in rows]
-        types = "".join(sorted({name for row in rows for name in _types(row.schema)}))
+        types = "".join(sorted(types_of(sources)))
         files = [*sorted((PROJECT / "schemas/tasks").glob("*.yaml")), Path(__file__).parent / "templates.yaml"]
         written = "".join(row.text for row in sources.written)
         required = naming.characters() + types + "".join(path.read_text("utf-8") for path in files) + written
         vocabulary = vocabulary_of(texts_of(sources, config, data), required, config["vocabulary"])
     file.write_text("\n".join(vocabulary) + "\n", "utf-8")
     return vocabulary
-
-
-def _types(schema: dict[str, Any] | None) -> list[str]:
-    return [name for key, below in (schema or {}).items() for name in (key, *_types(below))]
 
 
 def starting_model(

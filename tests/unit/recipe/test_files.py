@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 from recipe import sources
 from recipe.measuring import held_out_lines, measured
-from recipe.naming import CANONICAL
+from recipe.naming import CANONICAL, Naming
 from recipe.rows import DataError, Row, Span, kept_for_validation, read_rows
-from recipe.sources import Sources, intents_of, read_sources, sentiments_of
+from recipe.sources import Sources, intents_of, makers, read_sources, sentiments_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from recipe.samples import Layout
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,12 @@ class TestSources:
         (review,) = sources.reviews["shop"]
         assert review.text == f"#{text}"
         assert [review.text[slice(*fact.aspect)] for fact in review.facts] == ["包装", "物流"]
+
+    def test_a_set_whose_own_types_are_held_out_is_refused(self, layout: Layout) -> None:
+        """Its figure under names never trained would be none."""
+        rows = {"nested": {"mine": [Row("好", schema={"词": {"抱怨的话": None}})]}}
+        with pytest.raises(DataError, match="asks for 抱怨的话, which is under held_out"):
+            makers(Sources(rows=rows), self.CONFIG, layout, Naming.read())
 
     def test_facts_of_another_text_are_refused(self, folder: Path) -> None:
         """The user's shop reviews must be those that were annotated."""
