@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from consumer.evaluation.baseline import FOLDS, LEAST_TEXTS, NaiveBayes, cross_validated
 from consumer.evaluation.calibration import LEAST_FACTS, Calibration, calibration
 from consumer.evaluation.classification_scores import (
+    MOST_CLASSES,
     Confusion,
     Labelled,
     class_figures,
@@ -106,8 +107,8 @@ def headline(cases: Iterable[Case], metric: Metric, resamples: Resamples) -> Fig
 
 def _baseline(texts: Sequence[str], labelled: Labelled, training: Training | None, resamples: Resamples) -> Baseline:
     classes = frozenset().union(*(labelled.gold if training is None else training.gold))
-    if len(classes) < 2:
-        return Baseline(f"left out: {len(classes)} class, and it takes two to choose from")
+    if not 2 <= len(classes) <= MOST_CLASSES:
+        return Baseline(f"left out: the number of classes is {len(classes)}, and it takes 2 to {MOST_CLASSES}")
     if training is None:
         if len(texts) < LEAST_TEXTS:
             return Baseline(

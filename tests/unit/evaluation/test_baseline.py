@@ -56,6 +56,15 @@ def test_several_labels_are_decided_one_by_one() -> None:
     assert (set(one), set(two), len(none)) == ({"物流"}, {"物流", "价格"}, 1)
 
 
+@pytest.mark.parametrize(
+    ("gold", "found"), [([GOOD, BAD], {"好评"}), ([frozenset(), frozenset()], set())], ids=["no-words", "no-classes"]
+)
+def test_with_nothing_to_learn_from_it_still_answers(gold: list[frozenset[str]], found: set[str]) -> None:
+    """Empty texts, or labels for none of them."""
+    model = NaiveBayes(["", ""], gold, single=bool(found))
+    assert [set(each) for each in model.predict(["很好用"])] == [found]
+
+
 def test_no_text_is_predicted_by_a_classifier_that_saw_it() -> None:
     """Each text has a class of its own: whoever had seen it would know it. Equal texts are in one fold."""
     texts = [f"{number:04d}" * 3 for number in range(100)] * 2
