@@ -103,7 +103,7 @@ def _reports(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tu
     "--label-field",
     default="label",
     show_default=True,
-    help="JSON field or column with the label.",
+    help="JSON field or column with the label; dots lead into objects: attributes.category",
 )
 @click.option("--label", metavar="LABEL", help="Label of every line, where the file has none, as plain text.")
 @click.option(
