@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len
@@ -14,7 +15,7 @@ from consumer.evaluation.extraction_scores import LAST, SEVERAL
 from consumer.evaluation.report import few_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator
 
     from rich.console import RenderableType
 
@@ -38,6 +39,9 @@ _BAR: Final = 24
 """Characters of a bar that stands for all facts of a bin being right."""
 _GAP: Final = 2
 """Spaces between columns."""
+
+_Row = Sequence[Text | str]
+"""A name and its numbers; nothing, or a heading alone."""
 
 _STRICT: Final = (("strict", 6), ("95 %", 11), ("span", 5), ("prec.", 5), ("recall", 6), ("found", 5), ("gold", 5))
 _CLASSES: Final = (("F1", 6), ("95 %", 11), ("prec.", 5), ("recall", 6), ("found", 5), ("gold", 5))
@@ -80,26 +84,16 @@ def _extraction(figures: Sequence[Figure], every: Sequence[Figure], width: int) 
         "type": "by last type" if nested else "by type",
         "first_type": "by first type",
     }
-    table = _table(_STRICT, width, (figure.name for figure in figures))
+    rows: list[_Row] = []
     for section, heading in sections.items():
-        rows = [figure for figure in figures if figure.section == section]
-        if rows and heading:
-            table.add_row()
-            table.add_row(Text(heading, style="bold"))
-        for figure in rows[:MOST_ROWS]:
+        inside = [figure for figure in figures if figure.section == section]
+        if inside and heading:
+            rows += [(), (Text(heading, style="bold"),)]
+        for figure in inside[:MOST_ROWS]:
             name = f"2+ aspects, {figure.texts} texts" if figure.name == SEVERAL else figure.name
-            table.add_row(
-                Text(name),
-                f"{figure.main:.3f}",
-                _interval(figure),
-                f"{figure.values['span_f1']:.3f}",
-                f"{figure.values['precision']:.3f}",
-                f"{figure.values['recall']:.3f}",
-                str(figure.predicted),
-                str(figure.support),
-            )
-        _more(table, len(rows))
-    yield _titled("Paths: F1 strict (with offsets) and of spans alone", table)
+            rows.append((Text(name), *_main(figure), f"{figure.values['span_f1']:.3f}", *_details(figure)))
+        rows += _more(len(inside))
+    yield _titled("Paths: F1 strict (with offsets) and of spans alone", _table(_STRICT, rows, width))
     for figure in every:
         if figure.section == "quadruples" and figure not in figures:
             yield Text(f"  {figure.name}: {figure.main:.3f} of {figure.support} ({_interval(figure)})")
@@ -108,28 +102,16 @@ def _extraction(figures: Sequence[Figure], every: Sequence[Figure], width: int) 
 def _classification(rates: Sequence[Figure], report: Report, width: int) -> Iterator[RenderableType]:
     baseline = {figure.name: figure for figure in report.baseline.figures} if report.baseline is not None else {}
     numbers = (("model", 6), ("95 %", 11), *((("n-grams", 7), ("95 %", 11)) if baseline else ()))
-    table = _table(numbers, width, (figure.name for figure in rates))
-    for figure in rates:
-        beside = baseline.get(figure.name)
-        more = () if beside is None else (f"{beside.main:.3f}", _interval(beside))
-        table.add_row(Text(figure.name), f"{figure.main:.3f}", _interval(figure), *more)
-    yield _titled("Classes", table)
+    rows: list[_Row] = [
+        (Text(each.name), *_main(each), *(_main(baseline[each.name]) if each.name in baseline else ()))
+        for each in rates
+    ]
+    yield _titled("Classes", _table(numbers, rows, width))
     if report.baseline is not None:
         yield Text(f"  Baseline, a bag of character n-grams (naive Bayes): {report.baseline.trained_on}.", style="dim")
-    rows = [figure for figure in report.figures if figure.section == "class"]
-    table = _table(_CLASSES, width, (figure.name for figure in rows))
-    for figure in rows[:MOST_ROWS]:
-        table.add_row(
-            Text(figure.name),
-            f"{figure.main:.3f}",
-            _interval(figure),
-            f"{figure.values['precision']:.3f}",
-            f"{figure.values['recall']:.3f}",
-            str(figure.predicted),
-            str(figure.support),
-        )
-    _more(table, len(rows))
-    yield _titled("By class", table)
+    classes = [figure for figure in report.figures if figure.section == "class"]
+    rows = [(Text(each.name), *_main(each), *_details(each)) for each in classes[:MOST_ROWS]]
+    yield _titled("By class", _table(_CLASSES, [*rows, *_more(len(classes))], width))
 
 
 def _confusion(confusion: Confusion, width: int) -> Iterator[RenderableType]:
@@ -174,13 +156,18 @@ def _confusion(confusion: Confusion, width: int) -> Iterator[RenderableType]:
 
 
 def _calibration(found: Calibration, temperature: float, width: int) -> Iterator[RenderableType]:
-    table = _table((("facts", 6), ("score", 6), ("right", 6)), width - _BAR - _GAP, ())
-    table.add_column("", no_wrap=True)
-    for each in found.bins:
-        if each.facts:
-            bar = "█" * round(_BAR * each.share_right)
-            interval = f"{each.low:.2f}–{each.high:.2f}"
-            table.add_row(interval, str(each.facts), f"{each.mean_score:.3f}", f"{each.share_right:.3f}", bar)
+    rows: list[_Row] = [
+        (
+            Text(f"{each.low:.2f}–{each.high:.2f}"),
+            str(each.facts),
+            f"{each.mean_score:.3f}",
+            f"{each.share_right:.3f}",
+            "█" * round(_BAR * each.share_right),
+        )
+        for each in found.bins
+        if each.facts
+    ]
+    table = _table((("facts", 6), ("score", 6), ("right", 6), ("", _BAR)), rows, width)
     yield _titled("Calibration: scores of facts, and how many of them are right", table)
     line = (
         f"  {found.facts} facts, mean score {found.mean_score:.3f}, right {found.share_right:.3f}, "
@@ -217,24 +204,45 @@ def shown_path(path: NamedPath) -> str:
     return " → ".join(words) + (f" [{last.start}, {last.end})" if last.start is not None else "")
 
 
-def _table(numbers: Iterable[tuple[str, int]], width: int, names: Iterable[str]) -> Table:
-    """A table whose first column, of ``names``, has at most what its columns of numbers leave, where long ones fold."""
-    columns = list(numbers)
-    left = width - sum(size + _GAP for _, size in columns)
-    wanted = max(_NAME, *(cell_len(name) for name in names), 0)
-    return Table(
-        Column("", width=max(_LEAST, min(left, wanted)), overflow="fold"),
-        *(Column(name, justify="right", min_width=size, no_wrap=True) for name, size in columns),
+def _table(columns: Sequence[tuple[str, int]], rows: Sequence[_Row], width: int) -> Table:
+    """Names, which fold where they are long, and columns of numbers, each with its width.
+
+    Columns that do not fit are left out, the last ones first, and named below. One without a name holds bars.
+    """
+    needed = [_LEAST + sum(size + _GAP for _, size in columns[:end]) for end in range(1, len(columns) + 1)]
+    fitting = max(1, sum(each <= width for each in needed))
+    wanted = max((cell_len(str(row[0])) for row in rows if row), default=0)
+    name_width = max(_LEAST, min(width - needed[fitting - 1] + _LEAST, max(_NAME, wanted)))
+    table = Table(
+        Column("", width=name_width, overflow="fold"),
+        *(
+            Column(name, justify="right" if name else "left", min_width=size, no_wrap=True)
+            for name, size in columns[:fitting]
+        ),
         box=None,
         padding=(0, _GAP, 0, 0),
         pad_edge=False,
         header_style="bold",
     )
+    for row in rows:
+        table.add_row(*row[: 1 + fitting])
+    if missing := [name for name, _ in columns[fitting:] if name]:
+        table.caption = f"no room for {', '.join(missing)}: {needed[-1]} columns show them"
+        table.caption_justify = "left"
+    return table
 
 
-def _more(table: Table, rows: int) -> None:
-    if rows > MOST_ROWS:
-        table.add_row(Text(f"… {rows - MOST_ROWS} more in --report", style="dim"))
+def _main(figure: Figure) -> tuple[str, str]:
+    return f"{figure.main:.3f}", _interval(figure)
+
+
+def _details(figure: Figure) -> tuple[str, str, str, str]:
+    precision, recall = figure.values["precision"], figure.values["recall"]
+    return f"{precision:.3f}", f"{recall:.3f}", str(figure.predicted), str(figure.support)
+
+
+def _more(rows: int) -> list[_Row]:
+    return [(Text(f"… {rows - MOST_ROWS} more in --report", style="dim"),)] if rows > MOST_ROWS else []
 
 
 def _titled(title: str, body: RenderableType) -> RenderableType:

@@ -52,13 +52,28 @@ def reviews() -> list[Case]:
     return [case([screen, price], [screen, whole], "屏幕清楚，价格贵" * 40), case([whole], [whole])] * 12
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
 @pytest.mark.parametrize("cases", [ten_classes(), reviews()], ids=["classes", "paths"])
 def test_every_line_fits_the_width(cases: list[Case], width: int) -> None:
-    """A Chinese character takes two columns; nothing is cut off."""
+    """A Chinese character takes two columns; of long texts alone something is cut off."""
     lines = shown(cases, width).splitlines()
     assert max(map(cell_len, lines)) <= width
     assert sum("…" in line for line in lines) == (5 if cases[0].kind == "extract" else 0)  # the five texts that are cut
+
+
+@pytest.mark.parametrize(("width", "columns"), [(40, 4), (60, 6), (69, 8)])
+def test_columns_that_do_not_fit_are_left_out_whole_and_named(width: int, columns: int) -> None:
+    """Not cut in the middle of a number, nor without a word."""
+    every = ["strict", "95", "%", "span", "prec.", "recall", "found", "gold"]
+    lines = [line.split() for line in shown(reviews(), width).splitlines()]
+    (head,) = (line for line in lines if line[:1] == ["strict"])
+    assert head == every[:columns]
+    (row,) = (line for line in lines if line[:1] == ["paths"])
+    assert row == ["paths", "0.667", "0.585–0.750", "0.667", "0.667", "0.667", "36", "36"][:columns]
+    output = " ".join(word for line in lines for word in line)
+    named = ", ".join(every[columns:])
+    assert (f"no room for {named}: 69 columns show them" in output) == (columns < 8)
+    assert "no room" in output or columns == 8
 
 
 def test_the_confusion_of_ten_classes_is_a_matrix_at_80_columns() -> None:
