@@ -21,8 +21,9 @@ from consumer.cli.input_options import input_options
 from consumer.cli.model_source import ModelSource, loaded_tasks, model_options, opened
 from consumer.cli.progress import counter
 from consumer.evaluation.categories import category_names
+from consumer.evaluation.classification_scores import one_class
 from consumer.evaluation.paths import METRICS, class_of
-from consumer.evaluation.renaming import renamed
+from consumer.evaluation.renaming import renamed, renamed_task
 from consumer.evaluation.report import CSV_HEADER, Training, as_json, csv_rows, example_json, measured, numbers
 from consumer.evaluation.worst import worst
 from consumer.exit_codes import EXIT_FAILED, EXIT_OK
@@ -30,7 +31,7 @@ from consumer.local.line_stream import InputError
 from consumer.local.review_files import STDIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from consumer.evaluation.paths import Example, Metric
     from consumer.evaluation.report import Report
@@ -196,20 +197,18 @@ def command(
     from consumer.telemetry.logs import configure_logging
 
     configure_logging("warning", "evaluate")
-    for path in reports:
-        if data != STDIN and path.resolve() == Path(data).resolve():
-            raise click.UsageError(f"--report and --data are both {data}: the data would be overwritten")
+    for option, source in (("--data", data), ("--baseline-data", baseline_data)):
+        if source not in (None, STDIN) and Path(source).resolve() in (path.resolve() for path in reports):
+            raise click.UsageError(f"--report and {option} are both {source}: the data would be overwritten")
     names = tuple(name for name in (task_name, categories_task) if name is not None)
     tasks = loaded_tasks(tasks_dirs, names)
     task = None if task_name is None else tasks[task_name]
     labels = Labels(label_field, label, label_map)
     gold = _read("--data", data, form, limit, task, labels, rename)
-    pairs_task = _pairs_task(categories_task, tasks, gold)
+    pairs_task = _pairs_task(categories_task, tasks, gold, rename)
     training = None
     if baseline_data is not None:
         training = _training(_read("--baseline-data", baseline_data, form, None, task, labels, rename), gold)
-    one_class = all(len(example.gold) == 1 and example.task.kind == "classify" for example in gold)
-    chosen: Metric = metric or ("accuracy" if one_class else "strict")
     started = time.monotonic()
     with opened(model_source) as session, counter("texts", len(gold)) as progress:
         run = Run(session, temperature)
@@ -217,6 +216,7 @@ def command(
         if pairs_task is not None:
             cases = run.categorised(cases, pairs_task)
     seconds = round(time.monotonic() - started, 1)
+    chosen: Metric = metric or ("accuracy" if one_class(cases) else "strict")
     report = measured(cases, chosen, training, notes(gold, cases))
     models = ", ".join(f"{name} {version}" for name, version, _ in run.models)
     facts = {"texts": len(gold), "failed": dict(run.failures), "model": models, "seconds": seconds}
@@ -257,14 +257,20 @@ def _read(
     try:
         return renamed(examples, rename) if rename else examples
     except ValueError as error:
-        raise click.UsageError(f"--rename: {error}") from error
+        raise click.UsageError(f"--rename, in {option} {path}: {error}") from error
 
 
-def _pairs_task(name: str | None, tasks: Any, gold: Sequence[Example]) -> Task | None:
-    """The task of --categories-task. Raises click.UsageError where it cannot say what the gold says."""
+def _pairs_task(name: str | None, tasks: Mapping[str, Task], gold: Sequence[Example], rename: Pairs) -> Task | None:
+    """The task of --categories-task, under the names of --rename, which the gold has, too.
+
+    Raises click.UsageError where it cannot say what the gold says.
+    """
     if name is None:
         return None
-    task: Task = tasks[name]
+    try:
+        task = renamed_task(tasks[name], rename)
+    except ValueError as error:
+        raise click.UsageError(f"--rename, in --categories-task {name}: {error}") from error
     wanted = category_names(gold)
     if not wanted:
         raise click.UsageError("--categories-task needs data with pair_categories, a category for each path")

@@ -6,7 +6,7 @@ import pytest
 from judged_cases import pair
 
 from consumer.evaluation.paths import Example
-from consumer.evaluation.renaming import renamed
+from consumer.evaluation.renaming import renamed, renamed_task
 from consumer.extraction.task import Task
 
 PATH = pair("盖", 0, "好评", "紧", 1)
@@ -35,6 +35,11 @@ def test_names_may_change_places() -> None:
     (found,) = renamed([example()], {"好评": "差评", "差评": "好评"})
     assert found.task.schema == {"属性词": {"差评": None, "好评": None}}
     assert {path[1].type for path in found.gold} == {"差评"}
+
+
+def test_a_task_alone_takes_the_names_that_it_has() -> None:
+    """Those of another are no mistake there."""
+    assert renamed_task(example().task, {"差评": "糟", "物流": "x"}).schema == {"属性词": {"好评": None, "糟": None}}
 
 
 def test_legal_paths_move_along() -> None:
