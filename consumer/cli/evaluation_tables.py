@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -10,7 +11,7 @@ from rich.console import Group
 from rich.table import Column, Table
 from rich.text import Text
 
-from consumer.evaluation.calibration import MOST_T
+from consumer.evaluation.calibration import LEAST_T, MOST_T
 from consumer.evaluation.extraction_scores import LAST, SEVERAL
 from consumer.evaluation.report import few_facts
 
@@ -37,6 +38,7 @@ _LEAST: Final = 12
 """The same where there is none."""
 _BAR: Final = 24
 """Characters of a bar that stands for all facts of a bin being right."""
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 _GAP: Final = 2
 """Spaces between columns."""
 
@@ -179,6 +181,8 @@ def _calibration(found: Calibration, temperature: float, width: int) -> Iterator
     line += f"; {found.ece_after:.3f} with a temperature of {found.temperature:.2f} (cross-fitted)"
     if found.temperature > MOST_T * 0.99:
         line += ", the highest that is tried: these scores do not tell right from wrong"
+    if found.temperature < LEAST_T * 1.01:
+        line += ", the lowest that is tried: too few facts are wrong to tell how sure the model should be"
     if temperature != 1:
         line += f", {found.temperature * temperature:.2f} with the {temperature:g} of --temperature"
     yield Text(f"{line}.")
@@ -188,7 +192,7 @@ def _examples(examples: Sequence[Mistakes]) -> RenderableType:
     table = Table.grid(Column(justify="right", no_wrap=True), Column(overflow="fold"), padding=(0, 1, 0, 0))
     for each in examples:
         text = each.text if len(each.text) <= SHOWN_CHARS else each.text[: SHOWN_CHARS - 1] + "…"
-        table.add_row(Text(str(each.number), style="bold"), Text(" ".join(text.split())))
+        table.add_row(Text(str(each.number), style="bold"), Text(_on_a_line(text)))
         for path in each.missing:
             table.add_row("−", Text(shown_path(path), style="yellow"))
         for path, score in zip(each.invented, each.scores, strict=True):
@@ -200,8 +204,13 @@ def shown_path(path: NamedPath) -> str:
     """``属性词 屏幕 → 正向情感(情感词) 清楚 [2, 4)``: types and spans, and the offsets of the last."""
     last = path[-1]
     extracted = any(fact.span is not None for fact in path)
-    words = [f"{fact.type} {fact.span or '(product)'}" if extracted else fact.type for fact in path]
+    words = [f"{fact.type} {_on_a_line(fact.span or '(product)')}" if extracted else fact.type for fact in path]
     return " → ".join(words) + (f" [{last.start}, {last.end})" if last.start is not None else "")
+
+
+def _on_a_line(text: str) -> str:
+    """Without line ends, and without what a terminal would obey."""
+    return " ".join(_CONTROLS.sub(" ", text).split())
 
 
 def _table(columns: Sequence[tuple[str, int]], rows: Sequence[_Row], width: int) -> Table:

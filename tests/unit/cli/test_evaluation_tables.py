@@ -140,6 +140,13 @@ def test_worst_texts_show_what_is_missing_and_invented() -> None:
     assert "Worst texts" not in shown(reviews(), examples=0)
 
 
+def test_what_a_terminal_would_obey_is_not_shown() -> None:
+    """A review may hold anything, and a span of it line ends."""
+    output = shown([case([pair("屏\n幕", 0, GOOD, "清\x1b[2J楚", 4)], [], "屏\n幕，清\x1b[2J\x9b楚")])
+    assert "属性词 屏 幕 → 正向情感(情感词) 清 [2J楚 [4, 10)" in output
+    assert "屏 幕，清 [2J 楚" in output
+
+
 def test_with_a_metric_of_its_own_only_examples_and_notes_are_shown() -> None:
     """Where examples were asked for beside it."""
     output = shown(reviews(), whole=False)
@@ -155,6 +162,8 @@ def test_calibration_names_the_temperature_and_the_error_after() -> None:
     assert "8.37 with the 2 of --temperature" in " ".join(shown(cases, temperature=2).split())
     hopeless = [classified(["甲"], {"乙": 0.99}, str(number)) for number in range(30)]
     assert "do not tell right from wrong" in " ".join(shown(hopeless).split())
+    perfect = [classified(["甲"], {"甲": 0.99}, str(number)) for number in range(30)]
+    assert "temperature of 0.05 (cross-fitted), the lowest that is tried: too few" in " ".join(shown(perfect).split())
     assert "No temperature was fitted: 4 facts, and 20 are needed" in " ".join(shown(cases[:4]).split())
 
 
