@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from consumer.evaluation.paths import Example, NamedPath
     from consumer.extraction.task import SchemaTree, Task
+
+MOST_NAMES: Final = 50
+"""Types that an error lists; data may have a schema a line."""
 
 
 def renamed(examples: Iterable[Example], names: Mapping[str, str]) -> list[Example]:
@@ -33,7 +36,8 @@ def renamed(examples: Iterable[Example], names: Mapping[str, str]) -> list[Examp
         found.append(replace(example, task=task, gold=gold, categories=categories))
     for name in names:
         if name not in used:
-            raise ValueError(f"no schema has a type {name!r}; the types are {', '.join(sorted(used))}")
+            others = ", ".join(sorted(used)[:MOST_NAMES]) + (" …" if len(used) > MOST_NAMES else "")
+            raise ValueError(f"no schema has a type {name!r}; the types are {others}")
     return found
 
 

@@ -61,3 +61,10 @@ def test_names_that_cannot_be_are_refused(names: dict[str, str], words: str) -> 
     """A slip of the pen would score a model under names that were never asked."""
     with pytest.raises(ValueError, match=words):
         renamed([example()], names)
+
+
+def test_of_many_types_some_are_listed() -> None:
+    """Data with a question a line have thousands."""
+    task = Task("data", "extract", {f"{number:03d}": None for number in range(60)})
+    with pytest.raises(ValueError, match=r"the types are 000, 001, .*, 049 …$"):
+        renamed([Example("t", task, frozenset())], {"x": "y"})

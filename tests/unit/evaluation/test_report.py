@@ -95,7 +95,8 @@ def test_json_holds_everything() -> None:
     assert low < 0.9 < high
     assert whole["confusion"] == {"classes": ["好评", "差评"], "counts": [[30, 0, 0], [6, 24, 0]]}
     assert [bin_["facts"] for bin_ in whole["calibration"]["bins"] if bin_["facts"]] == [60]
-    assert whole["temperature"] == pytest.approx(2 * whole["calibration"]["temperature"], rel=1e-3)
+    fitted = as_json(measured(reviews(60), "accuracy"))["temperature"]
+    assert whole["temperature"] == whole["calibration"]["temperature"] == pytest.approx(2 * fitted, rel=1e-3)
     assert whole["baseline"]["figures"][0]["accuracy"] == 1.0
     assert whole["notes"] == ["so"]
     paths = as_json(measured([case([A, B], [A])], "strict"))
