@@ -29,7 +29,7 @@ LONGEST_TEXT: Final = 10_000
 
 def fold_of(text: str) -> int:
     """The fold that a text is tested in, by its hash: equal texts are never trained and tested on."""
-    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:8], "big") % FOLDS
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % FOLDS
 
 
 def cross_validated(texts: Sequence[str], gold: Sequence[frozenset[str]], *, single: bool) -> list[dict[str, float]]:
@@ -51,7 +51,7 @@ class NaiveBayes:
     """The classifier. With several labels a text, each class is a decision of its own against all other texts."""
 
     def __init__(self, texts: Sequence[str], gold: Sequence[frozenset[str]], *, single: bool) -> None:
-        """Train. ``single``: each text has exactly one class."""
+        """Train. ``single``: each text to predict has exactly one class."""
         self._classes = sorted(frozenset().union(*gold))
         self._single = single
         grams, lengths = _grams(texts)
@@ -113,7 +113,7 @@ def _grams(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """
     found, lengths = [], []
     for text in texts:
-        points = np.frombuffer(text[:LONGEST_TEXT].lower().encode("utf-32-le", "surrogatepass"), np.int32)
+        points = np.frombuffer(text[:LONGEST_TEXT].lower().encode("utf-32-le"), np.int32)
         ones = points.astype(np.int64) + 1
         sizes = [ones]
         for _ in range(LONGEST - 1):

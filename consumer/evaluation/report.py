@@ -121,8 +121,7 @@ def _baseline(texts: Sequence[str], labelled: Labelled, training: Training | Non
         kept = [pair for pair in zip(*training, strict=True) if pair[0] not in known]
         if not kept:
             return Baseline("left out: all texts to train on are among those to be scored")
-        single = labelled.single and all(len(names) == 1 for _, names in kept)
-        model = NaiveBayes([text for text, _ in kept], [names for _, names in kept], single=single)
+        model = NaiveBayes([text for text, _ in kept], [names for _, names in kept], single=labelled.single)
         predicted = model.predict(texts)
         trained_on = f"trained on {len(kept)} texts"
         if len(kept) < len(training.texts):

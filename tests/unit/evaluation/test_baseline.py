@@ -39,6 +39,13 @@ def test_it_is_the_textbook_s_multinomial_naive_bayes() -> None:
     assert found == {"差评": pytest.approx(bad / (good + bad))}
 
 
+def test_case_does_not_matter_and_what_no_worker_reads_is_not_learned() -> None:
+    """A text has at most 10,000 characters."""
+    model = NaiveBayes(["good", "BAD", "。" * 10_000 + "好"], [GOOD, BAD, BAD], single=True)
+    assert [set(found) for found in model.predict(["GOOD", "bad"])] == [{"好评"}, {"差评"}]
+    assert model.predict(["好"]) == model.predict([""])
+
+
 def test_n_grams_of_two_and_three_characters_count() -> None:
     """The same characters in another order are another text."""
     model = NaiveBayes(["不好", "好不"], [BAD, GOOD], single=True)
