@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from consumer.evaluation.paths import Example, Metric
     from consumer.evaluation.report import Report
+    from consumer.evaluation.worst import Mistakes
     from consumer.extraction.task import Task
     from consumer.local.review_files import InputForm
 
@@ -223,27 +224,41 @@ def command(
     mistakes = worst(cases, examples)
     asked = click.get_current_context().get_parameter_source("examples") is click.core.ParameterSource.COMMANDLINE
     whole = as_json(report, temperature) | facts
-    whole["settings"] = _settings(gold, run, data=data, limit=limit, task=task_name, rename=rename)
-    whole["settings"] |= {
-        "categories_task": categories_task,
-        "baseline_data": baseline_data,
-        "temperature": temperature,
-    }
+    whole["settings"] = _settings(
+        gold,
+        run,
+        data=data,
+        limit=limit,
+        task=task_name,
+        rename=rename,
+        categories_task=categories_task,
+        baseline_data=baseline_data,
+        temperature=temperature,
+    )
     if asked:
         whole["examples"] = [example_json(each) for each in mistakes]
-    for path in reports:
-        _write(path, whole, report, temperature)
-    if as_json_object:
-        click.echo(json.dumps(whole, ensure_ascii=False))
-    else:
-        head: dict[str, Any] = {name: value for name, value in numbers(report.headline).items() if name != "interval"}
-        failed = ", ".join(f"{count} {reason}" for reason, count in run.failures.items()) or 0
-        click.echo("\n".join(f"{name:<10} {value}" for name, value in (head | facts | {"failed": failed}).items()))
-        if metric is None or asked:
-            console = Console(highlight=False)
-            for part in report_tables(report, mistakes, temperature, console.width, whole=metric is None):
-                console.print(part)
+    try:
+        for path in reports:
+            _write(path, whole, report, temperature)
+    finally:  # what an hour's run has measured is seen even where a disk is full
+        if as_json_object:
+            click.echo(json.dumps(whole, ensure_ascii=False))
+        else:
+            _print(report, run, facts, mistakes if metric is None or asked else None, whole=metric is None)
     sys.exit(EXIT_FAILED if run.failures else EXIT_OK)
+
+
+def _print(
+    report: Report, run: Run, facts: dict[str, Any], mistakes: Sequence[Mistakes] | None, *, whole: bool
+) -> None:
+    """The headline and, unless ``mistakes`` is None, the tables; if not ``whole``, examples and notes alone."""
+    head: dict[str, Any] = {name: value for name, value in numbers(report.headline).items() if name != "interval"}
+    failed = ", ".join(f"{count} {reason}" for reason, count in run.failures.items()) or 0
+    click.echo("\n".join(f"{name:<10} {value}" for name, value in (head | facts | {"failed": failed}).items()))
+    if mistakes is not None:
+        console = Console(highlight=False)
+        for part in report_tables(report, mistakes, run.temperature, console.width, whole=whole):
+            console.print(part)
 
 
 def _read(

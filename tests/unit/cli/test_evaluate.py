@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -184,6 +185,22 @@ class TestOutput:
         result = evaluate("--data", str(data), "--baseline-data", str(as_data), "--report", str(as_data))
         assert (result.exit_code, "--report and --baseline-data are both" in result.stderr) == (2, True)
         assert session.asked == []
+
+    def test_a_report_that_fails_in_the_end_takes_no_figure_along(
+        self, tmp_path: Path, session: ScriptedSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A disk that has become full costs the file, not the run."""
+
+        def refuse(*_: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        data = written(tmp_path, ROW)
+        monkeypatch.setattr("pathlib.Path.write_text", refuse)
+        result = evaluate("--data", str(data), "--report", str(tmp_path / "x.csv"))
+        assert (result.exit_code, "x.csv cannot be written: No space left" in result.stderr) == (2, True)
+        assert "f1         0.4\n" in result.stdout
+        assert "Worst texts" in result.stdout
+        assert session.asked
 
     def test_other_names_are_asked_and_the_gold_has_them_too(self, tmp_path: Path, session: ScriptedSession) -> None:
         """A model that answers under them scores the same."""
