@@ -76,7 +76,7 @@ def _reports(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tu
             raise click.BadParameter(f"{value} cannot be written: {error.strerror}") from error
         if is_new:
             with suppress(OSError):
-                path.unlink()
+                path.resolve().unlink()
     return tuple(map(Path, values))
 
 

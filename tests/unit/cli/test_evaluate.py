@@ -175,9 +175,14 @@ class TestOutput:
         kept = tmp_path / "kept.csv"
         kept.write_text("as it was", "utf-8")
         new = tmp_path / "new.json"
-        arguments = ("--report", str(kept), "--report", str(new), "--report", str(tmp_path / "no" / "x.csv"))
-        assert evaluate("--data", str(data), *arguments).exit_code == 2
+        link = tmp_path / "link.csv"
+        link.symlink_to(tmp_path / "target.csv")
+        given = (kept, new, link, tmp_path / "no" / "x.csv")
+        assert (
+            evaluate("--data", str(data), *(each for path in given for each in ("--report", str(path)))).exit_code == 2
+        )
         assert (kept.read_text("utf-8"), new.exists()) == ("as it was", False)
+        assert (link.is_symlink(), link.exists()) == (True, False)
         as_data = written(tmp_path, ROW).rename(tmp_path / "data.json")
         result = evaluate("--data", str(as_data), "--report", str(as_data))
         assert (result.exit_code, "the data would be overwritten" in result.stderr) == (2, True)
