@@ -18,7 +18,7 @@ RUN pip install --require-hashes --only-binary :all: -r requirements-build.lock 
 COPY pyproject.toml README.md LICENSE ./
 COPY consumer consumer
 COPY schemas schemas
-COPY deploy/demo-model/*.json deploy/demo-model/*.safetensors deploy/demo-model/vocab.txt deploy/demo-model/
+COPY deploy/demo-model deploy/demo-model
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/rexstream/bin/python install --no-deps /wheels/*.whl
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from consumer.evaluation.paths import Example, Named
 from consumer.events import BadInput, TaskKind
 from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY
-from consumer.extraction.task import Task
+from consumer.extraction.task import Task, encodable
 from consumer.local.review_files import as_text, open_reviews
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 _MARKERS: Final[dict[str, TaskKind]] = {CLASSIFY: "classify", MULTICLASSIFY: "multi_classify"}
 IMPLICIT: Final = "#"
 """What annotators put in front of a text to have a span for "the product as a whole", the implicit aspect."""
-
-
 CATEGORIES: Final = "pair_categories"
 """Field with the category of each path of ``info_list``, in its order. Optional."""
 
@@ -34,7 +32,8 @@ class DataError(ValueError):
 class Labels(NamedTuple):
     """Labels of classification data: the field that holds them, or ``constant`` for all lines of a file without any.
 
-    ``names`` maps labels to types of the schema.
+    Dots in ``field`` lead into objects, unless a field has that very name. ``names`` maps labels to types of the
+    schema.
     """
 
     field: str
@@ -64,12 +63,17 @@ def read_examples(path: str, form: InputForm, limit: int | None, task: Task | No
 
 
 def _rows(path: str, form: InputForm, limit: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers and fields, without lone surrogates: the engine replaces them, and no report can be written of them.
+
+    Raises DataError, InputError.
+    """
     with open_reviews(path, form) as reviews:
         for row in islice(reviews, limit):
             try:
-                yield row.number, reviews.form.fields(row)
+                fields = reviews.form.fields(row)
             except BadInput as bad:
                 raise DataError(f"line {row.number} is {bad}") from None
+            yield row.number, json.loads(encodable(json.dumps(fields, ensure_ascii=False)))
 
 
 def _annotated(rows: list[tuple[int, dict[str, Any]]], task: Task | None) -> list[Example]:
@@ -137,12 +141,11 @@ def _labelled(
 ) -> list[Example]:
     found: list[str] = []
     for number, row in rows:
-        for name, option in ((text_field, "--text-field"), (labels.field, "--label-field")):
-            if name not in row and (name == text_field or labels.constant is None):
-                raise DataError(f"line {number} has neither info_list nor {name}; name its field with {option}")
+        if text_field not in row:
+            raise DataError(f"line {number} has neither info_list nor {text_field}; name its field with --text-field")
         if not isinstance(row[text_field], str):
             raise DataError(f"line {number}: field {text_field} is not a string")
-        label = as_text(row[labels.field]) if labels.constant is None else labels.constant
+        label = _label(number, row, labels.field) if labels.constant is None else labels.constant
         found.append(labels.names.get(label, label))
     if task is None:
         task = Task("data", "classify", dict.fromkeys(sorted(set(found))))
@@ -156,3 +159,16 @@ def _labelled(
         Example(row[text_field], task, frozenset({(Named(label, None, None, None),)}))
         for (_, row), label in zip(rows, found, strict=True)
     ]
+
+
+def _label(number: int, row: dict[str, Any], field: str) -> str:
+    """A row's label without outer spaces, which names of types do not have either. Raises DataError."""
+    value: Any = row
+    for name in (field,) if field in row else field.split("."):
+        if not isinstance(value, dict) or name not in value:
+            raise DataError(f"line {number} has neither info_list nor {field}; name its field with --label-field")
+        value = value[name]
+    label = "" if value is None else as_text(value).strip()
+    if not label:
+        raise DataError(f"line {number}: its label, {field}, is empty; leave out lines without a label")
+    return label

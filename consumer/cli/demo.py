@@ -27,7 +27,9 @@ ELSEWHERE = 100
 
 
 @click.command(name="demo", short_help="Watch the whole pipeline run on this machine.")
-@click.option("--rows", default=14, show_default=True, help="Reviews to show in the closing table.")
+@click.option(
+    "--rows", type=click.IntRange(min=1), default=14, show_default=True, help="Reviews to show in the closing table."
+)
 @click.option("--reviews", type=click.IntRange(min=1), help="Send only so many of the sample reviews, the first ones.")
 def command(rows: int, reviews: int | None) -> None:
     """Run every part on this machine and show what comes out.

@@ -21,8 +21,9 @@ from consumer.cli.input_options import input_options
 from consumer.cli.model_source import ModelSource, loaded_tasks, model_options, opened
 from consumer.cli.progress import counter
 from consumer.evaluation.categories import category_names
+from consumer.evaluation.classification_scores import one_class
 from consumer.evaluation.paths import METRICS, class_of
-from consumer.evaluation.renaming import renamed
+from consumer.evaluation.renaming import renamed, renamed_task
 from consumer.evaluation.report import CSV_HEADER, Training, as_json, csv_rows, example_json, measured, numbers
 from consumer.evaluation.worst import worst
 from consumer.exit_codes import EXIT_FAILED, EXIT_OK
@@ -30,10 +31,11 @@ from consumer.local.line_stream import InputError
 from consumer.local.review_files import STDIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from consumer.evaluation.paths import Example, Metric
     from consumer.evaluation.report import Report
+    from consumer.evaluation.worst import Mistakes
     from consumer.extraction.task import Task
     from consumer.local.review_files import InputForm
 
@@ -74,7 +76,7 @@ def _reports(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tu
             raise click.BadParameter(f"{value} cannot be written: {error.strerror}") from error
         if is_new:
             with suppress(OSError):
-                path.unlink()
+                path.resolve().unlink()
     return tuple(map(Path, values))
 
 
@@ -103,7 +105,7 @@ def _reports(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tu
     "--label-field",
     default="label",
     show_default=True,
-    help="JSON field or column with the label.",
+    help="JSON field or column with the label; dots lead into objects: attributes.category",
 )
 @click.option("--label", metavar="LABEL", help="Label of every line, where the file has none, as plain text.")
 @click.option(
@@ -196,20 +198,18 @@ def command(
     from consumer.telemetry.logs import configure_logging
 
     configure_logging("warning", "evaluate")
-    for path in reports:
-        if data != STDIN and path.resolve() == Path(data).resolve():
-            raise click.UsageError(f"--report and --data are both {data}: the data would be overwritten")
+    for option, source in (("--data", data), ("--baseline-data", baseline_data)):
+        if source not in (None, STDIN) and Path(source).resolve() in (path.resolve() for path in reports):
+            raise click.UsageError(f"--report and {option} are both {source}: the data would be overwritten")
     names = tuple(name for name in (task_name, categories_task) if name is not None)
     tasks = loaded_tasks(tasks_dirs, names)
     task = None if task_name is None else tasks[task_name]
     labels = Labels(label_field, label, label_map)
     gold = _read("--data", data, form, limit, task, labels, rename)
-    pairs_task = _pairs_task(categories_task, tasks, gold)
+    pairs_task = _pairs_task(categories_task, tasks, gold, rename)
     training = None
     if baseline_data is not None:
         training = _training(_read("--baseline-data", baseline_data, form, None, task, labels, rename), gold)
-    one_class = all(len(example.gold) == 1 and example.task.kind == "classify" for example in gold)
-    chosen: Metric = metric or ("accuracy" if one_class else "strict")
     started = time.monotonic()
     with opened(model_source) as session, counter("texts", len(gold)) as progress:
         run = Run(session, temperature)
@@ -217,33 +217,48 @@ def command(
         if pairs_task is not None:
             cases = run.categorised(cases, pairs_task)
     seconds = round(time.monotonic() - started, 1)
+    chosen: Metric = metric or ("accuracy" if one_class(cases) else "strict")
     report = measured(cases, chosen, training, notes(gold, cases))
     models = ", ".join(f"{name} {version}" for name, version, _ in run.models)
     facts = {"texts": len(gold), "failed": dict(run.failures), "model": models, "seconds": seconds}
     mistakes = worst(cases, examples)
     asked = click.get_current_context().get_parameter_source("examples") is click.core.ParameterSource.COMMANDLINE
     whole = as_json(report, temperature) | facts
-    whole["settings"] = _settings(gold, run, data=data, limit=limit, task=task_name, rename=rename)
-    whole["settings"] |= {
-        "categories_task": categories_task,
-        "baseline_data": baseline_data,
-        "temperature": temperature,
-    }
+    whole["settings"] = _settings(
+        gold,
+        run,
+        data=data,
+        limit=limit,
+        task=task_name,
+        rename=rename,
+        categories_task=categories_task,
+        baseline_data=baseline_data,
+        temperature=temperature,
+    )
     if asked:
         whole["examples"] = [example_json(each) for each in mistakes]
-    for path in reports:
-        _write(path, whole, report, temperature)
-    if as_json_object:
-        click.echo(json.dumps(whole, ensure_ascii=False))
-    else:
-        head: dict[str, Any] = {name: value for name, value in numbers(report.headline).items() if name != "interval"}
-        failed = ", ".join(f"{count} {reason}" for reason, count in run.failures.items()) or 0
-        click.echo("\n".join(f"{name:<10} {value}" for name, value in (head | facts | {"failed": failed}).items()))
-        if metric is None or asked:
-            console = Console(highlight=False)
-            for part in report_tables(report, mistakes, temperature, console.width, whole=metric is None):
-                console.print(part)
+    try:
+        for path in reports:
+            _write(path, whole, report, temperature)
+    finally:  # what an hour's run has measured is seen even where a disk is full
+        if as_json_object:
+            click.echo(json.dumps(whole, ensure_ascii=False))
+        else:
+            _print(report, run, facts, mistakes if metric is None or asked else None, whole=metric is None)
     sys.exit(EXIT_FAILED if run.failures else EXIT_OK)
+
+
+def _print(
+    report: Report, run: Run, facts: dict[str, Any], mistakes: Sequence[Mistakes] | None, *, whole: bool
+) -> None:
+    """The headline and, unless ``mistakes`` is None, the tables; if not ``whole``, examples and notes alone."""
+    head: dict[str, Any] = {name: value for name, value in numbers(report.headline).items() if name != "interval"}
+    failed = ", ".join(f"{count} {reason}" for reason, count in run.failures.items()) or 0
+    click.echo("\n".join(f"{name:<10} {value}" for name, value in (head | facts | {"failed": failed}).items()))
+    if mistakes is not None:
+        console = Console(highlight=False)
+        for part in report_tables(report, mistakes, run.temperature, console.width, whole=whole):
+            console.print(part)
 
 
 def _read(
@@ -257,14 +272,20 @@ def _read(
     try:
         return renamed(examples, rename) if rename else examples
     except ValueError as error:
-        raise click.UsageError(f"--rename: {error}") from error
+        raise click.UsageError(f"--rename, in {option} {path}: {error}") from error
 
 
-def _pairs_task(name: str | None, tasks: Any, gold: Sequence[Example]) -> Task | None:
-    """The task of --categories-task. Raises click.UsageError where it cannot say what the gold says."""
+def _pairs_task(name: str | None, tasks: Mapping[str, Task], gold: Sequence[Example], rename: Pairs) -> Task | None:
+    """The task of --categories-task, under the names of --rename, which the gold has, too.
+
+    Raises click.UsageError where it cannot say what the gold says.
+    """
     if name is None:
         return None
-    task: Task = tasks[name]
+    try:
+        task = renamed_task(tasks[name], rename)
+    except ValueError as error:
+        raise click.UsageError(f"--rename, in --categories-task {name}: {error}") from error
     wanted = category_names(gold)
     if not wanted:
         raise click.UsageError("--categories-task needs data with pair_categories, a category for each path")

@@ -46,21 +46,20 @@ class Run:
         aspect = firsts.pop() if len(firsts) == 1 else None
         levels: dict[int, int | None] = {}
         found = []
-        for first in range(0, len(examples), CHUNK):
-            chunk = examples[first : first + CHUNK]
-            for example, done in zip(chunk, self._done((each.text, each.task) for each in chunk), strict=True):
-                if isinstance(done.failure, BadInput):
-                    self.failures[done.failure.reason] += 1
-                task = example.task
-                if (key := id(task)) not in levels:
-                    extracts = names and task.kind == "extract"
-                    levels[key] = category_level(task.schema, names) if extracts else None
-                case = Case(example.text, task.kind, example.gold, _paths(done), example.categories)
-                if (level := levels[key]) is not None:
-                    paths, categories = split(case.predicted, level, aspect)
-                    case = replace(case, predicted=paths, categories=categories)
-                found.append(case)
-            progress(first + len(chunk))
+        for example, done in zip(
+            examples, self._done([(each.text, each.task) for each in examples], progress), strict=True
+        ):
+            if isinstance(done.failure, BadInput):
+                self.failures[done.failure.reason] += 1
+            task = example.task
+            if (key := id(task)) not in levels:
+                extracts = names and task.kind == "extract"
+                levels[key] = category_level(task.schema, names) if extracts else None
+            case = Case(example.text, task.kind, example.gold, _paths(done), example.categories)
+            if (level := levels[key]) is not None:
+                paths, categories = split(case.predicted, level, aspect)
+                case = replace(case, predicted=paths, categories=categories)
+            found.append(case)
         return found
 
     def categorised(self, cases: Sequence[Case], task: Task) -> list[Case]:
@@ -76,7 +75,7 @@ class Run:
             if len(path) >= PAIR and (words := pair_words(path))
         }
         answers = {}
-        for words, done in zip(asked, self._done((words, task) for words in asked), strict=True):
+        for words, done in zip(asked, self._done([(words, task) for words in asked]), strict=True):
             best = max(_paths(done).items(), key=lambda item: item[1][-1], default=None)
             if best is not None:
                 answers[words] = best[0][-1].type
@@ -89,15 +88,18 @@ class Run:
             found.append(replace(case, categories=frozenset(named)))
         return found
 
-    def _done(self, asked: Iterable[tuple[str, Task]]) -> Iterator[Extracting]:
-        """Ask all, CHUNK texts at a time, and remember which models answered."""
-        waiting = list(asked)
-        for first in range(0, len(waiting), CHUNK):
-            starts = [partial(self._start, text, task) for text, task in waiting[first : first + CHUNK]]
+    def _done(
+        self, asked: Sequence[tuple[str, Task]], progress: Callable[[int], None] | None = None
+    ) -> Iterator[Extracting]:
+        """Ask all, CHUNK texts at a time, and remember which models answered. ``progress`` is told how many did."""
+        for first in range(0, len(asked), CHUNK):
+            starts = [partial(self._start, text, task) for text, task in asked[first : first + CHUNK]]
             for done in self.session.run(starts):
                 if done.model is not None:
                     self.models[done.model.name, done.model.version, done.model.signature] = None
                 yield done
+            if progress is not None:
+                progress(first + len(starts))
 
     def _start(self, text: str, task: Task) -> Extraction:
         extraction = self.session.engine.start(text, task)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len
@@ -9,12 +11,12 @@ from rich.console import Group
 from rich.table import Column, Table
 from rich.text import Text
 
-from consumer.evaluation.calibration import MOST_T
+from consumer.evaluation.calibration import LEAST_T, MOST_T
 from consumer.evaluation.extraction_scores import LAST, SEVERAL
 from consumer.evaluation.report import few_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator
 
     from rich.console import RenderableType
 
@@ -36,8 +38,12 @@ _LEAST: Final = 12
 """The same where there is none."""
 _BAR: Final = 24
 """Characters of a bar that stands for all facts of a bin being right."""
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 _GAP: Final = 2
 """Spaces between columns."""
+
+_Row = Sequence[Text | str]
+"""A name and its numbers; nothing, or a heading alone."""
 
 _STRICT: Final = (("strict", 6), ("95 %", 11), ("span", 5), ("prec.", 5), ("recall", 6), ("found", 5), ("gold", 5))
 _CLASSES: Final = (("F1", 6), ("95 %", 11), ("prec.", 5), ("recall", 6), ("found", 5), ("gold", 5))
@@ -80,26 +86,16 @@ def _extraction(figures: Sequence[Figure], every: Sequence[Figure], width: int) 
         "type": "by last type" if nested else "by type",
         "first_type": "by first type",
     }
-    table = _table(_STRICT, width, (figure.name for figure in figures))
+    rows: list[_Row] = []
     for section, heading in sections.items():
-        rows = [figure for figure in figures if figure.section == section]
-        if rows and heading:
-            table.add_row()
-            table.add_row(Text(heading, style="bold"))
-        for figure in rows[:MOST_ROWS]:
+        inside = [figure for figure in figures if figure.section == section]
+        if inside and heading:
+            rows += [(), (Text(heading, style="bold"),)]
+        for figure in inside[:MOST_ROWS]:
             name = f"2+ aspects, {figure.texts} texts" if figure.name == SEVERAL else figure.name
-            table.add_row(
-                Text(name),
-                f"{figure.main:.3f}",
-                _interval(figure),
-                f"{figure.values['span_f1']:.3f}",
-                f"{figure.values['precision']:.3f}",
-                f"{figure.values['recall']:.3f}",
-                str(figure.predicted),
-                str(figure.support),
-            )
-        _more(table, len(rows))
-    yield _titled("Paths: F1 strict (with offsets) and of spans alone", table)
+            rows.append((Text(name), *_main(figure), f"{figure.values['span_f1']:.3f}", *_details(figure)))
+        rows += _more(len(inside))
+    yield _titled("Paths: F1 strict (with offsets) and of spans alone", _table(_STRICT, rows, width))
     for figure in every:
         if figure.section == "quadruples" and figure not in figures:
             yield Text(f"  {figure.name}: {figure.main:.3f} of {figure.support} ({_interval(figure)})")
@@ -108,28 +104,16 @@ def _extraction(figures: Sequence[Figure], every: Sequence[Figure], width: int) 
 def _classification(rates: Sequence[Figure], report: Report, width: int) -> Iterator[RenderableType]:
     baseline = {figure.name: figure for figure in report.baseline.figures} if report.baseline is not None else {}
     numbers = (("model", 6), ("95 %", 11), *((("n-grams", 7), ("95 %", 11)) if baseline else ()))
-    table = _table(numbers, width, (figure.name for figure in rates))
-    for figure in rates:
-        beside = baseline.get(figure.name)
-        more = () if beside is None else (f"{beside.main:.3f}", _interval(beside))
-        table.add_row(Text(figure.name), f"{figure.main:.3f}", _interval(figure), *more)
-    yield _titled("Classes", table)
+    rows: list[_Row] = [
+        (Text(each.name), *_main(each), *(_main(baseline[each.name]) if each.name in baseline else ()))
+        for each in rates
+    ]
+    yield _titled("Classes", _table(numbers, rows, width))
     if report.baseline is not None:
         yield Text(f"  Baseline, a bag of character n-grams (naive Bayes): {report.baseline.trained_on}.", style="dim")
-    rows = [figure for figure in report.figures if figure.section == "class"]
-    table = _table(_CLASSES, width, (figure.name for figure in rows))
-    for figure in rows[:MOST_ROWS]:
-        table.add_row(
-            Text(figure.name),
-            f"{figure.main:.3f}",
-            _interval(figure),
-            f"{figure.values['precision']:.3f}",
-            f"{figure.values['recall']:.3f}",
-            str(figure.predicted),
-            str(figure.support),
-        )
-    _more(table, len(rows))
-    yield _titled("By class", table)
+    classes = [figure for figure in report.figures if figure.section == "class"]
+    rows = [(Text(each.name), *_main(each), *_details(each)) for each in classes[:MOST_ROWS]]
+    yield _titled("By class", _table(_CLASSES, [*rows, *_more(len(classes))], width))
 
 
 def _confusion(confusion: Confusion, width: int) -> Iterator[RenderableType]:
@@ -174,13 +158,18 @@ def _confusion(confusion: Confusion, width: int) -> Iterator[RenderableType]:
 
 
 def _calibration(found: Calibration, temperature: float, width: int) -> Iterator[RenderableType]:
-    table = _table((("facts", 6), ("score", 6), ("right", 6)), width - _BAR - _GAP, ())
-    table.add_column("", no_wrap=True)
-    for each in found.bins:
-        if each.facts:
-            bar = "█" * round(_BAR * each.share_right)
-            interval = f"{each.low:.2f}–{each.high:.2f}"
-            table.add_row(interval, str(each.facts), f"{each.mean_score:.3f}", f"{each.share_right:.3f}", bar)
+    rows: list[_Row] = [
+        (
+            Text(f"{each.low:.2f}–{each.high:.2f}"),
+            str(each.facts),
+            f"{each.mean_score:.3f}",
+            f"{each.share_right:.3f}",
+            "█" * round(_BAR * each.share_right),
+        )
+        for each in found.bins
+        if each.facts
+    ]
+    table = _table((("facts", 6), ("score", 6), ("right", 6), ("", _BAR)), rows, width)
     yield _titled("Calibration: scores of facts, and how many of them are right", table)
     line = (
         f"  {found.facts} facts, mean score {found.mean_score:.3f}, right {found.share_right:.3f}, "
@@ -192,6 +181,8 @@ def _calibration(found: Calibration, temperature: float, width: int) -> Iterator
     line += f"; {found.ece_after:.3f} with a temperature of {found.temperature:.2f} (cross-fitted)"
     if found.temperature > MOST_T * 0.99:
         line += ", the highest that is tried: these scores do not tell right from wrong"
+    if found.temperature < LEAST_T * 1.01:
+        line += ", the lowest that is tried: too few facts are wrong to tell how sure the model should be"
     if temperature != 1:
         line += f", {found.temperature * temperature:.2f} with the {temperature:g} of --temperature"
     yield Text(f"{line}.")
@@ -201,7 +192,7 @@ def _examples(examples: Sequence[Mistakes]) -> RenderableType:
     table = Table.grid(Column(justify="right", no_wrap=True), Column(overflow="fold"), padding=(0, 1, 0, 0))
     for each in examples:
         text = each.text if len(each.text) <= SHOWN_CHARS else each.text[: SHOWN_CHARS - 1] + "…"
-        table.add_row(Text(str(each.number), style="bold"), Text(" ".join(text.split())))
+        table.add_row(Text(str(each.number), style="bold"), Text(_on_a_line(text)))
         for path in each.missing:
             table.add_row("−", Text(shown_path(path), style="yellow"))
         for path, score in zip(each.invented, each.scores, strict=True):
@@ -213,28 +204,54 @@ def shown_path(path: NamedPath) -> str:
     """``属性词 屏幕 → 正向情感(情感词) 清楚 [2, 4)``: types and spans, and the offsets of the last."""
     last = path[-1]
     extracted = any(fact.span is not None for fact in path)
-    words = [f"{fact.type} {fact.span or '(product)'}" if extracted else fact.type for fact in path]
+    words = [f"{fact.type} {_on_a_line(fact.span or '(product)')}" if extracted else fact.type for fact in path]
     return " → ".join(words) + (f" [{last.start}, {last.end})" if last.start is not None else "")
 
 
-def _table(numbers: Iterable[tuple[str, int]], width: int, names: Iterable[str]) -> Table:
-    """A table whose first column, of ``names``, has at most what its columns of numbers leave, where long ones fold."""
-    columns = list(numbers)
-    left = width - sum(size + _GAP for _, size in columns)
-    wanted = max(_NAME, *(cell_len(name) for name in names), 0)
-    return Table(
-        Column("", width=max(_LEAST, min(left, wanted)), overflow="fold"),
-        *(Column(name, justify="right", min_width=size, no_wrap=True) for name, size in columns),
+def _on_a_line(text: str) -> str:
+    """Without line ends, and without what a terminal would obey."""
+    return " ".join(_CONTROLS.sub(" ", text).split())
+
+
+def _table(columns: Sequence[tuple[str, int]], rows: Sequence[_Row], width: int) -> Table:
+    """Names, which fold where they are long, and columns of numbers, each with its width.
+
+    Columns that do not fit are left out, the last ones first, and named below. One without a name holds bars.
+    """
+    needed = [_LEAST + sum(size + _GAP for _, size in columns[:end]) for end in range(1, len(columns) + 1)]
+    fitting = max(1, sum(each <= width for each in needed))
+    wanted = max((cell_len(str(row[0])) for row in rows if row), default=0)
+    name_width = max(_LEAST, min(width - needed[fitting - 1] + _LEAST, max(_NAME, wanted)))
+    table = Table(
+        Column("", width=name_width, overflow="fold"),
+        *(
+            Column(name, justify="right" if name else "left", min_width=size, no_wrap=True)
+            for name, size in columns[:fitting]
+        ),
         box=None,
         padding=(0, _GAP, 0, 0),
         pad_edge=False,
         header_style="bold",
     )
+    for row in rows:
+        table.add_row(*row[: 1 + fitting])
+    if missing := [name for name, _ in columns[fitting:] if name]:
+        table.caption = f"no room for {', '.join(missing)}: {needed[-1]} columns show them"
+        table.caption_justify = "left"
+    return table
 
 
-def _more(table: Table, rows: int) -> None:
-    if rows > MOST_ROWS:
-        table.add_row(Text(f"… {rows - MOST_ROWS} more in --report", style="dim"))
+def _main(figure: Figure) -> tuple[str, str]:
+    return f"{figure.main:.3f}", _interval(figure)
+
+
+def _details(figure: Figure) -> tuple[str, str, str, str]:
+    precision, recall = figure.values["precision"], figure.values["recall"]
+    return f"{precision:.3f}", f"{recall:.3f}", str(figure.predicted), str(figure.support)
+
+
+def _more(rows: int) -> list[_Row]:
+    return [(Text(f"… {rows - MOST_ROWS} more in --report", style="dim"),)] if rows > MOST_ROWS else []
 
 
 def _titled(title: str, body: RenderableType) -> RenderableType:

@@ -143,7 +143,7 @@ def _facts(cases: Iterable[Case]) -> tuple[NDArray[np.float64], NDArray[np.bool_
     right: list[bool] = []
     halves: list[bool] = []
     for case in cases:
-        half = bool(hashlib.sha256(case.text.encode(errors="surrogatepass")).digest()[0] & 1)
+        half = bool(hashlib.sha256(case.text.encode()).digest()[0] & 1)
         known = {path[:end] for path in case.gold for end in range(1, len(path) + 1)}
         found = {
             path[:end]: values[end - 1] for path, values in case.predicted.items() for end in range(1, len(path) + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from consumer.evaluation.figures import Figure
     from consumer.evaluation.intervals import Resamples
     from consumer.evaluation.paths import Case
+
+
+MOST_CLASSES: Final = 512
+"""Of a confusion matrix, 2 MB of counts, and of a baseline, which takes a second for each ten of them; a level of a
+schema has at most as many. Data that name the choices of each text may have thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ def one_class(cases: Sequence[Case]) -> bool:
 
 
 def classification_figures(labelled: Labelled, resamples: Resamples, section: str = "all") -> list[Figure]:
-    """``section``: accuracy (a text is right when it has exactly its classes), macro F1, micro F1 of several labels."""
+    """Accuracy (a text is right when it has exactly its classes), macro F1, micro F1 of several labels."""
     pairs = list(zip(labelled.predicted, labelled.gold, strict=True))
     exact = counted(({predicted}, {gold}) for predicted, gold in pairs)
     figures = [share_figure(section, "accuracy", "accuracy", exact, resamples)]
@@ -78,15 +83,16 @@ def class_figures(labelled: Labelled, resamples: Resamples) -> list[Figure]:
 
 
 def confusion(labelled: Labelled) -> Confusion | None:
-    """None where texts have more classes than one."""
-    if not labelled.single:
+    """None where texts have more classes than one, and of more than MOST_CLASSES."""
+    classes = labelled.classes
+    if not labelled.single or len(classes) > MOST_CLASSES:
         return None
-    place = {name: number for number, name in enumerate(labelled.classes)}
+    place = {name: number for number, name in enumerate(classes)}
     counts = np.zeros((len(place), len(place) + 1), np.int64)
     for gold, predicted in zip(labelled.gold, labelled.predicted, strict=True):
         (name,) = gold
         counts[place[name], place[next(iter(predicted))] if predicted else -1] += 1
-    return Confusion(labelled.classes, tuple(map(tuple, counts.tolist())))
+    return Confusion(classes, tuple(map(tuple, counts.tolist())))
 
 
 def _by_class(labelled: Labelled) -> dict[str, NDArray[np.int64]]:

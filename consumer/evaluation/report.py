@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from consumer.evaluation.baseline import FOLDS, LEAST_TEXTS, NaiveBayes, cross_validated
 from consumer.evaluation.calibration import LEAST_FACTS, Calibration, calibration
 from consumer.evaluation.classification_scores import (
+    MOST_CLASSES,
     Confusion,
     Labelled,
     class_figures,
@@ -106,8 +107,8 @@ def headline(cases: Iterable[Case], metric: Metric, resamples: Resamples) -> Fig
 
 def _baseline(texts: Sequence[str], labelled: Labelled, training: Training | None, resamples: Resamples) -> Baseline:
     classes = frozenset().union(*(labelled.gold if training is None else training.gold))
-    if len(classes) < 2:
-        return Baseline(f"left out: {len(classes)} class, and it takes two to choose from")
+    if not 2 <= len(classes) <= MOST_CLASSES:
+        return Baseline(f"left out: the number of classes is {len(classes)}, and it takes 2 to {MOST_CLASSES}")
     if training is None:
         if len(texts) < LEAST_TEXTS:
             return Baseline(
@@ -120,8 +121,7 @@ def _baseline(texts: Sequence[str], labelled: Labelled, training: Training | Non
         kept = [pair for pair in zip(*training, strict=True) if pair[0] not in known]
         if not kept:
             return Baseline("left out: all texts to train on are among those to be scored")
-        single = labelled.single and all(len(names) == 1 for _, names in kept)
-        model = NaiveBayes([text for text, _ in kept], [names for _, names in kept], single=single)
+        model = NaiveBayes([text for text, _ in kept], [names for _, names in kept], single=labelled.single)
         predicted = model.predict(texts)
         trained_on = f"trained on {len(kept)} texts"
         if len(kept) < len(training.texts):
@@ -141,10 +141,13 @@ def numbers(figure: Figure) -> dict[str, Any]:
 
 
 def as_json(report: Report, temperature: float = 1.0) -> dict[str, Any]:
-    """The report as a JSON object. Scores were already divided by ``temperature``; the one to fold in has it in it."""
-    fitted = None if report.calibration is None else report.calibration.temperature
+    """The report as a JSON object.
+
+    All logits were already divided by ``temperature``; the temperature reported is the product of both, which is what
+    belongs into the model's weights.
+    """
     found: dict[str, Any] = numbers(report.headline)
-    found["temperature"] = None if fitted is None else float(f"{fitted * temperature:.4g}")
+    found["temperature"] = _temperature(report.calibration, temperature)
     found["figures"] = [_figure(figure) for figure in report.figures]
     found["confusion"] = None if report.confusion is None else asdict(report.confusion)
     found["baseline"] = None
@@ -153,7 +156,7 @@ def as_json(report: Report, temperature: float = 1.0) -> dict[str, Any]:
         found["baseline"] = {"trained_on": report.baseline.trained_on, "figures": figures}
     found["calibration"] = None
     if report.calibration is not None:
-        found["calibration"] = {name: _rounded(value) for name, value in asdict(report.calibration).items()}
+        found["calibration"] = _rounded(asdict(report.calibration)) | {"temperature": found["temperature"]}
     found["notes"] = list(report.notes)
     return found
 
@@ -170,7 +173,10 @@ def example_json(mistakes: Mistakes) -> dict[str, Any]:
 
 
 def csv_rows(report: Report, temperature: float = 1.0) -> Iterator[tuple[object, ...]]:
-    """The report as rows of CSV_HEADER, one for each number; an empty cell is a number that there is not."""
+    """The report as rows of CSV_HEADER, one for each number; an empty cell is a number that there is not.
+
+    ``temperature`` as in ``as_json``.
+    """
     yield from _figure_rows(report.headline)
     for figure in report.figures:
         yield from _figure_rows(figure)
@@ -188,12 +194,16 @@ def csv_rows(report: Report, temperature: float = 1.0) -> Iterator[tuple[object,
     for metric in ("mean_score", "share_right", "ece", "ece_after"):
         if (value := getattr(found, metric)) is not None:
             yield "calibration", "", metric, _rounded(value), "", "", found.facts
-    if found.temperature is not None:
-        yield "calibration", "", "temperature", float(f"{found.temperature * temperature:.4g}"), "", "", found.facts
+    if (fitted := _temperature(found, temperature)) is not None:
+        yield "calibration", "", "temperature", fitted, "", "", found.facts
     for each in found.bins:
         for metric in ("mean_score", "share_right") if each.facts else ():
             value = _rounded(getattr(each, metric))
             yield "calibration", f"{each.low:.2f}-{each.high:.2f}", metric, value, "", "", each.facts
+
+
+def _temperature(found: Calibration | None, applied: float) -> float | None:
+    return None if found is None or found.temperature is None else float(f"{found.temperature * applied:.4g}")
 
 
 def few_facts(found: Calibration) -> str | None:

@@ -110,7 +110,7 @@ def _touches(place: tuple[int, int], others: Collection[tuple[int, int]]) -> boo
 
 def worst_mistakes(samples: Sequence[DemoEvent], seen: Seen) -> str:
     """One sentence on the most frequent mistakes of this run: two kinds in facts, one in each classification."""
-    found = fact_figure(samples, seen).predicted
+    found = sum(len(facts(seen, key)) for key, _ in annotated(samples))
     kinds = sorted(fact_mistakes(samples, seen).items(), key=lambda entry: (-entry[1], entry[0]))[:2]
     clauses = [MISTAKES[kind].format(count=f"{count:,}", found=f"{found:,}") for kind, count in kinds]
     for task in ("category", "sentiment"):

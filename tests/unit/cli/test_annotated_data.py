@@ -106,6 +106,29 @@ def test_labels_become_classes(tmp_path: Path) -> None:
     assert bad.gold == {(Named("负向情感", None, None, None),)}
 
 
+def test_dots_lead_to_a_label_within_an_object(tmp_path: Path) -> None:
+    """As the sample reviews have theirs, and outer spaces are none of it; a field of that very name comes first."""
+    labels = LABELS._replace(field="attributes.category")
+    data = written(
+        tmp_path, {"text": "a", "attributes": {"category": "书籍 "}}, {"text": "b", "attributes.category": "书籍"}
+    )
+    one, two = read_examples(str(data), JSON, None, None, labels)
+    assert one.gold == two.gold == {(Named("书籍", None, None, None),)}
+    for row in ({"text": "a", "attributes": {}}, {"text": "a", "attributes": "书籍"}):
+        with pytest.raises(DataError, match=r"line 1 has neither info_list nor attributes\.category; name"):
+            read_examples(str(written(tmp_path, row)), JSON, None, None, labels)
+
+
+def test_half_of_a_surrogate_pair_becomes_what_the_engine_makes_of_it(tmp_path: Path) -> None:
+    """Else a span with it could never be right, and neither terminal nor report could show it."""
+    path = tmp_path / "data.jsonl"
+    row = {"text": "盖\ud83d", "schema": {"部\ud83d": None}, "info_list": [[fact("部\ud83d", "盖\ud83d", 0)]]}
+    path.write_text(json.dumps(row), "utf-8")
+    (example,) = read_examples(str(path), JSON, None, None, LABELS)
+    assert (example.text, list(example.task.schema)) == ("盖\ufffd", ["部\ufffd"])
+    assert example.gold == {(Named("部\ufffd", "盖\ufffd", 0, 2),)}
+
+
 def test_tables_and_plain_text_are_data_too(tmp_path: Path) -> None:
     """A column of labels, or one label for a file of text."""
     path = tmp_path / "shop.csv.gz"
@@ -136,6 +159,8 @@ def test_the_limit_counts_lines_that_hold_something(tmp_path: Path) -> None:
         ("{}\n", "line 1 has neither info_list nor text; name its field with --text-field"),
         ('{"text": "a"}', "line 1 has neither info_list nor label; name its field with --label-field"),
         ('{"text": 5, "label": "x"}', "line 1: field text is not a string"),
+        ('{"text": "a", "label": "x"}\n{"text": "b", "label": null}', "line 2: its label, label, is empty; leave out"),
+        ('{"text": "a", "label": " "}', "line 1: its label, label, is empty"),
         ('{"text": "a", "label": "x"}\n[]', "line 2 is not a JSON object"),
         ('{"text": "a", "label": "x"}\n{', "line 2 is not JSON"),
         ('{"text": "a", "info_list": [], "schema": {}}\n{"text": "b"}', "line 2 has no info_list, others have"),

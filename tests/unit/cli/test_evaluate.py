@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ class TestCommand:
             (["--task", "nope"], "there is no task 'nope'; the tasks are category"),
             (["--label-map", "1"], "'1' is not LABEL=TYPE"),
             (["--rename", "好=棒,坏"], "'坏' is not OLD=NEW, such as 属性词=产品方面"),
-            (["--rename", "坏=糟"], "--rename: no schema has a type '坏'; the types are x"),
+            (["--rename", "坏=糟"], "no schema has a type '坏'; the types are x"),
             (["--report", "report.txt"], "'report.txt' ends neither in .json nor in .csv"),
             (["--report", "nowhere/report.json"], "nowhere/report.json cannot be written: No such file or directory"),
             (["--categories-task", "category"], "--categories-task needs data with pair_categories"),
@@ -174,14 +175,37 @@ class TestOutput:
         kept = tmp_path / "kept.csv"
         kept.write_text("as it was", "utf-8")
         new = tmp_path / "new.json"
-        arguments = ("--report", str(kept), "--report", str(new), "--report", str(tmp_path / "no" / "x.csv"))
-        assert evaluate("--data", str(data), *arguments).exit_code == 2
+        link = tmp_path / "link.csv"
+        link.symlink_to(tmp_path / "target.csv")
+        given = (kept, new, link, tmp_path / "no" / "x.csv")
+        assert (
+            evaluate("--data", str(data), *(each for path in given for each in ("--report", str(path)))).exit_code == 2
+        )
         assert (kept.read_text("utf-8"), new.exists()) == ("as it was", False)
+        assert (link.is_symlink(), link.exists()) == (True, False)
         as_data = written(tmp_path, ROW).rename(tmp_path / "data.json")
         result = evaluate("--data", str(as_data), "--report", str(as_data))
         assert (result.exit_code, "the data would be overwritten" in result.stderr) == (2, True)
         assert as_data.read_text("utf-8")
+        result = evaluate("--data", str(data), "--baseline-data", str(as_data), "--report", str(as_data))
+        assert (result.exit_code, "--report and --baseline-data are both" in result.stderr) == (2, True)
         assert session.asked == []
+
+    def test_a_report_that_fails_in_the_end_takes_no_figure_along(
+        self, tmp_path: Path, session: ScriptedSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A disk that has become full costs the file, not the run."""
+
+        def refuse(*_: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        data = written(tmp_path, ROW)
+        monkeypatch.setattr("pathlib.Path.write_text", refuse)
+        result = evaluate("--data", str(data), "--report", str(tmp_path / "x.csv"))
+        assert (result.exit_code, "x.csv cannot be written: No space left" in result.stderr) == (2, True)
+        assert "f1         0.4\n" in result.stdout
+        assert "Worst texts" in result.stdout
+        assert session.asked
 
     def test_other_names_are_asked_and_the_gold_has_them_too(self, tmp_path: Path, session: ScriptedSession) -> None:
         """A model that answers under them scores the same."""
@@ -205,6 +229,10 @@ class TestOutput:
         assert (quadruples["correct"], quadruples["predicted"], quadruples["support"]) == (1, 1, 3)
         assert (right["accuracy"], right["support"], whole["notes"]) == (1.0, 1, [])
         assert whole["settings"]["categories_task"] == "pairs"
+        session.script["盖紧"] = [found(("包裹", None, None, 0.9))]
+        other = asked_whole(data, *where, "--categories-task", "pairs", "--rename", "包装=包裹")
+        assert set(session.asked[-1][1].schema) == {"包裹", "质量", "整体"}
+        assert [each for each in other["figures"] if each["section"] == "quadruples"] == [quadruples, right]
         for name, words in (("sentiment", "has none of the gold's categories (包装, 整体, 质量)"), ("ner", "extracts")):
             result = evaluate("--data", str(data), *where, "--categories-task", name)
             assert (result.exit_code, words in " ".join(result.stderr.split())) == (2, True)

@@ -52,13 +52,28 @@ def reviews() -> list[Case]:
     return [case([screen, price], [screen, whole], "屏幕清楚，价格贵" * 40), case([whole], [whole])] * 12
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
 @pytest.mark.parametrize("cases", [ten_classes(), reviews()], ids=["classes", "paths"])
 def test_every_line_fits_the_width(cases: list[Case], width: int) -> None:
-    """A Chinese character takes two columns; nothing is cut off."""
+    """A Chinese character takes two columns; of long texts alone something is cut off."""
     lines = shown(cases, width).splitlines()
     assert max(map(cell_len, lines)) <= width
     assert sum("…" in line for line in lines) == (5 if cases[0].kind == "extract" else 0)  # the five texts that are cut
+
+
+@pytest.mark.parametrize(("width", "columns"), [(40, 4), (60, 6), (69, 8)])
+def test_columns_that_do_not_fit_are_left_out_whole_and_named(width: int, columns: int) -> None:
+    """Not cut in the middle of a number, nor without a word."""
+    every = ["strict", "95", "%", "span", "prec.", "recall", "found", "gold"]
+    lines = [line.split() for line in shown(reviews(), width).splitlines()]
+    (head,) = (line for line in lines if line[:1] == ["strict"])
+    assert head == every[:columns]
+    (row,) = (line for line in lines if line[:1] == ["paths"])
+    assert row == ["paths", "0.667", "0.585–0.750", "0.667", "0.667", "0.667", "36", "36"][:columns]
+    output = " ".join(word for line in lines for word in line)
+    named = ", ".join(every[columns:])
+    assert (f"no room for {named}: 69 columns show them" in output) == (columns < 8)
+    assert "no room" in output or columns == 8
 
 
 def test_the_confusion_of_ten_classes_is_a_matrix_at_80_columns() -> None:
@@ -125,6 +140,13 @@ def test_worst_texts_show_what_is_missing_and_invented() -> None:
     assert "Worst texts" not in shown(reviews(), examples=0)
 
 
+def test_what_a_terminal_would_obey_is_not_shown() -> None:
+    """A review may hold anything, and a span of it line ends."""
+    output = shown([case([pair("屏\n幕", 0, GOOD, "清\x1b[2J楚", 4)], [], "屏\n幕，清\x1b[2J\x9b楚")])
+    assert "属性词 屏 幕 → 正向情感(情感词) 清 [2J楚 [4, 10)" in output
+    assert "屏 幕，清 [2J 楚" in output
+
+
 def test_with_a_metric_of_its_own_only_examples_and_notes_are_shown() -> None:
     """Where examples were asked for beside it."""
     output = shown(reviews(), whole=False)
@@ -140,6 +162,8 @@ def test_calibration_names_the_temperature_and_the_error_after() -> None:
     assert "8.37 with the 2 of --temperature" in " ".join(shown(cases, temperature=2).split())
     hopeless = [classified(["甲"], {"乙": 0.99}, str(number)) for number in range(30)]
     assert "do not tell right from wrong" in " ".join(shown(hopeless).split())
+    perfect = [classified(["甲"], {"甲": 0.99}, str(number)) for number in range(30)]
+    assert "temperature of 0.05 (cross-fitted), the lowest that is tried: too few" in " ".join(shown(perfect).split())
     assert "No temperature was fitted: 4 facts, and 20 are needed" in " ".join(shown(cases[:4]).split())
 
 

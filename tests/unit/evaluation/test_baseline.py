@@ -39,6 +39,13 @@ def test_it_is_the_textbook_s_multinomial_naive_bayes() -> None:
     assert found == {"差评": pytest.approx(bad / (good + bad))}
 
 
+def test_case_does_not_matter_and_what_no_worker_reads_is_not_learned() -> None:
+    """A text has at most 10,000 characters."""
+    model = NaiveBayes(["good", "BAD", "。" * 10_000 + "好"], [GOOD, BAD, BAD], single=True)
+    assert [set(found) for found in model.predict(["GOOD", "bad"])] == [{"好评"}, {"差评"}]
+    assert model.predict(["好"]) == model.predict([""])
+
+
 def test_n_grams_of_two_and_three_characters_count() -> None:
     """The same characters in another order are another text."""
     model = NaiveBayes(["不好", "好不"], [BAD, GOOD], single=True)
@@ -54,6 +61,15 @@ def test_several_labels_are_decided_one_by_one() -> None:
     model = NaiveBayes(texts, gold, single=False)
     one, two, none = model.predict(["快递快", "快递快价格便宜", "ཀ"])
     assert (set(one), set(two), len(none)) == ({"物流"}, {"物流", "价格"}, 1)
+
+
+@pytest.mark.parametrize(
+    ("gold", "found"), [([GOOD, BAD], {"好评"}), ([frozenset(), frozenset()], set())], ids=["no-words", "no-classes"]
+)
+def test_with_nothing_to_learn_from_it_still_answers(gold: list[frozenset[str]], found: set[str]) -> None:
+    """Empty texts, or labels for none of them."""
+    model = NaiveBayes(["", ""], gold, single=bool(found))
+    assert [set(each) for each in model.predict(["很好用"])] == [found]
 
 
 def test_no_text_is_predicted_by_a_classifier_that_saw_it() -> None:

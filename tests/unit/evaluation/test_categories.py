@@ -52,3 +52,4 @@ def test_a_category_in_place_of_the_aspect_s_type_gives_way_to_it() -> None:
 def test_a_pair_s_words_are_aspect_and_opinion() -> None:
     """The product as a whole has none."""
     assert (pair_words(PAIR), pair_words(pair("", 0, "好评", "不错", 2))) == ("快递很快", "不错")
+    assert pair_words((*PAIR, *path(("程度", "很", 2)))) == "快递很快"

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from judged_cases import case, classified, path
 
-from consumer.evaluation.classification_scores import Labelled, class_figures, classification_figures, confusion
+from consumer.evaluation.classification_scores import (
+    MOST_CLASSES,
+    Labelled,
+    class_figures,
+    classification_figures,
+    confusion,
+)
 from consumer.evaluation.intervals import Resamples
 
 SINGLE = [
@@ -48,6 +54,13 @@ def test_several_labels_have_micro_f1_and_no_confusion() -> None:
     assert figures["macro F1"].main == pytest.approx((1 + 2 / 3) / 2)
     assert confusion(Labelled.of(cases)) is None
     assert confusion(Labelled.of([classified(["快", "好"], {"快": 0.9})])) is None
+
+
+def test_so_many_classes_that_no_schema_level_has_them_have_no_confusion() -> None:
+    """Its matrix would be larger than the data."""
+    cases = [classified([str(number)], {}, str(number)) for number in range(MOST_CLASSES + 1)]
+    assert confusion(Labelled.of(cases[:-1])) is not None
+    assert confusion(Labelled.of(cases)) is None
 
 
 def test_a_class_that_is_only_predicted_has_a_column() -> None:

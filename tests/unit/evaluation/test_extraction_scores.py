@@ -95,6 +95,9 @@ def test_quadruples_compare_categories_of_texts_that_have_them() -> None:
     quadruples, right = quadruple_figures([judged, silent], Resamples(2))
     assert (quadruples.predicted, quadruples.support, quadruples.correct) == (3, 2, 1)
     assert (right.main, right.support) == (0.5, 2)
+    missed = replace(judged, predicted={SCREEN: (0.9, 0.9)}, categories=frozenset({(SCREEN, "外观")}))
+    _, right = quadruple_figures([missed], Resamples(1))
+    assert (right.main, right.support) == (1.0, 1)  # a pair that was not found has no category to judge
 
 
 def test_without_predicted_categories_there_are_no_quadruples() -> None:

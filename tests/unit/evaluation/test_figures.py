@@ -80,6 +80,11 @@ def test_draws_repeat_themselves() -> None:
     assert Resamples(50).sums(np.ones((50, 1), int)).tolist() == [[50.0] * 1000]
 
 
+def test_no_text_of_many_is_left_out_of_a_sum() -> None:
+    """They are summed some thousands at a time."""
+    assert Resamples(20_000, resamples=2).sums(np.ones((20_000, 1), int)).tolist() == [[20_000.0] * 2]
+
+
 def test_unknown_values_are_left_out_of_an_interval() -> None:
     """Draws in which the figure does not exist."""
     assert interval(np.array([np.nan, 0.5, 0.5])) == (0.5, 0.5)

@@ -6,7 +6,7 @@ import pytest
 from judged_cases import pair
 
 from consumer.evaluation.paths import Example
-from consumer.evaluation.renaming import renamed
+from consumer.evaluation.renaming import renamed, renamed_task
 from consumer.extraction.task import Task
 
 PATH = pair("盖", 0, "好评", "紧", 1)
@@ -37,6 +37,11 @@ def test_names_may_change_places() -> None:
     assert {path[1].type for path in found.gold} == {"差评"}
 
 
+def test_a_task_alone_takes_the_names_that_it_has() -> None:
+    """Those of another are no mistake there."""
+    assert renamed_task(example().task, {"差评": "糟", "物流": "x"}).schema == {"属性词": {"好评": None, "糟": None}}
+
+
 def test_legal_paths_move_along() -> None:
     """Else nothing would be legal."""
     task = Task("data", "extract", {"甲": {"乙": None}}, legal_paths=frozenset({("甲",), ("甲", "乙")}))
@@ -56,3 +61,10 @@ def test_names_that_cannot_be_are_refused(names: dict[str, str], words: str) -> 
     """A slip of the pen would score a model under names that were never asked."""
     with pytest.raises(ValueError, match=words):
         renamed([example()], names)
+
+
+def test_of_many_types_some_are_listed() -> None:
+    """Data with a question a line have thousands."""
+    task = Task("data", "extract", {f"{number:03d}": None for number in range(60)})
+    with pytest.raises(ValueError, match=r"the types are 000, 001, .*, 049 …$"):
+        renamed([Example("t", task, frozenset())], {"x": "y"})

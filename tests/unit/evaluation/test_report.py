@@ -43,7 +43,13 @@ def test_extraction_and_classification_have_figures_of_their_own() -> None:
     [
         (reviews(60), None, "5-fold cross-validation on these 60 texts", 2),
         (reviews(49), None, "left out: 49 texts, and 50 are needed", 0),
-        ([classified(["好评"], {}, str(number)) for number in range(60)], None, "left out: 1 class,", 0),
+        (
+            [classified(["好评"], {}, str(number)) for number in range(60)],
+            None,
+            "left out: the number of classes is 1,",
+            0,
+        ),
+        ([classified([str(n)], {}, str(n)) for n in range(513)], None, "left out: the number of classes is 513,", 0),
         (reviews(4), Training(["真好", "真差"], [frozenset({"好评"}), frozenset({"差评"})]), "trained on 2 texts", 2),
         (
             reviews(4),
@@ -58,7 +64,7 @@ def test_extraction_and_classification_have_figures_of_their_own() -> None:
             0,
         ),
     ],
-    ids=["folds", "few", "one-class", "given", "given-overlap", "given-all"],
+    ids=["folds", "few", "one-class", "many-classes", "given", "given-overlap", "given-all"],
 )
 def test_the_report_says_what_the_baseline_learned_from(
     cases: list[Case], training: Training | None, words: str, figures: int
@@ -89,7 +95,8 @@ def test_json_holds_everything() -> None:
     assert low < 0.9 < high
     assert whole["confusion"] == {"classes": ["好评", "差评"], "counts": [[30, 0, 0], [6, 24, 0]]}
     assert [bin_["facts"] for bin_ in whole["calibration"]["bins"] if bin_["facts"]] == [60]
-    assert whole["temperature"] == pytest.approx(2 * whole["calibration"]["temperature"], rel=1e-3)
+    fitted = as_json(measured(reviews(60), "accuracy"))["temperature"]
+    assert whole["temperature"] == whole["calibration"]["temperature"] == pytest.approx(2 * fitted, rel=1e-3)
     assert whole["baseline"]["figures"][0]["accuracy"] == 1.0
     assert whole["notes"] == ["so"]
     paths = as_json(measured([case([A, B], [A])], "strict"))

@@ -91,6 +91,12 @@ def test_a_mistake_is_of_one_kind(found: tuple[NamedPath, ...], mistakes: dict[s
     assert fact_mistakes([event()], saw("one", *found)) == mistakes
 
 
+def test_an_opinion_on_two_aspects_is_missed_once() -> None:
+    """It is one opinion."""
+    both = replace(event(), facts=frozenset({SCREEN, fact((6, 8), GOOD, 2, 5)}))
+    assert fact_mistakes([both], saw("one")) == {"missed": 1}
+
+
 def test_the_sentence_is_of_this_run() -> None:
     """The most frequent mistakes, with their numbers; another run has another sentence."""
     wrong: NamedPath = fact((6, 8), GOOD, 12, 15)
