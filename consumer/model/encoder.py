@@ -127,7 +127,7 @@ class Layer(tf.Module):  # type: ignore[misc]
             name = f"{kind}_proj" if config.share_att_key else f"pos_{kind}_proj"
             projected = (relative @ weights[f"{own}.{name}.weight"].T + weights[f"{own}.{name}.bias"]) * scale
             by_head = projected.reshape(2 * config.span, config.heads, config.head_size).transpose(1, 2, 0)
-            return tf.Variable(by_head, dtype=precision, trainable=False, name=f"{name}_positions")
+            return tf.Variable(by_head, trainable=False, name=f"{name}_positions")
 
         # Not scaled: the queries they meet are. The position queries meet keys, which are not.
         self.position_keys = positions("key", config.content_to_position, np.float32(1))
@@ -139,11 +139,11 @@ class Layer(tf.Module):  # type: ignore[misc]
         return self.norm(x + self.narrow(self._act(self.widen(x))))
 
     def _attend(self, x: Tensor, geometry: Geometry) -> Tensor:
-        dtype = self.project.weight.dtype
+        """Products of tokens with tokens stay float32: rounded scores move more facts than rounded layers do."""
         shape = [geometry.batch, geometry.length, 3, self._heads, self._size]
-        parts = tf.transpose(tf.reshape(tf.cast(self.project(x), dtype), shape), [2, 0, 3, 1, 4])
+        parts = tf.transpose(tf.reshape(self.project(x), shape), [2, 0, 3, 1, 4])
         query, key, value = tf.unstack(parts, num=3)  # each [B, A, L, d]
-        scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32) + geometry.mask
+        scores = tf.matmul(query, key, transpose_b=True) + geometry.mask
         terms = [
             _gather_heads(content, table, rows, geometry)
             for content, table, rows in (
@@ -153,8 +153,8 @@ class Layer(tf.Module):  # type: ignore[misc]
             if table is not None
         ]
         if terms:
-            scores += tf.transpose(tf.cast(tf.add_n(terms), tf.float32), [0, 3, 1, 2])
-        context = tf.matmul(tf.cast(tf.nn.softmax(scores), dtype), value)
+            scores += tf.transpose(tf.add_n(terms), [0, 3, 1, 2])
+        context = tf.matmul(tf.nn.softmax(scores), value)
         return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, self._heads * self._size])
 
 
