@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from consumer.evaluation.categories import PAIR, category_level, category_names, pair_words, split
-from consumer.evaluation.paths import Case, Named
+from consumer.evaluation.paths import Case, predictions
 from consumer.events import BadInput
 from consumer.extraction.task import legal_leaves
 
@@ -124,12 +124,8 @@ class _Tempered:
 
 
 def _paths(done: Extracting) -> dict[NamedPath, tuple[float, ...]]:
-    """What was found, with the scores of each path's elements; of equal paths the first counts."""
-    found: dict[NamedPath, tuple[float, ...]] = {}
-    for path in () if done.extraction is None else done.extraction.result().paths:
-        named = tuple(Named(fact.type, fact.span, fact.start, fact.end) for fact in path)
-        found.setdefault(named, tuple(fact.score for fact in path))
-    return found
+    """What was found; nothing where the text could not be processed."""
+    return predictions(() if done.extraction is None else done.extraction.result().paths)
 
 
 def notes(examples: Sequence[Example], cases: Sequence[Case]) -> list[str]:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
 
     from consumer.events import TaskKind
-    from consumer.extraction.task import Task
+    from consumer.extraction.task import Path, Task
 
 Metric = Literal["strict", "span", "triplet", "trigger", "argument", "accuracy"]
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
@@ -76,6 +76,15 @@ def reduced(metric: Metric, paths: Iterable[NamedPath]) -> set[Hashable]:
     """What ``metric`` compares of a text's paths, see ``COMPARED``; for accuracy all of it as one element."""
     compared = {COMPARED[metric](path) for path in paths if metric not in PAIRS or len(path) == 2}
     return {frozenset(compared)} if metric == "accuracy" else compared
+
+
+def predictions(paths: Iterable[Path]) -> dict[NamedPath, tuple[float, ...]]:
+    """What an extraction found, with the scores of each path's elements; of equal paths the first counts."""
+    found: dict[NamedPath, tuple[float, ...]] = {}
+    for path in paths:
+        named = tuple(Named(fact.type, fact.span, fact.start, fact.end) for fact in path)
+        found.setdefault(named, tuple(fact.score for fact in path))
+    return found
 
 
 def class_of(path: NamedPath) -> str:

@@ -182,8 +182,8 @@ def train(
 def calibrate(folder: Path, data: Path, config: Path, threads: int, out: Path) -> None:
     """Divide all logits of FOLDER's checkpoint by one temperature, so that scores say how often they are right.
 
-    It is fitted on validation rows and folded into the weights: every decision stays the same, and nothing has to be
-    configured.
+    It is fitted on validation rows and folded into the weights, so nothing has to be configured. Facts that are found
+    at logit 0 stay; what is cut by score, such as several classes at 0.9, may change.
     """
     torch.set_num_threads(threads)
     raw = read_config(config)

@@ -70,7 +70,7 @@ def load(folder: Path) -> tuple[RexUniNLU, PromptTokenizer, list[str]]:
 def scaled(weights: Mapping[str, Tensor], temperature: float) -> dict[str, Tensor]:
     """Weights whose logits are divided by ``temperature``: the head's dot products scale with its queries.
 
-    No decision changes, since all are made at logit 0; only scores do.
+    What is found at logit 0 stays; what is cut by score (several classes, a task's ``threshold``) may change.
     """
     return {
         name: tensor / temperature if name.startswith("ffnq.") else tensor.clone() for name, tensor in weights.items()

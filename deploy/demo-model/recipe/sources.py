@@ -173,10 +173,10 @@ def _praises(name: str, type_: str) -> bool:
 
 
 def categories_of(sources: Sources) -> list[tuple[str, str]]:
-    """(text, category) of shop reviews and written ones, the latter often enough to be heard."""
+    """(text, category) of shop reviews and written ones."""
     shop = [(row.text, str(row.fields["category"])) for row in sources.shop if "category" in row.fields]
     written = [(plain(row), str(row.fields["category"])) for row in sources.written if "category" in row.fields]
-    return shop + written * max(1, len(shop) // max(1, 30 * len(written)))
+    return shop + written
 
 
 def intents_of(sources: Sources) -> list[tuple[str, str]]:

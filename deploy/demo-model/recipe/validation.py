@@ -15,7 +15,7 @@ import torch
 from consumer.evaluation.classification_scores import Labelled, classification_figures
 from consumer.evaluation.extraction_scores import SEVERAL, extraction_figures
 from consumer.evaluation.intervals import Resamples
-from consumer.evaluation.paths import Case, Named
+from consumer.evaluation.paths import Case, Named, predictions
 from consumer.extraction.engine import Engine
 from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW, PromptLimits
 from consumer.extraction.task import ExtractionLimits, Task
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from consumer.evaluation.paths import NamedPath
-    from consumer.events import TaskKind
     from consumer.extraction.prompts import PromptTokenizer
     from consumer.extraction.task import SchemaTree
     from consumer.extraction.window import Window
@@ -114,11 +113,7 @@ async def _cases(driver: Driver, engine: Engine, questions: Sequence[Question]) 
     cases = []
     for question, run in zip(questions, runs, strict=True):
         paths = run.extraction.result().paths if run.extraction is not None else ()
-        predicted = {
-            tuple(Named(fact.type, fact.span, fact.start, fact.end) for fact in path): tuple(f.score for f in path)
-            for path in paths
-        }
-        cases.append(Case(question.text, question.task.kind, question.gold, predicted))
+        cases.append(Case(question.text, question.task.kind, question.gold, predictions(paths)))
     return cases
 
 
@@ -176,9 +171,9 @@ def aspect_question(review: Review, names: AspectNames) -> Question:
     return Question(review.text[1:], task, gold)
 
 
-def class_question(text: str, names: Sequence[str], fitting: str, kind: TaskKind = "classify") -> Question:
+def class_question(text: str, names: Sequence[str], fitting: str) -> Question:
     """One class of a text."""
-    task = Task("classes", kind, dict.fromkeys(names))
+    task = Task("classes", "classify", dict.fromkeys(names))
     return Question(text, task, frozenset({(Named(fitting, None, None, None),)}))
 
 
