@@ -6,6 +6,7 @@ classification.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +19,7 @@ from consumer.extraction.window import Level, Search, text_prompt
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from consumer.extraction.prompts import Hint, IntArray
+    from consumer.extraction.prompts import Hint
     from consumer.extraction.task import Path
     from consumer.extraction.window import Cells, FloatArray, View, Window
 
@@ -137,20 +138,31 @@ def span_hits(hint: Hint, window: Window | View, cells: Cells, *, final_sep: boo
     """
     start = window.text_start
     end = window.length - (not final_sep)
-    positive = cells.logits > 0
-    rows, columns = cells.rows[positive], cells.columns[positive]
-    from_text = (rows >= start) & (rows < end)
-    to_text = (columns >= start) & (columns < end)
-    spans = np.flatnonzero(from_text & to_text & (rows <= columns))
-    if not len(spans):
-        return
-    probabilities = sigmoid(cells.logits[positive])
-    head_masks, heads = _links(rows, _slots(hint, columns, from_text), probabilities)
-    tail_masks, tails = _links(columns, _slots(hint, rows, to_text), probabilities)
-    previous = (-1, -1)
-    for first, last, probability in sorted(
-        zip(rows[spans].tolist(), columns[spans].tolist(), probabilities[spans].tolist(), strict=True)
+    slot_at = hint.slot_at.tolist()
+    spans: list[tuple[int, int, float]] = []
+    # Text tokens linked to types: a bit mask of slots for each token, and the probability of each link.
+    head_masks: dict[int, int] = {}
+    tail_masks: dict[int, int] = {}
+    heads: dict[tuple[int, int], float] = {}
+    tails: dict[tuple[int, int], float] = {}
+    # In plain Python: of a window's few cells numpy's calls cost more than the work.
+    for row, column, logit, probability in zip(
+        cells.rows.tolist(), cells.columns.tolist(), cells.logits.tolist(), sigmoid(cells.logits).tolist(), strict=True
     ):
+        if not logit > 0:
+            continue
+        if start <= row < end:
+            if start <= column < end:
+                if row <= column:
+                    spans.append((row, column, probability))
+            elif 0 <= column < start and (slot := slot_at[column]) >= 0:
+                head_masks[row] = head_masks.get(row, 0) | 1 << slot
+                heads[row, slot] = probability
+        elif start <= column < end and 0 <= row < start and (slot := slot_at[row]) >= 0:
+            tail_masks[column] = tail_masks.get(column, 0) | 1 << slot
+            tails[column, slot] = probability
+    previous = (-1, -1)
+    for first, last, probability in sorted(spans):
         common = head_masks.get(first, 0) & tail_masks.get(last, 0)
         if not common or (first, last) == previous:
             continue
@@ -166,20 +178,31 @@ def marker_hits(hint: Hint, window: Window | View, cells: Cells, *, blank: bool 
 
     ``blank`` takes every type, whatever the sign of its cells: the fallback's reading of the same answer.
     """
-    marker = window.text_start
-    rows, columns = cells.rows, cells.columns
-    on_row, on_column = rows == marker, columns == marker
-    span = cells.logits[on_row & on_column]
-    span_logit = span[0] if len(span) else np.float32(-np.inf)
-    if not blank and not span_logit > 0:
+    marker, slot_at = window.text_start, hint.slot_at.tolist()
+    span_logit: float | None = None
+    heads: dict[int, float] = {}
+    tails: dict[int, float] = {}
+    for row, column, logit in zip(cells.rows.tolist(), cells.columns.tolist(), cells.logits.tolist(), strict=True):
+        if row == marker:
+            if column == marker:
+                span_logit = logit if span_logit is None else span_logit
+            elif 0 <= column < marker and (slot := slot_at[column]) >= 0:
+                heads[slot] = logit
+        elif column == marker and 0 <= row < marker and (slot := slot_at[row]) >= 0:
+            tails[slot] = logit
+    absent = -math.inf
+    if blank:
+        slots = list(range(hint.types))
+    elif span_logit is None or not span_logit > 0:
         return
-    head_logits = _linked(hint, columns, on_row, cells.logits)
-    tail_logits = _linked(hint, rows, on_column, cells.logits)
-    probability = float(sigmoid(np.array([span_logit], dtype=np.float32))[0])
-    heads, tails = sigmoid(head_logits).tolist(), sigmoid(tail_logits).tolist()
-    chosen = range(hint.types) if blank else np.flatnonzero((head_logits > 0) & (tail_logits > 0)).tolist()
-    for slot in chosen:
-        yield Hit(marker, marker, slot, mean(probability, heads[slot], tails[slot]))
+    else:
+        slots = sorted(slot for slot, head in heads.items() if head > 0 and tails.get(slot, absent) > 0)
+    logits = [absent if span_logit is None else span_logit]
+    logits += [heads.get(slot, absent) for slot in slots]
+    logits += [tails.get(slot, absent) for slot in slots]
+    probability, *links = sigmoid(np.array(logits, dtype=np.float32)).tolist()
+    for slot, head, tail in zip(slots, links[: len(slots)], links[len(slots) :], strict=True):
+        yield Hit(marker, marker, slot, mean(probability, head, tail))
 
 
 def sigmoid(logits: FloatArray) -> FloatArray:
@@ -191,35 +214,3 @@ def mean(span: float, head: float, tail: float) -> float:
     """Score of a fact: the sum and the division are float32, as the reference's."""
     total = np.float32(span) + np.float32(head) + np.float32(tail)
     return round(float(total / np.float32(3)), 4)
-
-
-def _links(
-    tokens: IntArray, slots: IntArray, probabilities: FloatArray
-) -> tuple[dict[int, int], dict[tuple[int, int], float]]:
-    """Text tokens linked to types: a bit mask of slots for each token, and the probability of each link."""
-    masks: dict[int, int] = {}
-    links: dict[tuple[int, int], float] = {}
-    linked = np.flatnonzero(slots >= 0)
-    for token, slot, probability in zip(
-        tokens[linked].tolist(), slots[linked].tolist(), probabilities[linked].tolist(), strict=True
-    ):
-        masks[token] = masks.get(token, 0) | 1 << slot
-        links[token, slot] = probability
-    return masks, links
-
-
-def _slots(hint: Hint, tokens: IntArray, valid: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> IntArray:
-    """Slot of each token that is a ``[TYPE]`` of the hint where ``valid``, else -1."""
-    inside = valid & (tokens >= 0) & (tokens < len(hint.ids))
-    return np.where(inside, hint.slot_at[np.where(inside, tokens, 0)], np.int32(-1))
-
-
-def _linked(
-    hint: Hint, tokens: IntArray, valid: np.ndarray[tuple[int], np.dtype[np.bool_]], logits: FloatArray
-) -> FloatArray:
-    """Logit of the marker's link with each type, float32[T]; minus infinity where the answer has no such cell."""
-    slots = _slots(hint, tokens, valid)
-    found = slots >= 0
-    linked = np.full(hint.types, -np.inf, dtype=np.float32)
-    linked[slots[found]] = logits[found]
-    return linked

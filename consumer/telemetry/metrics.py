@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections import Counter
+from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
@@ -60,6 +61,8 @@ class Metrics:
         self._input_of = InputOf(input_topics)
         self.registry = CollectorRegistry()
         self._counters, self._gauges, self._histograms = register(self.registry)
+        self._counter = cache(lambda name, *labels: self._counters[name].labels(*labels))
+        self._histogram = cache(lambda name, *labels: self._histograms[name].labels(*labels))
         self._on_durable = on_durable
         self.model_version: str | None = None
         """The version that answered last; None before the first answer."""
@@ -80,7 +83,7 @@ class Metrics:
         """A record of the input ``topic`` has its outcome, after ``windows`` model rows for all tasks together."""
         if windows is not None:
             self._histograms["rexstream_windows_per_event"].observe(windows)
-        self._counters["rexstream_events_total"].labels(self._capped("topic", self._input_of[topic]), outcome).inc()
+        self._counter("rexstream_events_total", self._capped("topic", self._input_of[topic]), outcome).inc()
         self._last_minute.add({"events": 1})
         with self._lock:
             self._events_total[outcome] += 1
@@ -92,13 +95,13 @@ class Metrics:
     def event_latency(self, point: Literal["extracted", "durable"], seconds: float) -> None:
         """Seconds from the record's broker timestamp to ``point``; a timestamp in the future counts as 0."""
         seconds = max(seconds, 0.0)
-        self._histograms["rexstream_event_latency_seconds"].labels(point).observe(seconds)
+        self._histogram("rexstream_event_latency_seconds", point).observe(seconds)
         if point == "durable":
             self._last_minute.add({}, latency=seconds)
 
     def stage(self, stage: Literal["decode", "queue", "model", "hold"], seconds: float) -> None:
         """Seconds that an event or a batch spent in ``stage``."""
-        self._histograms["rexstream_stage_seconds"].labels(stage).observe(seconds)
+        self._histogram("rexstream_stage_seconds", stage).observe(seconds)
 
     def dead_letter(self, stage: Stage, reason: str) -> None:
         """A dead letter was made; ``reason`` is a slug of this code (``InvalidJson``), never a message."""
@@ -115,7 +118,7 @@ class Metrics:
         self._histograms["rexstream_batch_rows"].observe(rows)
         self._histograms["rexstream_batch_tokens"].observe(padded_tokens)
         self._histograms["rexstream_padding_ratio"].observe(1 - useful_tokens / padded_tokens)
-        self._counters["rexstream_batch_release_total"].labels(reason).inc()
+        self._counter("rexstream_batch_release_total", reason).inc()
         sums = {"windows": rows, "useful_tokens": useful_tokens, "sent_tokens": padded_tokens}
         self._last_minute.add(sums, rows=rows, tokens=padded_tokens)
 
@@ -124,7 +127,7 @@ class Metrics:
         if code == "OK":
             self.model_version = version
         labels = self._capped("model", model), self._capped("version", version), self._capped("code", code)
-        self._histograms["rexstream_model_call_seconds"].labels(*labels).observe(seconds)
+        self._histogram("rexstream_model_call_seconds", *labels).observe(seconds)
 
     def model_retried(self) -> None:
         """A failed call is repeated."""

@@ -19,12 +19,11 @@ import structlog
 from consumer.batching.policy import event_deadline
 from consumer.codecs.control_headers import is_for_another_group, without_control
 from consumer.codecs.decoding import decode
-from consumer.codecs.outputs import Timing, continue_trace, encode_json, result_fields, result_headers, result_id
+from consumer.codecs.outputs import Timing, continue_trace, encode_json, result_fields, result_headers
 from consumer.delivery.dead_letters import DEFECT, NO_TASK
 from consumer.events import BadInput, Outcome, Output, Partition
 from consumer.serving.refused import WindowRefused
 from consumer.worker.failures import FailedTask, Failures, is_defect
-from consumer.worker.task_runner import VERSION_CHANGED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -39,6 +38,9 @@ if TYPE_CHECKING:
     from consumer.worker.inference import Inference
     from consumer.worker.mapped_records import MappedRecords
     from consumer.worker.task_runner import WorkBudget
+
+STARTED_BYTES, RECORD_BYTES = 4096, 512
+"""So many bytes of values, each record counting as ``RECORD_BYTES`` more, are started before answers get their turn."""
 
 HELD_COPIES = 2
 """An output that waits is held here, and for a while by the producer."""
@@ -68,6 +70,7 @@ class Intake:
 
     async def run(self, processed: Callable[[SourceRecord, Outcome], None]) -> None:
         """Start the tasks, until cancelled; each hands its outcome to ``processed``."""
+        started = 0
         while True:
             for record in await self._arrived.get():
                 partition = Partition.of(record)
@@ -76,9 +79,10 @@ class Intake:
                     running = self._running.setdefault((partition, record.epoch), set())
                     running.add(task)
                     task.add_done_callback(running.discard)
-                    # Let the loop handle the model's answers between two records, which decoding several at once would
-                    # delay.
-                    await asyncio.sleep(0)
+                    started += RECORD_BYTES + len(record.value or b"")
+                    if started >= STARTED_BYTES:
+                        started = 0
+                        await asyncio.sleep(0)
 
     def revoke(self, epochs: Mapping[Partition, int]) -> None:
         """Cancel the tasks of partitions that were revoked in these epochs: another member processes their records."""
@@ -263,11 +267,12 @@ class EventProcessor:
         self._metrics.event_dropped(reason)
         return Outcome("dropped")
 
-    def _run_tasks(
+    async def _run_tasks(
         self, record: SourceRecord, trace: Trace, work: Work, event: ReviewEvent, tasks: Sequence[Task]
-    ) -> Awaitable[list[tuple[Output, int | None] | FailedTask]]:
+    ) -> list[tuple[Output, int | None] | FailedTask]:
         """All of ``tasks`` side by side."""
-        return asyncio.gather(*(self._run_task(record, event, task, trace, work) for task in tasks))
+        running = [self._run_task(record, event, task, trace, work) for task in tasks]
+        return [await running[0]] if len(running) == 1 else await asyncio.gather(*running)
 
     async def _run_task(
         self,
@@ -309,21 +314,19 @@ class EventProcessor:
         schema_number = None
         if is_avro and self._schemas is not None:
             schema_number = await self._schemas.result_schema_id(topic, record.topic)
-        warnings = list(inference.extracted.warnings)
-        if inference.overflowed:
-            warnings.append(f"cells_overflowed: {inference.overflowed} windows repeated on the dense signature")
-        if inference.restarts:
-            warnings.append(VERSION_CHANGED)
+        extracted = inference.extracted
+        if inference.overflowed or inference.restarts:
+            extracted = replace(extracted, warnings=(*extracted.warnings, *inference.warnings))
         timing = Timing(
             queued_ms=round(inference.queued * 1000, 3),
             model_ms=round(inference.in_model * 1000, 3),
             total_ms=round((self._clock() - record.fetched_at) * 1000, 3),
-            model_calls=inference.extracted.model_calls,
+            model_calls=extracted.model_calls,
         )
         fields = result_fields(
             event,
             task,
-            replace(inference.extracted, warnings=tuple(warnings)),
+            extracted,
             inference.model,
             timing,
             int(self._wall() * 1000),
@@ -341,6 +344,7 @@ class EventProcessor:
             topic=topic,
             key=record.key,
             value=value,
-            headers=result_headers(carried, task.name, result_id(event.event_id, task), trace, dropped),
+            headers=result_headers(carried, task.name, fields["result_id"], trace, dropped),
             partition=record.partition,
         )
+

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from consumer.codecs.outputs import ModelUsed
     from consumer.extraction.task import Extracted
 
+VERSION_CHANGED = "model_version_changed: started again"
+
 
 @dataclass(frozen=True, slots=True)
 class Inference:
@@ -24,3 +26,13 @@ class Inference:
     in_model: float
     overflowed: int
     restarts: int
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the result says beside the extraction's own warnings."""
+        warnings = []
+        if self.overflowed:
+            warnings.append(f"cells_overflowed: {self.overflowed} windows repeated on the dense signature")
+        if self.restarts:
+            warnings.append(VERSION_CHANGED)
+        return warnings

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from consumer.serving.protocol import Answer
     from consumer.serving.refused import WindowAnswer
 
-VERSION_CHANGED = "model_version_changed: started again"
-
 EVENT_BYTES = 48 * 1024
 """What an event may take without asking: three tasks with a window each on three levels."""
 
