@@ -167,7 +167,8 @@ class _CompiledTask:
     chunks: tuple[Chunk, ...]
     skipped_types: tuple[str, ...]
     legal: LegalPaths | None
-    aspect_ids: tuple[int, ...]
+    aspect: Encoded
+    """The implicit aspect, whose tokens stand nowhere in the text; without one it has none."""
 
 
 class Engine:
@@ -259,10 +260,10 @@ class Engine:
         return self.start(text, Task("known-good", "classify", {"好": None})).windows[0]
 
     def _span_search(self, encoded: Encoded, task: Task, compiled: _CompiledTask, notes: Notes) -> SpanSearch:
-        if compiled.aspect_ids:
-            ids = np.concatenate((np.array(compiled.aspect_ids, dtype=np.int32), encoded.ids))
-            implicit = np.full((len(compiled.aspect_ids), 2), IMPLICIT, dtype=np.int32)
-            encoded = Encoded(encoded.text, ids, np.concatenate((implicit, encoded.offsets)))
+        aspect = compiled.aspect
+        if len(aspect.ids):
+            ids, offsets = np.concatenate((aspect.ids, encoded.ids)), np.concatenate((aspect.offsets, encoded.offsets))
+            encoded = Encoded(encoded.text, ids, offsets)
         return SpanSearch(
             builder=compiled.builder,
             notes=notes,
@@ -271,7 +272,7 @@ class Engine:
             first=compiled.chunks,
             encoded=encoded,
             characters=len(encoded.text),
-            aspect=encodable(task.implicit_aspect).strip() if compiled.aspect_ids and task.implicit_aspect else None,
+            aspect=aspect.text if len(aspect.ids) else None,
             legal=compiled.legal,
             cap=self.limits.facts,
             threshold=task.threshold,
@@ -288,8 +289,9 @@ class Engine:
         legal = task.legal_paths
         if legal is not None:
             legal = frozenset(tuple(encodable(name).strip() for name in path) for path in legal)
-        aspect_ids = self.tokenizer.ids(encodable(task.implicit_aspect or ""))
-        return _CompiledTask(builder, chunks, tuple(notes.skipped_types), legal, aspect_ids)
+        aspect = self.tokenizer.encode(encodable(task.implicit_aspect or ""))
+        aspect = Encoded(aspect.text.strip(), aspect.ids, np.full_like(aspect.offsets, IMPLICIT))
+        return _CompiledTask(builder, chunks, tuple(notes.skipped_types), legal, aspect)
 
 
 _FACT_BYTES = 80

@@ -220,10 +220,12 @@ def compact_cells(
     scores = read_output(outputs, "scores", Expected(np.float32, (rows, limit)))
     if (count < 0).any():
         raise bad_answer(f"output 'count' holds {int(count.min())}")
+    most = min(int(count.max()), limit)  # few of the K cells are used
+    cells, scores = cells[:, :most], scores[:, :most]
     cell_rows, cell_columns = cells >> 16, cells & 0xFFFF
     lengths = np.array([[window.length] for window in windows], np.int32)
     inside = (cell_rows >= 0) & (cell_rows < lengths) & (cell_columns < lengths)
-    used = np.arange(limit) < count[:, None]
+    used = np.arange(most) < count[:, None]
     if (used & ~inside).any():
         raise bad_answer("output 'cells' names a cell outside its window")
     found = np.minimum(count, limit).tolist()

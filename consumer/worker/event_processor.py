@@ -7,7 +7,7 @@ does. Both belong to the worker's event loop; neither uses Kafka's client or gRP
 from __future__ import annotations
 
 import asyncio
-import secrets
+import random
 import time
 from dataclasses import replace
 from functools import partial
@@ -172,7 +172,7 @@ class EventProcessor:
                 return self._dropped(record, "other_group")
         if record.value is None:
             return self._mapped.no_review(record, "null_value") if self._mapped else self._dropped(record, "null_value")
-        trace = continue_trace(record.headers, secrets.token_bytes)
+        trace = continue_trace(record.headers, random.randbytes)
         # For every log line of this record; each record is processed in a task, and so in a context, of its own.
         structlog.contextvars.bind_contextvars(
             topic=record.topic, partition=record.partition, offset=record.offset, trace_id=trace.trace_id

@@ -7,7 +7,7 @@ becomes an event, and goes the way of all events.
 from __future__ import annotations
 
 import asyncio
-import secrets
+import random
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -112,7 +112,7 @@ class MappedRecords:
         return Outcome("done", self._tombstones(record, route))
 
     def _tombstones(self, record: SourceRecord, route: RouteConfig) -> tuple[Output, ...]:
-        trace = continue_trace(record.headers, secrets.token_bytes)
+        trace = continue_trace(record.headers, random.randbytes)
         headers = ((TRACEPARENT, trace.traceparent.encode()),)
         return tuple(
             Output(topic, record.key, None, headers, record.partition) for topic in self._routes.result_topics(route)
