@@ -347,4 +347,3 @@ class EventProcessor:
             headers=result_headers(carried, task.name, fields["result_id"], trace, dropped),
             partition=record.partition,
         )
-
