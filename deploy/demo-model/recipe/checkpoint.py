@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -75,6 +76,20 @@ def scaled(weights: Mapping[str, Tensor], temperature: float) -> dict[str, Tenso
     return {
         name: tensor / temperature if name.startswith("ffnq.") else tensor.clone() for name, tensor in weights.items()
     }
+
+
+def shifted(weights: Mapping[str, Tensor], shift: float) -> dict[str, Tensor]:
+    """Weights whose logits are all higher by ``shift``, or 0.2 % less where two tokens are far apart.
+
+    The head has no such term. Its last pair of dimensions, which the rotation turns by 0.0001 a token, is made one:
+    what it held is lost, a 256th of the head.
+    """
+    found = {name: tensor.clone() for name, tensor in weights.items()}
+    root = math.sqrt(abs(shift))
+    for name, value in (("ffnq", root), ("ffnk", math.copysign(root, shift))):
+        found[f"{name}.weight"][-2:] = 0
+        found[f"{name}.bias"][-2:] = torch.tensor([value, 0.0])
+    return found
 
 
 def _json(value: Any) -> str:

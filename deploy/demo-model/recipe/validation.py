@@ -86,6 +86,12 @@ class Suite:
     def __init__(self, questions: dict[str, list[Question]], tokenizer: PromptTokenizer) -> None:
         self._questions, self._tokenizer = questions, tokenizer
 
+    @property
+    def extractions(self) -> Suite:
+        """The sets that ask for spans, without those of classes."""
+        chosen = {name: each for name, each in self._questions.items() if each[0].task.kind == "extract"}
+        return Suite(chosen, self._tokenizer)
+
     def cases(self, model: RexUniNLU) -> dict[str, list[Case]]:
         """What the weights answer to every question."""
         engine = Engine(self._tokenizer, PromptLimits(), ExtractionLimits())

@@ -84,6 +84,27 @@ def test_a_temperature_divides_every_logit() -> None:
     torch.testing.assert_close(model(ids, positions, segments), before / 2.5)
 
 
+@pytest.mark.parametrize("shift", [0.3, -0.3])
+def test_a_shift_raises_every_logit_alike(shift: float) -> None:
+    """Over the whole length of a window; shifting once more begins anew."""
+    torch.manual_seed(5)
+    model = RexUniNLU(Shape(40, 512, 1, 2, 32)).eval()
+    ids, positions = torch.randint(0, 40, (1, 40)), (torch.arange(40) * 13)[None]
+    segments = torch.zeros_like(ids)
+    weights = model.state_dict()
+
+    def logits(shift: float, of: dict[str, torch.Tensor]) -> torch.Tensor:
+        model.load_state_dict(checkpoint.shifted(of, shift))
+        with torch.no_grad():
+            found: torch.Tensor = model(ids, positions, segments)
+        return found
+
+    plain = logits(0.0, weights)
+    once = checkpoint.shifted(weights, 1.0)
+    for of in (weights, once):
+        torch.testing.assert_close(logits(shift, of) - plain, torch.full_like(plain, shift), atol=1e-3, rtol=0)
+
+
 def test_the_rate_rises_stays_and_falls() -> None:
     """A half cosine down to its floor."""
     raw: dict[str, Any] = dict.fromkeys(Settings.__slots__, 0.0)
