@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import signal
 import time
@@ -180,6 +181,9 @@ class Worker:
         self._metrics.ages(uncommitted=runtime.uncommitted_seconds, lag=runtime.lag_age)
         if (reason := STATE_REASONS.get(self._dispatcher.state)) is not None:
             runtime.pause(reason)
+        # What is there now stays: the garbage collector need not look at it for every few hundred events (6 % of CPU).
+        gc.collect()
+        gc.freeze()
         runtime.start()
         self._background.start(intake.run(runtime.processed))
         _log.info("consuming", topics=list(self._routes.inputs), group=self._config.kafka.group_id)
