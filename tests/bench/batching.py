@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.simulator.figures import Ratio
+    from bench.simulator.outcome import Outcome
     from bench.simulator.scenarios import Scenario, Size
-    from bench.simulator.simulate import Outcome
 
 SHOP_REVIEWS: Final = Path("/work/shared/data/shop_reviews_train.jsonl.gz")
 TRAINING_SEED: Final = 1_000_003

@@ -12,7 +12,8 @@ from bench.simulator.simulate import Simulation
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bench.simulator.simulate import Outcome, Policy, Servers
+    from bench.simulator.outcome import Outcome
+    from bench.simulator.simulate import Policy, Servers
     from bench.simulator.trace import Event
 
 Values = dict[str, Any]

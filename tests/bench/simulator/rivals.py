@@ -79,7 +79,7 @@ class Fifo:
 
 
 class FixedSize(Fifo):
-    """So many windows, or what there is once the oldest has waited so long: most Kafka consumers, TensorFlow Serving."""
+    """So many windows, or what there is once the oldest has waited so long: Kafka consumers, TensorFlow Serving."""
 
     def __init__(self, rows: int, wait: float, calls: int) -> None:
         """``wait`` in seconds. With a wait of 0 it is greedy: what waits leaves as soon as a call is free."""

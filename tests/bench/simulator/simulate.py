@@ -15,6 +15,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
+from bench.simulator.outcome import Outcome
 from bench.simulator.server import Server, Slowdown
 
 from consumer.batching.policy import PADDED_LENGTHS, Batch, Decision, Pending, event_deadline
@@ -92,37 +93,6 @@ class Servers:
     def max_calls(self) -> int:
         """Calls that a client may have in flight."""
         return MAX_CALLS * self.count
-
-
-class Outcome(NamedTuple):
-    """What one run gave. Latencies are from an event's arrival to the answer of its last window, in seconds."""
-
-    latencies: tuple[float, ...]
-    """Of ordinary events, in order of completion."""
-    giants: tuple[float, ...]
-    """Of the others."""
-    seconds: float
-    """From the first arrival to the last answer."""
-    windows: int
-    """Windows that were answered."""
-    calls: int
-    useful_tokens: int
-    padded_tokens: int
-
-    def percentile(self, share: float) -> float:
-        """The smallest latency of ordinary events that this share of them does not exceed."""
-        ordered = sorted(self.latencies)
-        return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
-
-    @property
-    def throughput(self) -> float:
-        """Events a second."""
-        return (len(self.latencies) + len(self.giants)) / self.seconds
-
-    @property
-    def padding(self) -> float:
-        """Share of the tokens sent that was padding."""
-        return 1 - self.useful_tokens / self.padded_tokens
 
 
 Kind = Literal["reaches", "answered", "failed", "others", "lost"]
