@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -105,8 +106,10 @@ CONTENDERS: Final = (
     Contender(
         TUNED,
         _length_cut,
-        grid(tokens=[2_048, 4_096, 16_384], calls=[1, 2]),
-        grid(tokens=[1_024, 8_192], calls=[1, 2]) + grid(tokens=[1_024, 2_048, 4_096], calls=[3]),
+        grid(tokens=[2_048, 4_096, 8_192, 16_384], calls=[2]) + grid(tokens=[4_096, 16_384], calls=[1]),
+        grid(tokens=[1_024], calls=[1, 2])
+        + grid(tokens=[2_048, 8_192], calls=[1])
+        + grid(tokens=[1_024, 4_096], calls=[3]),
     ),
     Contender(
         "fixed size and time",
@@ -114,11 +117,11 @@ CONTENDERS: Final = (
         grid(rows=[8, 32, 128], wait=[0.02], calls=[2]),
         grid(rows=[4, 16, 64], wait=[0.01, 0.05], calls=[1, 2]),
     ),
-    Contender("greedy", _fixed, grid(rows=[8, 32, 128], calls=[1, 2]), grid(rows=[4, 16, 64], calls=[1, 2, 3])),
+    Contender("greedy", _fixed, grid(rows=[8, 32, 128], calls=[2]), grid(rows=[4, 8, 16, 64, 128], calls=[1, 3])),
     Contender(
         "token budget",
         _budget,
-        grid(tokens=[1_024, 4_096, 16_384], calls=[1, 2]),
+        grid(tokens=[1_024, 4_096, 16_384], calls=[2]),
         grid(tokens=[512, 2_048, 8_192], calls=[1, 2, 3]),
     ),
     Contender(
@@ -136,16 +139,16 @@ CONTENDERS: Final = (
     Contender(
         "BentoML",
         _bentoml,
-        grid(rows=[8, 32, 128], objective=[0.5], calls=[1, 2]),
+        grid(rows=[8, 32, 128], objective=[0.5], calls=[2]),
         grid(rows=[4, 16, 64], objective=[0.1, 1.0], calls=[1, 2]),
     ),
     Contender(
-        "Clipper", _clipper, grid(objective=[0.03, 0.1, 0.5], calls=[1, 2]), grid(objective=[0.05, 1.0], calls=[1, 2])
+        "Clipper", _clipper, grid(objective=[0.03, 0.1, 0.5], calls=[2]), grid(objective=[0.05, 0.2, 1.0], calls=[1, 2])
     ),
     Contender(
         "Symphony",
         _symphony,
-        grid(rows=[8, 32, 128], objective=[0.1, 0.5], calls=[1]),
+        grid(rows=[8, 128], objective=[0.1, 0.5], calls=[1]),
         grid(rows=[8, 32, 128], objective=[0.05, 0.2, 1.0], calls=[1, 2]),
     ),
     Contender(
@@ -167,11 +170,20 @@ def cost(outcome: Outcome, *, drain: bool) -> float:
     return 1 / outcome.throughput if drain else outcome.percentile(0.99)
 
 
-def tuned(
+def training_costs(
     contender: Contender, servers: Servers, events: Sequence[Event], seed: int, *, drain: bool, full: bool
-) -> Values:
-    """The setting that costs least on a training trace; of equal ones the first."""
+) -> list[float]:
+    """What each setting costs on a training trace."""
     settings = contender.settings(full=full)
     if len(settings) == 1:
-        return settings[0]
-    return min(settings, key=lambda values: cost(played(contender, values, servers, events, seed), drain=drain))
+        return [1.0]
+    return [cost(played(contender, values, servers, events, seed), drain=drain) for values in settings]
+
+
+def cheapest(costs: Sequence[Sequence[float]]) -> int:
+    """The setting of least cost over some traces, as a number: by the geometric mean, so that each trace counts alike.
+
+    ``costs`` has a row for each trace and a column for each setting. Of equal ones it is the first.
+    """
+    sums = [sum(math.log(each) for each in column) for column in zip(*costs, strict=True)]
+    return sums.index(min(sums))

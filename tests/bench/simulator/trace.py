@@ -32,8 +32,9 @@ FACT_TOKENS: Final = 36
 """Of a fact's part in a hint of level 1: its prefix of 6, three types of 9, a marker for each."""
 FACTS_PER_HINT: Final = 7
 """256 tokens of a hint / 36."""
-CHARACTERS_PER_FACT: Final = 15
-"""Sample reviews have a feature for about as many characters."""
+FACTS: Final = (0.3, 0.6)
+"""A text of n characters has about 0.3 * n ** 0.6 facts: of the gold facts of the sample reviews there is one for 12
+characters in reviews of less than 30, one for 16 from 30 to 60, one for 33 in those of 270 to 330."""
 LONGEST_TEXT: Final = 4_000
 """Characters. Longer ones make hundreds of windows each, and are a situation of their own (``with_giant``)."""
 
@@ -74,7 +75,8 @@ def one_level(text: int, rng: random.Random) -> Levels:  # noqa: ARG001 - the ot
 
 def two_levels(text: int, rng: random.Random) -> Levels:
     """Features and opinions on them: level 1 asks for the facts of level 0, at most seven in a hint."""
-    facts = 1 + sum(rng.random() < 0.5 for _ in range(2 * text // CHARACTERS_PER_FACT))
+    factor, exponent = FACTS
+    facts = 1 + sum(rng.random() < 0.5 for _ in range(round(2 * (factor * text**exponent - 1))))
     full, rest = divmod(facts, FACTS_PER_HINT)
     hints = [FACTS_PER_HINT * FACT_TOKENS] * full + [rest * FACT_TOKENS] * (rest > 0)
     return (windows(FIRST_HINT, text), tuple(length for hint in hints for length in windows(hint, text)))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from bench.simulator.contenders import CONTENDERS, in_words, played, tuned
+from bench.simulator.contenders import CONTENDERS, cheapest, in_words, played, training_costs
 from bench.simulator.rivals import FixedSize, LengthCutPolicy, batch_of
 from bench.simulator.scenarios import SCENARIOS, TINY
 from bench.simulator.server import GPU, Profile, Server, Slowdown
@@ -26,7 +26,7 @@ from bench.simulator.simulate import (
     Servers,
     Simulation,
 )
-from bench.simulator.trace import Event, burst, capacity, read_lengths, two_levels, windows
+from bench.simulator.trace import Event, Reviews, burst, capacity, one_level, read_lengths, two_levels, windows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -225,13 +225,23 @@ def test_a_seed_changes_the_trace_and_training_has_traces_of_its_own() -> None:
         assert one != other
 
 
+def test_training_and_report_draw_from_different_reviews() -> None:
+    """Every other review is for training."""
+    reviews = Reviews((10, 20, 10, 20), one_level)
+    assert set(reviews.draw(50, 1, training=True)) == {((18,),)}
+    assert set(reviews.draw(50, 1, training=False)) == {((28,),)}
+
+
 def test_tuning_takes_the_setting_that_costs_least() -> None:
     """Small calls waste a server with a high floor."""
     (contender,) = (one for one in CONTENDERS if one.name == "greedy")
     (scenario,) = (one for one in SCENARIOS if one.name.startswith("high floor"))
     servers, events = scenario.build(LENGTHS, TINY, 1, training=True)
-    values = tuned(contender, servers, events, 1, drain=True, full=False)
-    assert values["rows"] in (32, 128)
+    costs = training_costs(contender, servers, events, 1, drain=True, full=False)
+    assert len(costs) == len(contender.settings(full=False)) < len(contender.settings(full=True))
+    assert contender.quick[cheapest([costs])]["rows"] in (32, 128)
+    assert cheapest([[1.0, 3.0], [4.0, 2.0]]) == 0
+    assert cheapest([[100.0, 110.0], [2.0, 1.0]]) == 1, "each trace counts alike"
     assert in_words({"rows": 128, "wait": 0.02}) == "rows=128 wait=0.02"
 
 
