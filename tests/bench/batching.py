@@ -4,7 +4,8 @@
 
 Each policy is tuned on a training trace of the scenario and reported on others, with the same traces and noise seeds
 for all. With ``--one-setting`` it has one setting for all scenarios, the best over all training traces: what an owner
-takes who cannot tune for each hour, and what policies that adapt are for.
+takes who cannot tune for each hour, and what policies that adapt are for. The setting ``calls`` is calls in flight for
+each server; as shipped, for all servers together.
 
 A table a scenario, best first: by p99 of the latency of events, or, where a backlog drains, by events a second. ``*``
 is the best; ``=`` is tied with it: within 5 % or with overlapping 95 % intervals; ``~`` is tied by that rule, though
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import click
-from bench.simulator.contenders import CONTENDERS, SHIPPED, TUNED, cheapest, cost, in_words, played, training_costs
+from bench.simulator.contenders import CONTENDERS, SHIPPED, TUNED, cheapest, cost, in_words, run_once, training_costs
 from bench.simulator.figures import figure, ratio
 from bench.simulator.figures import tied as is_tied
 from bench.simulator.scenarios import FULL, QUICK, SCENARIOS
@@ -92,7 +93,7 @@ def compared(
     for seed in range(1, seeds + 1):
         servers, events = scenario.build(lengths, size, seed, training=False)
         for contender, values, outcomes in zip(CONTENDERS, settings, runs, strict=True):
-            outcomes.append(played(contender, values, servers, events, seed))
+            outcomes.append(run_once(contender, values, servers, events, seed))
     rows = [
         Row(one.name, in_words(values), tuple(outcomes), tuple(cost(each, drain=scenario.drain) for each in outcomes))
         for one, values, outcomes in zip(CONTENDERS, settings, runs, strict=True)
@@ -143,7 +144,7 @@ def summary(verdicts: dict[str, dict[str, Verdict]]) -> None:
 
 
 @click.command()
-@click.option("--full", is_flag=True, help="Long traces, every setting, ten seeds: about an hour.")
+@click.option("--full", is_flag=True, help="Long traces, every setting, ten seeds: most of an hour.")
 @click.option("--one-setting", is_flag=True, help="One setting of each policy for all scenarios.")
 @click.option("--seeds", type=click.IntRange(2), help="Traces that are reported; 5, or 10 with --full.")
 @click.option("--only", multiple=True, help="Scenarios whose name contains this.")

@@ -160,7 +160,7 @@ CONTENDERS: Final = (
 )
 
 
-def played(contender: Contender, values: Values, servers: Servers, events: Sequence[Event], seed: int) -> Outcome:
+def run_once(contender: Contender, values: Values, servers: Servers, events: Sequence[Event], seed: int) -> Outcome:
     """One run. Raises PolicyError."""
     return Simulation(servers, events, contender.make(values, servers, seed), seed).run()
 
@@ -177,7 +177,7 @@ def training_costs(
     settings = contender.settings(full=full)
     if len(settings) == 1:
         return [1.0]
-    return [cost(played(contender, values, servers, events, seed), drain=drain) for values in settings]
+    return [cost(run_once(contender, values, servers, events, seed), drain=drain) for values in settings]
 
 
 def cheapest(costs: Sequence[Sequence[float]]) -> int:

@@ -11,7 +11,7 @@ class Outcome(NamedTuple):
 
     latencies: tuple[float, ...]
     """Of ordinary events, in order of completion."""
-    giants: tuple[float, ...]
+    large_latencies: tuple[float, ...]
     """Of the others."""
     seconds: float
     """From the first arrival to the last answer."""
@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
     @property
     def throughput(self) -> float:
         """Events a second."""
-        return (len(self.latencies) + len(self.giants)) / self.seconds
+        return (len(self.latencies) + len(self.large_latencies)) / self.seconds
 
     @property
     def padding(self) -> float:

@@ -19,7 +19,7 @@ from bench.simulator.trace import (
     steady,
     trace,
     two_levels,
-    with_giant,
+    with_large_event,
 )
 
 if TYPE_CHECKING:
@@ -36,13 +36,13 @@ class Size:
     events: int
     backlog: int
     """Of a drain."""
-    giant: int
+    large_windows: int
     """Windows of the event of 200 KB."""
 
 
-QUICK: Final = Size(events=2_000, backlog=3_000, giant=500)
-FULL: Final = Size(events=20_000, backlog=100_000, giant=3_584)
-TINY: Final = Size(events=60, backlog=60, giant=120)
+QUICK: Final = Size(events=2_000, backlog=3_000, large_windows=500)
+FULL: Final = Size(events=20_000, backlog=100_000, large_windows=3_584)
+TINY: Final = Size(events=60, backlog=60, large_windows=120)
 """For tests."""
 
 
@@ -64,7 +64,7 @@ class Scenario:
     lose: bool = False
     """One server dies after a third of the run."""
     others: float = 0.0
-    giant: bool = False
+    large_event: bool = False
 
     def build(self, lengths: tuple[int, ...], size: Size, seed: int, *, training: bool) -> tuple[Servers, list[Event]]:
         """Servers and trace; ``lengths`` are those of reviews, in characters."""
@@ -81,7 +81,7 @@ class Scenario:
             servers = replace(servers, slow=Slowdown(third, third + min(SLOW_SECONDS, third), 2.0))
         if self.lose:
             servers = replace(servers, lost=Lost(third, self.servers - 1))
-        return servers, with_giant(events, size.giant) if self.giant else events
+        return servers, with_large_event(events, size.large_windows) if self.large_event else events
 
 
 STRAGGLING: Final = replace(GPU, name="GPU-like, stragglers", straggler_share=0.03, straggler_factor=6.0)
@@ -102,5 +102,5 @@ SCENARIOS: Final = (
     Scenario(name="other clients take half the server, 30 %", load=0.3, others=0.5),
     Scenario(name="three servers, one lost, 55 %", load=0.55, servers=3, lose=True),
     Scenario(name="long documents, 70 %", load=0.7, stretch=20),
-    Scenario(name="one event of 200 KB among others, 50 %", load=0.5, giant=True),
+    Scenario(name="one event of 200 KB among others, 50 %", load=0.5, large_event=True),
 )

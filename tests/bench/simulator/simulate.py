@@ -143,7 +143,7 @@ class Simulation:
         self._call = 0
         self._answered = self._useful = self._padded = 0
         self._latencies: list[float] = []
-        self._giants: list[float] = []
+        self._large: list[float] = []
 
     def run(self) -> Outcome:
         """Every window answered. Raises PolicyError."""
@@ -153,7 +153,7 @@ class Simulation:
         if (lost := self._servers.lost) is not None:
             self._push(lost.at, "lost", lost.server)
         wake_at: float | None = None
-        while len(self._latencies) + len(self._giants) < len(self._events):
+        while len(self._latencies) + len(self._large) < len(self._events):
             at = min(self._next_arrival(), self._heap[0][0] if self._heap else math.inf, *self._changes)
             if wake_at is not None and wake_at < at:
                 at = wake_at
@@ -175,7 +175,7 @@ class Simulation:
         seconds = self._now - self._events[0].at
         return Outcome(
             tuple(self._latencies),
-            tuple(self._giants),
+            tuple(self._large),
             seconds,
             self._answered,
             self._call,
@@ -262,7 +262,7 @@ class Simulation:
             run.level += 1
             if run.level == len(run.event.levels):
                 del self._runs[id(run)]
-                (self._latencies if run.event.ordinary else self._giants).append(self._now - run.event.at)
+                (self._latencies if run.event.ordinary else self._large).append(self._now - run.event.at)
                 return
             run.unsent.extend(run.event.levels[run.level])
         while run.unsent and run.tokens < EVENT_TOKENS:

@@ -36,7 +36,7 @@ FACTS: Final = (0.3, 0.6)
 """A text of n characters has about 0.3 * n ** 0.6 facts: of the gold facts of the sample reviews there is one for 12
 characters in reviews of less than 30, one for 16 from 30 to 60, one for 33 in those of 270 to 330."""
 LONGEST_TEXT: Final = 4_000
-"""Characters. Longer ones make hundreds of windows each, and are a situation of their own (``with_giant``)."""
+"""Characters. Longer ones make hundreds of windows each, and are a situation of their own (``with_large_event``)."""
 
 Levels = tuple[tuple[int, ...], ...]
 """Lengths of the windows of each level."""
@@ -153,8 +153,8 @@ def trace(moments: Sequence[float], shapes: Sequence[Levels]) -> list[Event]:
     return [Event(at, levels) for at, levels in zip(moments, shapes, strict=True)]
 
 
-def with_giant(events: Sequence[Event], count: int) -> list[Event]:
+def with_large_event(events: Sequence[Event], count: int) -> list[Event]:
     """One more, of 200 KB: it has ``count`` windows of full length and arrives after a third of the others."""
     place = len(events) // 3
-    giant = Event(events[place].at, ((WINDOW_TOKENS,) * count,), ordinary=False)
-    return [*events[:place], giant, *events[place:]]
+    large = Event(events[place].at, ((WINDOW_TOKENS,) * count,), ordinary=False)
+    return [*events[:place], large, *events[place:]]

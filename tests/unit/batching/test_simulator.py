@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from bench.simulator.contenders import CONTENDERS, cheapest, in_words, played, training_costs
+from bench.simulator.contenders import CONTENDERS, cheapest, in_words, run_once, training_costs
 from bench.simulator.rivals import FixedSize, LengthCutPolicy, batch_of
 from bench.simulator.scenarios import SCENARIOS, TINY
 from bench.simulator.server import GPU, Profile, Server, Slowdown
@@ -26,7 +27,14 @@ from bench.simulator.simulate import (
     Servers,
     Simulation,
 )
-from bench.simulator.trace import Event, Reviews, burst, capacity, one_level, read_lengths, two_levels, windows
+from bench.simulator.trace import (
+    Event,
+    Reviews,
+    arrivals,
+    one_level,
+    read_lengths,
+    steady,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -155,6 +163,16 @@ def test_a_lone_window_takes_preparation_network_and_service() -> None:
     assert (outcome.windows, outcome.calls, outcome.useful_tokens, outcome.padded_tokens) == (1, 1, 40, 40)
 
 
+def test_the_mean_latency_is_that_of_queueing_theory() -> None:
+    """One window a call, Poisson arrivals, constant service of a second, 70 % busy: M/D/1 waits 0.7 / (2 x 0.3) s."""
+    moments = arrivals(20_000, 0.7, steady, 1)
+    events = [Event(at, ((40,),)) for at in moments]
+    outcome = Simulation(Servers(profile=SECOND), events, FixedSize(1, 0.0, MAX_CALLS), 1).run()
+    load = len(moments) / moments[-1]
+    expected = 1 + load / (2 * (1 - load)) + CALL_SECONDS + ROW_SECONDS + 2 * DELAY
+    assert statistics.fmean(outcome.latencies) == pytest.approx(expected, rel=0.05)
+
+
 def test_windows_of_a_level_arrive_after_the_answers_of_the_one_before() -> None:
     """The deeper windows of an event are unknown before."""
     spy = Spy(FixedSize(1, 0.0, 1))
@@ -206,12 +224,12 @@ def test_every_policy_answers_every_window_once(scenario: Scenario) -> None:
     servers, events = scenario.build(LENGTHS, TINY, 1, training=False)
     for contender in CONTENDERS:
         for values in contender.quick:
-            outcome = played(contender, values, servers, events, 1)
+            outcome = run_once(contender, values, servers, events, 1)
             assert outcome.windows == sum(len(level) for event in events for level in event.levels)
-            assert len(outcome.latencies) + len(outcome.giants) == len(events)
-            assert min(outcome.latencies + outcome.giants) > 0
+            assert len(outcome.latencies) + len(outcome.large_latencies) == len(events)
+            assert min(outcome.latencies + outcome.large_latencies) > 0
             assert 0 <= outcome.padding < 1
-        assert outcome == played(contender, values, servers, events, 1)
+        assert outcome == run_once(contender, values, servers, events, 1)
 
 
 def test_a_seed_changes_the_trace_and_training_has_traces_of_its_own() -> None:
@@ -299,31 +317,3 @@ def test_a_policy_that_breaks_a_rule_is_caught(
     """No table is printed of a policy that cheats."""
     with pytest.raises(PolicyError, match=message):
         Simulation(Servers(profile=SECOND), [Event(0.0, ((40,) * 40,))], Wrong(decision), 1).run()
-
-
-# -- traces ---------------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(7, 256), st.integers(1, 20_000))
-def test_windows_hold_the_whole_text(hint: int, text: int) -> None:
-    """At most 512 tokens each, neighbours overlapping by 32."""
-    lengths = windows(hint, text)
-    assert all(hint + 1 < length <= 512 for length in lengths)
-    assert sum(length - hint - 1 for length in lengths) - 32 * (len(lengths) - 1) == text
-    assert len(lengths) == 1 or all(length == 512 for length in lengths[:-1])
-
-
-def test_every_event_with_two_levels_asks_on_both() -> None:
-    """Each fact has a place in a hint of at most 256 tokens."""
-    rng = random.Random(1)
-    for text in (1, 20, 300, 3000):
-        first, second = two_levels(text, rng)
-        assert first == windows(7, text)
-        assert second
-        assert min(second) > 36
-
-
-def test_capacity_is_what_sorted_full_calls_take() -> None:
-    """By hand: 300 windows of 64 tokens are two calls of 256 and 44 rows, a second each."""
-    assert capacity(SECOND, [((64,),)] * 300, MAX_TOKENS) == pytest.approx(150)
-    assert max(burst(step / 100) for step in range(100)) == 4 * min(burst(step / 100) for step in range(100))
