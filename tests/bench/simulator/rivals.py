@@ -1,0 +1,209 @@
+"""Policies that batch by fixed rules, and the one that the project ships.
+
+Each sends at most ``calls`` calls at a time, first come first served unless it says otherwise, stays within the cap on
+tokens, and drops nothing.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from typing import TYPE_CHECKING
+
+from bench.simulator.simulate import MAX_TOKENS
+
+from consumer.batching.policy import Batch, Decision, LengthCut, LengthQueue, padded_length
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from bench.simulator.simulate import Call
+
+    from consumer.batching.policy import Pending, ReleaseReason
+
+
+def batch_of(windows: Sequence[Pending], reason: ReleaseReason = "idle") -> Batch:
+    """One call, padded to the longest."""
+    return Batch(tuple(windows), padded_length(max(window.length for window in windows)), reason)
+
+
+def fitting(queue: deque[Pending], rows: int, tokens: int = MAX_TOKENS) -> int:
+    """How many windows from the front share a call of at most ``rows`` rows and ``tokens`` padded tokens; one fits."""
+    longest = count = 0
+    for window in queue:
+        longest = max(longest, window.length)
+        if count == rows or (count and padded_length(longest) * (count + 1) > tokens):
+            break
+        count += 1
+    return count
+
+
+class LengthCutPolicy:
+    """The project's ``LengthCut``, asked through its own ``decide`` as the dispatcher does."""
+
+    def __init__(self, tokens: int, calls: int) -> None:
+        """The settings ``batching.max_tokens`` and ``batching.max_in_flight``."""
+        self._queue = LengthQueue()
+        self._cut = LengthCut(tokens, calls)
+
+    def add(self, window: Pending) -> None:
+        """Queue it."""
+        self._queue.add(window)
+
+    def decide(self, now: float, calls: Collection[Call]) -> Decision:
+        """What ``LengthCut`` says."""
+        return self._cut.decide(now, self._queue, len(calls))
+
+    def answered(self, call: Call, now: float) -> None:
+        """It learns nothing."""
+
+
+class Fifo:
+    """What the policies with one queue in order of arrival share."""
+
+    def __init__(self, calls: int) -> None:
+        """``calls`` in flight at most."""
+        self._calls = calls
+        self._queue: deque[Pending] = deque()
+
+    def add(self, window: Pending) -> None:
+        """Behind the others."""
+        self._queue.append(window)
+
+    def answered(self, call: Call, now: float) -> None:
+        """Fixed rules learn nothing."""
+
+    def take(self, count: int, reason: ReleaseReason = "idle") -> Batch:
+        """The first windows of the queue as one call."""
+        return batch_of([self._queue.popleft() for _ in range(count)], reason)
+
+
+class FixedSize(Fifo):
+    """So many windows, or what there is once the oldest has waited so long: Kafka consumers, TensorFlow Serving."""
+
+    def __init__(self, rows: int, wait: float, calls: int) -> None:
+        """``wait`` in seconds. With a wait of 0 it is greedy: what waits leaves as soon as a call is free."""
+        super().__init__(calls)
+        self._rows = rows
+        self._wait = wait
+
+    def decide(self, now: float, calls: Collection[Call]) -> Decision:
+        """As many as are full or due."""
+        batches: list[Batch] = []
+        while self._queue and len(calls) + len(batches) < self._calls:
+            due = self._queue[0].enqueued + self._wait
+            if len(self._queue) < self._rows and now < due:
+                return Decision(tuple(batches), due)
+            batches.append(self.take(fitting(self._queue, self._rows)))
+        return Decision(tuple(batches), None)
+
+
+class TokenBudget(Fifo):
+    """As many as fit under a budget of padded tokens, when a call is free. The rule of text-embeddings-inference."""
+
+    def __init__(self, tokens: int, calls: int) -> None:
+        """``tokens``: rows x padded length."""
+        super().__init__(calls)
+        self._tokens = tokens
+
+    def decide(self, now: float, calls: Collection[Call]) -> Decision:  # noqa: ARG002 - it never waits
+        """Fill the calls that are free."""
+        batches: list[Batch] = []
+        while self._queue and len(calls) + len(batches) < self._calls:
+            batches.append(self.take(fitting(self._queue, MAX_TOKENS, self._tokens)))
+        return Decision(tuple(batches), None)
+
+
+class LengthBuckets:
+    """A queue for each range of lengths, sent when it holds enough tokens or its oldest window has waited so long.
+
+    Apache Beam's ``bucket_boundaries`` with ``max_batch_weight`` and ``max_batch_duration``. Of several that are ready,
+    the one with the oldest window goes first.
+    """
+
+    def __init__(self, boundaries: Sequence[int], tokens: int, wait: float, calls: int) -> None:
+        """``boundaries`` are the longest lengths of the ranges, the last range has no end; ``wait`` in seconds."""
+        self._boundaries = tuple(boundaries)
+        self._buckets: list[deque[Pending]] = [deque() for _ in range(len(self._boundaries) + 1)]
+        self._weights = [0] * len(self._buckets)
+        self._tokens = tokens
+        self._wait = wait
+        self._calls = calls
+
+    def add(self, window: Pending) -> None:
+        """To the windows of its range."""
+        place = bisect_left(self._boundaries, window.length)
+        self._buckets[place].append(window)
+        self._weights[place] += window.length
+
+    def answered(self, call: Call, now: float) -> None:
+        """Fixed rules learn nothing."""
+
+    def decide(self, now: float, calls: Collection[Call]) -> Decision:
+        """Send the ranges that are full or due, the oldest first."""
+        batches: list[Batch] = []
+        while len(calls) + len(batches) < self._calls:
+            filled = [(bucket[0].enqueued, place) for place, bucket in enumerate(self._buckets) if bucket]
+            ready = [
+                (at, place) for at, place in filled if self._weights[place] >= self._tokens or now >= at + self._wait
+            ]
+            if not ready:
+                wake_at = min(filled)[0] + self._wait if filled else None
+                return Decision(tuple(batches), wake_at)
+            place = min(ready)[1]
+            bucket = self._buckets[place]
+            taken = [bucket.popleft() for _ in range(fitting(bucket, MAX_TOKENS, self._tokens))]
+            self._weights[place] -= sum(window.length for window in taken)
+            batches.append(batch_of(taken))
+        return Decision(tuple(batches), None)
+
+
+class SortedWindow:
+    """Sorts the oldest windows by length and sends a run of neighbours that contains the oldest of all.
+
+    The run grows on the side where the next length is closer, within a budget of padded tokens.
+    """
+
+    def __init__(self, tokens: int, look: int, calls: int) -> None:
+        """``look``: so many of the oldest windows are considered."""
+        self._tokens = tokens
+        self._look = look
+        self._calls = calls
+        self._queue: list[Pending] = []
+
+    def add(self, window: Pending) -> None:
+        """Behind the others."""
+        self._queue.append(window)
+
+    def answered(self, call: Call, now: float) -> None:
+        """Fixed rules learn nothing."""
+
+    def decide(self, now: float, calls: Collection[Call]) -> Decision:  # noqa: ARG002 - it never waits
+        """Fill the calls that are free."""
+        batches: list[Batch] = []
+        while self._queue and len(calls) + len(batches) < self._calls:
+            batches.append(self._run())
+        return Decision(tuple(batches), None)
+
+    def _run(self) -> Batch:
+        seen = self._queue[: self._look]
+        order = sorted(range(len(seen)), key=lambda place: (seen[place].length, place))
+        low = high = order.index(0)
+        while True:
+            longest = padded_length(seen[order[high]].length)
+            left = right = None
+            if low > 0 and (high - low + 2) * longest <= self._tokens:
+                left = seen[order[low]].length - seen[order[low - 1]].length
+            if high + 1 < len(order):
+                longer = seen[order[high + 1]].length
+                if (high - low + 2) * padded_length(longer) <= self._tokens:
+                    right = longer - seen[order[high]].length
+            if left is not None and (right is None or left <= right):
+                low -= 1
+            elif right is not None:
+                high += 1
+            else:
+                break
+        taken = set(order[low : high + 1])
+        self._queue = [window for place, window in enumerate(seen) if place not in taken] + self._queue[self._look :]
+        return batch_of([seen[place] for place in sorted(taken)])
