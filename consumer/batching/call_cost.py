@@ -8,7 +8,7 @@ faster than, as the small calls of an accelerator show it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 SMALLEST: Final = 0.25
 """Share of the cells, those of the fewest tokens, that the floor is read from."""
-FLOOR_QUANTILE: Final = 0.1
-"""Of their times: low, since a small call that was held up says nothing about the floor."""
+FLOOR_QUANTILES: Final = (0.0, 0.1, 0.25)
+"""Of their times, tried in this order: low, since a small call that was held up says nothing about the floor."""
 MARGINS: Final = (0.0, 1.05, 1.15, 1.4)
 """Cells below so many times the floor are left out where the other three coefficients are sought: calls on a floor say
 nothing about the cost of a token. Of all these, and of no floor, the one is taken that explains all cells best."""
@@ -86,9 +86,9 @@ def fit_call_cost(cells: Sequence[Cell]) -> CallCost:
         raise ValueError(f"the cost of calls cannot be fitted to cells of {measured.tolist()} seconds")
     work: Floats = np.array([(1.0, cell.tokens, cell.tokens * cell.length) for cell in cells])
     smallest = np.argsort(work[:, 1], kind="stable")[: max(1, int(SMALLEST * len(cells)))]
-    lowest = float(np.quantile(measured[smallest], FLOOR_QUANTILE))
+    lowest = np.quantile(measured[smallest], FLOOR_QUANTILES).tolist()
     tried = []
-    for floor, margin in ((0.0, 0.0), *((lowest, margin) for margin in MARGINS)):
+    for floor, margin in ((0.0, 0.0), *product(lowest, MARGINS)):
         above = measured > floor * margin
         if above.all() or above.sum() >= LEAST_CELLS:
             found = _non_negative(work[above], measured[above])
