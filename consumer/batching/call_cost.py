@@ -12,10 +12,11 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
 

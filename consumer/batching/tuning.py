@@ -1,4 +1,4 @@
-"""What ``batching`` should be for a model server whose calls were measured: shapes to measure, and what follows. Pure."""
+"""What ``batching`` should be for a model server: shapes of calls to measure, and what follows from them. Pure."""
 
 from __future__ import annotations
 
