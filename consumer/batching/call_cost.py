@@ -27,8 +27,8 @@ FLOOR_QUANTILES: Final = (0.0, 0.1, 0.25)
 MARGINS: Final = (0.0, 1.05, 1.15, 1.4)
 """Cells below so many times the floor are left out where the other three coefficients are sought: calls on a floor say
 nothing about the cost of a token. Of all these, and of no floor, the one is taken that explains all cells best."""
-LEAST_CELLS: Final = 4
-"""So many cells have to be left for that, one more than there are unknowns."""
+EXACT: Final = 1e-3
+"""Fits that are off by less are equally good; the first is taken, which has no floor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +91,10 @@ def fit_call_cost(cells: Sequence[Cell]) -> CallCost:
     tried = []
     for floor, margin in ((0.0, 0.0), *product(lowest, MARGINS)):
         above = measured > floor * margin
-        if above.all() or above.sum() >= LEAST_CELLS:
+        if above.any():
             found = _non_negative(work[above], measured[above])
             off = np.maximum(floor, work @ found) / measured - 1
-            tried.append((float(off @ off), floor, found, np.abs(off)))
+            tried.append((max(float(off @ off / len(off)), EXACT**2), floor, found, np.abs(off)))
     _, floor, found, off = min(tried, key=lambda each: each[0])
     fixed, per_token, per_pair = found.tolist()
     return CallCost(floor, fixed, per_token, per_pair, float(np.median(off)))

@@ -63,8 +63,8 @@ class Budget:
     longest_call: float
     """Seconds of the slowest full call, of any length that windows have."""
     limited_by: Literal["nothing", "objective", "tried"]
-    """``objective``: larger calls would be faster for each token, but take too long. ``tried``: the largest size that
-    was tried may still gain."""
+    """``objective``: larger calls would be faster for each token, but take too long. ``tried``: calls of twice the
+    largest size that was tried should do more than ``NEAR_BEST`` allows for."""
 
 
 def token_budget(cost: CallCost, lengths: Mapping[int, float], objective: float, tried: int) -> Budget:
@@ -81,7 +81,7 @@ def token_budget(cost: CallCost, lengths: Mapping[int, float], objective: float,
     if allowed[-1].max_tokens < wanted.max_tokens:
         return _budget(cost, lengths, median, allowed[-1].max_tokens, "objective")
     twice = _budget(cost, lengths, median, 2 * budgets[-1].max_tokens)
-    still_gains = wanted.tokens_per_second < NEAR_BEST * twice.tokens_per_second
+    still_gains = most < NEAR_BEST * twice.tokens_per_second
     return _budget(cost, lengths, median, wanted.max_tokens, "tried" if still_gains else "nothing")
 
 

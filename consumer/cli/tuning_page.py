@@ -87,8 +87,8 @@ def _recommended(profile: Profile) -> Iterator[RenderableType]:
     why = {
         "nothing": f"the smallest within {1 - NEAR_BEST:.0%} of the most tokens a second",
         "objective": f"larger calls do more a second, and take over a third of --objective {settings.objective:g} s",
-        "tried": "the largest that was tried, and larger ones may do more a second: raise --max-tokens, or --longest, "
-        "if the server has the memory",
+        "tried": f"within {1 - NEAR_BEST:.0%} of the most tokens a second that were tried, and larger calls should do "
+        "more: raise --max-tokens, or --longest, if the server has the memory",
     }[budget.limited_by]
     if budget.longest_call > CALL_SHARE * settings.objective:
         why = (
@@ -116,9 +116,8 @@ def _recommended(profile: Profile) -> Iterator[RenderableType]:
     lengths = profile.lengths
     for level, rate, windows in (("first level alone", first, lengths.first), ("all levels", every, lengths.every)):
         count = sum(windows.values()) / lengths.reviews
-        yield Text(
-            f"{level + ',':<18} {count:.1f} windows a review: {rate:,.1f} reviews a second ({rate * 86_400 / 1e6:,.1f} million a day)"
-        )
+        day = f"{rate * 86_400 / 1e6:,.1f} million a day"
+        yield Text(f"{level + ',':<18} {count:.1f} windows a review: {rate:,.1f} reviews a second, {day}")
     yield Text("With full calls of one length each, and nobody else at the server: plan for less, and for your peak.")
 
 
