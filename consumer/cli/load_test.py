@@ -18,7 +18,7 @@ from consumer.batching.call_cost import Cell, fit_call_cost
 from consumer.batching.policy import padded_length
 from consumer.events import BadInput
 from consumer.offline import ATTEMPTS, PAUSES, Driver, Unanswered
-from consumer.serving.protocol import Relief, ServingError
+from consumer.serving.protocol import Failure, Relief, ServingError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -88,7 +88,10 @@ async def sampled(
             break
         under_way(f"windows of reviews, {sample.reviews} of {len(texts)}")
         chunk = texts[start : start + CHUNK]
-        done = await driver.run([partial(session.engine.start, text, task) for text in chunk for task in tasks])
+        try:
+            done = await driver.run([partial(session.engine.start, text, task) for text in chunk for task in tasks])
+        except Unanswered as unanswered:
+            raise _ended(unanswered.error, "it was sent windows of reviews") from unanswered
         sample.reviews += len(chunk)
         failed = [each.failure is not None for each in done]
         sample.refused += sum(any(failed[at : at + len(tasks)]) for at in range(0, len(failed), len(tasks)))
@@ -211,7 +214,7 @@ class LoadTest:
                 try:
                     taken.append(await self._alone(rows, length))
                 except ServingError as error:
-                    raise self._unanswered(error, rows, length) from error
+                    raise _unanswered(error, rows, length) from error
         return Grid(tuple(Cell(*shape, tuple(taken)) for shape, taken in seconds.items()), tuple(left_out))
 
     async def at_once(self, rows: int, length: int, call_seconds: float, until: float) -> AtOnce:
@@ -233,7 +236,7 @@ class LoadTest:
                     passes[number].append(await self._rate(number, calls, rows, length))
                 except ServingError as error:
                     if number == 1 or error.relief is Relief.NONE:
-                        raise self._unanswered(error, rows, length) from error
+                        raise _unanswered(error, rows, length) from error
                     refused = f"{number} at once were refused ({error.code})"
                     passes = {fewer: rates for fewer, rates in passes.items() if fewer < number}
                     break
@@ -267,7 +270,7 @@ class LoadTest:
                     raise
                 attempt += 1
                 if error.relief is not Relief.FEWER_IN_FLIGHT or attempt == ATTEMPTS:
-                    raise self._unanswered(error, rows, length) from error
+                    raise _unanswered(error, rows, length) from error
             await self._sleep(PAUSES.pause(attempt))
 
     async def _call(self, rows: int, length: int) -> float:
@@ -285,14 +288,21 @@ class LoadTest:
             )
         return answer.seconds
 
-    def _unanswered(self, error: ServingError, rows: int, length: int) -> Unanswered:
-        """The end of a measurement, with the call that it ended at."""
-        what = f"{error.message or 'refused'}; it was a call of {rows} windows, padded to {length} tokens"
-        if error.relief is Relief.FEWER_IN_FLIGHT:
-            what += (
-                ", with no other of this command beside it: others keep the server busy, so measure when they do not"
-            )
-        return Unanswered(ServingError(error.failure, error.code, what, error.relief))
+
+def _unanswered(error: ServingError, rows: int, length: int) -> Unanswered:
+    return _ended(error, f"it was sent {rows} x {length} tokens")
+
+
+def _ended(error: ServingError, asked: str) -> Unanswered:
+    """The end of a measurement, with what it ended at."""
+    what = error.message or "refused"
+    if error.failure is not Failure.DEPLOYMENT:
+        what += f"; {asked}"
+    if error.relief is Relief.FEWER_IN_FLIGHT:
+        what += (
+            ", one call at a time: others keep it busy. Measure when they do not, or give it more --grpc_max_threads"
+        )
+    return Unanswered(ServingError(error.failure, error.code, what, error.relief))
 
 
 def _expected(seconds: dict[tuple[int, int], list[float]], rows: int, length: int) -> float:

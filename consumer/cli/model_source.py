@@ -110,6 +110,10 @@ class ModelSource:
         bundle = None if model.bundle is None else Path(model.bundle)
         return replace(self, server=model.target, bundle=bundle, model=model.name, configured=model)
 
+    def told(self, message: str) -> str:
+        """A message about a worker's configuration, in the options of these commands where those chose the model."""
+        return message if self.configured is not None else as_options(message)
+
 
 def loaded_tasks(tasks_dirs: Sequence[str], chosen: Collection[str]) -> Mapping[str, Task]:
     """All tasks, those of the folders ``tasks_dirs`` beside the shipped ones.
@@ -172,8 +176,8 @@ def opened(source: ModelSource, limits: ExtractionLimits | None = None) -> Itera
     except Unanswered as unanswered:
         error = unanswered.error
         if error.failure is Failure.DEPLOYMENT:
-            raise Unreachable(f"the served model cannot be used: {as_options(error.message)}") from unanswered
-        raise Unreachable(f"the model server does not answer: {as_options(str(error))}") from unanswered
+            raise Unreachable(f"the served model cannot be used: {source.told(error.message)}") from unanswered
+        raise Unreachable(f"the model server does not answer: {source.told(str(error))}") from unanswered
 
 
 _OPTIONS = {
@@ -262,17 +266,17 @@ async def _served(server: str, source: ModelSource) -> tuple[ModelClient, Bundle
     try:
         bundle = _demo_bundle() if source.bundle is None else load_bundle(source.bundle)
     except ValueError as error:
-        raise click.UsageError(as_options(str(error))) from error
+        raise click.UsageError(source.told(str(error))) from error
     try:
         model = source.configured or ModelConfig(target=server, name=source.model, tls=source.tls)
         client = TfServingClient(model, bundle)
     except ValueError as error:
-        raise click.UsageError(as_options(str(error))) from error
+        raise click.UsageError(source.told(str(error))) from error
     if not await client.ready():
         await client.close()
         raise Unreachable(
-            f"no version of model {source.model!r} is AVAILABLE at {server} ({as_options(client.unready)}): is a "
-            "server running there, is this its gRPC port, and is --model its model's name?"
+            f"no version of model {source.model!r} is AVAILABLE at {server} ({source.told(client.unready)}): is a "
+            f"server running there, is this its gRPC port, and is {source.told('model.name')} its model's name?"
         )
     return client, bundle, 2
 

@@ -168,14 +168,14 @@ class TestGrid:
         """With the call that was refused."""
         server = Server(linear)
         server.fail = lambda _rows, _length: BUSY
-        with pytest.raises(Unanswered, match=r"1 windows, padded to 64 tokens.*others keep the server busy"):
+        with pytest.raises(Unanswered, match=r"sent 1 x 64 tokens, one call at a time: others keep it busy"):
             grid(server, [(1, 64)])
 
     def test_a_server_that_goes_away_ends_it(self) -> None:
         """At once: what is measured on its successor belongs to another run."""
         server = Server(linear)
         server.fail = lambda rows, _: GONE if rows == 2 else None
-        with pytest.raises(Unanswered, match="UNAVAILABLE: connection refused; it was a call of 2 windows"):
+        with pytest.raises(Unanswered, match="UNAVAILABLE: connection refused; it was sent 2 x 64 tokens"):
             grid(server, [(1, 64), (2, 64)])
 
     def test_another_version_ends_it(self) -> None:
@@ -219,7 +219,7 @@ class TestAtOnce:
         """Refused alone, or gone with others beside it."""
         server = Server(linear)
         server.fail = lambda _rows, _length: error if server.under_way == at else None
-        with pytest.raises(Unanswered, match="it was a call of 2 windows"):
+        with pytest.raises(Unanswered, match="it was sent 2 x 64 tokens"):
             at_once(server)
 
 
