@@ -78,12 +78,7 @@ def _measured(profile: Profile) -> Iterator[RenderableType]:
 def _recommended(profile: Profile) -> Iterator[RenderableType]:
     budget, settings = profile.budget, profile.settings
     yield _heading("Recommended")
-    # YAML to copy: no line of it may be wrapped.
-    yield Text(
-        f"batching:\n  max_tokens: {budget.max_tokens}\n  max_in_flight: {profile.in_flight}\n",
-        no_wrap=True,
-        style="green",
-    )
+    yield Text(f"batching:\n  max_tokens: {budget.max_tokens}\n  max_in_flight: {profile.in_flight}\n", style="green")
     why = {
         "nothing": f"the smallest within {1 - NEAR_BEST:.0%} of the most tokens a second",
         "objective": f"larger calls do more a second, and take over a third of --objective {settings.objective:g} s",

@@ -141,7 +141,7 @@ class TestGrid:
 
     def test_one_shape_is_measured_even_without_time(self) -> None:
         """A profile needs a cell."""
-        found, _ = grid(Server(linear), [(1, 64), (2, 64)], 0.0)
+        found, _ = grid(Server(linear), [(1, 64), (2, 64)], -1.0)
         assert [(cell.rows, len(cell.repeats)) for cell in found.cells] == [(1, 1)]
 
     def test_a_call_that_is_too_large_for_the_server_ends_growth(self) -> None:

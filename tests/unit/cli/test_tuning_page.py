@@ -92,7 +92,7 @@ def test_times_that_do_not_follow_from_the_shape_are_not_trusted() -> None:
 
 
 def test_the_yaml_can_be_copied() -> None:
-    """From a narrow terminal, too: no line of it is wrapped."""
+    """From a narrow terminal, too."""
     text = shown(profile(), 40)
     start = text.index("batching:\n")
     assert yaml.safe_load(text[start : text.index("\n\n", start)]) == {
