@@ -161,7 +161,7 @@ def command(
         model_source = model_source.on_server(found.config.model)
     tasks = _tasks(found.config, tasks_dirs, task_names)
     path = source or str(shipped(SAMPLES))
-    texts = _texts(path, form)
+    texts, passed_over = _texts(path, form)
     settings = Settings(
         model_source.server or "",
         source or "the shipped sample",
@@ -170,6 +170,7 @@ def command(
         longest,
         objective,
         max_tokens,
+        passed_over,
     )
     with opened(model_source, found.config.limits.of_extraction()) as session, countdown(minutes * 60) as under_way:
         try:
@@ -224,9 +225,10 @@ def _tasks(config: Config, tasks_dirs: Sequence[str], names: Sequence[str]) -> l
     return [known[name] for name in dict.fromkeys(chosen)]
 
 
-def _texts(path: str, form: InputForm) -> list[str]:
-    """The first reviews of a file; lines that hold none are passed over. Raises click.UsageError."""
+def _texts(path: str, form: InputForm) -> tuple[list[str], int]:
+    """The first reviews of a file, and how many lines before them hold none. Raises click.UsageError."""
     texts: list[str] = []
+    passed_over = 0
     bad = ""
     try:
         with open_reviews(path, form) as reviews:
@@ -235,6 +237,7 @@ def _texts(path: str, form: InputForm) -> list[str]:
                     event = event_from_fields(reviews.form.event(row, reviews.form.fields(row)), "-")
                     texts.append(event.text)
                 except BadInput as failure:
+                    passed_over += 1
                     bad = bad or f"; line {row.number}: {failure.message}"
                 if len(texts) == MOST_REVIEWS:
                     break
@@ -242,4 +245,4 @@ def _texts(path: str, form: InputForm) -> list[str]:
         raise click.UsageError(f"--input {path} cannot be read: {error}") from error
     if not texts:
         raise click.UsageError(f"--input {path} has no review{bad}")
-    return texts
+    return texts, passed_over

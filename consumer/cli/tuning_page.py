@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Column, Table
 from rich.text import Text
 
-from consumer.batching.tuning import CALL_SHARE, NEAR_BEST, median_length, most_rows
+from consumer.batching.tuning import CALL_SHARE, NEAR_BEST, NEAR_BEST_CALLS, median_length, most_rows
 from consumer.cli.load_test import LEAST_REPEATS
+from consumer.cli.tuning_profile import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,11 +42,11 @@ def page(profile: Profile) -> Iterator[RenderableType]:
 
 def _measured(profile: Profile) -> Iterator[RenderableType]:
     cost = profile.cost
-    yield _heading("Milliseconds a call: measured, predicted")
+    yield _heading("Milliseconds a call, measured and predicted: rows down, tokens across")
     columns = sorted({cell.length for cell in profile.grid.cells})
     table = Table(
         Column("rows", justify="right"),
-        *(Column(f"{length} tokens", justify="right", no_wrap=True) for length in columns),
+        *(Column(str(length), justify="right", no_wrap=True) for length in columns),
         box=None,
         pad_edge=False,
     )
@@ -64,10 +65,12 @@ def _measured(profile: Profile) -> Iterator[RenderableType]:
     floor = f"max({_ms(cost.floor)} ms, " if cost.floor else ""
     yield Text(
         f"\nB rows padded to L tokens take {floor}{_ms(cost.fixed)} ms + {cost.per_token * 1e6:.3g} µs·B·L + "
-        f"{cost.per_pair * 1e9:.3g} ns·B·L²{')' if floor else ''}: off by {cost.error:.1%} (median)"
+        f"{cost.per_pair * 1e9:.3g} ns·B·L²{')' if floor else ''}: off by {percent(cost.error, 1)} (median)"
     )
     if profile.spread is not None:
-        yield Text(f"Equal calls differ by {profile.spread:.1%} (the middle half of the repeats, median of all shapes)")
+        yield Text(
+            f"Equal calls differ by {percent(profile.spread, 1)} (the middle half of the repeats, median of all shapes)"
+        )
     median = median_length(profile.lengths.every)
     yield _heading(f"Padded tokens a second, {median} tokens a window, one call after the other")
     yield _bars({cell.rows: cell.tokens / cell.seconds for cell in profile.grid.cells if cell.length == median}, "rows")
@@ -80,10 +83,10 @@ def _recommended(profile: Profile) -> Iterator[RenderableType]:
     yield _heading("Recommended")
     yield Text(f"batching:\n  max_tokens: {budget.max_tokens}\n  max_in_flight: {profile.in_flight}\n", style="green")
     why = {
-        "nothing": f"the smallest within {1 - NEAR_BEST:.0%} of the most tokens a second",
+        "nothing": f"the smallest within {percent(1 - NEAR_BEST)} of the most tokens a second",
         "objective": f"larger calls do more a second, and take over a third of --objective {settings.objective:g} s",
-        "tried": f"within {1 - NEAR_BEST:.0%} of the most tokens a second that were tried, and larger calls should do "
-        "more: raise --max-tokens, or --longest, if the server has the memory",
+        "tried": f"within {percent(1 - NEAR_BEST)} of the most tokens a second that were tried, and larger calls should "
+        "do more: raise --max-tokens, or --longest, if the server has the memory",
     }[budget.limited_by]
     if budget.longest_call > CALL_SHARE * settings.objective:
         why = (
@@ -97,8 +100,8 @@ def _recommended(profile: Profile) -> Iterator[RenderableType]:
     rates = profile.rates
     gain = max(rates.values()) / rates[1]
     yield Text(
-        f"max_in_flight: the fewest within 3 % of the most calls a second, which are {gain:.2f} times those of one at "
-        "a time. It is for one worker; several on one server share what it can do."
+        f"max_in_flight: the fewest within {percent(1 - NEAR_BEST_CALLS)} of the most calls a second, which are "
+        f"{gain:.2f} times those of one at a time. It is for one worker; several on one server share what it can do."
     )
     yield Text(
         "TensorFlow Serving: batching off (no --enable_batching). A worker batches by length, which the server cannot, "
@@ -129,11 +132,11 @@ def _not_measured(profile: Profile) -> Iterator[RenderableType]:
         notes.append(f"{few} shapes were called less than {LEAST_REPEATS} times (--minutes)")
     if profile.at_once.refused:
         notes.append(profile.at_once.refused)
+    if profile.settings.passed_over:
+        notes.append(f"{profile.settings.passed_over} lines of the input, which hold no review")
     if profile.lengths.refused:
         notes.append(f"{profile.lengths.refused} reviews have tasks that were refused (see rexstream extract)")
-    notes.append(
-        "calls of other clients beside these, several servers behind one address, and the memory of the server"
-    )
+    notes.append("other clients beside this one, several servers behind one address, and the memory of the server")
     yield _heading("Not measured")
     for note in notes:
         yield Text(f"- {note}")

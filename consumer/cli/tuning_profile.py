@@ -45,6 +45,8 @@ class Settings:
     objective: float
     max_tokens: int
     """Of the largest call that was tried."""
+    passed_over: int = 0
+    """Lines before the last review that was read, in which there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +110,13 @@ class Profile:
             )
         elif self.spread > UNTRUSTED:
             found.append(
-                f"equal calls differ by {self.spread:.0%} (the middle half of repeats; over {UNTRUSTED:.0%} is too "
-                "much): others keep the server, its machine or this one busy. Measure when they do not"
+                f"equal calls differ by {percent(self.spread)} (the middle half of repeats; over {percent(UNTRUSTED)} is "
+                "too much): others keep the server, its machine or this one busy. Measure when they do not"
             )
         if self.cost.error > UNTRUSTED:
             found.append(
-                f"the fit is off by {self.cost.error:.0%} at half of the shapes (over {UNTRUSTED:.0%} is too much): "
-                "the time of a call does not follow from its shape, as behind a proxy to unequal servers, or with "
+                f"the fit is off by {percent(self.cost.error)} at half of the shapes (over {percent(UNTRUSTED)} is too "
+                "much): the time of a call does not follow from its shape, as behind a proxy to unequal servers, or with "
                 "too few shapes measured"
             )
         return found
@@ -154,6 +156,7 @@ class Profile:
             "input": {
                 "reviews": lengths.reviews,
                 "reviews_refused": lengths.refused,
+                "lines_passed_over": settings.passed_over,
                 "median_length": median_length(lengths.every),
                 "windows_per_review": {
                     "first_level": _rounded(lengths.a_review(lengths.first)),
@@ -198,6 +201,11 @@ class Profile:
             },
             "reviews_per_second": {"first_level": round(first, 2), "all_levels": round(every, 2)},
         }
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """``0.05`` as ``5 %``."""
+    return f"{share * 100:.{digits}f} %"
 
 
 def _rounded(windows: Mapping[int, float]) -> dict[str, float]:

@@ -53,7 +53,8 @@ class TestOutput:
         options = ("--input", "-", "--format", "csv", "--column", "content")
         result = tune("--server", stub_server.address, "--json", *options, given=given)
         profile = json.loads(result.stdout)
-        assert (profile["input"]["reviews"], profile["settings"]["input"]) == (2, "-")
+        assert (profile["input"]["reviews"], profile["input"]["lines_passed_over"]) == (2, 1)
+        assert profile["settings"]["input"] == "-"
         assert profile["grid"][0]["rows"] == 1
 
     def test_the_tasks_and_the_server_are_those_of_the_configuration(

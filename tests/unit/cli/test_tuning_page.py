@@ -70,10 +70,10 @@ def test_repeats_that_are_far_apart_are_not_trusted() -> None:
     """With how far, and what to do; figures are shown all the same."""
     found = profile(noise=0.4)
     (doubt,) = found.doubts
-    assert "equal calls differ by 80% " in doubt
+    assert "equal calls differ by 80 % " in doubt
     assert "others keep the server, its machine or this one busy" in doubt
     page_of_it = shown(found)
-    assert "Do not trust these figures: equal calls differ by 80%" in page_of_it
+    assert "Do not trust these figures: equal calls differ by 80 %" in page_of_it
     assert "max_tokens: 8704" in page_of_it
 
 
@@ -105,17 +105,17 @@ def test_the_grid_shows_measured_and_predicted_times() -> None:
     found = profile()
     cells = tuple(cell for cell in found.grid.cells if (cell.rows, cell.length) != (128, 128))
     text = shown(replace(found, grid=Grid(cells, (LeftOut(128, 128, "expected to take 9.0 s"),))))
-    assert re.search(r"rows +32 tokens +64 tokens +128 tokens", text)
+    assert re.search(r"\nrows +32 +64 +128 *\n", text)
     assert re.search(r"\n +1 +10\.3 10\.3 +10\.6 10\.6 +11\.3 11\.3 *\n", text)
     assert re.search(r"\n 128 .* · *\n", text)
     assert "- 128 x 128: expected to take more than --longest 2 s" in text
-    assert "10.0 ms + 10 µs·B·L + 0 ns·B·L²: off by 0.0%" in text
+    assert "10.0 ms + 10 µs·B·L + 0 ns·B·L²: off by 0.0 %" in text
 
 
 @pytest.mark.parametrize(
     ("objective", "said"),
     [
-        (2.0, "the smallest within 5% of the most tokens a second"),
+        (2.0, "the smallest within 5 % of the most tokens a second"),
         (0.15, "larger calls do more a second, and take over a third of --objective 0.15 s"),
         (0.03, "the least that a worker accepts"),
     ],
@@ -147,9 +147,13 @@ def test_what_was_not_measured_is_said() -> None:
         grid=Grid(found.grid.cells, left_out),
         at_once=replace(found.at_once, refused="8 at once were refused (RESOURCE_EXHAUSTED)"),
         lengths=replace(LENGTHS, refused=3),
+        settings=replace(SETTINGS, passed_over=4),
     )
     text = re.sub(r"\s+", " ", shown(found))
-    assert "- 64 x 512, 32 x 512: the time was up - 8 at once were refused (RESOURCE_EXHAUSTED) - 3 reviews" in text
+    assert (
+        "- 64 x 512, 32 x 512: the time was up - 8 at once were refused (RESOURCE_EXHAUSTED) - 4 lines of the input, which hold no review - 3 reviews"
+        in text
+    )
 
 
 def names(value: Any) -> set[str]:
