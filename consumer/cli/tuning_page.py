@@ -85,8 +85,8 @@ def _recommended(profile: Profile) -> Iterator[RenderableType]:
     why = {
         "nothing": f"the smallest within {percent(1 - NEAR_BEST)} of the most tokens a second",
         "objective": f"larger calls do more a second, and take over a third of --objective {settings.objective:g} s",
-        "tried": f"within {percent(1 - NEAR_BEST)} of the most tokens a second that were tried, and larger calls should "
-        "do more: raise --max-tokens, or --longest, if the server has the memory",
+        "tried": f"within {percent(1 - NEAR_BEST)} of the most tokens a second that were tried, and larger calls "
+        "should do more: raise --max-tokens, or --longest, if the server has the memory",
     }[budget.limited_by]
     if budget.longest_call > CALL_SHARE * settings.objective:
         why = (

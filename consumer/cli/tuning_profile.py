@@ -110,14 +110,13 @@ class Profile:
             )
         elif self.spread > UNTRUSTED:
             found.append(
-                f"equal calls differ by {percent(self.spread)} (the middle half of repeats; over {percent(UNTRUSTED)} is "
-                "too much): others keep the server, its machine or this one busy. Measure when they do not"
+                f"equal calls differ by {percent(self.spread)} (the middle half of repeats; over {percent(UNTRUSTED)} "
+                "is too much): others keep the server, its machine or this one busy. Measure when they do not"
             )
         if self.cost.error > UNTRUSTED:
             found.append(
                 f"the fit is off by {percent(self.cost.error)} at half of the shapes (over {percent(UNTRUSTED)} is too "
-                "much): the time of a call does not follow from its shape, as behind a proxy to unequal servers, or with "
-                "too few shapes measured"
+                "much): the time of a call does not follow from its shape, as behind a proxy to unequal servers"
             )
         return found
 

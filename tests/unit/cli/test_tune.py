@@ -18,8 +18,6 @@ from consumer.cli.tune import command
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import StubModelServer
-
 pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 SHORT = ("--minutes", "0.01", "--max-tokens", "512")
@@ -35,7 +33,7 @@ def said(result: Result) -> str:
 
 
 class TestOutput:
-    def test_the_page_and_the_profile_say_the_same(self, stub_server: StubModelServer, tmp_path: Path) -> None:
+    def test_the_page_and_the_profile_say_the_same(self, stub_server: Any, tmp_path: Path) -> None:
         """And neither holds a word of the reviews."""
         out = tmp_path / "profile.json"
         result = tune("--server", stub_server.address, "--out", str(out), "--task", "sentiment")
@@ -47,7 +45,7 @@ class TestOutput:
         assert (profile["model"]["version"], profile["settings"]["tasks"]) == ("5", ["sentiment"])
         assert not any("\u4e00" <= char <= "\u9fff" for char in result.output + out.read_text("utf-8"))
 
-    def test_json_stands_alone_on_standard_output(self, stub_server: StubModelServer) -> None:
+    def test_json_stands_alone_on_standard_output(self, stub_server: Any) -> None:
         """Of reviews from standard input, in a form of their own; lines without a review are passed over."""
         given = "id,content\n1,屏幕很清晰\n2,\n3,很好\n".encode()
         options = ("--input", "-", "--format", "csv", "--column", "content")
@@ -57,9 +55,7 @@ class TestOutput:
         assert profile["settings"]["input"] == "-"
         assert profile["grid"][0]["rows"] == 1
 
-    def test_the_tasks_and_the_server_are_those_of_the_configuration(
-        self, stub_server: StubModelServer, tmp_path: Path
-    ) -> None:
+    def test_the_tasks_and_the_server_are_those_of_the_configuration(self, stub_server: Any, tmp_path: Path) -> None:
         """Where no option says otherwise."""
         config = tmp_path / "worker.yaml"
         config.write_text(
@@ -69,7 +65,7 @@ class TestOutput:
         profile = json.loads(tune("--config", str(config), "--json").stdout)
         assert (profile["model"]["name"], profile["settings"]["tasks"]) == ("other", ["sentiment", "category"])
 
-    def test_calls_that_differ_are_1(self, stub_server: StubModelServer) -> None:
+    def test_calls_that_differ_are_1(self, stub_server: Any) -> None:
         """Half of them take 20 ms longer; the figures are there all the same."""
         draw = random.Random(1)
 
@@ -117,7 +113,7 @@ class TestUsage:
         result = tune("--out", str(tmp_path / "none" / "profile.json"))
         assert (result.exit_code, "profile.json cannot be written: No such file" in said(result)) == (2, True)
 
-    def test_an_input_that_asks_nothing(self, stub_server: StubModelServer) -> None:
+    def test_an_input_that_asks_nothing(self, stub_server: Any) -> None:
         """All of its texts are too long."""
         given = json.dumps({"text": "好" * 10_001}).encode()
         result = tune("--server", stub_server.address, "--input", "-", given=given)
@@ -136,7 +132,7 @@ class TestServer:
         assert f"AVAILABLE at {target}" in said(result)
         assert "is a server running there" in said(result)
 
-    def test_without_the_model(self, stub_server: StubModelServer) -> None:
+    def test_without_the_model(self, stub_server: Any) -> None:
         """In options where those named it, in keys where the configuration did."""
 
         def refuse(_: Any, context: Any) -> None:
@@ -149,14 +145,14 @@ class TestServer:
         result = tune("--set", f"model.target={stub_server.address}")
         assert (result.exit_code, "or change model.name" in said(result)) == (3, True)
 
-    def test_of_another_bundle(self, stub_server: StubModelServer, tmp_path: Path) -> None:
+    def test_of_another_bundle(self, stub_server: Any, tmp_path: Path) -> None:
         """Both are named."""
         result = tune("--server", stub_server.address, "--bundle", str(write_bundle(tmp_path / "bundle")))
         assert (result.exit_code, result.stdout) == (3, "")
         assert "bundle and served model do not belong together" in said(result)
         assert f"model rexuninlu version 5 at {stub_server.address}" in said(result)
 
-    def test_that_batches_by_itself(self, stub_server: StubModelServer) -> None:
+    def test_that_batches_by_itself(self, stub_server: Any) -> None:
         """A call of many rows is refused in the words that only server-side batching has."""
 
         def refuse(request: Any, context: Any) -> None:
@@ -168,7 +164,7 @@ class TestServer:
         assert (result.exit_code, result.stdout) == (3, "")
         assert "start the model server without --enable_batching" in said(result)
 
-    def test_that_others_keep_busy(self, stub_server: StubModelServer) -> None:
+    def test_that_others_keep_busy(self, stub_server: Any) -> None:
         """It refuses whatever is asked."""
 
         def refuse(_: Any, context: Any) -> None:
@@ -179,7 +175,7 @@ class TestServer:
         assert (result.exit_code, result.stdout) == (3, "")
         assert "one call at a time: others keep it busy. Measure when they do not" in said(result)
 
-    def test_that_goes_away(self, stub_server: StubModelServer) -> None:
+    def test_that_goes_away(self, stub_server: Any) -> None:
         """While shapes are measured."""
 
         def refuse(request: Any, context: Any) -> None:
