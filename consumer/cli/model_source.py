@@ -1,4 +1,4 @@
-"""What ``extract`` and ``evaluate`` share: which model and task to use, opening the model, and the exit codes of that.
+"""What ``extract``, ``evaluate`` and ``tune`` share: which model and task to use, opening the model, and exit codes.
 
 ``model_options`` give a command its ModelSource, ``opened`` a Session in which extractions run on that model.
 """
@@ -40,12 +40,19 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 def model_options(command: Command) -> Command:
-    """Add ``--checkpoint``, ``--server``, ``--bundle``, ``--model`` and TLS options to a command.
+    """Add ``--checkpoint`` and the options of ``server_options`` to a command.
 
     It gets them as one argument ``model_source``.
     """
+    checkpoint = click.option(
+        "--checkpoint", type=_FOLDER, help="Run this checkpoint in the process; default: the demo model."
+    )
+    return checkpoint(server_options(command))
 
-    @click.option("--checkpoint", type=_FOLDER, help="Run this checkpoint in the process; default: the demo model.")
+
+def server_options(command: Command) -> Command:
+    """Add ``--server``, ``--bundle``, ``--model`` and TLS options to a command, as its argument ``model_source``."""
+
     @click.option("--server", metavar="HOST:PORT", help="Use the TensorFlow Serving at this gRPC address.")
     @click.option(
         "--bundle",
@@ -60,7 +67,6 @@ def model_options(command: Command) -> Command:
     @functools.wraps(command)
     def with_source(
         *,
-        checkpoint: Path | None,
         server: str | None,
         bundle: Path | None,
         model: str,
@@ -68,6 +74,7 @@ def model_options(command: Command) -> Command:
         certificate_file: str | None,
         key_file: str | None,
         server_name: str | None,
+        checkpoint: Path | None = None,
         **others: Any,
     ) -> Any:
         tls = None
@@ -96,7 +103,16 @@ class ModelSource:
         """Itself where it names a model, else the model of a worker with this configuration, if that has any."""
         if self.checkpoint is not None or self.server is not None or model.bundle is None:
             return self
-        return replace(self, server=model.target, bundle=Path(model.bundle), model=model.name, configured=model)
+        return self.on_server(model)
+
+    def on_server(self, model: ModelConfig) -> ModelSource:
+        """The model of a worker with this configuration; with the demo model's bundle, where it has none."""
+        bundle = None if model.bundle is None else Path(model.bundle)
+        return replace(self, server=model.target, bundle=bundle, model=model.name, configured=model)
+
+    def told(self, message: str) -> str:
+        """A message about a worker's configuration, in the options of these commands where those chose the model."""
+        return message if self.configured is not None else as_options(message)
 
 
 def loaded_tasks(tasks_dirs: Sequence[str], chosen: Collection[str]) -> Mapping[str, Task]:
@@ -123,6 +139,9 @@ class Session(NamedTuple):
     """With the event loop that the driver belongs to."""
     run: Callable[[Sequence[Callable[[], Extraction]]], list[Extracting]]
     """Run extractions; see ``Driver.run``. The event loop runs only meanwhile, so Ctrl-C ends waiting for input."""
+    client: ModelClient
+    known_good: Callable[[int], Awaitable[object]] | None
+    """As in Driver."""
 
 
 @contextmanager
@@ -148,16 +167,17 @@ def opened(source: ModelSource, limits: ExtractionLimits | None = None) -> Itera
         with quiet_end(), asyncio.Runner() as runner:
             client, bundle, concurrency = _open(runner, source)
             engine = Engine(bundle.tokenizer, bundle.limits, limits or ExtractionLimits())
-            driver = Driver(client, concurrency, known_good=_known_good(client, engine))
+            known_good = _known_good(client, engine)
+            driver = Driver(client, concurrency, known_good=known_good)
             try:
-                yield Session(engine, driver, runner, lambda starts: runner.run(driver.run(starts)))
+                yield Session(engine, driver, runner, lambda starts: runner.run(driver.run(starts)), client, known_good)
             finally:
                 runner.run(client.close())
     except Unanswered as unanswered:
         error = unanswered.error
         if error.failure is Failure.DEPLOYMENT:
-            raise Unreachable(f"the served model cannot be used: {as_options(error.message)}") from unanswered
-        raise Unreachable(f"the model server does not answer: {as_options(str(error))}") from unanswered
+            raise Unreachable(f"the served model cannot be used: {source.told(error.message)}") from unanswered
+        raise Unreachable(f"the model server does not answer: {source.told(str(error))}") from unanswered
 
 
 _OPTIONS = {
@@ -246,17 +266,17 @@ async def _served(server: str, source: ModelSource) -> tuple[ModelClient, Bundle
     try:
         bundle = _demo_bundle() if source.bundle is None else load_bundle(source.bundle)
     except ValueError as error:
-        raise click.UsageError(as_options(str(error))) from error
+        raise click.UsageError(source.told(str(error))) from error
     try:
         model = source.configured or ModelConfig(target=server, name=source.model, tls=source.tls)
         client = TfServingClient(model, bundle)
     except ValueError as error:
-        raise click.UsageError(as_options(str(error))) from error
+        raise click.UsageError(source.told(str(error))) from error
     if not await client.ready():
         await client.close()
         raise Unreachable(
-            f"no version of model {source.model!r} is AVAILABLE at {server} ({as_options(client.unready)}): is a "
-            "server running there, is this its gRPC port, and is --model its model's name?"
+            f"no version of model {source.model!r} is AVAILABLE at {server} ({source.told(client.unready)}): is a "
+            f"server running there, is this its gRPC port, and is {source.told('model.name')} its model's name?"
         )
     return client, bundle, 2
 

@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from rich.progress import Task
 
 LINE_SECONDS = 5.0
 """Seconds between progress lines where the output is no terminal, for commands that print them there."""
@@ -49,3 +52,36 @@ def counter(
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def countdown(seconds: float, *, console: Console | None = None) -> Iterator[Callable[[str], None]]:
+    """A bar that fills up in ``seconds``, for work that ends after so long at the latest.
+
+    Yields a function to call with what is under way. Nothing is shown where ``console`` (standard error, unless another
+    is given) is no terminal.
+    """
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    columns = (BarColumn(), _Left(seconds), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=seconds)
+
+        def under_way(what: str) -> None:
+            bar.update(task, description=what, completed=min(seconds, bar.tasks[0].elapsed or 0.0))
+
+        yield under_way
+
+
+class _Left(ProgressColumn):
+    """Minutes and seconds that are left."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        super().__init__()
+
+    def render(self, task: Task) -> Text:
+        minutes, seconds = divmod(round(max(0.0, self._seconds - (task.elapsed or 0.0))), 60)
+        return Text(f"{minutes}:{seconds:02} left at most")

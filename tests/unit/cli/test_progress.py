@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 
 from rich.console import Console
 
-from consumer.cli.progress import counter
+from consumer.cli.progress import countdown, counter
 
 
 def shown(*, terminal: bool, total: int | None = 1200, line_seconds: float = float("inf")) -> str:
@@ -35,3 +36,18 @@ def test_on_a_terminal_the_last_count_is_shown() -> None:
     known, unknown = shown(terminal=True), shown(terminal=True, total=None)
     assert ("1,100 of 1,200 [records]" in known, "━" in known) == (True, True)
     assert ("1,100 [records]" in unknown, "━" in unknown) == (True, False)
+
+
+def counted_down(*, terminal: bool) -> str:
+    output = io.StringIO()
+    with countdown(150.0, console=Console(file=output, force_terminal=terminal, width=80)) as under_way:
+        under_way("8 x [64] tokens")
+    return output.getvalue()
+
+
+def test_a_countdown_shows_what_is_under_way_and_the_time_that_is_left() -> None:
+    """At most: the work may be done before. Where nobody watches it shows nothing."""
+    shown_there = counted_down(terminal=True)
+    assert re.search(r"2:(30|29) left at most", shown_there)
+    assert "8 x [64] tokens" in shown_there
+    assert counted_down(terminal=False) == ""
