@@ -1,9 +1,4 @@
-"""How long a model call takes, from its rows and its padded length, fitted to calls that were measured. Pure.
-
-A call of B rows, padded to L tokens, takes t(B, L) = max(f, a + b·B·L + c·B·L²) seconds: a is what every call costs, b
-what a token costs (matrix products with weights), c what a pair of tokens costs (attention), and f what no call is
-faster than, as the small calls of an accelerator show it.
-"""
+"""Fits how long a model call takes, ``policy.CallCost``, to calls that were measured. Pure."""
 
 from __future__ import annotations
 
@@ -12,6 +7,8 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
+from consumer.batching.policy import CallCost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,26 +51,6 @@ class Cell:
         """The middle half of the repeats, as a share of their median: how far apart equal calls are."""
         low, high = np.quantile(self.repeats, (0.25, 0.75))
         return float((high - low) / self.seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class CallCost:
-    """The seconds of a call as a function of its shape. No coefficient is negative, so more work never costs less."""
-
-    floor: float
-    """f, in seconds; 0 where small calls show none."""
-    fixed: float
-    """a, in seconds."""
-    per_token: float
-    """b, in seconds a padded token."""
-    per_pair: float
-    """c, in seconds a pair of padded tokens of one row."""
-    error: float
-    """Median of what the fit is off by at the cells that it was made of, as a share of what was measured."""
-
-    def seconds(self, rows: int, length: int) -> float:
-        """Seconds of a call of ``rows`` windows padded to ``length`` tokens."""
-        return max(self.floor, self.fixed + self.per_token * rows * length + self.per_pair * rows * length**2)
 
 
 def fit_call_cost(cells: Sequence[Cell]) -> CallCost:

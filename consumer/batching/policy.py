@@ -1,15 +1,19 @@
 """Which windows share a call to the model server, when it leaves, and how long it may take.
 
-Pure; clocks are injected. The dispatcher owns one ``LengthQueue`` and one ``LengthCut`` and calls ``LengthCut.decide``
+Pure; clocks are injected. The dispatcher owns one ``LengthQueue`` and one ``LeastTime`` and calls ``LeastTime.decide``
 whenever something happened; ``padded_length`` is also what the exported graph is warmed up with.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
 
 
 def event_deadline(timestamp_ms: int | None, *, fetched_wall: float, fetched_at: float, objective: float) -> float:
@@ -61,6 +65,8 @@ class LengthQueue:
     def __init__(self) -> None:
         self._heaps: dict[int, list[tuple[tuple[float, int, int], Pending]]] = {n: [] for n in PADDED_LENGTHS}
         self._size = 0
+        self.tokens = 0
+        """Of all that wait, padded."""
 
     def __len__(self) -> int:
         return self._size
@@ -69,12 +75,18 @@ class LengthQueue:
         """Insert one window. Raises ValueError for a length outside 1..512 tokens."""
         # Deadline first; then the deeper level, so that started events finish first; then arrival.
         urgency = (pending.deadline, -pending.level, pending.id)
-        heapq.heappush(self._heaps[padded_length(pending.length)], (urgency, pending))
+        length = padded_length(pending.length)
+        heapq.heappush(self._heaps[length], (urgency, pending))
         self._size += 1
+        self.tokens += length
 
     def count(self, length: int) -> int:
         """How many windows wait at this padded length."""
         return len(self._heaps[length])
+
+    def counts(self) -> list[tuple[int, int]]:
+        """Padded length and number of windows, for each length that has any, in order of length."""
+        return [(length, len(heap)) for length, heap in self._heaps.items() if heap]
 
     def most_urgent(self) -> Pending | None:
         """The window that must be in the next batch, or None when nothing waits."""
@@ -86,10 +98,11 @@ class LengthQueue:
         heap = self._heaps[length]
         taken = [heapq.heappop(heap)[1] for _ in range(min(rows, len(heap)))]
         self._size -= len(taken)
+        self.tokens -= length * len(taken)
         return taken
 
 
-ReleaseReason = Literal["idle", "full", "linger", "retry"]
+ReleaseReason = Literal["idle", "full", "free", "linger", "retry"]
 """Why a batch leaves. ``retry`` is the dispatcher's: windows of a call that failed."""
 
 
@@ -110,75 +123,162 @@ class Decision:
     wake_at: float | None
 
 
-class LengthCut:
-    """Batches of similar length under a token budget. Takes windows out of the queue and never drops one.
+@dataclass(slots=True, eq=False)
+class Call:
+    """A call in flight: ``rows`` windows padded to ``length`` tokens, sent at ``sent_at`` (seconds of the clock)."""
 
-    An idle server gets whatever waits at once. A busy one, below its limit of calls in flight, gets a batch only when
-    the budget is full or the most urgent window has lingered: waiting then costs nothing, since the server is busy.
+    rows: int
+    length: int
+    sent_at: float
+    alone: bool = True
+    """Whether no other call was in flight meanwhile, so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallCost:
+    """The seconds of a call of B rows padded to L tokens: t(B, L) = max(f, a + b * B * L + c * B * L^2).
+
+    ``call_cost`` fits it to measured calls. No coefficient is negative, so more work never costs less.
     """
 
-    LINGER_SECONDS = 0.02
-    # A batch may hold up to this share of padding. Above it a second, tighter call costs less than the padding.
-    MAX_PADDING = 0.25
+    floor: float
+    """f, in seconds: what no call is faster than, as the small calls of an accelerator show it."""
+    fixed: float
+    """a, in seconds: what every call costs."""
+    per_token: float
+    """b, in seconds a padded token: products with weights."""
+    per_pair: float
+    """c, in seconds a pair of padded tokens of one row: attention."""
+    error: float = 0.0
+    """Where it was fitted: the median of what it is off by, as a share of what was measured."""
 
-    def __init__(self, max_tokens: int, max_in_flight: int) -> None:
+    def seconds(self, rows: int, length: int) -> float:
+        """Seconds of a call of ``rows`` windows padded to ``length`` tokens."""
+        return max(self.floor, self.fixed + (self.per_token + self.per_pair * length) * rows * length)
+
+
+ASSUMED = CallCost(floor=0.0, fixed=0.006, per_token=8e-6, per_pair=1e-8)
+"""Before anything was measured: an accelerator. Only the proportions decide who shares a call."""
+
+
+class CallTimes:
+    """What calls cost by their shape, and how much longer they take now: other clients, or a server that is slower."""
+
+    SHARE = 0.2
+    """Of the newest call in how much longer calls take; it counts as at most ``MOST`` times the cost."""
+    MOST = 4.0
+
+    def __init__(self, cost: CallCost) -> None:
+        self.cost = cost
+        self.factor = 1.0
+        self.answered_at = 0.0
+
+    def answered(self, call: Call, now: float) -> None:
+        """A call was answered at ``now``. If others were before it, it is measured from the answer before its own."""
+        took = (now - max(call.sent_at, self.answered_at)) / self.cost.seconds(call.rows, call.length)
+        self.factor += self.SHARE * (min(self.MOST, max(1 / self.MOST, took)) - self.factor)
+        self.answered_at = now
+
+    def seconds(self, rows: int, length: int) -> float:
+        """What a call is expected to take."""
+        return self.factor * self.cost.seconds(rows, length)
+
+    def free_at(self, calls: Iterable[Call], servers: int) -> float:
+        """When the first of ``servers`` is expected to have nothing to do; each takes the next call when it is free."""
+        free = [self.answered_at] * servers
+        for call in calls:
+            heapq.heapreplace(free, max(free[0], call.sent_at) + self.seconds(call.rows, call.length))
+        return free[0]
+
+
+def split(groups: Sequence[tuple[int, int]], cost: CallCost, max_tokens: int) -> list[tuple[int, int]]:
+    """Divide ``groups`` of windows, (padded length, rows) in order of length, into the calls of least total time.
+
+    Each group fits into one call by itself. Returns the first and last group of every call, from the longest down.
+    Dynamic programming over where calls begin, as in Razor's Edge (2026), which does it over single windows.
+    """
+    best, begins = [0.0], [0]
+    for end, (length, _) in enumerate(groups, 1):
+        rows, least, begin = 0, math.inf, end - 1
+        for first in range(end - 1, -1, -1):
+            rows += groups[first][1]
+            if rows * length > max_tokens and first < end - 1:
+                break
+            total = best[first] + cost.seconds(rows, length)
+            if total < least:
+                least, begin = total, first
+        best.append(least)
+        begins.append(begin)
+    calls, end = [], len(groups)
+    while end:
+        calls.append((begins[end], end - 1))
+        end = begins[end]
+    return calls
+
+
+class LeastTime:
+    """Batches of least total time. Takes windows out of the queue and never drops one.
+
+    What waits is divided, in order of length, into the calls that take the server least time altogether: a neighbour
+    joins while its padding costs less than a call of its own. The call with the most urgent window leaves. An idle
+    server gets it at once; a busy one when it is expected to be free, or when as much waits as a call can hold: until
+    then waiting costs nothing, since the server is busy.
+    """
+
+    PREPARE_SECONDS = 0.005
+    """A call leaves so much earlier than a server is expected to be free: it takes about that long to get there."""
+    LINGER_SECONDS = 0.02
+    """Where calls take less than ``PREPARE_SECONDS``, another would only be in the way: a window waits for company, but
+    no longer than this."""
+    CALLS_PER_SERVER = 2
+    """In flight: one is computed, one is under way. So ``max_in_flight`` also says how many servers there are."""
+
+    def __init__(self, max_tokens: int, max_in_flight: int, cost: CallCost = ASSUMED) -> None:
         """``max_tokens`` bounds rows x padded length of one call, ``max_in_flight`` the calls; both may be changed."""
         self.max_tokens = max_tokens
         self.max_in_flight = max_in_flight
+        self.times = CallTimes(cost)
 
-    def decide(self, now: float, queue: LengthQueue, in_flight: int) -> Decision:
-        """Choose what to send at ``now`` (seconds of the injected clock) beside ``in_flight`` calls."""
+    def decide(self, now: float, queue: LengthQueue, calls: Collection[Call]) -> Decision:
+        """Choose what to send at ``now`` (seconds of the injected clock) beside the ``calls`` in flight."""
         batches: list[Batch] = []
-        while in_flight < self.max_in_flight and (urgent := queue.most_urgent()) is not None:
-            low, high, rows = self._span(queue, urgent)
+        servers = max(1, self.max_in_flight // self.CALLS_PER_SERVER)
+        calls = list(calls)
+        while len(calls) < self.max_in_flight and (urgent := queue.most_urgent()) is not None:
+            own = padded_length(urgent.length)
             reason: ReleaseReason = "idle"
-            if in_flight:
-                due = urgent.enqueued + self.LINGER_SECONDS
-                if (rows + 1) * high > self.max_tokens:
-                    reason = "full"
-                elif now >= due:
-                    reason = "linger"
-                else:
+            if queue.tokens >= self.max_tokens:
+                reason = "full"
+            elif len(calls) >= servers:
+                due = self.times.free_at(calls, servers) - self.PREPARE_SECONDS
+                reason = "free"
+                if due <= calls[-1].sent_at:
+                    due, reason = max(due, urgent.enqueued + self.LINGER_SECONDS), "linger"
+                if due > now:
                     return Decision(tuple(batches), due)
-            batches.append(Batch(self._cut(queue, urgent, low, high, rows), high, reason))
-            in_flight += 1
+            batch = self._batch(queue, own, reason)
+            batches.append(batch)
+            calls.append(Call(len(batch.windows), batch.padded_length, now))
         return Decision(tuple(batches), None)
 
-    def _span(self, queue: LengthQueue, urgent: Pending) -> tuple[int, int, int]:
-        """Padded lengths (lowest, highest) around the most urgent window, and the rows that fit in the budget."""
-        at = PADDED_LENGTHS.index(padded_length(urgent.length))
-        low = high = at
-        rows = min(queue.count(PADDED_LENGTHS[at]), max(1, self.max_tokens // PADDED_LENGTHS[at]))
-        useful = rows * PADDED_LENGTHS[at]
-        while True:
-            best: tuple[float, int, int, int, int] | None = None
-            for new_low, new_high in ((low - 1, high), (low, high + 1)):
-                if new_low < 0 or new_high >= len(PADDED_LENGTHS):
-                    continue
-                added = PADDED_LENGTHS[new_low if new_low < low else new_high]
-                rows_left = self.max_tokens // PADDED_LENGTHS[new_high] - rows
-                if rows_left <= 0:
-                    continue
-                more = min(queue.count(added), rows_left)
-                padding = 1 - (useful + more * added) / ((rows + more) * PADDED_LENGTHS[new_high])
-                if padding <= self.MAX_PADDING and (best is None or padding < best[0]):
-                    best = (padding, new_low, new_high, rows + more, useful + more * added)
-            if best is None:
-                # Lengths at the end of the range without a window do not count: the batch is padded to its longest row.
-                while high > at and not queue.count(PADDED_LENGTHS[high]):
-                    high -= 1
-                return PADDED_LENGTHS[low], PADDED_LENGTHS[high], rows
-            _, low, high, rows, useful = best
+    def _most_rows(self, length: int) -> int:
+        return max(1, self.max_tokens // length)
 
-    @staticmethod
-    def _cut(queue: LengthQueue, urgent: Pending, low: int, high: int, rows: int) -> tuple[Pending, ...]:
-        """Take the urgent window's own length first, then its neighbours from the longest down."""
-        own = padded_length(urgent.length)
-        taken = queue.take(own, rows)
-        for length in reversed(PADDED_LENGTHS):
-            if low <= length <= high and length != own:
-                taken += queue.take(length, rows - len(taken))
-        return tuple(taken)
+    def _batch(self, queue: LengthQueue, own: int, reason: ReleaseReason) -> Batch:
+        """The call that the most urgent window, of padded length ``own``, is in."""
+        most = self._most_rows(own)
+        if queue.count(own) >= most:
+            return Batch(tuple(queue.take(own, most)), own, reason)
+        # Beside full calls of its own length, what is left of each length is divided.
+        groups = [(length, rows) for length, count in queue.counts() if (rows := count % self._most_rows(length))]
+        place = next(number for number, (length, _) in enumerate(groups) if length == own)
+        calls = split(groups, self.times.cost, self.max_tokens)
+        first, last = next((first, last) for first, last in calls if first <= place <= last)
+        taken = queue.take(own, groups[place][1])
+        for number in range(last, first - 1, -1):
+            if number != place:
+                taken += queue.take(*groups[number])
+        return Batch(tuple(taken), groups[last][0], reason)
 
 
 class CallTimeout:

@@ -10,7 +10,7 @@ from consumer.batching.policy import PADDED_LENGTHS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from consumer.batching.call_cost import CallCost
+    from consumer.batching.policy import CallCost
 
 LENGTHS: Final = (16, 32, 64, 128, 256, 512)
 """Padded lengths that are measured beside the median one. Doubled each time: the costs of a token and of a pair of

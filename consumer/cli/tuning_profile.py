@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from consumer import __version__
-from consumer.batching.call_cost import CallCost, fit_call_cost
+from consumer.batching.call_cost import fit_call_cost
 from consumer.batching.tuning import (
     Budget,
     fewest_in_flight,
@@ -24,6 +24,7 @@ from consumer.cli.load_test import LEAST_REPEATS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from consumer.batching.policy import CallCost
     from consumer.cli.load_test import AtOnce, Grid, Sample
 
 FORMAT: Final = 1

@@ -20,7 +20,7 @@ import structlog
 from confluent_kafka import KafkaException
 
 from consumer import __version__
-from consumer.batching.policy import LengthCut
+from consumer.batching.policy import LeastTime
 from consumer.codecs.outputs import Routes
 from consumer.config.inputs import ByInput
 from consumer.delivery.dead_letters import DeadLetters
@@ -108,7 +108,7 @@ class Worker:
             client = TfServingClient(self._config.model, self._bundle)
             self._dispatcher = Dispatcher(
                 client,
-                LengthCut(self._config.batching.max_tokens, self._config.batching.max_in_flight),
+                LeastTime(self._config.batching.max_tokens, self._config.batching.max_in_flight),
                 self._engine.known_good_window(),
                 self._config.model.name,
                 self._metrics,

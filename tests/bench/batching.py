@@ -1,4 +1,4 @@
-"""Batching policies compared in a simulator: the project's ``LengthCut`` and ten rivals in sixteen scenarios.
+"""Batching policies compared in a simulator: the project's ``LeastTime`` and eleven rivals in sixteen scenarios.
 
     python tests/bench/batching.py [--full] [--one-setting] [--seeds 5] [--only burst] [--reviews FILE]
 
@@ -10,7 +10,7 @@ each server; as shipped, for all servers together.
 A table a scenario, best first: by p99 of the latency of events, or, where a backlog drains, by events a second. ``*``
 is the best; ``=`` is tied with it: within 5 % or with overlapping 95 % intervals; ``~`` is tied by that rule, though
 worse by more than 5 % in pairs of the same seed, with an interval that excludes equality. At the end stands where
-``LengthCut`` is neither best nor tied. Without ``--full``: short traces, five seeds, few settings.
+``LeastTime`` is neither best nor tied. Without ``--full``: short traces, five seeds, few settings.
 
 Lengths are those of the sample reviews, or of the reviews in ``--reviews`` (JSON lines with ``text``, may be gzipped);
 by default of the larger set of real shop reviews where the machine has it. The servers are simulated and their
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import click
-from bench.simulator.contenders import CONTENDERS, SHIPPED, TUNED, cheapest, cost, in_words, run_once, training_costs
+from bench.simulator.contenders import CONTENDERS, OURS, UNMEASURED, cheapest, cost, in_words, run_once, training_costs
 from bench.simulator.figures import figure, ratio
 from bench.simulator.figures import tied as is_tied
 from bench.simulator.scenarios import FULL, QUICK, SCENARIOS
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from bench.simulator.outcome import Outcome
     from bench.simulator.scenarios import Scenario, Size
 
-SHOP_REVIEWS: Final = Path("/work/shared/data/shop_reviews_train.jsonl.gz")
+SHOP_REVIEWS: Final = Path(__file__).parents[3] / "shared/data/shop_reviews_train.jsonl.gz"
+"""Beside the checkout, where there is such a folder."""
 TRAINING_SEED: Final = 1_000_003
 
 
@@ -131,7 +132,7 @@ def show(rows: Sequence[Row]) -> None:
 
 
 def summary(verdicts: dict[str, dict[str, Verdict]]) -> None:
-    """Where LengthCut is not best or tied, and by how much."""
+    """Where LeastTime is not best or tied, and by how much."""
     for name, found in verdicts.items():
         losses = {scenario: one for scenario, one in found.items() if one.mark in ("", "~")}
         print(f"\n{name}: best or tied in {len(found) - len(losses)} of {len(found)} scenarios", flush=True)
@@ -158,7 +159,7 @@ def main(full: bool, one_setting: bool, seeds: int | None, only: tuple[str, ...]
     began = time.process_time()
     scenarios = [one for one in SCENARIOS if not only or any(word in one.name for word in only)]
     settings = trained(scenarios, lengths, size, one_setting=one_setting, full=full)
-    verdicts: dict[str, dict[str, Verdict]] = {SHIPPED: {}, TUNED: {}}
+    verdicts: dict[str, dict[str, Verdict]] = {OURS: {}, UNMEASURED: {}}
     for scenario, chosen in zip(scenarios, settings, strict=True):
         rows = compared(scenario, chosen, lengths, size, seeds)
         print(f"\n{scenario.name} ({scenario.profile.name})")

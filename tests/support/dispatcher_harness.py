@@ -9,7 +9,7 @@ import numpy as np
 import virtual_time
 from cells import cells_of
 
-from consumer.batching.policy import LengthCut
+from consumer.batching.policy import LeastTime
 from consumer.extraction.window import Window
 from consumer.serving.dispatch.dispatcher import Dispatcher, State, WindowAnswer
 from consumer.serving.protocol import Answer, Failure, ServingError
@@ -103,7 +103,7 @@ def run(
 
         clock = asyncio.get_running_loop().time
         dispatcher = Dispatcher(
-            client, LengthCut(max_tokens, max_in_flight), window(KNOWN_GOOD), "m", observer, on_state, clock
+            client, LeastTime(max_tokens, max_in_flight), window(KNOWN_GOOD), "m", observer, on_state, clock
         )
         pump = asyncio.create_task(dispatcher.pump())
         try:

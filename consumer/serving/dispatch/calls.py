@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from consumer.batching.policy import PADDED_LENGTHS, CallTimeout, padded_length
+from consumer.batching.policy import PADDED_LENGTHS, Call, CallTimeout, padded_length
 from consumer.resilience.crash_evidence import ServerUptime
 from consumer.serving.protocol import Failure, Relief, ServingError
 
@@ -58,10 +58,16 @@ class ModelCalls:
         self._timeout = CallTimeout()
         self._canaries: dict[int, Window] = {}
         self.uptime = ServerUptime()
-        self.in_flight: dict[Group, int] = {}
-        """Windows at the model server, by the group in which they were sent. The dispatcher keeps it."""
+        self.in_flight: dict[Group, Call] = {}
+        """Calls of windows that somebody waits for, by their groups, in the order in which they were sent."""
         self.version: str | None = None
         """The model version that answered last; None before the first answer."""
+
+    def begin(self, group: Group, length: int) -> None:
+        """A call of ``group``, padded to ``length`` tokens, is in flight from now on; whoever began it takes it out."""
+        for other in self.in_flight.values():
+            other.alone = False
+        self.in_flight[group] = Call(len(group.entries), length, self.clock(), alone=not self.in_flight)
 
     async def work(
         self, windows: Sequence[Window], length: int, timeout_factor: float, *, isolated: bool = False

@@ -28,7 +28,7 @@ from consumer.serving.refused import State, WindowAnswer, WindowRefused
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 
-    from consumer.batching.policy import LengthCut, ReleaseReason
+    from consumer.batching.policy import LeastTime, ReleaseReason
     from consumer.extraction.window import Window
     from consumer.resilience.backoff import Backoff
     from consumer.serving.protocol import Answer, ModelClient
@@ -43,7 +43,7 @@ class Dispatcher:
     def __init__(
         self,
         client: ModelClient,
-        policy: LengthCut,
+        policy: LeastTime,
         probe_window: Window,
         model: str,
         observer: DispatchObserver,
@@ -121,7 +121,7 @@ class Dispatcher:
     @property
     def in_flight(self) -> int:
         """Windows at the model server."""
-        return sum(self._in_flight.values())
+        return sum(call.rows for call in self._in_flight.values())
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
@@ -158,7 +158,7 @@ class Dispatcher:
         retry_at = self._send_retries(now) if self._retries else None
         self._policy.max_tokens = self._limits.max_tokens
         self._policy.max_in_flight = self._limits.max_in_flight
-        decision = self._policy.decide(now, self._queue, len(self._in_flight))
+        decision = self._policy.decide(now, self._queue, self._in_flight.values())
         for batch in decision.batches:
             self._retry_budget.first_calls += 1
             group = Group([self._entries.pop(pending.id) for pending in batch.windows])
@@ -210,7 +210,7 @@ class Dispatcher:
         """The call of a group, to be awaited. It counts as in flight from now on."""
         rows = len(group.entries)
         self._observer.batch_sent(rows, sum(entry.window.length for entry in group.entries), rows * length, reason)
-        self._in_flight[group] = rows
+        self._calls.begin(group, length)
         return self._answer(group, length, isolated=isolated)
 
     async def _answer(self, group: Group, length: int, *, isolated: bool) -> None:
@@ -230,6 +230,7 @@ class Dispatcher:
             for half in self._review.split(group):
                 self._send_alone(half)
         else:
+            self._policy.times.answered(self._in_flight[group], self._clock())
             self._answered(group, answer)
         finally:
             del self._in_flight[group]

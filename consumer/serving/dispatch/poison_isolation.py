@@ -160,7 +160,7 @@ class PoisonIsolation:
         No other window was sent since ``began``. Afterwards the others are sent for as long as they were held up.
         """
         try:
-            self._calls.in_flight[group] = len(group.entries)
+            self._calls.begin(group, group.length)
             if await self._answered(self._calls.probe(group.length), length=group.length):
                 group.crash.sent_isolated(self._uptime, self._clock())
                 await self._send(group)

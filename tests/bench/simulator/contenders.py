@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.simulator.rivals import FixedSize, LengthBuckets, LengthCutPolicy, SortedWindow, TokenBudget
-from bench.simulator.rivals_adaptive import BentoML, Clipper, RazorsEdge, Symphony, measured_times
+from bench.simulator.rivals import FixedSize, LeastTimePolicy, LengthBuckets, LengthCut, SortedWindow, TokenBudget
+from bench.simulator.rivals_adaptive import BentoML, Clipper, RazorsEdge, Symphony, measured_cost, measured_times
 from bench.simulator.simulate import Simulation
+
+from consumer.batching.policy import ASSUMED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,11 +61,11 @@ def grid(**choices: Sequence[Any]) -> tuple[Values, ...]:
 
 def _shipped(values: Values, servers: Servers, seed: int) -> Policy:  # noqa: ARG001
     """The defaults of ``batching``; calls are in all, however many servers there are."""
-    return LengthCutPolicy(values["tokens"], values["calls"])
+    return LengthCut(values["tokens"], values["calls"])
 
 
 def _length_cut(values: Values, servers: Servers, seed: int) -> Policy:  # noqa: ARG001
-    return LengthCutPolicy(values["tokens"], values["calls"] * servers.count)
+    return LengthCut(values["tokens"], values["calls"] * servers.count)
 
 
 def _fixed(values: Values, servers: Servers, seed: int) -> Policy:  # noqa: ARG001
@@ -99,9 +101,21 @@ def _razors_edge(values: Values, servers: Servers, seed: int) -> Policy:
     return RazorsEdge(measured_times(servers.profile, seed), values["choice"], values["calls"] * servers.count)
 
 
+def _measured(values: Values, servers: Servers, seed: int) -> Policy:
+    return LeastTimePolicy(measured_cost(servers.profile, seed), values["calls"] * servers.count)
+
+
+def _assumed(values: Values, servers: Servers, seed: int) -> Policy:  # noqa: ARG001
+    return LeastTimePolicy(ASSUMED, values["calls"] * servers.count)
+
+
+OURS: Final = "LeastTime"
+UNMEASURED: Final = "LeastTime, no profile"
 SHIPPED: Final = "LengthCut as shipped"
 TUNED: Final = "LengthCut tuned"
 CONTENDERS: Final = (
+    Contender(OURS, _measured, grid(calls=[2])),
+    Contender(UNMEASURED, _assumed, grid(calls=[2])),
     Contender(SHIPPED, _shipped, grid(tokens=[16_384], calls=[2])),
     Contender(
         TUNED,

@@ -1,4 +1,4 @@
-"""Policies that batch by fixed rules, and the one that the project ships.
+"""Policies that batch by fixed rules, the one that the project ships, and ``LengthCut``, which it shipped before.
 
 Each sends at most ``calls`` calls at a time, first come first served unless it says otherwise, stays within the cap on
 tokens, and drops nothing.
@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 
 from bench.simulator.simulate import MAX_TOKENS
 
-from consumer.batching.policy import Batch, Decision, LengthCut, LengthQueue, padded_length
+from consumer.batching import policy
+from consumer.batching.policy import PADDED_LENGTHS, Batch, Decision, LeastTime, LengthQueue, padded_length
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from bench.simulator.simulate import Call
 
-    from consumer.batching.policy import Pending, ReleaseReason
+    from consumer.batching.policy import CallCost, Pending, ReleaseReason
 
 
 def batch_of(windows: Sequence[Pending], reason: ReleaseReason = "idle") -> Batch:
@@ -38,24 +39,109 @@ def fitting(queue: deque[Pending], rows: int, tokens: int = MAX_TOKENS) -> int:
     return count
 
 
-class LengthCutPolicy:
-    """The project's ``LengthCut``, asked through its own ``decide`` as the dispatcher does."""
+class LengthCut:
+    """The project's own until November 2026: batches of similar length under a token budget.
 
-    def __init__(self, tokens: int, calls: int) -> None:
-        """The settings ``batching.max_tokens`` and ``batching.max_in_flight``."""
+    An idle server gets whatever waits at once. A busy one, below its limit of calls in flight, gets a batch only when
+    the budget is full or the most urgent window has lingered: waiting then costs nothing, since the server is busy.
+    """
+
+    LINGER_SECONDS = 0.02
+    # A batch may hold up to this share of padding. Above it a second, tighter call costs less than the padding.
+    MAX_PADDING = 0.25
+
+    def __init__(self, max_tokens: int, max_in_flight: int) -> None:
+        """``max_tokens`` bounds rows x padded length of one call, ``max_in_flight`` the calls."""
+        self.max_tokens = max_tokens
+        self.max_in_flight = max_in_flight
         self._queue = LengthQueue()
-        self._cut = LengthCut(tokens, calls)
+
+    def add(self, window: Pending) -> None:
+        """Queue it."""
+        self._queue.add(window)
+
+    def answered(self, call: Call, now: float) -> None:
+        """Fixed rules learn nothing."""
+
+    def decide(self, now: float, calls: Collection[Call]) -> Decision:
+        """Choose what to send at ``now`` beside the calls in flight."""
+        batches: list[Batch] = []
+        queue, in_flight = self._queue, len(calls)
+        while in_flight < self.max_in_flight and (urgent := queue.most_urgent()) is not None:
+            low, high, rows = self._span(queue, urgent)
+            reason: ReleaseReason = "idle"
+            if in_flight:
+                due = urgent.enqueued + self.LINGER_SECONDS
+                if (rows + 1) * high > self.max_tokens:
+                    reason = "full"
+                elif now >= due:
+                    reason = "linger"
+                else:
+                    return Decision(tuple(batches), due)
+            batches.append(Batch(self._cut(queue, urgent, low, high, rows), high, reason))
+            in_flight += 1
+        return Decision(tuple(batches), None)
+
+    def _span(self, queue: LengthQueue, urgent: Pending) -> tuple[int, int, int]:
+        """Padded lengths (lowest, highest) around the most urgent window, and the rows that fit in the budget."""
+        at = PADDED_LENGTHS.index(padded_length(urgent.length))
+        low = high = at
+        rows = min(queue.count(PADDED_LENGTHS[at]), max(1, self.max_tokens // PADDED_LENGTHS[at]))
+        useful = rows * PADDED_LENGTHS[at]
+        while True:
+            best: tuple[float, int, int, int, int] | None = None
+            for new_low, new_high in ((low - 1, high), (low, high + 1)):
+                if new_low < 0 or new_high >= len(PADDED_LENGTHS):
+                    continue
+                added = PADDED_LENGTHS[new_low if new_low < low else new_high]
+                rows_left = self.max_tokens // PADDED_LENGTHS[new_high] - rows
+                if rows_left <= 0:
+                    continue
+                more = min(queue.count(added), rows_left)
+                padding = 1 - (useful + more * added) / ((rows + more) * PADDED_LENGTHS[new_high])
+                if padding <= self.MAX_PADDING and (best is None or padding < best[0]):
+                    best = (padding, new_low, new_high, rows + more, useful + more * added)
+            if best is None:
+                # Lengths at the end of the range without a window do not count: the batch is padded to its longest row.
+                while high > at and not queue.count(PADDED_LENGTHS[high]):
+                    high -= 1
+                return PADDED_LENGTHS[low], PADDED_LENGTHS[high], rows
+            _, low, high, rows, useful = best
+
+    @staticmethod
+    def _cut(queue: LengthQueue, urgent: Pending, low: int, high: int, rows: int) -> tuple[Pending, ...]:
+        """Take the urgent window's own length first, then its neighbours from the longest down."""
+        own = padded_length(urgent.length)
+        taken = queue.take(own, rows)
+        for length in reversed(PADDED_LENGTHS):
+            if low <= length <= high and length != own:
+                taken += queue.take(length, rows - len(taken))
+        return tuple(taken)
+
+
+class LeastTimePolicy:
+    """The project's ``LeastTime``, asked through its own ``decide`` as the dispatcher does."""
+
+    def __init__(self, cost: CallCost, calls: int) -> None:
+        """``cost`` as ``rexstream tune`` finds it, or as it is assumed without."""
+        self._queue = LengthQueue()
+        self._policy = LeastTime(MAX_TOKENS, calls, cost)
 
     def add(self, window: Pending) -> None:
         """Queue it."""
         self._queue.add(window)
 
     def decide(self, now: float, calls: Collection[Call]) -> Decision:
-        """What ``LengthCut`` says."""
-        return self._cut.decide(now, self._queue, len(calls))
+        """What ``LeastTime`` says."""
+        return self._policy.decide(now, self._queue, [_known(call) for call in calls])
 
     def answered(self, call: Call, now: float) -> None:
-        """It learns nothing."""
+        """It learns how long calls take now."""
+        self._policy.times.answered(_known(call), now)
+
+
+def _known(call: Call) -> policy.Call:
+    return policy.Call(len(call.batch.windows), call.batch.padded_length, call.sent_at)
 
 
 class Fifo:

@@ -16,6 +16,7 @@ from bench.simulator.rivals import Fifo, batch_of, fitting
 from bench.simulator.simulate import CALL_SECONDS, DELAY, MAX_TOKENS, ROW_SECONDS
 from numpy.typing import NDArray
 
+from consumer.batching.call_cost import Cell, fit_call_cost
 from consumer.batching.policy import PADDED_LENGTHS, Batch, Decision, padded_length
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from bench.simulator.server import Profile
     from bench.simulator.simulate import Call
 
-    from consumer.batching.policy import Pending
+    from consumer.batching.policy import CallCost, Pending
 
 FloatArray = NDArray[np.float64]
 
@@ -178,6 +179,19 @@ def measured_times(profile: Profile, seed: int) -> dict[int, FloatArray]:
         share = (length - grid[place - 1]) / (grid[place] - grid[place - 1])
         table[length] = (1 - share) * rows_of[place - 1] + share * rows_of[place]
     return table
+
+
+def measured_cost(profile: Profile, seed: int) -> CallCost:
+    """What ``rexstream tune`` finds on the idle server: the fit to the median of three round trips of some shapes."""
+    rng = random.Random(f"{seed} measured")
+    cells = []
+    for length in (16, 32, 64, 128, 256, 512):
+        rows = 1
+        while rows * length <= MAX_TOKENS:
+            trips = [2 * DELAY + CALL_SECONDS + ROW_SECONDS * rows + profile.drawn(rows, length, rng) for _ in "123"]
+            cells.append(Cell(rows, length, tuple(trips)))
+            rows *= 2
+    return fit_call_cost(cells)
 
 
 Choice = Literal["fifo", "minmax", "guarded"]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.batching.call_cost import CallCost, Cell, fit_call_cost
+from consumer.batching.call_cost import Cell, fit_call_cost
+from consumer.batching.policy import CallCost
 from consumer.batching.tuning import shapes
 
 SHAPES = shapes(dict.fromkeys((16, 48, 160), 1), 16_384)

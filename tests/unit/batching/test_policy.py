@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.batching.policy import PADDED_LENGTHS, LengthCut, LengthQueue, Pending, padded_length
+from consumer.batching.policy import (
+    PADDED_LENGTHS,
+    Call,
+    CallCost,
+    LeastTime,
+    LengthQueue,
+    Pending,
+    padded_length,
+    split,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 lengths = st.integers(1, 512)
 
@@ -21,30 +37,95 @@ def pending(id: int, length: int, deadline: float = 0.0, level: int = 0, enqueue
     return Pending(id, length, deadline, level, enqueued)
 
 
+def call(rows: int, length: int, sent_at: float) -> Call:
+    return Call(rows, length, sent_at)
+
+
+SLOW = CallCost(floor=0.0, fixed=0.1, per_token=1e-4, per_pair=0.0)
+"""A call costs as much as a thousand tokens."""
+FAST = CallCost(floor=0.0, fixed=1e-4, per_token=1e-7, per_pair=0.0)
+"""Calls are over before the next one could be there."""
+
+
 def test_an_idle_server_gets_a_lone_window_at_once() -> None:
     """Nothing is gained by waiting when the server has nothing to do."""
-    decision = LengthCut(16_384, 2).decide(0.0, queue_of(pending(1, 40)), 0)
+    decision = LeastTime(16_384, 2).decide(0.0, queue_of(pending(1, 40)), [])
     (batch,) = decision.batches
     assert [w.id for w in batch.windows] == [1]
     assert batch.padded_length == 40
     assert batch.reason == "idle"
 
 
-def test_a_busy_server_waits_for_company_and_then_lingers_no_longer() -> None:
-    """With a call in flight the batch grows until the linger time of its most urgent window is over."""
-    policy = LengthCut(16_384, 2)
+def test_a_busy_server_gets_the_next_call_shortly_before_it_is_free() -> None:
+    """Until then the call can grow; it is on its way when the one before it ends."""
+    policy = LeastTime(16_384, 2, SLOW)
     queue = queue_of(pending(1, 40, enqueued=5.0))
-    early = policy.decide(5.0, queue, 1)
+    in_flight = [call(10, 100, 5.0)]
+    early = policy.decide(5.0, queue, in_flight)
+    assert early.batches == ()
+    assert early.wake_at == pytest.approx(5.2 - policy.PREPARE_SECONDS)
+    assert early.wake_at is not None
+    (batch,) = policy.decide(early.wake_at, queue, in_flight).batches
+    assert batch.reason == "free"
+
+
+def test_when_the_server_is_free_follows_how_long_calls_take_now() -> None:
+    """A server that other clients use as well needs longer than its cost says."""
+    policy = LeastTime(16_384, 2, SLOW)
+    now = 0.0
+    for _ in range(50):
+        policy.times.answered(call(10, 100, now), now + 0.6)
+        now += 0.6
+    wake_at = policy.decide(now, queue_of(pending(1, 40, enqueued=now)), [call(10, 100, now)]).wake_at
+    assert wake_at == pytest.approx(now + 0.6 - policy.PREPARE_SECONDS, abs=1e-3)
+
+
+def test_a_call_that_waited_behind_another_is_measured_from_that_ones_answer() -> None:
+    """Else a queue at the server would look like a slow server."""
+    times = LeastTime(16_384, 2, SLOW).times
+    times.answered(call(10, 100, 0.0), 0.2)
+    times.answered(call(10, 100, 0.0), 0.4)
+    assert times.factor == pytest.approx(1.0)
+
+
+def test_one_call_that_took_very_long_does_not_make_all_look_slow() -> None:
+    """It counts as four times its cost."""
+    times = LeastTime(16_384, 2, SLOW).times
+    times.answered(call(10, 100, 0.0), 1000.0)
+    assert times.factor == pytest.approx(1 + 0.2 * 3)
+
+
+def test_beside_short_calls_a_window_waits_for_company_and_then_lingers_no_longer() -> None:
+    """A second call would only be in the way of the first one's answer."""
+    policy = LeastTime(16_384, 2, FAST)
+    queue = queue_of(pending(1, 40, enqueued=5.0))
+    in_flight = [call(10, 100, 5.0)]
+    early = policy.decide(5.0, queue, in_flight)
     assert early.batches == ()
     assert early.wake_at == 5.0 + policy.LINGER_SECONDS
-    (batch,) = policy.decide(early.wake_at, queue, 1).batches
+    (batch,) = policy.decide(early.wake_at, queue, in_flight).batches
     assert batch.reason == "linger"
+
+
+def test_as_many_servers_as_calls_in_flight_allow_are_used_at_once() -> None:
+    """Two calls in flight for each: six of them are three servers, and none waits for another."""
+    policy = LeastTime(16_384, 6, SLOW)
+    queue = queue_of(pending(1, 40))
+    in_flight: list[Call] = []
+    for number in range(3):
+        (batch,) = policy.decide(float(number) / 100, queue, in_flight).batches
+        assert batch.reason == "idle"
+        in_flight.append(call(10, 100, number / 100))
+        queue.add(pending(number + 2, 40))
+    decision = policy.decide(0.03, queue, in_flight)
+    assert decision.batches == ()
+    assert decision.wake_at == pytest.approx(0.2 - policy.PREPARE_SECONDS)
 
 
 def test_a_busy_server_gets_a_full_batch_at_once() -> None:
     """A batch that cannot grow has nothing to wait for."""
     queue = queue_of(*(pending(i, 512) for i in range(5)))
-    (batch,) = LengthCut(1024, 2).decide(0.0, queue, 1).batches
+    (batch,) = LeastTime(1024, 2, SLOW).decide(0.0, queue, [call(2, 512, 0.0)]).batches
     assert batch.reason == "full"
     assert len(batch.windows) == 2
 
@@ -52,7 +133,7 @@ def test_a_busy_server_gets_a_full_batch_at_once() -> None:
 def test_nothing_is_sent_above_the_limit_of_calls_in_flight() -> None:
     """A server at its limit waits for an answer, not for the clock."""
     queue = queue_of(*(pending(i, 100) for i in range(50)))
-    decision = LengthCut(512, 2).decide(0.0, queue, 2)
+    decision = LeastTime(512, 2).decide(0.0, queue, [call(5, 100, 0.0)] * 2)
     assert decision.batches == ()
     assert decision.wake_at is None
     assert len(queue) == 50
@@ -61,43 +142,81 @@ def test_nothing_is_sent_above_the_limit_of_calls_in_flight() -> None:
 def test_the_most_urgent_window_is_always_in_the_next_batch() -> None:
     """A long window that is due is not starved by many short ones."""
     queue = queue_of(*(pending(i, 24, deadline=9.0) for i in range(500)), pending(999, 500, deadline=1.0))
-    (batch,) = LengthCut(16_384, 1).decide(0.0, queue, 0).batches
+    (batch,) = LeastTime(16_384, 1).decide(0.0, queue, []).batches
     assert 999 in {w.id for w in batch.windows}
     assert batch.padded_length == 512
     assert len(batch.windows) == 1, "short windows would be nearly all padding beside it"
 
 
+def test_a_neighbour_joins_while_its_padding_costs_less_than_a_call() -> None:
+    """Ten windows of 40 tokens beside ten of 100: 600 tokens of padding, or a call that costs a thousand."""
+    windows = [pending(i, 40 if i < 10 else 100) for i in range(20)]
+    (together,) = LeastTime(16_384, 1, SLOW).decide(0.0, queue_of(*windows), []).batches
+    assert len(together.windows) == 20
+    (apart,) = LeastTime(16_384, 1, replace(SLOW, fixed=0.05)).decide(0.0, queue_of(*windows), []).batches
+    assert len(apart.windows) == 10
+
+
 def test_started_events_come_before_new_ones_of_the_same_deadline() -> None:
     """A deeper level wins a tie, so that work in progress is finished first."""
     queue = queue_of(pending(1, 512, level=0), pending(2, 512, level=1))
-    (batch,) = LengthCut(512, 1).decide(0.0, queue, 0).batches
+    (batch,) = LeastTime(512, 1).decide(0.0, queue, []).batches
     assert [w.id for w in batch.windows] == [2]
 
 
+costs = st.builds(
+    CallCost,
+    floor=st.sampled_from([0.0, 0.05]),
+    fixed=st.sampled_from([0.0, 1e-3, 0.1]),
+    per_token=st.sampled_from([1e-6, 1e-4]),
+    per_pair=st.sampled_from([0.0, 1e-7]),
+)
+
+
 @settings(deadline=None)
-@given(st.lists(lengths, min_size=1, max_size=200), st.integers(512, 8192), st.integers(1, 3))
+@given(st.lists(lengths, min_size=1, max_size=200), st.integers(512, 8192), st.integers(1, 3), costs)
 def test_every_window_is_sent_once_inside_the_budget(
-    all_lengths: list[int], max_tokens: int, max_in_flight: int
+    all_lengths: list[int], max_tokens: int, max_in_flight: int, cost: CallCost
 ) -> None:
     """Whatever waits: no window is lost or doubled, no batch is over the budget, and none is too short for a row."""
-    policy = LengthCut(max_tokens, max_in_flight)
+    policy = LeastTime(max_tokens, max_in_flight, cost)
     queue = queue_of(*(pending(i, n, deadline=float(i % 7)) for i, n in enumerate(all_lengths)))
     seen: list[int] = []
     now = 0.0
     while len(queue):
         urgent = queue.most_urgent()
         assert urgent is not None
-        decision = policy.decide(now, queue, 0)
+        decision = policy.decide(now, queue, [])
         assert decision.batches, "an idle server and a waiting window always make a batch"
         assert urgent.id in {w.id for w in decision.batches[0].windows}
         for batch in decision.batches:
             assert len(batch.windows) * batch.padded_length <= max_tokens
             assert batch.padded_length == padded_length(max(w.length for w in batch.windows))
-            padded = sum(padded_length(w.length) for w in batch.windows)
-            assert 1 - padded / (len(batch.windows) * batch.padded_length) <= policy.MAX_PADDING
             seen += [w.id for w in batch.windows]
         now += 1.0
     assert sorted(seen) == list(range(len(all_lengths)))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(PADDED_LENGTHS), st.integers(1, 8)), min_size=1, max_size=7), costs)
+def test_no_other_division_takes_less_time(found: list[tuple[int, int]], cost: CallCost) -> None:
+    """Compared with all divisions into neighbours."""
+    groups = sorted(dict(found).items())
+    most = 4096
+
+    def total(calls: list[tuple[int, int]]) -> float:
+        return sum(cost.seconds(sum(rows for _, rows in groups[a : b + 1]), groups[b][0]) for a, b in calls)
+
+    def divisions(begin: int) -> Iterator[list[tuple[int, int]]]:
+        if begin == len(groups):
+            yield []
+        for end in range(begin, len(groups)):
+            if end == begin or sum(rows for _, rows in groups[begin : end + 1]) * groups[end][0] <= most:
+                yield from ([(begin, end), *rest] for rest in divisions(end + 1))
+
+    calls = split(groups, cost, most)
+    assert sorted(number for a, b in calls for number in range(a, b + 1)) == list(range(len(groups)))
+    assert total(calls) == pytest.approx(min(map(total, divisions(0))))
 
 
 @settings(deadline=None)

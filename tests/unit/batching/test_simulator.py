@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from bench.simulator.contenders import CONTENDERS, cheapest, in_words, run_once, training_costs
-from bench.simulator.rivals import FixedSize, LengthCutPolicy, batch_of
+from bench.simulator.rivals import FixedSize, LengthCut, batch_of
 from bench.simulator.scenarios import SCENARIOS, TINY
 from bench.simulator.server import GPU, Profile, Server, Slowdown
 from bench.simulator.simulate import (
@@ -70,7 +70,7 @@ def server(profile: Profile, slow: Slowdown | None = None) -> Server:
 class Spy:
     """A policy that writes down what another one is given, and decides what that one decides."""
 
-    def __init__(self, policy: LengthCutPolicy | FixedSize) -> None:
+    def __init__(self, policy: LengthCut | FixedSize) -> None:
         self.policy = policy
         self.seen: list[tuple[float, Pending]] = []
         self.calls: list[Batch] = []
@@ -155,7 +155,7 @@ def test_the_time_of_a_call_is_the_formula() -> None:
 
 def test_a_lone_window_takes_preparation_network_and_service() -> None:
     """Nothing is counted twice and nothing left out; the policy sees the whole round trip."""
-    spy = Spy(LengthCutPolicy(MAX_TOKENS, 2))
+    spy = Spy(LengthCut(MAX_TOKENS, 2))
     outcome = Simulation(Servers(profile=SECOND), [Event(3.0, ((40,),))], spy, 1).run()
     expected = CALL_SECONDS + ROW_SECONDS + 2 * DELAY + 1.0
     assert outcome.latencies == pytest.approx((expected,))
@@ -186,7 +186,7 @@ def test_windows_of_a_level_arrive_after_the_answers_of_the_one_before() -> None
 
 def test_one_event_has_a_bounded_number_of_tokens_at_the_policy() -> None:
     """As in the worker; what it sends beyond is as urgent as the events that come then."""
-    spy = Spy(LengthCutPolicy(MAX_TOKENS, 2))
+    spy = Spy(LengthCut(MAX_TOKENS, 2))
     outcome = Simulation(Servers(profile=SECOND), [Event(0.0, ((512,) * 300,))], spy, 1).run()
     assert outcome.windows == 300
     assert EVENT_TOKENS <= spy.most_tokens < EVENT_TOKENS + 512
@@ -210,7 +210,7 @@ def test_calls_of_other_clients_take_their_share_of_the_server() -> None:
 
     def seconds(others: float) -> float:
         servers = Servers(profile=GPU, others=others)
-        return Simulation(servers, [Event(0.0, ((128,),))] * 1500, LengthCutPolicy(MAX_TOKENS, 2), 1).run().seconds
+        return Simulation(servers, [Event(0.0, ((128,),))] * 1500, LengthCut(MAX_TOKENS, 2), 1).run().seconds
 
     assert seconds(0.5) / seconds(0.0) == pytest.approx(2.0, rel=0.3)
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.batching.call_cost import CallCost
-from consumer.batching.policy import PADDED_LENGTHS
+from consumer.batching.policy import PADDED_LENGTHS, CallCost
 from consumer.batching.tuning import (
     LENGTHS,
     fewest_in_flight,

@@ -11,7 +11,7 @@ import pytest
 from avro_frames import EVENT_SCHEMA, datum, framed, known
 from stub_model import StubModel, engine
 
-from consumer.batching.policy import LengthCut
+from consumer.batching.policy import LeastTime
 from consumer.codecs.avro_codec import schema_id
 from consumer.codecs.avro_schemas import event_schema
 from consumer.codecs.outputs import Routes
@@ -82,7 +82,7 @@ def process(records: Sequence[SourceRecord], model: StubModel | None = None) -> 
         budgets: defaultdict[str, WorkBudget] = defaultdict(lambda: WorkBudget(100_000_000))
         dispatcher = Dispatcher(
             model or StubModel(),
-            LengthCut(16_384, 1),
+            LeastTime(16_384, 1),
             window,
             "stub",
             metrics,

@@ -41,7 +41,7 @@ class Isolation:
         self._spawned.append(work)
 
     async def _send(self, group: Group) -> None:
-        assert self.calls.in_flight.pop(group) == len(group.entries)
+        assert self.calls.in_flight.pop(group).rows == len(group.entries)
         self._sent.append(group)
 
     async def sent(self) -> Group | None:

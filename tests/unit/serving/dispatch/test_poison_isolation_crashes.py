@@ -22,7 +22,7 @@ from dispatcher_harness import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from consumer.batching.policy import LengthCut
+from consumer.batching.policy import LeastTime
 from consumer.resilience.crash_evidence import CRASHES
 from consumer.serving.dispatch.dispatcher import Dispatcher, State
 from consumer.serving.protocol import Answer, Failure, Relief, ServingError
@@ -231,7 +231,7 @@ def test_poison_windows_of_two_workers_are_both_given_up() -> None:
     async def main() -> None:
         clock = asyncio.get_running_loop().time
         workers = [
-            Dispatcher(server, LengthCut(16_384, 2), window(KNOWN_GOOD), "m", Observer(), lambda *_: None, clock)
+            Dispatcher(server, LeastTime(16_384, 2), window(KNOWN_GOOD), "m", Observer(), lambda *_: None, clock)
             for _ in range(2)
         ]
         pumps = [asyncio.create_task(worker.pump()) for worker in workers]
