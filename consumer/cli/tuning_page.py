@@ -9,7 +9,7 @@ from rich.text import Text
 
 from consumer.batching.tuning import CALL_SHARE, NEAR_BEST, NEAR_BEST_CALLS, median_length, most_rows
 from consumer.cli.load_test import LEAST_REPEATS
-from consumer.cli.tuning_profile import percent
+from consumer.cli.tuning_profile import cost_settings, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -81,7 +81,11 @@ def _measured(profile: Profile) -> Iterator[RenderableType]:
 def _recommended(profile: Profile) -> Iterator[RenderableType]:
     budget, settings = profile.budget, profile.settings
     yield _heading("Recommended")
-    yield Text(f"batching:\n  max_tokens: {budget.max_tokens}\n  max_in_flight: {profile.in_flight}\n", style="green")
+    yield Text(
+        f"batching:\n  max_tokens: {budget.max_tokens}\n  max_in_flight: {profile.in_flight}\n  cost:\n"
+        + "".join(f"    {name}: {seconds:.3e}\n" for name, seconds in cost_settings(profile.cost).items()),
+        style="green",
+    )
     why = {
         "nothing": f"the smallest within {percent(1 - NEAR_BEST)} of the most tokens a second",
         "objective": f"larger calls do more a second, and take over a third of --objective {settings.objective:g} s",

@@ -163,13 +163,7 @@ class Profile:
                     "all_levels": _rounded(lengths.a_review(lengths.every)),
                 },
             },
-            "cost": {
-                "floor_seconds": cost.floor,
-                "fixed_seconds": cost.fixed,
-                "seconds_per_token": cost.per_token,
-                "seconds_per_pair": cost.per_pair,
-                "median_relative_error": round(cost.error, 4),
-            },
+            "cost": {**cost_settings(cost), "median_relative_error": round(cost.error, 4)},
             "grid": [
                 {
                     "rows": cell.rows,
@@ -201,6 +195,16 @@ class Profile:
             },
             "reviews_per_second": {"first_level": round(first, 2), "all_levels": round(every, 2)},
         }
+
+
+def cost_settings(cost: CallCost) -> dict[str, float]:
+    """For ``batching.cost``."""
+    return {
+        "floor_seconds": cost.floor,
+        "fixed_seconds": cost.fixed,
+        "linear_seconds": cost.per_token,
+        "square_seconds": cost.per_pair,
+    }
 
 
 def percent(share: float, digits: int = 0) -> str:

@@ -43,6 +43,12 @@ def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Orig
         *((True, ("kafka", "client", key), what, fix) for key, what, fix in client_problems(config.kafka.client)),
         *security_checks(config.kafka, origin),
         start_check(config.kafka.start),
+        (
+            not any(config.batching.cost.model_dump().values()),
+            ("batching", "cost"),
+            "says that no call takes any time: all of it is 0",
+            "give what rexstream tune measures, or remove it",
+        ),
     )
     return [Problem(dotted(path), origin(path), what, fix) for failed, path, what, fix in checks if failed]
 

@@ -15,6 +15,7 @@ Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(gt=0)]
 # At most a year: what counts in nanoseconds or milliseconds, and timers of the system take no more than 292 years.
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeGuard
 
 from pydantic import BeforeValidator, Field
 
+from consumer.batching.policy import ASSUMED, CallCost
 from consumer.config.route import RouteConfig
-from consumer.config.section import Count, Seconds, Section, Text
+from consumer.config.section import Count, NotNegative, Seconds, Section, Text
 from consumer.config.start import as_text
 from consumer.extraction.task import ExtractionLimits
 
@@ -128,6 +129,26 @@ class ModelConfig(Section):
     tls: ModelTlsConfig | None = None
 
 
+class CallCostConfig(Section):
+    """How long a model call of B windows padded to L tokens takes: ``max(floor_seconds, fixed_seconds +
+    linear_seconds * B * L + square_seconds * B * L * L)``. What waits is divided into the calls that take least time in
+    all, so only the proportions matter. ``rexstream tune`` measures them; the defaults are an accelerator's.
+    """
+
+    floor_seconds: NotNegative = ASSUMED.floor
+    """What no call is faster than."""
+    fixed_seconds: NotNegative = ASSUMED.fixed
+    """What every call costs."""
+    linear_seconds: NotNegative = ASSUMED.per_token
+    """What a padded token costs."""
+    square_seconds: NotNegative = ASSUMED.per_pair
+    """What a pair of padded tokens of one window costs."""
+
+    def of_calls(self) -> CallCost:
+        """As the batching policy takes it."""
+        return CallCost(self.floor_seconds, self.fixed_seconds, self.linear_seconds, self.square_seconds)
+
+
 class BatchingConfig(Section):
     """How windows of many events are put together into model calls."""
 
@@ -137,7 +158,9 @@ class BatchingConfig(Section):
     max_tokens: Annotated[int, Field(ge=512)] = 16_384
     """Padded tokens of one model call; 512 is one window of the largest size."""
     max_in_flight: Count = 2
-    """Model calls of one worker that may be under way at once."""
+    """Model calls of one worker that may be under way at once: two for each model server behind the address, one that
+    it computes and one that is on its way."""
+    cost: CallCostConfig = CallCostConfig()
 
 
 class DeliveryConfig(Section):

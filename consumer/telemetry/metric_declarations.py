@@ -81,8 +81,9 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "rexstream_batch_release_total": (
         (
-            "Batches by what made them leave. A spike of linger means too little traffic to fill batches; of full, "
-            "that the model is the bottleneck; of retry, that calls fail."
+            "Batches by what made them leave: idle (no call was in flight), free (a server was about to be), full (as "
+            "much waited as a call can hold), linger (calls are very short), retry. A spike of full means that the "
+            "model is the bottleneck; of retry, that calls fail."
         ),
         ("reason",),
     ),

@@ -104,11 +104,12 @@ class Worker:
             signal.SIGINT: stop,
             signal.SIGUSR1: lambda number: stacks.dump(number.name, self._loop),
         }
+        batching = self._config.batching
         with signals_handled(handlers):
             client = TfServingClient(self._config.model, self._bundle)
             self._dispatcher = Dispatcher(
                 client,
-                LeastTime(self._config.batching.max_tokens, self._config.batching.max_in_flight),
+                LeastTime(batching.max_tokens, batching.max_in_flight, batching.cost.of_calls()),
                 self._engine.known_good_window(),
                 self._config.model.name,
                 self._metrics,

@@ -52,8 +52,8 @@ def test_the_coefficients_of_a_server_are_found(server: StubServer, tmp_path: Pa
     profile = json.loads(out.read_text("utf-8"))
     assert result.returncode == (1 if profile["doubts"] else 0), result.stderr
     cost = profile["cost"]
-    assert cost["seconds_per_token"] == pytest.approx(TOKEN, rel=0.5)
-    assert cost["seconds_per_pair"] == pytest.approx(PAIR, rel=0.5)
+    assert cost["linear_seconds"] == pytest.approx(TOKEN, rel=0.5)
+    assert cost["square_seconds"] == pytest.approx(PAIR, rel=0.5)
     assert max(cost["floor_seconds"], cost["fixed_seconds"]) == pytest.approx(FLOOR, rel=0.5)
     largest = [cell for cell in profile["grid"] if cell["rows"] * cell["length"] >= 2048]
     for cell in largest:

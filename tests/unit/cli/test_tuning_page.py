@@ -17,6 +17,7 @@ from consumer.batching.call_cost import Cell
 from consumer.cli.load_test import AtOnce, Grid, LeftOut
 from consumer.cli.tuning_page import page
 from consumer.cli.tuning_profile import Lengths, Profile, Settings, fitted
+from consumer.config.tree import BatchingConfig
 
 DOC = Path(__file__).parents[3] / "docs/tuning.md"
 LENGTHS = Lengths(reviews=10, refused=0, first={32: 10}, every={32: 10, 64: 20})
@@ -95,9 +96,11 @@ def test_the_yaml_can_be_copied() -> None:
     """From a narrow terminal, too."""
     text = shown(profile(), 40)
     start = text.index("batching:\n")
-    assert yaml.safe_load(text[start : text.index("\n\n", start)]) == {
-        "batching": {"max_tokens": 8704, "max_in_flight": 2}
-    }
+    copied = yaml.safe_load(text[start : text.index("\n\n", start)])["batching"]
+    cost = BatchingConfig.model_validate(copied).cost
+    assert (copied["max_tokens"], copied["max_in_flight"]) == (8704, 2)
+    assert cost.fixed_seconds == pytest.approx(0.01, rel=0.01)
+    assert cost.linear_seconds == pytest.approx(1e-5, rel=0.1)
 
 
 def test_the_grid_shows_measured_and_predicted_times() -> None:

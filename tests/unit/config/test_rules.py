@@ -38,6 +38,7 @@ def test_what_only_looks_impossible_is_taken(settings: list[str]) -> None:
     [
         (["model.version=1", "model.label=stable"], "model.version", "both set"),
         (["limits.in_flight_bytes=100"], "limits.in_flight_bytes", "less than one value may have"),
+        (["batching.cost={fixed_seconds: 0, linear_seconds: 0, square_seconds: 0}"], "batching.cost", "no call takes"),
         (["routes.1.input=reviews.raw", "routes.1.tasks=[ner]"], "routes.1.input", "already the input of routes.0"),
         (["routes.0.format=text", "routes.0.tasks=[]"], "routes.0.tasks", "cannot name tasks"),
         (["routes.0.encoding=uft-8"], "routes.0.encoding", "no text encoding that Python knows"),
