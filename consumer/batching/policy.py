@@ -157,8 +157,9 @@ class CallCost:
         return max(self.floor, self.fixed + (self.per_token + self.per_pair * length) * rows * length)
 
 
-ASSUMED = CallCost(floor=0.0, fixed=0.006, per_token=8e-6, per_pair=1e-8)
-"""Before anything was measured: an accelerator. Only the proportions decide who shares a call."""
+ASSUMED = CallCost(floor=0.0, fixed=0.003, per_token=8e-6, per_pair=1e-8)
+"""Where nothing was measured: an accelerator. Only the proportions decide who shares a call, and this one does least harm
+on others: on a CPU a call costs as much as 40 tokens, and many of these would be padding."""
 
 
 class CallTimes:
