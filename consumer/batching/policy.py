@@ -158,8 +158,8 @@ class CallCost:
 
 
 ASSUMED = CallCost(floor=0.0, fixed=0.003, per_token=8e-6, per_pair=1e-8)
-"""Where nothing was measured: an accelerator. Only the proportions decide who shares a call. A call costs as much as 375
-tokens here; on a CPU it may be 40, on a large accelerator a thousand."""
+"""Where nothing was measured: an accelerator. Only the proportions decide who shares a call. Here one costs as much as
+375 tokens; on a CPU it may be 40, on a large accelerator a thousand."""
 
 
 class CallTimes:
