@@ -10,7 +10,7 @@ import heapq
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -123,15 +123,12 @@ class Decision:
     wake_at: float | None
 
 
-@dataclass(slots=True, eq=False)
-class Call:
+class Call(NamedTuple):
     """A call in flight: ``rows`` windows padded to ``length`` tokens, sent at ``sent_at`` (seconds of the clock)."""
 
     rows: int
     length: int
     sent_at: float
-    alone: bool = True
-    """Whether no other call was in flight meanwhile, so far."""
 
 
 @dataclass(frozen=True, slots=True)

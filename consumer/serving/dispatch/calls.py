@@ -65,9 +65,7 @@ class ModelCalls:
 
     def begin(self, group: Group, length: int) -> None:
         """A call of ``group``, padded to ``length`` tokens, is in flight from now on; whoever began it takes it out."""
-        for other in self.in_flight.values():
-            other.alone = False
-        self.in_flight[group] = Call(len(group.entries), length, self.clock(), alone=not self.in_flight)
+        self.in_flight[group] = Call(len(group.entries), length, self.clock())
 
     async def work(
         self, windows: Sequence[Window], length: int, timeout_factor: float, *, isolated: bool = False
