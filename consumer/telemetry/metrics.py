@@ -61,7 +61,7 @@ class Metrics:
         self._input_of = InputOf(input_topics)
         self.registry = CollectorRegistry()
         self._counters, self._gauges, self._histograms = register(self.registry)
-        self._counter = cache(lambda name, *labels: self._counters[name].labels(*labels))
+        self._counter = cache(lambda name, *labels: self._counters[name].labels(*labels))  # labels() is slow
         self._histogram = cache(lambda name, *labels: self._histograms[name].labels(*labels))
         self._on_durable = on_durable
         self.model_version: str | None = None
