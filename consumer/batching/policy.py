@@ -43,6 +43,11 @@ PADDED_LENGTHS = tuple(sorted({padded_length(n) for n in range(1, 513)}))
 """All 28 lengths that a batch can have."""
 
 
+def full_rows(max_tokens: int, length: int) -> int:
+    """Windows of a padded length that a call of at most ``max_tokens`` padded tokens holds; one in any case."""
+    return max(1, max_tokens // length)
+
+
 @dataclass(frozen=True, slots=True)
 class Pending:
     """A window that waits. ``deadline`` and ``enqueued`` are seconds of the injected clock, ``length`` is in tokens."""
@@ -65,8 +70,6 @@ class LengthQueue:
     def __init__(self) -> None:
         self._heaps: dict[int, list[tuple[tuple[float, int, int], Pending]]] = {n: [] for n in PADDED_LENGTHS}
         self._size = 0
-        self.tokens = 0
-        """Of all that wait, padded."""
 
     def __len__(self) -> int:
         return self._size
@@ -75,14 +78,8 @@ class LengthQueue:
         """Insert one window. Raises ValueError for a length outside 1..512 tokens."""
         # Deadline first; then the deeper level, so that started events finish first; then arrival.
         urgency = (pending.deadline, -pending.level, pending.id)
-        length = padded_length(pending.length)
-        heapq.heappush(self._heaps[length], (urgency, pending))
+        heapq.heappush(self._heaps[padded_length(pending.length)], (urgency, pending))
         self._size += 1
-        self.tokens += length
-
-    def count(self, length: int) -> int:
-        """How many windows wait at this padded length."""
-        return len(self._heaps[length])
 
     def counts(self) -> list[tuple[int, int]]:
         """Padded length and number of windows, for each length that has any, in order of length."""
@@ -98,7 +95,6 @@ class LengthQueue:
         heap = self._heaps[length]
         taken = [heapq.heappop(heap)[1] for _ in range(min(rows, len(heap)))]
         self._size -= len(taken)
-        self.tokens -= length * len(taken)
         return taken
 
 
@@ -163,7 +159,7 @@ class CallTimes:
     """What calls cost by their shape, and how much longer they take now: other clients, or a server that is slower."""
 
     SHARE = 0.2
-    """Of the newest call in how much longer calls take; it counts as at most ``MOST`` times the cost."""
+    """Of the newest call in how much longer calls take; it counts as a ``MOST``-th to ``MOST`` times the cost."""
     MOST = 4.0
 
     def __init__(self, cost: CallCost) -> None:
@@ -243,9 +239,9 @@ class LeastTime:
         servers = max(1, self.max_in_flight // self.CALLS_PER_SERVER)
         calls = list(calls)
         while len(calls) < self.max_in_flight and (urgent := queue.most_urgent()) is not None:
-            own = padded_length(urgent.length)
+            counts = queue.counts()
             reason: ReleaseReason = "idle"
-            if queue.tokens >= self.max_tokens:
+            if sum(length * count for length, count in counts) >= self.max_tokens:
                 reason = "full"
             elif len(calls) >= servers:
                 due = self.times.free_at(calls, servers) - self.PREPARE_SECONDS
@@ -254,21 +250,18 @@ class LeastTime:
                     due, reason = max(due, urgent.enqueued + self.LINGER_SECONDS), "linger"
                 if due > now:
                     return Decision(tuple(batches), due)
-            batch = self._batch(queue, own, reason)
+            batch = self._batch(queue, counts, padded_length(urgent.length), reason)
             batches.append(batch)
             calls.append(Call(len(batch.windows), batch.padded_length, now))
         return Decision(tuple(batches), None)
 
-    def _most_rows(self, length: int) -> int:
-        return max(1, self.max_tokens // length)
-
-    def _batch(self, queue: LengthQueue, own: int, reason: ReleaseReason) -> Batch:
-        """The call that the most urgent window, of padded length ``own``, is in."""
-        most = self._most_rows(own)
-        if queue.count(own) >= most:
+    def _batch(self, queue: LengthQueue, counts: list[tuple[int, int]], own: int, reason: ReleaseReason) -> Batch:
+        """The call that the most urgent window, of padded length ``own``, is in; ``counts`` are the queue's."""
+        most = full_rows(self.max_tokens, own)
+        if dict(counts)[own] >= most:
             return Batch(tuple(queue.take(own, most)), own, reason)
         # Beside full calls of its own length, what is left of each length is divided.
-        groups = [(length, rows) for length, count in queue.counts() if (rows := count % self._most_rows(length))]
+        groups = [(length, rows) for length, count in counts if (rows := count % full_rows(self.max_tokens, length))]
         place = next(number for number, (length, _) in enumerate(groups) if length == own)
         calls = split(groups, self.times.cost, self.max_tokens)
         first, last = next((first, last) for first, last in calls if first <= place <= last)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from consumer.batching.policy import PADDED_LENGTHS
+from consumer.batching.policy import PADDED_LENGTHS, full_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -95,11 +95,6 @@ def _budget(
     rows = full_rows(tokens, median)
     longest_call = max(cost.seconds(full_rows(tokens, length), length) for length in lengths)
     return Budget(tokens, rows, rows * median / cost.seconds(rows, median), longest_call, limited_by)
-
-
-def full_rows(max_tokens: int, length: int) -> int:
-    """Windows of a padded length that a full call holds."""
-    return max(1, max_tokens // length)
 
 
 def most_rows(max_tokens: int) -> int:

@@ -7,7 +7,6 @@ import io
 import json
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ from consumer.cli.evaluation_run import Run, notes
 from consumer.cli.evaluation_tables import report_tables
 from consumer.cli.input_options import input_options
 from consumer.cli.model_source import ModelSource, loaded_tasks, model_options, opened
+from consumer.cli.options import refuse_unwritable
 from consumer.cli.progress import counter
 from consumer.evaluation.categories import category_names
 from consumer.evaluation.classification_scores import one_class
@@ -69,14 +69,7 @@ def _reports(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tu
         path = Path(value)
         if path.suffix.lower() not in ENDINGS:
             raise click.BadParameter(f"{value!r} ends neither in .json nor in .csv, so it is not known what to write")
-        is_new = not path.exists()
-        try:
-            path.open("ab").close()
-        except OSError as error:
-            raise click.BadParameter(f"{value} cannot be written: {error.strerror}") from error
-        if is_new:
-            with suppress(OSError):
-                path.resolve().unlink()
+        refuse_unwritable(path)
     return tuple(map(Path, values))
 
 

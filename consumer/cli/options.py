@@ -21,6 +21,8 @@ from consumer.config.problems import ConfigError
 from consumer.exit_codes import EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from consumer.config.loading import Loaded
     from consumer.config.tree import Config
 
@@ -147,6 +149,18 @@ def _servers(_: click.Context, __: click.Parameter, value: str | None) -> str | 
     for what, fix in bootstrap_faults(value) if value is not None else ():
         raise click.BadParameter(f"{what}; {fix}")
     return value
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise click.BadParameter for a file that cannot be written, before a command has worked for minutes."""
+    is_new = not path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise click.BadParameter(f"{path} cannot be written: {error.strerror}") from error
+    if is_new:
+        with contextlib.suppress(OSError):
+            path.resolve().unlink()
 
 
 def rate_option(help_text: str) -> Callable[[Command], Command]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,7 +19,7 @@ from consumer.batching.tuning import median_length, shapes
 from consumer.cli.input_options import input_options
 from consumer.cli.load_test import LoadTest, VersionChanged, sampled
 from consumer.cli.model_source import ModelSource, loaded_tasks, opened, server_options
-from consumer.cli.options import config_options, loaded
+from consumer.cli.options import config_options, loaded, refuse_unwritable
 from consumer.cli.progress import countdown
 from consumer.cli.tuning_page import page
 from consumer.cli.tuning_profile import Lengths, Profile, Settings, fitted
@@ -52,15 +51,7 @@ def _writable(_: click.Context, __: click.Parameter, value: str | None) -> Path 
     """A file that can be written, seen before minutes go by."""
     if value is None:
         return None
-    path = Path(value)
-    is_new = not path.exists()
-    try:
-        path.open("ab").close()
-    except OSError as error:
-        raise click.BadParameter(f"{value} cannot be written: {error.strerror}") from error
-    if is_new:
-        with suppress(OSError):
-            path.unlink()
+    refuse_unwritable(path := Path(value))
     return path
 
 

@@ -197,9 +197,10 @@ def calibrate(folder: Path, data: Path, config: Path, threads: int, out: Path) -
     suite = validation.suite(sources, Naming.read(), tokenizer, raw["validation"]["rows"], raw["seed"])
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     means: dict[float, float] = {}
+    extractions = suite.extractions
     for shift in _SHIFTS:
         model.load_state_dict(checkpoint.shifted(weights, shift))
-        means[shift] = fmean(suite.extractions.figures(model).values())
+        means[shift] = fmean(extractions.figures(model).values())
         click.echo(f"logits {shift:+.1f}: mean F1 {means[shift]:.4f}", err=True)
     best = max(means, key=lambda shift: means[shift])
     model.load_state_dict(checkpoint.shifted(weights, best))

@@ -84,9 +84,10 @@ class LengthCut:
 
     def _span(self, queue: LengthQueue, urgent: Pending) -> tuple[int, int, int]:
         """Padded lengths (lowest, highest) around the most urgent window, and the rows that fit in the budget."""
+        counts = dict(queue.counts())
         at = PADDED_LENGTHS.index(padded_length(urgent.length))
         low = high = at
-        rows = min(queue.count(PADDED_LENGTHS[at]), max(1, self.max_tokens // PADDED_LENGTHS[at]))
+        rows = min(counts[PADDED_LENGTHS[at]], max(1, self.max_tokens // PADDED_LENGTHS[at]))
         useful = rows * PADDED_LENGTHS[at]
         while True:
             best: tuple[float, int, int, int, int] | None = None
@@ -97,13 +98,13 @@ class LengthCut:
                 rows_left = self.max_tokens // PADDED_LENGTHS[new_high] - rows
                 if rows_left <= 0:
                     continue
-                more = min(queue.count(added), rows_left)
+                more = min(counts.get(added, 0), rows_left)
                 padding = 1 - (useful + more * added) / ((rows + more) * PADDED_LENGTHS[new_high])
                 if padding <= self.MAX_PADDING and (best is None or padding < best[0]):
                     best = (padding, new_low, new_high, rows + more, useful + more * added)
             if best is None:
                 # Lengths at the end of the range without a window do not count: the batch is padded to its longest row.
-                while high > at and not queue.count(PADDED_LENGTHS[high]):
+                while high > at and PADDED_LENGTHS[high] not in counts:
                     high -= 1
                 return PADDED_LENGTHS[low], PADDED_LENGTHS[high], rows
             _, low, high, rows, useful = best

@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.batching.policy import PADDED_LENGTHS, CallCost
+from consumer.batching.policy import PADDED_LENGTHS, CallCost, full_rows
 from consumer.batching.tuning import (
     LENGTHS,
     fewest_in_flight,
-    full_rows,
     median_length,
     most_rows,
     reviews_per_second,
