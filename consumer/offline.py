@@ -11,7 +11,7 @@ import itertools
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from consumer.batching.policy import padded_length
+from consumer.batching.queue import padded_length
 from consumer.codecs.outputs import ModelUsed
 from consumer.events import BadInput
 from consumer.extraction.task import ReferenceCrash

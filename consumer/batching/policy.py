@@ -1,7 +1,7 @@
 """Which windows share a call to the model server, when it leaves, and how long it may take.
 
 Pure; clocks are injected. The dispatcher owns one ``LengthQueue`` and one ``LeastTime`` and calls ``LeastTime.decide``
-whenever something happened; ``padded_length`` is also what the exported graph is warmed up with.
+whenever something happened.
 """
 
 from __future__ import annotations
@@ -12,90 +12,17 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from consumer.batching.queue import padded_length
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-
-def event_deadline(timestamp_ms: int | None, *, fetched_wall: float, fetched_at: float, objective: float) -> float:
-    """Monotonic time (seconds) by which the event should be done; it orders the work.
-
-    Its broker timestamp plus the objective. A record that was already older than the objective when it was fetched
-    (restart, replay), or that claims to come from the future, counts from its fetch: by their own timestamps all
-    records of a backlog would be overdue, and the deadline could not order them.
-    """
-    age = fetched_wall - timestamp_ms / 1000 if timestamp_ms is not None else 0.0
-    return fetched_at - (age if 0 <= age <= objective else 0.0) + objective
-
-
-def padded_length(length: int) -> int:
-    """Round a window's length in tokens up: to a multiple of 8 up to 128, of 32 above.
-
-    Few enough shapes to be warmed up, close enough together to waste little. Raises ValueError for a length outside
-    1..512.
-    """
-    if not 1 <= length <= 512:
-        raise ValueError(f"window length {length} is outside 1..512 tokens")
-    step = 8 if length <= 128 else 32
-    return -(-length // step) * step
-
-
-PADDED_LENGTHS = tuple(sorted({padded_length(n) for n in range(1, 513)}))
-"""All 28 lengths that a batch can have."""
+    from consumer.batching.queue import LengthQueue, Pending
 
 
 def full_rows(max_tokens: int, length: int) -> int:
     """Windows of a padded length that a call of at most ``max_tokens`` padded tokens holds; one in any case."""
     return max(1, max_tokens // length)
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A window that waits. ``deadline`` and ``enqueued`` are seconds of the injected clock, ``length`` is in tokens."""
-
-    id: int
-    length: int
-    deadline: float
-    level: int
-    enqueued: float
-
-
-class LengthQueue:
-    """Pending windows by padded length, the most urgent of each length first.
-
-    A batch pays for the longest of its rows, rounded up, so windows of one padded length cost each other nothing.
-    Finding the most urgent window and the windows to send with it looks at each of the 28 lengths once, however long
-    the queue is.
-    """
-
-    def __init__(self) -> None:
-        self._heaps: dict[int, list[tuple[tuple[float, int, int], Pending]]] = {n: [] for n in PADDED_LENGTHS}
-        self._size = 0
-
-    def __len__(self) -> int:
-        return self._size
-
-    def add(self, pending: Pending) -> None:
-        """Insert one window. Raises ValueError for a length outside 1..512 tokens."""
-        # Deadline first; then the deeper level, so that started events finish first; then arrival.
-        urgency = (pending.deadline, -pending.level, pending.id)
-        heapq.heappush(self._heaps[padded_length(pending.length)], (urgency, pending))
-        self._size += 1
-
-    def counts(self) -> list[tuple[int, int]]:
-        """Padded length and number of windows, for each length that has any, in order of length."""
-        return [(length, len(heap)) for length, heap in self._heaps.items() if heap]
-
-    def most_urgent(self) -> Pending | None:
-        """The window that must be in the next batch, or None when nothing waits."""
-        heads = [heap[0] for heap in self._heaps.values() if heap]
-        return min(heads)[1] if heads else None
-
-    def take(self, length: int, rows: int) -> list[Pending]:
-        """Remove up to ``rows`` windows of this padded length, the most urgent first."""
-        heap = self._heaps[length]
-        taken = [heapq.heappop(heap)[1] for _ in range(min(rows, len(heap)))]
-        self._size -= len(taken)
-        return taken
 
 
 ReleaseReason = Literal["idle", "full", "free", "linger", "retry"]
@@ -227,10 +154,17 @@ class LeastTime:
     CALLS_PER_SERVER = 2
     """In flight: one is computed, one is under way. So ``max_in_flight`` also says how many servers there are."""
 
-    def __init__(self, max_tokens: int, max_in_flight: int, cost: CallCost = ASSUMED) -> None:
-        """``max_tokens`` bounds rows x padded length of one call, ``max_in_flight`` the calls; both may be changed."""
+    def __init__(
+        self, max_tokens: int, max_in_flight: int, cost: CallCost = ASSUMED, objective: float = math.inf
+    ) -> None:
+        """``max_tokens`` bounds rows x padded length of one call, ``max_in_flight`` the calls; both may be changed.
+
+        Windows that are due in more than ``objective`` seconds are those of events over their share, and a full call of
+        them does not leave at once: who comes until the server is free goes first.
+        """
         self.max_tokens = max_tokens
         self.max_in_flight = max_in_flight
+        self.objective = objective
         self.times = CallTimes(cost)
 
     def decide(self, now: float, queue: LengthQueue, calls: Collection[Call]) -> Decision:
@@ -238,10 +172,11 @@ class LeastTime:
         batches: list[Batch] = []
         servers = max(1, self.max_in_flight // self.CALLS_PER_SERVER)
         calls = list(calls)
-        while len(calls) < self.max_in_flight and (urgent := queue.most_urgent()) is not None:
+        while len(calls) < self.max_in_flight and (urgent := queue.turn(self.max_tokens)) is not None:
             counts = queue.counts()
             reason: ReleaseReason = "idle"
-            if sum(length * count for length, count in counts) >= self.max_tokens:
+            is_full = sum(length * count for length, count in counts) >= self.max_tokens
+            if is_full and urgent.deadline <= now + self.objective:
                 reason = "full"
             elif len(calls) >= servers:
                 due = self.times.free_at(calls, servers) - self.PREPARE_SECONDS

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from consumer.batching.policy import PADDED_LENGTHS, full_rows
+from consumer.batching.policy import full_rows
+from consumer.batching.queue import PADDED_LENGTHS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -15,7 +15,7 @@ from itertools import cycle, islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from consumer.batching.call_cost import Cell, fit_call_cost
-from consumer.batching.policy import padded_length
+from consumer.batching.queue import padded_length
 from consumer.events import BadInput
 from consumer.offline import ATTEMPTS, PAUSES, Driver, Unanswered
 from consumer.serving.protocol import Failure, Relief, ServingError

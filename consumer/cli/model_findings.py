@@ -15,7 +15,7 @@ import grpc.aio
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from consumer.batching.policy import PADDED_LENGTHS, padded_length
+from consumer.batching.queue import PADDED_LENGTHS, padded_length
 from consumer.cli.dependencies import ANSWER_SECONDS, Finding
 from consumer.config.proxies import unused_proxy
 from consumer.extraction.engine import Engine

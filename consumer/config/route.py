@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from consumer.batching.queue import LANE
 from consumer.config.section import Section, Text
 
 ValueFormat = Literal["json", "text", "avro"]
@@ -52,6 +53,10 @@ class RouteConfig(Section):
     with the event go to the template without it: ``reviews.{task}`` gives ``reviews``."""
     output_format: Literal["json", "avro"] = "json"
     """What a result's value is."""
+    lane: Text = LANE
+    """Lane of its windows, any name: while more of them wait than a model call holds, each lane gets its part of the
+    model, ``batching.lanes``. A topic that is replayed or filled from a backlog goes into one of its own, ``replay``;
+    docs/tuning.md shows it."""
     preset: Preset | None = None
     """What a producer puts around a row, to be taken off: the change events of Debezium, with or without their schema;
     Connect's ``{schema, payload}``; CloudEvents, structured or in headers; messages of Canal (each row an event) or of

@@ -36,6 +36,7 @@ def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Orig
         *(() if tasks is None else _tasks(config, tasks)),
         *_topics(config, tasks or ()),
         *pattern_checks(config, tasks or ()),
+        *_lanes(config),
         *_model_and_limits(config),
         *_registry(config.kafka.registry),
         *address_checks(config),
@@ -91,6 +92,12 @@ def _doubtful(config: Config) -> Iterator[Check]:
         ("delivery", "grace_seconds"),
         "is shorter than batching.latency_objective_ms, so work in flight may be cut off when a worker stops",
         "raise it",
+    )
+    yield (
+        bool(config.batching.lanes) and len(config.lanes()) == 1,
+        ("batching", "lanes"),
+        "has nothing to divide: all routes are in one lane",
+        "set lane for some route, such as lane: replay",
     )
     yield (
         delivery.dead_letter_run is None and delivery.dead_letter_rate is None,
@@ -231,6 +238,18 @@ def _template_fault(template: str, *, inline: bool) -> str | None:
 def _is_topic(path: KeyPath, topic: str) -> Check:
     fix = "use 1 to 249 letters, digits, dots, underscores and hyphens"
     return TOPIC_NAME.fullmatch(topic) is None, path, f"{topic!r} is not a topic name", fix
+
+
+def _lanes(config: Config) -> Iterator[Check]:
+    known = config.lanes()
+    for lane in config.batching.lanes:
+        guess = nearest(lane, known)
+        yield (
+            lane not in known,
+            ("batching", "lanes", lane),
+            f"no route is in the lane {lane}",
+            f"did you mean {guess}?" if guess else f"set lane: {lane} for a route, or remove it",
+        )
 
 
 def _model_and_limits(config: Config) -> Iterator[Check]:

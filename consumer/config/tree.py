@@ -132,7 +132,9 @@ class ModelConfig(Section):
 class CallCostConfig(Section):
     """How long a model call of B windows padded to L tokens takes: ``max(floor_seconds, fixed_seconds +
     linear_seconds * B * L + square_seconds * B * L * L)``. What waits is divided into the calls that take least time in
-    all, so only the proportions matter. ``rexstream tune`` measures them; the defaults are an accelerator's.
+    all, so only the proportions matter. ``rexstream tune`` measures them. Without this section a worker makes a few
+    calls itself before it consumes, for two seconds at most; where that tells nothing, it takes the defaults, which are
+    an accelerator's.
     """
 
     floor_seconds: NotNegative = ASSUMED.floor
@@ -160,6 +162,10 @@ class BatchingConfig(Section):
     max_in_flight: Count = 2
     """Model calls of one worker that may be under way at once: two for each model server behind the address, one that
     it computes and one that is on its way."""
+    lanes: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    """Weights of lanes (``routes[].lane``), such as ``{live: 4, replay: 1}``; one that is not listed has 1. While more
+    waits than a call holds, padded tokens are divided by them; what a lane does not use goes to the others, and it
+    saves up nothing. With one lane it changes nothing."""
     cost: CallCostConfig = CallCostConfig()
 
 
@@ -290,6 +296,10 @@ class Config(Section):
     dead_letter: DeadLetterConfig = DeadLetterConfig()
     limits: LimitsConfig = LimitsConfig()
     observability: ObservabilityConfig = ObservabilityConfig()
+
+    def lanes(self) -> dict[str, float]:
+        """The weights of all lanes that routes name, in their order."""
+        return {route.lane: self.batching.lanes.get(route.lane, 1.0) for route in self.routes}
 
 
 class Key(NamedTuple):

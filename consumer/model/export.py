@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from consumer import __version__
-from consumer.batching.policy import PADDED_LENGTHS
+from consumer.batching.queue import PADDED_LENGTHS
 from consumer.extraction.window import Window
 from consumer.model.checkpoint import load_checkpoint
 from consumer.model.graph import DENSE, SERVING, RexUniNLU

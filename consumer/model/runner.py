@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import tensorflow as tf
 
-from consumer.batching.policy import padded_length as round_up
+from consumer.batching.queue import padded_length as round_up
 from consumer.model.checkpoint import load_checkpoint
 from consumer.model.graph import DENSE, SERVING, RexUniNLU, unpacked
 from consumer.model.tokenizer import read_bundle

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import tensorflow as tf
 
-from consumer.batching.policy import padded_length
+from consumer.batching.queue import padded_length
 from consumer.extraction.engine import Engine
 from consumer.extraction.task import ExtractionLimits, Task
 from consumer.model.graph import DENSE, SERVING, unpacked

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from consumer.batching.policy import padded_length as round_up
+from consumer.batching.queue import padded_length as round_up
 from consumer.config.proxies import unused_proxy
 from consumer.serving import descriptors
 from consumer.serving.channels import connection_hint, open_channel

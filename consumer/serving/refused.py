@@ -68,6 +68,9 @@ class DispatchObserver(Protocol):
     def batch_sent(self, rows: int, useful_tokens: int, padded_tokens: int, reason: ReleaseReason) -> None:
         """A batch of ``rows`` windows left; ``padded_tokens`` = rows x padded length."""
 
+    def lane_sent(self, lane: str, padded_tokens: int, waited: float) -> None:
+        """So many tokens of a batch are of ``lane``; the oldest of its windows in it waited so long (seconds)."""
+
     def model_called(self, model: str, version: str, code: str, seconds: float) -> None:
         """A model call ended. ``code`` is OK or the gRPC status name."""
 

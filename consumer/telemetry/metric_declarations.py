@@ -87,6 +87,22 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
         ("reason",),
     ),
+    "rexstream_lane_tokens_total": (
+        (
+            "Padded tokens sent to the model by lane (routes[].lane). While more waits than a call holds, rates are "
+            "as batching.lanes divides them; a lane with less than its share had nothing more waiting. A spike of one "
+            "while rexstream_lane_wait_seconds of another rises means that its weight is too high."
+        ),
+        ("lane",),
+    ),
+    "rexstream_windows_over_share_total": (
+        (
+            "Windows with a later deadline than their event's, since it had sent a full call (batching.max_tokens) of "
+            "others: they wait behind the events that come meanwhile. A spike means events of many windows: long "
+            "texts, large schemas."
+        ),
+        (),
+    ),
     "rexstream_window_overflow_total": (
         (
             "Windows with more positive cells than the compact signature returns, repeated on the dense one. A spike "
@@ -195,6 +211,15 @@ HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
         "Time spent in one stage of an event or of a batch. A spike names the stage to look at.",
         ("stage",),
         (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0),
+    ),
+    "rexstream_lane_wait_seconds": (
+        (
+            "Time from a window's arrival until a call has it, by lane, of the window that waited longest among the "
+            "lane's in each call. A spike in one lane alone means that others use their shares: look at "
+            "batching.lanes; in all, that the model is the bottleneck."
+        ),
+        ("lane",),
+        (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0),
     ),
     "rexstream_batch_rows": (
         (

@@ -11,16 +11,16 @@ import threading
 import time
 from collections import Counter
 from functools import cache
-from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from consumer.batching.queue import LANE
 from consumer.config.inputs import InputOf
 from consumer.telemetry.metric_declarations import LABEL_LIMITS, PAUSE_REASONS, register
-from consumer.telemetry.status import RecentActivity
+from consumer.telemetry.status import GROWTH, Counts, RecentActivity, milliseconds, quantile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -53,8 +53,9 @@ class Metrics:
         on_durable: Collection[Callable[[SourceRecord, Outcome], None]] = (),
         clock: Callable[[], float] = time.monotonic,
         input_topics: Collection[str] = (),
+        lanes: Collection[str] = (LANE,),
     ) -> None:
-        """``input_topics``: all inputs; each has a series for every reason of a pause from the start.
+        """``input_topics``, ``lanes``: all; each has its series from the start.
 
         Labels ``topic`` of input topics are inputs: one value for all topics of a pattern.
         """
@@ -63,6 +64,8 @@ class Metrics:
         self._counters, self._gauges, self._histograms = register(self.registry)
         self._counter = cache(lambda name, *labels: self._counters[name].labels(*labels))  # labels() is slow
         self._histogram = cache(lambda name, *labels: self._histograms[name].labels(*labels))
+        for lane in lanes:
+            self.lane_sent(lane, 0)
         self._on_durable = on_durable
         self.model_version: str | None = None
         """The version that answered last; None before the first answer."""
@@ -121,6 +124,17 @@ class Metrics:
         self._counter("rexstream_batch_release_total", reason).inc()
         sums = {"windows": rows, "useful_tokens": useful_tokens, "sent_tokens": padded_tokens}
         self._last_minute.add(sums, rows=rows, tokens=padded_tokens)
+
+    def lane_sent(self, lane: str, padded_tokens: int, waited: float | None = None) -> None:
+        """So many tokens of a batch are of ``lane``; the oldest of its windows in it waited so long (seconds)."""
+        self._counter("rexstream_lane_tokens_total", lane).inc(padded_tokens)
+        wait = self._histogram("rexstream_lane_wait_seconds", lane)
+        if waited is not None:
+            wait.observe(waited)
+
+    def window_over_share(self) -> None:
+        """A window is sent with a later deadline than its event's, which has had its share."""
+        self._counters["rexstream_windows_over_share_total"].inc()
 
     def model_called(self, model: str, version: str, code: str, seconds: float) -> None:
         """A call ended with gRPC status ``code`` (or ``CONTRACT``, ``ANSWER``); no answer, empty ``version``."""
@@ -261,7 +275,7 @@ class Metrics:
                 "events_per_second": round(minute["events"] / seconds, 2),
                 "windows_per_second": round(minute["windows"] / seconds, 2),
             },
-            latency_ms={"p50": _milliseconds(p50), "p95": _milliseconds(p95), "p99": _milliseconds(p99)},
+            latency_ms={"p50": milliseconds(p50), "p95": milliseconds(p95), "p99": milliseconds(p99)},
             batches={
                 "rows_p50": None if rows is None else round(rows),
                 "tokens_p50": None if tokens is None else round(tokens),
@@ -287,11 +301,6 @@ class Metrics:
 
 
 WINDOW_SECONDS = 60
-_GROWTH = 1.04
-"""Bucket borders grow by this factor, so the middle of a bucket is at most 2 % away from what it holds."""
-
-Counts = Counter["str | tuple[str, int]"]
-"""Sums by name; how often values occurred, by name and logarithmic bucket."""
 
 
 class LastMinute:
@@ -313,7 +322,7 @@ class LastMinute:
             for name, amount in sums.items():
                 counts[name] += amount
             for name, value in values.items():
-                counts[name, math.ceil(math.log(min(max(value, 1e-4), 1e6), _GROWTH))] += 1
+                counts[name, math.ceil(math.log(min(max(value, 1e-4), 1e6), GROWTH))] += 1
 
     def summed(self) -> tuple[Counts, float]:
         """All counts, and the seconds they were made in: fewer than the window at the start, but at least 1."""
@@ -332,19 +341,3 @@ class LastMinute:
                 del self._seconds[second]
             self._seconds[now] = Counter()
         return self._seconds[now]
-
-
-def quantile(counts: Counts, name: str, share: float) -> float | None:
-    """The value at or below which that share (0..1) of the values lies, within 2 %; None without values."""
-    found = {key[1]: count for key, count in counts.items() if isinstance(key, tuple) and key[0] == name}
-    rank = max(1, math.ceil(share * sum(found.values())))
-    buckets = sorted(found)
-    for bucket, seen in zip(buckets, accumulate(found[bucket] for bucket in buckets), strict=True):
-        if seen >= rank:
-            # The middle in relative terms: equally far, in per cent, from both borders of the bucket.
-            return float(2 * _GROWTH**bucket / (_GROWTH + 1))
-    return None
-
-
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 1)

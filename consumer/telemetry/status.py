@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from itertools import accumulate
 from typing import Literal, TypedDict
+
+GROWTH = 1.04
+"""Borders of logarithmic buckets grow by this factor, so the middle of one is at most 2 % away from what it holds."""
+
+Counts = Counter["str | tuple[str, int]"]
+"""Sums by name; how often values occurred, by name and logarithmic bucket."""
 
 
 class AssignedPartition(TypedDict):
@@ -14,12 +23,24 @@ class AssignedPartition(TypedDict):
     """Since it was queried, or since it was first to be; None before that."""
 
 
+class CallCostStatus(TypedDict):
+    """What a call of B windows padded to L tokens is expected to take, as in ``batching.cost``."""
+
+    known: Literal["configured", "measured", "assumed"]
+    """By the configuration, by the worker's own measurement at its start, or not at all."""
+    floor_seconds: float
+    fixed_seconds: float
+    linear_seconds: float
+    square_seconds: float
+
+
 class ModelStatus(TypedDict):
     target: str
     name: str
     version: str | None
     """The version that answered last; None before the first answer."""
     available: bool
+    call_cost: CallCostStatus
 
 
 class RecentActivity(TypedDict):
@@ -79,3 +100,20 @@ class WorkerStatus(RecentActivity):
     flood: FloodStatus
     """The dead-letter breaker's state."""
     model: ModelStatus
+
+
+def quantile(counts: Counts, name: str, share: float) -> float | None:
+    """The value at or below which that share (0..1) of the values lies, within 2 %; None without values."""
+    found = {key[1]: count for key, count in counts.items() if isinstance(key, tuple) and key[0] == name}
+    rank = max(1, math.ceil(share * sum(found.values())))
+    buckets = sorted(found)
+    for bucket, seen in zip(buckets, accumulate(found[bucket] for bucket in buckets), strict=True):
+        if seen >= rank:
+            # The middle in relative terms: equally far, in per cent, from both borders of the bucket.
+            return float(2 * GROWTH**bucket / (GROWTH + 1))
+    return None
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    """Of seconds, to a tenth."""
+    return None if seconds is None else round(seconds * 1000, 1)

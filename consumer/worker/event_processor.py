@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from consumer.batching.policy import event_deadline
+from consumer.batching.queue import event_deadline
 from consumer.codecs.control_headers import is_for_another_group, without_control
 from consumer.codecs.decoding import decode
 from consumer.codecs.outputs import Timing, continue_trace, encode_json, result_fields, result_headers

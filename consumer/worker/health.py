@@ -6,9 +6,10 @@ import os
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from consumer import __version__
+from consumer.batching.policy import ASSUMED, CallCost
 from consumer.config.inputs import InputOf
 from consumer.serving.dispatch.dispatcher import State
 
@@ -48,9 +49,13 @@ class Health:
     loop_round_at: float = field(default_factory=time.monotonic)
     """Monotonic seconds of the latest heartbeat on the event loop."""
     windows_in_flight: int = 0
+    call_cost: tuple[Literal["configured", "measured", "assumed"], CallCost] = "assumed", ASSUMED
+    """What calls are expected to cost, and how that is known."""
 
     def __post_init__(self) -> None:
         self._input_of = InputOf(route.input for route in self.config.routes)
+        if "cost" in (batching := self.config.batching).model_fields_set:
+            self.call_cost = "configured", batching.cost.of_calls()
 
     def live(self) -> tuple[bool, dict[str, object]]:
         """Whether every thread's loop runs. Brokers and the model server have no influence on it.
@@ -164,6 +169,13 @@ class Health:
                 "name": self.config.model.name,
                 "version": self.metrics.model_version,
                 "available": self.model_available,
+                "call_cost": {
+                    "known": self.call_cost[0],
+                    "floor_seconds": self.call_cost[1].floor,
+                    "fixed_seconds": self.call_cost[1].fixed,
+                    "linear_seconds": self.call_cost[1].per_token,
+                    "square_seconds": self.call_cost[1].per_pair,
+                },
             },
             **self.metrics.recent(),
         }

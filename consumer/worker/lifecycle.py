@@ -20,7 +20,8 @@ import structlog
 from confluent_kafka import KafkaException
 
 from consumer import __version__
-from consumer.batching.policy import LeastTime
+from consumer.batching.policy import ASSUMED, LeastTime
+from consumer.batching.queue import EventShare
 from consumer.codecs.outputs import Routes
 from consumer.config.inputs import ByInput
 from consumer.delivery.dead_letters import DeadLetters
@@ -36,6 +37,7 @@ from consumer.telemetry import stacks
 from consumer.telemetry.http import HttpServer
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.background import BackgroundTasks, finished_before, signals_handled
+from consumer.worker.cost_measurement import measure
 from consumer.worker.credentials import CredentialWatch
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 from consumer.worker.event_processor import EventProcessor, Intake
@@ -68,17 +70,12 @@ class Worker:
         limits = config.limits
         self._config = config
         self._routes = Routes(config.routes, tasks)
-        self._engine = Engine(
-            self._bundle.tokenizer,
-            self._bundle.limits,
-            limits.of_extraction(),
-        )
+        self._engine = Engine(self._bundle.tokenizer, self._bundle.limits, limits.of_extraction())
         self._breaker = DeadLetterBreaker(config.delivery, self._routes.inputs)
         share = limits.work_bytes // len(self._routes.inputs)
-        self._budgets = ByInput(self._routes.inputs, lambda _: WorkBudget(share))
-        self._metrics = Metrics(
-            on_durable=(self._breaker.durable, partial(durable, self._budgets)), input_topics=self._routes.inputs
-        )
+        self._budgets = ByInput(self._routes.inputs, lambda each: WorkBudget(share, self._routes.route(each).lane))
+        on_durable = self._breaker.durable, partial(durable, self._budgets)
+        self._metrics = Metrics(on_durable, input_topics=self._routes.inputs, lanes=config.lanes())
         self._credentials = CredentialWatch(config, self._metrics.certificates)
         self._health = Health(config, name, self._metrics, self._breaker)
         self._background = BackgroundTasks(self._fatal)
@@ -107,13 +104,15 @@ class Worker:
         batching = self._config.batching
         with signals_handled(handlers):
             client = TfServingClient(self._config.model, self._bundle)
+            self._policy = LeastTime(batching.max_tokens, batching.max_in_flight, batching.cost.of_calls())
             self._dispatcher = Dispatcher(
                 client,
-                LeastTime(batching.max_tokens, batching.max_in_flight, batching.cost.of_calls()),
+                self._policy,
                 self._engine.known_good_window(),
                 self._config.model.name,
                 self._metrics,
                 self._dispatcher_state,
+                lanes=self._config.lanes(),
             )
             http = self._open_http()
             try:
@@ -157,6 +156,10 @@ class Worker:
         self._version = self._metrics.model_version
         model = self._config.model
         _log.info("model ready", target=model.target, model=model.name, version=self._version)
+        if "cost" not in (batching := self._config.batching).model_fields_set:
+            cost = await measure(client, self._engine.known_good_window(), batching.max_tokens)
+            self._policy.times.cost = cost or ASSUMED
+            self._health.call_cost = "assumed" if cost is None else "measured", self._policy.times.cost
         if self._config.kafka.registry.url is not None:
             self._open_registry()
 
@@ -205,7 +208,8 @@ class Worker:
         config = self._config
         # The objective is for an event's last window; a transaction may wait for further records after that.
         waits = config.delivery.transaction_interval_ms if config.delivery.mode == "exactly_once" else 0
-        objective = max(1, config.batching.latency_objective_ms - waits) / 1000
+        objective, full = max(1, config.batching.latency_objective_ms - waits) / 1000, config.batching.max_tokens
+        self._policy.objective = objective
         return EventProcessor(
             self._routes,
             TaskRunner(
@@ -213,8 +217,9 @@ class Worker:
                 self._dispatcher,
                 self._budgets,
                 # Calls under way, and one that waits for them: a lone long event keeps the model server busy.
-                event_tokens=config.batching.max_tokens * (config.batching.max_in_flight + 1),
-                objective=objective,
+                event_tokens=full * (config.batching.max_in_flight + 1),
+                share=EventShare(full, objective, max(objective, self._policy.times.cost.seconds(full // 512, 512))),
+                over_share=self._metrics.window_over_share,
             ).infer,
             DeadLetters(
                 config.delivery.dead_letter_topic,

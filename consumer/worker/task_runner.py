@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from consumer.batching.queue import LANE
 from consumer.codecs.outputs import ModelUsed
 from consumer.events import BadInput, Place, Work
 from consumer.worker.inference import Inference
@@ -24,6 +25,7 @@ from consumer.worker.work_queue import WorkQueue
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from consumer.batching.queue import EventShare
     from consumer.events import Outcome, SourceRecord
     from consumer.extraction.engine import Engine, Extraction
     from consumer.extraction.task import Task
@@ -48,8 +50,7 @@ UNREAD_BYTES = 32 * 1024 * 1024
 """Answers of more than 256 cells, up to 1.5 MB each, that wait for those before them, or because their event waits for
 memory. Beyond it such an answer is thrown away, and asked for again when it can be read."""
 
-_UNKNOWN = ModelUsed("", "", "")
-"""Stands for the model before the first answer."""
+_UNKNOWN = ModelUsed("", "", "")  # before the first answer
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -67,19 +68,19 @@ class TaskRunner:
         budgets: Mapping[str, WorkBudget],
         *,
         event_tokens: int,
-        objective: float,
+        share: EventShare,
+        over_share: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """One event has windows of at most ``event_tokens`` tokens at the dispatcher, all its tasks together.
-
-        What it sends beyond so many queues behind the events that have come meanwhile: its deadline is then
-        ``objective`` seconds away, as theirs.
+        """One event has windows of at most ``event_tokens`` tokens at the dispatcher, all its tasks together. They are
+        due as ``share`` says; ``over_share`` is called for each that is beyond it.
         """
         self._engine = engine
         self._dispatcher = dispatcher
         self._budgets = budgets
         self._event_tokens = event_tokens
-        self._objective = objective
+        self._share = share
+        self._over_share = over_share
         self._clock = clock
         self._unread = 0
 
@@ -167,10 +168,11 @@ class TaskRunner:
         return True
 
     def _ask(self, run: _Run, window: Window, level: int, number: int) -> _Asked:
-        work = run.work
-        is_late = work.sent >= self._event_tokens
-        deadline = max(work.deadline, self._clock() + self._objective) if is_late else work.deadline
-        future = self._dispatcher.submit(window, deadline, level, work.place)
+        work, deadline = run.work, run.work.deadline
+        if self._share.is_over(work.sent):
+            deadline = self._share.deadline(deadline, self._clock(), work.tokens)
+            self._over_share()
+        future = self._dispatcher.submit(window, deadline, level, work.place, run.budget.lane)
         work.tokens += window.length
         work.sent += window.length
         asked = _Asked(number, window.length, future)
@@ -265,15 +267,15 @@ def _size(length: int) -> int:
 class WorkBudget:
     """How much memory events may take at once, from their admission until their outputs are durable, in bytes.
 
-    Each input topic has its own: one whose results are not taken, or wait for a slow record, stops no other.
-
-    Belongs to one event loop; only ``durable`` may be called from other threads. Where there is not enough, events wait
-    in order of arrival. The oldest event in the worker never waits: every result that is held back in order waits for
-    one that came before it, so this one always lets the others go on. The budget can be exceeded by what this one event
-    takes, by older ones that a registry had held up, and by one step (a text, an answer) of who has to wait next.
+    Each input topic has its own: one whose results are not taken, or wait for a slow record, stops no other. Belongs to
+    one event loop; only ``durable`` may be called from other threads. Where there is not enough, events wait in order
+    of arrival. The oldest event in the worker never waits: every result that is held back in order waits for one that
+    came before it, so this one always lets the others go on. The budget can be exceeded by what this one event takes,
+    by older ones that a registry had held up, and by one step (a text, an answer) of who has to wait next.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, lane: str = LANE) -> None:
+        self.lane = lane  # of the topic's route
         self._durable: deque[Place] = deque()
         self.queue = WorkQueue(size, self._take_back)
         """``wait`` is for an event for which ``take`` returned False."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cells import cells_of
 
-from consumer.batching.policy import padded_length
+from consumer.batching.queue import padded_length
 from consumer.extraction.reference import Quirks, start_reference
 from consumer.extraction.task import ReferenceCrash
 

@@ -69,6 +69,11 @@ class Observer:
         assert 0 < rows <= useful_tokens <= padded_tokens
         assert reason
 
+    def lane_sent(self, lane: str, padded_tokens: int, waited: float) -> None:
+        assert lane
+        assert padded_tokens > 0
+        assert waited >= 0
+
     def model_called(self, model: str, version: str, code: str, seconds: float) -> None:  # noqa: ARG002
         self.codes.append(code)
 

@@ -9,7 +9,7 @@ from cells import cells_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.batching.policy import padded_length
+from consumer.batching.queue import padded_length
 from consumer.events import BadInput
 from consumer.extraction.task import ReferenceCrash
 from consumer.extraction.window import Cells, Window

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from consumer.batching.policy import padded_length
+from consumer.batching.queue import padded_length
 from consumer.resilience.crash_evidence import BROKEN_OFF, CrashEvidence
 from consumer.resilience.lone_failures import LoneFailures
 from consumer.serving.protocol import Failure
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Hashable
 
-    from consumer.batching.policy import Pending
+    from consumer.batching.queue import Pending
     from consumer.extraction.window import Window
     from consumer.serving.protocol import ServingError
     from consumer.serving.refused import WindowAnswer

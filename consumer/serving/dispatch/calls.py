@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from consumer.batching.policy import PADDED_LENGTHS, Call, CallTimeout, padded_length
+from consumer.batching.policy import Call, CallTimeout
+from consumer.batching.queue import PADDED_LENGTHS, padded_length
 from consumer.resilience.crash_evidence import ServerUptime
 from consumer.serving.protocol import Failure, Relief, ServingError
 

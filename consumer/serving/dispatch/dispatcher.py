@@ -2,8 +2,7 @@
 
 Runs on one event loop; nothing here is thread-safe. A window that was handed in is answered, refused with the reason,
 or still waiting: it is never dropped, and an unreachable model server refuses nothing. ``docs/fault-isolation.md``
-describes what happens when calls fail; the parts are ``decisions`` (which action follows a failure), ``outage``,
-``rejections`` and ``poison_isolation``.
+describes what happens when calls fail (``decisions``, ``outage``, ``rejections``, ``poison_isolation``).
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from consumer.batching.policy import LengthQueue, Pending
+from consumer.batching.queue import LANE, LengthQueue, Pending, by_lane
 from consumer.resilience.call_limits import CallLimits, RetryBudget
 from consumer.resilience.crash_evidence import BROKEN_OFF, CRASHES
 from consumer.serving.dispatch.batch import Entry, Group
@@ -26,7 +25,7 @@ from consumer.serving.protocol import ServingError
 from consumer.serving.refused import State, WindowAnswer, WindowRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 
     from consumer.batching.policy import LeastTime, ReleaseReason
     from consumer.extraction.window import Window
@@ -50,11 +49,13 @@ class Dispatcher:
         on_state: Callable[[State, ServingError | None], None],
         clock: Callable[[], float] = time.monotonic,
         backoff: Backoff | None = None,
+        lanes: Mapping[str, float] | None = None,
     ) -> None:
         """``probe_window`` is a window that any healthy model answers; health probes ask for it.
 
         ``model`` is the configured name, for calls that fail before any answer has named it. ``on_state`` is called
-        when sending stops for an outage or a deployment fault, and when it goes on. ``clock`` is the event loop's.
+        when sending stops for an outage or a deployment fault, and when it goes on. ``clock`` is the event loop's,
+        ``lanes`` the weights of all lanes.
         """
         self._policy = policy
         self._observer = observer
@@ -62,7 +63,7 @@ class Dispatcher:
         self._backoff = backoff or PAUSES
         self._limits = CallLimits(policy.max_tokens, policy.max_in_flight)
         self._retry_budget = RetryBudget()
-        self._queue = LengthQueue()
+        self._queue = LengthQueue(lanes)
         self._entries: dict[int, Entry] = {}
         self._retries: list[Group] = []
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -85,7 +86,7 @@ class Dispatcher:
     # -- windows in ---------------------------------------------------------------------------------------------
 
     def submit(
-        self, window: Window, deadline: float, level: int, origin: Hashable = None
+        self, window: Window, deadline: float, level: int, origin: Hashable = None, lane: str = LANE
     ) -> asyncio.Future[WindowAnswer]:
         """Queue one window; the future is answered however long that takes, or raises WindowRefused.
 
@@ -94,14 +95,14 @@ class Dispatcher:
         Cancelling the future withdraws the window.
         """
         self._last_id += 1
-        pending = Pending(self._last_id, window.length, deadline, level, self._clock())
+        pending = Pending(self._last_id, window.length, deadline, level, self._clock(), lane)
         future: asyncio.Future[WindowAnswer] = asyncio.get_running_loop().create_future()
         self._enqueue([Entry(window, pending, future, object() if origin is None else origin)])
         return future
 
     async def health_probe(self) -> None:
         """Return once the probe window was answered: the model is there and fits this worker."""
-        await self.submit(self._calls.probe_window, self._clock(), 0)
+        await self.submit(self._calls.probe_window, self._clock(), 0, lane=self._queue.lanes[0])
 
     @property
     def state(self) -> State:
@@ -162,10 +163,11 @@ class Dispatcher:
         for batch in decision.batches:
             self._retry_budget.first_calls += 1
             group = Group([self._entries.pop(pending.id) for pending in batch.windows])
+            for lane, (rows, waited) in by_lane(batch.windows, now).items():
+                self._observer.lane_sent(lane, rows * batch.padded_length, waited)
             self._send(group, batch.padded_length, batch.reason)
         if decision.batches:
-            # Withdrawn windows may have left the server idle.
-            self._wake.set()
+            self._wake.set()  # withdrawn windows may have left the server idle
         watch_at = self._isolation.watch() if self._isolation.active else None
         wake_at = (decision.wake_at, watch_at, retry_at, self._recovery.check_at)
         return min((at for at in wake_at if at is not None), default=None)

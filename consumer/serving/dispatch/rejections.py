@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from consumer.batching.policy import padded_length
+from consumer.batching.queue import padded_length
 from consumer.resilience.rejection_quorum import RejectionQuorum
 from consumer.serving.dispatch.batch import BatchReview, Group, Rejection
 from consumer.serving.protocol import Relief, ServingError

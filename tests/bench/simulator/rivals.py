@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bench.simulator.simulate import MAX_TOKENS
+from bench.simulator.simulate import MAX_TOKENS, OBJECTIVE
+from bench.simulator.trace import WEIGHTS
 
 from consumer.batching import policy
-from consumer.batching.policy import PADDED_LENGTHS, Batch, Decision, LeastTime, LengthQueue, padded_length
+from consumer.batching.policy import Batch, Decision, LeastTime
+from consumer.batching.queue import LANE, PADDED_LENGTHS, LengthQueue, padded_length
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from bench.simulator.simulate import Call
 
-    from consumer.batching.policy import CallCost, Pending, ReleaseReason
+    from consumer.batching.policy import CallCost, ReleaseReason
+    from consumer.batching.queue import Pending
 
 
 def batch_of(windows: Sequence[Pending], reason: ReleaseReason = "idle") -> Batch:
@@ -57,8 +61,8 @@ class LengthCut:
         self._queue = LengthQueue()
 
     def add(self, window: Pending) -> None:
-        """Queue it."""
-        self._queue.add(window)
+        """Queue it; it knows no lanes."""
+        self._queue.add(replace(window, lane=LANE))
 
     def answered(self, call: Call, now: float) -> None:
         """Fixed rules learn nothing."""
@@ -125,8 +129,8 @@ class LeastTimePolicy:
 
     def __init__(self, cost: CallCost, calls: int) -> None:
         """``cost`` as ``rexstream tune`` finds it, or as it is assumed without."""
-        self._queue = LengthQueue()
-        self._policy = LeastTime(MAX_TOKENS, calls, cost)
+        self._queue = LengthQueue(WEIGHTS)
+        self._policy = LeastTime(MAX_TOKENS, calls, cost, OBJECTIVE)
 
     def add(self, window: Pending) -> None:
         """Queue it."""

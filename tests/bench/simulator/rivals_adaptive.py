@@ -17,7 +17,8 @@ from bench.simulator.simulate import CALL_SECONDS, DELAY, MAX_TOKENS, ROW_SECOND
 from numpy.typing import NDArray
 
 from consumer.batching.call_cost import Cell, fit_call_cost
-from consumer.batching.policy import PADDED_LENGTHS, Batch, Decision, padded_length
+from consumer.batching.policy import Batch, Decision
+from consumer.batching.queue import PADDED_LENGTHS, padded_length
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from bench.simulator.server import Profile
     from bench.simulator.simulate import Call
 
-    from consumer.batching.policy import CallCost, Pending
+    from consumer.batching.policy import CallCost
+    from consumer.batching.queue import Pending
 
 FloatArray = NDArray[np.float64]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from bench.simulator.server import CPU, GPU, HIGH_FLOOR, Profile, Slowdown
 from bench.simulator.simulate import MAX_TOKENS, Lost, Servers
 from bench.simulator.trace import (
+    REPLAY,
     Event,
     Levels,
     Reviews,
@@ -40,7 +41,7 @@ class Size:
     """Windows of the event of 200 KB."""
 
 
-QUICK: Final = Size(events=2_000, backlog=3_000, large_windows=500)
+QUICK: Final = Size(events=2_000, backlog=3_000, large_windows=3_584)
 FULL: Final = Size(events=20_000, backlog=100_000, large_windows=3_584)
 TINY: Final = Size(events=60, backlog=60, large_windows=120)
 """For tests."""
@@ -65,6 +66,8 @@ class Scenario:
     """One server dies after a third of the run."""
     others: float = 0.0
     large_event: bool = False
+    replay: bool = False
+    """Twice as many events are there at the start, in a lane of their own."""
 
     def build(self, lengths: tuple[int, ...], size: Size, seed: int, *, training: bool) -> tuple[Servers, list[Event]]:
         """Servers and trace; ``lengths`` are those of reviews, in characters."""
@@ -81,6 +84,9 @@ class Scenario:
             servers = replace(servers, slow=Slowdown(third, third + min(SLOW_SECONDS, third), 2.0))
         if self.lose:
             servers = replace(servers, lost=Lost(third, self.servers - 1))
+        if self.replay:
+            backlog = Reviews(lengths, self.levels).draw(2 * count, seed + 1, training=training)
+            return servers, [*(Event(0.0, levels, ordinary=False, lane=REPLAY) for levels in backlog), *events]
         return servers, with_large_event(events, size.large_windows) if self.large_event else events
 
 
@@ -103,4 +109,5 @@ SCENARIOS: Final = (
     Scenario(name="three servers, one lost, 55 %", load=0.55, servers=3, lose=True),
     Scenario(name="long documents, 70 %", load=0.7, stretch=20),
     Scenario(name="one event of 200 KB among others, 50 %", load=0.5, large_event=True),
+    Scenario(name="live topics at 30 % beside a replay", load=0.3, replay=True),
 )

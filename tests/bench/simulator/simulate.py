@@ -1,9 +1,10 @@
 """Runs one policy on one trace against simulated servers: discrete events, no real clock, the same for the same seed.
 
-The client is the worker in outline: at most 2,000 events in flight, the windows of a level handed to the policy
-together, those of the next level once all of them were answered, a bound on the tokens that one event has there, and
-one thread that prepares calls one after the other. A policy sees its windows, its calls in flight and their round
-trips, which contain preparation, network and whatever waits at the server; never the server itself.
+The client is the worker in outline: at most 2,000 events in flight, of which each lane has a share as if it were a
+topic, the windows of a level handed to the policy together, those of the next level once all of them were answered, a
+bound on the tokens that one event has there, and one thread that prepares calls one after the other. A policy sees its
+windows, its calls in flight and their round trips, which contain preparation, network and whatever waits at the server;
+never the server itself.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 from bench.simulator.outcome import Outcome
 from bench.simulator.server import Server, Slowdown
 
-from consumer.batching.policy import PADDED_LENGTHS, Batch, Decision, Pending, event_deadline
+from consumer.batching.queue import PADDED_LENGTHS, EventShare, Pending, event_deadline
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from bench.simulator.server import Profile
     from bench.simulator.trace import Event
+
+    from consumer.batching.policy import Batch, Decision
 
 MAX_TOKENS: Final = 16_384
 """Padded tokens of a call at most: what the servers were warmed up for, ``batching.max_tokens``."""
@@ -33,9 +36,11 @@ MAX_CALLS: Final = 4
 EVENT_TOKENS: Final = 3 * MAX_TOKENS
 """Of one event's windows at the policy, as in ``worker/lifecycle.py``: a call more than two in flight."""
 EVENTS: Final = 2_000
-"""``limits.in_flight_events``."""
+"""``limits.in_flight_events``. Half of it is divided among the lanes, the rest is for whoever comes first."""
 OBJECTIVE: Final = 1.0
 """``batching.latency_objective_ms`` in seconds; orders the work."""
+SHARE: Final = EventShare(MAX_TOKENS, OBJECTIVE, OBJECTIVE)
+"""Which deadlines the windows of a large event have."""
 DELAY: Final = 0.0007
 """Seconds on the network, each way."""
 CALL_SECONDS: Final = 0.0008
@@ -132,7 +137,10 @@ class Simulation:
         self._order = 0
         self._turn = 0
         self._ready = 0.0
-        self._next = 0
+        self._arriving: dict[str, deque[Event]] = {}
+        for event in events:
+            self._arriving.setdefault(event.lane, deque()).append(event)
+        self._in_flight = dict.fromkeys(self._arriving, 0)
         self._now = 0.0
         self._runs: dict[int, _Run] = {}
         self._owners: dict[int, _Run] = {}
@@ -154,10 +162,10 @@ class Simulation:
             self._push(lost.at, "lost", lost.server)
         wake_at: float | None = None
         while len(self._latencies) + len(self._large) < len(self._events):
-            at = min(self._next_arrival(), self._heap[0][0] if self._heap else math.inf, *self._changes)
+            at = min(self._next_arrival()[0], self._heap[0][0] if self._heap else math.inf, *self._changes)
             if wake_at is not None and wake_at < at:
                 at = wake_at
-            if at == math.inf or not (self._calls or wake_at is not None or self._next_arrival() < math.inf):
+            if at == math.inf or not (self._calls or wake_at is not None or self._next_arrival()[0] < math.inf):
                 raise PolicyError(f"{len(self._waiting)} windows wait and nothing is going to send them")
             self._now = at
             learned = wake_at is not None and wake_at <= at
@@ -167,8 +175,8 @@ class Simulation:
             while self._heap and self._heap[0][0] <= at:
                 _, _, kind, what = heapq.heappop(self._heap)
                 learned |= self._happen(kind, what)
-            while self._next_arrival() <= at:
-                self._admit()
+            while (arrival := self._next_arrival())[0] <= at:
+                self._admit(self._arriving[arrival[1]].popleft())
                 learned = True
             if learned:
                 wake_at = self._ask()
@@ -240,20 +248,24 @@ class Simulation:
 
     # -- events ---------------------------------------------------------------------------------------------------
 
-    def _next_arrival(self) -> float:
-        """When the next event can be taken: not before it arrives, and not above the bound of events in flight."""
-        if self._next == len(self._events) or len(self._runs) >= EVENTS:
-            return math.inf
-        return max(self._now, self._events[self._next].at)
+    def _next_arrival(self) -> tuple[float, str]:
+        """When the next event can be taken, and its lane: not before it arrives, and not above its lane's bound."""
+        own = EVENTS // (2 * len(self._arriving))
+        lent = sum(max(0, count - own) for count in self._in_flight.values())
+        can_be_taken = [
+            (max(self._now, events[0].at), lane)
+            for lane, events in self._arriving.items()
+            if events and (self._in_flight[lane] < own or lent < EVENTS // 2)
+        ]
+        return min(can_be_taken, default=(math.inf, ""))
 
-    def _admit(self) -> None:
-        event = self._events[self._next]
+    def _admit(self, event: Event) -> None:
         deadline = event_deadline(
             int(event.at * 1000), fetched_wall=self._now, fetched_at=self._now, objective=OBJECTIVE
         )
         run = _Run(event, deadline)
         self._runs[id(run)] = run
-        self._next += 1
+        self._in_flight[event.lane] += 1
         self._go_on(run)
 
     def _go_on(self, run: _Run) -> None:
@@ -262,18 +274,20 @@ class Simulation:
             run.level += 1
             if run.level == len(run.event.levels):
                 del self._runs[id(run)]
+                self._in_flight[run.event.lane] -= 1
                 (self._latencies if run.event.ordinary else self._large).append(self._now - run.event.at)
                 return
             run.unsent.extend(run.event.levels[run.level])
         while run.unsent and run.tokens < EVENT_TOKENS:
             length = run.unsent.popleft()
-            deadline = run.deadline if run.sent < EVENT_TOKENS else self._now + OBJECTIVE
+            is_over = SHARE.is_over(run.sent)
+            deadline = SHARE.deadline(run.deadline, self._now, run.tokens) if is_over else run.deadline
             run.waiting += 1
             run.tokens += length
             run.sent += length
             self._window += 1
             self._owners[self._window] = run
-            self._hand_over(Pending(self._window, length, deadline, run.level, self._now))
+            self._hand_over(Pending(self._window, length, deadline, run.level, self._now, run.event.lane))
 
     def _hand_over(self, window: Pending) -> None:
         self._waiting[window.id] = window

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from consumer.batching.policy import padded_length
+from consumer.batching.queue import LANE, padded_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -38,6 +38,10 @@ characters in reviews of less than 30, one for 16 from 30 to 60, one for 33 in t
 LONGEST_TEXT: Final = 4_000
 """Characters. Longer ones make hundreds of windows each, and are a situation of their own (``with_large_event``)."""
 
+REPLAY: Final = "replay"
+WEIGHTS: Final = {LANE: 4.0, REPLAY: 1.0}
+"""The lanes, as ``batching.lanes``."""
+
 Levels = tuple[tuple[int, ...], ...]
 """Lengths of the windows of each level."""
 
@@ -50,6 +54,7 @@ class Event:
     """When it arrives: the timestamp of its record."""
     levels: Levels
     ordinary: bool = True
+    lane: str = LANE
 
 
 def read_lengths(path: Path = SAMPLES) -> tuple[int, ...]:

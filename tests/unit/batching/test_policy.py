@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.batching.policy import (
-    PADDED_LENGTHS,
-    Call,
-    CallCost,
-    LeastTime,
-    LengthQueue,
-    Pending,
-    padded_length,
-    split,
-)
+from consumer.batching.policy import Call, CallCost, LeastTime, split
+from consumer.batching.queue import PADDED_LENGTHS, LengthQueue, Pending, padded_length
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.batching.policy import CallTimeout, event_deadline, padded_length
+from consumer.batching.policy import CallTimeout
+from consumer.batching.queue import event_deadline, padded_length
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from bench.simulator.simulate import CALL_SECONDS, DELAY, ROW_SECONDS, Call
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.batching.policy import Pending, padded_length
+from consumer.batching.queue import Pending, padded_length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.batching.policy import PADDED_LENGTHS, CallCost, full_rows
+from consumer.batching.policy import CallCost, full_rows
+from consumer.batching.queue import PADDED_LENGTHS
 from consumer.batching.tuning import (
     LENGTHS,
     fewest_in_flight,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from consumer.batching.policy import padded_length
+from consumer.batching.queue import padded_length
 from consumer.extraction.window import Window
 from consumer.serving.tensors import GraphContract, pad
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from consumer.batching.policy import PADDED_LENGTHS
+from consumer.batching.queue import PADDED_LENGTHS
 from consumer.config.tree import Config, ModelConfig
 from consumer.serving.bundle import load_bundle
 

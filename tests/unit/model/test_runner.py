@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from consumer.batching.policy import padded_length
+from consumer.batching.queue import padded_length
 from consumer.extraction.engine import Engine
 from consumer.extraction.task import ExtractionLimits, Task
 from consumer.serving.protocol import Failure, ServingError

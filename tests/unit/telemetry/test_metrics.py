@@ -31,6 +31,9 @@ CONTRACT = {
     "batch_release_total": {"reason"},
     "build_info": {"version", "python"},
     "window_overflow_total": set(),
+    "lane_tokens_total": {"lane"},
+    "lane_wait_seconds": {"lane"},
+    "windows_over_share_total": set(),
     "transactions_total": {"end"},
     "certificate_expiry_days": {"setting"},
     "commits_total": {"end"},
@@ -46,6 +49,8 @@ def used() -> Metrics:
     metrics.event_latency("durable", 0.2)
     metrics.stage("decode", 0.001)
     metrics.batch_sent(rows=4, useful_tokens=300, padded_tokens=400, reason="linger")
+    metrics.lane_sent("live", 400, 0.03)
+    metrics.window_over_share()
     metrics.model_called("rexuninlu", "3", "OK", 0.02)
     metrics.model_retried()
     metrics.windows_overflowed(1)
@@ -120,6 +125,9 @@ def test_what_happened_is_what_is_counted() -> None:
     assert sample(metrics, "rexstream_stage_seconds_count", stage="decode") == 1
     assert sample(metrics, "rexstream_batch_rows_sum") == 4
     assert sample(metrics, "rexstream_batch_tokens_sum") == 400
+    assert sample(metrics, "rexstream_lane_tokens_total", lane="live") == 400
+    assert sample(metrics, "rexstream_lane_wait_seconds_sum", lane="live") == pytest.approx(0.03)
+    assert sample(metrics, "rexstream_windows_over_share_total") == 1
     assert sample(metrics, "rexstream_padding_ratio_sum") == pytest.approx(0.25)
     assert sample(metrics, "rexstream_model_call_seconds_count", model="rexuninlu", version="3", code="OK") == 1
     assert sample(metrics, "rexstream_windows_per_event_sum") == 3

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.telemetry.metrics import WINDOW_SECONDS, LastMinute, quantile
+from consumer.telemetry.metrics import WINDOW_SECONDS, LastMinute
+from consumer.telemetry.status import quantile
 
 
 class Clock:

@@ -12,6 +12,7 @@ from avro_frames import EVENT_SCHEMA, datum, framed, known
 from stub_model import StubModel, engine
 
 from consumer.batching.policy import LeastTime
+from consumer.batching.queue import EventShare
 from consumer.codecs.avro_codec import schema_id
 from consumer.codecs.avro_schemas import event_schema
 from consumer.codecs.outputs import Routes
@@ -91,7 +92,14 @@ def process(records: Sequence[SourceRecord], model: StubModel | None = None) -> 
         )
         processor = EventProcessor(
             Routes(ROUTES, TASKS),
-            TaskRunner(it, dispatcher, budgets, event_tokens=49_152, objective=1.0).infer,
+            TaskRunner(
+                it,
+                dispatcher,
+                budgets,
+                event_tokens=49_152,
+                share=EventShare(16_384, 1.0, 1.0),
+                over_share=metrics.window_over_share,
+            ).infer,
             DeadLetters("dead", "group", "0"),
             metrics,
             budgets=budgets,

@@ -13,6 +13,7 @@ from cells import cells_of
 from stub_model import StubModel, engine, stub_cells
 
 from consumer.batching.policy import LeastTime
+from consumer.batching.queue import EventShare
 from consumer.events import Place, SourceRecord
 from consumer.extraction.task import Task
 from consumer.serving.dispatch.dispatcher import Dispatcher
@@ -68,12 +69,19 @@ class Workplace:
     def __init__(self, model: StubModel, budget_bytes: int = 200_000_000) -> None:
         clock = asyncio.get_running_loop().time
         window = ENGINE.start("好", REVIEW).windows[0]
+        self.metrics = Metrics()
         self.dispatcher = Dispatcher(
-            model, LeastTime(MAX_TOKENS, CALLS), window, "stub", Metrics(), lambda *_: None, clock
+            model, LeastTime(MAX_TOKENS, CALLS, objective=1.0), window, "stub", self.metrics, lambda *_: None, clock
         )
         self.budget = WorkBudget(budget_bytes)
         self.runner = TaskRunner(
-            ENGINE, self.dispatcher, {"in": self.budget}, event_tokens=EVENT_TOKENS, objective=1.0, clock=clock
+            ENGINE,
+            self.dispatcher,
+            {"in": self.budget},
+            event_tokens=EVENT_TOKENS,
+            share=EventShare(MAX_TOKENS, 1.0, 1.0),
+            over_share=self.metrics.window_over_share,
+            clock=clock,
         )
         self._clock = clock
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import virtual_time
 from dispatcher_harness import KNOWN_GOOD, Observer, StubClient, window
 
-from consumer.batching.policy import Pending
+from consumer.batching.queue import Pending
 from consumer.resilience.backoff import Backoff
 from consumer.serving.dispatch.batch import Entry, Group
 from consumer.serving.dispatch.calls import ModelCalls

@@ -1,0 +1,191 @@
+"""Windows that wait for a call, and their order: the deadline of each, its lane's share, its padded length. Pure.
+
+Fairness is here, as weights. An event has one full call by its own deadline (``EventShare``). A lane, to which routes
+belong, has its weight's share of padded tokens (``LengthQueue.turn``).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LANE: Final = "live"
+"""The lane of routes that name none."""
+
+
+def padded_length(length: int) -> int:
+    """Round a window's length in tokens up: to a multiple of 8 up to 128, of 32 above.
+
+    Few enough shapes to be warmed up, close enough together to waste little. Raises ValueError for a length outside
+    1..512.
+    """
+    if not 1 <= length <= 512:
+        raise ValueError(f"window length {length} is outside 1..512 tokens")
+    step = 8 if length <= 128 else 32
+    return -(-length // step) * step
+
+
+PADDED_LENGTHS = tuple(sorted({padded_length(n) for n in range(1, 513)}))
+"""All 28 lengths that a batch can have."""
+
+
+def event_deadline(timestamp_ms: int | None, *, fetched_wall: float, fetched_at: float, objective: float) -> float:
+    """Monotonic time (seconds) by which the event should be done; it orders the work.
+
+    Its broker timestamp plus the objective. A record that was already older than the objective when it was fetched
+    (restart, replay), or that claims to come from the future, counts from its fetch: by their own timestamps all
+    records of a backlog would be overdue, and the deadline could not order them.
+    """
+    age = fetched_wall - timestamp_ms / 1000 if timestamp_ms is not None else 0.0
+    return fetched_at - (age if 0 <= age <= objective else 0.0) + objective
+
+
+@dataclass(frozen=True, slots=True)
+class EventShare:
+    """Which deadlines the windows of one event have: it is ahead of others with one full call, however large it is.
+
+    What it sends beyond counts as if it came now, and behind the windows that it has waiting: each full call of those
+    is a turn for others. A window's deadline never changes, so it is overtaken by no event that comes after it.
+    """
+
+    tokens: int
+    """Of a full call."""
+    objective: float
+    """Seconds from an event to its deadline."""
+    turn: float
+    """Seconds that a full call of its waiting windows is worth: the objective, or the call's own time where that is
+    longer, since else the next call of the event would leave before anything that comes during this one."""
+
+    def is_over(self, sent: int) -> bool:
+        """Whether an event that has sent so many tokens had its full call."""
+        return sent >= self.tokens
+
+    def deadline(self, own: float, now: float, waiting: int) -> float:
+        """Of the next window of an event that ``is_over``: ``own`` is the event's, ``waiting`` its tokens that are sent
+        and not answered. Seconds of the clock.
+        """
+        return max(own, now + self.objective) + self.turn * waiting / self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A window that waits. ``deadline`` and ``enqueued`` are seconds of the injected clock, ``length`` is in tokens."""
+
+    id: int
+    length: int
+    deadline: float
+    level: int
+    enqueued: float
+    lane: str = LANE
+
+
+class _Lane:
+    """The windows of one lane by padded length, the most urgent of each length first."""
+
+    def __init__(self, weight: float) -> None:
+        self.heaps: dict[int, list[tuple[tuple[float, int, int], Pending]]] = {n: [] for n in PADDED_LENGTHS}
+        self.weight = weight
+        self.tokens = 0
+        """Padded tokens that wait."""
+        self.used = 0.0
+        """Padded tokens / weight that it was given while others had to wait."""
+
+
+class LengthQueue:
+    """Pending windows by lane and padded length, the most urgent of each length first.
+
+    A batch pays for the longest of its rows, rounded up, so windows of one padded length cost each other nothing.
+    Finding the most urgent window and the windows to send with it looks at each of the 28 lengths once, however long
+    the queue is.
+
+    While more waits than a call can hold, calls go to one lane each, the one that has used least for its weight
+    (start-time fair queueing, Goyal 1996): of two lanes that wait all the time each gets its share to within a call. A
+    lane that had nothing waiting begins where the least busy one is: it has saved up nothing.
+    """
+
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        """``weights`` of all lanes, without them one."""
+        self._lanes = {name: _Lane(weight) for name, weight in (weights or {LANE: 1.0}).items()}
+        self._open = list(self._lanes.values())
+        """The lanes whose windows the next call may have."""
+        self._is_contended = False
+        self._least_used = 0.0
+        """Of the lane that had the last turn, before it: no lane that waits had less since."""
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """All lanes."""
+        return tuple(self._lanes)
+
+    def add(self, pending: Pending) -> None:
+        """Insert one window. Raises ValueError for a length outside 1..512 tokens, KeyError for an unknown lane."""
+        length = padded_length(pending.length)
+        lane = self._lanes[pending.lane]
+        if not lane.tokens:
+            lane.used = max(lane.used, self._least_used)
+        # Deadline first; then the deeper level, so that started events finish first; then arrival.
+        urgency = (pending.deadline, -pending.level, pending.id)
+        heapq.heappush(lane.heaps[length], (urgency, pending))
+        lane.tokens += length
+        self._size += 1
+
+    def turn(self, max_tokens: int) -> Pending | None:
+        """Choose whose windows the next call, of ``max_tokens`` at most, may have; returns the most urgent of them.
+
+        ``most_urgent``, ``counts`` and ``take`` are about these until the next turn. All lanes' as long as no more
+        waits than the call can hold: then nobody has to wait for another's share.
+        """
+        if len(self._lanes) > 1:
+            self._open = waiting = [lane for lane in self._lanes.values() if lane.tokens]
+            self._is_contended = len(waiting) > 1 and sum(lane.tokens for lane in waiting) > max_tokens
+            if self._is_contended:
+                self._open = [min(waiting, key=lambda lane: lane.used)]
+        return self.most_urgent()
+
+    def counts(self) -> list[tuple[int, int]]:
+        """Padded length and number of windows, for each length that has any, in order of length."""
+        if len(self._open) == 1:
+            return [(length, len(heap)) for length, heap in self._open[0].heaps.items() if heap]
+        sums = [(length, sum(len(lane.heaps[length]) for lane in self._open)) for length in PADDED_LENGTHS]
+        return [(length, count) for length, count in sums if count]
+
+    def most_urgent(self) -> Pending | None:
+        """The window that must be in the next batch, or None when nothing waits."""
+        heads = [heap[0] for lane in self._open for heap in lane.heaps.values() if heap]
+        return min(heads)[1] if heads else None
+
+    def take(self, length: int, rows: int) -> list[Pending]:
+        """Remove up to ``rows`` windows of this padded length, the most urgent first."""
+        taken: list[Pending] = []
+        lanes = [lane for lane in self._open if lane.heaps[length]]
+        while lanes and len(taken) < rows:
+            lane = min(lanes, key=lambda lane: lane.heaps[length][0]) if len(lanes) > 1 else lanes[0]
+            heap = lane.heaps[length]
+            count = 1 if len(lanes) > 1 else min(rows - len(taken), len(heap))
+            taken += [heapq.heappop(heap)[1] for _ in range(count)]
+            lane.tokens -= count * length
+            if self._is_contended:
+                self._least_used = max(self._least_used, lane.used)
+                lane.used += count * length / lane.weight
+            if not heap:
+                lanes.remove(lane)
+        self._size -= len(taken)
+        return taken
+
+
+def by_lane(windows: tuple[Pending, ...], now: float) -> dict[str, tuple[int, float]]:
+    """Of each lane in a batch: its rows, and the longest time that one of them has waited (seconds)."""
+    rows = Counter(window.lane for window in windows)
+    oldest: dict[str, float] = {}
+    for window in windows:
+        oldest[window.lane] = min(window.enqueued, oldest.get(window.lane, now))
+    return {lane: (count, now - oldest[lane]) for lane, count in rows.items()}

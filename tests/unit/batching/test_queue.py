@@ -1,0 +1,206 @@
+"""Who is next: shares of lanes, and what an event is ahead of others with."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from bench.simulator.rivals import LeastTimePolicy
+from bench.simulator.server import Profile
+from bench.simulator.simulate import Servers, Simulation
+from bench.simulator.trace import Event
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumer.batching.policy import ASSUMED, LeastTime
+from consumer.batching.queue import EventShare, LengthQueue, Pending, by_lane, padded_length
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FULL = 16_384
+LARGE = 3_584
+"""Windows of an event of 200 KB."""
+
+
+def pending(number: int, length: int, lane: str, deadline: float = 0.0, enqueued: float = 0.0) -> Pending:
+    return Pending(number, length, deadline, 0, enqueued, lane)
+
+
+def queue_of(weights: dict[str, float], windows: Iterable[Pending]) -> LengthQueue:
+    queue = LengthQueue(weights)
+    for window in windows:
+        queue.add(window)
+    return queue
+
+
+# -- lanes --------------------------------------------------------------------------------------------------------
+
+
+def test_windows_of_all_lanes_share_a_call_while_one_holds_them() -> None:
+    """Nobody has to wait, so there is nothing to divide; the most urgent of all is in it."""
+    windows = [pending(n, 40, "live" if n % 2 else "replay", deadline=float(n)) for n in range(20)]
+    (batch,) = LeastTime(FULL, 1).decide(0.0, queue_of({"live": 4.0, "replay": 1.0}, windows), []).batches
+    assert [window.id for window in batch.windows] == list(range(20))
+
+
+def test_live_windows_leave_before_a_backlog_of_another_lane() -> None:
+    """However urgent that is, and without it in their call."""
+    backlog = [pending(n, 40, "replay", deadline=-1.0) for n in range(5000)]
+    queue = queue_of({"live": 4.0, "replay": 1.0}, backlog)
+    policy = LeastTime(FULL, 1)
+    for _ in range(5):
+        policy.decide(0.0, queue, [])
+    for n in range(3):
+        queue.add(pending(9000 + n, 40, "live"))
+    lanes = [by_lane(policy.decide(0.0, queue, []).batches[0].windows, 0.0) for _ in range(2)]
+    assert {"live": (3, 0.0)} in lanes
+
+
+def test_a_lane_that_had_nothing_to_send_has_saved_up_nothing() -> None:
+    """After a thousand calls of the other it gets its share from then on, and no more."""
+    queue = queue_of({"a": 1.0, "b": 1.0}, (pending(n, 512, "a") for n in range(32 * 1000)))
+    policy = LeastTime(FULL, 1)
+    for _ in range(800):
+        policy.decide(0.0, queue, [])
+    for n in range(32 * 100):
+        queue.add(pending(10**6 + n, 512, "b"))
+    turns = Counter(policy.decide(0.0, queue, []).batches[0].windows[0].lane for _ in range(20))
+    assert turns == {"a": 10, "b": 10}
+
+
+steps = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 60), st.integers(1, 512)), min_size=1, max_size=60)
+
+
+@settings(deadline=None)
+@given(
+    st.fixed_dictionaries({lane: st.sampled_from([0.5, 1.0, 4.0, 10.0]) for lane in "abc"}),
+    steps,
+    st.integers(512, 4096),
+    st.integers(0, 999),
+)
+def test_each_lane_gets_its_share_to_within_a_call(
+    weights: dict[str, float], arrivals: list[tuple[str, int, int]], max_tokens: int, seed: int
+) -> None:
+    """Of any two lanes, over any stretch in which both wait and a call does not hold all; and nothing is lost."""
+    chance = random.Random(seed)
+    queue, policy = LengthQueue(weights), LeastTime(max_tokens, 1)
+    numbers, sent, waiting = itertools.count(), list[int](), Counter[str]()
+    used = dict.fromkeys(weights, 0.0)
+    extremes: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def stretch(pair: tuple[str, str]) -> None:
+        a, b = pair
+        ahead = used[a] - used[b]
+        low, high = extremes.get(pair, (math.inf, -math.inf))
+        extremes[pair] = low, high = min(low, ahead), max(high, ahead)
+        assert high - low <= (max_tokens / weights[a] + max_tokens / weights[b]) * (1 + 1e-9)
+
+    script = list(arrivals)
+    while script or len(queue):
+        if script:
+            lane, count, longest = script.pop()
+            for _ in range(count):
+                length = chance.randint(1, longest)
+                queue.add(pending(next(numbers), length, lane, deadline=chance.random()))
+                waiting[lane] += padded_length(length)
+        if not len(queue):
+            continue
+        for pair in itertools.combinations(sorted(weights), 2):
+            if all(waiting[lane] for lane in pair) and waiting.total() > max_tokens:
+                stretch(pair)
+            else:
+                extremes.pop(pair, None)
+        is_contended = waiting.total() > max_tokens
+        (batch,) = policy.decide(0.0, queue, []).batches
+        if is_contended and sum(tokens > 0 for tokens in waiting.values()) > 1:
+            assert len({window.lane for window in batch.windows}) == 1
+        for window in batch.windows:
+            sent.append(window.id)
+            waiting[window.lane] -= padded_length(window.length)
+            used[window.lane] += padded_length(window.length) / weights[window.lane]
+        for pair in list(extremes):
+            if waiting.total() > max_tokens and all(waiting[lane] for lane in pair):
+                stretch(pair)
+    assert sorted(sent) == list(range(next(numbers)))
+
+
+def test_rows_and_waits_are_counted_by_lane() -> None:
+    """For the metrics: how many, and the longest wait."""
+    windows = (pending(1, 8, "a", enqueued=3.0), pending(2, 8, "b", enqueued=4.0), pending(3, 8, "a", enqueued=1.0))
+    assert by_lane(windows, 5.0) == {"a": (2, 4.0), "b": (1, 1.0)}
+
+
+# -- one event ----------------------------------------------------------------------------------------------------
+
+
+def served(seconds: float, events: list[Event]) -> tuple[list[float], tuple[float, ...]]:
+    """Latencies of ordinary events and of the others, where a full call takes so many seconds."""
+    profile = Profile("even", fixed=0.0, token=seconds / FULL, square=0.0, noise=0.0, straggler_share=0.0)
+    outcome = Simulation(Servers(profile=profile), events, LeastTimePolicy(ASSUMED, 2), 1).run()
+    return sorted(outcome.latencies), outcome.large_latencies
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(0.02, 1.5), st.floats(0.0, 20.0), st.integers(1, 2))
+def test_reviews_that_come_after_a_large_event_wait_for_less_than_two_calls_of_it(
+    seconds: float, after: float, levels: int
+) -> None:
+    """Whenever they come while it is under way, and whatever a call takes: two hundred at once, of one level or two."""
+    large = Event(0.0, ((512,) * LARGE,), ordinary=False)
+    reviews = [Event(after, ((40 + n % 40,),) * levels) for n in range(200)]
+    alone, _ = served(seconds, reviews)
+    beside, (whole,) = served(seconds, [large, *reviews])
+    assert beside[-1] - alone[-1] < 2 * seconds + 0.05
+    assert whole < (LARGE / 32 + 2) * seconds + alone[-1] + 1.0
+
+
+def test_a_large_event_ends_under_more_reviews_than_can_be_answered() -> None:
+    """Each of its windows has a deadline for good, and those of new reviews come to lie behind it; there are always as
+    many as may be in flight."""
+    share, policy, queue = EventShare(2048, 1.0, 1.0), LeastTime(2048, 1, objective=1.0), LengthQueue()
+    numbers, large = itertools.count(), set[int]()
+    left, sent, waiting = 400, 0, 0
+    for step in range(20_000):
+        now = step / 10
+        while len(queue) - waiting // 512 < 400:
+            queue.add(Pending(next(numbers), 512, now + 1.0, 0, now))
+        while left and waiting < 3 * 2048:
+            deadline = share.deadline(1.0, now, waiting) if share.is_over(sent) else 1.0
+            number = next(numbers)
+            large.add(number)
+            queue.add(Pending(number, 512, deadline, 0, now))
+            left, sent, waiting = left - 1, sent + 512, waiting + 512
+        (batch,) = policy.decide(now, queue, []).batches
+        answered = large.intersection(window.id for window in batch.windows)
+        large -= answered
+        waiting -= 512 * len(answered)
+        if not large and not left:
+            return
+    pytest.fail(f"{left + len(large)} windows were never sent")
+
+
+@pytest.mark.parametrize(("sent", "over"), [(0, False), (2047, False), (2048, True)])
+def test_an_event_has_one_full_call_by_its_own_deadline(sent: int, over: bool) -> None:
+    """Ordinary events never notice that there is a share."""
+    assert EventShare(2048, 1.0, 1.0).is_over(sent) is over
+
+
+def test_what_is_over_the_share_is_due_a_turn_later_for_each_call_that_waits() -> None:
+    """From now on where the event's own deadline has passed."""
+    share = EventShare(2048, objective=1.0, turn=2.0)
+    assert share.deadline(5.0, 0.0, 0) == 5.0
+    assert share.deadline(5.0, 50.0, 1024) == 52.0
+
+
+def test_full_calls_of_an_event_over_its_share_leave_when_the_server_is_free() -> None:
+    """Who comes until then goes first; a full call of others leaves at once."""
+    policy = LeastTime(2048, 2, objective=1.0)
+    (first,) = policy.decide(0.0, queue_of({"live": 1.0}, (pending(n, 512, "live", 9.0) for n in range(8))), []).batches
+    assert first.reason == "idle"
+    in_time = policy.decide(0.0, queue_of({"live": 1.0}, (pending(n, 512, "live", 0.9) for n in range(8))), [])
+    assert [batch.reason for batch in in_time.batches] == ["full", "full"]
