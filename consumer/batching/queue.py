@@ -115,7 +115,7 @@ class LengthQueue:
         """The lanes whose windows the next call may have."""
         self._is_contended = False
         self._least_used = 0.0
-        """Of the lane that had the last turn, before it: no lane that waits had less since."""
+        """Of the lane that had the last turn, before it: none that waits has less."""
         self._size = 0
 
     def __len__(self) -> int:
@@ -148,7 +148,8 @@ class LengthQueue:
             self._open = waiting = [lane for lane in self._lanes.values() if lane.tokens]
             self._is_contended = len(waiting) > 1 and sum(lane.tokens for lane in waiting) > max_tokens
             if self._is_contended:
-                self._open = [min(waiting, key=lambda lane: lane.used)]
+                self._open = [least := min(waiting, key=lambda lane: lane.used)]
+                self._least_used = least.used
         return self.most_urgent()
 
     def counts(self) -> list[tuple[int, int]]:
@@ -174,7 +175,6 @@ class LengthQueue:
             taken += [heapq.heappop(heap)[1] for _ in range(count)]
             lane.tokens -= count * length
             if self._is_contended:
-                self._least_used = max(self._least_used, lane.used)
                 lane.used += count * length / lane.weight
             if not heap:
                 lanes.remove(lane)
