@@ -23,6 +23,7 @@ from confluent_kafka import KafkaException
 
 from consumer.config.inputs import Inputs
 from consumer.config.topic_patterns import is_pattern
+from consumer.delivery.admission import STALL_SECONDS
 from consumer.delivery.commands import Command, Drain, Stop
 from consumer.delivery.ledger import Ledger
 from consumer.kafka.clients.cluster import any_answers
@@ -159,6 +160,7 @@ class KafkaRuntime:
                 config.delivery.commit_pause_seconds,
                 asked_for,
                 join_seconds,
+                STALL_SECONDS if len(config.lanes()) == 1 else 0.0,
             ),
             self._commands,
             on_records,

@@ -20,7 +20,7 @@ import structlog
 from confluent_kafka import KafkaException
 
 from consumer import __version__
-from consumer.batching.policy import ASSUMED, LeastTime
+from consumer.batching.policy import LeastTime
 from consumer.batching.queue import EventShare
 from consumer.codecs.outputs import Routes
 from consumer.config.inputs import ByInput
@@ -46,10 +46,10 @@ from consumer.worker.model_watch import watch_model
 from consumer.worker.task_runner import TaskRunner, WorkBudget, durable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from consumer.config.tree import Config
-    from consumer.events import Partition
+    from consumer.events import Partition, SourceRecord
     from consumer.extraction.task import Task
     from consumer.kafka.registry.awaited import AwaitedSchemas
     from consumer.serving.bundle import Bundle
@@ -105,14 +105,9 @@ class Worker:
         with signals_handled(handlers):
             client = TfServingClient(self._config.model, self._bundle)
             self._policy = LeastTime(batching.max_tokens, batching.max_in_flight, batching.cost.of_calls())
+            window, name, lanes = self._engine.known_good_window(), self._config.model.name, self._config.lanes()
             self._dispatcher = Dispatcher(
-                client,
-                self._policy,
-                self._engine.known_good_window(),
-                self._config.model.name,
-                self._metrics,
-                self._dispatcher_state,
-                lanes=self._config.lanes(),
+                client, self._policy, window, name, self._metrics, self._dispatcher_state, lanes=lanes
             )
             http = self._open_http()
             try:
@@ -150,28 +145,33 @@ class Worker:
             return
         await self._model_ready.wait()
         self._background.start(self._dispatcher.pump())
-        # One call before the first event: a model that does not fit the bundle is a fault of the deployment, and the
-        # dispatcher waits it out here as it does later.
+        # One call before the first event: a model that does not fit the bundle is waited out here as it is later.
         await self._dispatcher.health_probe()
         self._version = self._metrics.model_version
         model = self._config.model
         _log.info("model ready", target=model.target, model=model.name, version=self._version)
         if "cost" not in (batching := self._config.batching).model_fields_set:
             cost = await measure(client, self._engine.known_good_window(), batching.max_tokens)
-            self._policy.times.cost = cost or ASSUMED
-            self._health.call_cost = "assumed" if cost is None else "measured", self._policy.times.cost
+            if cost is not None:
+                self._policy.times.cost, self._health.call_cost = cost, ("measured", cost)
         if self._config.kafka.registry.url is not None:
             self._open_registry()
 
     async def _consume(self) -> None:
         processor = self._event_processor()
-        intake = Intake(processor.process, self._fatal)
+        # One for each lane, in turns: a record does not wait for the backlog of another lane to be started.
+        intakes = {lane: Intake(processor.process, self._fatal) for lane in self._config.lanes()}
+
+        def arrived(records: list[SourceRecord]) -> None:
+            for lane, intake in intakes.items():
+                intake.add([record for record in records if self._budgets[record.topic].lane == lane])
+
         try:
             runtime = KafkaRuntime(
                 self._config,
                 self._routes.inputs,
-                intake.add,
-                partial(self._on_loop, partial(self._revoked, intake)),
+                arrived,
+                partial(self._on_loop, partial(self._revoked, intakes.values())),
                 processor.refused,
                 partial(self._on_loop, self._fatal),
                 self._metrics,
@@ -189,7 +189,8 @@ class Worker:
         gc.collect()
         gc.freeze()
         runtime.start()
-        self._background.start(intake.run(runtime.processed))
+        for intake in intakes.values():
+            self._background.start(intake.run(runtime.processed))
         _log.info("consuming", topics=list(self._routes.inputs), group=self._config.kafka.group_id)
         await self._stopping.wait()
         await self._drain(runtime)
@@ -275,8 +276,9 @@ class Worker:
 
     # -- what changes while it runs -------------------------------------------------------------------------------
 
-    def _revoked(self, intake: Intake, epochs: Mapping[Partition, int]) -> None:
-        intake.revoke(epochs)
+    def _revoked(self, intakes: Iterable[Intake], epochs: Mapping[Partition, int]) -> None:
+        for intake in intakes:
+            intake.revoke(epochs)
         for budget in self._budgets.of.values():
             budget.queue.revoke(epochs)
 

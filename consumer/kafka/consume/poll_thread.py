@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError
 from consumer.config.client_rules import brokers_assign
 from consumer.config.inputs import subscriptions
 from consumer.config.topic_patterns import is_pattern
-from consumer.delivery.admission import InFlight, RevokeBudget
+from consumer.delivery.admission import STALL_SECONDS, InFlight, RevokeBudget
 from consumer.delivery.commands import Command, Delivered, Drain, EndReached
 from consumer.events import Partition
 from consumer.kafka.clients.errors import (
@@ -82,6 +82,9 @@ class PollSettings:
     """A topic, and no pattern, to ask brokers for."""
     join_seconds: float = JOIN_SECONDS
     """How long a KIP-848 group may leave a join unanswered."""
+    stall_seconds: float = STALL_SECONDS
+    """How long intake waits for a topic at its bounds before that pauses. 0 where there are several lanes: a backlog is
+    always at its bounds, and records of others would wait with it, and behind what the client has fetched of it."""
 
 
 class PollThread:
@@ -120,6 +123,7 @@ class PollThread:
         poll_interval = float(client.get("max.poll.interval.ms", MAX_POLL_INTERVAL_MS)) / 1000
         budget = RevokeBudget(min(settings.revoke_seconds, POLL_INTERVAL_SHARE * poll_interval))
         self.in_flight = InFlight(settings.in_flight_events, settings.in_flight_bytes, budget, self._topics)
+        self.in_flight.stall_seconds = settings.stall_seconds
         join_seconds = settings.join_seconds if brokers_assign(client) else None
         self.membership = Membership(client.get("group.instance.id"), join_seconds, clock)
         self._assignment = Assignment()

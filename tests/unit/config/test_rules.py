@@ -39,6 +39,8 @@ def test_what_only_looks_impossible_is_taken(settings: list[str]) -> None:
         (["model.version=1", "model.label=stable"], "model.version", "both set"),
         (["limits.in_flight_bytes=100"], "limits.in_flight_bytes", "less than one value may have"),
         (["batching.cost={fixed_seconds: 0, linear_seconds: 0, square_seconds: 0}"], "batching.cost", "no call takes"),
+        (["batching.lanes={repaly: 1}", "routes.0.lane=replay"], "batching.lanes.repaly", "no route is in the lane"),
+        (["batching.lanes={live: 0}"], "batching.lanes.live", "greater than 0"),
         (["routes.1.input=reviews.raw", "routes.1.tasks=[ner]"], "routes.1.input", "already the input of routes.0"),
         (["routes.0.format=text", "routes.0.tasks=[]"], "routes.0.tasks", "cannot name tasks"),
         (["routes.0.encoding=uft-8"], "routes.0.encoding", "no text encoding that Python knows"),
@@ -174,3 +176,11 @@ def test_a_dead_letter_topic_whose_markers_have_no_topic_is_a_warning() -> None:
     assert load(None, {}, [f"delivery.dead_letter_topic={'d' * 240}"]).warnings == ()
     (warning,) = load(None, {}, [f"delivery.dead_letter_topic={'d' * 241}"]).warnings
     assert (warning.key, "at most 240" in warning.fix) == ("delivery.dead_letter_topic", True)
+
+
+def test_lanes_have_the_weights_that_are_listed_or_one() -> None:
+    """In the order of the routes; two routes may share one."""
+    routes = ["routes.0.lane=a", "routes.1.input=x", "routes.1.lane=b", "routes.2.input=y", "routes.2.lane=a"]
+    config = load_config(None, {}, [*routes, "batching.lanes.a=4"])
+    assert config.lanes() == {"a": 4.0, "b": 1.0}
+    assert load_config(None, {}).lanes() == {"live": 1.0}
