@@ -76,6 +76,10 @@ class CallCost:
         """Seconds of a call of ``rows`` windows padded to ``length`` tokens."""
         return max(self.floor, self.fixed + (self.per_token + self.per_pair * length) * rows * length)
 
+    def worthwhile_tokens(self) -> int:
+        """Padded tokens of a call of which a tenth of the time, or less, is what every call costs."""
+        return int(10 * max(self.floor, self.fixed) / (self.per_token or 1e-9)) + 512
+
 
 ASSUMED = CallCost(floor=0.0, fixed=0.003, per_token=8e-6, per_pair=1e-8)
 """Where nothing was measured: an accelerator. Only the proportions decide who shares a call. Here one costs as much as
@@ -143,7 +147,8 @@ class LeastTime:
     What waits is divided, in order of length, into the calls that take the server least time altogether: a neighbour
     joins while its padding costs less than a call of its own. The call with the most urgent window leaves. An idle
     server gets it at once; a busy one when it is expected to be free, or when as much waits as a call can hold: until
-    then waiting costs nothing, since the server is busy.
+    then waiting costs nothing, since the server is busy. Calls of events over their share are small and never leave
+    before the server is free, so that whoever comes meanwhile goes first and waits for little.
     """
 
     PREPARE_SECONDS = 0.005
@@ -154,17 +159,10 @@ class LeastTime:
     CALLS_PER_SERVER = 2
     """In flight: one is computed, one is under way. So ``max_in_flight`` also says how many servers there are."""
 
-    def __init__(
-        self, max_tokens: int, max_in_flight: int, cost: CallCost = ASSUMED, objective: float = math.inf
-    ) -> None:
-        """``max_tokens`` bounds rows x padded length of one call, ``max_in_flight`` the calls; both may be changed.
-
-        Windows that are due in more than ``objective`` seconds are those of events over their share, and a full call of
-        them does not leave at once: who comes until the server is free goes first.
-        """
+    def __init__(self, max_tokens: int, max_in_flight: int, cost: CallCost = ASSUMED) -> None:
+        """``max_tokens`` bounds rows x padded length of one call, ``max_in_flight`` the calls; both may be changed."""
         self.max_tokens = max_tokens
         self.max_in_flight = max_in_flight
-        self.objective = objective
         self.times = CallTimes(cost)
 
     def decide(self, now: float, queue: LengthQueue, calls: Collection[Call]) -> Decision:
@@ -175,8 +173,7 @@ class LeastTime:
         while len(calls) < self.max_in_flight and (urgent := queue.turn(self.max_tokens)) is not None:
             counts = queue.counts()
             reason: ReleaseReason = "idle"
-            is_full = sum(length * count for length, count in counts) >= self.max_tokens
-            if is_full and urgent.deadline <= now + self.objective:
+            if sum(length * count for length, count in counts) >= self.max_tokens and not urgent.over_share:
                 reason = "full"
             elif len(calls) >= servers:
                 due = self.times.free_at(calls, servers) - self.PREPARE_SECONDS
@@ -185,20 +182,25 @@ class LeastTime:
                     due, reason = max(due, urgent.enqueued + self.LINGER_SECONDS), "linger"
                 if due > now:
                     return Decision(tuple(batches), due)
-            batch = self._batch(queue, counts, padded_length(urgent.length), reason)
+            batch = self._batch(queue, counts, urgent, reason)
             batches.append(batch)
             calls.append(Call(len(batch.windows), batch.padded_length, now))
         return Decision(tuple(batches), None)
 
-    def _batch(self, queue: LengthQueue, counts: list[tuple[int, int]], own: int, reason: ReleaseReason) -> Batch:
-        """The call that the most urgent window, of padded length ``own``, is in; ``counts`` are the queue's."""
-        most = full_rows(self.max_tokens, own)
+    def _batch(
+        self, queue: LengthQueue, counts: list[tuple[int, int]], urgent: Pending, reason: ReleaseReason
+    ) -> Batch:
+        """The call that the most urgent window is in; ``counts`` are the queue's."""
+        max_tokens, own = self.max_tokens, padded_length(urgent.length)
+        if urgent.over_share:
+            max_tokens = min(max_tokens, self.times.cost.worthwhile_tokens())
+        most = full_rows(max_tokens, own)
         if dict(counts)[own] >= most:
             return Batch(tuple(queue.take(own, most)), own, reason)
         # Beside full calls of its own length, what is left of each length is divided.
-        groups = [(length, rows) for length, count in counts if (rows := count % full_rows(self.max_tokens, length))]
+        groups = [(length, rows) for length, count in counts if (rows := count % full_rows(max_tokens, length))]
         place = next(number for number, (length, _) in enumerate(groups) if length == own)
-        calls = split(groups, self.times.cost, self.max_tokens)
+        calls = split(groups, self.times.cost, max_tokens)
         first, last = next((first, last) for first, last in calls if first <= place <= last)
         taken = queue.take(own, groups[place][1])
         for number in range(last, first - 1, -1):

@@ -82,6 +82,8 @@ class Pending:
     level: int
     enqueued: float
     lane: str = LANE
+    over_share: bool = False
+    """Whether its event had its full call before (``EventShare``)."""
 
 
 class _Lane:

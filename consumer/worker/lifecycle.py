@@ -170,7 +170,7 @@ class Worker:
             runtime = KafkaRuntime(
                 self._config,
                 self._routes.inputs,
-                arrived,
+                arrived if len(intakes) > 1 else next(iter(intakes.values())).add,
                 partial(self._on_loop, partial(self._revoked, intakes.values())),
                 processor.refused,
                 partial(self._on_loop, self._fatal),
@@ -210,7 +210,6 @@ class Worker:
         # The objective is for an event's last window; a transaction may wait for further records after that.
         waits = config.delivery.transaction_interval_ms if config.delivery.mode == "exactly_once" else 0
         objective, full = max(1, config.batching.latency_objective_ms - waits) / 1000, config.batching.max_tokens
-        self._policy.objective = objective
         return EventProcessor(
             self._routes,
             TaskRunner(

@@ -169,10 +169,10 @@ class TaskRunner:
 
     def _ask(self, run: _Run, window: Window, level: int, number: int) -> _Asked:
         work, deadline = run.work, run.work.deadline
-        if self._share.is_over(work.sent):
+        if over := self._share.is_over(work.sent):
             deadline = self._share.deadline(deadline, self._clock(), work.tokens)
             self._over_share()
-        future = self._dispatcher.submit(window, deadline, level, work.place, run.budget.lane)
+        future = self._dispatcher.submit(window, deadline, level, work.place, run.budget.lane, over)
         work.tokens += window.length
         work.sent += window.length
         asked = _Asked(number, window.length, future)

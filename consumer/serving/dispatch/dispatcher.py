@@ -83,10 +83,14 @@ class Dispatcher:
             lambda group: self._call(group, group.length, "retry", isolated=True),
         )
 
-    # -- windows in ---------------------------------------------------------------------------------------------
-
     def submit(
-        self, window: Window, deadline: float, level: int, origin: Hashable = None, lane: str = LANE
+        self,
+        window: Window,
+        deadline: float,
+        level: int,
+        origin: Hashable = None,
+        lane: str = LANE,
+        over_share: bool = False,
     ) -> asyncio.Future[WindowAnswer]:
         """Queue one window; the future is answered however long that takes, or raises WindowRefused.
 
@@ -95,7 +99,7 @@ class Dispatcher:
         Cancelling the future withdraws the window.
         """
         self._last_id += 1
-        pending = Pending(self._last_id, window.length, deadline, level, self._clock(), lane)
+        pending = Pending(self._last_id, window.length, deadline, level, self._clock(), lane, over_share)
         future: asyncio.Future[WindowAnswer] = asyncio.get_running_loop().create_future()
         self._enqueue([Entry(window, pending, future, object() if origin is None else origin)])
         return future
@@ -123,8 +127,6 @@ class Dispatcher:
     def in_flight(self) -> int:
         """Windows at the model server."""
         return sum(call.rows for call in self._in_flight.values())
-
-    # -- the loop -----------------------------------------------------------------------------------------------
 
     async def pump(self) -> None:
         """Send batches until cancelled. Exactly one task runs this."""
@@ -255,8 +257,6 @@ class Dispatcher:
         for index, (entry, cells) in enumerate(zip(group.entries, answer.cells, strict=True)):
             if not entry.future.done():
                 entry.future.set_result(WindowAnswer(cells, call, index in overflowed))
-
-    # -- failures -----------------------------------------------------------------------------------------------
 
     def _failed(self, group: Group, error: ServingError) -> None:
         action = decide(error, alone=len(group.entries) == 1)

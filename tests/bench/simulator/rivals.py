@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bench.simulator.simulate import MAX_TOKENS, OBJECTIVE
+from bench.simulator.simulate import MAX_TOKENS
 from bench.simulator.trace import WEIGHTS
 
 from consumer.batching import policy
@@ -130,7 +130,7 @@ class LeastTimePolicy:
     def __init__(self, cost: CallCost, calls: int) -> None:
         """``cost`` as ``rexstream tune`` finds it, or as it is assumed without."""
         self._queue = LengthQueue(WEIGHTS)
-        self._policy = LeastTime(MAX_TOKENS, calls, cost, OBJECTIVE)
+        self._policy = LeastTime(MAX_TOKENS, calls, cost)
 
     def add(self, window: Pending) -> None:
         """Queue it."""

@@ -287,7 +287,7 @@ class Simulation:
             run.sent += length
             self._window += 1
             self._owners[self._window] = run
-            self._hand_over(Pending(self._window, length, deadline, run.level, self._now, run.event.lane))
+            self._hand_over(Pending(self._window, length, deadline, run.level, self._now, run.event.lane, is_over))
 
     def _hand_over(self, window: Pending) -> None:
         self._waiting[window.id] = window
