@@ -88,4 +88,5 @@ def test_a_live_review_is_in_the_next_call_whatever_a_replay_has_waiting(
     metrics = run.get("/metrics")[1]
     assert 'rexstream_lane_tokens_total{lane="live"}' in metrics
     assert 'rexstream_lane_wait_seconds_count{lane="replay"}' in metrics
+    assert 'stage="hold"' not in metrics, "intake never waited for the replay to come below its bounds"
     assert run.end() == 0

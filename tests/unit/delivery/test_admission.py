@@ -216,6 +216,18 @@ def test_the_trial_of_one_topic_does_not_stall_the_others() -> None:
     assert admission.intake(0.0).full == set()
 
 
+def test_without_a_stall_a_full_topic_pauses_at_once() -> None:
+    """So that of several lanes none waits for a backlog of another."""
+    admission = Admission(400, 1 << 26, ("a", "b"))
+    admission.stall_seconds = 0.0
+    for _ in range(300):
+        admission.one(A, 1, 10)
+    room = admission.intake(0.0)
+    assert room.full == {"a"}
+    assert not room.stall
+    assert room.records == 100, "b's own share"
+
+
 TOPICS = ("a", "b", "c")
 
 
