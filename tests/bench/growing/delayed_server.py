@@ -2,7 +2,8 @@
 
     delayed_server.py BUNDLE SERVERS FIXED PER_TOKEN
 
-Prints an address a line, one for each of ``SERVERS``. A call of B rows padded to L tokens takes FIXED + PER_TOKEN * B * L
+Prints an address a line, one for each of ``SERVERS``. A call of B rows padded to L tokens takes
+FIXED + PER_TOKEN * B * L
 seconds, in which the process sleeps; answers are those of ``bare/instant_server.py``.
 """
 

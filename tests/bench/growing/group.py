@@ -16,7 +16,7 @@ from consumer.batching.policy import CallCost
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.growing.stage import Stage
+    from bench.growing.stage import Stage, WorkerProcess
 
 COST: Final = CallCost(floor=0.0, fixed=0.02, per_token=1e-4, per_pair=0.0)
 """An event has some 120 tokens on two levels, so a server does about 70 events a second: eight need 0.6 cores of their
@@ -49,11 +49,12 @@ def grow(stage: Stage, sizes: Sequence[int], seconds: float) -> list[Step]:
     topics = stage.topics(PARTITIONS)
     # Starting and settling take some ten seconds a step.
     stage.fill(topics, [TEXT], int(EVENTS_A_SECOND * sum(size * (seconds + 10) for size in sizes)))
-    workers, steps = [], []
+    workers: list[WorkerProcess] = []
+    steps = []
     for size in sizes:
         for address in addresses[len(workers) : size]:
             limits = {"in_flight_events": IN_FLIGHT}
-            workers.append(stage.worker(topics, address, topics.input, COST, limits, MAX_TOKENS))
+            workers.append(stage.worker(topics, address, topics.input, COST, limits=limits, max_tokens=MAX_TOKENS))
         wanted = evenly(PARTITIONS, size)
         wait_until(lambda wanted=wanted: stage.shares(topics.input) == wanted, *workers)  # type: ignore[misc]
         done = stage.results(topics)

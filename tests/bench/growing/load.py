@@ -53,7 +53,7 @@ def behind(stage: Stage, lags: Sequence[int], seconds: float) -> list[Behind]:
         stage.fill(topics, sample_reviews(), lag - sent, sent)
         sent = lag
         done = stage.results(topics)
-        with stage.worker(topics, address, f"lag-{lag}", SLOW, {}) as worker:
+        with stage.worker(topics, address, f"lag-{lag}", SLOW) as worker:
             wait_until(lambda done=done: stage.results(topics) > done, worker)  # type: ignore[misc]
             time.sleep(seconds)
             found.append(Behind(lag, worker.resident_mib()))
@@ -67,7 +67,7 @@ def spread(stage: Stage, partitions: Sequence[int]) -> list[Spread]:
     for number in partitions:
         topics = stage.topics(number)
         stage.fill(topics, sample_reviews(), EVENTS)
-        with stage.worker(topics, address, topics.input, INSTANT, {}) as worker:
+        with stage.worker(topics, address, topics.input, INSTANT) as worker:
             joined = wait_until(lambda: stage.shares(topics.input) == [number], worker)  # noqa: B023 - asked at once
             wait_until(lambda: stage.results(topics) >= EVENTS // 10, worker)  # noqa: B023
             began, cpu, done = time.monotonic(), worker.cpu_seconds(), stage.results(topics)

@@ -10,17 +10,18 @@ import time
 import uuid
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import yaml
 from apache_kafka import ApacheKafka
 from confluent_kafka import KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 from stub_server import write_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from consumer.batching.policy import CallCost
 
@@ -133,15 +134,24 @@ class Stage(ExitStack):
             raise RuntimeError(f"{left} events could not be sent")
 
     def worker(
-        self, topics: Topics, target: str, group: str, cost: CallCost, limits: dict[str, int], max_tokens: int = 16_384
+        self,
+        topics: Topics,
+        target: str,
+        group: str,
+        cost: CallCost,
+        *,
+        limits: Mapping[str, int] | None = None,
+        max_tokens: int = 16_384,
+        model: Mapping[str, str] | None = None,
+        tasks: Sequence[str] = (TASK,),
     ) -> WorkerProcess:
-        """A member of the group. It ends with the stage at the latest."""
+        """A member of the group; it ends with the stage at the latest. ``model``: name and bundle of another one."""
         name = f"{group}-{uuid.uuid4().hex[:4]}"
         config = self._folder / f"{name}.yaml"
         settings = {
             "kafka": {"bootstrap_servers": self._bootstrap, "group_id": group},
-            "routes": [{"input": topics.input, "tasks": [TASK], "output": topics.output}],
-            "model": {"target": target, "name": "instant", "bundle": str(self._bundle)},
+            "routes": [{"input": topics.input, "tasks": list(tasks), "output": topics.output}],
+            "model": {"target": target, "name": "instant", "bundle": str(self._bundle), **(model or {})},
             "batching": {
                 "max_tokens": max_tokens,
                 "cost": {
@@ -151,7 +161,7 @@ class Stage(ExitStack):
                     "square_seconds": cost.per_pair,
                 },
             },
-            "limits": limits,
+            "limits": dict(limits or {}),
             "delivery": {"dead_letter_topic": topics.dead},
             "observability": {"http": "127.0.0.1:0"},
         }
@@ -160,7 +170,8 @@ class Stage(ExitStack):
 
     def results(self, topics: Topics) -> int:
         """How many there are."""
-        places = {TopicPartition(topics.output, number): OffsetSpec.latest() for number in range(topics.partitions)}
+        end: Any = OffsetSpec
+        places = {TopicPartition(topics.output, number): end.latest() for number in range(topics.partitions)}
         return sum(asked.result().offset for asked in self._admin.list_offsets(places, request_timeout=10).values())
 
     def shares(self, group: str) -> list[int]:
@@ -188,4 +199,3 @@ def wait_until(happened: Callable[[], bool], *workers: WorkerProcess) -> float:
 def evenly(partitions: int, members: int) -> list[int]:
     """The sizes of fair shares, in order."""
     return sorted(len(range(number, partitions, members)) for number in range(members))
-
