@@ -10,6 +10,7 @@ workers, and the engine.
 from __future__ import annotations
 
 import itertools
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -60,7 +61,7 @@ def flat(draft: Draft, what: str, values: Sequence[float]) -> None:
 
 def workers(draft: Draft, stage: Stage, *, quick: bool) -> None:
     """One group, a simulated server for each worker."""
-    steps = grow(stage, (1, 2, 4) if quick else (1, 2, 4, 8), 5.0 if quick else 30.0)
+    steps = grow(stage, (1, 2, 4) if quick else (1, 2, 4, 8), 5.0 if quick else 20.0)
     sizes, rates = [step.workers for step in steps], [step.events_per_second for step in steps]
     fit = proportional(sizes, rates)
     straight(draft, "events/s by workers, through zero", f"{sizes[0]} to {sizes[-1]}", fit)
@@ -181,6 +182,7 @@ PARTS: Final = ("schema", "text", "workers", "lag", "partitions")
 @click.option("--only", multiple=True, type=click.Choice(PARTS), help="These parts.")
 def main(quick: bool, file: Path | None, only: tuple[str, ...]) -> None:
     """Measure and print."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what it started
     chosen = only or PARTS[:3] if quick else only or PARTS
     draft = Draft("Growth", CLAIM, ["what", "from ... to", "R²", "worst point off the line"])
     engine, rounds = engine_cost.demo_engine(), 15 if quick else 60

@@ -1,10 +1,9 @@
 """Simulated GPU servers: each answers one call at a time, after as long as the call's shape costs.
 
-    delayed_server.py BUNDLE SERVERS FIXED PER_TOKEN
+    delayed_server.py BUNDLE SERVERS FLOOR FIXED PER_TOKEN PER_PAIR
 
-Prints an address a line, one for each of ``SERVERS``. A call of B rows padded to L tokens takes
-FIXED + PER_TOKEN * B * L
-seconds, in which the process sleeps; answers are those of ``bare/instant_server.py``.
+Prints an address a line, one for each of ``SERVERS``. The last four are the cost of a call (``policy.CallCost``), in
+which the process sleeps; answers are those of ``bare/instant_server.py``.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ async def serve(instant: Instant) -> tuple[grpc.aio.Server, str]:
 
 async def main() -> None:
     """Until killed."""
-    cost = CallCost(0.0, float(sys.argv[3]), float(sys.argv[4]), 0.0)
+    cost = CallCost(*map(float, sys.argv[3:]))
     started = [await serve(Delayed(Path(sys.argv[1]), cost)) for _ in range(int(sys.argv[2]))]
     print(*(address for _, address in started), sep="\n", flush=True)
     for server, _ in started:

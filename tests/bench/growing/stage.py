@@ -80,10 +80,11 @@ class WorkerProcess:
 class Stage(ExitStack):
     """A broker, and whatever is started on it; all of it ends with the block."""
 
-    def __init__(self, jars: Path, folder: Path) -> None:
+    def __init__(self, jars: Path, folder: Path, bundle: Path | None = None) -> None:
+        """``bundle``: of the model that the servers have, or that they pretend to have; by default a tiny one."""
         super().__init__()
         self._folder = folder
-        self._bundle = write_bundle(folder / "bundle")
+        self._bundle = bundle or write_bundle(folder / "bundle")
         (folder / "kafka").mkdir()
         self._broker = ApacheKafka(jars, folder / "kafka")
         self.callback(self._broker.stop)
@@ -96,7 +97,7 @@ class Stage(ExitStack):
         process = subprocess.Popen(
             [
                 *(sys.executable, str(Path(__file__).parent / "delayed_server.py"), str(self._bundle)),
-                *(str(count), str(cost.fixed), str(cost.per_token)),
+                *map(str, (count, cost.floor, cost.fixed, cost.per_token, cost.per_pair)),
             ],
             stdout=subprocess.PIPE,
             text=True,
@@ -142,16 +143,15 @@ class Stage(ExitStack):
         *,
         limits: Mapping[str, int] | None = None,
         max_tokens: int = 16_384,
-        model: Mapping[str, str] | None = None,
         tasks: Sequence[str] = (TASK,),
     ) -> WorkerProcess:
-        """A member of the group; it ends with the stage at the latest. ``model``: name and bundle of another one."""
+        """A member of the group; it ends with the stage at the latest. ``cost`` is its ``batching.cost``."""
         name = f"{group}-{uuid.uuid4().hex[:4]}"
         config = self._folder / f"{name}.yaml"
         settings = {
             "kafka": {"bootstrap_servers": self._bootstrap, "group_id": group},
             "routes": [{"input": topics.input, "tasks": list(tasks), "output": topics.output}],
-            "model": {"target": target, "name": "instant", "bundle": str(self._bundle), **(model or {})},
+            "model": {"target": target, "name": "rexuninlu", "bundle": str(self._bundle)},
             "batching": {
                 "max_tokens": max_tokens,
                 "cost": {

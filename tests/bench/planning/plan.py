@@ -32,14 +32,16 @@ BUSY: Final = 0.7
 SPARE: Final = 1
 """Workers and servers more than that: one may be lost or replaced at the peak."""
 GOAL_SECONDS: Final = 2.0
-EVENTS: Final = 5_000
-SEEDS: Final = (1, 2, 3, 4, 5)
+EVENTS: Final = 3_000
+SEEDS: Final = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerKind:
     """A model on a machine, and how calls are sent to it."""
 
+    name: str
+    """In ``recorded.json``."""
     title: str
     origin: str
     """Where its cost comes from, in a sentence."""
@@ -63,8 +65,8 @@ class Recorded(NamedTuple):
     machine: str
     date: str
     tasks: tuple[str, ...]
-    cpu_ms: float
-    """Of a worker, for one review with all tasks, while the model server is the bottleneck."""
+    cpu_ms: dict[str, float]
+    """Of a worker, for one review with all tasks, while a server of each kind is the bottleneck."""
     reviews: tuple[Levels, ...]
     """Lengths in tokens of the windows of each level, of each sample review, all tasks together."""
 
@@ -95,8 +97,9 @@ def measured_cpu(file: Path = HERE / "demo-model-one-core.json") -> ServerKind:
     profile: dict[str, Any] = json.loads(file.read_text("utf-8"))
     cost, batching = profile["cost"], profile["recommended"]["batching"]
     return ServerKind(
+        name="demo",
         title="The demo model on one CPU core",
-        origin=f"measured by `rexstream tune` ({profile['date'][:10]}, `tests/bench/planning/{file.name}`)",
+        origin=f"Measured by `rexstream tune`, {profile['date'][:10]} (`tests/bench/planning/{file.name}`).",
         cost=CallCost(cost["floor_seconds"], cost["fixed_seconds"], cost["linear_seconds"], cost["square_seconds"]),
         max_tokens=batching["max_tokens"],
         calls=batching["max_in_flight"],
@@ -107,8 +110,9 @@ def measured_cpu(file: Path = HERE / "demo-model-one-core.json") -> ServerKind:
 def assumed_accelerator() -> ServerKind:
     """What a worker assumes of a server that it was told nothing of."""
     return ServerKind(
+        name="assumed",
         title="An assumed accelerator",
-        origin="not measured: `ASSUMED` in `consumer/batching/policy.py`, a worker's without `batching.cost`",
+        origin="Not measured: what a worker assumes of a server (`ASSUMED` in `consumer/batching/policy.py`).",
         cost=ASSUMED,
         max_tokens=16_384,
         calls=2,
@@ -116,11 +120,16 @@ def assumed_accelerator() -> ServerKind:
     )
 
 
+def rate_of(kind: ServerKind, found: Recorded) -> float:
+    """Reviews a second of one server, with all windows sorted by length in full calls."""
+    return capacity(kind.simulated, found.reviews, kind.max_tokens)
+
+
 def plan(kind: ServerKind, found: Recorded, millions: int) -> Plan:
     """Workers and servers, and the wait."""
     peak = PEAK * millions * 1e6 / 86_400
-    servers = math.ceil(peak / (BUSY * capacity(kind.simulated, found.reviews, kind.max_tokens)))
-    workers = math.ceil(peak * found.cpu_ms / 1000 / BUSY)
+    servers = math.ceil(peak / (BUSY * rate_of(kind, found)))
+    workers = math.ceil(peak * found.cpu_ms[kind.name] / 1000 / BUSY)
     waits = sorted(wait for seed in SEEDS for wait in _waits(kind, found.reviews, peak, workers, servers, seed))
     return Plan(millions, peak, workers + SPARE, servers + SPARE, *(_quantile(waits, q) for q in (0.5, 0.99)))
 

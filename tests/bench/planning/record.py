@@ -1,10 +1,11 @@
-"""Measure what ``capacity.py`` computes with, on this machine: some six minutes, and nothing else may run.
+"""Measure what ``capacity.py`` computes with, on this machine: some eight minutes, and nothing else may run.
 
-    python tests/bench/planning/record.py [--minutes 3]
+    python tests/bench/planning/record.py [--minutes 3] [--keep-profile]
 
 The demo model is exported and served with one thread on the last CPU; everything else has the others. Written are
 ``demo-model-one-core.json``, the profile of ``rexstream tune``, and ``recorded.json``: the windows that the sample
-reviews ask of the model, and the CPU that a worker takes for a review with all tasks. Afterwards:
+reviews ask of the model, and the CPU that a worker takes for a review with all tasks: with that server behind it, and
+with a simulated accelerator. Afterwards:
 
     python tests/bench/capacity.py --write
 """
@@ -29,7 +30,7 @@ import click
 from apache_kafka import fetch_jars
 from bench.growing.reviews import sample_reviews
 from bench.growing.stage import ROOT, Stage, wait_until
-from bench.planning.plan import HERE, measured_cpu
+from bench.planning.plan import HERE, assumed_accelerator, measured_cpu
 
 from consumer.batching.policy import padded_length
 from consumer.cli.model_source import ModelSource, opened
@@ -37,6 +38,8 @@ from consumer.config.task_files import load_tasks
 from consumer.offline import CALL_SECONDS, batches
 
 if TYPE_CHECKING:
+    from bench.planning.plan import ServerKind
+
     from consumer.cli.model_source import Session
     from consumer.extraction.window import Cells
 
@@ -46,8 +49,8 @@ MOST_TOKENS: Final = 4_096
 """Of a call to one core: a third of a second."""
 CHUNK: Final = 40
 WORKER_SECONDS: Final = 60.0
-REVIEWS: Final = 20_000
-"""More than a core does meanwhile."""
+REVIEWS: Final = 60_000
+"""More than any does meanwhile."""
 
 
 def windows(session: Session) -> list[list[list[int]]]:
@@ -82,26 +85,20 @@ def windows(session: Session) -> list[list[list[int]]]:
     return found
 
 
-def worker_cpu_ms(folder: Path, target: str, bundle: Path) -> float:
-    """Of one worker for a review with all tasks, with the demo model behind it."""
-    kind = measured_cpu()
-    with Stage(fetch_jars(), folder) as stage:
-        topics = stage.topics(6)
-        stage.fill(topics, sample_reviews(), REVIEWS)
-        worker = stage.worker(
-            topics,
-            target,
-            topics.input,
-            kind.cost,
-            max_tokens=kind.max_tokens,
-            model={"name": MODEL, "bundle": str(bundle)},
-            tasks=TASKS,
-        )
+def worker_cpu_ms(stage: Stage, kind: ServerKind, target: str) -> float:
+    """Of one worker for a review with all tasks, with one server of this kind behind it that never rests."""
+    topics = stage.topics(6)
+    stage.fill(topics, sample_reviews(), REVIEWS)
+    with stage.worker(topics, target, topics.input, kind.cost, max_tokens=kind.max_tokens, tasks=TASKS) as worker:
         wait_until(lambda: stage.results(topics) > 0, worker)
         time.sleep(WORKER_SECONDS / 6)
         cpu, done = worker.cpu_seconds(), stage.results(topics)
         time.sleep(WORKER_SECONDS)
         reviews = (stage.results(topics) - done) / len(TASKS)
+        if not reviews or stage.results(topics) >= REVIEWS * len(TASKS):
+            raise RuntimeError(
+                f"{reviews:.0f} reviews in {WORKER_SECONDS:.0f} s: the worker did not have work all the time"
+            )
         return (worker.cpu_seconds() - cpu) / reviews * 1000
 
 
@@ -114,7 +111,8 @@ def processor() -> str:
 
 @click.command()
 @click.option("--minutes", default=3.0, show_default=True, help="For the profile.")
-def main(minutes: float) -> None:
+@click.option("--keep-profile", is_flag=True, help="Measure all but the cost of calls.")
+def main(minutes: float, keep_profile: bool) -> None:
     """Measure and write."""
     every = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory() as name:
@@ -139,11 +137,17 @@ def main(minutes: float) -> None:
             tune = ["tune", "--server", target, "--bundle", str(bundle), "--minutes", str(minutes), "--longest", "1"]
             tune += ["--max-tokens", str(MOST_TOKENS), *(word for task in TASKS for word in ("--task", task))]
             profile = HERE / "demo-model-one-core.json"
-            subprocess.run([*rexstream, *tune, "--out", str(profile)], cwd=ROOT, check=True)
+            if not keep_profile:
+                subprocess.run([*rexstream, *tune, "--out", str(profile)], cwd=ROOT, check=True)
             with opened(ModelSource(None, target, bundle, MODEL)) as session:
                 levels = windows(session)
             (folder / "stage").mkdir()
-            cpu_ms = worker_cpu_ms(folder / "stage", target, bundle)
+            demo, assumed = measured_cpu(), assumed_accelerator()
+            with Stage(fetch_jars(), folder / "stage", bundle) as stage:
+                (simulated,) = stage.servers(1, assumed.cost)
+                found = {
+                    kind.name: worker_cpu_ms(stage, kind, at) for kind, at in ((demo, target), (assumed, simulated))
+                }
         finally:
             server.terminate()
             server.wait()
@@ -151,14 +155,14 @@ def main(minutes: float) -> None:
         "machine": processor(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "tasks": TASKS,
-        "cpu_ms_per_review": round(cpu_ms, 3),
+        "cpu_ms_per_review": {name: round(cpu_ms, 3) for name, cpu_ms in found.items()},
     }
     rows = ",\n".join(json.dumps(review, separators=(",", ":")) for review in levels)
     (HERE / "recorded.json").write_text(
         f'{json.dumps(head, ensure_ascii=False)[:-1]}, "reviews": [\n{rows}\n]}}\n', "utf-8"
     )
     asked = sum(len(level) for review in levels for level in review)
-    print(f"a worker takes {cpu_ms:.2f} ms of CPU for a review; {asked} windows")
+    print(f"CPU ms of a worker for a review: {head['cpu_ms_per_review']}; {asked} windows")
 
 
 if __name__ == "__main__":
