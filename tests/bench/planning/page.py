@@ -97,8 +97,7 @@ def _assumptions(found: Recorded) -> list[tuple[str, str, str]]:
         (
             "not in the waits",
             "Kafka, and windows that wait for the worker's event loop",
-            "fetching and acknowledging take some 10 ms where brokers are near; an answer of 100 windows keeps the "
-            "loop for some tens of ms",
+            "100 windows that are answered together keep the loop for some 40 ms; Kafka's part is the cluster's",
         ),
     ]
 
