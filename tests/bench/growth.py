@@ -83,7 +83,7 @@ def lag(draft: Draft, stage: Stage) -> None:
     flat(draft, "largest resident set, lag of 10,000 to 1,000,000", memory[1:])
     draft.note(
         "A lag of 1,000 is less than a worker takes in flight (limits.in_flight_events is 2,000), so it holds less; "
-        "above that its limits decide, not the lag."
+        "above that its limits and what its consumer fetches ahead decide, not the lag."
     )
     draft.table("A worker that is behind", ["records behind", "largest resident set, MiB"], found)
     draft.lines("Memory by lag", ("records behind", "MiB"), lags, {"largest resident set": memory}, "x")
@@ -112,13 +112,15 @@ def schema(draft: Draft, engine: Engine, rounds: int) -> None:
     }
     own, prepared = costs.values()
     asked = f"{types[0]} to {types[-1]}"
-    straight(draft, "engine CPU by types, schema of the event", asked, straight_line(types, _ms(own)))
+    both = fitted(_ms(own), [1.0] * len(own), types, [cost.windows for cost in own])
+    straight(draft, "engine CPU by types and windows, schema of the event", asked, both)
     windows = [cost.windows for cost in prepared]
     asked = f"{windows[0]} to {windows[-1]}"
     straight(draft, "engine CPU by windows, configured schema", asked, straight_line(windows, _ms(prepared)))
     draft.note(
-        "A configured schema is packed into hints once, so an event pays for its windows only: one up to some 50 types "
-        "of these names, one more for each 40 or so after that (a hint has 256 tokens)."
+        "An event that brings its schema pays for the names of its types, which are tokenised for it, and for windows. "
+        "A configured schema is packed into hints once, so its events pay for windows only: one up to some 50 types of "
+        "these names, one more for each 40 or so after that (a hint has 256 tokens)."
     )
     _costs(draft, f"Engine CPU by types, text of {len(text)} characters", "types", types, costs)
 
