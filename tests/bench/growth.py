@@ -95,6 +95,7 @@ def partitions(draft: Draft, stage: Stage) -> None:
     cpu, memory = [one.cpu_ms_per_event for one in found], [one.resident_mib for one in found]
     flat(draft, "CPU an event, 6 to 500 partitions", cpu)
     flat(draft, "largest resident set, 6 to 500 partitions", memory)
+    draft.note("Events a second over new partitions are the broker's part, too; a worker's is its CPU an event.")
     columns = ["partitions", "seconds to join", "events/s", "CPU ms an event", "cores when idle", "MiB"]
     draft.table("A worker by its partitions", columns, found)
     ratios = {name: [one / of[0] for one in of] for name, of in (("CPU an event", cpu), ("resident set", memory))}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from bench.growing.stage import evenly, wait_until
+from bench.growing.stage import evenly
 
 from consumer.batching.policy import CallCost
 
@@ -55,10 +55,8 @@ def grow(stage: Stage, sizes: Sequence[int], seconds: float) -> list[Step]:
         for address in addresses[len(workers) : size]:
             limits = {"in_flight_events": IN_FLIGHT}
             workers.append(stage.worker(topics, address, topics.input, COST, limits=limits, max_tokens=MAX_TOKENS))
-        wanted = evenly(PARTITIONS, size)
-        wait_until(lambda wanted=wanted: stage.shares(topics.input) == wanted, *workers)  # type: ignore[misc]
-        done = stage.results(topics)
-        wait_until(lambda done=done: stage.results(topics) > done, *workers)  # type: ignore[misc]
+        stage.wait_for_shares(topics.input, evenly(PARTITIONS, size), *workers)
+        stage.wait_for_results(topics, stage.results(topics) + 1, *workers)
         time.sleep(SETTLE_SECONDS)
         began, cpu, done = time.monotonic(), sum(one.cpu_seconds() for one in workers), stage.results(topics)
         time.sleep(seconds)

@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bench.growing.reviews import sample_reviews
-from bench.growing.stage import wait_until
 
 from consumer.batching.policy import CallCost
 
@@ -54,7 +53,7 @@ def behind(stage: Stage, lags: Sequence[int], seconds: float) -> list[Behind]:
         sent = lag
         done = stage.results(topics)
         with stage.worker(topics, address, f"lag-{lag}", SLOW) as worker:
-            wait_until(lambda done=done: stage.results(topics) > done, worker)  # type: ignore[misc]
+            stage.wait_for_results(topics, done + 1, worker)
             time.sleep(seconds)
             found.append(Behind(lag, worker.resident_mib()))
     return found
@@ -68,10 +67,12 @@ def spread(stage: Stage, partitions: Sequence[int]) -> list[Spread]:
         topics = stage.topics(number)
         stage.fill(topics, sample_reviews(), EVENTS)
         with stage.worker(topics, address, topics.input, INSTANT) as worker:
-            joined = wait_until(lambda: stage.shares(topics.input) == [number], worker)  # noqa: B023 - asked at once
-            wait_until(lambda: stage.results(topics) >= EVENTS // 10, worker)  # noqa: B023
+            stage.wait_for_shares(topics.input, [number], worker)
+            joined = time.monotonic()
+            stage.wait_for_results(topics, EVENTS // 10, worker)
             began, cpu, done = time.monotonic(), worker.cpu_seconds(), stage.results(topics)
-            ended = wait_until(lambda: stage.results(topics) >= EVENTS, worker)  # noqa: B023
+            stage.wait_for_results(topics, EVENTS, worker)
+            ended = time.monotonic()
             used, idle_from = worker.cpu_seconds() - cpu, worker.cpu_seconds()
             time.sleep(IDLE_SECONDS)
             found.append(

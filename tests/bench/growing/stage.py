@@ -174,6 +174,24 @@ class Stage(ExitStack):
         places = {TopicPartition(topics.output, number): end.latest() for number in range(topics.partitions)}
         return sum(asked.result().offset for asked in self._admin.list_offsets(places, request_timeout=10).values())
 
+    def wait_for_results(self, topics: Topics, count: int, *workers: WorkerProcess) -> None:
+        """Until there are so many. Raises RuntimeError when a worker ends, or it takes too long."""
+        self._wait(lambda: self.results(topics) >= count, workers)
+
+    def wait_for_shares(self, group: str, shares: list[int], *workers: WorkerProcess) -> None:
+        """Until ``shares`` are those of the group. Raises as ``wait_for_results``."""
+        self._wait(lambda: self.shares(group) == shares, workers)
+
+    @staticmethod
+    def _wait(happened: Callable[[], bool], workers: Sequence[WorkerProcess]) -> None:
+        give_up = time.monotonic() + LONGEST_SECONDS
+        while not happened():
+            for worker in workers:
+                worker.require_running()
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"nothing came in {LONGEST_SECONDS:.0f} s")
+            time.sleep(LOOK_SECONDS)
+
     def shares(self, group: str) -> list[int]:
         """Partitions of each member, in order of size. Empty while the broker does not know the group yet."""
         (asked,) = self._admin.describe_consumer_groups([group], request_timeout=10).values()
@@ -182,18 +200,6 @@ class Stage(ExitStack):
         except KafkaException:
             return []
         return sorted(len(member.assignment.topic_partitions) for member in members)
-
-
-def wait_until(happened: Callable[[], bool], *workers: WorkerProcess) -> float:
-    """Seconds of the monotonic clock when it has. Raises RuntimeError when a worker ends, or nothing happens."""
-    give_up = time.monotonic() + LONGEST_SECONDS
-    while not happened():
-        for worker in workers:
-            worker.require_running()
-        if time.monotonic() > give_up:
-            raise RuntimeError(f"nothing came in {LONGEST_SECONDS:.0f} s")
-        time.sleep(LOOK_SECONDS)
-    return time.monotonic()
 
 
 def evenly(partitions: int, members: int) -> list[int]:

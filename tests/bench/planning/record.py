@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 import click
 from apache_kafka import fetch_jars
 from bench.growing.reviews import sample_reviews
-from bench.growing.stage import ROOT, Stage, wait_until
+from bench.growing.stage import ROOT, Stage
 from bench.planning.plan import HERE, assumed_accelerator, measured_cpu
 
 from consumer.batching.policy import padded_length
@@ -90,7 +90,7 @@ def worker_cpu_ms(stage: Stage, kind: ServerKind, target: str) -> float:
     topics = stage.topics(6)
     stage.fill(topics, sample_reviews(), REVIEWS)
     with stage.worker(topics, target, topics.input, kind.cost, max_tokens=kind.max_tokens, tasks=TASKS) as worker:
-        wait_until(lambda: stage.results(topics) > 0, worker)
+        stage.wait_for_results(topics, 1, worker)
         time.sleep(WORKER_SECONDS / 6)
         cpu, done = worker.cpu_seconds(), stage.results(topics)
         time.sleep(WORKER_SECONDS)
