@@ -117,7 +117,14 @@ class Stage(ExitStack):
         made = Topics(f"in-{mark}", f"out-{mark}", f"dead-{mark}", partitions)
         for created in self._admin.create_topics([NewTopic(name, partitions, 1) for name in made[:3]]).values():
             created.result(60)
+        self._wait(lambda: self._has_leaders(made), ())
         return made
+
+    def _has_leaders(self, topics: Topics) -> bool:
+        try:
+            return self.results(topics) == 0
+        except KafkaException:  # the brokers are told of new topics a moment later
+            return False
 
     def fill(self, topics: Topics, texts: Sequence[str], events: int, first: int = 0) -> None:
         """Texts and partitions in turn; ``first`` is the number of the first event."""
