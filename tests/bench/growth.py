@@ -61,7 +61,7 @@ def flat(draft: Draft, what: str, values: Sequence[float]) -> None:
 
 def workers(draft: Draft, stage: Stage, *, quick: bool) -> None:
     """One group, a simulated server for each worker."""
-    steps = grow(stage, (1, 2, 4) if quick else (1, 2, 4, 8), 5.0 if quick else 20.0)
+    steps = grow(stage, (1, 2, 4) if quick else (1, 2, 4, 8), 4.0 if quick else 20.0)
     sizes, rates = [step.workers for step in steps], [step.events_per_second for step in steps]
     fit = proportional(sizes, rates)
     straight(draft, "events/s by workers, through zero", f"{sizes[0]} to {sizes[-1]}", fit)

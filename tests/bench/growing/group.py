@@ -30,7 +30,7 @@ IN_FLIGHT: Final = 150
 """Events of a worker, two seconds of its server: the group waits for them when a partition moves."""
 EVENTS_A_SECOND: Final = 150
 """More than a server does."""
-SETTLE_SECONDS: Final = 2.5
+SETTLE_SECONDS: Final = 2.0
 """What a partition's last owner had in flight is done, and its new one has work."""
 
 
