@@ -123,10 +123,10 @@ class LengthCut:
 class LeastTimePolicy:
     """The project's ``LeastTime``, asked through its own ``decide`` as the dispatcher does."""
 
-    def __init__(self, cost: CallCost, calls: int) -> None:
+    def __init__(self, cost: CallCost, calls: int, max_tokens: int = MAX_TOKENS) -> None:
         """``cost`` as ``rexstream tune`` finds it, or as it is assumed without."""
         self._queue = LengthQueue()
-        self._policy = LeastTime(MAX_TOKENS, calls, cost)
+        self._policy = LeastTime(max_tokens, calls, cost)
 
     def add(self, window: Pending) -> None:
         """Queue it."""
