@@ -16,7 +16,7 @@ from bench.report.section import Goal, Plot, Section, Series, Table, parsed
 if TYPE_CHECKING:
     from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MEASURED = Section(
     title="Loop",
     claim="It costs something.",
