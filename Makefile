@@ -88,8 +88,8 @@ lock:  ## write requirements.lock and requirements-build.lock, what the image in
 sbom: .venv/.dev  ## write the software bill of materials (CycloneDX) into dist
 	@PYTHONPATH=tests $(BIN)/python -m house.sbom $(ARGS)
 
-bench: .venv/.dev  ## benchmarks, each printed with its limit or its peer
-	@set -e; for b in tests/bench/*.py; do echo "== $$b"; $(BIN)/python $$b; done
+bench: .venv/.dev  ## benchmarks against limits and peers, one report in build/bench, in minutes (ARGS=--full for hours; ARGS=--help)
+	@PYTHONPATH=tests $(BIN)/python -m bench.report $(ARGS)
 
 clean:  ## remove .venv and everything else that was made
 	rm -rf .venv .venv-train .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

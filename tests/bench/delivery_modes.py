@@ -1,6 +1,6 @@
 """What exactly_once costs against at_least_once: records a second, and seconds until a reader sees a result.
 
-    python tests/bench/delivery_modes.py
+    python tests/bench/delivery_modes.py [--quick] [--json FILE]
 
 The Kafka runtime alone (a record becomes a result at once, no model) on an Apache Kafka of this machine, with the
 default intervals. Both modes run in turn, five times over; each pair gives one ratio, and the median ratio is reported
@@ -11,6 +11,7 @@ transaction's end.
 
 from __future__ import annotations
 
+import signal
 import statistics
 import sys
 import tempfile
@@ -21,8 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import click
 from apache_kafka import ApacheKafka, KafkaUnavailable, fetch_jars
+from bench.report.section import Goal, Section
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -31,9 +35,12 @@ from runtime_harness import Cluster, Worker, eventually
 from consumer.telemetry.logs import configure_logging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+TITLE = "exactly_once against at_least_once"
 PAIRS = 5
+QUICK_PAIRS = 3
+GOAL = 0.85
 RECORDS = 20_000
 PARTITIONS = 4
 VALUE = b"x" * 300
@@ -130,47 +137,76 @@ def _topics(bootstrap: str) -> tuple[str, str, str]:
     return (*names, f"group-{mark}")
 
 
-def _paired(what: str, measure: Callable[[str], float]) -> None:
+def _paired(what: str, pairs: int, measure: Callable[[str], float]) -> list[float]:
     """Run both modes in turn; print the medians, and the median ratio of the pairs with its range."""
     runs: dict[str, list[float]] = {mode: [] for mode in MODES}
-    for number in range(PAIRS):
+    for number in range(pairs):
         for mode in MODES if number % 2 == 0 else reversed(MODES):
             runs[mode].append(measure(mode))
     ratios = sorted(once / least for least, once in zip(*(runs[mode] for mode in MODES), strict=True))
     least, once = (statistics.median(runs[mode]) for mode in MODES)
     print(
-        f"{what:<44} at_least_once {least:9.3f}   exactly_once {once:9.3f}   "
-        f"ratio {statistics.median(ratios):5.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
+        f"{what:<44} at_least_once {least:9.3f}   exactly_once {once:9.3f}   ratio {in_words(ratios)}",
         flush=True,
+    )
+    return ratios
+
+
+def in_words(ratios: Sequence[float]) -> str:
+    """The median with the range."""
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def measured(bootstrap: str, *, quick: bool) -> Section:
+    """On a broker that runs. Seconds to a reader are left out of a quick run: each takes a dozen."""
+    pairs = QUICK_PAIRS if quick else PAIRS
+    for mode in MODES:
+        throughput(bootstrap, mode)  # the broker's code is compiled while it runs
+    ratios = _paired("records a second", pairs, lambda mode: throughput(bootstrap, mode))
+    rows: list[list[str | int | float | None]] = [["records/s", in_words(ratios)]]
+    if not quick:
+        found: dict[str, list[Latency]] = {mode: [] for mode in MODES}
+
+        def median(mode: str) -> float:
+            found[mode].append(latency(bootstrap, mode))
+            return found[mode][-1].median
+
+        slower = _paired(f"median seconds to a reader at {RATE:.0f}/s", pairs, median)
+        slow = {mode: statistics.median(each.p99 for each in found[mode]) for mode in MODES}
+        print(f"{'p99 seconds (median of the runs)':<44} " + "   ".join(f"{m} {slow[m]:9.3f}" for m in MODES))
+        rows.append([f"seconds until a reader sees a result, at {RATE:.0f} a second", in_words(slower)])
+    return Section(
+        TITLE,
+        "What transactions cost: the Kafka side alone, without a model, which hides their price in practice.",
+        columns=["", "exactly_once / at_least_once, median of pairs, range"],
+        rows=rows,
+        goals=[Goal(f"records/s >= {GOAL}", in_words(ratios), statistics.median(ratios) >= GOAL)],
+        notes=[f"{RECORDS} records a run, {pairs} pairs, Apache Kafka; readers are read_committed."],
     )
 
 
-def main() -> None:
+@click.command()
+@click.option("--quick", is_flag=True, help="Throughput alone, fewer pairs.")
+@click.option("--json", "path", type=click.Path(path_type=Path), help="Write the section of the report.")
+def main(quick: bool, path: Path | None) -> None:
     """Start a broker and measure; say so when there is none."""
     configure_logging("error", "bench")  # on standard error: the figures stand alone on standard output
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the broker is stopped
     try:
         jars = fetch_jars()
     except KafkaUnavailable as error:
         print(f"not measured: {error}")
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        broker = ApacheKafka(jars, Path(folder))
-        broker.start()
-        try:
-            for mode in MODES:
-                throughput(broker.bootstrap_servers, mode)  # the broker's code is compiled while it runs
-            _paired("records a second", lambda mode: throughput(broker.bootstrap_servers, mode))
-            found: dict[str, list[Latency]] = {mode: [] for mode in MODES}
-
-            def median(mode: str) -> float:
-                found[mode].append(latency(broker.bootstrap_servers, mode))
-                return found[mode][-1].median
-
-            _paired(f"median seconds to a reader at {RATE:.0f}/s", median)
-            slow = {mode: statistics.median(each.p99 for each in found[mode]) for mode in MODES}
-            print(f"{'p99 seconds (median of the runs)':<44} " + "   ".join(f"{m} {slow[m]:9.3f}" for m in MODES))
-        finally:
-            broker.stop()
+        section = Section(TITLE, not_measured=str(error))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            broker = ApacheKafka(jars, Path(folder))
+            broker.start()
+            try:
+                section = measured(broker.bootstrap_servers, quick=quick)
+            finally:
+                broker.stop()
+    if path is not None:
+        section.write(path)
 
 
 if __name__ == "__main__":

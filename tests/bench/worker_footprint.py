@@ -1,6 +1,6 @@
 """What a worker costs before it does anything: seconds to import, and memory.
 
-    python tests/bench/worker_footprint.py
+    python tests/bench/worker_footprint.py [--quick] [--json FILE]
 
 Each row is a fresh interpreter that imports what is named and everything before it was not. Time is the median of five
 runs, the interpreter's own start left out; memory is the resident set after the imports, the largest of the runs. The
@@ -18,6 +18,11 @@ import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import click
+from bench.report.section import Goal, Section
 
 RUNS = 5
 SECONDS_LIMIT = 1.5
@@ -91,24 +96,50 @@ def running_worker(folder: Path) -> float:
         broker.wait()
 
 
-def main() -> int:
-    """Print the table; 1 when the worker is above a limit."""
+def _share(of_limit: float) -> str:
+    return f"{of_limit:.0%}"
+
+
+def _memory(megabytes: float) -> tuple[float, str]:
+    return round(megabytes, 1), _share(megabytes / MEGABYTES_LIMIT)
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="The worker's own modules alone.")
+@click.option("--json", "path", type=click.Path(path_type=Path), help="Write the section of the report; exit code 0.")
+def main(quick: bool, path: Path | None) -> None:
+    """Print the table; exit code 1 when the worker is above a limit."""
     sys.path.insert(0, str(ROOT))
     parts = ("json", "numpy", "confluent_kafka", "grpc.aio", "consumer.config.tree", "consumer.serving.client")
-    rows = {name: footprint((name,)) for name in (*parts, WORKER)}
-    print(f"{'import':<40} {'seconds':>8} {'of limit':>9} {'MB':>8} {'of limit':>9}")
-    for name, cost in rows.items():
-        print(
-            f"{name:<40} {cost.seconds:>8.2f} {cost.seconds / SECONDS_LIMIT:>9.0%} "
-            f"{cost.megabytes:>8.1f} {cost.megabytes / MEGABYTES_LIMIT:>9.0%}"
-        )
+    found = {name: footprint((name,)) for name in (() if quick else parts) + (WORKER,)}
     with tempfile.TemporaryDirectory() as folder:
         running = running_worker(Path(folder))
-    label = "a worker in its group, before an event"
-    print(f"{label:<40} {'':>8} {'':>9} {running:>8.1f} {running / MEGABYTES_LIMIT:>9.0%}")
-    print(f"{'limit':<40} {SECONDS_LIMIT:>8.2f} {'':>9} {MEGABYTES_LIMIT:>8.1f}")
-    return int(rows[WORKER].seconds > SECONDS_LIMIT or max(rows[WORKER].megabytes, running) > MEGABYTES_LIMIT)
+    largest = max(found[WORKER].megabytes, running)
+    rows: list[list[str | int | float | None]] = [
+        [name, round(cost.seconds, 2), _share(cost.seconds / SECONDS_LIMIT), *_memory(cost.megabytes)]
+        for name, cost in found.items()
+    ]
+    rows.append(["a worker in its group", None, None, *_memory(running)])
+    seconds = found[WORKER].seconds
+    section = Section(
+        "What a worker costs before it does anything",
+        "Starting a worker takes a moment and little memory, and no TensorFlow.",
+        columns=["import", "seconds", "of the limit", "MB", "of the limit"],
+        rows=rows,
+        goals=[
+            Goal(f"imports in {SECONDS_LIMIT} s", f"{seconds:.2f} s", seconds <= SECONDS_LIMIT),
+            Goal(f"memory of {MEGABYTES_LIMIT:.0f} MB", f"{largest:.0f} MB", largest <= MEGABYTES_LIMIT),
+        ],
+        notes=["Limits are those of the project; seconds are this machine's."],
+    )
+    print(f"{'import':<40}" + "".join(f"{column:>14}" for column in section.columns[1:]))
+    for row in rows:
+        print(f"{row[0]!s:<40}" + "".join(f"{'' if cell is None else cell:>14}" for cell in row[1:]))
+    if path is not None:
+        section.write(path)
+    elif not all(goal.met for goal in section.goals):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -11,8 +11,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from consumer.batching.call_cost import fit_call_cost
+
 if TYPE_CHECKING:
     import random
+    from collections.abc import Sequence
+
+    from consumer.batching.call_cost import Cell
 
 EPSILON: Final = 1e-9
 """Seconds of work that count as none: rounding leaves some."""
@@ -20,7 +25,7 @@ EPSILON: Final = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A model on a machine. The figures are invented in the proportions of the kind, not measured."""
+    """A model on a machine. The figures are invented in the proportions of the kind, unless they were ``measured``."""
 
     name: str
     fixed: float
@@ -38,15 +43,33 @@ class Profile:
     straggler_share: float = 0.004
     straggler_factor: float = 3.0
     """This share of the calls takes so many times as long."""
+    cells: tuple[Cell, ...] = ()
+    """Measured calls. A call takes what one of the nearest shape took (by the logarithms of rows and length), in the
+    proportion of the formula; noise and stragglers are those measured."""
 
     def seconds(self, rows: int, length: int) -> float:
         """Time of a call alone, without noise."""
-        return max(self.floor, self.fixed + (self.token + self.square * length) * rows * length)
+        if self.cells:
+            cell = self._nearest(rows, length)
+            return cell.seconds * self._formula(rows, length) / self._formula(cell.rows, cell.length)
+        return self._formula(rows, length)
 
     def drawn(self, rows: int, length: int, rng: random.Random) -> float:
         """The same with noise: what one call takes."""
+        if self.cells:
+            cell = self._nearest(rows, length)
+            return rng.choice(cell.repeats) * self._formula(rows, length) / self._formula(cell.rows, cell.length)
         factor = self.straggler_factor if rng.random() < self.straggler_share else 1.0
-        return self.seconds(rows, length) * factor * math.exp(rng.gauss(0.0, self.noise))
+        return self._formula(rows, length) * factor * math.exp(rng.gauss(0.0, self.noise))
+
+    def _formula(self, rows: int, length: int) -> float:
+        return max(self.floor, self.fixed + (self.token + self.square * length) * rows * length)
+
+    def _nearest(self, rows: int, length: int) -> Cell:
+        def distance(cell: Cell) -> float:
+            return math.hypot(math.log(cell.rows / rows), math.log(cell.length / length))
+
+        return min(self.cells, key=distance)
 
 
 GPU: Final = Profile("GPU-like", fixed=0.006, token=8e-6, square=1e-8)
@@ -55,6 +78,12 @@ CPU: Final = Profile("CPU-like", fixed=0.002, token=5e-5, square=1e-7, sharing=T
 """TensorFlow Serving on a few cores: concurrent calls share one pool of threads. 512 tokens in a row take 54 ms."""
 HIGH_FLOOR: Final = Profile("high floor", fixed=0.006, token=8e-6, square=1e-8, floor=0.08)
 """No call below 80 ms, as behind a slow proxy or with a kernel launch for every small operation."""
+
+
+def measured(cells: Sequence[Cell], *, sharing: bool) -> Profile:
+    """Of a server whose calls, one after the other, took what the cells say."""
+    cost = fit_call_cost(cells)
+    return Profile("measured", cost.fixed, cost.per_token, cost.per_pair, cost.floor, sharing, cells=tuple(cells))
 
 
 class Slowdown(NamedTuple):

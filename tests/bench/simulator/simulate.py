@@ -39,8 +39,6 @@ EVENTS: Final = 2_000
 """``limits.in_flight_events``. Half of it is divided among the lanes, the rest is for whoever comes first."""
 OBJECTIVE: Final = 1.0
 """``batching.latency_objective_ms`` in seconds; orders the work."""
-SHARE: Final = EventShare(MAX_TOKENS, OBJECTIVE, OBJECTIVE)
-"""Which deadlines the windows of a large event have."""
 DELAY: Final = 0.0007
 """Seconds on the network, each way."""
 CALL_SECONDS: Final = 0.0008
@@ -48,6 +46,17 @@ ROW_SECONDS: Final = 0.00004
 """What the client's thread takes to prepare a call, and more for each row of it."""
 OTHERS_CALL: Final = (16, 96)
 """Rows and padded length of a call of other clients."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """What the worker and its network take, in seconds, and its limits in tokens."""
+
+    delay: float = DELAY
+    call_seconds: float = CALL_SECONDS
+    row_seconds: float = ROW_SECONDS
+    max_tokens: int = MAX_TOKENS
+    event_tokens: int = EVENT_TOKENS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,11 +130,15 @@ class _Run:
 class Simulation:
     """One run, from the first arrival to the last answer."""
 
-    def __init__(self, servers: Servers, events: Sequence[Event], policy: Policy, seed: int) -> None:
+    def __init__(
+        self, servers: Servers, events: Sequence[Event], policy: Policy, seed: int, client: Client | None = None
+    ) -> None:
         """``events`` in order of arrival; ``seed`` draws the servers' noise and the calls of others."""
         self._servers = servers
         self._events = events
         self._policy = policy
+        self._client = client or Client()
+        self._share = EventShare(self._client.max_tokens, OBJECTIVE, OBJECTIVE)
         self._machines = [
             Server(servers.profile, random.Random(f"{seed} server {number}"), None if number else servers.slow)
             for number in range(servers.count)
@@ -199,7 +212,7 @@ class Simulation:
             case "reaches":
                 server = self._at[what]
                 if server not in self._alive:
-                    self._push(self._now + DELAY, "failed", what)
+                    self._push(self._now + self._client.delay, "failed", what)
                 else:
                     self._advance(server)
                     batch = self._calls[what].batch
@@ -228,14 +241,14 @@ class Simulation:
                 self._alive.remove(what)
                 for number in self._machines[what].lose():
                     if number > 0:
-                        self._push(self._now + DELAY, "failed", number)
+                        self._push(self._now + self._client.delay, "failed", number)
                 self._changes[what] = math.inf
                 return False
 
     def _advance(self, server: int) -> None:
         for number in self._machines[server].advance(self._now):
             if number > 0:
-                self._push(self._now + DELAY, "answered", number)
+                self._push(self._now + self._client.delay, "answered", number)
         self._changes[server] = self._machines[server].next_change()
 
     def _next_of_others(self, server: int) -> None:
@@ -278,10 +291,10 @@ class Simulation:
                 (self._latencies if run.event.ordinary else self._large).append(self._now - run.event.at)
                 return
             run.unsent.extend(run.event.levels[run.level])
-        while run.unsent and run.tokens < EVENT_TOKENS:
+        while run.unsent and run.tokens < self._client.event_tokens:
             length = run.unsent.popleft()
-            is_over = SHARE.is_over(run.sent)
-            deadline = SHARE.deadline(run.deadline, self._now, run.tokens) if is_over else run.deadline
+            is_over = self._share.is_over(run.sent)
+            deadline = self._share.deadline(run.deadline, self._now, run.tokens) if is_over else run.deadline
             run.waiting += 1
             run.tokens += length
             run.sent += length
@@ -321,16 +334,17 @@ class Simulation:
         self._calls[self._call] = Call(batch, self._now)
         self._at[self._call] = self._alive[self._turn % len(self._alive)]
         self._turn += 1
-        self._ready = max(self._now, self._ready) + CALL_SECONDS + ROW_SECONDS * len(batch.windows)
-        self._push(self._ready + DELAY, "reaches", self._call)
+        took = self._client.call_seconds + self._client.row_seconds * len(batch.windows)
+        self._ready = max(self._now, self._ready) + took
+        self._push(self._ready + self._client.delay, "reaches", self._call)
 
     def _check(self, batch: Batch) -> None:
         """Raises PolicyError; takes the windows out of those that wait."""
         rows, length = len(batch.windows), batch.padded_length
         if not rows or length not in PADDED_LENGTHS:
             raise PolicyError(f"a call of {rows} windows padded to {length} tokens")
-        if rows > 1 and rows * length > MAX_TOKENS:
-            raise PolicyError(f"a call of {rows} x {length} tokens, more than {MAX_TOKENS}")
+        if rows > 1 and rows * length > self._client.max_tokens:
+            raise PolicyError(f"a call of {rows} x {length} tokens, more than {self._client.max_tokens}")
         if len(self._calls) >= self._servers.max_calls:
             raise PolicyError(f"a call beside {len(self._calls)} in flight")
         for window in batch.windows:

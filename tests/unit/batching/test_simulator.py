@@ -13,7 +13,7 @@ import pytest
 from bench.simulator.contenders import CONTENDERS, cheapest, in_words, run_once, training_costs
 from bench.simulator.rivals import FixedSize, LengthCut, batch_of
 from bench.simulator.scenarios import SCENARIOS, TINY
-from bench.simulator.server import GPU, Profile, Server, Slowdown
+from bench.simulator.server import GPU, Profile, Server, Slowdown, measured
 from bench.simulator.simulate import (
     CALL_SECONDS,
     DELAY,
@@ -22,6 +22,7 @@ from bench.simulator.simulate import (
     MAX_TOKENS,
     ROW_SECONDS,
     Call,
+    Client,
     Lost,
     PolicyError,
     Servers,
@@ -38,6 +39,7 @@ from bench.simulator.trace import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumer.batching.call_cost import Cell
 from consumer.batching.policy import Batch, Decision
 
 if TYPE_CHECKING:
@@ -319,3 +321,25 @@ def test_a_policy_that_breaks_a_rule_is_caught(
     """No table is printed of a policy that cheats."""
     with pytest.raises(PolicyError, match=message):
         Simulation(Servers(profile=SECOND), [Event(0.0, ((40,) * 40,))], Wrong(decision), 1).run()
+
+
+def test_a_measured_server_replays_the_calls_of_the_nearest_shape() -> None:
+    """And takes other shapes in the proportion of the cost that was fitted to all of them."""
+    profile = measured([Cell(1, 32, (0.032,)), Cell(8, 64, (0.5, 0.6)), Cell(1, 512, (0.512,))], sharing=True)
+    assert profile.sharing
+    assert profile.seconds(1, 32) == pytest.approx(0.032)
+    assert sorted({profile.drawn(8, 64, random.Random(seed)) for seed in range(20)}) == pytest.approx([0.5, 0.6])
+    assert profile.seconds(7, 64) == pytest.approx(0.55 * 7 / 8, rel=0.02)
+    assert profile.seconds(1, 448) == pytest.approx(0.512 * 448 / 512, rel=0.02)
+
+
+def test_a_client_has_its_own_limits_and_times() -> None:
+    """Those of the worker that is simulated."""
+    events = [Event(0.0, ((256,), (256,)))]
+    outcome = Simulation(
+        Servers(profile=SECOND), events, LengthCut(512, 2), 1, Client(delay=0.25, call_seconds=0.1)
+    ).run()
+    assert outcome.latencies == pytest.approx([2 * (1.6 + ROW_SECONDS)])
+    both = [Event(0.0, ((256, 256),))]
+    with pytest.raises(PolicyError, match="more than 300"):
+        Simulation(Servers(profile=SECOND), both, LengthCut(512, 2), 1, Client(max_tokens=300)).run()

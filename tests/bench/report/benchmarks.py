@@ -1,0 +1,31 @@
+"""Which benchmarks the report consists of, in its order."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Benchmark(NamedTuple):
+    """A program of tests/bench that takes ``--quick`` and ``--json`` (tests/bench/README.md)."""
+
+    name: str
+    """Of its files in the report's folder."""
+    program: str
+    quick_seconds: float
+    """It is stopped after so long: several times what it takes on two quiet cores."""
+    full_seconds: float
+    full: tuple[str, ...] = ()
+    """Its arguments for everything there is."""
+
+
+BENCHMARKS: Final = (
+    Benchmark("worker-against-loop", "worker_against_loop.py", 120, 1200),
+    Benchmark("delivery-modes", "delivery_modes.py", 120, 900),
+    Benchmark("limit", "limit.py", 150, 1800),
+    Benchmark("simulator-honesty", "simulator_honesty.py", 150, 1800),
+    Benchmark("batching", "batching.py", 150, 10_800, ("--full",)),
+    Benchmark("peers", "against_peers.py", 150, 3600),
+    Benchmark("growth", "growth.py", 150, 3600),
+    Benchmark("capacity", "capacity.py", 60, 600),
+    Benchmark("footprint", "worker_footprint.py", 120, 300),
+)
