@@ -1,7 +1,7 @@
 """Which windows share a call to the model server, when it leaves, and how long it may take.
 
 Pure; clocks are injected. The dispatcher owns one ``LengthQueue`` and one ``LeastTime`` and calls ``LeastTime.decide``
-whenever something happened; ``padded_length`` is also what the exported graph is warmed up with.
+with its endpoints whenever something happened; ``padded_length`` is also what the exported graph is warmed up with.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 
 def event_deadline(timestamp_ms: int | None, *, fetched_wall: float, fetched_at: float, objective: float) -> float:
@@ -104,11 +104,12 @@ ReleaseReason = Literal["idle", "full", "free", "linger", "retry"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Windows to send together, padded to ``padded_length`` tokens."""
+    """Windows to send together, padded to ``padded_length`` tokens, to the endpoint of that place in the sequence."""
 
     windows: tuple[Pending, ...]
     padded_length: int
     reason: ReleaseReason
+    endpoint: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,24 @@ class CallTimes:
         return free[0]
 
 
+class Load(NamedTuple):
+    """One endpoint, as far as it matters for what is sent there."""
+
+    calls: Collection[Call]
+    """In flight there, in the order in which they were sent."""
+    times: CallTimes
+    max_tokens: int
+    """Of rows x padded length of one call."""
+    max_in_flight: int
+    """Calls."""
+    takes_windows: bool = True
+
+    @property
+    def servers(self) -> int:
+        """How many there are behind its address: of two calls in flight for each, one is computed, one under way."""
+        return max(1, self.max_in_flight // 2)
+
+
 def split(groups: Sequence[tuple[int, int]], cost: CallCost, max_tokens: int) -> list[tuple[int, int]]:
     """Divide ``groups`` of windows, (padded length, rows) in order of length, into the calls of least total time.
 
@@ -213,10 +232,10 @@ def split(groups: Sequence[tuple[int, int]], cost: CallCost, max_tokens: int) ->
 class LeastTime:
     """Batches of least total time. Takes windows out of the queue and never drops one.
 
-    What waits is divided, in order of length, into the calls that take the server least time altogether: a neighbour
-    joins while its padding costs less than a call of its own. The call with the most urgent window leaves. An idle
-    server gets it at once; a busy one when it is expected to be free, or when as much waits as a call can hold: until
-    then waiting costs nothing, since the server is busy.
+    What waits is divided, in order of length, into the calls that take a server least time altogether: a neighbour
+    joins while its padding costs less than a call of its own. The call with the most urgent window leaves, for the
+    endpoint that is expected to have answered it first. An idle one gets it at once; a busy one when it is expected to
+    be free, or when as much waits as a call can hold: until then waiting costs nothing, since the server is busy.
     """
 
     PREPARE_SECONDS = 0.005
@@ -224,52 +243,77 @@ class LeastTime:
     LINGER_SECONDS = 0.02
     """Where calls take less than ``PREPARE_SECONDS``, another would only be in the way: a window waits for company, but
     no longer than this."""
-    CALLS_PER_SERVER = 2
-    """In flight: one is computed, one is under way. So ``max_in_flight`` also says how many servers there are."""
 
     def __init__(self, max_tokens: int, max_in_flight: int, cost: CallCost = ASSUMED) -> None:
-        """``max_tokens`` bounds rows x padded length of one call, ``max_in_flight`` the calls; both may be changed."""
+        """``max_tokens`` and ``max_in_flight`` are what is configured for every endpoint; ``Load`` has those of now."""
         self.max_tokens = max_tokens
         self.max_in_flight = max_in_flight
-        self.times = CallTimes(cost)
+        self.cost = cost
 
-    def decide(self, now: float, queue: LengthQueue, calls: Collection[Call]) -> Decision:
-        """Choose what to send at ``now`` (seconds of the injected clock) beside the ``calls`` in flight."""
+    def decide(self, now: float, queue: LengthQueue, endpoints: Sequence[Load]) -> Decision:
+        """Choose what to send at ``now`` (seconds of the injected clock) to which of the ``endpoints``."""
         batches: list[Batch] = []
-        servers = max(1, self.max_in_flight // self.CALLS_PER_SERVER)
-        calls = list(calls)
-        while len(calls) < self.max_in_flight and (urgent := queue.most_urgent()) is not None:
+        loads = {place: load for place, load in enumerate(endpoints) if load.takes_windows}
+        while loads and (urgent := queue.most_urgent()) is not None:
+            own = padded_length(urgent.length)
+            place = next(iter(loads)) if len(loads) == 1 else self._soonest(now, own, queue, loads)
+            load = loads[place]
+            if len(load.calls) >= load.max_in_flight:
+                break
             counts = queue.counts()
             reason: ReleaseReason = "idle"
-            if sum(length * count for length, count in counts) >= self.max_tokens:
+            if sum(length * count for length, count in counts) >= load.max_tokens:
                 reason = "full"
-            elif len(calls) >= servers:
-                due = self.times.free_at(calls, servers) - self.PREPARE_SECONDS
+            elif len(load.calls) >= load.servers:
+                due = load.times.free_at(load.calls, load.servers) - self.PREPARE_SECONDS
                 reason = "free"
-                if due <= calls[-1].sent_at:
+                if due <= max(call.sent_at for call in load.calls):
                     due, reason = max(due, urgent.enqueued + self.LINGER_SECONDS), "linger"
                 if due > now:
                     return Decision(tuple(batches), due)
-            batch = self._batch(queue, counts, padded_length(urgent.length), reason)
+            batch = self._batch(queue, counts, own, reason, place, load.max_tokens)
             batches.append(batch)
-            calls.append(Call(len(batch.windows), batch.padded_length, now))
+            loads[place] = load._replace(calls=[*load.calls, Call(len(batch.windows), batch.padded_length, now)])
         return Decision(tuple(batches), None)
 
-    def _batch(self, queue: LengthQueue, counts: list[tuple[int, int]], own: int, reason: ReleaseReason) -> Batch:
-        """The call that the most urgent window, of padded length ``own``, is in; ``counts`` are the queue's."""
-        most = full_rows(self.max_tokens, own)
+    @staticmethod
+    def _soonest(now: float, own: int, queue: LengthQueue, loads: Mapping[int, Load]) -> int:
+        """The endpoint that is expected to answer windows of padded length ``own`` first: an idle one, if there is any.
+
+        Of equal ones it is the one that has answered nothing for longest, so that none is left untried.
+        """
+        rows = dict(queue.counts())[own]
+
+        def order(place: int) -> tuple[bool, float, float]:
+            load = loads[place]
+            # One that is overdue is expected to take as long again: it may hang.
+            busy = len(load.calls) >= load.servers
+            wait = abs(load.times.free_at(load.calls, load.servers) - now) if busy else 0.0
+            seconds = load.times.seconds(min(rows, full_rows(load.max_tokens, own)), own)
+            return busy, wait + seconds, load.times.answered_at
+
+        return min(loads, key=order)
+
+    def _batch(
+        self, queue: LengthQueue, counts: list[tuple[int, int]], own: int, reason: ReleaseReason, to: int, tokens: int
+    ) -> Batch:
+        """The call of at most ``tokens`` that the most urgent window, of padded length ``own``, is in.
+
+        ``counts`` are the queue's, ``to`` is the endpoint's place.
+        """
+        most = full_rows(tokens, own)
         if dict(counts)[own] >= most:
-            return Batch(tuple(queue.take(own, most)), own, reason)
+            return Batch(tuple(queue.take(own, most)), own, reason, to)
         # Beside full calls of its own length, what is left of each length is divided.
-        groups = [(length, rows) for length, count in counts if (rows := count % full_rows(self.max_tokens, length))]
+        groups = [(length, rows) for length, count in counts if (rows := count % full_rows(tokens, length))]
         place = next(number for number, (length, _) in enumerate(groups) if length == own)
-        calls = split(groups, self.times.cost, self.max_tokens)
+        calls = split(groups, self.cost, tokens)
         first, last = next((first, last) for first, last in calls if first <= place <= last)
         taken = queue.take(own, groups[place][1])
         for number in range(last, first - 1, -1):
             if number != place:
                 taken += queue.take(*groups[number])
-        return Batch(tuple(taken), groups[last][0], reason)
+        return Batch(tuple(taken), groups[last][0], reason, to)
 
 
 class CallTimeout:

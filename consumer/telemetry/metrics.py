@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from consumer.config.inputs import InputOf
+from consumer.telemetry.endpoint_metrics import EndpointMetrics
 from consumer.telemetry.metric_declarations import LABEL_LIMITS, PAUSE_REASONS, register
 from consumer.telemetry.status import RecentActivity
 
@@ -27,15 +28,14 @@ if TYPE_CHECKING:
 
     from consumer.batching.policy import ReleaseReason
     from consumer.events import Outcome, Partition, SourceRecord, Stage
+    from consumer.telemetry.endpoint_metrics import Breaker
 
 EventOutcome = Literal["done", "partial", "dead_letter", "dropped", "deleted"]
 """One record: every task gave a result; some did; none did; nothing to do (null value, another group's replay); a
 delete that went on to the result topics."""
 DropReason = Literal["null_value", "other_group", "delete", "delete_without_key", "no_review", "text_unavailable"]
-Breaker = Literal["closed", "half_open", "open"]
 
 OTHER = "other"
-_BREAKER_VALUE: dict[Breaker, int] = {"closed": 0, "half_open": 1, "open": 2}
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -61,6 +61,7 @@ class Metrics:
         self._input_of = InputOf(input_topics)
         self.registry = CollectorRegistry()
         self._counters, self._gauges, self._histograms = register(self.registry)
+        self.endpoints = EndpointMetrics(self._counters, self._gauges)
         self._counter = cache(lambda name, *labels: self._counters[name].labels(*labels))  # labels() is slow
         self._histogram = cache(lambda name, *labels: self._histograms[name].labels(*labels))
         self._on_durable = on_durable
@@ -146,9 +147,9 @@ class Metrics:
         self._gauges["rexstream_work_bytes"].set(size)
         self._gauges["rexstream_work_waiting"].set(waiting)
 
-    def breaker(self, state: Breaker) -> None:
-        """The state of the model server's circuit breaker now."""
-        self._gauges["rexstream_breaker_state"].set(_BREAKER_VALUE[state])
+    def breaker(self, state: Breaker, endpoint: str) -> None:
+        """The state of the circuit breaker before this model server now."""
+        self.endpoints.breaker(state, endpoint)
 
     # Called by the Kafka runtime.
 

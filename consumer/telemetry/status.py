@@ -14,12 +14,30 @@ class AssignedPartition(TypedDict):
     """Since it was queried, or since it was first to be; None before that."""
 
 
+class EndpointStatus(TypedDict):
+    """One model server behind ``target``."""
+
+    address: str
+    state: str
+    """ok, outage, deployment_fault; gone, when its address vanished; trial, before it has answered anything."""
+    in_flight: int
+    """Windows in calls there."""
+    answered: int
+    """Calls since the start, health probes included."""
+    failed: int
+    suspected: int
+    """Windows that wait for it since calls with them broke off: they may have ended the server."""
+    reason: str
+    """Why it cannot be used; empty while it can."""
+
+
 class ModelStatus(TypedDict):
     target: str
     name: str
     version: str | None
     """The version that answered last; None before the first answer."""
     available: bool
+    endpoints: list[EndpointStatus]
 
 
 class RecentActivity(TypedDict):

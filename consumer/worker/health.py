@@ -13,10 +13,11 @@ from consumer.config.inputs import InputOf
 from consumer.serving.dispatch.dispatcher import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from consumer.config.tree import Config
     from consumer.kafka.runtime import KafkaRuntime, RuntimeStatus
+    from consumer.serving.dispatch.endpoint import EndpointStatus
     from consumer.telemetry.metrics import Metrics
     from consumer.telemetry.status import WorkerStatus
     from consumer.worker.dead_letter_breaker import DeadLetterBreaker
@@ -48,6 +49,8 @@ class Health:
     loop_round_at: float = field(default_factory=time.monotonic)
     """Monotonic seconds of the latest heartbeat on the event loop."""
     windows_in_flight: int = 0
+    endpoints: Sequence[EndpointStatus] = ()
+    """The model servers."""
 
     def __post_init__(self) -> None:
         self._input_of = InputOf(route.input for route in self.config.routes)
@@ -164,6 +167,18 @@ class Health:
                 "name": self.config.model.name,
                 "version": self.metrics.model_version,
                 "available": self.model_available,
+                "endpoints": [
+                    {
+                        "address": each.address,
+                        "state": each.state,
+                        "in_flight": each.in_flight,
+                        "answered": each.answered,
+                        "failed": each.failed,
+                        "suspected": each.suspected,
+                        "reason": each.reason,
+                    }
+                    for each in self.endpoints
+                ],
             },
             **self.metrics.recent(),
         }

@@ -30,7 +30,6 @@ from consumer.kafka.clients.cluster import refuse_embedded
 from consumer.kafka.clients.errors import ClientFailed, UnreadableBatch
 from consumer.kafka.consume.group_start import commit_start
 from consumer.kafka.runtime import KafkaRuntime
-from consumer.serving.client import TfServingClient
 from consumer.serving.dispatch.dispatcher import Dispatcher, State
 from consumer.telemetry import stacks
 from consumer.telemetry.http import HttpServer
@@ -40,7 +39,7 @@ from consumer.worker.credentials import CredentialWatch
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 from consumer.worker.event_processor import EventProcessor, Intake
 from consumer.worker.health import Health
-from consumer.worker.model_watch import watch_model
+from consumer.worker.model_watch import ModelServers, watch_model
 from consumer.worker.task_runner import TaskRunner, WorkBudget, durable
 
 if TYPE_CHECKING:
@@ -106,28 +105,29 @@ class Worker:
         }
         batching = self._config.batching
         with signals_handled(handlers):
-            client = TfServingClient(self._config.model, self._bundle)
+            self._servers = ModelServers(self._config.model, self._bundle)
             self._dispatcher = Dispatcher(
-                client,
+                self._servers.clients,
                 LeastTime(batching.max_tokens, batching.max_in_flight, batching.cost.of_calls()),
                 self._engine.known_good_window(),
                 self._config.model.name,
                 self._metrics,
                 self._dispatcher_state,
+                on_endpoint=self._servers.endpoint,
             )
             http = self._open_http()
             try:
                 self._background.start(self._heartbeat())
-                self._credentials.renew["model.tls"] = lambda: self._background.start(client.renew())
+                self._credentials.renew["model.tls"] = self._renew_model_tls
                 self._background.start(self._credentials.run(self._end_for_credentials))
-                if await finished_before(self._stopping, self._prepare(client)):
+                if await finished_before(self._stopping, self._prepare()):
                     await self._consume()
             except Exception:
                 _log.exception("the worker ends")
                 self._exit = EXIT_FAILED
             finally:
                 self._background.cancel()
-                await client.close()
+                await self._servers.close()
                 if http is not None:
                     http.close()
                 # asyncio.run would wait for these threads, too, but without our handlers of signals.
@@ -137,9 +137,10 @@ class Worker:
 
     # -- the three phases ---------------------------------------------------------------------------------------
 
-    async def _prepare(self, client: TfServingClient) -> None:
+    async def _prepare(self) -> None:
         """Join the group only when the model can be used: a member that cannot work would hold partitions."""
-        self._background.start(watch_model(client, self._config.model, self._health, self._model_ready))
+        self._background.start(self._servers.run(self._dispatcher))
+        self._background.start(watch_model(self._servers, self._config.model, self._health, self._model_ready))
         told = partial(setattr, self._health, "unreachable")
         try:
             if self._config.delivery.mode == "exactly_once":
@@ -285,6 +286,10 @@ class Worker:
             for paused_state, reason in STATE_REASONS.items():
                 (runtime.pause if state is paused_state else runtime.resume)(reason)
 
+    def _renew_model_tls(self) -> None:
+        for client in self._servers.clients.values():
+            self._background.start(client.renew())
+
     def _registry_state(self, reasons: Mapping[str, str]) -> None:
         self._health.registry = reasons
         if (runtime := self._health.runtime) is not None:
@@ -337,6 +342,8 @@ class Worker:
                 )
                 self._version = answers
             self._health.windows_in_flight = self._dispatcher.waiting + self._dispatcher.in_flight
+            self._health.endpoints = self._dispatcher.endpoints
+            self._metrics.endpoints.show(self._health.endpoints)
             queues = [budget.queue for budget in self._budgets.of.values()]
             self._metrics.work(sum(each.taken for each in queues), sum(len(each.waiting) for each in queues))
             await asyncio.sleep(0.5)

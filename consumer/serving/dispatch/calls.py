@@ -1,7 +1,7 @@
-"""Calls to the model with their timeouts and metrics, and health probes, which tell a bad window from a bad server.
+"""Calls to one server with their timeouts and metrics, and health probes, which tell a bad window from a bad server.
 
-One ``ModelCalls`` belongs to one dispatcher, which makes calls for windows that somebody waits for (``work``); the
-probes are made by outage recovery, the review of rejections and poison isolation.
+One ``ModelCalls`` belongs to one endpoint. The dispatcher makes calls for windows that somebody waits for (``work``);
+the probes are made by outage recovery, the review of rejections and poison isolation.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ computes them in milliseconds each; with it, the third call at once waits for a 
 
 
 class ModelCalls:
-    """Every call of one dispatcher. Raises ServingError where the client does.
+    """Every call to one endpoint. Raises ServingError where the client does.
 
-    Keeps the canary windows: the last real window answered of each padded length, 28 at most, some 6 KB each. The probe
-    window is short and of one kind; a model that was swapped for a broken one may answer it and yet reject what it
-    answered a minute ago. A call with that canary window shows such a model at the first window that fails.
+    Keeps the canary windows: the last real window that any endpoint answered of each padded length, 28 at most, some
+    6 KB each. The probe window is short and of one kind; a model that was swapped for a broken one may answer it and
+    yet reject what it, or another server, answered a minute ago. A call with that canary window shows such a model at
+    the first window that fails.
     """
 
     def __init__(
@@ -48,20 +49,27 @@ class ModelCalls:
         model: str,
         observer: DispatchObserver,
         clock: Callable[[], float],
+        address: str = "",
+        canaries: dict[int, Window] | None = None,
     ) -> None:
-        """``observer`` and ``clock`` are those of the dispatcher and all its parts."""
-        self._client = client
+        """``observer``, ``clock`` and ``canaries`` are those of the dispatcher and all its parts."""
+        self.client = client
+        self.address = address
         self.probe_window = probe_window
         self._model = model
         self.observer = observer
         self.clock = clock
         self._timeout = CallTimeout()
-        self._canaries: dict[int, Window] = {}
+        self._canaries = {} if canaries is None else canaries
         self.uptime = ServerUptime()
         self.in_flight: dict[Group, Call] = {}
         """Calls of windows that somebody waits for, by their groups, in the order in which they were sent."""
         self.version: str | None = None
         """The model version that answered last; None before the first answer."""
+        self.ended_at = clock()
+        """When the last call ended."""
+        self.answered = self.failed = 0
+        """Calls that did, health probes included."""
 
     def begin(self, group: Group, length: int) -> None:
         """A call of ``group``, padded to ``length`` tokens, is in flight from now on; whoever began it takes it out."""
@@ -177,16 +185,20 @@ class ModelCalls:
         started = self.clock()
         timeout = min(longest, self._seconds(len(windows) * length, timeout_factor))
         try:
-            answer = await self._client.predict(windows, length, timeout)
+            answer = await self.client.predict(windows, length, timeout)
         except ServingError as error:
+            self.ended_at = self.clock()
+            self.failed += 1
             # A server that is alive has answered the others.
             if error.failure is Failure.TRANSIENT and error.code != "RESOURCE_EXHAUSTED":
-                self.uptime.failed(self.clock(), isolated=isolated)
-            self.observer.model_called(self._model, "", error.code, self.clock() - started)
+                self.uptime.failed(self.ended_at, isolated=isolated)
+            self.observer.model_called(self._model, "", error.code, self.ended_at - started)
             raise
+        self.ended_at = self.clock()
+        self.answered += 1
         if self.uptime.watched:
             real = sum(window is not self.probe_window for window in windows)
-            self.uptime.answered(started, self.clock(), real)
+            self.uptime.answered(started, self.ended_at, real)
         self.version = answer.model_version
         self.observer.model_called(answer.model_name, answer.model_version, "OK", answer.seconds)
         return answer

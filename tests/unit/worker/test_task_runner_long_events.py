@@ -69,7 +69,7 @@ class Workplace:
         clock = asyncio.get_running_loop().time
         window = ENGINE.start("好", REVIEW).windows[0]
         self.dispatcher = Dispatcher(
-            model, LeastTime(MAX_TOKENS, CALLS), window, "stub", Metrics(), lambda *_: None, clock
+            {"one:1": model}, LeastTime(MAX_TOKENS, CALLS), window, "stub", Metrics(), lambda *_: None, clock
         )
         self.budget = WorkBudget(budget_bytes)
         self.runner = TaskRunner(
