@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
 
@@ -329,8 +329,9 @@ class CallTimeout:
     FLOOR = 10.0
     CEILING = 120.0
 
-    def __init__(self) -> None:
-        self._rates: deque[float] = deque(maxlen=100)
+    def __init__(self, rates: deque[float]) -> None:
+        """``rates`` are of the last calls to all endpoints: one that hangs from the beginning shows it as soon."""
+        self._rates = rates
         self._factor = 1.0
 
     def observe(self, tokens: int, seconds: float) -> None:

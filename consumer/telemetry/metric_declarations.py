@@ -187,8 +187,8 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "rexstream_endpoint_in_flight": (
         (
-            "Windows in calls to a model server. Always 0 at one address means that it cannot be used; for long the "
-            "same number at one whose calls do not end, that it hangs."
+            "Windows in calls to a model server. A spike at one address means that this server is slower than others, "
+            "or hangs; always 0 at one means that it cannot be used."
         ),
         ("endpoint",),
     ),

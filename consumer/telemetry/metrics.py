@@ -44,8 +44,7 @@ class Metrics:
     """The metrics of one worker, in a registry of their own. Every method may be called from any thread.
 
     ``on_durable`` are called with every record whose outputs are durable, before it is measured: the dead-letter
-    breaker and the budget of memory count them there. ``clock`` (seconds, monotonic) dates what ``recent()``
-    summarises.
+    breaker and the budget of memory count them there. ``clock`` (seconds, monotonic) dates what ``recent()`` sums up.
     """
 
     def __init__(
@@ -148,7 +147,7 @@ class Metrics:
         self._gauges["rexstream_work_waiting"].set(waiting)
 
     def breaker(self, state: Breaker, endpoint: str) -> None:
-        """The state of the circuit breaker before this model server now."""
+        """The state of one model server's circuit breaker now."""
         self.endpoints.breaker(state, endpoint)
 
     # Called by the Kafka runtime.

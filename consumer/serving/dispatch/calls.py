@@ -7,7 +7,8 @@ the probes are made by outage recovery, the review of rejections and poison isol
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
 
 from consumer.batching.policy import PADDED_LENGTHS, Call, CallTimeout, padded_length
 from consumer.resilience.crash_evidence import ServerUptime
@@ -33,6 +34,14 @@ REPEATS = 3
 computes them in milliseconds each; with it, the third call at once waits for a thread together with the next one."""
 
 
+class Learned(NamedTuple):
+    """What the answers of one endpoint say about all of them."""
+
+    canaries: dict[int, Window]
+    rates: deque[float]
+    """Seconds a token."""
+
+
 class ModelCalls:
     """Every call to one endpoint. Raises ServingError where the client does.
 
@@ -50,17 +59,18 @@ class ModelCalls:
         observer: DispatchObserver,
         clock: Callable[[], float],
         address: str = "",
-        canaries: dict[int, Window] | None = None,
+        learned: Learned | None = None,
     ) -> None:
-        """``observer``, ``clock`` and ``canaries`` are those of the dispatcher and all its parts."""
+        """``observer``, ``clock`` and ``learned`` are those of the dispatcher and all its parts."""
         self.client = client
         self.address = address
         self.probe_window = probe_window
         self._model = model
         self.observer = observer
         self.clock = clock
-        self._timeout = CallTimeout()
-        self._canaries = {} if canaries is None else canaries
+        learned = learned or Learned({}, deque(maxlen=100))
+        self._timeout = CallTimeout(learned.rates)
+        self._canaries = learned.canaries
         self.uptime = ServerUptime()
         self.in_flight: dict[Group, Call] = {}
         """Calls of windows that somebody waits for, by their groups, in the order in which they were sent."""

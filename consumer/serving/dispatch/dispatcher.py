@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from consumer.batching.policy import LengthQueue, Load, Pending
 from consumer.serving.dispatch.batch import Entry, Group
-from consumer.serving.dispatch.calls import ModelCalls
+from consumer.serving.dispatch.calls import Learned, ModelCalls
 from consumer.serving.dispatch.endpoint import Endpoint, EndpointStatus
 from consumer.serving.dispatch.outage import IDLE_SECONDS, PAUSES
 from consumer.serving.dispatch.transfers import transfer
@@ -69,7 +70,7 @@ class Dispatcher:
         self._last_id = 0
         self._wake = asyncio.Event()
         self._defect: BaseException | None = None
-        self._canaries: dict[int, Window] = {}
+        self._learned = Learned({}, deque(maxlen=100))
         self.state = State.OK
         """Whether windows are being sent."""
         self._endpoints: dict[str, Endpoint] = {}
@@ -104,7 +105,7 @@ class Dispatcher:
         for address, client in clients.items():
             endpoint = self._endpoints[address] = Endpoint(
                 ModelCalls(
-                    client, self._probe_window, self._model, self._observer, self._clock, address, self._canaries
+                    client, self._probe_window, self._model, self._observer, self._clock, address, self._learned
                 ),
                 self._policy,
                 self._backoff,
