@@ -57,6 +57,11 @@ class Server:
         if self.restart is not None:
             asyncio.get_running_loop().call_later(self.restart, setattr, self, "mode", "up")
 
+    def mend(self) -> None:
+        """Unless it has died since."""
+        if self.mode != "down":
+            self.mode = "up"
+
     async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:  # noqa: ARG002
         assert not self.closed
         marks = [int(w.input_ids[0]) for w in windows]

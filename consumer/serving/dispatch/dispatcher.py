@@ -148,7 +148,7 @@ class Dispatcher:
     def _close_gone(self) -> None:
         """Close the endpoints that are gone and hold nothing."""
         for address, endpoint in list(self._endpoints.items()):
-            if endpoint.gone and not endpoint.holds and len(self._endpoints) > 1:
+            if endpoint.gone and not endpoint.holds:
                 del self._endpoints[address]
                 if endpoint.recovering is not None:
                     endpoint.recovering.cancel()
