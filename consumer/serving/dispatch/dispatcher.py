@@ -9,6 +9,7 @@ failure), ``outage``, ``rejections``, ``poison_isolation`` and, between several 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from dataclasses import replace
@@ -203,11 +204,9 @@ class Dispatcher:
                     raise self._defect
                 wake_at = self._send_due()
                 self._observer.in_flight_windows(self.waiting + self.in_flight)
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(None if wake_at is None else max(0.0, wake_at - self._clock())):
                         await self._wake.wait()
-                except TimeoutError:
-                    pass
         finally:
             for task in self._tasks:
                 task.cancel()
