@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 
 def event_deadline(timestamp_ms: int | None, *, fetched_wall: float, fetched_at: float, objective: float) -> float:
@@ -193,15 +193,16 @@ class Load(NamedTuple):
     """In flight there, in the order in which they were sent."""
     times: CallTimes
     max_tokens: int
-    """Of rows x padded length of one call."""
     max_in_flight: int
-    """Calls."""
     takes_windows: bool = True
 
     @property
     def servers(self) -> int:
         """How many there are behind its address: of two calls in flight for each, one is computed, one under way."""
         return max(1, self.max_in_flight // 2)
+
+
+_Placed = tuple[int, Load, list[Call]]  # its place, and its calls with the new ones
 
 
 def split(groups: Sequence[tuple[int, int]], cost: CallCost, max_tokens: int) -> list[tuple[int, int]]:
@@ -253,42 +254,41 @@ class LeastTime:
     def decide(self, now: float, queue: LengthQueue, endpoints: Sequence[Load]) -> Decision:
         """Choose what to send at ``now`` (seconds of the injected clock) to which of the ``endpoints``."""
         batches: list[Batch] = []
-        loads = {place: load for place, load in enumerate(endpoints) if load.takes_windows}
+        loads = [(place, load, list(load.calls)) for place, load in enumerate(endpoints) if load.takes_windows]
         while loads and (urgent := queue.most_urgent()) is not None:
             own = padded_length(urgent.length)
-            place = next(iter(loads)) if len(loads) == 1 else self._soonest(now, own, queue, loads)
-            load = loads[place]
-            if len(load.calls) >= load.max_in_flight:
+            place, load, calls = loads[0] if len(loads) == 1 else self._soonest(now, own, queue, loads)
+            if len(calls) >= load.max_in_flight:
                 break
             counts = queue.counts()
             reason: ReleaseReason = "idle"
             if sum(length * count for length, count in counts) >= load.max_tokens:
                 reason = "full"
-            elif len(load.calls) >= load.servers:
-                due = load.times.free_at(load.calls, load.servers) - self.PREPARE_SECONDS
+            elif len(calls) >= (servers := load.servers):
+                due = load.times.free_at(calls, servers) - self.PREPARE_SECONDS
                 reason = "free"
-                if due <= max(call.sent_at for call in load.calls):
+                if due <= calls[-1].sent_at:
                     due, reason = max(due, urgent.enqueued + self.LINGER_SECONDS), "linger"
                 if due > now:
                     return Decision(tuple(batches), due)
             batch = self._batch(queue, counts, own, reason, place, load.max_tokens)
             batches.append(batch)
-            loads[place] = load._replace(calls=[*load.calls, Call(len(batch.windows), batch.padded_length, now)])
+            calls.append(Call(len(batch.windows), batch.padded_length, now))
         return Decision(tuple(batches), None)
 
     @staticmethod
-    def _soonest(now: float, own: int, queue: LengthQueue, loads: Mapping[int, Load]) -> int:
+    def _soonest(now: float, own: int, queue: LengthQueue, loads: Sequence[_Placed]) -> _Placed:
         """The endpoint that is expected to answer windows of padded length ``own`` first: an idle one, if there is any.
 
         Of equal ones it is the one that has answered nothing for longest, so that none is left untried.
         """
         rows = dict(queue.counts())[own]
 
-        def order(place: int) -> tuple[bool, float, float]:
-            load = loads[place]
+        def order(placed: _Placed) -> tuple[bool, float, float]:
+            _, load, calls = placed
             # One that is overdue is expected to take as long again: it may hang.
-            busy = len(load.calls) >= load.servers
-            wait = abs(load.times.free_at(load.calls, load.servers) - now) if busy else 0.0
+            busy = len(calls) >= load.servers
+            wait = abs(load.times.free_at(calls, load.servers) - now) if busy else 0.0
             seconds = load.times.seconds(min(rows, full_rows(load.max_tokens, own)), own)
             return busy, wait + seconds, load.times.answered_at
 

@@ -221,18 +221,14 @@ class Dispatcher:
                 self._enqueue(moved)
             times.append(again_at)
             self._close_gone()
-        endpoints = list(self._endpoints.values())
-        takes = [self._ready(endpoint, now, times) for endpoint in endpoints]
-        loads = [
-            Load(
-                endpoint.calls.in_flight.values(),
-                endpoint.times,
-                endpoint.limits.max_tokens,
-                endpoint.limits.max_in_flight,
-                free and not (endpoint.gone or endpoint.trial),
-            )
-            for endpoint, free in zip(endpoints, takes, strict=True)
-        ]
+        endpoints, loads, isolated = list(self._endpoints.values()), [], []
+        for endpoint in endpoints:
+            limits, takes_windows = endpoint.limits, self._ready(endpoint, now, times)
+            if takes_windows and endpoint.isolation.active:
+                isolated.append(endpoint.isolation)
+            takes_windows = takes_windows and not (endpoint.gone or endpoint.trial)
+            calls = endpoint.calls.in_flight.values()
+            loads.append(Load(calls, endpoint.times, limits.max_tokens, limits.max_in_flight, takes_windows))
         decision = self._policy.decide(now, self._queue, loads)
         for batch in decision.batches:
             endpoint = endpoints[batch.endpoint]
@@ -245,8 +241,7 @@ class Dispatcher:
             # Withdrawn windows may have left a server idle.
             self._wake.set()
         times.append(decision.wake_at)
-        watched = (each.isolation for each, free in zip(endpoints, takes, strict=True) if free)
-        times += [isolation.watch() for isolation in watched if isolation.active]
+        times += [isolation.watch() for isolation in isolated]
         return min((at for at in times if at is not None), default=None)
 
     def _ready(self, endpoint: Endpoint, now: float, times: list[float | None]) -> bool:
