@@ -1,20 +1,20 @@
 """Which windows share a call to the model server, when it leaves, and how long it may take.
 
 Pure; clocks are injected. The dispatcher owns one ``LengthQueue`` and one ``LeastTime`` and calls ``LeastTime.decide``
-whenever something happened.
+with its endpoints whenever something happened.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from consumer.batching.queue import padded_length
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Collection, Iterable, Sequence
 
     from consumer.batching.queue import LengthQueue, Pending
@@ -31,11 +31,12 @@ ReleaseReason = Literal["idle", "full", "free", "linger", "retry"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Windows to send together, padded to ``padded_length`` tokens."""
+    """Windows to send together, padded to ``padded_length`` tokens, to the endpoint of that place in the sequence."""
 
     windows: tuple[Pending, ...]
     padded_length: int
     reason: ReleaseReason
+    endpoint: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,25 @@ class CallTimes:
         return free[0]
 
 
+class Load(NamedTuple):
+    """One endpoint, as far as it matters for what is sent there."""
+
+    calls: Collection[Call]
+    """In flight there, in the order in which they were sent."""
+    times: CallTimes
+    max_tokens: int
+    max_in_flight: int
+    takes_windows: bool = True
+
+    @property
+    def servers(self) -> int:
+        """How many there are behind its address: of two calls in flight for each, one is computed, one under way."""
+        return max(1, self.max_in_flight // 2)
+
+
+_Placed = tuple[int, Load, list[Call]]  # its place, and its calls with the new ones
+
+
 def split(groups: Sequence[tuple[int, int]], cost: CallCost, max_tokens: int) -> list[tuple[int, int]]:
     """Divide ``groups`` of windows, (padded length, rows) in order of length, into the calls of least total time.
 
@@ -144,11 +164,12 @@ def split(groups: Sequence[tuple[int, int]], cost: CallCost, max_tokens: int) ->
 class LeastTime:
     """Batches of least total time. Takes windows out of the queue and never drops one.
 
-    What waits is divided, in order of length, into the calls that take the server least time altogether: a neighbour
-    joins while its padding costs less than a call of its own. The call with the most urgent window leaves. An idle
-    server gets it at once; a busy one when it is expected to be free, or when as much waits as a call can hold: until
-    then waiting costs nothing, since the server is busy. Calls of events over their share are small and never leave
-    before the server is free, so that whoever comes meanwhile goes first and waits for little.
+    What waits is divided, in order of length, into the calls that take a server least time altogether: a neighbour
+    joins while its padding costs less than a call of its own. The call with the most urgent window leaves, for the
+    endpoint that is expected to have answered it first. An idle one gets it at once; a busy one when it is expected to
+    be free, or when as much waits as a call can hold: until then waiting costs nothing, since the server is busy. Calls
+    of events over their share are small and never leave before a server is free, so that whoever comes meanwhile goes
+    first and waits for little.
     """
 
     PREPARE_SECONDS = 0.005
@@ -156,57 +177,77 @@ class LeastTime:
     LINGER_SECONDS = 0.02
     """Where calls take less than ``PREPARE_SECONDS``, another would only be in the way: a window waits for company, but
     no longer than this."""
-    CALLS_PER_SERVER = 2
-    """In flight: one is computed, one is under way. So ``max_in_flight`` also says how many servers there are."""
 
     def __init__(self, max_tokens: int, max_in_flight: int, cost: CallCost = ASSUMED) -> None:
-        """``max_tokens`` bounds rows x padded length of one call, ``max_in_flight`` the calls; both may be changed."""
+        """``max_tokens`` and ``max_in_flight`` are what is configured for every endpoint; ``Load`` has those of now."""
         self.max_tokens = max_tokens
         self.max_in_flight = max_in_flight
-        self.times = CallTimes(cost)
+        self.cost = cost
 
-    def decide(self, now: float, queue: LengthQueue, calls: Collection[Call]) -> Decision:
-        """Choose what to send at ``now`` (seconds of the injected clock) beside the ``calls`` in flight."""
+    def decide(self, now: float, queue: LengthQueue, endpoints: Sequence[Load]) -> Decision:
+        """Choose what to send at ``now`` (seconds of the injected clock) to which of the ``endpoints``."""
         batches: list[Batch] = []
-        servers = max(1, self.max_in_flight // self.CALLS_PER_SERVER)
-        calls = list(calls)
-        while len(calls) < self.max_in_flight and (urgent := queue.turn(self.max_tokens)) is not None:
+        loads = [(place, load, list(load.calls)) for place, load in enumerate(endpoints) if load.takes_windows]
+        while loads and (urgent := queue.turn(self.max_tokens)) is not None:
+            own = padded_length(urgent.length)
+            place, load, calls = loads[0] if len(loads) == 1 else self._soonest(now, own, queue, loads)
+            if len(calls) >= load.max_in_flight:
+                break
             counts = queue.counts()
             reason: ReleaseReason = "idle"
-            if sum(length * count for length, count in counts) >= self.max_tokens and not urgent.over_share:
+            if sum(length * count for length, count in counts) >= load.max_tokens and not urgent.over_share:
                 reason = "full"
-            elif len(calls) >= servers:
-                due = self.times.free_at(calls, servers) - self.PREPARE_SECONDS
+            elif len(calls) >= (servers := load.servers):
+                due = load.times.free_at(calls, servers) - self.PREPARE_SECONDS
                 reason = "free"
                 if due <= calls[-1].sent_at:
                     due, reason = max(due, urgent.enqueued + self.LINGER_SECONDS), "linger"
                 if due > now:
                     return Decision(tuple(batches), due)
-            batch = self._batch(queue, counts, urgent, reason)
+            tokens = min(load.max_tokens, self.cost.worthwhile_tokens()) if urgent.over_share else load.max_tokens
+            batch = self._batch(queue, counts, own, reason, place, tokens)
             batches.append(batch)
             calls.append(Call(len(batch.windows), batch.padded_length, now))
         return Decision(tuple(batches), None)
 
+    @staticmethod
+    def _soonest(now: float, own: int, queue: LengthQueue, loads: Sequence[_Placed]) -> _Placed:
+        """The endpoint that is expected to answer windows of padded length ``own`` first: an idle one, if there is any.
+
+        Of equal ones it is the one that has answered nothing for longest, so that none is left untried.
+        """
+        rows = dict(queue.counts())[own]
+
+        def order(placed: _Placed) -> tuple[bool, float, float]:
+            _, load, calls = placed
+            # One that is overdue is expected to take as long again: it may hang.
+            busy = len(calls) >= load.servers
+            wait = abs(load.times.free_at(calls, load.servers) - now) if busy else 0.0
+            seconds = load.times.seconds(min(rows, full_rows(load.max_tokens, own)), own)
+            return busy, wait + seconds, load.times.answered_at
+
+        return min(loads, key=order)
+
     def _batch(
-        self, queue: LengthQueue, counts: list[tuple[int, int]], urgent: Pending, reason: ReleaseReason
+        self, queue: LengthQueue, counts: list[tuple[int, int]], own: int, reason: ReleaseReason, to: int, tokens: int
     ) -> Batch:
-        """The call that the most urgent window is in; ``counts`` are the queue's."""
-        max_tokens, own = self.max_tokens, padded_length(urgent.length)
-        if urgent.over_share:
-            max_tokens = min(max_tokens, self.times.cost.worthwhile_tokens())
-        most = full_rows(max_tokens, own)
+        """The call of at most ``tokens`` that the most urgent window, of padded length ``own``, is in.
+
+        ``counts`` are the queue's, ``to`` is the endpoint's place.
+        """
+        most = full_rows(tokens, own)
         if dict(counts)[own] >= most:
-            return Batch(tuple(queue.take(own, most)), own, reason)
+            return Batch(tuple(queue.take(own, most)), own, reason, to)
         # Beside full calls of its own length, what is left of each length is divided.
-        groups = [(length, rows) for length, count in counts if (rows := count % full_rows(max_tokens, length))]
+        groups = [(length, rows) for length, count in counts if (rows := count % full_rows(tokens, length))]
         place = next(number for number, (length, _) in enumerate(groups) if length == own)
-        calls = split(groups, self.times.cost, max_tokens)
+        calls = split(groups, self.cost, tokens)
         first, last = next((first, last) for first, last in calls if first <= place <= last)
         taken = queue.take(own, groups[place][1])
         for number in range(last, first - 1, -1):
             if number != place:
                 taken += queue.take(*groups[number])
-        return Batch(tuple(taken), groups[last][0], reason)
+        return Batch(tuple(taken), groups[last][0], reason, to)
 
 
 class CallTimeout:
@@ -222,8 +263,9 @@ class CallTimeout:
     FLOOR = 10.0
     CEILING = 120.0
 
-    def __init__(self) -> None:
-        self._rates: deque[float] = deque(maxlen=100)
+    def __init__(self, rates: deque[float]) -> None:
+        """``rates`` are of the last calls to all endpoints: one that hangs from the beginning shows it as soon."""
+        self._rates = rates
         self._factor = 1.0
 
     def observe(self, tokens: int, seconds: float) -> None:

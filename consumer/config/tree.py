@@ -116,7 +116,9 @@ class ModelConfig(Section):
 
     target: Text = "127.0.0.1:8500"
     """Address of the server's gRPC port: ``host:port``, or a target such as ``dns:///host:8500``,
-    ``ipv4:10.0.0.1:8500,10.0.0.2:8500`` or ``unix:/run/serving.sock``."""
+    ``ipv4:10.0.0.1:8500,10.0.0.2:8500`` or ``unix:/run/serving.sock``. Each address of a list, or of a name that has
+    several, is an endpoint with a connection, limits and evidence of its own; a name is looked up every 15 s. A proxy
+    is one endpoint."""
     name: Text = "rexuninlu"
     """Name of the model on the server."""
     version: Annotated[int, Field(ge=0, lt=2**63)] | None = None
@@ -160,8 +162,8 @@ class BatchingConfig(Section):
     max_tokens: Annotated[int, Field(ge=512)] = 16_384
     """Padded tokens of one model call; 512 is one window of the largest size."""
     max_in_flight: Count = 2
-    """Model calls of one worker that may be under way at once: two for each model server behind the address, one that
-    it computes and one that is on its way."""
+    """Model calls of one worker that may be under way at once to each endpoint of ``model.target``: two for each model
+    server behind its address, one that it computes and one that is on its way."""
     lanes: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     """Weights of lanes (``routes[].lane``), such as ``{live: 4, replay: 1}``; one that is not listed has 1. While more
     waits than a call holds, padded tokens are divided by them; what a lane does not use goes to the others, and it

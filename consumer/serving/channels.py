@@ -10,6 +10,7 @@ import grpc.aio
 
 from consumer.config.credential_files import read_certificates, read_pair
 from consumer.config.proxies import unused_proxy
+from consumer.serving.resolution import name_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,16 +18,24 @@ if TYPE_CHECKING:
     from consumer.config.tree import ModelConfig, ModelTlsConfig
 
 
-def open_channel(model: ModelConfig, options: Sequence[tuple[str, int | str]] = ()) -> Any:
-    """A grpc.aio channel to ``model.target``, for the event loop that runs. Raises CredentialFileError."""
+def open_channel(model: ModelConfig, options: Sequence[tuple[str, int | str]] = (), address: str | None = None) -> Any:
+    """A grpc.aio channel to ``model.target``, for the event loop that runs. Raises CredentialFileError.
+
+    To ``address`` if that is given, ``host:port``, one of the target's; the host that the server is called by, and that
+    its certificate is for, stays the target's.
+    """
     credentials = read_credentials(model.tls)
     # The model server is inside the cluster, and the environment's HTTP proxies are for addresses outside.
     settings = [("grpc.enable_http_proxy", 0), *options]
+    name = None if address in (None, model.target) else name_in(model.target)
+    if name is not None:
+        settings.append(("grpc.default_authority", f"{name.host}:{name.port}"))
     if credentials is None or model.tls is None:
-        return grpc.aio.insecure_channel(model.target, options=settings)
-    if model.tls.server_name is not None:
-        settings.append(("grpc.ssl_target_name_override", model.tls.server_name))
-    return grpc.aio.secure_channel(model.target, credentials, options=settings)
+        return grpc.aio.insecure_channel(address or model.target, options=settings)
+    server_name = model.tls.server_name or (name and name.host)
+    if server_name is not None:
+        settings.append(("grpc.ssl_target_name_override", server_name))
+    return grpc.aio.secure_channel(address or model.target, credentials, options=settings)
 
 
 def read_credentials(tls: ModelTlsConfig | None) -> grpc.ChannelCredentials | None:

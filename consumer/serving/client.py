@@ -80,9 +80,13 @@ class TfServingClient:
     The channel connects when first used and again by itself.
     """
 
-    def __init__(self, config: ModelConfig, bundle: Bundle) -> None:
-        """Raises CredentialFileError, a ValueError, for files of ``model.tls`` that cannot be used."""
+    def __init__(self, config: ModelConfig, bundle: Bundle, address: str | None = None) -> None:
+        """``address``, ``host:port``: that of one of several servers behind ``model.target``.
+
+        Raises CredentialFileError, a ValueError, for files of ``model.tls`` that cannot be used.
+        """
         self._config = config
+        self._address = address or config.target
         self._bundle = bundle.name
         self._graph = GraphContract.of(bundle)
         self._connect()
@@ -96,7 +100,7 @@ class TfServingClient:
     @property
     def served(self) -> str:
         """The model that is asked, with the version that answered last or else is the newest that is there."""
-        return f"model {self._config.name} {self._version} at {self._config.target}"
+        return f"model {self._config.name} {self._version} at {self._address}"
 
     def misfit(self, what: str) -> str:
         """The message for a served model that is not this client's bundle's; ``what`` showed it."""
@@ -202,7 +206,7 @@ class TfServingClient:
         await self._channel.close()
 
     def _connect(self) -> None:
-        self._channel = open_channel(self._config, _CHANNEL_OPTIONS)
+        self._channel = open_channel(self._config, _CHANNEL_OPTIONS, self._address)
         self._predict = self._channel.unary_unary(descriptors.PREDICT.path)
         self._status = self._channel.unary_unary(descriptors.GET_MODEL_STATUS.path)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from consumer.serving.protocol import Failure, Relief
+from consumer.serving.protocol import Failure, Relief, ServingError
 
 _EXPORT = "serve a model that 'rexstream export' wrote"
 _BATCHING = "server-side batching is on and must be off: start the model server without --enable_batching"
@@ -80,6 +80,14 @@ def classify(code: str, message: str) -> tuple[Failure, Relief]:
 def remedy(code: str, message: str) -> str | None:
     """What to do about a fault of the deployment, in the keys of a worker's configuration; None for any other fault."""
     return next((way for text, way in _DEPLOYMENT_FAULTS.get(code, ()) if re.search(text, message)), None)
+
+
+def unreached(error: ServingError) -> bool:
+    """Whether the call failed before anything was sent: no connection could be opened. It says nothing of its windows.
+
+    What breaks an open connection has another text, such as ``Socket closed``.
+    """
+    return error.code == "UNAVAILABLE" and "failed to connect to all addresses" in error.message
 
 
 _BEYOND = re.compile(r"indices\[[\d,]*\] = (\d+) is not in \[0, (\d+)\)")

@@ -83,5 +83,5 @@ class DispatchObserver(Protocol):
     def windows_overflowed(self, windows: int) -> None:
         """So many windows found more cells than the compact signature returns."""
 
-    def breaker(self, state: BreakerState) -> None:
-        """The breaker's state now."""
+    def breaker(self, state: BreakerState, endpoint: str) -> None:
+        """The state of the breaker before this address now."""

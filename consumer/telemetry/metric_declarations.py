@@ -26,7 +26,9 @@ PAUSE_REASONS = (
 )
 """Every one has a series for each input topic from the start; a reason that is none of these counts as ``other``."""
 
-LABEL_LIMITS = {"topic": 200, "model": 20, "version": 100, "code": 30, "class": 100}
+ENDPOINT_STATES = ("ok", "outage", "deployment_fault", "gone", "trial")
+
+LABEL_LIMITS = {"topic": 200, "endpoint": 100, "model": 20, "version": 100, "code": 30, "class": 100}
 """How many values a label may have; later new ones become ``other``."""
 
 
@@ -79,9 +81,16 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
         (),
     ),
+    "rexstream_endpoint_calls_total": (
+        (
+            "Calls to each model server, health probes included, by how they ended. A spike of failed at one address "
+            "means that this server is at fault (the log says of what); unequal rates of answered, that one is slower."
+        ),
+        ("endpoint", "end"),
+    ),
     "rexstream_batch_release_total": (
         (
-            "Batches by what made them leave: idle (no call was in flight), free (a server was about to be), full (as "
+            "Batches by what made them leave: idle (a server had nothing to do), free (one was about to), full (as "
             "much waited as a call can hold), linger (calls are very short), retry. A spike of full means that the "
             "model is the bottleneck; of retry, that calls fail."
         ),
@@ -179,10 +188,25 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "rexstream_breaker_state": (
         (
-            "Circuit breaker of the model server: 0 closed, 1 half open, 2 open. Anything above 0 means that calls "
+            "Circuit breaker of each model server: 0 closed, 1 half open, 2 open. Anything above 0 means that calls "
             "fail for reasons that retrying may cure; nothing is dead-lettered meanwhile."
         ),
-        (),
+        ("endpoint",),
+    ),
+    "rexstream_endpoint_state": (
+        (
+            "1 for the state that a model server is in. outage and deployment_fault at one address mean that the "
+            "others do its work, at all that consumption is paused; gone, that its name no longer has this address, "
+            "and it holds windows yet; trial, that it has not answered yet."
+        ),
+        ("endpoint", "state"),
+    ),
+    "rexstream_endpoint_in_flight": (
+        (
+            "Windows in calls to a model server. A spike at one address means that this server is slower than others, "
+            "or hangs; always 0 at one means that it cannot be used."
+        ),
+        ("endpoint",),
     ),
     "rexstream_certificate_expiry_days": (
         (

@@ -19,6 +19,7 @@ from prometheus_client.exposition import choose_encoder
 
 from consumer.batching.queue import LANE
 from consumer.config.inputs import InputOf
+from consumer.telemetry.endpoint_metrics import EndpointMetrics
 from consumer.telemetry.metric_declarations import LABEL_LIMITS, PAUSE_REASONS, register
 from consumer.telemetry.status import GROWTH, Counts, RecentActivity, milliseconds, quantile
 
@@ -27,15 +28,14 @@ if TYPE_CHECKING:
 
     from consumer.batching.policy import ReleaseReason
     from consumer.events import Outcome, Partition, SourceRecord, Stage
+    from consumer.telemetry.endpoint_metrics import Breaker
 
 EventOutcome = Literal["done", "partial", "dead_letter", "dropped", "deleted"]
 """One record: every task gave a result; some did; none did; nothing to do (null value, another group's replay); a
 delete that went on to the result topics."""
 DropReason = Literal["null_value", "other_group", "delete", "delete_without_key", "no_review", "text_unavailable"]
-Breaker = Literal["closed", "half_open", "open"]
 
 OTHER = "other"
-_BREAKER_VALUE: dict[Breaker, int] = {"closed": 0, "half_open": 1, "open": 2}
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -44,8 +44,7 @@ class Metrics:
     """The metrics of one worker, in a registry of their own. Every method may be called from any thread.
 
     ``on_durable`` are called with every record whose outputs are durable, before it is measured: the dead-letter
-    breaker and the budget of memory count them there. ``clock`` (seconds, monotonic) dates what ``recent()``
-    summarises.
+    breaker and the budget of memory count them there. ``clock`` (seconds, monotonic) dates what ``recent()`` sums up.
     """
 
     def __init__(
@@ -62,6 +61,7 @@ class Metrics:
         self._input_of = InputOf(input_topics)
         self.registry = CollectorRegistry()
         self._counters, self._gauges, self._histograms = register(self.registry)
+        self.endpoints = EndpointMetrics(self._counters, self._gauges)
         self._counter = cache(lambda name, *labels: self._counters[name].labels(*labels))  # labels() is slow
         self._histogram = cache(lambda name, *labels: self._histograms[name].labels(*labels))
         for lane in lanes:
@@ -160,9 +160,9 @@ class Metrics:
         self._gauges["rexstream_work_bytes"].set(size)
         self._gauges["rexstream_work_waiting"].set(waiting)
 
-    def breaker(self, state: Breaker) -> None:
-        """The state of the model server's circuit breaker now."""
-        self._gauges["rexstream_breaker_state"].set(_BREAKER_VALUE[state])
+    def breaker(self, state: Breaker, endpoint: str) -> None:
+        """The state of one model server's circuit breaker now."""
+        self.endpoints.breaker(state, endpoint)
 
     # Called by the Kafka runtime.
 

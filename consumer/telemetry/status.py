@@ -34,6 +34,23 @@ class CallCostStatus(TypedDict):
     square_seconds: float
 
 
+class EndpointStatus(TypedDict):
+    """One model server behind ``target``."""
+
+    address: str
+    state: str
+    """ok, outage, deployment_fault; gone, when its address vanished; trial, before it has answered anything."""
+    in_flight: int
+    """Windows in calls there."""
+    answered: int
+    """Calls since the start, health probes included."""
+    failed: int
+    suspected: int
+    """Windows that wait for it since calls with them broke off: they may have ended the server."""
+    reason: str
+    """Why it cannot be used; empty while it can."""
+
+
 class ModelStatus(TypedDict):
     target: str
     name: str
@@ -41,6 +58,7 @@ class ModelStatus(TypedDict):
     """The version that answered last; None before the first answer."""
     available: bool
     call_cost: CallCostStatus
+    endpoints: list[EndpointStatus]
 
 
 class RecentActivity(TypedDict):

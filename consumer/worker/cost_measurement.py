@@ -11,15 +11,28 @@ from consumer.batching.call_cost import Cell
 from consumer.batching.cost_probe import REPEATS, SECONDS, believed, goes_on, shapes
 from consumer.batching.queue import padded_length
 from consumer.serving.protocol import ServingError
+from consumer.serving.refused import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from consumer.batching.policy import CallCost
     from consumer.extraction.window import Window
+    from consumer.serving.dispatch.dispatcher import Dispatcher
     from consumer.serving.protocol import ModelClient
 
 _log = structlog.stdlib.get_logger(__name__)
+
+
+async def measure_first(
+    clients: Mapping[str, ModelClient], dispatcher: Dispatcher, window: Window, max_tokens: int
+) -> CallCost | None:
+    """As ``measure``, at the first endpoint that can be used; the dispatcher expects such calls from then on."""
+    usable = (clients[each.address] for each in dispatcher.endpoints if each.state == State.OK.value)
+    cost = await measure(client, window, max_tokens) if (client := next(usable, None)) is not None else None
+    if cost is not None:
+        dispatcher.costs(cost)
+    return cost
 
 
 async def measure(

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+import structlog
+
 from consumer import __version__
 from consumer.batching.policy import ASSUMED, CallCost
 from consumer.config.inputs import InputOf
 from consumer.serving.dispatch.dispatcher import State
+from consumer.telemetry.http import HttpServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from consumer.config.tree import Config
     from consumer.kafka.runtime import KafkaRuntime, RuntimeStatus
+    from consumer.serving.dispatch.endpoint import EndpointStatus
     from consumer.telemetry.metrics import Metrics
     from consumer.telemetry.status import WorkerStatus
     from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 
+
+_log = structlog.stdlib.get_logger(__name__)
 
 STUCK_SECONDS = 60.0
 """The event loop is stuck when it has not run for this long: nothing on it waits."""
@@ -51,6 +58,8 @@ class Health:
     windows_in_flight: int = 0
     call_cost: tuple[Literal["configured", "measured", "assumed"], CallCost] = "assumed", ASSUMED
     """What calls are expected to cost, and how that is known."""
+    endpoints: Sequence[EndpointStatus] = ()
+    """The model servers."""
 
     def __post_init__(self) -> None:
         self._input_of = InputOf(route.input for route in self.config.routes)
@@ -176,6 +185,18 @@ class Health:
                     "linear_seconds": self.call_cost[1].per_token,
                     "square_seconds": self.call_cost[1].per_pair,
                 },
+                "endpoints": [
+                    {
+                        "address": each.address,
+                        "state": each.state,
+                        "in_flight": each.in_flight,
+                        "answered": each.answered,
+                        "failed": each.failed,
+                        "suspected": each.suspected,
+                        "reason": each.reason,
+                    }
+                    for each in self.endpoints
+                ],
             },
             **self.metrics.recent(),
         }
@@ -200,3 +221,26 @@ class Health:
 def worker_name() -> str:
     """For logs and /status, unique among the live workers of a group: host and process."""
     return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def open_http(health: Health) -> HttpServer | None:
+    """Serve a worker's state, metrics and ``resume``; None where no address is configured. Raises OSError for one that
+    cannot be used.
+    """
+    settings = health.config.observability
+    if not settings.http:
+        return None
+    try:
+        server = HttpServer(
+            settings.http,
+            live=health.live,
+            ready=health.ready,
+            status=health.status,
+            metrics=health.metrics.exposition,
+            resume=health.breaker.resume,
+            hosts=settings.http_hosts,
+        )
+    except ValueError as error:  # no host and port after all, or a host name that no resolver takes
+        raise OSError(errno.EINVAL, str(error)) from None
+    _log.info("http", address=f"{settings.http.rpartition(':')[0]}:{server.server_port}")
+    return server

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
 import signal
@@ -31,18 +30,16 @@ from consumer.kafka.clients.cluster import refuse_embedded
 from consumer.kafka.clients.errors import ClientFailed, UnreadableBatch
 from consumer.kafka.consume.group_start import commit_start
 from consumer.kafka.runtime import KafkaRuntime
-from consumer.serving.client import TfServingClient
 from consumer.serving.dispatch.dispatcher import Dispatcher, State
 from consumer.telemetry import stacks
-from consumer.telemetry.http import HttpServer
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.background import BackgroundTasks, finished_before, signals_handled
-from consumer.worker.cost_measurement import measure
+from consumer.worker.cost_measurement import measure_first
 from consumer.worker.credentials import CredentialWatch
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 from consumer.worker.event_processor import EventProcessor, Intake
-from consumer.worker.health import Health
-from consumer.worker.model_watch import watch_model
+from consumer.worker.health import Health, open_http
+from consumer.worker.model_watch import ModelServers, watch_model
 from consumer.worker.task_runner import TaskRunner, WorkBudget, durable
 
 if TYPE_CHECKING:
@@ -103,25 +100,31 @@ class Worker:
         }
         batching = self._config.batching
         with signals_handled(handlers):
-            client = TfServingClient(self._config.model, self._bundle)
+            self._servers = ModelServers(self._config.model, self._bundle)
             self._policy = LeastTime(batching.max_tokens, batching.max_in_flight, batching.cost.of_calls())
-            window, name, lanes = self._engine.known_good_window(), self._config.model.name, self._config.lanes()
             self._dispatcher = Dispatcher(
-                client, self._policy, window, name, self._metrics, self._dispatcher_state, lanes=lanes
+                self._servers.clients,
+                self._policy,
+                self._engine.known_good_window(),
+                self._config.model.name,
+                self._metrics,
+                self._dispatcher_state,
+                on_endpoint=self._servers.endpoint,
+                lanes=self._config.lanes(),
             )
-            http = self._open_http()
+            http = open_http(self._health)
             try:
                 self._background.start(self._heartbeat())
-                self._credentials.renew["model.tls"] = lambda: self._background.start(client.renew())
+                self._credentials.renew["model.tls"] = self._renew_model_tls
                 self._background.start(self._credentials.run(self._end_for_credentials))
-                if await finished_before(self._stopping, self._prepare(client)):
+                if await finished_before(self._stopping, self._prepare()):
                     await self._consume()
             except Exception:
                 _log.exception("the worker ends")
                 self._exit = EXIT_FAILED
             finally:
                 self._background.cancel()
-                await client.close()
+                await self._servers.close()
                 if http is not None:
                     http.close()
                 # asyncio.run would wait for these threads, too, but without our handlers of signals.
@@ -131,9 +134,10 @@ class Worker:
 
     # -- the three phases ---------------------------------------------------------------------------------------
 
-    async def _prepare(self, client: TfServingClient) -> None:
+    async def _prepare(self) -> None:
         """Join the group only when the model can be used: a member that cannot work would hold partitions."""
-        self._background.start(watch_model(client, self._config.model, self._health, self._model_ready))
+        self._background.start(self._servers.run(self._dispatcher))
+        self._background.start(watch_model(self._servers, self._config.model, self._health, self._model_ready))
         told = partial(setattr, self._health, "unreachable")
         try:
             if self._config.delivery.mode == "exactly_once":
@@ -151,9 +155,10 @@ class Worker:
         model = self._config.model
         _log.info("model ready", target=model.target, model=model.name, version=self._version)
         if "cost" not in (batching := self._config.batching).model_fields_set:
-            cost = await measure(client, self._engine.known_good_window(), batching.max_tokens)
+            window = self._engine.known_good_window()
+            cost = await measure_first(self._servers.clients, self._dispatcher, window, batching.max_tokens)
             if cost is not None:
-                self._policy.times.cost, self._health.call_cost = cost, ("measured", cost)
+                self._health.call_cost = "measured", cost
         if self._config.kafka.registry.url is not None:
             self._open_registry()
 
@@ -218,7 +223,7 @@ class Worker:
                 self._budgets,
                 # Calls under way, and one that waits for them: a lone long event keeps the model server busy.
                 event_tokens=full * (config.batching.max_in_flight + 1),
-                share=EventShare(full, objective, max(objective, self._policy.times.cost.seconds(full // 512, 512))),
+                share=EventShare(full, objective, max(objective, self._policy.cost.seconds(full // 512, 512))),
                 over_share=self._metrics.window_over_share,
             ).infer,
             DeadLetters(
@@ -253,26 +258,6 @@ class Worker:
             self._schemas = AwaitedSchemas(resolver, self._registry_state)
             self._credentials.renew["kafka.registry"] = resolver.renew
 
-    def _open_http(self) -> HttpServer | None:
-        address = self._config.observability.http
-        if not address:
-            return None
-        health = self._health
-        try:
-            server = HttpServer(
-                address,
-                live=health.live,
-                ready=health.ready,
-                status=health.status,
-                metrics=self._metrics.exposition,
-                resume=self._breaker.resume,
-                hosts=self._config.observability.http_hosts,
-            )
-        except ValueError as error:  # no host and port after all, or a host name that no resolver takes
-            raise OSError(errno.EINVAL, str(error)) from None
-        _log.info("http", address=f"{address.rpartition(':')[0]}:{server.server_port}")
-        return server
-
     # -- what changes while it runs -------------------------------------------------------------------------------
 
     def _revoked(self, intakes: Iterable[Intake], epochs: Mapping[Partition, int]) -> None:
@@ -290,6 +275,10 @@ class Worker:
         if (runtime := self._health.runtime) is not None:
             for paused_state, reason in STATE_REASONS.items():
                 (runtime.pause if state is paused_state else runtime.resume)(reason)
+
+    def _renew_model_tls(self) -> None:
+        for client in self._servers.clients.values():
+            self._background.start(client.renew())
 
     def _registry_state(self, reasons: Mapping[str, str]) -> None:
         self._health.registry = reasons
@@ -343,6 +332,8 @@ class Worker:
                 )
                 self._version = answers
             self._health.windows_in_flight = self._dispatcher.waiting + self._dispatcher.in_flight
+            self._health.endpoints = self._dispatcher.endpoints
+            self._metrics.endpoints.show(self._health.endpoints)
             queues = [budget.queue for budget in self._budgets.of.values()]
             self._metrics.work(sum(each.taken for each in queues), sum(len(each.waiting) for each in queues))
             await asyncio.sleep(0.5)

@@ -127,7 +127,7 @@ class Replay(NamedTuple):
             max_tokens=self.max_tokens,
             event_tokens=self.max_tokens * (IN_FLIGHT + 1),
         )
-        policy = LeastTimePolicy(self.cost, IN_FLIGHT, self.max_tokens)
+        policy = LeastTimePolicy(self.cost, IN_FLIGHT, max_tokens=self.max_tokens)
         outcome = Simulation(Servers(profile=self.server), events, policy, seed, client).run()
         return sorted(each + self.idle.handling for each in outcome.latencies), outcome.seconds + self.idle.handling
 

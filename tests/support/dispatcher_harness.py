@@ -86,7 +86,7 @@ class Observer:
     def windows_overflowed(self, windows: int) -> None:
         assert windows
 
-    def breaker(self, state: BreakerState) -> None:
+    def breaker(self, state: BreakerState, endpoint: str) -> None:  # noqa: ARG002
         self.breaker_states.append(state)
 
 
@@ -108,7 +108,7 @@ def run(
 
         clock = asyncio.get_running_loop().time
         dispatcher = Dispatcher(
-            client, LeastTime(max_tokens, max_in_flight), window(KNOWN_GOOD), "m", observer, on_state, clock
+            {"one:1": client}, LeastTime(max_tokens, max_in_flight), window(KNOWN_GOOD), "m", observer, on_state, clock
         )
         pump = asyncio.create_task(dispatcher.pump())
         try:

@@ -51,6 +51,8 @@ class Group:
     """Whether the server may have crashed because of it, so that it is only sent with no other call in flight."""
     timeout_factor: float = 1.0
     """How many times as long as others its calls may take: doubled whenever one of them ran out of time."""
+    broke_at: frozenset[str] = frozenset()
+    """Addresses of the endpoints that its calls in a row broke off at: it may have ended these servers."""
     batch: BatchReview | None = None
     """The batch in which its windows were first sent together, if that is under review and they are still part of it"""
 
@@ -59,18 +61,25 @@ class Group:
         """Padded length in tokens."""
         return padded_length(max(entry.window.length for entry in self.entries))
 
+    @property
+    def suspected(self) -> bool:
+        """Whether it may have ended a server, so that no other one may meet it before that one is back."""
+        return self.isolated or bool(self.broke_at)
+
     def still_waiting(self) -> bool:
         """Whether somebody waits for one of its windows."""
         return any(not entry.future.done() for entry in self.entries)
 
-    def failed(self, error: ServingError, now: float, seconds: float, *, isolated: bool) -> None:
-        """Its call, which lasted ``seconds``, failed; ``isolated`` if no other was in flight meanwhile."""
+    def failed(self, error: ServingError, now: float, seconds: float, address: str = "", *, isolated: bool) -> None:
+        """Its call there, which lasted ``seconds``, failed; ``isolated`` if no other was in flight meanwhile."""
         if self.first_failed_at is None:
             self.first_failed_at = now
         if error.failure is Failure.TRANSIENT and error.code in BROKEN_OFF:
             self.crash.broke_off(seconds, isolated=isolated)
+            self.broke_at |= {address}
         else:
             self.crash.broken = 0
+            self.broke_at = frozenset()
             if isolated:
                 self.crash.crashes = 0
         if error.code == "DEADLINE_EXCEEDED":
@@ -82,16 +91,18 @@ class Group:
         Only what tells how careful to be is kept: how long the broken call lasted, and how many broke off.
         """
         middle = (len(self.entries) + 1) // 2
-        return [
-            Group(
-                entries,
-                crash=CrashEvidence(longest=self.crash.longest, broken=self.crash.broken),
-                first_failed_at=self.first_failed_at,
-                timeout_factor=self.timeout_factor,
-                batch=self.batch,
-            )
-            for entries in (self.entries[:middle], self.entries[middle:])
-        ]
+        return [self.anew(self.entries[:middle]), self.anew(self.entries[middle:])]
+
+    def anew(self, entries: list[Entry]) -> Group:
+        """These windows of it, with an empty record: as its halves have, or the whole of it at another endpoint."""
+        return Group(
+            entries,
+            crash=CrashEvidence(longest=self.crash.longest, broken=self.crash.broken),
+            first_failed_at=self.first_failed_at,
+            timeout_factor=self.timeout_factor,
+            broke_at=self.broke_at,
+            batch=self.batch,
+        )
 
 
 class Rejection(NamedTuple):

@@ -1,13 +1,14 @@
-"""Calls to the model with their timeouts and metrics, and health probes, which tell a bad window from a bad server.
+"""Calls to one server with their timeouts and metrics, and health probes, which tell a bad window from a bad server.
 
-One ``ModelCalls`` belongs to one dispatcher, which makes calls for windows that somebody waits for (``work``); the
-probes are made by outage recovery, the review of rejections and poison isolation.
+One ``ModelCalls`` belongs to one endpoint. The dispatcher makes calls for windows that somebody waits for (``work``);
+the probes are made by outage recovery, the review of rejections and poison isolation.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
 
 from consumer.batching.policy import Call, CallTimeout
 from consumer.batching.queue import PADDED_LENGTHS, padded_length
@@ -34,12 +35,21 @@ REPEATS = 3
 computes them in milliseconds each; with it, the third call at once waits for a thread together with the next one."""
 
 
-class ModelCalls:
-    """Every call of one dispatcher. Raises ServingError where the client does.
+class Learned(NamedTuple):
+    """What the answers of one endpoint say about all of them."""
 
-    Keeps the canary windows: the last real window answered of each padded length, 28 at most, some 6 KB each. The probe
-    window is short and of one kind; a model that was swapped for a broken one may answer it and yet reject what it
-    answered a minute ago. A call with that canary window shows such a model at the first window that fails.
+    canaries: dict[int, Window]
+    rates: deque[float]
+    """Seconds a token."""
+
+
+class ModelCalls:
+    """Every call to one endpoint. Raises ServingError where the client does.
+
+    Keeps the canary windows: the last real window that any endpoint answered of each padded length, 28 at most, some
+    6 KB each. The probe window is short and of one kind; a model that was swapped for a broken one may answer it and
+    yet reject what it, or another server, answered a minute ago. A call with that canary window shows such a model at
+    the first window that fails.
     """
 
     def __init__(
@@ -49,20 +59,28 @@ class ModelCalls:
         model: str,
         observer: DispatchObserver,
         clock: Callable[[], float],
+        address: str = "",
+        learned: Learned | None = None,
     ) -> None:
-        """``observer`` and ``clock`` are those of the dispatcher and all its parts."""
-        self._client = client
+        """``observer``, ``clock`` and ``learned`` are those of the dispatcher and all its parts."""
+        self.client = client
+        self.address = address
         self.probe_window = probe_window
         self._model = model
         self.observer = observer
         self.clock = clock
-        self._timeout = CallTimeout()
-        self._canaries: dict[int, Window] = {}
+        learned = learned or Learned({}, deque(maxlen=100))
+        self._timeout = CallTimeout(learned.rates)
+        self._canaries = learned.canaries
         self.uptime = ServerUptime()
         self.in_flight: dict[Group, Call] = {}
         """Calls of windows that somebody waits for, by their groups, in the order in which they were sent."""
         self.version: str | None = None
         """The model version that answered last; None before the first answer."""
+        self.ended_at = clock()
+        """When the last call ended."""
+        self.answered = self.failed = 0
+        """Calls that did, health probes included."""
 
     def begin(self, group: Group, length: int) -> None:
         """A call of ``group``, padded to ``length`` tokens, is in flight from now on; whoever began it takes it out."""
@@ -178,16 +196,20 @@ class ModelCalls:
         started = self.clock()
         timeout = min(longest, self._seconds(len(windows) * length, timeout_factor))
         try:
-            answer = await self._client.predict(windows, length, timeout)
+            answer = await self.client.predict(windows, length, timeout)
         except ServingError as error:
+            self.ended_at = self.clock()
+            self.failed += 1
             # A server that is alive has answered the others.
             if error.failure is Failure.TRANSIENT and error.code != "RESOURCE_EXHAUSTED":
-                self.uptime.failed(self.clock(), isolated=isolated)
-            self.observer.model_called(self._model, "", error.code, self.clock() - started)
+                self.uptime.failed(self.ended_at, isolated=isolated)
+            self.observer.model_called(self._model, "", error.code, self.ended_at - started)
             raise
+        self.ended_at = self.clock()
+        self.answered += 1
         if self.uptime.watched:
             real = sum(window is not self.probe_window for window in windows)
-            self.uptime.answered(started, self.clock(), real)
+            self.uptime.answered(started, self.ended_at, real)
         self.version = answer.model_version
         self.observer.model_called(answer.model_name, answer.model_version, "OK", answer.seconds)
         return answer

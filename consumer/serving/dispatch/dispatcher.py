@@ -1,33 +1,34 @@
-"""Sends windows to the model server: asks the policy for batches, calls the model, and acts on each call's outcome.
+"""Sends windows to the model servers: asks the policy for batches, calls the model, and hands the answers over.
 
 Runs on one event loop; nothing here is thread-safe. A window that was handed in is answered, refused with the reason,
 or still waiting: it is never dropped, and an unreachable model server refuses nothing. ``docs/fault-isolation.md``
-describes what happens when calls fail (``decisions``, ``outage``, ``rejections``, ``poison_isolation``).
+describes what happens when calls fail; the parts are ``endpoint`` (one server), ``decisions`` (which action follows a
+failure), ``outage``, ``rejections``, ``poison_isolation`` and, between several endpoints, ``transfers``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from consumer.batching.policy import Load
 from consumer.batching.queue import LANE, LengthQueue, Pending, by_lane
-from consumer.resilience.call_limits import CallLimits, RetryBudget
-from consumer.resilience.crash_evidence import BROKEN_OFF, CRASHES
 from consumer.serving.dispatch.batch import Entry, Group
-from consumer.serving.dispatch.calls import ModelCalls
-from consumer.serving.dispatch.decisions import Action, decide, decide_after_probe
-from consumer.serving.dispatch.outage import IDLE_SECONDS, PAUSES, OutageRecovery, misfit
-from consumer.serving.dispatch.poison_isolation import PoisonIsolation
-from consumer.serving.dispatch.rejections import RejectionReview
+from consumer.serving.dispatch.calls import Learned, ModelCalls
+from consumer.serving.dispatch.endpoint import Endpoint, EndpointStatus, together
+from consumer.serving.dispatch.outage import IDLE_SECONDS, PAUSES
+from consumer.serving.dispatch.transfers import transfer
 from consumer.serving.protocol import ServingError
 from consumer.serving.refused import State, WindowAnswer, WindowRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable, Mapping
 
-    from consumer.batching.policy import LeastTime, ReleaseReason
+    from consumer.batching.policy import CallCost, LeastTime, ReleaseReason
     from consumer.extraction.window import Window
     from consumer.resilience.backoff import Backoff
     from consumer.serving.protocol import Answer, ModelClient
@@ -37,11 +38,11 @@ __all__ = ["Dispatcher", "State", "WindowAnswer", "WindowRefused"]
 
 
 class Dispatcher:
-    """Owns the queue of windows and every call to the model server."""
+    """Owns the queue of windows and every call to the model servers."""
 
     def __init__(
         self,
-        client: ModelClient,
+        clients: Mapping[str, ModelClient],
         policy: LeastTime,
         probe_window: Window,
         model: str,
@@ -49,39 +50,106 @@ class Dispatcher:
         on_state: Callable[[State, ServingError | None], None],
         clock: Callable[[], float] = time.monotonic,
         backoff: Backoff | None = None,
+        on_endpoint: Callable[[str, str], None] = lambda address, reason: None,  # noqa: ARG005
         lanes: Mapping[str, float] | None = None,
     ) -> None:
-        """``probe_window`` is a window that any healthy model answers; health probes ask for it.
+        """``clients`` are one or more, by address. ``probe_window`` is a window that any healthy model answers.
 
         ``model`` is the configured name, for calls that fail before any answer has named it. ``on_state`` is called
-        when sending stops for an outage or a deployment fault, and when it goes on. ``clock`` is the event loop's,
+        when sending stops, since every endpoint has an outage or a deployment fault, and when it goes on; of several,
+        ``on_endpoint`` with one's address and why it cannot be used, or nothing when it can. ``clock`` is the loop's,
         ``lanes`` the weights of all lanes.
         """
         self._policy = policy
+        self._probe_window = probe_window
+        self._model = model
         self._observer = observer
+        self._on_state = on_state
+        self._on_endpoint = on_endpoint
         self._clock = clock
         self._backoff = backoff or PAUSES
-        self._limits = CallLimits(policy.max_tokens, policy.max_in_flight)
-        self._retry_budget = RetryBudget()
         self._queue = LengthQueue(lanes)
         self._entries: dict[int, Entry] = {}
-        self._retries: list[Group] = []
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._not_before = 0.0
-        self._busy_in_a_row = 0
         self._last_id = 0
         self._wake = asyncio.Event()
-        self._calls = ModelCalls(client, probe_window, model, observer, clock)
-        self._in_flight = self._calls.in_flight
-        self._recovery = OutageRecovery(self._calls, self._backoff, on_state)
-        self._review = RejectionReview(self._calls, self._recovery, self._backoff, self._spawn, self._send_alone)
-        self._isolation = PoisonIsolation(
-            self._calls,
-            self._recovery,
-            self._backoff.uniform,
-            self._spawn,
-            lambda group: self._call(group, group.length, "retry", isolated=True),
-        )
+        self._defect: BaseException | None = None
+        self._learned = Learned({}, deque(maxlen=100))
+        self.state = State.OK
+        """Whether windows are being sent."""
+        self._endpoints: dict[str, Endpoint] = {}
+        self._add(clients)
+
+    @property
+    def addresses(self) -> Collection[str]:
+        """Of every endpoint that is not closed."""
+        return self._endpoints.keys()
+
+    @property
+    def endpoints(self) -> list[EndpointStatus]:
+        """Every endpoint at this moment."""
+        return [endpoint.status for endpoint in self._endpoints.values()]
+
+    def costs(self, cost: CallCost) -> None:
+        """Expect calls to cost so much from now on."""
+        self._policy.cost = cost
+        for endpoint in self._endpoints.values():
+            endpoint.times.cost = cost
+
+    def resolved(self, addresses: Collection[str], connect: Callable[[str], ModelClient]) -> None:
+        """``addresses``, one at least, are those of the model servers now; ``connect`` makes the client of a new one.
+
+        An endpoint whose address is not among them gets no new windows, and is closed once it holds none. Raises what
+        ``connect`` raises; nothing has changed then.
+        """
+        new = {address: connect(address) for address in addresses if address not in self._endpoints}
+        for address, endpoint in self._endpoints.items():
+            endpoint.gone = address not in addresses
+        self._add(new)
+        self._report(None)
+
+    def _add(self, clients: Mapping[str, ModelClient]) -> None:
+        trial = len(clients) + len(self._endpoints) > 1
+        for address, client in clients.items():
+            endpoint = self._endpoints[address] = Endpoint(
+                ModelCalls(
+                    client, self._probe_window, self._model, self._observer, self._clock, address, self._learned
+                ),
+                self._policy,
+                self._backoff,
+                trial=trial,
+                spawn=self._spawn,
+                call=lambda endpoint, group, reason: self._call(
+                    endpoint, group, group.length, reason, isolated=group.isolated
+                ),
+                enqueue=self._enqueue,
+                elsewhere=lambda one: any(each.usable for each in self._endpoints.values() if each is not one),
+                on_state=self._endpoint_state,
+            )
+            if trial:
+                self._spawn(endpoint.try_out(), ())
+
+    def _endpoint_state(self, endpoint: Endpoint, error: ServingError | None) -> None:
+        if len(self._endpoints) > 1:
+            self._on_endpoint(endpoint.address, endpoint.reason)
+        self._report(error)
+
+    def _report(self, error: ServingError | None) -> None:
+        """Report the state of all together if it changed, perhaps by ``error``."""
+        self._wake.set()
+        state, reasons = together(self._endpoints.values(), self.state)
+        if state is not self.state:
+            self.state = state
+            self._on_state(state, error if error and reasons and len(self._endpoints) == 1 else reasons)
+
+    def _close_gone(self) -> None:
+        """Close the endpoints that are gone and hold nothing."""
+        for address, endpoint in list(self._endpoints.items()):
+            if endpoint.gone and not endpoint.holds:
+                del self._endpoints[address]
+                if endpoint.recovering is not None:
+                    endpoint.recovering.cancel()
+                self._spawn(endpoint.calls.client.close(), ())
 
     def submit(
         self,
@@ -105,46 +173,38 @@ class Dispatcher:
         return future
 
     async def health_probe(self) -> None:
-        """Return once the probe window was answered: the model is there and fits this worker."""
-        await self.submit(self._calls.probe_window, self._clock(), 0, lane=self._queue.lanes[0])
-
-    @property
-    def state(self) -> State:
-        """Whether windows are being sent."""
-        return self._recovery.state
+        """Return once an endpoint answered the probe window: the model is there and fits this worker."""
+        await self.submit(self._probe_window, self._clock(), 0, lane=self._queue.lanes[0])
 
     @property
     def waiting(self) -> int:
         """Windows that wait for a batch, a retry or a decision."""
-        windows = len(self._queue) + sum(len(group.entries) for group in self._retries) + len(self._review.rejections)
-        if self._recovery.fault is not None:
-            windows += self._recovery.waiting
-        if self._isolation.active:
-            windows += self._isolation.waiting
+        windows = len(self._queue)
+        for endpoint in self._endpoints.values():
+            windows += sum(len(group.entries) for group in endpoint.retries) + len(endpoint.review.rejections)
+            if endpoint.recovery.fault is not None:
+                windows += endpoint.recovery.waiting
+            if endpoint.isolation.active:
+                windows += endpoint.isolation.waiting
         return windows
 
     @property
     def in_flight(self) -> int:
-        """Windows at the model server."""
-        return sum(call.rows for call in self._in_flight.values())
+        """Windows at the model servers."""
+        return sum(call.rows for endpoint in self._endpoints.values() for call in endpoint.calls.in_flight.values())
 
     async def pump(self) -> None:
         """Send batches until cancelled. Exactly one task runs this."""
         try:
             while True:
                 self._wake.clear()
-                if self._recovery.fault is not None:
-                    await self._recover()
-                    continue
+                if self._defect is not None:
+                    raise self._defect
                 wake_at = self._send_due()
                 self._observer.in_flight_windows(self.waiting + self.in_flight)
-                timeout = IDLE_SECONDS if wake_at is None else max(0.0, wake_at - self._clock())
-                try:
-                    async with asyncio.timeout(timeout):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(None if wake_at is None else max(0.0, wake_at - self._clock())):
                         await self._wake.wait()
-                except TimeoutError:
-                    if wake_at is None and not self._in_flight:
-                        self._spawn(self._recovery.check(), ())
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -152,48 +212,71 @@ class Dispatcher:
     def _send_due(self) -> float | None:
         """Send what may leave now; when to look again."""
         now = self._clock()
-        if now < self._not_before:
-            return self._not_before
-        if self._isolation.active and self._isolation.send_next(idle=not (self._in_flight or self._review.probing)):
-            return None
-        if self._recovery.check_at is not None and self._recovery.check_at <= now:
-            self._spawn(self._recovery.check(), ())
-        retry_at = self._send_retries(now) if self._retries else None
-        self._policy.max_tokens = self._limits.max_tokens
-        self._policy.max_in_flight = self._limits.max_in_flight
-        decision = self._policy.decide(now, self._queue, self._in_flight.values())
+        times: list[float | None] = []
+        if len(self._endpoints) > 1 and any(each.gone or each.recovery.fault for each in self._endpoints.values()):
+            moved, again_at = transfer(self._endpoints.values(), now)
+            if moved:
+                self._enqueue(moved)
+            times.append(again_at)
+            self._close_gone()
+        endpoints, loads, isolated = list(self._endpoints.values()), [], []
+        for endpoint in endpoints:
+            limits, takes_windows = endpoint.limits, self._ready(endpoint, now, times)
+            if takes_windows and endpoint.isolation.active:
+                isolated.append(endpoint.isolation)
+            takes_windows = takes_windows and not (endpoint.gone or endpoint.trial)
+            calls = endpoint.calls.in_flight.values()
+            loads.append(Load(calls, endpoint.times, limits.max_tokens, limits.max_in_flight, takes_windows))
+        decision = self._policy.decide(now, self._queue, loads)
         for batch in decision.batches:
-            self._retry_budget.first_calls += 1
+            endpoint = endpoints[batch.endpoint]
+            endpoint.retry_budget.first_calls += 1
             group = Group([self._entries.pop(pending.id) for pending in batch.windows])
             for lane, (rows, waited) in by_lane(batch.windows, now).items():
                 self._observer.lane_sent(lane, rows * batch.padded_length, waited)
-            self._send(group, batch.padded_length, batch.reason)
+            group.entries = [entry for entry in group.entries if not entry.future.done()]
+            if group.entries:
+                self._spawn(self._call(endpoint, group, batch.padded_length, batch.reason), group.entries)
         if decision.batches:
-            self._wake.set()  # withdrawn windows may have left the server idle
-        watch_at = self._isolation.watch() if self._isolation.active else None
-        wake_at = (decision.wake_at, watch_at, retry_at, self._recovery.check_at)
-        return min((at for at in wake_at if at is not None), default=None)
+            self._wake.set()  # withdrawn windows may have left a server idle
+        times.append(decision.wake_at)
+        times += [isolation.watch() for isolation in isolated]
+        return min((at for at in times if at is not None), default=None)
 
-    def _send_retries(self, now: float) -> float | None:
-        """Send the retries that are due and that the budget lets through; when to look again."""
-        for group in [group for group in self._retries if group.not_before <= now]:
-            if len(self._in_flight) >= self._limits.max_in_flight:
-                return None
-            # The calls that look for a rejected window are no retries: the server has answered, and they are few.
-            if group.batch is None and (wait := self._retry_budget.take(now)):
-                return now + wait
-            self._retries.remove(group)
-            self._send(group, group.length, "retry")
-        return min((group.not_before for group in self._retries), default=None)
+    def _ready(self, endpoint: Endpoint, now: float, times: list[float | None]) -> bool:
+        """Send what waits for this endpoint, and look after it; whether it may get other windows.
 
-    def _send(self, group: Group, length: int, reason: ReleaseReason) -> None:
-        group.entries = [entry for entry in group.entries if not entry.future.done()]
-        if group.entries:
-            self._spawn(self._call(group, length, reason), group.entries)
-        else:
-            self._review.leave(group)
+        ``times`` gets when to look again.
+        """
+        recovery, isolation, in_flight = endpoint.recovery, endpoint.isolation, endpoint.calls.in_flight
+        if recovery.fault is not None:
+            if endpoint.recovering is None or endpoint.recovering.done():
+                endpoint.recovering = self._spawn(self._recover(endpoint), ())
+            return False
+        if now < endpoint.not_before:
+            times.append(endpoint.not_before)
+            return False
+        if isolation.active and isolation.send_next(idle=not (in_flight or endpoint.review.probing)):
+            return False
+        if recovery.check_at is not None and recovery.check_at <= now:
+            self._spawn(recovery.check(), ())
+        times.append(recovery.check_at)
+        if endpoint.retries:
+            times.append(endpoint.send_retries(now))
+        if not (in_flight or endpoint.trial):
+            if endpoint.calls.ended_at + IDLE_SECONDS <= now:
+                endpoint.calls.ended_at = now
+                self._spawn(recovery.check(), ())
+            times.append(endpoint.calls.ended_at + IDLE_SECONDS)
+        return True
 
-    def _spawn(self, work: Coroutine[Any, Any, Any], entries: Iterable[Entry]) -> None:
+    def _enqueue(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self._entries[entry.pending.id] = entry
+            self._queue.add(entry.pending)
+        self._wake.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], entries: Iterable[Entry]) -> asyncio.Task[Any]:
         """Run beside the pump; a defect of ours is raised by the windows' futures, which would otherwise never end."""
 
         def ended(task: asyncio.Task[Any]) -> None:
@@ -207,48 +290,50 @@ class Dispatcher:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(ended)
+        return task
+
+    async def _recover(self, endpoint: Endpoint) -> None:
+        try:
+            await endpoint.recover()
+        except Exception as error:
+            self._defect = error  # windows that nobody knows of any more: the pump ends with it, and so the worker
+            raise
 
     def _call(
-        self, group: Group, length: int, reason: ReleaseReason, *, isolated: bool = False
+        self, endpoint: Endpoint, group: Group, length: int, reason: ReleaseReason, *, isolated: bool = False
     ) -> Coroutine[Any, Any, None]:
         """The call of a group, to be awaited. It counts as in flight from now on."""
         rows = len(group.entries)
         self._observer.batch_sent(rows, sum(entry.window.length for entry in group.entries), rows * length, reason)
-        self._calls.begin(group, length)
-        return self._answer(group, length, isolated=isolated)
+        endpoint.calls.begin(group, length)
+        return self._answer(endpoint, group, length, isolated=isolated)
 
-    async def _answer(self, group: Group, length: int, *, isolated: bool) -> None:
+    async def _answer(self, endpoint: Endpoint, group: Group, length: int, *, isolated: bool) -> None:
         windows = [entry.window for entry in group.entries]
         sent_at = self._clock()
         try:
-            answer = await self._calls.work(windows, length, group.timeout_factor, isolated=isolated)
+            answer = await endpoint.calls.work(windows, length, group.timeout_factor, isolated=isolated)
         except ServingError as error:
-            now = self._clock()
-            group.failed(error, now, now - sent_at, isolated=isolated)
-            self._failed(group, error)
+            endpoint.failed(group, error, self._clock() - sent_at, isolated=isolated)
         except Exception as error:
-            # A defect of ours, perhaps over one window: found in halves, so that its neighbours are answered.
-            if len(group.entries) == 1 or isinstance(error, (MemoryError, OSError)):
-                self._review.leave(group)
+            if not endpoint.defect(group, error):
                 raise
-            for half in self._review.split(group):
-                self._send_alone(half)
         else:
-            self._policy.times.answered(self._in_flight[group], self._clock())
-            self._answered(group, answer)
+            endpoint.times.answered(endpoint.calls.in_flight[group], self._clock())
+            self._answered(endpoint, group, answer)
         finally:
-            del self._in_flight[group]
+            del endpoint.calls.in_flight[group]
 
-    def _answered(self, group: Group, answer: Answer) -> None:
-        self._busy_in_a_row = 0
-        self._retry_budget.answered = True
+    def _answered(self, endpoint: Endpoint, group: Group, answer: Answer) -> None:
+        endpoint.busy_in_a_row = 0
+        endpoint.retry_budget.answered = True
         # For speed, what handles failures is not called for a success while nothing has failed.
-        if self._limits.lowered:
-            self._limits.answered(self._clock())
-        if self._review.attentive or group.batch is not None:
-            self._review.answered(group)
-        uptime = self._calls.uptime
-        if uptime.watched and not (self._isolation.active or self._recovery.fault or uptime.crashes_in_a_row):
+        if endpoint.limits.lowered:
+            endpoint.limits.answered(self._clock())
+        if endpoint.review.attentive or group.batch is not None:
+            endpoint.review.answered(group)
+        uptime = endpoint.calls.uptime
+        if uptime.watched and not (endpoint.isolation.active or endpoint.recovery.fault or uptime.crashes_in_a_row):
             uptime.watched = False
         if answer.overflowed:
             self._observer.windows_overflowed(len(answer.overflowed))
@@ -257,94 +342,3 @@ class Dispatcher:
         for index, (entry, cells) in enumerate(zip(group.entries, answer.cells, strict=True)):
             if not entry.future.done():
                 entry.future.set_result(WindowAnswer(cells, call, index in overflowed))
-
-    def _failed(self, group: Group, error: ServingError) -> None:
-        action = decide(error, alone=len(group.entries) == 1)
-        if action not in (Action.REVIEW, Action.SPLIT):
-            self._review.leave(group)
-            self._retry_budget.failed(self._clock())
-        match action:
-            case Action.REVIEW:
-                self._review.reject(group, "BatchFault", error, group.lone_failures.attempts + 1)
-            case Action.SPLIT:
-                for half in self._review.split(group):
-                    self._send_alone(half)
-            case Action.FEWER_CALLS:
-                self._limits.fewer_in_flight(self._clock())
-                self._busy_in_a_row += 1
-                self._again([group])
-            case Action.FEWER_TOKENS:
-                self._limits.fewer_tokens(self._clock())
-                self._again(group.halves() if group.isolated else [group])
-            case _:
-                self._recovery.probe_for(group, error)
-
-    def _enqueue(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
-            self._entries[entry.pending.id] = entry
-            self._queue.add(entry.pending)
-        self._wake.set()
-
-    def _again(self, groups: Sequence[Group]) -> None:
-        """Send the windows again after a pause, batched anew under the lowered limits; isolated ones by themselves."""
-        self._observer.model_retried()
-        self._not_before = self._clock() + self._backoff.pause(self._busy_in_a_row)
-        for group in groups:
-            if group.isolated:
-                self._isolation.add(group, 0.0)
-            else:
-                self._enqueue(group.entries)
-
-    def _send_alone(self, group: Group, pause: float = 0.0, *, isolated: bool = False) -> None:
-        """Send these windows again in ``pause`` seconds, in one call; ``isolated``: with no other in flight."""
-        self._observer.model_retried()
-        if isolated:
-            self._isolation.add(group, pause)
-        else:
-            group.not_before = self._clock() + pause
-            self._retries.append(group)
-        self._wake.set()
-
-    async def _recover(self) -> None:
-        """Wait until the server answers, then send or decide on the windows that waited for it."""
-        recovered = await self._recovery.wait()
-        if recovered.failed_probes:
-            self._limits.after_outage()
-        if recovered.canary_answered:
-            self._review.reset()
-        self._enqueue(recovered.held)
-        for group, error in recovered.failed:
-            if recovered.failed_probes:
-                group.lone_failures.outage()
-            self._probed(group, error, healthy=not recovered.failed_probes, away=recovered.away)
-
-    def _probed(self, group: Group, error: ServingError, *, healthy: bool, away: bool) -> None:
-        """Its call failed, and the server answers now; ``healthy``: it failed no health probe meanwhile."""
-        alone, crash = len(group.entries) == 1, group.crash
-        broke_off = error.code in BROKEN_OFF
-        isolated = (broke_off and crash.server_is_back(away=away)) or group.isolated
-        server_dies_of_all, given_up, attempts = False, None, crash.crashes
-        if alone and broke_off:
-            server_dies_of_all = crash.proven and self._review.crashed(group.entries[0])
-            given_up = "Poison" if crash.crashes >= CRASHES else None
-        elif alone and healthy:
-            final = self._calls.timeout_is_final(group.length, group.timeout_factor)
-            given_up = group.lone_failures.failed_alone(error.code, deadline_final=final)
-            attempts = group.lone_failures.attempts
-        blameless = crash.broken == 1 or misfit(error)
-        match decide_after_probe(alone=alone, blameless=blameless, dies_of_all=server_dies_of_all, given_up=given_up):
-            case Action.SPLIT:
-                for half in group.halves():
-                    self._send_alone(half, isolated=isolated)
-            case Action.STOP:
-                windows = [*group.entries, *self._isolation.take_crashed_alone()]
-                because = (
-                    f"the model server went away in the calls of {len(windows)} windows, one by one, and answered no "
-                    "other window in between, though the known-good one"
-                )
-                self._recovery.stop(error, windows, because=because)
-            case Action.REVIEW:
-                self._review.reject(group, str(given_up), error, attempts)
-            case _:
-                failures = max(group.lone_failures.tries, crash.broken, 1)
-                self._send_alone(group, self._backoff.longest(failures - 1), isolated=isolated)

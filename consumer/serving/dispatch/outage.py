@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from consumer.resilience.backoff import Backoff
 from consumer.resilience.circuit_breaker import CircuitBreaker
 from consumer.resilience.crash_evidence import AWAY_SECONDS
+from consumer.serving.dispatch.calls import MOST_REPEATED
 from consumer.serving.protocol import Failure, Relief, ServingError
 from consumer.serving.refused import State
 
@@ -48,6 +49,9 @@ REPEATED_SECONDS = 60.0
 
 FOR_ALL_CALLS = frozenset({"NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED"})
 """Status names of what is wrong with the address, not with what is sent there: any health probe meets it too."""
+
+MOST_SHOWN = 32
+"""Windows that an endpoint rejected which are asked again, in turn, though others answer them: more than a quorum's."""
 
 AWAY_PROBES = 4
 """Health probes that must fail, over ``AWAY_SECONDS`` at least, to show that the server's process has ended."""
@@ -90,13 +94,17 @@ class OutageRecovery:
         self._misfit_at = -REPEATED_SECONDS
         self._ok_since = -STEADY_SECONDS
         self._settle_seconds = SETTLE_SECONDS
-        self._began = self._failing_since = 0.0
+        self.began = self._failing_since = 0.0
+        """When the ``fault`` began, in seconds of the clock: since then no health probe was answered."""
         self._failing = State.OK
         self._forget()
 
     def _forget(self) -> None:
         self._failed: list[tuple[Group, ServingError]] = []
         self._held: list[Entry] = []
+        # What showed the fault, and was answered elsewhere since, or will be: this one must answer it, too.
+        self._shown_held: list[Entry] = []
+        self._shown_misfit: list[Group] = []
         self._canary: Window | None = None
         self._needs_canary = self._canary_failed = False
         self._length = 0
@@ -110,18 +118,44 @@ class OutageRecovery:
         """Hold a failed group until health probes show whether the server failed too."""
         self._failed.append((group, error))
         if not misfit(error):
-            self._begin(error)
+            self.begin(error)
         elif self.fault is None:
             now = self._clock()
             repeated = now - self._misfit_at < REPEATED_SECONDS and error.code not in FOR_ALL_CALLS
             self._misfit_at = now
-            self._begin(error)
+            self.begin(error)
             if repeated:
                 self._set_state(error)
 
     def hold(self, windows: list[Entry]) -> None:
         """Hold windows that the model rejected during a fault; they are sent again after it."""
         self._held += windows
+
+    def still_waiting(self) -> bool:
+        """Whether somebody waits for one of the windows that wait for the server."""
+        return any(group.still_waiting() for group, _ in self._failed) or any(not e.future.done() for e in self._held)
+
+    def suspects(self) -> list[Group]:
+        """The groups that are suspected of having ended a server."""
+        return [group for group, _ in self._failed if group.suspected]
+
+    def take_suspect(self, group: Group) -> None:
+        """Take out one of ``suspects``."""
+        self._failed = [(other, error) for other, error in self._failed if other is not group]
+
+    def take_unsuspected(self) -> list[Entry]:
+        """Take out the windows that are suspected of nothing, for another endpoint.
+
+        Where they showed that the model does not fit, or rejects too much, they or others must still be answered before
+        the fault ends.
+        """
+        others = [(group, error) for group, error in self._failed if not group.suspected]
+        self._failed = [(group, error) for group, error in self._failed if group.suspected]
+        self._shown_misfit = (self._shown_misfit + _unfit(others))[:MOST_REPEATED]
+        self._shown_held = (self._shown_held + self._held)[-MOST_SHOWN:]
+        entries = [entry for group, _ in others for entry in group.entries] + self._held
+        self._held = []
+        return entries
 
     def stop(
         self,
@@ -149,7 +183,7 @@ class OutageRecovery:
         self._needs_canary |= bool(because) or canary is not None
         if not windows:
             self._canary_failed = canary is not None
-        self._begin(error)
+        self.begin(error)
         if because:
             self._set_state(error)
 
@@ -179,13 +213,13 @@ class OutageRecovery:
         while True:
             await asyncio.sleep(max(0.0, self._breaker.try_at - self._clock()))
             self._breaker.half_open(max(self._clock(), self._breaker.try_at))
-            self._observer.breaker(self._breaker.state)
+            self._observer.breaker(self._breaker.state, self._calls.address)
             try:
                 alone = (group.length for group, _ in self._failed if len(group.entries) == 1)
                 await self._calls.probe_again(max([self._length, *alone]), self._probe_failed)
                 if (canary := self._next_canary(failures)) is not None:
                     await self._calls.probe_with(canary)
-                if unfit := self._unfit():
+                if unfit := self._shown_misfit + [group for group in _unfit(self._failed) if group.still_waiting()]:
                     await self._calls.repeat(unfit)
             except ServingError as error:
                 if error.relief is not Relief.FEWER_IN_FLIGHT:  # a busy server is neither healthy nor failed
@@ -194,30 +228,24 @@ class OutageRecovery:
             else:
                 return self._end(failures)
             self._breaker.open(self._clock())
-            self._observer.breaker(self._breaker.state)
+            self._observer.breaker(self._breaker.state, self._calls.address)
 
-    def _begin(self, error: ServingError) -> None:
+    def begin(self, error: ServingError) -> None:
+        """Send nothing but health probes from now on."""
         if self.fault is None:
             self.fault = error
             self.check_at = None
             self._failing = _state_of(error)
-            self._began = self._failing_since = self._clock()
-            self._breaker.open(self._began)
-            self._observer.breaker(self._breaker.state)
-
-    def _unfit(self) -> list[Group]:
-        """Groups whose calls found a model that does not fit: what may fail for them only, must be answered."""
-        return [
-            group
-            for group, error in self._failed
-            if misfit(error) and error.code not in FOR_ALL_CALLS and group.still_waiting()
-        ]
+            self.began = self._failing_since = self._clock()
+            self._breaker.open(self.began)
+            self._observer.breaker(self._breaker.state, self._calls.address)
 
     def _next_canary(self, failures: int) -> Window | None:
         """The next probe's canary, another one each time: some may be bad input. None when none is needed or left."""
         if not self._needs_canary:
             return None
         windows = [entry.window for entry in self._held if not entry.future.done()]
+        windows += [entry.window for entry in self._shown_held if not _refused(entry)]
         if not windows:
             # No window waits any more, as after a revocation, so none can be harmed.
             return self._canary if self._canary_failed else None
@@ -229,12 +257,12 @@ class OutageRecovery:
         return windows[failures % len(windows)]
 
     def _end(self, failures: int) -> Recovered:
-        away = failures >= AWAY_PROBES and self._clock() - self._began >= AWAY_SECONDS
+        away = failures >= AWAY_PROBES and self._clock() - self.began >= AWAY_SECONDS
         recovered = Recovered(self._failed, self._held, failures, self._needs_canary, away)
         self._forget()
         self.fault = None
         self._breaker.close()
-        self._observer.breaker(self._breaker.state)
+        self._observer.breaker(self._breaker.state, self._calls.address)
         self._settle()
         return recovered
 
@@ -261,6 +289,16 @@ class OutageRecovery:
 
 def _state_of(error: ServingError) -> State:
     return State.OUTAGE if error.failure is Failure.TRANSIENT else State.DEPLOYMENT_FAULT
+
+
+def _unfit(failed: list[tuple[Group, ServingError]]) -> list[Group]:
+    """Groups whose calls found a model that does not fit: what may fail for them only, must be answered."""
+    return [group for group, error in failed if misfit(error) and error.code not in FOR_ALL_CALLS]
+
+
+def _refused(entry: Entry) -> bool:
+    """Whether this window was withdrawn, or refused by another server: then it shows nothing."""
+    return entry.future.done() and (entry.future.cancelled() or entry.future.exception() is not None)
 
 
 def misfit(error: ServingError) -> bool:

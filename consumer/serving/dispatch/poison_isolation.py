@@ -75,6 +75,18 @@ class PoisonIsolation:
         """Windows that wait here."""
         return sum(len(group.entries) for group in self._groups)
 
+    def still_waiting(self) -> bool:
+        """Whether somebody waits for one of these windows."""
+        return self._trying or any(group.still_waiting() for group in self._groups)
+
+    def suspects(self) -> list[Group]:
+        """The isolated groups, but for one that is being tried."""
+        return list(self._groups)
+
+    def take_suspect(self, group: Group) -> None:
+        """Take out one of ``suspects``."""
+        self._groups.remove(group)
+
     def add(self, group: Group, pause: float) -> None:
         """Try it in ``pause`` seconds at the earliest."""
         self.active = group.isolated = True

@@ -142,7 +142,7 @@ def _waits(
     moments = arrivals(EVENTS, peak * part / servers, steady, seed)
     rng = random.Random(f"{seed} reviews")
     events = trace(moments, [rng.choice(reviews) for _ in moments])
-    policy = LeastTimePolicy(kind.cost, kind.calls * part, kind.max_tokens)
+    policy = LeastTimePolicy(kind.cost, kind.calls, part, kind.max_tokens)
     return Simulation(Servers(profile=kind.simulated, count=part), events, policy, seed).run().latencies
 
 

@@ -102,11 +102,11 @@ def _razors_edge(values: Values, servers: Servers, seed: int) -> Policy:
 
 
 def _measured(values: Values, servers: Servers, seed: int) -> Policy:
-    return LeastTimePolicy(measured_cost(servers.profile, seed), values["calls"] * servers.count)
+    return LeastTimePolicy(measured_cost(servers.profile, seed), values["calls"], servers.count)
 
 
 def _assumed(values: Values, servers: Servers, seed: int) -> Policy:  # noqa: ARG001
-    return LeastTimePolicy(ASSUMED, values["calls"] * servers.count)
+    return LeastTimePolicy(ASSUMED, values["calls"], servers.count)
 
 
 OURS: Final = "LeastTime"

@@ -15,7 +15,7 @@ from bench.simulator.simulate import MAX_TOKENS
 from bench.simulator.trace import WEIGHTS
 
 from consumer.batching import policy
-from consumer.batching.policy import Batch, Decision, LeastTime
+from consumer.batching.policy import Batch, CallTimes, Decision, LeastTime
 from consumer.batching.queue import LANE, PADDED_LENGTHS, LengthQueue, padded_length
 
 if TYPE_CHECKING:
@@ -125,12 +125,14 @@ class LengthCut:
 
 
 class LeastTimePolicy:
-    """The project's ``LeastTime``, asked through its own ``decide`` as the dispatcher does."""
+    """The project's ``LeastTime``, asked through its own ``decide`` as the dispatcher does: it knows each server."""
 
-    def __init__(self, cost: CallCost, calls: int, max_tokens: int = MAX_TOKENS) -> None:
-        """``cost`` as ``rexstream tune`` finds it, or as it is assumed without."""
+    def __init__(self, cost: CallCost, calls: int, servers: int = 1, max_tokens: int = MAX_TOKENS) -> None:
+        """``cost`` as ``rexstream tune`` finds it, or as it is assumed without; ``calls`` are those of each server."""
         self._queue = LengthQueue(WEIGHTS)
         self._policy = LeastTime(max_tokens, calls, cost)
+        self._times = [CallTimes(cost) for _ in range(servers)]
+        self._lost: set[int] = set()
 
     def add(self, window: Pending) -> None:
         """Queue it."""
@@ -138,11 +140,24 @@ class LeastTimePolicy:
 
     def decide(self, now: float, calls: Collection[Call]) -> Decision:
         """What ``LeastTime`` says."""
-        return self._policy.decide(now, self._queue, [_known(call) for call in calls])
+        at: list[list[policy.Call]] = [[] for _ in self._times]
+        for call in calls:
+            at[call.batch.endpoint].append(_known(call))
+        loads = [
+            policy.Load(
+                at[number], times, self._policy.max_tokens, self._policy.max_in_flight, number not in self._lost
+            )
+            for number, times in enumerate(self._times)
+        ]
+        return self._policy.decide(now, self._queue, loads)
 
     def answered(self, call: Call, now: float) -> None:
         """It learns how long calls take now."""
-        self._policy.times.answered(_known(call), now)
+        self._times[call.batch.endpoint].answered(_known(call), now)
+
+    def failed(self, call: Call) -> None:
+        """Its circuit breaker opens."""
+        self._lost.add(call.batch.endpoint)
 
 
 def _known(call: Call) -> policy.Call:

@@ -22,7 +22,7 @@ from bench.simulator.server import Server, Slowdown
 from consumer.batching.queue import PADDED_LENGTHS, EventShare, Pending, event_deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from bench.simulator.server import Profile
     from bench.simulator.trace import Event
@@ -68,7 +68,11 @@ class Call:
 
 
 class Policy(Protocol):
-    """Decides which windows share a call and when it leaves."""
+    """Decides which windows share a call and when it leaves.
+
+    One that also has ``failed(call)`` chooses the server, ``batch.endpoint``, and is told by a call that failed there
+    that it is lost. Calls of the others take turns among the servers that are there, as behind a balancer.
+    """
 
     def add(self, window: Pending) -> None:
         """A window waits: a new one, or one whose call failed."""
@@ -93,7 +97,7 @@ class Lost(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Servers:
-    """What the calls go to. Calls take turns among the servers that are there, as behind a balancer."""
+    """What the calls go to."""
 
     profile: Profile
     count: int = 1
@@ -139,6 +143,7 @@ class Simulation:
         self._policy = policy
         self._client = client or Client()
         self._share = EventShare(self._client.max_tokens, OBJECTIVE, OBJECTIVE)
+        self._failed: Callable[[Call], None] | None = getattr(policy, "failed", None)
         self._machines = [
             Server(servers.profile, random.Random(f"{seed} server {number}"), None if number else servers.slow)
             for number in range(servers.count)
@@ -226,7 +231,10 @@ class Simulation:
                     self._answer(window)
                 return True
             case "failed":
-                for window in self._calls.pop(what).batch.windows:
+                call = self._calls.pop(what)
+                if self._failed is not None:
+                    self._failed(call)
+                for window in call.batch.windows:
                     self._hand_over(window)
                 return True
             case "others":
@@ -332,8 +340,11 @@ class Simulation:
         self._useful += sum(window.length for window in batch.windows)
         self._padded += len(batch.windows) * batch.padded_length
         self._calls[self._call] = Call(batch, self._now)
-        self._at[self._call] = self._alive[self._turn % len(self._alive)]
-        self._turn += 1
+        if self._failed is not None:
+            self._at[self._call] = batch.endpoint
+        else:
+            self._at[self._call] = self._alive[self._turn % len(self._alive)]
+            self._turn += 1
         took = self._client.call_seconds + self._client.row_seconds * len(batch.windows)
         self._ready = max(self._now, self._ready) + took
         self._push(self._ready + self._client.delay, "reaches", self._call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from chaos.model_server import ModelServer
 from chaos.reviews import plain, poison
 from chaos.scenario import Scenario
 
@@ -136,12 +137,52 @@ def _poisoned(stage: Stage) -> None:
     stage.finish(tend=True)
 
 
+def _one_of_three(stage: Stage) -> None:
+    stage.set_up()
+    others = [ModelServer(stage.folder / name) for name in ("second", "third")]
+    try:
+        for server in others:
+            server.folder.mkdir()
+            server.start()
+        target = "ipv4:" + ",".join(server.target for server in (stage.server, *others))
+        worker = stage.worker(model={"target": target})
+        stage.begin()
+        for server in (stage.server, *others):
+            stage.pause(3, 5)
+            stage.fault("SIGKILL of one of three model servers")
+            server.kill()
+            stage.wait(lambda at=server: _state(stage, at) == "outage", "it is known to be gone")  # type: ignore[misc]
+            stage.progress()
+            stage.check(worker.ready, "the worker is ready")
+            server.start()
+            stage.fault("it is back")
+            stage.wait(lambda at=server: _state(stage, at) == "ok", "it is used again")  # type: ignore[misc]
+            stage.progress()
+        stage.finish()
+        stage.check(not worker.said("the model server cannot be used"), "consumption was never paused for the model")
+    finally:
+        for server in others:
+            server.kill()
+
+
+def _state(stage: Stage, server: ModelServer) -> str:
+    """Of an endpoint, as the worker's status says."""
+    endpoints = (stage.workers[0].get("/status")[1] or {"model": {"endpoints": []}})["model"]["endpoints"]
+    return next((str(each["state"]) for each in endpoints if each["address"] == server.target), "")
+
+
 SCENARIOS = (
     Scenario(
         "model_killed",
         "three times SIGKILL of the model server, away for a few seconds",
         "the worker pauses (outage), no dead letter and no copy in either mode",
         _killed,
+    ),
+    Scenario(
+        "model_one_of_three",
+        "SIGKILL of each of three model servers in turn, each away until the worker knows and goes on",
+        "the others do its work: consumption is never paused, the worker stays ready, no dead letter and no copy",
+        _one_of_three,
     ),
     Scenario(
         "model_hung",

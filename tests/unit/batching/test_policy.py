@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.batching.policy import Call, CallCost, LeastTime, split
+from consumer.batching.policy import Call, CallCost, CallTimes, LeastTime, Load, split
 from consumer.batching.queue import PADDED_LENGTHS, LengthQueue, Pending, padded_length
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ def call(rows: int, length: int, sent_at: float) -> Call:
     return Call(rows, length, sent_at)
 
 
+def one(*calls: Call, tokens: int = 16_384, most: int = 2, times: CallTimes | None = None) -> list[Load]:
+    """One endpoint with these calls in flight."""
+    return [Load(calls, times or CallTimes(SLOW), tokens, most)]
+
+
 SLOW = CallCost(floor=0.0, fixed=0.1, per_token=1e-4, per_pair=0.0)
 """A call costs as much as a thousand tokens."""
 FAST = CallCost(floor=0.0, fixed=1e-4, per_token=1e-7, per_pair=0.0)
@@ -41,7 +46,7 @@ FAST = CallCost(floor=0.0, fixed=1e-4, per_token=1e-7, per_pair=0.0)
 
 def test_an_idle_server_gets_a_lone_window_at_once() -> None:
     """Nothing is gained by waiting when the server has nothing to do."""
-    decision = LeastTime(16_384, 2).decide(0.0, queue_of(pending(1, 40)), [])
+    decision = LeastTime(16_384, 2).decide(0.0, queue_of(pending(1, 40)), one())
     (batch,) = decision.batches
     assert [w.id for w in batch.windows] == [1]
     assert batch.padded_length == 40
@@ -52,7 +57,7 @@ def test_a_busy_server_gets_the_next_call_shortly_before_it_is_free() -> None:
     """Until then the call can grow; it is on its way when the one before it ends."""
     policy = LeastTime(16_384, 2, SLOW)
     queue = queue_of(pending(1, 40, enqueued=5.0))
-    in_flight = [call(10, 100, 5.0)]
+    in_flight = one(call(10, 100, 5.0))
     early = policy.decide(5.0, queue, in_flight)
     assert early.batches == ()
     assert early.wake_at == pytest.approx(5.2 - policy.PREPARE_SECONDS)
@@ -63,18 +68,19 @@ def test_a_busy_server_gets_the_next_call_shortly_before_it_is_free() -> None:
 
 def test_when_the_server_is_free_follows_how_long_calls_take_now() -> None:
     """A server that other clients use as well needs longer than its cost says."""
-    policy = LeastTime(16_384, 2, SLOW)
+    policy, times = LeastTime(16_384, 2, SLOW), CallTimes(SLOW)
     now = 0.0
     for _ in range(50):
-        policy.times.answered(call(10, 100, now), now + 0.6)
+        times.answered(call(10, 100, now), now + 0.6)
         now += 0.6
-    wake_at = policy.decide(now, queue_of(pending(1, 40, enqueued=now)), [call(10, 100, now)]).wake_at
+    endpoint = one(call(10, 100, now), times=times)
+    wake_at = policy.decide(now, queue_of(pending(1, 40, enqueued=now)), endpoint).wake_at
     assert wake_at == pytest.approx(now + 0.6 - policy.PREPARE_SECONDS, abs=1e-3)
 
 
 def test_a_call_that_waited_behind_another_is_measured_from_that_ones_answer() -> None:
     """Else a queue at the server would look like a slow server."""
-    times = LeastTime(16_384, 2, SLOW).times
+    times = CallTimes(SLOW)
     times.answered(call(10, 100, 0.0), 0.2)
     times.answered(call(10, 100, 0.0), 0.4)
     assert times.factor == pytest.approx(1.0)
@@ -82,7 +88,7 @@ def test_a_call_that_waited_behind_another_is_measured_from_that_ones_answer() -
 
 def test_one_call_that_took_very_long_does_not_make_all_look_slow() -> None:
     """It counts as four times its cost."""
-    times = LeastTime(16_384, 2, SLOW).times
+    times = CallTimes(SLOW)
     times.answered(call(10, 100, 0.0), 1000.0)
     assert times.factor == pytest.approx(1 + 0.2 * 3)
 
@@ -91,7 +97,7 @@ def test_beside_short_calls_a_window_waits_for_company_and_then_lingers_no_longe
     """A second call would only be in the way of the first one's answer."""
     policy = LeastTime(16_384, 2, FAST)
     queue = queue_of(pending(1, 40, enqueued=5.0))
-    in_flight = [call(10, 100, 5.0)]
+    in_flight = one(call(10, 100, 5.0), times=CallTimes(FAST))
     early = policy.decide(5.0, queue, in_flight)
     assert early.batches == ()
     assert early.wake_at == 5.0 + policy.LINGER_SECONDS
@@ -105,11 +111,11 @@ def test_as_many_servers_as_calls_in_flight_allow_are_used_at_once() -> None:
     queue = queue_of(pending(1, 40))
     in_flight: list[Call] = []
     for number in range(3):
-        (batch,) = policy.decide(float(number) / 100, queue, in_flight).batches
+        (batch,) = policy.decide(float(number) / 100, queue, one(*in_flight, most=6)).batches
         assert batch.reason == "idle"
         in_flight.append(call(10, 100, number / 100))
         queue.add(pending(number + 2, 40))
-    decision = policy.decide(0.03, queue, in_flight)
+    decision = policy.decide(0.03, queue, one(*in_flight, most=6))
     assert decision.batches == ()
     assert decision.wake_at == pytest.approx(0.2 - policy.PREPARE_SECONDS)
 
@@ -117,7 +123,7 @@ def test_as_many_servers_as_calls_in_flight_allow_are_used_at_once() -> None:
 def test_a_busy_server_gets_a_full_batch_at_once() -> None:
     """A batch that cannot grow has nothing to wait for."""
     queue = queue_of(*(pending(i, 512) for i in range(5)))
-    (batch,) = LeastTime(1024, 2, SLOW).decide(0.0, queue, [call(2, 512, 0.0)]).batches
+    (batch,) = LeastTime(1024, 2, SLOW).decide(0.0, queue, one(call(2, 512, 0.0), tokens=1024)).batches
     assert batch.reason == "full"
     assert len(batch.windows) == 2
 
@@ -125,7 +131,7 @@ def test_a_busy_server_gets_a_full_batch_at_once() -> None:
 def test_nothing_is_sent_above_the_limit_of_calls_in_flight() -> None:
     """A server at its limit waits for an answer, not for the clock."""
     queue = queue_of(*(pending(i, 100) for i in range(50)))
-    decision = LeastTime(512, 2).decide(0.0, queue, [call(5, 100, 0.0)] * 2)
+    decision = LeastTime(512, 2).decide(0.0, queue, one(*[call(5, 100, 0.0)] * 2, tokens=512))
     assert decision.batches == ()
     assert decision.wake_at is None
     assert len(queue) == 50
@@ -134,7 +140,7 @@ def test_nothing_is_sent_above_the_limit_of_calls_in_flight() -> None:
 def test_the_most_urgent_window_is_always_in_the_next_batch() -> None:
     """A long window that is due is not starved by many short ones."""
     queue = queue_of(*(pending(i, 24, deadline=9.0) for i in range(500)), pending(999, 500, deadline=1.0))
-    (batch,) = LeastTime(16_384, 1).decide(0.0, queue, []).batches
+    (batch,) = LeastTime(16_384, 1).decide(0.0, queue, one(most=1)).batches
     assert 999 in {w.id for w in batch.windows}
     assert batch.padded_length == 512
     assert len(batch.windows) == 1, "short windows would be nearly all padding beside it"
@@ -143,16 +149,16 @@ def test_the_most_urgent_window_is_always_in_the_next_batch() -> None:
 def test_a_neighbour_joins_while_its_padding_costs_less_than_a_call() -> None:
     """Ten windows of 40 tokens beside ten of 100: 600 tokens of padding, or a call that costs a thousand."""
     windows = [pending(i, 40 if i < 10 else 100) for i in range(20)]
-    (together,) = LeastTime(16_384, 1, SLOW).decide(0.0, queue_of(*windows), []).batches
+    (together,) = LeastTime(16_384, 1, SLOW).decide(0.0, queue_of(*windows), one(most=1)).batches
     assert len(together.windows) == 20
-    (apart,) = LeastTime(16_384, 1, replace(SLOW, fixed=0.05)).decide(0.0, queue_of(*windows), []).batches
+    (apart,) = LeastTime(16_384, 1, replace(SLOW, fixed=0.05)).decide(0.0, queue_of(*windows), one(most=1)).batches
     assert len(apart.windows) == 10
 
 
 def test_started_events_come_before_new_ones_of_the_same_deadline() -> None:
     """A deeper level wins a tie, so that work in progress is finished first."""
     queue = queue_of(pending(1, 512, level=0), pending(2, 512, level=1))
-    (batch,) = LeastTime(512, 1).decide(0.0, queue, []).batches
+    (batch,) = LeastTime(512, 1).decide(0.0, queue, one(tokens=512, most=1)).batches
     assert [w.id for w in batch.windows] == [2]
 
 
@@ -178,7 +184,7 @@ def test_every_window_is_sent_once_inside_the_budget(
     while len(queue):
         urgent = queue.most_urgent()
         assert urgent is not None
-        decision = policy.decide(now, queue, [])
+        decision = policy.decide(now, queue, one(tokens=max_tokens, most=max_in_flight, times=CallTimes(cost)))
         assert decision.batches, "an idle server and a waiting window always make a batch"
         assert urgent.id in {w.id for w in decision.batches[0].windows}
         for batch in decision.batches:

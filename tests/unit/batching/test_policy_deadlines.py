@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 
 from consumer.batching.policy import CallTimeout
@@ -26,7 +28,7 @@ def test_the_deadline_of_an_event(timestamp_ms: int | None, deadline: float) -> 
 
 def test_a_call_may_take_five_times_the_slowest_rate_seen() -> None:
     """The timeout follows the tokens of the call and what such calls took."""
-    timeout = CallTimeout()
+    timeout = CallTimeout(deque(maxlen=100))
     assert timeout.seconds(1000) == CallTimeout.CEILING
     timeout.observe(1000, 4.0)
     assert timeout.seconds(1000) == pytest.approx(20.0)
@@ -43,7 +45,7 @@ def test_a_length_that_no_window_has_is_refused(length: int) -> None:
 
 def test_a_missed_timeout_doubles_the_next_and_a_success_halves_it() -> None:
     """A server that became slow shows in no success, so the timeout must grow without one."""
-    timeout = CallTimeout()
+    timeout = CallTimeout(deque(maxlen=100))
     timeout.observe(1000, 0.1)
     assert timeout.seconds(1000) == CallTimeout.FLOOR
     for expected in (20.0, 40.0, 80.0, CallTimeout.CEILING, CallTimeout.CEILING):

@@ -16,11 +16,13 @@ from bench.simulator.trace import Event
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from consumer.batching.policy import ASSUMED, CallCost, LeastTime
+from consumer.batching.policy import ASSUMED, CallCost, CallTimes, LeastTime, Load
 from consumer.batching.queue import EventShare, LengthQueue, Pending, by_lane, padded_length
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from consumer.batching.policy import Decision
 
 FULL = 16_384
 LARGE = 3_584
@@ -38,13 +40,19 @@ def queue_of(weights: dict[str, float], windows: Iterable[Pending]) -> LengthQue
     return queue
 
 
+def decided(policy: LeastTime, queue: LengthQueue, now: float = 0.0) -> Decision:
+    """For one idle server."""
+    idle = Load([], CallTimes(policy.cost), policy.max_tokens, policy.max_in_flight)
+    return policy.decide(now, queue, [idle])
+
+
 # -- lanes --------------------------------------------------------------------------------------------------------
 
 
 def test_windows_of_all_lanes_share_a_call_while_one_holds_them() -> None:
     """Nobody has to wait, so there is nothing to divide; the most urgent of all is in it."""
     windows = [pending(n, 40, "live" if n % 2 else "replay", deadline=float(n)) for n in range(20)]
-    (batch,) = LeastTime(FULL, 1).decide(0.0, queue_of({"live": 4.0, "replay": 1.0}, windows), []).batches
+    (batch,) = decided(LeastTime(FULL, 1), queue_of({"live": 4.0, "replay": 1.0}, windows)).batches
     assert [window.id for window in batch.windows] == list(range(20))
 
 
@@ -54,10 +62,10 @@ def test_live_windows_leave_before_a_backlog_of_another_lane() -> None:
     queue = queue_of({"live": 4.0, "replay": 1.0}, backlog)
     policy = LeastTime(FULL, 1)
     for _ in range(5):
-        policy.decide(0.0, queue, [])
+        decided(policy, queue)
     for n in range(3):
         queue.add(pending(9000 + n, 40, "live"))
-    lanes = [by_lane(policy.decide(0.0, queue, []).batches[0].windows, 0.0) for _ in range(2)]
+    lanes = [by_lane(decided(policy, queue).batches[0].windows, 0.0) for _ in range(2)]
     assert {"live": (3, 0.0)} in lanes
 
 
@@ -66,10 +74,10 @@ def test_a_lane_that_had_nothing_to_send_has_saved_up_nothing() -> None:
     queue = queue_of({"a": 1.0, "b": 1.0}, (pending(n, 512, "a") for n in range(32 * 1000)))
     policy = LeastTime(FULL, 1)
     for _ in range(800):
-        policy.decide(0.0, queue, [])
+        decided(policy, queue)
     for n in range(32 * 100):
         queue.add(pending(10**6 + n, 512, "b"))
-    turns = Counter(policy.decide(0.0, queue, []).batches[0].windows[0].lane for _ in range(20))
+    turns = Counter(decided(policy, queue).batches[0].windows[0].lane for _ in range(20))
     assert turns == {"a": 10, "b": 10}
 
 
@@ -121,7 +129,7 @@ def test_each_lane_gets_its_share_to_within_a_call(
             continue
         look()
         is_contended = waiting.total() > max_tokens
-        (batch,) = policy.decide(0.0, queue, []).batches
+        (batch,) = decided(policy, queue).batches
         if is_contended and sum(tokens > 0 for tokens in waiting.values()) > 1:
             assert len({window.lane for window in batch.windows}) == 1
         for window in batch.windows:
@@ -179,7 +187,7 @@ def test_a_large_event_ends_under_more_reviews_than_can_be_answered() -> None:
             deadline = share.deadline(1.0, now, waiting) if over else 1.0
             queue.add(Pending(number, 512, deadline, 0, now, over_share=over))
             left, sent, waiting = left - 1, sent + 512, waiting + 512
-        (batch,) = policy.decide(now, queue, []).batches
+        (batch,) = decided(policy, queue, now).batches
         answered = large.intersection(window.id for window in batch.windows)
         large -= answered
         waiting -= 512 * len(answered)
@@ -207,8 +215,8 @@ def test_calls_of_an_event_over_its_share_are_small_and_wait_for_the_server() ->
     policy = LeastTime(FULL, 2, cost)
     assert cost.worthwhile_tokens() == 1000 + 512
     large = queue_of({"live": 1.0}, (Pending(n, 512, 9.0, 0, 0.0, over_share=True) for n in range(99)))
-    waits = policy.decide(0.0, large, [])
+    waits = decided(policy, large)
     assert [(batch.reason, len(batch.windows)) for batch in waits.batches] == [("idle", 2)]
     assert waits.wake_at == pytest.approx(cost.seconds(2, 512) - policy.PREPARE_SECONDS)
-    others = policy.decide(0.0, queue_of({"live": 1.0}, (Pending(n, 512, 9.0, 0, 0.0) for n in range(99))), [])
+    others = decided(policy, queue_of({"live": 1.0}, (Pending(n, 512, 9.0, 0, 0.0) for n in range(99))))
     assert [(batch.reason, len(batch.windows)) for batch in others.batches] == [("full", 32)] * 2

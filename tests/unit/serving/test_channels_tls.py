@@ -124,6 +124,25 @@ def test_who_is_let_in(yard: Yard, bundle: Bundle, case: str) -> None:
     assert [finding.status for finding in (*start_findings(StartChecks(config)), first)][-1] == "ok"
 
 
+@pytest.mark.parametrize(("host", "well"), [("model.internal", True), ("elsewhere.internal", False)])
+def test_one_of_several_addresses_is_called_by_the_name_of_all(
+    yard: Yard, bundle: Bundle, host: str, well: bool
+) -> None:
+    """Its certificate is for that name, not for the address that the name was looked up to."""
+    model = ModelConfig(target=f"dns:///{host}:8500", tls=ModelTlsConfig(ca_file=yard.ca))
+
+    async def ready() -> tuple[bool, str]:
+        client = TfServingClient(model, bundle, yard.named)
+        answer = await client.ready()
+        await client.close()
+        assert yard.named in client.served
+        return answer, client.unready
+
+    is_ready, reason = asyncio.run(ready())
+    assert is_ready is well, reason
+    assert well or "set model.tls.server_name" in reason
+
+
 @pytest.mark.parametrize(
     ("case", "said"),
     [

@@ -25,7 +25,10 @@ CONTRACT = {
     "work_waiting": set(),
     "consumer_lag": {"topic", "partition"},
     "paused": {"reason", "topic"},
-    "breaker_state": set(),
+    "breaker_state": {"endpoint"},
+    "endpoint_state": {"endpoint", "state"},
+    "endpoint_in_flight": {"endpoint"},
+    "endpoint_calls_total": {"endpoint", "end"},
     "dead_letters_total": {"stage", "class"},
     "retries_total": set(),
     "batch_release_total": {"reason"},
@@ -63,7 +66,8 @@ def used() -> Metrics:
     metrics.commit_failed("REBALANCE_IN_PROGRESS")
     metrics.ages(uncommitted=lambda: 31.0, lag=lambda: 9.0)
     metrics.paused({"outage": {"reviews.raw"}})
-    metrics.breaker("open")
+    metrics.endpoints.show([("m:1", "ok", 5, 3, 1, 0, "")])
+    metrics.breaker("open", "m:1")
     metrics.dead_letter("validate", "TextTooLong")
     return metrics
 
@@ -134,7 +138,7 @@ def test_what_happened_is_what_is_counted() -> None:
     assert sample(metrics, "rexstream_in_flight_windows") == 12
     assert sample(metrics, "rexstream_work_bytes") == 4000
     assert sample(metrics, "rexstream_work_waiting") == 3
-    assert sample(metrics, "rexstream_breaker_state") == 2
+    assert sample(metrics, "rexstream_breaker_state", endpoint="m:1") == 2
     assert sample(metrics, "rexstream_dead_letters_total", stage="validate", **{"class": "TextTooLong"}) == 1
     assert sample(metrics, "rexstream_retries_total") == 1
     assert sample(metrics, "rexstream_batch_release_total", reason="linger") == 1

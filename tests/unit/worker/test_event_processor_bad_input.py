@@ -82,7 +82,7 @@ def process(records: Sequence[SourceRecord], model: StubModel | None = None) -> 
         metrics = Metrics()
         budgets: defaultdict[str, WorkBudget] = defaultdict(lambda: WorkBudget(100_000_000))
         dispatcher = Dispatcher(
-            model or StubModel(),
+            {"one:1": model or StubModel()},
             LeastTime(16_384, 1),
             window,
             "stub",

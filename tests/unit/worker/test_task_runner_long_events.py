@@ -71,7 +71,7 @@ class Workplace:
         window = ENGINE.start("好", REVIEW).windows[0]
         self.metrics = Metrics()
         self.dispatcher = Dispatcher(
-            model, LeastTime(MAX_TOKENS, CALLS), window, "stub", self.metrics, lambda *_: None, clock
+            {"one:1": model}, LeastTime(MAX_TOKENS, CALLS), window, "stub", self.metrics, lambda *_: None, clock
         )
         self.budget = WorkBudget(budget_bytes)
         self.runner = TaskRunner(

@@ -231,7 +231,9 @@ def test_poison_windows_of_two_workers_are_both_given_up() -> None:
     async def main() -> None:
         clock = asyncio.get_running_loop().time
         workers = [
-            Dispatcher(server, LeastTime(16_384, 2), window(KNOWN_GOOD), "m", Observer(), lambda *_: None, clock)
+            Dispatcher(
+                {"one:1": server}, LeastTime(16_384, 2), window(KNOWN_GOOD), "m", Observer(), lambda *_: None, clock
+            )
             for _ in range(2)
         ]
         pumps = [asyncio.create_task(worker.pump()) for worker in workers]

@@ -101,7 +101,7 @@ def watch(client: StubClient, lengths: Sequence[int] = (16,), seed: int = 0, pol
         clock = asyncio.get_running_loop().time
         draw = random.Random(seed)
         dispatcher = Dispatcher(
-            client,
+            {"one:1": client},
             policy or LeastTime(16_384, 2),
             window(KNOWN_GOOD),
             "m",
