@@ -6,7 +6,7 @@ Values without behaviour of their own, apart from what a failed call changes in 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from consumer.batching.queue import padded_length
 from consumer.resilience.crash_evidence import BROKEN_OFF, CrashEvidence
@@ -15,7 +15,7 @@ from consumer.serving.protocol import Failure
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     from consumer.batching.queue import Pending
     from consumer.extraction.window import Window
@@ -27,6 +27,10 @@ MAX_TIMEOUT_FACTOR = 16.0
 are."""
 
 
+OnOverflow: TypeAlias = "Callable[[WindowAnswer], None] | None"
+"""Is called with an answer of more cells than the compact signature returns, before the window's future has it."""
+
+
 @dataclass(eq=False, slots=True)
 class Entry:
     """A window that somebody waits for. ``origin`` is the event that it comes from."""
@@ -35,6 +39,7 @@ class Entry:
     pending: Pending
     future: asyncio.Future[WindowAnswer]
     origin: Hashable
+    on_overflow: OnOverflow = None
 
 
 @dataclass(eq=False, slots=True)

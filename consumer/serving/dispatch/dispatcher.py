@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from consumer.batching.policy import LeastTime, ReleaseReason
     from consumer.extraction.window import Window
     from consumer.resilience.backoff import Backoff
+    from consumer.serving.dispatch.batch import OnOverflow
     from consumer.serving.protocol import Answer, ModelClient
     from consumer.serving.refused import DispatchObserver
 
@@ -91,17 +92,17 @@ class Dispatcher:
         origin: Hashable = None,
         lane: str = LANE,
         over_share: bool = False,
+        on_overflow: OnOverflow = None,
     ) -> asyncio.Future[WindowAnswer]:
         """Queue one window; the future is answered however long that takes, or raises WindowRefused.
 
-        ``deadline`` (seconds of the clock) only orders the work. ``origin`` is the event that the window comes from:
-        however many windows of one are refused, they count as one bad event; None stands for one of its own.
-        Cancelling the future withdraws the window.
+        ``deadline`` (seconds of the clock) only orders the work. ``origin`` is the event that the window comes from,
+        None one of its own: however many of its windows are refused, it counts once. Cancelling withdraws the window.
         """
         self._last_id += 1
         pending = Pending(self._last_id, window.length, deadline, level, self._clock(), lane, over_share)
         future: asyncio.Future[WindowAnswer] = asyncio.get_running_loop().create_future()
-        self._enqueue([Entry(window, pending, future, object() if origin is None else origin)])
+        self._enqueue([Entry(window, pending, future, object() if origin is None else origin, on_overflow)])
         return future
 
     async def health_probe(self) -> None:
@@ -252,11 +253,13 @@ class Dispatcher:
             uptime.watched = False
         if answer.overflowed:
             self._observer.windows_overflowed(len(answer.overflowed))
-        overflowed = frozenset(answer.overflowed)
         call = replace(answer, cells=())  # or one window's answer would keep those of the whole batch
         for index, (entry, cells) in enumerate(zip(group.entries, answer.cells, strict=True)):
             if not entry.future.done():
-                entry.future.set_result(WindowAnswer(cells, call, index in overflowed))
+                its = WindowAnswer(cells, call, index in answer.overflowed)
+                if its.overflowed and entry.on_overflow:
+                    entry.on_overflow(its)
+                entry.future.set_result(its)
 
     def _failed(self, group: Group, error: ServingError) -> None:
         action = decide(error, alone=len(group.entries) == 1)
