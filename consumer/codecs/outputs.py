@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from consumer.codecs.control_headers import CONTROL_HEADERS, only_tasks_of
@@ -197,8 +196,7 @@ _NAMED = 10
 """Refused tasks that a message describes one by one."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelUsed:
+class ModelUsed(NamedTuple):
     """The model that answered every window of a result."""
 
     name: str
@@ -206,8 +204,7 @@ class ModelUsed:
     signature: str
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """Milliseconds. ``queued_ms`` is the time before the first model call, None where there is no queue."""
 
     queued_ms: float | None

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from consumer.events import BadInput
 
@@ -97,8 +97,7 @@ class Fact:
 Path = tuple[Fact, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Extracted:
+class Extracted(NamedTuple):
     """The outcome of one task on one text. ``warnings`` name what was skipped or capped, without review text."""
 
     paths: tuple[Path, ...]

@@ -322,7 +322,7 @@ class EventProcessor:
             schema_number = await self._schemas.result_schema_id(topic, record.topic)
         extracted = inference.extracted
         if inference.overflowed or inference.restarts:
-            extracted = replace(extracted, warnings=(*extracted.warnings, *inference.warnings))
+            extracted = extracted._replace(warnings=(*extracted.warnings, *inference.warnings))
         timing = Timing(
             queued_ms=round(inference.queued * 1000, 3),
             model_ms=round(inference.in_model * 1000, 3),
