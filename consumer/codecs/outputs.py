@@ -215,7 +215,7 @@ class Timing(NamedTuple):
 
 def result_id(event_id: str, task: Task) -> str:
     """64 hex digits, equal for the same event, task name and schema: what consumers can deduplicate by."""
-    canonical = json.dumps([event_id, task.name, task.fingerprint])
+    canonical = f"[{json.dumps(event_id)}, {task.name_and_fingerprint}]"
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -78,6 +78,11 @@ class Task:
         )
         return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:16]
 
+    @cached_property
+    def name_and_fingerprint(self) -> str:
+        """Both as JSON strings, joined as in an array: the part of a result's id that all events of the task share."""
+        return f"{json.dumps(self.name)}, {json.dumps(self.fingerprint)}"
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
