@@ -180,7 +180,6 @@ class TaskRunner:
         return asked
 
     def _overflowed(self, run: _Run, asked: _Asked, answer: WindowAnswer) -> None:
-        """Its answer, of many cells, has come."""
         if asked.future is None:
             return
         asked.unread = sum(array.nbytes for array in answer.cells)

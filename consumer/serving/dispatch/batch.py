@@ -41,6 +41,13 @@ class Entry:
     origin: Hashable
     on_overflow: OnOverflow = None
 
+    def answer(self, answer: WindowAnswer) -> None:
+        """Hand over what the window got, if somebody still waits for it."""
+        if not self.future.done():
+            if answer.overflowed and self.on_overflow is not None:
+                self.on_overflow(answer)
+            self.future.set_result(answer)
+
 
 @dataclass(eq=False, slots=True)
 class Group:

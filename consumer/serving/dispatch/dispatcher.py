@@ -255,11 +255,7 @@ class Dispatcher:
             self._observer.windows_overflowed(len(answer.overflowed))
         call = replace(answer, cells=())  # or one window's answer would keep those of the whole batch
         for index, (entry, cells) in enumerate(zip(group.entries, answer.cells, strict=True)):
-            if not entry.future.done():
-                its = WindowAnswer(cells, call, index in answer.overflowed)
-                if its.overflowed and entry.on_overflow:
-                    entry.on_overflow(its)
-                entry.future.set_result(its)
+            entry.answer(WindowAnswer(cells, call, index in answer.overflowed))
 
     def _failed(self, group: Group, error: ServingError) -> None:
         action = decide(error, alone=len(group.entries) == 1)
