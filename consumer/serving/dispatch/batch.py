@@ -6,7 +6,7 @@ Values without behaviour of their own, apart from what a failed call changes in 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from consumer.batching.queue import padded_length
 from consumer.resilience.crash_evidence import BROKEN_OFF, CrashEvidence
@@ -27,10 +27,6 @@ MAX_TIMEOUT_FACTOR = 16.0
 are."""
 
 
-OnOverflow: TypeAlias = "Callable[[WindowAnswer], None] | None"
-"""Is called with an answer of more cells than the compact signature returns, before the window's future has it."""
-
-
 @dataclass(eq=False, slots=True)
 class Entry:
     """A window that somebody waits for. ``origin`` is the event that it comes from."""
@@ -39,14 +35,8 @@ class Entry:
     pending: Pending
     future: asyncio.Future[WindowAnswer]
     origin: Hashable
-    on_overflow: OnOverflow = None
-
-    def answer(self, answer: WindowAnswer) -> None:
-        """Hand over what the window got, if somebody still waits for it."""
-        if not self.future.done():
-            if answer.overflowed and self.on_overflow is not None:
-                self.on_overflow(answer)
-            self.future.set_result(answer)
+    on_overflow: Callable[[WindowAnswer], None] | None = None
+    """Is called with an answer of more cells than the compact signature returns, before ``future`` has it."""
 
 
 @dataclass(eq=False, slots=True)

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from consumer.batching.policy import LeastTime, ReleaseReason
     from consumer.extraction.window import Window
     from consumer.resilience.backoff import Backoff
-    from consumer.serving.dispatch.batch import OnOverflow
     from consumer.serving.protocol import Answer, ModelClient
     from consumer.serving.refused import DispatchObserver
 
@@ -92,7 +91,7 @@ class Dispatcher:
         origin: Hashable = None,
         lane: str = LANE,
         over_share: bool = False,
-        on_overflow: OnOverflow = None,
+        on_overflow: Callable[[WindowAnswer], None] | None = None,
     ) -> asyncio.Future[WindowAnswer]:
         """Queue one window; the future is answered however long that takes, or raises WindowRefused.
 
@@ -241,10 +240,8 @@ class Dispatcher:
             del self._in_flight[group]
 
     def _answered(self, group: Group, answer: Answer) -> None:
-        self._busy_in_a_row = 0
-        self._retry_budget.answered = True
-        # For speed, what handles failures is not called for a success while nothing has failed.
-        if self._limits.lowered:
+        self._busy_in_a_row, self._retry_budget.answered = 0, True
+        if self._limits.lowered:  # for speed, what handles failures is not called while nothing has failed
             self._limits.answered(self._clock())
         if self._review.attentive or group.batch is not None:
             self._review.answered(group)
@@ -255,7 +252,11 @@ class Dispatcher:
             self._observer.windows_overflowed(len(answer.overflowed))
         call = replace(answer, cells=())  # or one window's answer would keep those of the whole batch
         for index, (entry, cells) in enumerate(zip(group.entries, answer.cells, strict=True)):
-            entry.answer(WindowAnswer(cells, call, index in answer.overflowed))
+            if not entry.future.done():
+                its = WindowAnswer(cells, call, index in answer.overflowed)
+                if its.overflowed and entry.on_overflow is not None:
+                    entry.on_overflow(its)
+                entry.future.set_result(its)
 
     def _failed(self, group: Group, error: ServingError) -> None:
         action = decide(error, alone=len(group.entries) == 1)
