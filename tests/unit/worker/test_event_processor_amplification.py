@@ -157,6 +157,8 @@ def event(topic: str = "in", pad: int = 0, **fields: Any) -> SourceRecord:
 def check(made: Made, source: SourceRecord, outputs: int) -> None:
     """What holds of every record."""
     assert len(made.outcome.outputs) <= outputs
+    for line in made.lines:
+        assert {"topic", "partition", "offset", "trace_id"} <= json.loads(line).keys()
     own = size(Output("", source.key, source.value, source.headers))
     for output in made.outcome.outputs:
         if output.topic == "dead":
