@@ -29,7 +29,10 @@ HEADER_OVERHEAD = 150
 
 def header_bytes(headers: Sequence[Header]) -> int:
     """Bytes of names and values."""
-    return sum(len(name.encode()) + len(value or b"") for name, value in headers)
+    size = 0
+    for name, value in headers:  # for every output; a generator in ``sum`` takes twice as long
+        size += len(name.encode()) + len(value or b"")
+    return size
 
 
 def _held(headers: Sequence[Header]) -> int:

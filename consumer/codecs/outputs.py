@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from consumer.codecs.control_headers import CONTROL_HEADERS, only_tasks_of
@@ -197,8 +196,7 @@ _NAMED = 10
 """Refused tasks that a message describes one by one."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelUsed:
+class ModelUsed(NamedTuple):
     """The model that answered every window of a result."""
 
     name: str
@@ -206,8 +204,7 @@ class ModelUsed:
     signature: str
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """Milliseconds. ``queued_ms`` is the time before the first model call, None where there is no queue."""
 
     queued_ms: float | None
@@ -218,7 +215,7 @@ class Timing:
 
 def result_id(event_id: str, task: Task) -> str:
     """64 hex digits, equal for the same event, task name and schema: what consumers can deduplicate by."""
-    canonical = json.dumps([event_id, task.name, task.fingerprint])
+    canonical = f"[{json.dumps(event_id)}, {task.name_and_fingerprint}]"
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -186,14 +186,15 @@ class Owner(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hint:
-    """``[CLS] hint [SEP]`` as arrays, int32[H] each. Shared by all events that ask the same: never write to them."""
+    """``[CLS] hint [SEP]`` as arrays. Shared by all events that ask the same, and read-only."""
 
     ids: IntArray
+    """int32[H]."""
     positions: IntArray
+    """int32[max_len], those of text behind the hint, too: a window has as many as it is long."""
     segments: IntArray
-    text_position: int
-    """Position id of the first token after ``[SEP]``."""
-    slot_at: IntArray
+    """As ``positions``."""
+    slot_at: tuple[int, ...]
     """Token index -> number of the type whose ``[TYPE]`` token it is, -1 for all other tokens."""
     types: int
     """T, types in this hint."""
@@ -281,8 +282,7 @@ class HintBuilder:
         """The hint of ``packed``, from the cache where the same was built before."""
         groups = tuple((parent.prompt, tuple(names)) for parent, names in packed.groups)
         key = (groups, special)
-        hint = self._cache.hints.get(key)
-        if hint is None:
+        if (hint := self._cache.hints.get(key)) is None:
             hint = self._hint(groups, special)
             pieces = (piece for prompt, names in groups for piece in prompt + names)
             if sum(len(piece) for piece in pieces if isinstance(piece, str)) <= _CACHED_HINT_CHARS:
@@ -297,34 +297,34 @@ class HintBuilder:
     def _hint(self, groups: tuple[tuple[Prompt, tuple[str, ...]], ...], special: bool) -> Hint:
         """Ids, positions and segments of ``[CLS] hint [SEP]`` (docs/extraction.md, sections 6 and 7)."""
         marks = self.tokenizer
-        ids, positions, segments, type_tokens = [marks.cls], [0], [0], []
-        last = 0
+        ids, positions, segments, slot_at, types, last = [marks.cls], [0], [0], [-1], 0, 0
         for number, (prompt, names) in enumerate(groups, 1):
             prefix = (marks.prefix, *self._prompt_ids(prompt, special))
             ids += prefix
             base = 1 + len(prefix)
             positions += range(1, base)
             segments += [number * 256] * len(prefix)
+            slot_at += [-1] * len(prefix)
             for kind, name in enumerate(names, 1):
                 tokens = (marks.type, *self._name_ids(name, special))
-                type_tokens.append(len(ids))
                 ids += tokens
                 positions += range(base, base + len(tokens))
                 segments += [number * 256 + kind] * len(tokens)
+                slot_at += (types, *[-1] * (len(tokens) - 1))
+                types += 1
                 last = max(last, base + len(tokens) - 1)
-        slot_at = np.full(len(ids) + 1, -1, dtype=np.int32)
-        slot_at[type_tokens] = np.arange(len(type_tokens), dtype=np.int32)
-        return Hint(
+        text = self.limits.max_len - len(ids)  # with the [SEP] in front of it
+        hint = Hint(
             ids=np.array([*ids, marks.sep], dtype=np.int32),
-            positions=np.array([*positions, last + 1], dtype=np.int32),
-            segments=np.array([*segments, 0], dtype=np.int32),
-            text_position=last + 2,
-            slot_at=slot_at,
-            types=len(type_tokens),
-            has_markers=ids.count(marks.prefix) > len(groups)
-            or ids.count(marks.type) > len(type_tokens)
-            or marks.sep in ids,
+            positions=np.array([*positions, *range(last + 1, last + 1 + text)], dtype=np.int32),
+            segments=np.array([*segments, *[0] * text], dtype=np.int32),
+            slot_at=(*slot_at, -1),
+            types=types,
+            has_markers=ids.count(marks.prefix) > len(groups) or ids.count(marks.type) > types or marks.sep in ids,
         )
+        for array in hint.ids, hint.positions, hint.segments:
+            array.flags.writeable = False
+        return hint
 
     def _prefix_length(self, prompt: Prompt, special: bool) -> int:
         if sum(len(piece) for piece in prompt if isinstance(piece, str)) > MAX_PROMPT_CHARS:

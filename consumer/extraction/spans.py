@@ -56,7 +56,7 @@ class SpanSearch(Search):
     def run(self) -> Generator[Level | None, Cells, None]:
         """Raises BadInput ``TooManyModelCalls``."""
         hints = self.plan_first()
-        while hints.lengths:
+        while hints.ends:
             level = Level(self, hints, self.encoded)
             asked: Level | None = level
             self._above, self.parents, self._seen, is_open = self.parents, [], set(), True
@@ -138,7 +138,7 @@ def span_hits(hint: Hint, window: Window | View, cells: Cells, *, final_sep: boo
     """
     start = window.text_start
     end = window.length - (not final_sep)
-    slot_at = hint.slot_at.tolist()
+    slot_at = hint.slot_at
     spans: list[tuple[int, int, float]] = []
     # Text tokens linked to types: a bit mask of slots for each token, and the probability of each link.
     head_masks: dict[int, int] = {}
@@ -178,7 +178,7 @@ def marker_hits(hint: Hint, window: Window | View, cells: Cells, *, blank: bool 
 
     ``blank`` takes every type, whatever the sign of its cells: the fallback's reading of the same answer.
     """
-    marker, slot_at = window.text_start, hint.slot_at.tolist()
+    marker, slot_at = window.text_start, hint.slot_at
     span_logit: float | None = None
     heads: dict[int, float] = {}
     tails: dict[int, float] = {}
@@ -207,10 +207,16 @@ def marker_hits(hint: Hint, window: Window | View, cells: Cells, *, blank: bool 
 
 def sigmoid(logits: FloatArray) -> FloatArray:
     """Logistic function in float32, without overflow; minus infinity gives a denormal that no score can show."""
-    return np.float32(1) / (np.float32(1) + np.exp(np.minimum(-logits, np.float32(88))))
+    return _ONE / (_ONE + np.exp(np.minimum(-logits, _MOST)))
+
+
+_ONE, _MOST = np.float32(1), np.float32(88)
 
 
 def mean(span: float, head: float, tail: float) -> float:
     """Score of a fact: the sum and the division are float32, as the reference's."""
     total = np.float32(span) + np.float32(head) + np.float32(tail)
-    return round(float(total / np.float32(3)), 4)
+    return round(float(total / _THREE), 4)
+
+
+_THREE = np.float32(3)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from consumer.events import BadInput
 
@@ -78,6 +78,11 @@ class Task:
         )
         return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:16]
 
+    @cached_property
+    def name_and_fingerprint(self) -> str:
+        """Both as JSON strings, joined as in an array: the part of a result's id that all events of the task share."""
+        return f"{json.dumps(self.name)}, {json.dumps(self.fingerprint)}"
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
@@ -97,8 +102,7 @@ class Fact:
 Path = tuple[Fact, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Extracted:
+class Extracted(NamedTuple):
     """The outcome of one task on one text. ``warnings`` name what was skipped or capped, without review text."""
 
     paths: tuple[Path, ...]

@@ -15,7 +15,7 @@ import numpy as np
 from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW, Found, Parent
 from consumer.extraction.spans import FACT_BYTES, TOKEN_BYTES, marker_hits, span_hits
 from consumer.extraction.task import Fact
-from consumer.extraction.window import Cells, Hints, Level, Search, marker_prompt, piece_at, text_prompt
+from consumer.extraction.window import Cells, Level, Search, marker_prompt, piece_at, text_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from consumer.extraction.prompts import Chunk, Encoded, IntArray
     from consumer.extraction.spans import Hit
     from consumer.extraction.task import Path
-    from consumer.extraction.window import View
+    from consumer.extraction.window import Hints, View
 
 MULTI_CUT = 0.9
 """Mean score above which the reference reports a path of a multi-label task."""
@@ -88,8 +88,7 @@ class Classification(Search):
         if not self.votes and self._kept:
             # The fallback reads level 0 once more: what it would send is the same, and the answers are at hand.
             answers, self._kept = self._kept, None
-            hints = Hints([len(chunk.hint.ids) for chunk in self.first], iter(self.first))
-            yield from self._pass(*self._cut(hints, self.encoded), answers)
+            yield from self._pass(*self._cut(self.hints_of_first(), self.encoded), answers)
             self.notes.fallback = bool(self.votes)
 
     def piece(self, encoded: Encoded, hint_length: int, number: int) -> tuple[IntArray, IntArray]:

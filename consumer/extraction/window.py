@@ -22,9 +22,19 @@ from consumer.extraction.prompts import MAX_PROMPT_CHARS
 from consumer.extraction.task import Notes, ReferenceCrash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from consumer.extraction.prompts import Chunk, Encoded, Hint, HintBuilder, IntArray, Parent, Prompt, PromptTokenizer
+    from consumer.extraction.prompts import (
+        Chunk,
+        Encoded,
+        Hint,
+        HintBuilder,
+        IntArray,
+        Packed,
+        Parent,
+        Prompt,
+        PromptTokenizer,
+    )
 
 HELD_TYPES: Final = 4096
 """A level with more types below its parents is packed a second time when its windows are laid out, instead of being
@@ -62,8 +72,7 @@ class Cells(NamedTuple):
     logits: FloatArray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class View:
+class View(NamedTuple):
     """What is needed to read a window's answer: whose types, and which characters its text tokens are."""
 
     chunk: Chunk
@@ -89,8 +98,8 @@ class View:
 class Hints(NamedTuple):
     """The hints of one level. ``chunks`` are built one after the other, when they are asked for."""
 
-    lengths: list[int]
-    """H of each, in tokens."""
+    ends: list[int]
+    """Windows of each hint and of those before it."""
     chunks: Iterator[Chunk]
 
 
@@ -105,10 +114,8 @@ class Level(Sequence[Window]):
         self._search = search
         self._hints = hints
         self._encoded = encoded
-        tokens = len(encoded.ids)
-        # Windows of each hint and those before it.
-        self._ends = list(accumulate(search.windows(length, tokens) for length in hints.lengths))
-        self._count = self._ends[-1] if self._ends else 0
+        self._ends = hints.ends
+        self._count = hints.ends[-1] if hints.ends else 0
         self._chunks: dict[int, Chunk] = {}
         self._built = 0
         self._last: tuple[int, Chunk, IntArray, IntArray] | None = None
@@ -184,11 +191,16 @@ class Search:
 
     def plan_first(self) -> Hints:
         """The hints of level 0, their windows taken off the budget as ``plan`` does."""
-        lengths = [len(chunk.hint.ids) for chunk in self.first]
-        self.pay(lengths, len(self.encoded.ids))
+        hints = self.hints_of_first()
+        self.paid += hints.ends[-1] if hints.ends else 0
         if self.paid > self.budget:
             raise self._too_many(len(self.encoded.ids), sum(len(chunk.owners) for chunk in self.first), 0)
-        return Hints(lengths, iter(self.first))
+        return hints
+
+    def hints_of_first(self) -> Hints:
+        """The hints of level 0; nothing is taken off the budget."""
+        ends = list(accumulate(self.windows(len(chunk.hint.ids), len(self.encoded.ids)) for chunk in self.first))
+        return Hints(ends, iter(self.first))
 
     def plan(self, parents: Sequence[Parent], tokens: int) -> Hints:
         """Pack the hints of a level for a text of ``tokens`` tokens.
@@ -196,28 +208,24 @@ class Search:
         Each hint's windows are taken off the budget before any hint is built; packing stops soon after it is used up.
         Raises BadInput ``TooManyModelCalls``.
         """
+        if not parents:
+            return Hints([], iter(()))
         packed = self.builder.pack(parents, self.notes, special=self.special)
         types = sum(len(parent.children) for parent in parents)
-        if types <= HELD_TYPES:
-            packed = iter(held := list(packed))
-            lengths = [one.length for one in held]
-            self.pay(lengths, tokens)
-        else:
-            lengths = []
-            for one in packed:
-                self.pay((one.length,), tokens)
-                if self.paid > self.budget:
-                    break
-                lengths.append(one.length)
-            packed = self.builder.pack(parents, Notes(), special=self.special)
+        is_held = types <= HELD_TYPES
+        held: list[Packed] = []
+        before, ends = self.paid, []
+        for one in packed:
+            self.paid += self.windows(one.length, tokens)
+            if self.paid > self.budget and not is_held:
+                break
+            ends.append(self.paid - before)
+            if is_held:
+                held.append(one)
         if self.paid > self.budget:
             raise self._too_many(tokens, types, len(parents))
-        return Hints(lengths, (self.builder.build(one, special=self.special) for one in packed))
-
-    def pay(self, hint_lengths: Iterable[int], tokens: int) -> None:
-        """Take the windows of these hints over ``tokens`` text tokens off the budget."""
-        for length in hint_lengths:
-            self.paid += self.windows(length, tokens)
+        packed = iter(held) if is_held else self.builder.pack(parents, Notes(), special=self.special)
+        return Hints(ends, (self.builder.build(one, special=self.special) for one in packed))
 
     def _too_many(self, tokens: int, types: int, parents: int) -> BadInput:
         """``parents``: the facts below which the types are looked for, 0 on level 0."""
@@ -268,9 +276,7 @@ def write_window(tokenizer: PromptTokenizer, hint: Hint, piece: IntArray, *, has
     ids[-1] = tokenizer.sep
     if has_markers or hint.has_markers:
         return Window(ids, *marked_layout(ids.tolist(), tokenizer), start)
-    text_positions = np.arange(hint.text_position, hint.text_position + length - start, dtype=np.int32)
-    segments = np.concatenate((hint.segments, np.zeros(length - start, dtype=np.int32)))
-    return Window(ids, np.concatenate((hint.positions, text_positions)), segments, start)
+    return Window(ids, hint.positions[:length], hint.segments[:length], start)
 
 
 def text_prompt(parent: Parent, kind: str, span: str) -> Prompt:

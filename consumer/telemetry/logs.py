@@ -2,7 +2,7 @@
 
 structlog and the standard library's loggers (librdkafka's, grpc's, third parties') end in the same chain, and so do
 warnings and exceptions that nobody caught, in the main thread, in others and in destructors. First come the fields
-``timestamp, level, event, logger, worker``, then what was bound: ``topic, partition, offset, event_id, task``...
+``timestamp, level, event, logger, worker``, then ``topic, partition, offset, event_id, task`` and what else is known.
 Lines are ASCII (other characters as JSON escapes), so no terminal's encoding and no U+2028 can break them.
 
 gRPC's C core writes to file descriptor 2 past Python. Its errors also arrive as the status of a call, so it is
@@ -16,11 +16,13 @@ import logging
 import os
 import sys
 import threading
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import structlog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from structlog.typing import EventDict, Processor, WrappedLogger
@@ -31,6 +33,15 @@ _CHATTY = ("httpx", "httpx2", "httpcore", "httpcore2", "urllib3")
 """Libraries that log every request at info, with its address: credentials in a registry's URL would show."""
 
 _FIRST = ("timestamp", "level", "event", "logger", "worker")
+
+
+logged_fields: ContextVar[Callable[[], dict[str, object]]] = ContextVar("logged_fields", default=dict)
+"""Returns what every log line of this context says; called when there is one, which for nearly every event is never."""
+
+
+def merge_logged_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """A processor of structlog: the line has ``logged_fields``, too."""
+    return {**logged_fields.get()(), **event}
 
 
 def configure_logging(level: LogLevel, worker: str, stream: TextIO | None = None) -> None:
@@ -46,6 +57,7 @@ def configure_logging(level: LogLevel, worker: str, stream: TextIO | None = None
 
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        merge_logged_fields,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 
@@ -23,6 +23,7 @@ from consumer.codecs.outputs import Timing, continue_trace, encode_json, result_
 from consumer.delivery.dead_letters import DEFECT, NO_TASK
 from consumer.events import BadInput, Outcome, Output, Partition
 from consumer.serving.refused import WindowRefused
+from consumer.telemetry.logs import logged_fields
 from consumer.worker.failures import FailedTask, Failures, is_defect
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ class Intake:
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[list[SourceRecord]] = asyncio.Queue()
-        self._running: dict[tuple[Partition, int], set[asyncio.Task[None]]] = {}
-        """Tasks by partition and epoch."""
+        self._running: dict[tuple[Partition, int], dict[int, asyncio.Task[None]]] = {}
+        """Tasks by partition and epoch, and in these by offset."""
         self._ended: dict[Partition, int] = {}
         """The last epoch of each partition that ended; a partition's epochs only grow."""
 
@@ -75,10 +76,8 @@ class Intake:
             for record in await self._arrived.get():
                 partition = Partition.of(record)
                 if record.epoch > self._ended.get(partition, -1):
-                    task = asyncio.create_task(self._one(record, processed))
-                    running = self._running.setdefault((partition, record.epoch), set())
-                    running.add(task)
-                    task.add_done_callback(running.discard)
+                    running = self._running.setdefault((partition, record.epoch), {})
+                    running[record.offset] = asyncio.create_task(self._one(record, processed, running))
                     started += RECORD_BYTES + len(record.value or b"")
                     if started >= STARTED_BYTES:
                         started = 0
@@ -88,10 +87,12 @@ class Intake:
         """Cancel the tasks of partitions that were revoked in these epochs: another member processes their records."""
         for partition, epoch in epochs.items():
             self._ended[partition] = max(epoch, self._ended.get(partition, -1))
-            for task in self._running.pop((partition, epoch), set()):
+            for task in list(self._running.pop((partition, epoch), {}).values()):
                 task.cancel()
 
-    async def _one(self, record: SourceRecord, processed: Callable[[SourceRecord, Outcome], None]) -> None:
+    async def _one(
+        self, record: SourceRecord, processed: Callable[[SourceRecord, Outcome], None], running: dict[int, Any]
+    ) -> None:
         try:
             outcome = await self._process(record)
         except Exception as error:
@@ -99,6 +100,13 @@ class Intake:
             self._on_failure(error)
         else:
             processed(record, outcome)
+        finally:
+            running.pop(record.offset, None)
+
+
+def _logged(record: SourceRecord, trace: Trace, **known: str) -> dict[str, object]:
+    place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+    return {**place, "trace_id": trace.trace_id, **known}
 
 
 class EventProcessor:
@@ -173,10 +181,8 @@ class EventProcessor:
         if record.value is None:
             return self._mapped.no_review(record, "null_value") if self._mapped else self._dropped(record, "null_value")
         trace = continue_trace(record.headers, random.randbytes)
-        # For every log line of this record; each record is processed in a task, and so in a context, of its own.
-        structlog.contextvars.bind_contextvars(
-            topic=record.topic, partition=record.partition, offset=record.offset, trace_id=trace.trace_id
-        )
+        # Each record is processed in a task, and so in a context, of its own.
+        logged_fields.set(partial(_logged, record, trace))
         value_format = self._routes.route(record.topic).format
         schemas = self._schemas if value_format == "avro" else None
         decodes, refused = len(record.value) <= self._max_value_bytes, None
@@ -234,7 +240,7 @@ class EventProcessor:
             self._metrics.event_processed(record.topic, "dead_letter")
             return Outcome("done", (self._failures.letter(record, bad, ()),))
         self._metrics.stage("decode", self._clock() - started)
-        structlog.contextvars.bind_contextvars(event_id=event.event_id)
+        logged_fields.set(partial(_logged, record, trace, event_id=event.event_id))
         outputs = [self._failures.letter(record, bad, names or (NO_TASK,)) for names, bad in chosen.refused]
         rows: list[int] = []
         if chosen.tasks:
@@ -316,22 +322,14 @@ class EventProcessor:
             schema_number = await self._schemas.result_schema_id(topic, record.topic)
         extracted = inference.extracted
         if inference.overflowed or inference.restarts:
-            extracted = replace(extracted, warnings=(*extracted.warnings, *inference.warnings))
+            extracted = extracted._replace(warnings=(*extracted.warnings, *inference.warnings))
         timing = Timing(
             queued_ms=round(inference.queued * 1000, 3),
             model_ms=round(inference.in_model * 1000, 3),
             total_ms=round((self._clock() - record.fetched_at) * 1000, 3),
             model_calls=extracted.model_calls,
         )
-        fields = result_fields(
-            event,
-            task,
-            extracted,
-            inference.model,
-            timing,
-            int(self._wall() * 1000),
-            record,
-        )
+        fields = result_fields(event, task, extracted, inference.model, timing, int(self._wall() * 1000), record)
         if is_avro:
             # Not at the top: a worker without Avro topics should not load the Avro library.
             from consumer.codecs.avro_codec import encode_avro

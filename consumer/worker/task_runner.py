@@ -168,21 +168,21 @@ class TaskRunner:
         return True
 
     def _ask(self, run: _Run, window: Window, level: int, number: int) -> _Asked:
-        work, deadline = run.work, run.work.deadline
+        work, deadline, length = run.work, run.work.deadline, window.length
         if over := self._share.is_over(work.sent):
             deadline = self._share.deadline(deadline, self._clock(), work.tokens)
             self._over_share()
-        future = self._dispatcher.submit(window, deadline, level, work.place, run.budget.lane, over)
-        work.tokens += window.length
-        work.sent += window.length
-        asked = _Asked(number, window.length, future)
-        future.add_done_callback(partial(self._arrived, run, asked))
+        asked = _Asked(number, length)
+        overflowed = partial(self._overflowed, run, asked)
+        asked.future = self._dispatcher.submit(window, deadline, level, work.place, run.budget.lane, over, overflowed)
+        work.tokens += length
+        work.sent += length
         return asked
 
-    def _arrived(self, run: _Run, asked: _Asked, future: asyncio.Future[WindowAnswer]) -> None:
-        if asked.future is None or future.cancelled() or future.exception() or not future.result().overflowed:
+    def _overflowed(self, run: _Run, asked: _Asked, answer: WindowAnswer) -> None:
+        if asked.future is None:
             return
-        asked.unread = sum(array.nbytes for array in future.result().cells)
+        asked.unread = sum(array.nbytes for array in answer.cells)
         self._unread += asked.unread
         if self._unread > UNREAD_BYTES and asked is not run.awaited:
             self._throw_away(run, asked)
@@ -209,7 +209,7 @@ class _Asked:
 
     number: int
     length: int
-    future: asyncio.Future[WindowAnswer] | None
+    future: asyncio.Future[WindowAnswer] | None = None
     unread: int = 0
     """Bytes of an answer of many cells that waits to be read."""
 

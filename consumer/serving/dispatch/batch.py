@@ -15,7 +15,7 @@ from consumer.serving.protocol import Failure
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     from consumer.batching.queue import Pending
     from consumer.extraction.window import Window
@@ -35,6 +35,8 @@ class Entry:
     pending: Pending
     future: asyncio.Future[WindowAnswer]
     origin: Hashable
+    on_overflow: Callable[[WindowAnswer], None] | None = None
+    """Is called with an answer of more cells than the compact signature returns, before ``future`` has it."""
 
 
 @dataclass(eq=False, slots=True)

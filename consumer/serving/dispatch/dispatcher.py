@@ -159,17 +159,17 @@ class Dispatcher:
         origin: Hashable = None,
         lane: str = LANE,
         over_share: bool = False,
+        on_overflow: Callable[[WindowAnswer], None] | None = None,
     ) -> asyncio.Future[WindowAnswer]:
         """Queue one window; the future is answered however long that takes, or raises WindowRefused.
 
-        ``deadline`` (seconds of the clock) only orders the work. ``origin`` is the event that the window comes from:
-        however many windows of one are refused, they count as one bad event; None stands for one of its own.
-        Cancelling the future withdraws the window.
+        ``deadline`` (seconds of the clock) only orders the work. ``origin`` is the event that the window comes from,
+        None one of its own: however many of its windows are refused, it counts once. Cancelling withdraws the window.
         """
         self._last_id += 1
         pending = Pending(self._last_id, window.length, deadline, level, self._clock(), lane, over_share)
         future: asyncio.Future[WindowAnswer] = asyncio.get_running_loop().create_future()
-        self._enqueue([Entry(window, pending, future, object() if origin is None else origin)])
+        self._enqueue([Entry(window, pending, future, object() if origin is None else origin, on_overflow)])
         return future
 
     async def health_probe(self) -> None:
@@ -341,4 +341,7 @@ class Dispatcher:
         call = replace(answer, cells=())  # or one window's answer would keep those of the whole batch
         for index, (entry, cells) in enumerate(zip(group.entries, answer.cells, strict=True)):
             if not entry.future.done():
-                entry.future.set_result(WindowAnswer(cells, call, index in overflowed))
+                its = WindowAnswer(cells, call, index in overflowed)
+                if its.overflowed and entry.on_overflow is not None:
+                    entry.on_overflow(its)
+                entry.future.set_result(its)

@@ -142,11 +142,11 @@ def collate(samples: Sequence[Sample], pad: int) -> Batch:
     for row, sample in enumerate(samples):
         hint, start, end = sample.hint, len(sample.hint.ids), sample.length
         ids[row, :start], ids[row, start : end - 1], ids[row, end - 1] = hint.ids, sample.text, hint.ids[-1]
-        positions[row, :start], segments[row, :start] = hint.positions, hint.segments
-        positions[row, start:] = hint.text_position + np.arange(length - start)
+        positions[row, :start], segments[row, :start] = hint.positions[:start], hint.segments[:start]
+        positions[row, start:] = hint.positions[start] + np.arange(length - start)
         segments[row, start:end] = 0
         text[row, start : end - 1] = True
-        slots = np.flatnonzero(hint.slot_at >= 0)
+        slots = np.flatnonzero(np.array(hint.slot_at) >= 0)
         types[row, slots] = True
         for slot, first, last in sample.cells:
             first, last = first + start, last + start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,13 @@ def test_half_a_surrogate_pair_in_a_task_has_an_id_too() -> None:
     names = [Task("t", "extract", {name: None}) for name in ("a\ud800", "a\udfff")]
     names.append(replace(TASK, legal_paths=frozenset({("\ud800",)})))
     assert len({result_id("e-1", task) for task in [*names, TASK]}) == 4
+
+
+@pytest.mark.parametrize("event_id", ["e-1", "", 'a "quote" \\ and\n', "第一条", "half a pair \ud800"])
+def test_the_id_is_the_digest_of_a_json_array(event_id: str) -> None:
+    """Consumers have stored such ids: no version may make others."""
+    array = json.dumps([event_id, TASK.name, TASK.fingerprint])
+    assert result_id(event_id, TASK) == hashlib.sha256(array.encode()).hexdigest()
 
 
 def test_the_id_depends_on_event_task_and_schema_only() -> None:

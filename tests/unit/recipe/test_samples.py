@@ -242,7 +242,7 @@ class TestSamples:
         """As decoding reads them: the span, its first token with the type, the type with its last token."""
         sample = layout.extraction(TEXT, [("", ["属性词"])], [(0, 0, 1, 3), (0, 0, 0, 1)], "aspects")
         start = len(sample.hint.ids)
-        token = int(np.flatnonzero(sample.hint.slot_at >= 0)[0])
+        token = int(np.flatnonzero(np.array(sample.hint.slot_at) >= 0)[0])
         batch = collate([sample], layout.tokenizer.pad)
         found = {tuple(cell) for cell in np.argwhere(batch.wanted[0]).tolist()}
         screen = {(start + 1, start + 2), (start + 1, token), (token, start + 2)}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from consumer.telemetry.logs import configure_logging
+from consumer.telemetry.logs import configure_logging, logged_fields
 
 pytestmark = pytest.mark.usefixtures("process_logging")
 
@@ -61,6 +61,18 @@ def test_context_variables_reach_both_kinds_of_logger() -> None:
         structlog.stdlib.get_logger("a").info("one")
         logging.getLogger("b").info("two")
     assert [line["trace_id"] for line in lines.objects()] == ["ab12", "ab12"]
+
+
+def test_fields_that_are_made_for_a_line_reach_both_kinds_of_logger() -> None:
+    """What is known of a record; what the line says itself wins."""
+    lines = configured()
+    token = logged_fields.set(lambda: {"offset": 41, "topic": "in"})
+    try:
+        structlog.stdlib.get_logger("a").info("one", topic="out")
+        logging.getLogger("b").info("two")
+    finally:
+        logged_fields.reset(token)
+    assert [(line["offset"], line["topic"]) for line in lines.objects()] == [(41, "out"), (41, "in")]
 
 
 def test_foreign_loggers_take_the_same_chain() -> None:

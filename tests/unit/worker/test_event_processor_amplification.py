@@ -30,6 +30,7 @@ from consumer.extraction.engine import Engine
 from consumer.extraction.prompts import PromptLimits
 from consumer.extraction.task import INLINE, ExtractionLimits, Task
 from consumer.extraction.window import Cells, Window
+from consumer.telemetry.logs import merge_logged_fields
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.event_processor import EventProcessor
 from consumer.worker.failures import LETTERS
@@ -134,7 +135,7 @@ def make(record: SourceRecord, fail: Mapping[str, BadInput] | None = None) -> Ma
         max_value_bytes=MIB,
         latency_objective=1.0,
     )
-    structlog.configure(processors=[structlog.contextvars.merge_contextvars, keep])
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, merge_logged_fields, keep])
     try:
         made.outcome = asyncio.run(processor.process(record))
     finally:
@@ -156,6 +157,8 @@ def event(topic: str = "in", pad: int = 0, **fields: Any) -> SourceRecord:
 def check(made: Made, source: SourceRecord, outputs: int) -> None:
     """What holds of every record."""
     assert len(made.outcome.outputs) <= outputs
+    for line in made.lines:
+        assert {"topic", "partition", "offset", "trace_id"} <= json.loads(line).keys()
     own = size(Output("", source.key, source.value, source.headers))
     for output in made.outcome.outputs:
         if output.topic == "dead":
