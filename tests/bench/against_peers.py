@@ -66,7 +66,7 @@ class Size(NamedTuple):
 
 FULL = Size(rounds=3, instant=3000, bound=1200, seconds=12.0, killed=800, lags=(1_000, 1_000_000), lag_seconds=6.0)
 SHORT = Size(rounds=2, instant=1500, bound=600, seconds=0.0, killed=0, lags=(0, 0), lag_seconds=0.0)
-SMALL = Size(rounds=1, instant=200, bound=100, seconds=2.0, killed=120, lags=(100, 2_000), lag_seconds=1.0)
+SMALL = Size(rounds=1, instant=600, bound=400, seconds=2.0, killed=300, lags=(100, 2_000), lag_seconds=1.0)
 
 
 class Comparison:
@@ -121,8 +121,9 @@ class Comparison:
         started = time.monotonic()
         try:
             yield figures
-        except FailedError as error:
-            figures.error = f"{what}: {error}"
+        except Exception as error:  # others' code: whatever comes of it is named, and the rest is measured
+            said = str(error) if isinstance(error, FailedError) else f"{type(error).__name__}: {error}"
+            figures.error = f"{what}: {said}"
         outcome = "" if figures.error is None else figures.error
         print(f"{what:<36} {contender.name:<18} {time.monotonic() - started:5.1f} s  {outcome}", flush=True)
 

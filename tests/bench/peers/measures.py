@@ -18,6 +18,8 @@ LOOK_SECONDS: Final = 0.02
 LONGEST_SECONDS: Final = 75.0
 """A run that takes longer has failed: the slowest contender seen needs a third of it."""
 QUIET_SECONDS: Final = 3.0
+WARM: Final = 8
+"""Events before the load, so that a contender has joined and made its first calls."""
 
 
 class Throughput(NamedTuple):
@@ -51,7 +53,7 @@ def throughput(stage: Stage, contender: Contender, target: str, count: int) -> T
         finished = _until(stage, reader, process, topics, count)
         seconds = time.monotonic() - began
         cpu = process.cpu_seconds() - cpu
-    measured = finished - done
+    measured = max(1, finished - done)  # few events may all come at once
     return Throughput(measured / seconds, cpu / measured * 1000)
 
 
@@ -60,14 +62,12 @@ def latency(stage: Stage, contender: Contender, rate: float, seconds: float) -> 
     topics = stage.topics()
     count = int(rate * seconds)
     with stage.reader() as reader, stage.running(contender, topics, stage.paced) as process:
-        stage.send(topics.source, events(8, seed=1))
-        first = _until(stage, reader, process, topics, 8)  # it has joined and has warmed up
-        stage.send_paced(
-            topics.source, ((f"t{key}", value.replace(b'"e', b'"te', 1)) for key, value in events(count)), rate
-        )
+        stage.send(topics.source, events(WARM, seed=1))
+        first = _until(stage, reader, process, topics, WARM)
+        stage.send_paced(topics.source, events(count, prefix="t"), rate)
         _until(stage, reader, process, topics, first + count)
     sent, answered = dict(stage.read(topics.source)), dict(stage.read(topics.output))
-    taken = sorted(answered[key] - sent[key] for key in sent if key.startswith("t") and int(key[2:]) >= count // 10)
+    taken = sorted(answered[key] - sent[key] for key in sent if key.startswith("t") and int(key[1:]) >= count // 10)
     return Latency(taken[len(taken) // 2], taken[min(len(taken) - 1, int(len(taken) * 0.99))])
 
 

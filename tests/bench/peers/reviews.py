@@ -19,8 +19,11 @@ SIGMA = math.log(P90 / MEDIAN) / 1.2816  # the 90 % quantile of the standard nor
 LONGEST = 2876
 
 
-def events(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """Ids and JSON: the sample reviews, joined and cut to lengths of that distribution. The same for the same seed."""
+def events(count: int, seed: int = 0, prefix: str = "e") -> Iterator[tuple[str, bytes]]:
+    """Ids, which begin with ``prefix``, and JSON: the sample reviews, joined and cut to lengths of that distribution.
+
+    The same for the same seed.
+    """
     rng = random.Random(seed)
     samples = [json.loads(line)["text"] for line in SAMPLES.open(encoding="utf-8")]
     for number in range(count):
@@ -28,7 +31,7 @@ def events(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
         text = rng.choice(samples)
         while len(text) < length:
             text += rng.choice(samples)
-        yield event(f"e{number}", text[:length])
+        yield event(f"{prefix}{number}", text[:length])
 
 
 def small_events(count: int) -> Iterator[tuple[str, bytes]]:
