@@ -9,7 +9,7 @@ get the same events, the same engine, and at-least-once: a result is delivered b
 2. throughput when the model is the bottleneck: mixed lengths, a server that takes what rows and padded length cost
    (``peers/paced_server.py``);
 3. p50 and p99 of the latency, by the broker's clock, at 60 % of the slowest contender's figure of 2;
-4. duplicates and losses after a SIGKILL in the middle and a restart;
+4. duplicates and losses after two SIGKILLs on the way, with a restart each;
 5. the largest resident set in the first seconds on a lag of 1,000 and of 1,000,000 small records.
 
 ``--quick``: 1 and 2 for the worker, the loop and the two fastest peers. Runs take turns, and each round's runs make the
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from bench.peers.contenders import Contender
 
 LOAD = 0.6
+LONGEST_SECONDS = 24 * 60.0
+"""No measurement begins later than this, so that an unattended run ends; what is left out then stays empty."""
 
 
 class Size(NamedTuple):
@@ -64,7 +66,7 @@ class Size(NamedTuple):
     lag_seconds: float
 
 
-FULL = Size(rounds=3, instant=3000, bound=1200, seconds=12.0, killed=800, lags=(1_000, 1_000_000), lag_seconds=6.0)
+FULL = Size(rounds=3, instant=2000, bound=800, seconds=12.0, killed=600, lags=(1_000, 1_000_000), lag_seconds=6.0)
 SHORT = Size(rounds=2, instant=1500, bound=600, seconds=0.0, killed=0, lags=(0, 0), lag_seconds=0.0)
 SMALL = Size(rounds=1, instant=600, bound=400, seconds=2.0, killed=300, lags=(100, 2_000), lag_seconds=1.0)
 
@@ -72,8 +74,12 @@ SMALL = Size(rounds=1, instant=600, bound=400, seconds=2.0, killed=300, lags=(10
 class Comparison:
     """Measures contenders in turn; one that fails is named, and left out from then on."""
 
-    def __init__(self, stage: Stage, contenders: list[Contender], found: dict[str, Figures]) -> None:
+    def __init__(self, stage: Stage, contenders: list[Contender], found: dict[str, Figures], give_up: float) -> None:
+        """``give_up``: monotonic seconds after which no measurement begins."""
         self._stage, self._contenders, self._found = stage, contenders, found
+        self._give_up = give_up
+        self.late = False
+        """Whether the time was used up before the end."""
 
     def throughputs(self, rounds: int, instant: int, bound: int) -> None:
         """Every contender in every round; the first one of a round is another each time."""
@@ -97,7 +103,7 @@ class Comparison:
                 figures.latency = latency(self._stage, contender, rate, seconds)
 
     def kills(self, count: int) -> None:
-        """One SIGKILL each."""
+        """Two SIGKILLs each."""
         for contender in self._in_turn(0):
             with self._named(contender, "SIGKILL") as figures:
                 figures.audit = killed(self._stage, contender, count)
@@ -110,10 +116,13 @@ class Comparison:
             with self._named(contender, f"memory at a lag of {lag:,}") as figures:
                 figures.memory[lag] = peak_memory(self._stage, contender, source, seconds)
 
-    def _in_turn(self, number: int) -> list[Contender]:
+    def _in_turn(self, number: int) -> Iterator[Contender]:
         left = [one for one in self._contenders if self._found[one.name].error is None]
         first = number % len(left) if left else 0
-        return left[first:] + left[:first]
+        for contender in left[first:] + left[:first]:
+            self.late = self.late or time.monotonic() > self._give_up
+            if not self.late:
+                yield contender
 
     @contextmanager
     def _named(self, contender: Contender, what: str) -> Iterator[Figures]:
@@ -138,7 +147,9 @@ def main(quick: bool, file: Path | None, small: bool, only: tuple[str, ...]) -> 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything that was started is ended
     started = time.monotonic()
     chosen = only or (QUICK if quick else ())
-    report = _measured(quick, small, [peer for peer in PEERS if not chosen or peer.name in chosen])
+    report = _measured(
+        quick, small, [peer for peer in PEERS if not chosen or peer.name in chosen], started + LONGEST_SECONDS
+    )
     for line in _lines(report):
         print(line)
     print(f"{time.monotonic() - started:.0f} s")
@@ -146,7 +157,7 @@ def main(quick: bool, file: Path | None, small: bool, only: tuple[str, ...]) -> 
         file.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def _measured(quick: bool, small: bool, peers: list[Contender]) -> dict[str, object]:
+def _measured(quick: bool, small: bool, peers: list[Contender], give_up: float) -> dict[str, object]:
     title = "Worker against peers"
     if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
         return {"title": title, "not_measured": "two CPUs and Linux are needed, so that nothing shares a contender's"}
@@ -167,7 +178,7 @@ def _measured(quick: bool, small: bool, peers: list[Contender]) -> dict[str, obj
     rate = None
     with tempfile.TemporaryDirectory() as folder, Stage(jars, Path(folder), pythons) as stage:
         throughput(stage, LOOP, stage.instant, size.instant // 2)  # the broker's code is compiled while it runs
-        comparison = Comparison(stage, [WORKER, LOOP, *peers], found)
+        comparison = Comparison(stage, [WORKER, LOOP, *peers], found, give_up)
         comparison.throughputs(size.rounds, size.instant, size.bound)
         if not quick:
             rate = LOAD * comparison.slowest()
@@ -182,7 +193,9 @@ def _measured(quick: bool, small: bool, peers: list[Contender]) -> dict[str, obj
         "Plain peers: 64 records or 50 ms, windows in the order of arrival. The worker and the loop: as they come.",
     ]
     if not quick:
-        notes.append(f"SIGKILL after a third of {size.killed:,} results, once for each; memory sums all processes.")
+        notes.append(f"SIGKILL at a third and at two thirds of {size.killed:,} results; memory sums all processes.")
+    if comparison.late:
+        notes.append(f"The time of {LONGEST_SECONDS / 60:.0f} minutes was used up before the end.")
     return section(found, WORKER.name, rate, notes)
 
 

@@ -37,7 +37,7 @@ class Latency(NamedTuple):
 
 
 class Audit(NamedTuple):
-    """After a SIGKILL in the middle and a restart."""
+    """After SIGKILLs and restarts."""
 
     duplicates: int
     lost: int
@@ -72,12 +72,13 @@ def latency(stage: Stage, contender: Contender, rate: float, seconds: float) -> 
 
 
 def killed(stage: Stage, contender: Contender, count: int) -> Audit:
-    """SIGKILL after a third of the results, and a second process that does the rest. Raises FailedError."""
+    """SIGKILL after one and two thirds of the results, and a third process that does the rest. Raises FailedError."""
     topics = stage.topics()
     stage.send(topics.source, events(count))
     with stage.reader() as reader:
-        with stage.running(contender, topics, stage.paced) as process:
-            _until(stage, reader, process, topics, count // 3)
+        for part in (1, 2):
+            with stage.running(contender, topics, stage.paced) as process:
+                _until(stage, reader, process, topics, part * count // 3)
         with stage.running(contender, topics, stage.paced) as process:
             _until_committed(stage, process, topics, count)
             _until_quiet(stage, reader, topics)

@@ -241,8 +241,8 @@ class Process:
 
     def last_words(self) -> str:
         """The end of what it wrote."""
-        lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-        return " / ".join(lines[-3:])[-300:] or "it said nothing"
+        lines = self._log.read_text(errors="replace").split("\n")
+        return " / ".join([line.strip() for line in lines if line.strip(" ^~")][-2:])[-300:] or "it said nothing"
 
     def kill(self) -> None:
         """SIGKILL to all of the session."""
