@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 LOOK_SECONDS: Final = 0.02
 LONGEST_SECONDS: Final = 75.0
 """A run that takes longer has failed: the slowest contender seen needs a third of it."""
+LONG_ENOUGH_SECONDS: Final = 10.0
+"""Of throughput: a slow contender need not get to the end."""
 QUIET_SECONDS: Final = 3.0
 WARM: Final = 8
 """Events before the load, so that a contender has joined and made its first calls."""
 
 
 class Throughput(NamedTuple):
-    """Of the stretch from one to nine tenths of the results.
+    """Of the stretch from one to nine tenths of the results, or the first ten seconds of it.
 
     Start and joining are left out, and so is the end: with as much work under way at both ends, those who have much of
     it gain nothing.
@@ -54,7 +56,13 @@ def throughput(stage: Stage, contender: Contender, target: str, count: int) -> T
     with stage.reader() as reader, stage.running(contender, topics, target) as process:
         done = _until(stage, reader, process, topics, count // 10)
         began, cpu = time.monotonic(), process.cpu_seconds()
-        finished = _until(stage, reader, process, topics, count * 9 // 10)
+        last = finished = done
+        # Ends when a batch does, as it began: the slow ones would otherwise be cut in the middle of one.
+        while finished < count * 9 // 10 and (time.monotonic() - began < LONG_ENOUGH_SECONDS or finished == last):
+            last = finished
+            time.sleep(LOOK_SECONDS)
+            _require(process, began + LONGEST_SECONDS, f"{finished} of {count} results")
+            finished = stage.written(reader, topics.output)
         seconds = time.monotonic() - began
         cpu = process.cpu_seconds() - cpu
     measured = max(1, finished - done)  # few events may all come at once

@@ -95,14 +95,16 @@ def _absolute(found: Mapping[str, Figures], rate: float | None) -> dict[str, Any
                 *(figures.memory.get(lag) for lag in lags),
             ]
         )
+    columns = [
+        *("contender", "instant: events/s", "CPU ms an event", "bottleneck: events/s"),
+        *(f"p50 ms{at}", f"p99 ms{at}", "duplicates after SIGKILL", "lost"),
+        *(f"MB at a lag of {lag:,}" for lag in lags),
+    ]
+    kept = [number for number in range(len(columns)) if any(row[number] is not None for row in rows)]
     return {
         "title": "Figures of this run, on this machine",
-        "columns": [
-            *("contender", "instant: events/s", "CPU ms an event", "bottleneck: events/s"),
-            *(f"p50 ms{at}", f"p99 ms{at}", "duplicates after SIGKILL", "lost"),
-            *(f"MB at a lag of {lag:,}" for lag in lags),
-        ],
-        "rows": rows,
+        "columns": [columns[number] for number in kept],
+        "rows": [[row[number] for number in kept] for row in rows],
     }
 
 
