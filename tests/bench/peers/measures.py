@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS: Final = 0.02
 LONGEST_SECONDS: Final = 75.0
 """A run that takes longer has failed: the slowest contender seen needs a third of it."""
-LONG_ENOUGH_SECONDS: Final = 10.0
+LONG_ENOUGH_SECONDS: Final = 8.0
 """Of throughput: a slow contender need not get to the end."""
 QUIET_SECONDS: Final = 3.0
 WARM: Final = 8
@@ -25,7 +25,7 @@ WARM: Final = 8
 
 
 class Throughput(NamedTuple):
-    """Of the stretch from one to nine tenths of the results, or the first ten seconds of it.
+    """Of the stretch from one to nine tenths of the results, or the first eight seconds of it.
 
     Start and joining are left out, and so is the end: with as much work under way at both ends, those who have much of
     it gain nothing.

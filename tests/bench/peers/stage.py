@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 
 import yaml
-from apache_kafka import ApacheKafka
+from apache_kafka import ApacheKafka, KafkaUnavailable
+from bench.peers.cassandra_node import cassandra
 from bench.peers.contenders import LOOP, PIPELINES, ROOT, WORKER, Contender
 from bench.peers.pipelines.extraction import SESSION_MS
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
@@ -56,6 +57,7 @@ class Stage:
         self._every = os.sched_getaffinity(0)
         self._cpu = min(self._every)
         self._ends = ExitStack()
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def __enter__(self) -> Self:
         with ExitStack() as ends:
@@ -70,6 +72,10 @@ class Stage:
             bench = Path(__file__).parents[1]
             self.instant = self._server(ends, bench / "bare/instant_server.py")
             self.paced = self._server(ends, bench / "peers/paced_server.py")
+            if "prosody" in self._pythons:
+                with suppress(KafkaUnavailable, RuntimeError):  # prosody says what it misses
+                    node = ends.enter_context(cassandra(self._folder / "cassandra", _die_with_parent))
+                    self._environment["PROSODY_CASSANDRA_NODES"] = node
             self._admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
             self._producer = Producer(
                 {
@@ -162,7 +168,7 @@ class Stage:
     def running(self, contender: Contender, topics: Topics, target: str) -> Iterator[Process]:
         """The contender on its CPU, in a session of its own; SIGKILL at the end, for its children too."""
         with (self._folder / f"{topics.group}.log").open("ab") as log:
-            process = Process(self._command(contender, topics, target), Path(log.name), self._cpu)
+            process = Process(self._command(contender, topics, target), Path(log.name), self._cpu, self._environment)
         try:
             yield process
         finally:
@@ -201,7 +207,7 @@ class Stage:
             [sys.executable, str(program), str(self._folder / "bundle")],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=self._environment,
             preexec_fn=_die_with_parent,
         )
         ends.callback(server.wait)
@@ -216,7 +222,7 @@ class Stage:
 class Process:
     """A contender: one process or several, which are one session."""
 
-    def __init__(self, command: list[str], log: Path, cpu: int) -> None:
+    def __init__(self, command: list[str], log: Path, cpu: int, environment: Mapping[str, str]) -> None:
         def place() -> None:
             _die_with_parent()
             os.sched_setaffinity(0, {cpu})
@@ -230,7 +236,7 @@ class Process:
                 stderr=output,
                 cwd=log.parent,
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env=environment,
                 preexec_fn=place,
             )
 
