@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 LOAD = 0.6
 LONGEST_SECONDS = 21 * 60.0
-"""No measurement begins later than this after the installation, so that an unattended run ends; what is left out then stays empty."""
+"""No measurement begins later than this after the installation, so that an unattended run ends."""
 
 
 class Size(NamedTuple):
