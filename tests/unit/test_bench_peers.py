@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from bench.peers.contenders import ENGINE, PEERS, PIPELINES, QUICK
-from bench.peers.measures import Audit, Latency, Throughput
+from bench.peers.measures import Audit, Latency, Throughput, rate
 from bench.peers.pipelines.extraction import Batches
 from bench.peers.reviews import LONGEST, events
 from bench.peers.section import Figures, section
@@ -56,6 +56,11 @@ def test_a_contender_that_failed_is_named_and_the_others_are_reported() -> None:
     assert all(rows == {columns} for columns, rows in widths)
     for plot in report["plots"]:
         assert all(len(series["y"]) == len(plot["x"]) for series in plot["series"])
+
+
+def test_results_that_come_in_batches_count_as_fast_as_the_batches_come() -> None:
+    assert rate([0, 10, 20, 30]) == pytest.approx(100)
+    assert rate([0] * 256 + [1000] * 256 + [2000] * 256) == pytest.approx(256)
 
 
 def test_without_a_worker_there_is_no_goal_to_judge() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -10,26 +11,25 @@ from bench.peers.reviews import events
 from bench.peers.stage import FailedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.peers.contenders import Contender
     from bench.peers.stage import Process, Stage, Topics
     from confluent_kafka import Consumer
 
 LOOK_SECONDS: Final = 0.02
+TRIES: Final = 3
 LONGEST_SECONDS: Final = 75.0
 """A run that takes longer has failed: the slowest contender seen needs a third of it."""
 LONG_ENOUGH_SECONDS: Final = 8.0
-"""Of throughput: a slow contender need not get to the end."""
+"""Of throughput, from the first tenth of the results on, where nine tenths are not there before."""
 QUIET_SECONDS: Final = 3.0
 WARM: Final = 8
 """Events before the load, so that a contender has joined and made its first calls."""
 
 
 class Throughput(NamedTuple):
-    """Of the stretch from one to nine tenths of the results, or the first eight seconds of it.
-
-    Start and joining are left out, and so is the end: with as much work under way at both ends, those who have much of
-    it gain nothing.
-    """
+    """Start and joining are left out. A slow contender is measured for ``LONG_ENOUGH_SECONDS``."""
 
     events_per_second: float
     cpu_ms_per_event: float
@@ -50,23 +50,32 @@ class Audit(NamedTuple):
 
 
 def throughput(stage: Stage, contender: Contender, target: str, count: int) -> Throughput:
-    """``count`` events that wait in the topic when it starts. Raises FailedError."""
-    topics = stage.topics()
-    stage.send(topics.source, events(count))
-    with stage.reader() as reader, stage.running(contender, topics, target) as process:
-        done = _until(stage, reader, process, topics, count // 10)
-        began, cpu = time.monotonic(), process.cpu_seconds()
-        last = finished = done
-        # Ends when a batch does, as it began: the slow ones would otherwise be cut in the middle of one.
-        while finished < count * 9 // 10 and (time.monotonic() - began < LONG_ENOUGH_SECONDS or finished == last):
-            last = finished
-            time.sleep(LOOK_SECONDS)
-            _require(process, began + LONGEST_SECONDS, f"{finished} of {count} results")
-            finished = stage.written(reader, topics.output)
-        seconds = time.monotonic() - began
-        cpu = process.cpu_seconds() - cpu
-    measured = max(1, finished - done)  # few events may all come at once
-    return Throughput(measured / seconds, cpu / measured * 1000)
+    """``count`` events that wait in the topic when it starts. Raises FailedError.
+
+    The rate is the slope of the number of results over the broker's time of each: neither batches nor a look that
+    comes late on a busy machine change it. CPU is read at looks, and a run with too few of them is repeated.
+    """
+    for _ in range(TRIES):
+        topics = stage.topics()
+        stage.send(topics.source, events(count))
+        with stage.reader() as reader, stage.running(contender, topics, target) as process:
+            done = _until(stage, reader, process, topics, count // 10)
+            began, cpu = time.monotonic(), process.cpu_seconds()
+            finished = done
+            while finished < count * 9 // 10 and time.monotonic() - began < LONG_ENOUGH_SECONDS:
+                time.sleep(LOOK_SECONDS)
+                process.require_running()
+                finished = stage.written(reader, topics.output)
+            cpu = process.cpu_seconds() - cpu
+        times = sorted(moment for _, moment in stage.read(topics.output))
+        if finished - done >= count // 20 and times[0] < times[-1]:
+            return Throughput(rate(times), cpu / (finished - done) * 1000)
+    raise FailedError(f"{count} results: too few of them between two looks, {TRIES} times")
+
+
+def rate(times: Sequence[int]) -> float:
+    """Events a second by the milliseconds of each, in order. Raises StatisticsError when all are the same."""
+    return statistics.linear_regression(times, range(len(times))).slope * 1000
 
 
 def latency(stage: Stage, contender: Contender, rate: float, seconds: float) -> Latency:
