@@ -78,18 +78,19 @@ def cassandra(folder: Path, die_with_parent: Callable[[], None]) -> Iterator[str
             preexec_fn=die_with_parent,
         )
     try:
-        _wait_for(process, native)
+        _wait_for(process, native, folder / "log")
         yield f"127.0.0.1:{native}"
     finally:
         process.kill()
         process.wait()
 
 
-def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     give_up = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < give_up:
         with socket.socket() as tried:
             if tried.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.2)
-    raise RuntimeError("Apache Cassandra did not start")
+    said = log.read_text(errors="replace")[-200:]
+    raise RuntimeError(f"it did not start within {START_SECONDS:.0f} s; it said: {said}")

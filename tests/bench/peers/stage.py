@@ -57,6 +57,7 @@ class Stage:
         self._every = os.sched_getaffinity(0)
         self._cpu = min(self._every)
         self._ends = ExitStack()
+        self._without_cassandra: str | None = None
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def __enter__(self) -> Self:
@@ -73,9 +74,11 @@ class Stage:
             self.instant = self._server(ends, bench / "bare/instant_server.py")
             self.paced = self._server(ends, bench / "peers/paced_server.py")
             if "prosody" in self._pythons:
-                with suppress(KafkaUnavailable, RuntimeError):  # prosody says what it misses
+                try:
                     node = ends.enter_context(cassandra(self._folder / "cassandra", _die_with_parent))
                     self._environment["PROSODY_CASSANDRA_NODES"] = node
+                except (KafkaUnavailable, RuntimeError) as error:
+                    self._without_cassandra = f"it wants Apache Cassandra: {error}"
             self._admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
             self._producer = Producer(
                 {
@@ -167,6 +170,8 @@ class Stage:
     @contextmanager
     def running(self, contender: Contender, topics: Topics, target: str) -> Iterator[Process]:
         """The contender on its CPU, in a session of its own; SIGKILL at the end, for its children too."""
+        if contender.peer == "prosody" and self._without_cassandra is not None:
+            raise FailedError(self._without_cassandra)
         with (self._folder / f"{topics.group}.log").open("ab") as log:
             process = Process(self._command(contender, topics, target), Path(log.name), self._cpu, self._environment)
         try:
