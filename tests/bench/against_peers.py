@@ -67,7 +67,7 @@ class Size(NamedTuple):
 
 
 FULL = Size(rounds=3, instant=2000, bound=1600, seconds=10.0, killed=450, lags=(1_000, 1_000_000), lag_seconds=5.0)
-SHORT = Size(rounds=2, instant=1000, bound=700, seconds=0.0, killed=0, lags=(0, 0), lag_seconds=0.0)
+SHORT = Size(rounds=2, instant=1000, bound=1000, seconds=0.0, killed=0, lags=(0, 0), lag_seconds=0.0)
 SMALL = Size(rounds=1, instant=800, bound=800, seconds=2.0, killed=300, lags=(100, 2_000), lag_seconds=1.0)
 
 
@@ -138,7 +138,7 @@ class Comparison:
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Throughput of the worker, the loop and two peers, in under a minute.")
+@click.option("--quick", is_flag=True, help="Throughput of the worker, the loop and two peers, in about a minute.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Where the report's section goes.")
 @click.option("--small", is_flag=True, help="Everything with few events: whether it runs at all.")
 @click.option("--only", multiple=True, help="Names of peers; default all.")
