@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 
-from consumer.batching.policy import padded_length
+from consumer.batching.queue import padded_length
 from consumer.config.task_files import load_tasks
 from consumer.extraction.engine import Engine
 from consumer.extraction.task import ExtractionLimits
