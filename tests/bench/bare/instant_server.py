@@ -68,9 +68,9 @@ class Instant:
         return bytes(response.SerializeToString())
 
 
-async def main() -> None:
+async def main(model: type[Instant] = Instant) -> None:
     """Until killed."""
-    instant = Instant(Path(sys.argv[1]))
+    instant = model(Path(sys.argv[1]))
     options = (("grpc.max_receive_message_length", BYTES), ("grpc.max_send_message_length", BYTES))
     server = grpc.aio.server(options=options)
     for method, handle in ((PREDICT, instant.predict), (GET_MODEL_STATUS, instant.status)):
