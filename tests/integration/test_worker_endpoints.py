@@ -80,10 +80,12 @@ def test_a_server_that_dies_and_comes_back(worker: Run, servers: Sequence[StubSe
     worker.send(reviews(100, 400))
     servers[0].start()
     worker.wait(lambda: states(worker)[servers[0].target] == "ok")
-    calls = servers[0].calls
-    worker.send(reviews(100, 500))
-    all_is_well(worker, 600)
-    assert servers[0].calls > calls + 3
+    calls, sent = servers[0].calls, 500
+    while servers[0].calls < calls + 10 and sent < 3000:  # some are health probes
+        worker.send(reviews(100, sent))
+        sent += 100
+    all_is_well(worker, sent)
+    assert servers[0].calls >= calls + 10
     assert reported(worker, servers[0]) == ["a model server cannot be used", "a model server can be used"]
     assert reported(worker, servers[1]) == reported(worker, servers[2]) == []
     metrics = worker.get("/metrics")[1]
