@@ -24,6 +24,9 @@ from consumer.serving.descriptors import message_class
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "deploy" / "compose"
 TF_SERVING = ROOT / "deploy" / "tf-serving"
+CHART_FILES = ROOT / "deploy" / "helm" / "rexstream" / "files"
+RUNBOOKS = ROOT / "deploy" / "runbooks"
+MODEL_SERVERS = ("tf-serving-1", "tf-serving-2", "tf-serving-3")
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +68,29 @@ def test_the_workers_configuration_is_valid_and_needs_no_warning(loaded: Loaded)
 def test_images_are_pinned(services: dict[str, Any]) -> None:
     """Every image names a version, so the same file starts the same software next year."""
     images = [service["image"] for service in services.values() if "image" in service]
-    images += [words[1] for words in _dockerfile() if words[0] == "FROM"]
+    (base,) = [words[1].removeprefix("BASE=") for words in _dockerfile() if words[0] == "ARG"]
+    assert {words[1] for words in _dockerfile() if words[0] == "FROM"} == {"${BASE}"}
     assert images
-    for image in images:
-        assert re.fullmatch(r"[a-z/]+:\d+\.\d+(\.\d+)?(-[a-z]+)?", image), image
+    for image in [*images, base]:
+        assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+(\.\d+)?(-[a-z]+)?", image), image
+
+
+def test_the_brokers_release_is_the_one_that_the_tests_run(services: dict[str, Any]) -> None:
+    """What guarantees were proved on is what is deployed, in compose and by the chart."""
+    tested = re.findall(r"<artifactId>kafka_2.13</artifactId>\s*<version>([\d.]+)</version>", (ROOT / "tests/kafka/pom.xml").read_text("utf-8"))
+    assert services["kafka"]["image"] == services["topics"]["image"] == f"apache/kafka:{tested[0]}"
+    values = yaml.safe_load((CHART_FILES.parent / "values.yaml").read_text("utf-8"))
+    assert values["topics"]["image"]["tag"] == tested[0]
+
+
+def test_no_container_has_more_than_it_needs(services: dict[str, Any]) -> None:
+    """No rights, no new ones, a limit of memory, and, but for the broker, a root file system that nothing can change."""
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert re.fullmatch(r"\d+[mg]", service["mem_limit"]), name
+        assert service.get("read_only") is (None if name == "kafka" else True), name
+        assert set(service.get("depends_on", {})) <= set(services), name
 
 
 def test_the_worker_finds_kafka_at_an_advertised_address(services: dict[str, Any], loaded: Loaded) -> None:
@@ -99,25 +121,34 @@ def test_nothing_is_published_beyond_this_machine(services: dict[str, Any]) -> N
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_the_worker_and_the_server_agree_on_the_model(services: dict[str, Any], loaded: Loaded, served: Any) -> None:
-    """Name, address and folder: what the worker asks for is what the server has, and its bundle is of that model."""
+def test_the_worker_and_the_servers_agree_on_the_model(services: dict[str, Any], loaded: Loaded, served: Any) -> None:
+    """Name, label, address and folder: what the worker asks for is what the servers have, and its bundle is of that model."""
     model = loaded.config.model
     host, port = model.target.split(":")
-    assert host == "tf-serving"
-    assert any(published.endswith(f":{port}") for published in services[host]["ports"])
+    assert host == "balancer"
+    balanced = re.findall(r"server (\S+):8500", (COMPOSE / _mounts(services[host])["/etc/nginx/rexstream.conf"]).read_text())
+    assert tuple(balanced) == MODEL_SERVERS
+    assert services[host]["ports"][0].endswith(f":{port}")
+    assert set(services["tf-serving-gpu"]["networks"]["default"]["aliases"]) == set(MODEL_SERVERS)
     assert served.name == model.name
     assert model.bundle is not None
     bundle = Path(model.bundle)
-    assert (bundle.parents[1], bundle.parent.name.isdigit(), bundle.name) == (Path(served.base_path), True, "bundle")
-    folders = [_mounts(services[name])["/models"] for name in (host, "worker")]
-    assert folders[0] == folders[1]
+    assert (bundle.parents[1], bundle.name) == (Path(served.base_path), "bundle")
+    assert served.version_labels[model.label or ""] == int(bundle.parent.name)
+    assert {_mounts(services[name])["/models"] for name in (*MODEL_SERVERS, "tf-serving-gpu", "worker")} == {"./models"}
 
 
-def test_tf_serving_gets_the_files_that_its_flags_name(services: dict[str, Any]) -> None:
+def test_the_newest_three_versions_stay_loaded(served: Any) -> None:
+    """A label can go back to the version before, which is still there."""
+    assert served.model_version_policy.latest.num_versions == 3
+    assert set(served.version_labels) == {"stable", "canary"}
+
+
+@pytest.mark.parametrize("name", [*MODEL_SERVERS, "tf-serving-gpu"])
+def test_tf_serving_gets_the_files_that_its_flags_name(services: dict[str, Any], name: str) -> None:
     """Both configuration files are mounted where the flags say, and exist."""
-    service = services["tf-serving"]
-    mounts = _mounts(service)
-    named = [flag.split("=")[1] for flag in service["command"] if "_config_file=" in flag]
+    mounts = _mounts(services[name])
+    named = [flag.split("=")[1] for flag in services[name]["command"] if "_config_file=" in flag]
     assert len(named) == 2
     for path in named:
         assert (COMPOSE / mounts[path]).is_file()
@@ -125,12 +156,12 @@ def test_tf_serving_gets_the_files_that_its_flags_name(services: dict[str, Any])
 
 def test_the_servers_own_batching_is_off(services: dict[str, Any]) -> None:
     """The server's queue would let one client's bad row fail another client's batch."""
-    assert not [flag for flag in services["tf-serving"]["command"] if "batching" in flag]
+    assert not [flag for name in MODEL_SERVERS for flag in services[name]["command"] if "batching" in flag]
 
 
 def test_monitoring_config_turns_the_metrics_on() -> None:
     """The file parses as the server's message, and names an absolute path."""
-    text = (TF_SERVING / "monitoring.config").read_text(encoding="utf-8")
+    text = (CHART_FILES / "monitoring.config").read_text(encoding="utf-8")
     config = text_format.Parse(text, _monitoring_config())
     assert config.prometheus_config.enable
     assert config.prometheus_config.path.startswith("/")
@@ -165,8 +196,11 @@ def created(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str
     tool.write_text('#!/bin/sh\nprintf "%s\\n" "$*" >> "$NOTES"\n', encoding="utf-8")
     tool.chmod(0o755)
     notes = folder / "notes"
-    environment = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "NOTES": str(notes), "BOOTSTRAP": "kafka:1"}
-    subprocess.run(["sh", str(COMPOSE / "topics.sh")], env=environment, check=True, timeout=60)
+    service = yaml.safe_load((COMPOSE / "compose.yaml").read_text(encoding="utf-8"))["services"]["topics"]
+    script, listed = (str(COMPOSE / _mounts(service)[path]) for path in service["entrypoint"][1:])
+    environment = {**service["environment"], "BOOTSTRAP": "kafka:1", "NOTES": str(notes)}
+    environment["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["sh", script, listed], env=environment, check=True, timeout=60)
     topics = {}
     for line in notes.read_text(encoding="utf-8").splitlines():
         assert "--bootstrap-server kafka:1 --create --if-not-exists" in line
@@ -209,6 +243,7 @@ def test_the_image_runs_the_worker_on_the_mounted_configuration(services: dict[s
     assert (COMPOSE / _mounts(services["worker"])[arguments[2]]).is_file()
     host, port = loaded.config.observability.http.split(":")
     assert (host, instructions["EXPOSE"]) == ("0.0.0.0", [port])
+    assert f"C('127.0.0.1', {port}, " in " ".join(instructions["HEALTHCHECK"])
     assert services["worker"]["ports"][0].endswith(f":{port}")
     assert (COMPOSE / services["worker"]["build"]).resolve() == ROOT
 
