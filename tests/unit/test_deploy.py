@@ -77,7 +77,10 @@ def test_images_are_pinned(services: dict[str, Any]) -> None:
 
 def test_the_brokers_release_is_the_one_that_the_tests_run(services: dict[str, Any]) -> None:
     """What guarantees were proved on is what is deployed, in compose and by the chart."""
-    tested = re.findall(r"<artifactId>kafka_2.13</artifactId>\s*<version>([\d.]+)</version>", (ROOT / "tests/kafka/pom.xml").read_text("utf-8"))
+    tested = re.findall(
+        r"<artifactId>kafka_2.13</artifactId>\s*<version>([\d.]+)</version>",
+        (ROOT / "tests/kafka/pom.xml").read_text("utf-8"),
+    )
     assert services["kafka"]["image"] == services["topics"]["image"] == f"apache/kafka:{tested[0]}"
     values = yaml.safe_load((CHART_FILES.parent / "values.yaml").read_text("utf-8"))
     assert values["topics"]["image"]["tag"] == tested[0]
@@ -126,7 +129,9 @@ def test_the_worker_and_the_servers_agree_on_the_model(services: dict[str, Any],
     model = loaded.config.model
     host, port = model.target.split(":")
     assert host == "balancer"
-    balanced = re.findall(r"server (\S+):8500", (COMPOSE / _mounts(services[host])["/etc/nginx/rexstream.conf"]).read_text())
+    balanced = re.findall(
+        r"server (\S+):8500", (COMPOSE / _mounts(services[host])["/etc/nginx/rexstream.conf"]).read_text()
+    )
     assert tuple(balanced) == MODEL_SERVERS
     assert services[host]["ports"][0].endswith(f":{port}")
     assert set(services["tf-serving-gpu"]["networks"]["default"]["aliases"]) == set(MODEL_SERVERS)
