@@ -30,7 +30,8 @@ VARIANTS = {
     " autoscaling: {worker: {authentication: login, kafka: {tls: enable}}}}",
     "digests": "{worker: {image: {digest: D}}, modelServer: {images: {gpu: {digest: D}, cpu: {digest: D}}},"
     " topics: {image: {digest: D}}}".replace("D", f"'sha256:{'0' * 64}'"),
-    "two topics": f"config: {{routes: [{ROUTE}, {{input: shop.reviews, tasks: [ner], output: 'shop.facts.{{task}}'}}]}}",
+    "two topics": f"config: {{routes: [{ROUTE}, {{input: shop.reviews, tasks: [ner],"
+    " output: 'shop.facts.{task}'}]}",
 }
 """Values for which everything is checked, as YAML."""
 

@@ -23,15 +23,13 @@ from consumer.serving.descriptors import GET_MODEL_STATUS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    Server = StubServer | DyingServer
-
 CONFIGURATION = ROOT / "deploy" / "nginx" / "nginx.conf"
 
 
 class Nginx:
     """nginx in the foreground, with the shipped configuration but for addresses and folders."""
 
-    def __init__(self, folder: Path, servers: Sequence[Server]) -> None:
+    def __init__(self, folder: Path, servers: Sequence[StubServer | DyingServer]) -> None:
         self.folder = folder
         self.port = free_port()
         self.configure(servers)
@@ -55,7 +53,7 @@ class Nginx:
             *arguments,
         ]
 
-    def configure(self, servers: Sequence[Server]) -> None:
+    def configure(self, servers: Sequence[StubServer | DyingServer]) -> None:
         """Write the configuration with these servers in the place of the three that compose has."""
         text = CONFIGURATION.read_text("utf-8").replace("/tmp/", f"{self.folder}/")
         lines = [line for line in text.splitlines() if re.search(r"server tf-serving-\d:8500 ", line)]

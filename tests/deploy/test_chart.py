@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,9 +18,11 @@ from consumer.config.loading import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from consumer.config.loading import Loaded
 
+LOADER = ROOT / "deploy" / "kubernetes" / "model-volume.yaml"
 LOCATIONS = (
     f"{SCHEMAS}/core/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json",
     f"{SCHEMAS}/crds/{{{{.ResourceKind}}}}-{{{{.Group}}}}-{{{{.ResourceAPIVersion}}}}.json",
@@ -71,7 +72,7 @@ def test_the_plain_manifests_are_what_the_chart_renders() -> None:
 
 def test_manifests_fit_their_schemas(variant: str) -> None:
     """kubeconform: Kubernetes' own kinds and the CRDs, with no field that they do not know."""
-    done = _kubeconform(render(variant))
+    done = _kubeconform(f"{render(variant)}\n---\n{LOADER.read_text('utf-8')}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Skipped: 0" in done.stdout
 
@@ -104,14 +105,16 @@ def test_triggers_have_keys_that_keda_knows(variant: str) -> None:
 
 def test_pods_pass_pod_security_restricted(variant: str) -> None:
     """What the profile asks of every pod, and beyond it: a read-only root, limited memory, no token of the API."""
-    for name, pod in _pods(objects(variant)):
+    (loader,) = [each for each in yaml.safe_load_all(LOADER.read_text("utf-8")) if each["kind"] == "Pod"]
+    for name, pod in [*_pods(objects(variant)), ("model-loader", loader)]:
         spec = pod["spec"]
         assert spec["securityContext"]["runAsNonRoot"], name
         assert spec["securityContext"]["runAsUser"] > 0, name
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), name
         assert spec["automountServiceAccountToken"] is False, name
-        assert objects(variant)["ServiceAccount", spec["serviceAccountName"].removeprefix("rexstream-")]
+        if name != "model-loader":
+            assert objects(variant)["ServiceAccount", spec["serviceAccountName"].removeprefix("rexstream-")]
         allowed = {
             "configMap",
             "csi",
@@ -282,3 +285,18 @@ def test_values_that_cannot_work_are_refused(values: str, complaint: str) -> Non
     with pytest.raises(subprocess.CalledProcessError) as refused:
         render(values)
     assert complaint in refused.value.stderr
+
+
+def test_pages_for_operators_name_objects_that_are_there() -> None:
+    """Each `rexstream-…` of a kubectl command in a runbook, a document or the notes is rendered."""
+    rendered = {(kind.lower(), f"rexstream-{name}") for kind, name in objects()}
+    pages = [*(ROOT / "deploy" / "runbooks").glob("*.md"), ROOT / "deploy" / "README.md"]
+    found = 0
+    for page in pages:
+        for kind, name in re.findall(
+            r"\b(deploy|podmonitor|scaledobject|svc)[/ ](rexstream-[a-z]+)", page.read_text("utf-8")
+        ):
+            kind = {"deploy": "deployment", "svc": "service"}.get(kind, kind)
+            assert (kind, name) in rendered, f"{page.name}: {kind} {name}"
+            found += 1
+    assert found > 20

@@ -102,7 +102,7 @@ def test_every_metric_of_ours_in_a_query_exists_with_its_labels(parsed: dict[str
 
 
 def test_dashboards_are_whole() -> None:
-    """Panels lie inside the grid, beside each other; each says what it shows; only variables that are defined are used."""
+    """Panels lie beside each other in the grid; each says what it shows, and uses only variables that are defined."""
     for path in DASHBOARDS:
         dashboard = json.loads(path.read_text("utf-8"))
         variables = {each["name"] for each in dashboard["templating"]["list"]} | {"__rate_interval"}

@@ -83,7 +83,7 @@ class Prometheus:
 
 
 @pytest.fixture(scope="module")
-def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def bootstrap() -> Iterator[str]:
     """An embedded broker in a process of its own."""
     broker = subprocess.Popen(
         [sys.executable, str(ROOT / "tests/integration/mock_broker.py"), "1"],
@@ -151,7 +151,7 @@ def test_the_shipped_rules_are_loaded_and_healthy(prometheus: Prometheus) -> Non
 
 
 def test_an_outage_holds_the_count_of_workers(prometheus: Prometheus, server: StubServer) -> None:
-    """The triggers' queries for real: one worker, no hold; with the model server away a hold; again none when it is back."""
+    """The triggers' queries for real: one worker, no hold; a hold with the model server away; none when it is back."""
     hold, workers = queries()["ScaledObject worker 1"], queries()["ScaledObject worker 2"]
     assert prometheus.value(workers) == 1
     prometheus.until(hold, 0)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from click import Context
-from google.protobuf import text_format
+from google.protobuf import text_format, wrappers_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
@@ -25,7 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "deploy" / "compose"
 TF_SERVING = ROOT / "deploy" / "tf-serving"
 CHART_FILES = ROOT / "deploy" / "helm" / "rexstream" / "files"
-RUNBOOKS = ROOT / "deploy" / "runbooks"
 MODEL_SERVERS = ("tf-serving-1", "tf-serving-2", "tf-serving-3")
 
 
@@ -87,7 +86,7 @@ def test_the_brokers_release_is_the_one_that_the_tests_run(services: dict[str, A
 
 
 def test_no_container_has_more_than_it_needs(services: dict[str, Any]) -> None:
-    """No rights, no new ones, a limit of memory, and, but for the broker, a root file system that nothing can change."""
+    """No rights, no new ones, limited memory and, but for the broker, a root file system that nothing can change."""
     for name, service in services.items():
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
@@ -125,7 +124,7 @@ def test_nothing_is_published_beyond_this_machine(services: dict[str, Any]) -> N
 
 
 def test_the_worker_and_the_servers_agree_on_the_model(services: dict[str, Any], loaded: Loaded, served: Any) -> None:
-    """Name, label, address and folder: what the worker asks for is what the servers have, and its bundle is of that model."""
+    """Name, label, address and folder: what the worker asks for is what the servers have."""
     model = loaded.config.model
     host, port = model.target.split(":")
     assert host == "balancer"
@@ -164,31 +163,40 @@ def test_the_servers_own_batching_is_off(services: dict[str, Any]) -> None:
     assert not [flag for name in MODEL_SERVERS for flag in services[name]["command"] if "batching" in flag]
 
 
+def _message(name: str, **fields: tuple[int, str]) -> Any:
+    """The class of a message of TensorFlow Serving's that the official Python package leaves out.
+
+    ``fields``: number and type of each; a type with a dot is another message.
+    """
+    file = FileDescriptorProto(name=f"{name}.proto", package="tensorflow.serving", syntax="proto3")
+    file.dependency.append("google/protobuf/wrappers.proto")
+    prometheus = file.message_type.add(name="PrometheusConfig")
+    prometheus.field.add(name="enable", number=1, type="TYPE_BOOL", label="LABEL_OPTIONAL")
+    prometheus.field.add(name="path", number=2, type="TYPE_STRING", label="LABEL_OPTIONAL")
+    message = file.message_type.add(name=name)
+    for field, (number, kind) in fields.items():
+        message.field.add(name=field, number=number, type="TYPE_MESSAGE", label="LABEL_OPTIONAL", type_name=kind)
+    pool = DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.AddSerializedFile(file.SerializeToString())
+    return GetMessageClass(pool.FindMessageTypeByName(f"tensorflow.serving.{name}"))
+
+
 def test_monitoring_config_turns_the_metrics_on() -> None:
     """The file parses as the server's message, and names an absolute path."""
-    text = (CHART_FILES / "monitoring.config").read_text(encoding="utf-8")
-    config = text_format.Parse(text, _monitoring_config())
+    message = _message("MonitoringConfig", prometheus_config=(1, ".tensorflow.serving.PrometheusConfig"))
+    config = text_format.Parse((CHART_FILES / "monitoring.config").read_text(encoding="utf-8"), message())
     assert config.prometheus_config.enable
     assert config.prometheus_config.path.startswith("/")
 
 
-def _monitoring_config() -> Any:
-    """An empty MonitoringConfig. The official Python package leaves this message out, so it is written down here."""
-    file = FileDescriptorProto(name="monitoring_config.proto", package="tensorflow.serving", syntax="proto3")
-    prometheus = file.message_type.add(name="PrometheusConfig")
-    prometheus.field.add(name="enable", number=1, type="TYPE_BOOL", label="LABEL_OPTIONAL")
-    prometheus.field.add(name="path", number=2, type="TYPE_STRING", label="LABEL_OPTIONAL")
-    monitoring = file.message_type.add(name="MonitoringConfig")
-    monitoring.field.add(
-        name="prometheus_config",
-        number=1,
-        type="TYPE_MESSAGE",
-        type_name=".tensorflow.serving.PrometheusConfig",
-        label="LABEL_OPTIONAL",
-    )
-    pool = DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return GetMessageClass(pool.FindMessageTypeByName("tensorflow.serving.MonitoringConfig"))()
+def test_batching_config_is_what_owners_of_such_servers_start_from() -> None:
+    """The file parses as the server's message. No server here uses it."""
+    number = ".google.protobuf.Int64Value"
+    names = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
+    message = _message("BatchingParameters", **{name: (tag, number) for tag, name in enumerate(names, 1)})
+    config = text_format.Parse((TF_SERVING / "batching.config").read_text(encoding="utf-8"), message())
+    assert (config.max_batch_size.value, config.batch_timeout_micros.value) == (32, 5000)
 
 
 @pytest.fixture(scope="module")
