@@ -73,4 +73,4 @@ def test_commands_in_pages_for_operators_exist(page: Path) -> None:
         rest = arguments[1:]
         while rest and hasattr(command, "get_command") and (inner := command.get_command(context, rest[0])):
             command, rest = inner, rest[1:]
-        command.make_context(arguments[0], rest, resilient_parsing=True)
+        command.make_parser(Context(command)).parse_args(rest)
