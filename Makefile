@@ -68,7 +68,7 @@ chaos: .venv/.dev  ## every fault against a real Apache Kafka, each with an audi
 
 deploy-check: .venv/.dev  ## deploy/ with Helm, kubeconform, nginx, Prometheus, promtool (fetched into .cache on first use)
 	@$(BIN)/python tests/deploy/tools.py
-	$(BIN)/python -m pytest tests/deploy $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/deploy $(ARGS)
 
 manifests: .venv/.dev  ## write deploy/kubernetes/rexstream.yaml from the Helm chart
 	@$(BIN)/python tests/deploy/tools.py

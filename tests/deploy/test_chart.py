@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from deploy.chart import CHART, PLAIN, PLAIN_VALUES, ROOT, VARIANTS, objects, render
+from deploy.chart import ALERTS, CHART, DASHBOARDS, PLAIN, PLAIN_VALUES, ROOT, VARIANTS, objects, render
 from deploy.tools import KUBERNETES, SCHEMAS, tool
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
@@ -175,6 +175,18 @@ def test_a_stopping_pod_is_given_its_grace(variant: str, tmp_path: Path) -> None
             before = pod["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
             needed = _loaded(manifests, tmp_path).config.delivery.grace_seconds if name == "worker" else 0
             assert pod["terminationGracePeriodSeconds"] >= before + needed + 10
+
+
+def test_monitoring_is_that_of_the_files() -> None:
+    """Alerts and dashboards are the files that compose mounts; all have the labels that Prometheus selects by."""
+    manifests = objects()
+    assert manifests["PrometheusRule", "alerts"]["spec"] == yaml.safe_load(ALERTS.read_text("utf-8"))
+    for path in DASHBOARDS:
+        data = manifests["ConfigMap", f"dashboard-{path.stem}"]["data"][path.name]
+        assert json.loads(data) == json.loads(path.read_text("utf-8"))
+    selected = [each for (kind, _), each in manifests.items() if kind in {"PodMonitor", "PrometheusRule"}]
+    assert len(selected) == 3
+    assert all(each["metadata"]["labels"]["release"] == "prometheus" for each in selected)
 
 
 def test_a_longer_drain_has_a_longer_grace() -> None:

@@ -87,6 +87,5 @@ dead {{ dig "delivery" "dead_letter_topic" "reviews.dead" .Values.config }}
 {{- end -}}
 
 {{- define "rexstream.dns" -}}
-- to: [{namespaceSelector: {}}]
-  ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+- ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
 {{- end -}}
