@@ -16,6 +16,7 @@ from consumer.telemetry.metric_declarations import COUNTERS, GAUGES, HISTOGRAMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 ALERTS_TEST = ROOT / "tests" / "deploy" / "alerts_test.yaml"
 TARGET_LABELS = {"job", "instance", "namespace", "le", "__name__"}
@@ -99,6 +100,59 @@ def test_every_metric_of_ours_in_a_query_exists_with_its_labels(parsed: dict[str
             known = set.union(*(OWN_LABELS[name] for name, _ in ours)) | TARGET_LABELS
             assert set(found["groups"]) <= known, f"{place}: grouped by {found['groups']}"
     assert seen > 60
+
+
+def _worker(name: str, *, paused: str = "", full: int = 0, other: int = 10, seconds: float = 1) -> dict[str, str]:
+    """Series of one worker over ten minutes: why it is paused, batches a minute, seconds of calls a minute."""
+    labels = f'namespace="rexstream",job="rexstream/rexstream-worker",instance="{name}"'
+    reasons = {reason: int(reason == paused) for reason in ("backpressure", "outage", "flood")}
+    return {
+        f"rexstream_build_info{{{labels}}}": "1x10",
+        **{f'rexstream_paused{{{labels},topic="t",reason="{reason}"}}': f"{is_}x10" for reason, is_ in reasons.items()},
+        f'rexstream_batch_release_total{{{labels},reason="full"}}': f"0+{full}x10",
+        f'rexstream_batch_release_total{{{labels},reason="idle"}}': f"0+{other}x10",
+        f'rexstream_model_call_seconds_sum{{{labels},code="OK"}}': f"0+{seconds}x10",
+    }
+
+
+OTHER_JOB = 'namespace="other",job="other/rexstream-worker",instance="z"'
+WELL = _worker("b") | _worker("c") | {f'rexstream_paused{{{OTHER_JOB},topic="t",reason="outage"}}': "1x10"}
+UNKNOWN = {f"rexstream_build_info{{{OTHER_JOB}}}": "1x10"}
+
+
+@pytest.mark.parametrize(
+    ("trigger", "series", "value"),
+    [
+        pytest.param("worker 1", _worker("a") | WELL, 0, id="workers that are well do not hold"),
+        pytest.param("worker 1", {}, 0, id="nor do none"),
+        pytest.param("worker 1", _worker("a", paused="outage") | WELL, 0, id="nor does one of three that is paused"),
+        pytest.param(
+            "worker 1", _worker("a", paused="outage") | _worker("b", paused="flood"), 1, id="paused workers do"
+        ),
+        pytest.param("worker 1", _worker("a", paused="backpressure"), 0, id="those that only wait for work do not"),
+        pytest.param("worker 1", _worker("a", full=60) | WELL, 1, id="full batches do"),
+        pytest.param("worker 1", _worker("a", full=20) | WELL, 0, id="some of them do not"),
+        pytest.param("worker 1", _worker("a", paused="outage", full=60), 1, id="both are no more than one"),
+        pytest.param("worker 2", _worker("a") | WELL, 3, id="workers are counted"),
+        pytest.param("worker 2", {}, 0, id="none too"),
+        pytest.param("model 0", _worker("a", seconds=90) | _worker("b", seconds=180), 4.5, id="calls under way"),
+        pytest.param("model 0", UNKNOWN, None, id="unknown without a worker"),
+    ],
+)
+def test_triggers_say_what_the_formula_needs(
+    packaged: Callable[..., str], tmp_path: Path, trigger: str, series: dict[str, str], value: float | None
+) -> None:
+    """The triggers' queries on given series, by promtool: 1 holds, and only where more workers would not help."""
+    samples = [] if value is None else [{"labels": "{}", "value": value}]
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {"expr": queries()[f"ScaledObject {trigger}"], "eval_time": "10m", "exp_samples": samples},
+        ],
+    }
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"tests": [case]}))
+    packaged("promtool", "test", "rules", str(tmp_path / "test.yaml"))
 
 
 def test_dashboards_are_whole() -> None:
