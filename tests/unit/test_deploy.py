@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -20,6 +20,9 @@ from google.protobuf.message_factory import GetMessageClass
 from consumer.cli import cli
 from consumer.config.loading import Loaded, load
 from consumer.serving.descriptors import message_class
+
+if TYPE_CHECKING:
+    from consumer.config.tree import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "deploy" / "compose"
@@ -239,6 +242,26 @@ def test_dead_letters_stay_thirty_days_and_fit(created: dict[str, dict[str, str]
     limit = min(int(dead["max.message.bytes"]), loaded.config.kafka.client["message.max.bytes"])
     assert limit >= loaded.config.limits.value_bytes + headers
     assert int(created[loaded.config.routes[0].input]["max.message.bytes"]) >= loaded.config.limits.value_bytes
+
+
+def most_memory(config: Config, model_servers: int = 1) -> float:
+    """MiB of a worker's process, by the formula of docs/operations.md, with the fifth that it asks for on top."""
+    limits, batching = config.limits, config.batching
+    held = limits.in_flight_bytes + limits.work_bytes + (64 + 32 * len(config.routes)) * limits.value_bytes
+    answers = 3 * 1024 * batching.max_tokens * batching.max_in_flight * model_servers
+    return 1.2 * (256 + (held + answers) / 2**20)
+
+
+def test_a_worker_has_the_memory_that_it_may_need(services: dict[str, Any], loaded: Loaded, tmp_path: Path) -> None:
+    """In compose, and by the chart with as many model servers as there may be, each a place for calls of its own."""
+    assert int(services["worker"]["mem_limit"].removesuffix("m")) >= most_memory(loaded.config)
+    values = yaml.safe_load((CHART_FILES.parent / "values.yaml").read_text("utf-8"))
+    written = tmp_path / "worker.yaml"
+    written.write_text(yaml.safe_dump(values["config"]), encoding="utf-8")
+    given = values["worker"]["resources"]["limits"]["memory"]
+    assert given.endswith("Gi")
+    servers = values["autoscaling"]["modelServer"]["maxReplicas"]
+    assert int(given.removesuffix("Gi")) * 1024 >= most_memory(load(str(written), {}).config, servers)
 
 
 def test_a_stopping_worker_is_given_its_grace(services: dict[str, Any], loaded: Loaded) -> None:
