@@ -202,28 +202,47 @@ def test_batching_config_is_what_owners_of_such_servers_start_from() -> None:
     assert (config.max_batch_size.value, config.batch_timeout_micros.value) == (32, 5000)
 
 
-@pytest.fixture(scope="module")
-def created(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    """Topic -> its partitions and settings, as topics.sh asks for them from a kafka-topics.sh that only takes notes."""
+def _asked_of_kafka(folder: Path, **environment: str) -> list[str]:
+    """Command lines of topics.sh, as compose runs it, with tools of Kafka's that only take notes."""
     if shutil.which("sh") is None:
         pytest.skip("needs a POSIX shell on the PATH to run topics.sh")
-    folder = tmp_path_factory.mktemp("bin")
-    tool = folder / "kafka-topics.sh"
-    tool.write_text('#!/bin/sh\nprintf "%s\\n" "$*" >> "$NOTES"\n', encoding="utf-8")
-    tool.chmod(0o755)
+    for name in ("kafka-topics.sh", "kafka-acls.sh"):
+        tool = folder / name
+        tool.write_text('#!/bin/sh\nprintf "%s\\n" "${0##*/} $*" >> "$NOTES"\n', encoding="utf-8")
+        tool.chmod(0o755)
     notes = folder / "notes"
     service = yaml.safe_load((COMPOSE / "compose.yaml").read_text(encoding="utf-8"))["services"]["topics"]
     script, listed = (str(COMPOSE / _mounts(service)[path]) for path in service["entrypoint"][1:])
-    environment = {**service["environment"], "BOOTSTRAP": "kafka:1", "NOTES": str(notes)}
+    environment = {**service["environment"], "BOOTSTRAP": "kafka:1", "NOTES": str(notes), **environment}
     environment["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(["sh", script, listed], env=environment, check=True, timeout=60)
+    return notes.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture(scope="module")
+def created(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """Topic -> its partitions and settings, as topics.sh asks for them."""
     topics = {}
-    for line in notes.read_text(encoding="utf-8").splitlines():
-        assert "--bootstrap-server kafka:1 --create --if-not-exists" in line
+    for line in _asked_of_kafka(tmp_path_factory.mktemp("bin")):
+        assert line.startswith("kafka-topics.sh --bootstrap-server kafka:1 --create --if-not-exists")
         found = dict(re.findall(r"--config (\S+?)=(\S+)", line))
         found["partitions"] = re.findall(r"--partitions (\d+)", line)[0]
         topics[re.findall(r"--topic (\S+)", line)[0]] = found
     return topics
+
+
+def test_a_principal_gets_the_rights_of_a_worker_and_no_others(tmp_path: Path) -> None:
+    """Those of docs/operations.md; the tools log in with COMMAND_CONFIG, and a name may have spaces."""
+    asked = _asked_of_kafka(tmp_path, PRINCIPAL="User:CN=a worker", GROUP="g", COMMAND_CONFIG="/admin.properties")
+    assert all(" --bootstrap-server kafka:1 --command-config /admin.properties " in line for line in asked)
+    rights = [line.split(" --allow-principal ")[1] for line in asked if line.startswith("kafka-acls.sh")]
+    assert [right.removeprefix("User:CN=a worker --operation ") for right in rights] == [
+        "Read --topic reviews.raw",
+        "Write --topic reviews.extracted",
+        "Write --topic reviews.dead",
+        "Read --group g",
+        "Write --transactional-id g- --resource-pattern-type prefixed",
+    ]
 
 
 def test_the_topics_are_those_of_the_configuration(created: dict[str, dict[str, str]], loaded: Loaded) -> None:
