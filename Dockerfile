@@ -6,7 +6,10 @@
 # Port 9464 serves /metrics, /livez, /readyz and /status when observability.http is 0.0.0.0:9464; the default address is
 # loopback, which nothing outside the container reaches. Nothing is written to disk.
 
-FROM python:3.12-slim AS build
+# A tag can be moved: --build-arg BASE=python:3.12-slim@sha256:… builds on what was looked at.
+ARG BASE=python:3.12-slim
+
+FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 # Every package with the hashes of its wheels (make lock): nothing else is installed, whatever the index has by now. The
@@ -22,7 +25,7 @@ COPY deploy/demo-model deploy/demo-model
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/rexstream/bin/python install --no-deps /wheels/*.whl
 
-FROM python:3.12-slim
+FROM ${BASE}
 COPY --from=build /opt/rexstream /opt/rexstream
 # Bytecode was compiled at install time; at run time the root file system may be read-only.
 ENV PATH=/opt/rexstream/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
@@ -31,5 +34,8 @@ USER 10001:10001
 EXPOSE 9464
 # The worker drains on SIGTERM: give it longer than delivery.grace_seconds before SIGKILL.
 STOPSIGNAL SIGTERM
+# For engines that look (Kubernetes has probes of its own). It fails for a thread that hangs, not for a broker or a model.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=6 \
+    CMD ["python", "-c", "from http.client import HTTPConnection as C; c = C('127.0.0.1', 9464, timeout=4); c.request('GET', '/livez'); exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["rexstream"]
 CMD ["run", "--config", "/etc/rexstream/config.yaml"]

