@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from consumer.cli.record_lines import printable
+from consumer.delivery.letter_summary import LetterSummary
 from consumer.delivery.letters import WHY_SKIPPED, Letter, LetterFilter, Markers, replayed, why_not
 from consumer.exit_codes import EXIT_FENCED
 
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from consumer.cli.options import KafkaAccess
+    from consumer.delivery.letters import Selection
+    from consumer.events import SourceRecord
     from consumer.kafka.tools.replayer import Replay, ReplayTargets
 
 _REPORTED = 20
+_PROGRESS_RECORDS = 256
+"""Records between two looks at the clock: a bar takes as long to update as a record to count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +42,28 @@ class DeadLetterTopic:
 
     def letters(self, letter_filter: LetterFilter) -> Iterator[Letter]:
         """Yield the letters that the topic holds now and that pass ``letter_filter``."""
+        for record in self._records():
+            if (letter := letter_filter.take(record)) is not None:
+                yield letter
+        yield from letter_filter.rest()
+
+    def summary(self, selection: Selection) -> LetterSummary:
+        """Count the letters that the topic holds now, with progress on standard error."""
+        from consumer.cli.progress import LINE_SECONDS, counter
+
+        summary = LetterSummary(selection, self.markers())
+        with counter(f"records of {self.topic} read", line_seconds=LINE_SECONDS) as progress:
+            for done, record in enumerate(self._records(), 1):
+                summary.take(record)
+                if done % _PROGRESS_RECORDS == 0:
+                    progress(done)
+        return summary
+
+    def _records(self) -> Iterator[SourceRecord]:
         from consumer.kafka.tools.reader import read_to_end, record_of
 
         kafka = self.kafka
-        for message in read_to_end(kafka.servers, self.topic, client=kafka.client, timeout=kafka.timeout):
-            if (letter := letter_filter.take(record_of(message))) is not None:
-                yield letter
-        yield from letter_filter.rest()
+        return map(record_of, read_to_end(kafka.servers, self.topic, client=kafka.client, timeout=kafka.timeout))
 
     def markers(self) -> Markers:
         """What was replayed."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import sys
 import time
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -20,7 +21,12 @@ from consumer.delivery.letters import LetterFilter, Markers, Selection
 from consumer.events import Stage
 from consumer.exit_codes import EXIT_FAILED, EXIT_OK
 
+if TYPE_CHECKING:
+    from consumer.delivery.letter_summary import LetterSummary
+
 _AGO = re.compile(r"([0-9]{1,9})([smhd])")
+_ELSEWHERE = 160
+"""Columns of a table where standard output is no terminal and COLUMNS does not say."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -108,15 +114,22 @@ def command() -> None:
 @source_options
 @selection_options
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
-def list_letters(source: DeadLetterTopic, limit: int | None, as_json: bool, **filters: Any) -> None:
+@click.option("--summary", is_flag=True, help="Count them by topic, stage, class, task and hour instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line; with --summary only one.")
+def list_letters(source: DeadLetterTopic, limit: int | None, summary: bool, as_json: bool, **filters: Any) -> None:
     """List dead letters that were not replayed: when, where and why; never the review.
 
     \b
     Example:
       rexstream dead-letters list --since 2h
+      rexstream dead-letters list --summary --since 7d
       rexstream dead-letters list --class TextTooLong --task sentiment --json
     """  # noqa: D301 - click's own mark for a block that is not wrapped
+    if summary:
+        if limit:
+            raise click.UsageError("--summary counts all dead letters, so it takes no --limit; narrow it with --since")
+        _say_younger(_summarise(source, Selection(**filters), as_json), source.topic)
+        return
     letter_filter = LetterFilter(Selection(**filters), source.markers())
     if not as_json:
         click.secho(lines.COLUMNS, dim=True)
@@ -124,10 +137,31 @@ def list_letters(source: DeadLetterTopic, limit: int | None, as_json: bool, **fi
         click.echo(json.dumps(lines.fields(letter), ensure_ascii=False) if as_json else lines.row(letter))
     if not as_json:
         click.echo(lines.counts(letter_filter))
-    if letter_filter.younger:
+    _say_younger(letter_filter, source.topic)
+
+
+def _summarise(source: DeadLetterTopic, selection: Selection, as_json: bool) -> LetterSummary:
+    from rich.console import Console
+
+    from consumer.cli.letter_tables import summary_json, summary_tables
+
+    summary = source.summary(selection)
+    if as_json:
+        click.echo(json.dumps(summary_json(source.topic, summary), ensure_ascii=False))
+    else:
+        console = Console(highlight=False)
+        if not (console.is_terminal or "COLUMNS" in os.environ):
+            console.width = _ELSEWHERE
+        for part in summary_tables(source.topic, summary, console.width):
+            console.print(part)
+    return summary
+
+
+def _say_younger(read: LetterFilter | LetterSummary, topic: str) -> None:
+    if read.younger:
         click.echo(
-            f"{letter_filter.younger} of those replayed already failed after that; if a topic was deleted and made "
-            f"anew, delete {source.topic}.replayed too",
+            f"{read.younger} of those replayed already failed after that; if a topic was deleted and made anew, delete "
+            f"{topic}.replayed too",
             err=True,
         )
 

@@ -19,6 +19,7 @@ from consumer.delivery.letters import Letter, LetterFilter, header_texts
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from consumer.delivery.letter_summary import LetterSummary
     from consumer.events import SourceRecord
 
 _SPRING_NUMBERS = {SPRING + "original-partition", SPRING + "original-offset", SPRING + "original-timestamp"}
@@ -171,17 +172,22 @@ def counts(letter_filter: LetterFilter) -> str:
     """How many letters of which class there were, and what was left out."""
     total = sum(letter_filter.by_class.values())
     classes = ", ".join(f"{count} {stage}/{reason}" for (stage, reason), count in letter_filter.by_class.most_common())
+    text = click.style(f"{total} dead letters", bold=True) + (f": {printable(classes)}" if classes else "")
+    return text + besides(letter_filter)
+
+
+def besides(read: LetterFilter | LetterSummary) -> str:
+    """What was read and left out, in parentheses; empty for nothing."""
     others = [
         f"{count} {what}"
         for count, what in (
-            (letter_filter.replayed, "replayed already"),
-            (letter_filter.copies, "further copies"),
-            (letter_filter.other_records, "records that are no dead letters"),
+            (read.replayed, "replayed already"),
+            (read.copies, "further copies"),
+            (read.other_records, "records that are no dead letters"),
         )
         if count
     ]
-    text = click.style(f"{total} dead letters", bold=True) + (f": {printable(classes)}" if classes else "")
-    return f"{text} (besides {', '.join(others)})" if others else text
+    return f" (besides {', '.join(others)})" if others else ""
 
 
 def _shown(described: dict[str, Any], name: str) -> str:

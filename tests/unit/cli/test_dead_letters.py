@@ -140,6 +140,45 @@ def test_filters_narrow_the_list(address: str, filters: list[str], offsets: list
     assert [letter["offset"] for letter in listed(address, *filters)] == offsets
 
 
+def test_a_summary_counts_what_the_list_has(address: str) -> None:
+    """By cause and hour, with what was left out, and without a word of the reviews or of their messages."""
+    found = run(address, "list", "--summary")
+    assert found.exit_code == 0, found.output
+    lines = [" ".join(line.split()) for line in found.stdout.splitlines()]
+    left_out = "1 replayed already, 1 further copies, 1 records that are no dead letters"
+    assert lines[0] == f"3 dead letters in dead (besides {left_out})"
+    assert "2 decode/InvalidJson - reviews.raw 2025-10-09 08:00 2025-10-09 08:00" in lines
+    assert "1 extract/Poison sentiment reviews.raw 2025-10-09 08:00 2025-10-09 08:00" in lines
+    assert any(line.startswith("3 2025-10-09 08:00 ━") for line in lines)
+    assert TEXT not in found.output
+    assert "no answer" not in found.output
+    assert "1 of those replayed already failed after that" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("filters", "counts"),
+    [
+        (["--class", "Poison"], {"Poison": 1}),
+        (["--since", "2025-10-09T08:53:21"], {"InvalidJson": 1}),
+        (["--topic", "elsewhere"], {}),
+    ],
+)
+def test_filters_narrow_the_summary(address: str, filters: list[str], counts: dict[str, int]) -> None:
+    """The same as those of the list; for a machine it is one object."""
+    found = run(address, "list", "--summary", "--json", *filters)
+    (line,) = found.stdout.splitlines()
+    summary = json.loads(line)
+    assert {row["class"]: row["dead_letters"] for row in summary["rows"]} == counts
+    assert summary["dead_letters"] == sum(counts.values())
+
+
+def test_a_summary_takes_no_limit(address: str) -> None:
+    """It would say of a part that it is all."""
+    found = run(address, "list", "--summary", "--limit", "5")
+    assert found.exit_code == 2
+    assert "--limit" in found.stderr
+
+
 def test_one_letter_is_shown_with_its_headers_and_its_value_only_when_asked(address: str) -> None:
     """Spring's numbers as numbers, keys that are no text as base64."""
     found = run(address, "show", "reviews.raw-1-10-sentiment")
