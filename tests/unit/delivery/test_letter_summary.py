@@ -125,7 +125,7 @@ def test_a_summary_counts_what_a_list_lists(
 ) -> None:
     """Filters, markers, copies and strangers are the same, whatever comes in which order."""
     selection = Selection(reasons=reasons, since_ms=since and since + 1)
-    markers = Markers({"reviews.raw-2-1-sentiment@group": HOUR + 1, "reviews.raw-2-2@group": HOUR + 1})
+    markers = Markers({"reviews.raw-2-1-sentiment@group": HOUR + 1, "reviews.raw-2-2@group": HOUR})
     listing, found = LetterFilter(selection, markers), LetterSummary(selection, markers)
     listed = [each for record in records if (each := listing.take(record))]
     listed += listing.rest()
