@@ -61,7 +61,7 @@ def address() -> Iterator[str]:
 
 def run(address: str, command: str, *arguments: str) -> Result:
     options = ["-b", address, "--timeout", "30", "--dead-letter-topic", "dead"]
-    return CliRunner().invoke(cli, ["dead-letters", command, *options, *arguments])
+    return CliRunner(env={"COLUMNS": None}).invoke(cli, ["dead-letters", command, *options, *arguments])
 
 
 def listed(address: str, *arguments: str) -> list[dict[str, Any]]:
