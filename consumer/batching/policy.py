@@ -167,9 +167,9 @@ class LeastTime:
     What waits is divided, in order of length, into the calls that take a server least time altogether: a neighbour
     joins while its padding costs less than a call of its own. The call with the most urgent window leaves, for the
     endpoint that is expected to have answered it first. An idle one gets it at once; a busy one when it is expected to
-    be free, or when as much waits as a call can hold: until then waiting costs nothing, since the server is busy. Calls
-    of events over their share are small and never leave before a server is free, so that whoever comes meanwhile goes
-    first and waits for little.
+    be free, or when as much waits as a call can hold: until then waiting costs nothing, since the server is busy.
+    Windows of events over their share have small calls of their own that never leave before a server is free, so that
+    whoever comes meanwhile goes first and waits for little.
     """
 
     PREPARE_SECONDS = 0.005

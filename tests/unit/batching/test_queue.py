@@ -16,7 +16,7 @@ from bench.simulator.trace import Event
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from consumer.batching.policy import ASSUMED, CallCost, CallTimes, LeastTime, Load
+from consumer.batching.policy import ASSUMED, Call, CallCost, CallTimes, LeastTime, Load
 from consumer.batching.queue import EventShare, LengthQueue, Pending, by_lane, padded_length
 
 if TYPE_CHECKING:
@@ -220,3 +220,21 @@ def test_calls_of_an_event_over_its_share_are_small_and_wait_for_the_server() ->
     assert waits.wake_at == pytest.approx(cost.seconds(2, 512) - policy.PREPARE_SECONDS)
     others = decided(policy, queue_of({"live": 1.0}, (Pending(n, 512, 9.0, 0, 0.0) for n in range(99))))
     assert [(batch.reason, len(batch.windows)) for batch in others.batches] == [("full", 32)] * 2
+
+
+def test_windows_over_their_share_make_no_call_of_others_longer_and_none_leave_earlier() -> None:
+    """A review that comes beside a large event leaves when the server is free, alone; then the large event goes on."""
+    cost = CallCost(floor=0.0, fixed=0.01, per_token=1e-4, per_pair=0.0)
+    policy, queue = LeastTime(FULL, 2, cost), LengthQueue()
+    for number in range(99):
+        queue.add(Pending(number, 512, 9.0, 0, 0.0, over_share=True))
+    queue.add(Pending(100, 512, 5.0, 0, 0.0))
+    answers = [Call(32, 512, 0.0)]
+    times = CallTimes(cost)
+    waits = policy.decide(0.0, queue, [Load(answers, times, FULL, 2)])
+    assert not waits.batches
+    assert waits.wake_at == pytest.approx(cost.seconds(32, 512) - policy.PREPARE_SECONDS)
+    (batch,) = policy.decide(2.0, queue, [Load(answers, times, FULL, 2)]).batches
+    assert [window.id for window in batch.windows] == [100]
+    (batch,) = policy.decide(2.0, queue, [Load(answers, times, FULL, 2)]).batches
+    assert [window.over_share for window in batch.windows] == [True, True]
