@@ -204,7 +204,8 @@ class LeastTime:
         taking = [(place, load) for place, load in enumerate(endpoints) if load.takes_windows]
         fastest = min((load.times.factor for _, load in taking), default=1.0)
         loads = [(place, load.beside(fastest), list(load.calls)) for place, load in taking]
-        while loads and (urgent := queue.turn(self.max_tokens)) is not None:
+        most = max((load.max_tokens for _, load in taking), default=0)  # a server may have lowered it
+        while loads and (urgent := queue.turn(most)) is not None:
             own = padded_length(urgent.length)
             place, load, calls = loads[0] if len(loads) == 1 else self._soonest(now, own, queue, loads)
             if len(calls) >= load.max_in_flight:

@@ -56,6 +56,18 @@ def test_windows_of_all_lanes_share_a_call_while_one_holds_them() -> None:
     assert [window.id for window in batch.windows] == list(range(20))
 
 
+def test_lanes_have_their_shares_of_the_smaller_calls_of_a_server_that_ran_out_of_memory() -> None:
+    """However urgent the backlog is: a call holds less than what waits."""
+    queue = queue_of({"live": 4.0, "replay": 1.0}, (pending(n, 512, "replay") for n in range(20)))
+    policy, sent = LeastTime(FULL, 1), list[str]()
+    for number in range(100, 110):
+        queue.add(pending(number, 512, "live", deadline=9.0))
+    for _ in range(10):
+        (batch,) = policy.decide(0.0, queue, [Load([], CallTimes(ASSUMED), 512, 1)]).batches
+        sent += [window.lane for window in batch.windows]
+    assert Counter(sent) == {"live": 8, "replay": 2}
+
+
 def test_live_windows_leave_before_a_backlog_of_another_lane() -> None:
     """However urgent that is, and without it in their call."""
     backlog = [pending(n, 40, "replay", deadline=-1.0) for n in range(5000)]
