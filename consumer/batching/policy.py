@@ -93,7 +93,7 @@ class CallTimes:
     SHARE = 0.2
     """Of the newest call in how much longer calls take; it counts as ``MOST`` times what is expected, at most, and as a
     ``MOST``-th at least."""
-    MOST = 4.0
+    MOST = 2.0
 
     def __init__(self, cost: CallCost) -> None:
         self.cost = cost
