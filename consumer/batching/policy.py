@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from consumer.batching.queue import padded_length
 
@@ -91,8 +91,9 @@ class CallTimes:
     """What calls cost by their shape, and how much longer they take now: other clients, or a server that is slower."""
 
     SHARE = 0.2
-    """Of the newest call in how much longer calls take; it counts as a ``MOST``-th to ``MOST`` times the cost."""
-    MOST = 4.0
+    """Of the newest call in how much longer calls take; it counts as ``MOST`` times what is expected, at most, and as a
+    ``MOST``-th at least."""
+    MOST = 2.0
 
     def __init__(self, cost: CallCost) -> None:
         self.cost = cost
@@ -102,7 +103,9 @@ class CallTimes:
     def answered(self, call: Call, now: float) -> None:
         """A call was answered at ``now``. If others were before it, it is measured from the answer before its own."""
         took = (now - max(call.sent_at, self.answered_at)) / self.cost.seconds(call.rows, call.length)
-        self.factor += self.SHARE * (min(self.MOST, max(1 / self.MOST, took)) - self.factor)
+        expected = self.factor
+        # A clock may show no time at all, and a factor of 0 would say nothing about the next call.
+        self.factor += self.SHARE * (min(self.MOST * expected, max(expected / self.MOST, took, 1e-9)) - expected)
         self.answered_at = now
 
     def seconds(self, rows: int, length: int) -> float:
@@ -115,6 +118,10 @@ class CallTimes:
         for call in calls:
             heapq.heapreplace(free, max(free[0], call.sent_at) + self.seconds(call.rows, call.length))
         return free[0]
+
+
+SLOWER: Final = 2.0
+"""An endpoint may be so many times as slow as the fastest before it gets smaller calls."""
 
 
 class Load(NamedTuple):
@@ -131,6 +138,13 @@ class Load(NamedTuple):
     def servers(self) -> int:
         """How many there are behind its address: of two calls in flight for each, one is computed, one under way."""
         return max(1, self.max_in_flight // 2)
+
+    def beside(self, fastest: float) -> Load:
+        """With calls so small that they take no longer than ``SLOWER`` times a full call of the endpoint whose calls
+        take ``fastest`` times their cost: who is in a call of a slow endpoint waits for all of it.
+        """
+        share = SLOWER * fastest / self.times.factor
+        return self if share >= 1 else self._replace(max_tokens=int(share * self.max_tokens))
 
 
 _Placed = tuple[int, Load, list[Call]]  # its place, and its calls with the new ones
@@ -167,9 +181,9 @@ class LeastTime:
     What waits is divided, in order of length, into the calls that take a server least time altogether: a neighbour
     joins while its padding costs less than a call of its own. The call with the most urgent window leaves, for the
     endpoint that is expected to have answered it first. An idle one gets it at once; a busy one when it is expected to
-    be free, or when as much waits as a call can hold: until then waiting costs nothing, since the server is busy. Calls
-    of events over their share are small and never leave before a server is free, so that whoever comes meanwhile goes
-    first and waits for little.
+    be free, or when as much waits as a call can hold: until then waiting costs nothing, since the server is busy.
+    Windows of events over their share have small calls of their own that never leave before a server is free, so that
+    whoever comes meanwhile goes first and waits for little.
     """
 
     PREPARE_SECONDS = 0.005
@@ -187,8 +201,11 @@ class LeastTime:
     def decide(self, now: float, queue: LengthQueue, endpoints: Sequence[Load]) -> Decision:
         """Choose what to send at ``now`` (seconds of the injected clock) to which of the ``endpoints``."""
         batches: list[Batch] = []
-        loads = [(place, load, list(load.calls)) for place, load in enumerate(endpoints) if load.takes_windows]
-        while loads and (urgent := queue.turn(self.max_tokens)) is not None:
+        taking = [(place, load) for place, load in enumerate(endpoints) if load.takes_windows]
+        fastest = min((load.times.factor for _, load in taking), default=1.0)
+        loads = [(place, load.beside(fastest), list(load.calls)) for place, load in taking]
+        most = max((load.max_tokens for _, load in taking), default=0)  # a server may have lowered it
+        while loads and (urgent := queue.turn(most)) is not None:
             own = padded_length(urgent.length)
             place, load, calls = loads[0] if len(loads) == 1 else self._soonest(now, own, queue, loads)
             if len(calls) >= load.max_in_flight:

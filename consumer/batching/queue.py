@@ -86,11 +86,16 @@ class Pending:
     """Whether its event had its full call before (``EventShare``)."""
 
 
+_Heaps = dict[int, list[tuple[tuple[float, int, int], Pending]]]
+"""Windows by padded length, the most urgent of each length first."""
+
+
 class _Lane:
-    """The windows of one lane by padded length, the most urgent of each length first."""
+    """The windows of one lane."""
 
     def __init__(self, weight: float) -> None:
-        self.heaps: dict[int, list[tuple[tuple[float, int, int], Pending]]] = {n: [] for n in PADDED_LENGTHS}
+        self.heaps: tuple[_Heaps, _Heaps] = ({n: [] for n in PADDED_LENGTHS}, {n: [] for n in PADDED_LENGTHS})
+        """Those of events within their share, and those of events over it."""
         self.weight = weight
         self.tokens = 0
         """Padded tokens that wait."""
@@ -108,17 +113,22 @@ class LengthQueue:
     While more waits than a call can hold, calls go to one lane each, the one that has used least for its weight
     (start-time fair queueing, Goyal 1996): of two lanes that wait all the time each gets its share to within a call. A
     lane that had nothing waiting begins where the least busy one is: it has saved up nothing.
+
+    Windows of events over their share have calls of their own: what comes meanwhile would else be in calls as long as
+    theirs, and wait for others as long.
     """
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         """``weights`` of all lanes, without them one."""
         self._lanes = {name: _Lane(weight) for name, weight in (weights or {LANE: 1.0}).items()}
-        self._open = list(self._lanes.values())
-        """The lanes whose windows the next call may have."""
+        self._open = [heaps for lane in self._lanes.values() for heaps in lane.heaps]
+        """Where the windows are that the next call may have."""
         self._is_contended = False
         self._least_used = 0.0
         """Of the lane that had the last turn, before it: none that waits has less."""
         self._size = 0
+        self._over_share = 0
+        """Windows that wait of events over their share."""
 
     def __len__(self) -> int:
         return self._size
@@ -136,9 +146,10 @@ class LengthQueue:
             lane.used = max(lane.used, self._least_used)
         # Deadline first; then the deeper level, so that started events finish first; then arrival.
         urgency = (pending.deadline, -pending.level, pending.id)
-        heapq.heappush(lane.heaps[length], (urgency, pending))
+        heapq.heappush(lane.heaps[pending.over_share][length], (urgency, pending))
         lane.tokens += length
         self._size += 1
+        self._over_share += pending.over_share
 
     def turn(self, max_tokens: int) -> Pending | None:
         """Choose whose windows the next call, of ``max_tokens`` at most, may have; returns the most urgent of them.
@@ -146,41 +157,49 @@ class LengthQueue:
         ``most_urgent``, ``counts`` and ``take`` are about these until the next turn. All lanes' as long as no more
         waits than the call can hold: then nobody has to wait for another's share.
         """
-        if len(self._lanes) > 1:
-            self._open = waiting = [lane for lane in self._lanes.values() if lane.tokens]
-            self._is_contended = len(waiting) > 1 and sum(lane.tokens for lane in waiting) > max_tokens
+        lanes = list(self._lanes.values())
+        if len(lanes) > 1:
+            lanes = [lane for lane in lanes if lane.tokens]
+            self._is_contended = len(lanes) > 1 and sum(lane.tokens for lane in lanes) > max_tokens
             if self._is_contended:
-                self._open = [least := min(waiting, key=lambda lane: lane.used)]
+                lanes = [least := min(lanes, key=lambda lane: lane.used)]
                 self._least_used = least.used
-        return self.most_urgent()
+        kinds = (False, True) if self._over_share else (False,)
+        self._open = [lane.heaps[kind] for lane in lanes for kind in kinds]
+        urgent = self.most_urgent()
+        if self._over_share and urgent is not None:
+            self._open = [lane.heaps[urgent.over_share] for lane in lanes]
+        return urgent
 
     def counts(self) -> list[tuple[int, int]]:
         """Padded length and number of windows, for each length that has any, in order of length."""
         if len(self._open) == 1:
-            return [(length, len(heap)) for length, heap in self._open[0].heaps.items() if heap]
-        sums = [(length, sum(len(lane.heaps[length]) for lane in self._open)) for length in PADDED_LENGTHS]
+            return [(length, len(heap)) for length, heap in self._open[0].items() if heap]
+        sums = [(length, sum(len(heaps[length]) for heaps in self._open)) for length in PADDED_LENGTHS]
         return [(length, count) for length, count in sums if count]
 
     def most_urgent(self) -> Pending | None:
         """The window that must be in the next batch, or None when nothing waits."""
-        heads = [heap[0] for lane in self._open for heap in lane.heaps.values() if heap]
+        heads = [heap[0] for heaps in self._open for heap in heaps.values() if heap]
         return min(heads)[1] if heads else None
 
     def take(self, length: int, rows: int) -> list[Pending]:
         """Remove up to ``rows`` windows of this padded length, the most urgent first."""
         taken: list[Pending] = []
-        lanes = [lane for lane in self._open if lane.heaps[length]]
-        while lanes and len(taken) < rows:
-            lane = min(lanes, key=lambda lane: lane.heaps[length][0]) if len(lanes) > 1 else lanes[0]
-            heap = lane.heaps[length]
-            count = 1 if len(lanes) > 1 else min(rows - len(taken), len(heap))
+        waiting = [heaps[length] for heaps in self._open if heaps[length]]
+        while waiting and len(taken) < rows:
+            heap = min(waiting) if len(waiting) > 1 else waiting[0]
+            count = 1 if len(waiting) > 1 else min(rows - len(taken), len(heap))
+            lane = self._lanes[heap[0][1].lane]
             taken += [heapq.heappop(heap)[1] for _ in range(count)]
             lane.tokens -= count * length
             if self._is_contended:
                 lane.used += count * length / lane.weight
             if not heap:
-                lanes.remove(lane)
+                waiting.remove(heap)
         self._size -= len(taken)
+        if self._over_share:
+            self._over_share -= sum(window.over_share for window in taken)
         return taken
 
 

@@ -87,10 +87,27 @@ def test_a_call_that_waited_behind_another_is_measured_from_that_ones_answer() -
 
 
 def test_one_call_that_took_very_long_does_not_make_all_look_slow() -> None:
-    """It counts as four times its cost."""
+    """It counts as twice what was expected."""
     times = CallTimes(SLOW)
     times.answered(call(10, 100, 0.0), 1000.0)
-    assert times.factor == pytest.approx(1 + 0.2 * 3)
+    assert times.factor == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize("slower", [1e-3, 20.0, 100.0])
+def test_calls_that_all_take_very_long_are_expected_to(slower: float) -> None:
+    """However far from the cost, within some tens of calls."""
+    times = CallTimes(SLOW)
+    for number in range(100):
+        times.answered(call(10, 100, 0.2 * slower * number), 0.2 * slower * (number + 1))
+    assert times.factor == pytest.approx(slower, rel=0.01)
+
+
+def test_calls_that_take_no_time_by_the_clock_leave_a_factor() -> None:
+    """It is divided by."""
+    times = CallTimes(SLOW)
+    for _ in range(10_000):
+        times.answered(call(10, 100, 0.0), 0.0)
+    assert times.factor > 0
 
 
 def test_beside_short_calls_a_window_waits_for_company_and_then_lingers_no_longer() -> None:

@@ -67,6 +67,16 @@ def test_an_endpoint_that_hangs_is_not_taken_for_one_that_is_about_to_be_free() 
     assert batch.endpoint == 1
 
 
+def test_an_endpoint_that_is_much_slower_gets_calls_that_are_over_as_soon() -> None:
+    """As twice a full call of the fastest: who is in one waits for all of it. A little slower changes nothing."""
+    busy = load(Call(1, 40, 0.0))
+    for factor, rows in ((2.0, 39), (20.0, 3), (1e6, 1)):
+        (batch, *_) = POLICY.decide(0.0, queue_of(*[400] * 99), [busy, load(factor=factor)]).batches
+        assert (batch.endpoint, len(batch.windows)) == (1, rows)
+    (batch, *_) = POLICY.decide(0.0, queue_of(*[400] * 99), [load(factor=20.0)]).batches
+    assert len(batch.windows) == 39, "alone it is the fastest"
+
+
 def test_without_an_endpoint_that_takes_windows_they_wait() -> None:
     """For as long as that takes: nothing wakes the policy but a change."""
     queue = queue_of(40)

@@ -16,7 +16,7 @@ from bench.simulator.trace import Event
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from consumer.batching.policy import ASSUMED, CallCost, CallTimes, LeastTime, Load
+from consumer.batching.policy import ASSUMED, Call, CallCost, CallTimes, LeastTime, Load
 from consumer.batching.queue import EventShare, LengthQueue, Pending, by_lane, padded_length
 
 if TYPE_CHECKING:
@@ -54,6 +54,18 @@ def test_windows_of_all_lanes_share_a_call_while_one_holds_them() -> None:
     windows = [pending(n, 40, "live" if n % 2 else "replay", deadline=float(n)) for n in range(20)]
     (batch,) = decided(LeastTime(FULL, 1), queue_of({"live": 4.0, "replay": 1.0}, windows)).batches
     assert [window.id for window in batch.windows] == list(range(20))
+
+
+def test_lanes_have_their_shares_of_the_smaller_calls_of_a_server_that_ran_out_of_memory() -> None:
+    """However urgent the backlog is: a call holds less than what waits."""
+    queue = queue_of({"live": 4.0, "replay": 1.0}, (pending(n, 512, "replay") for n in range(20)))
+    policy, sent = LeastTime(FULL, 1), list[str]()
+    for number in range(100, 110):
+        queue.add(pending(number, 512, "live", deadline=9.0))
+    for _ in range(10):
+        (batch,) = policy.decide(0.0, queue, [Load([], CallTimes(ASSUMED), 512, 1)]).batches
+        sent += [window.lane for window in batch.windows]
+    assert Counter(sent) == {"live": 8, "replay": 2}
 
 
 def test_live_windows_leave_before_a_backlog_of_another_lane() -> None:
@@ -220,3 +232,21 @@ def test_calls_of_an_event_over_its_share_are_small_and_wait_for_the_server() ->
     assert waits.wake_at == pytest.approx(cost.seconds(2, 512) - policy.PREPARE_SECONDS)
     others = decided(policy, queue_of({"live": 1.0}, (Pending(n, 512, 9.0, 0, 0.0) for n in range(99))))
     assert [(batch.reason, len(batch.windows)) for batch in others.batches] == [("full", 32)] * 2
+
+
+def test_windows_over_their_share_make_no_call_of_others_longer_and_none_leave_earlier() -> None:
+    """A review that comes beside a large event leaves when the server is free, alone; then the large event goes on."""
+    cost = CallCost(floor=0.0, fixed=0.01, per_token=1e-4, per_pair=0.0)
+    policy, queue = LeastTime(FULL, 2, cost), LengthQueue()
+    for number in range(99):
+        queue.add(Pending(number, 512, 9.0, 0, 0.0, over_share=True))
+    queue.add(Pending(100, 512, 5.0, 0, 0.0))
+    answers = [Call(32, 512, 0.0)]
+    times = CallTimes(cost)
+    waits = policy.decide(0.0, queue, [Load(answers, times, FULL, 2)])
+    assert not waits.batches
+    assert waits.wake_at == pytest.approx(cost.seconds(32, 512) - policy.PREPARE_SECONDS)
+    (batch,) = policy.decide(2.0, queue, [Load(answers, times, FULL, 2)]).batches
+    assert [window.id for window in batch.windows] == [100]
+    (batch,) = policy.decide(2.0, queue, [Load(answers, times, FULL, 2)]).batches
+    assert [window.over_share for window in batch.windows] == [True, True]
