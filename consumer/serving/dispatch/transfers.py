@@ -45,7 +45,8 @@ def transfer(endpoints: Collection[Endpoint], now: float) -> Transfer:
         held_until = endpoint.recovery.began + HELD_SECONDS
         for group, take in endpoint.suspects().items():
             to = [other for other in usable if other.address in group.broke_at]
-            if not to and len(group.broke_at) == group.crash.broken == 1:
+            # Once; or not at all, since a call of an isolated one failed otherwise after it had broken off.
+            if not to and len(group.broke_at) == group.crash.broken <= 1:
                 to = usable if held_until <= now else []
                 times.append(held_until)
             if to:

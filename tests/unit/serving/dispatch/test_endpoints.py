@@ -153,6 +153,29 @@ def test_a_window_that_ends_servers_that_never_come_back_ends_two_at_most() -> N
     assert run_cluster(body, restart=None).states == []
 
 
+def test_an_isolated_window_does_not_wait_for_a_server_that_then_hangs_for_good() -> None:
+    """It ended that server twice; its third call ran out of time, so nothing says any more that it ends one."""
+
+    async def body(cluster: Cluster) -> None:
+        future = submit(cluster, 100)
+        while not (first := [server for server in cluster.servers if [100] in server.calls]):
+            await asyncio.sleep(0.001)
+        load = asyncio.create_task(stream(cluster, 1000, 300.0))
+        server = first[0]
+        for calls in (1, 2):
+            while server.calls.count([100]) < calls:
+                await asyncio.sleep(0.001)
+            server.die()
+        while server.calls.count([100]) < 3:
+            await asyncio.sleep(0.001)
+        server.mode = "hangs"
+        async with asyncio.timeout(120 + HELD_SECONDS + 30):
+            await future
+        assert_answered(range(1000, 10_000), await load)
+
+    assert run_cluster(body).states == []
+
+
 def test_a_server_that_hangs_holds_only_what_it_has() -> None:
     """Its calls run out of time, its health probes fail, and then the others answer what it had."""
 
