@@ -16,7 +16,7 @@ from dispatcher_harness import BATCH_FAULT, KNOWN_GOOD, WRONG_SIGNATURE, Observe
 from consumer.batching.policy import LeastTime
 from consumer.serving.dispatch.dispatcher import Dispatcher, State
 from consumer.serving.dispatch.transfers import HELD_SECONDS
-from consumer.serving.protocol import Answer, Failure, ServingError
+from consumer.serving.protocol import Answer, Failure, Relief, ServingError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -27,9 +27,10 @@ UNREACHED = ServingError(
     Failure.TRANSIENT, "UNAVAILABLE", "failed to connect to all addresses; last error: UNKNOWN: Connection refused"
 )
 BROKEN = ServingError(Failure.TRANSIENT, "UNAVAILABLE", "Socket closed")
+BUSY = ServingError(Failure.TRANSIENT, "RESOURCE_EXHAUSTED", "", Relief.FEWER_IN_FLIGHT)
 LATE = ServingError(Failure.TRANSIENT, "DEADLINE_EXCEEDED", "Deadline Exceeded")
 
-Mode = Literal["up", "down", "hangs", "misfit", "rejects"]
+Mode = Literal["up", "down", "hangs", "busy", "misfit", "rejects"]
 
 
 class Server:
@@ -91,6 +92,8 @@ class Server:
             self.cluster.broke_off(self, marks)
             raise BROKEN
         self.cluster.answered(marks)
+        if self.mode == "busy":
+            raise BUSY
         if self.mode == "misfit":
             raise WRONG_SIGNATURE
         if self.mode == "rejects" and marks != [KNOWN_GOOD]:

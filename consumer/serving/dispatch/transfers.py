@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from consumer.serving.dispatch.endpoint import BUSY_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -36,6 +38,8 @@ def transfer(endpoints: Collection[Endpoint], now: float) -> Transfer:
     times: list[float] = []
     for endpoint in endpoints if usable else ():
         if not endpoint.out:
+            if endpoint.recovery.fault is not None:
+                times.append(endpoint.recovery.began + BUSY_SECONDS)
             continue
         entries += endpoint.recovery.take_unsuspected()
         for group in [group for group in endpoint.retries if not group.suspected]:

@@ -193,6 +193,25 @@ def test_a_server_that_hangs_holds_only_what_it_has() -> None:
     assert run_cluster(body).states == []
 
 
+def test_a_server_that_fails_and_then_is_too_busy_for_health_probes_keeps_nothing_from_the_others() -> None:
+    """It is not an outage's, and nobody knows how long it lasts."""
+
+    async def body(cluster: Cluster) -> None:
+        for server in cluster.servers[1:]:
+            server.seconds = 5.0
+        server = cluster["a"]
+        server.mode = "hangs"
+        futures = [submit(cluster, mark, length) for mark, length in ((100, 16), (101, 256), (102, 512))]
+        while not cluster.dispatcher.endpoints[0].failed:
+            await asyncio.sleep(0.01)  # shorter than the pause before the first health probe
+        assert sent(cluster, "a")
+        server.mode = "busy"
+        async with asyncio.timeout(30):
+            await asyncio.gather(*futures)
+
+    assert run_cluster(body).states == []
+
+
 @pytest.mark.parametrize("mode", ["misfit", "rejects"])
 def test_a_server_whose_model_does_not_fit_refuses_nobody(mode: Mode) -> None:
     """Its windows are answered by the others, and it is not used until it answers them as well."""
