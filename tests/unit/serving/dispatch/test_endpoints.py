@@ -11,7 +11,7 @@ from dispatcher_harness import BATCH_FAULT, KNOWN_GOOD, all_answers, assert_answ
 from several_servers import run_cluster
 
 from consumer.serving.dispatch.dispatcher import State, WindowAnswer, WindowRefused
-from consumer.serving.dispatch.transfers import HELD_SECONDS
+from consumer.serving.dispatch.transfers import HELD_AGAIN_SECONDS, HELD_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -172,6 +172,26 @@ def test_an_isolated_window_does_not_wait_for_a_server_that_then_hangs_for_good(
         async with asyncio.timeout(120 + HELD_SECONDS + 30):
             await future
         assert_answered(range(1000, 10_000), await load)
+
+    assert run_cluster(body).states == []
+
+
+def test_a_server_that_ends_in_every_call_but_health_probes_keeps_no_window_for_ever() -> None:
+    """It is restarted and ends in the canary window, too, so it never shows that a window is not the cause."""
+
+    async def body(cluster: Cluster) -> None:
+        server, answer = cluster["a"], cluster["a"]._answer
+
+        async def ends(marks: list[int], timeout: float) -> object:
+            if set(marks) - {KNOWN_GOOD}:
+                asyncio.get_running_loop().call_later(0.005, server.die)
+            return await answer(marks, timeout)
+
+        server._answer = ends  # type: ignore[method-assign,assignment]
+        async with asyncio.timeout(HELD_AGAIN_SECONDS + 300):
+            assert_answered(range(1000, 4000), await stream(cluster, 1000, 100.0))
+        assert server.deaths > 10
+        assert [other.deaths for other in cluster.servers[1:]] == [0, 0]
 
     assert run_cluster(body).states == []
 
