@@ -52,7 +52,8 @@ class EndpointMetrics:
             before = self._seen.get(address, (0, 0))
             self._seen[address] = calls[0], calls[1]
             for end, now, then in zip(_ENDS, calls, before, strict=True):
-                self._calls.labels(address, end).inc(now - then)
+                # Fewer than before: it was closed and came back between two looks, and counts from nothing again.
+                self._calls.labels(address, end).inc(now - then if now >= then else now)
             self._in_flight.labels(address).set(in_flight)
             for each in ENDPOINT_STATES:
                 self._state.labels(address, each).set(each == state)

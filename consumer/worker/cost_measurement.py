@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -23,13 +24,27 @@ if TYPE_CHECKING:
 
 _log = structlog.stdlib.get_logger(__name__)
 
+_NOT_MEASURED = "the model server could not be measured: its calls are taken for an accelerator's"
+
 
 async def measure_first(
     clients: Mapping[str, ModelClient], dispatcher: Dispatcher, window: Window, max_tokens: int
 ) -> CallCost | None:
-    """As ``measure``, at the first endpoint that can be used; the dispatcher expects such calls from then on."""
-    usable = (clients[each.address] for each in dispatcher.endpoints if each.state == State.OK.value)
-    cost = await measure(client, window, max_tokens) if (client := next(usable, None)) is not None else None
+    """As ``measure``, at the first endpoint that can be used; the dispatcher expects such calls from then on.
+
+    None, with a log line, also if that endpoint's address vanishes meanwhile: it is closed then, with these calls.
+    """
+    address = next((each.address for each in dispatcher.endpoints if each.state == State.OK.value), None)
+    if address is None:
+        return None
+    try:
+        cost = await measure(clients[address], window, max_tokens)
+    except (Exception, asyncio.CancelledError):  # a closed channel cancels its calls
+        task = asyncio.current_task()
+        if address in dispatcher.addresses or (task is not None and task.cancelling()):
+            raise
+        _log.warning(_NOT_MEASURED, ended_by="its address vanished", address=address)
+        return None
     if cost is not None:
         dispatcher.costs(cost)
     return cost
@@ -59,7 +74,7 @@ async def measure(
     cost = believed(cells)
     words = {"calls": len(cells), "seconds": round(clock() - began, 3), "ended_by": failure or None}
     if cost is None:
-        _log.warning("the model server could not be measured: its calls are taken for an accelerator's", **words)
+        _log.warning(_NOT_MEASURED, **words)
         return None
     _log.info(
         "model server measured",

@@ -15,7 +15,7 @@ from consumer.serving.client import TfServingClient
 from consumer.serving.resolution import in_thread, listed, look_up, name_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from consumer.config.tree import ModelConfig
     from consumer.serving.bundle import Bundle
@@ -50,9 +50,7 @@ async def watch_model(servers: ModelServers, model: ModelConfig, health: Health,
     lost_at: float | None = -UNAVAILABLE_SECONDS
     while True:
         clients = servers.clients
-        # One that is closed meanwhile raises.
-        answers = await asyncio.gather(*(client.ready() for client in clients.values()), return_exceptions=True)
-        if found := True in answers:
+        if found := await _any_ready(clients.values()):
             lost_at = None
             if log_at and found_once.is_set():
                 _log.info("the model is available again", target=model.target, model=model.name)
@@ -67,6 +65,21 @@ async def watch_model(servers: ModelServers, model: ModelConfig, health: Health,
             _log.warning("waiting for the model", target=model.target, model=model.name, reason=health.unavailable)
             log_at = time.monotonic() + LOG_SECONDS
         await asyncio.sleep(POLL_SECONDS if found else WAIT_SECONDS)
+
+
+async def _any_ready(clients: Iterable[TfServingClient]) -> bool:
+    """Whether one of them has the model; the first that does is enough, since others may hang."""
+    asked = {asyncio.ensure_future(client.ready()) for client in clients}
+    try:
+        while asked:
+            done, asked = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            # One that is closed meanwhile is cancelled, or raises.
+            if True in [not (each.cancelled() or each.exception()) and each.result() for each in done]:
+                return True
+        return False
+    finally:
+        for each in asked:
+            each.cancel()
 
 
 class ModelServers:

@@ -233,7 +233,8 @@ class ReleaseThread:
 
     def _nothing_more(self) -> bool:
         """Whether all that is in flight waits for outputs that take nothing: none of it becomes durable soon."""
-        silent = self.last_round - self._outcome_at >= NO_OUTCOME_SECONDS
+        # While no output waits, whoever gives no outcomes waits for the model.
+        silent = bool(self._publisher.blocked) and self.last_round - self._outcome_at >= NO_OUTCOME_SECONDS
         return self._publisher.stuck and (silent or not self._ledger.awaits_outcomes)
 
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from consumer.serving.dispatch.batch import Entry, Group
     from consumer.serving.dispatch.calls import ModelCalls
 
+BUSY_SECONDS = 15.0
+"""After a failed call a server may be too busy to answer a health probe: no outage, but its windows wait no longer."""
+
 
 class EndpointStatus(NamedTuple):
     """One endpoint at this moment, for people."""
@@ -105,7 +108,9 @@ class Endpoint:
     @property
     def out(self) -> bool:
         """Whether its health probes have failed for so long that its windows are not to wait for it."""
-        return self.recovery.fault is not None and self.recovery.state is not State.OK
+        return self.recovery.fault is not None and (
+            self.recovery.state is not State.OK or self._clock() >= self.recovery.began + BUSY_SECONDS
+        )
 
     @property
     def holds(self) -> bool:

@@ -42,6 +42,14 @@ def test_an_endpoint_that_is_closed_takes_its_series_along() -> None:
     assert 'rexstream_breaker_state{endpoint="a:1"} 0.0' in shown(metrics)
 
 
+def test_an_endpoint_that_went_and_came_back_between_two_looks_goes_on_counting() -> None:
+    """As a new one, whose own counts begin at nothing; a counter never falls."""
+    metrics = Metrics()
+    metrics.endpoints.show([("a:1", "ok", 5, 30, 1, 0, "")])
+    metrics.endpoints.show([("a:1", "trial", 0, 2, 1, 0, "")])
+    assert 'rexstream_endpoint_calls_total{end="answered",endpoint="a:1"} 32.0' in shown(metrics)
+
+
 def test_addresses_are_bounded_and_room_is_made_by_those_that_go() -> None:
     """A name may have had any number of addresses in a year."""
     metrics, limit = Metrics(), LABEL_LIMITS["endpoint"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from unittest.mock import create_autospec
 
+import grpc.aio
 import pytest
 import virtual_time
 from cells import cells_of
@@ -12,8 +14,10 @@ from dispatcher_harness import BATCH_FAULT, UNAVAILABLE, window
 
 from consumer.batching.cost_probe import SECONDS
 from consumer.batching.policy import CallCost
+from consumer.serving.dispatch.dispatcher import Dispatcher
+from consumer.serving.dispatch.endpoint import EndpointStatus
 from consumer.serving.protocol import Answer, Failure, ServingError
-from consumer.worker.cost_measurement import measure
+from consumer.worker.cost_measurement import measure, measure_first
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,3 +86,45 @@ def test_a_server_that_fails_is_not_asked_again(error: ServingError) -> None:
     assert cost is None
     assert len(server.calls) == 5
     assert seconds < SECONDS
+
+
+class Closed(Server):
+    """Its address vanishes at its third call, which raises ``error``, as those of a closed channel do."""
+
+    def __init__(self, addresses: set[str], error: BaseException) -> None:
+        super().__init__(CallCost(0.0, 0.003, 1e-6, 0.0))
+        self.addresses = addresses
+        self.error = error
+
+    async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
+        if len(self.calls) == 2:
+            self.addresses.clear()
+            raise self.error
+        return await super().predict(windows, padded_length, timeout)
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), grpc.aio.UsageError("Channel is closed.")])
+def test_an_address_that_vanishes_while_it_is_measured_does_not_end_the_worker(error: BaseException) -> None:
+    """A name that has one address at first, and then others: the worker must not take that for its own end."""
+    dispatcher = create_autospec(Dispatcher, instance=True)
+    dispatcher.endpoints = [EndpointStatus("a:1", "ok", 0, 1, 0, 0, "")]
+    dispatcher.addresses = {"a:1"}
+    server = Closed(dispatcher.addresses, error)
+    assert virtual_time.run(measure_first({"a:1": server}, dispatcher, window(1, 24), 16_384)) is None
+    dispatcher.costs.assert_not_called()
+
+
+def test_a_measurement_ends_with_the_worker() -> None:
+    """Not taken for a closed channel, whatever the addresses are."""
+
+    async def main() -> bool:
+        dispatcher = create_autospec(Dispatcher, instance=True)
+        dispatcher.endpoints, dispatcher.addresses = [EndpointStatus("a:1", "ok", 0, 1, 0, 0, "")], ()
+        server = Server(CallCost(0.0, 1.0, 0.0, 0.0))
+        task = asyncio.create_task(measure_first({"a:1": server}, dispatcher, window(1, 24), 16_384))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert virtual_time.run(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import virtual_time
@@ -13,7 +14,7 @@ from consumer.config.credential_files import CredentialFileError
 from consumer.config.tree import ModelConfig
 from consumer.serving.bundle import load_bundle
 from consumer.worker import model_watch
-from consumer.worker.model_watch import AGAIN_SECONDS, RESOLVE_SECONDS, ModelServers
+from consumer.worker.model_watch import AGAIN_SECONDS, RESOLVE_SECONDS, ModelServers, watch_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,3 +123,51 @@ def test_soon_after_an_endpoint_fails_its_name_is_looked_up_again(
 
     watched(monkeypatch, tmp_path, 10.0, look_up, fail)
     assert times == [0.0, AGAIN_SECONDS, 5.0, 5.0 + AGAIN_SECONDS]
+
+
+class Client:
+    """Says after so many seconds whether it has the model, or raises."""
+
+    def __init__(self, seconds: float, answer: bool | Exception) -> None:
+        self.seconds = seconds
+        self.answer = answer
+        self.unready = "why not"
+
+    async def ready(self) -> bool:
+        await asyncio.sleep(self.seconds)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def found_after(*clients: Client) -> tuple[float, bool, str]:
+    """When the first poll was over, what it found, and why not."""
+
+    async def main() -> tuple[float, bool, str]:
+        servers, health = SimpleNamespace(clients=dict(enumerate(clients))), SimpleNamespace(unavailable=None)
+        found, loop = asyncio.Event(), asyncio.get_running_loop()
+        watch = asyncio.create_task(watch_model(cast("Any", servers), ModelConfig(), cast("Any", health), found))
+        while health.unavailable is None:
+            await asyncio.sleep(0.01)
+        took = loop.time()
+        watch.cancel()
+        await asyncio.wait([watch])
+        assert asyncio.all_tasks() == {asyncio.current_task()}, "no poll is left"
+        return took, found.is_set(), health.unavailable
+
+    return virtual_time.run(main())
+
+
+def test_the_model_is_there_as_soon_as_one_server_says_so() -> None:
+    """However long another one hangs, and whatever a third says."""
+    took, found, _ = found_after(Client(5.0, answer=False), Client(0.1, answer=True), Client(0.0, OSError("closed")))
+    assert found
+    assert took < 0.2
+
+
+def test_the_model_is_not_there_when_all_have_said_so() -> None:
+    """Then it is known why."""
+    took, found, why = found_after(Client(5.0, answer=False), Client(0.1, OSError("closed")))
+    assert not found
+    assert 5.0 <= took < 5.1
+    assert why == "0: why not; 1: why not"

@@ -14,7 +14,7 @@ from consumer.delivery.ledger import Ledger
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.observer import KafkaObserver
-from consumer.kafka.publish.release_thread import ReleaseThread
+from consumer.kafka.publish.release_thread import NO_OUTCOME_SECONDS, ReleaseThread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -245,6 +245,19 @@ def test_a_drain_ends_when_all_that_is_left_waits_for_outputs_that_take_nothing(
     bench.put(done(record(2)))
     assert reply.get_nowait() is False
     assert bench.commits == [{P: (1, 1)}]
+
+
+def test_a_drain_waits_for_the_model_as_long_as_it_may_while_no_output_waits(bench: Bench) -> None:
+    """A publisher without outputs is stuck with nothing; only held outputs hold what other records wait for."""
+    reply: SimpleQueue[bool] = SimpleQueue()
+    bench.put(Assigned(P, 1, None), Delivered((record(0),)), Drain(reply))
+    bench.publisher.stuck = True
+    bench.now += NO_OUTCOME_SECONDS + 1
+    bench.later()
+    assert reply.empty()
+    bench.publisher.blocked = {"out": frozenset({"in"})}
+    bench.later()
+    assert reply.get_nowait() is False
 
 
 def test_a_publisher_that_commits_by_itself_leaves_no_offset_to_the_consumer(bench: Bench) -> None:

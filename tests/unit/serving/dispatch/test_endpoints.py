@@ -11,7 +11,7 @@ from dispatcher_harness import BATCH_FAULT, KNOWN_GOOD, all_answers, assert_answ
 from several_servers import run_cluster
 
 from consumer.serving.dispatch.dispatcher import State, WindowAnswer, WindowRefused
-from consumer.serving.dispatch.transfers import HELD_SECONDS
+from consumer.serving.dispatch.transfers import HELD_AGAIN_SECONDS, HELD_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,6 +153,49 @@ def test_a_window_that_ends_servers_that_never_come_back_ends_two_at_most() -> N
     assert run_cluster(body, restart=None).states == []
 
 
+def test_an_isolated_window_does_not_wait_for_a_server_that_then_hangs_for_good() -> None:
+    """It ended that server twice; its third call ran out of time, so nothing says any more that it ends one."""
+
+    async def body(cluster: Cluster) -> None:
+        future = submit(cluster, 100)
+        while not (first := [server for server in cluster.servers if [100] in server.calls]):
+            await asyncio.sleep(0.001)
+        load = asyncio.create_task(stream(cluster, 1000, 300.0))
+        server = first[0]
+        for calls in (1, 2):
+            while server.calls.count([100]) < calls:
+                await asyncio.sleep(0.001)
+            server.die()
+        while server.calls.count([100]) < 3:
+            await asyncio.sleep(0.001)
+        server.mode = "hangs"
+        async with asyncio.timeout(120 + HELD_SECONDS + 30):
+            await future
+        assert_answered(range(1000, 10_000), await load)
+
+    assert run_cluster(body).states == []
+
+
+def test_a_server_that_ends_in_every_call_but_health_probes_keeps_no_window_for_ever() -> None:
+    """It is restarted and ends in the canary window, too, so it never shows that a window is not the cause."""
+
+    async def body(cluster: Cluster) -> None:
+        server, answer = cluster["a"], cluster["a"]._answer
+
+        async def ends(marks: list[int], timeout: float) -> object:
+            if set(marks) - {KNOWN_GOOD}:
+                asyncio.get_running_loop().call_later(0.005, server.die)
+            return await answer(marks, timeout)
+
+        server._answer = ends  # type: ignore[method-assign,assignment]
+        async with asyncio.timeout(HELD_AGAIN_SECONDS + 300):
+            assert_answered(range(1000, 4000), await stream(cluster, 1000, 100.0))
+        assert server.deaths > 10
+        assert [other.deaths for other in cluster.servers[1:]] == [0, 0]
+
+    assert run_cluster(body).states == []
+
+
 def test_a_server_that_hangs_holds_only_what_it_has() -> None:
     """Its calls run out of time, its health probes fail, and then the others answer what it had."""
 
@@ -166,6 +209,25 @@ def test_a_server_that_hangs_holds_only_what_it_has() -> None:
         cluster["b"].mode = "up"
         await asyncio.sleep(10)
         assert cluster.status("b") == "ok"
+
+    assert run_cluster(body).states == []
+
+
+def test_a_server_that_fails_and_then_is_too_busy_for_health_probes_keeps_nothing_from_the_others() -> None:
+    """It is not an outage's, and nobody knows how long it lasts."""
+
+    async def body(cluster: Cluster) -> None:
+        for server in cluster.servers[1:]:
+            server.seconds = 5.0
+        server = cluster["a"]
+        server.mode = "hangs"
+        futures = [submit(cluster, mark, length) for mark, length in ((100, 16), (101, 256), (102, 512))]
+        while not cluster.dispatcher.endpoints[0].failed:
+            await asyncio.sleep(0.01)  # shorter than the pause before the first health probe
+        assert sent(cluster, "a")
+        server.mode = "busy"
+        async with asyncio.timeout(30):
+            await asyncio.gather(*futures)
 
     assert run_cluster(body).states == []
 
