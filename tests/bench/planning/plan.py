@@ -32,8 +32,8 @@ BUSY: Final = 0.7
 SPARE: Final = 1
 """Workers and servers more than that: one may be lost or replaced at the peak."""
 GOAL_SECONDS: Final = 2.0
-EVENTS: Final = 3_000
-SEEDS: Final = (1, 2, 3, 4)
+EVENTS: Final = 2_000
+SEEDS: Final = (1, 2, 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
