@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from itertools import accumulate
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 GROWTH = 1.04
 """Borders of logarithmic buckets grow by this factor, so the middle of one is at most 2 % away from what it holds."""
@@ -34,23 +34,6 @@ class CallCostStatus(TypedDict):
     square_seconds: float
 
 
-class EndpointStatus(TypedDict):
-    """One model server behind ``target``."""
-
-    address: str
-    state: str
-    """ok, outage, deployment_fault; gone, when its address vanished; trial, before it has answered anything."""
-    in_flight: int
-    """Windows in calls there."""
-    answered: int
-    """Calls since the start, health probes included."""
-    failed: int
-    suspected: int
-    """Windows that wait for it since calls with them broke off: they may have ended the server."""
-    reason: str
-    """Why it cannot be used; empty while it can."""
-
-
 class ModelStatus(TypedDict):
     target: str
     name: str
@@ -58,7 +41,8 @@ class ModelStatus(TypedDict):
     """The version that answered last; None before the first answer."""
     available: bool
     call_cost: CallCostStatus
-    endpoints: list[EndpointStatus]
+    endpoints: list[dict[str, Any]]
+    """The fields of ``serving.dispatch.endpoint.EndpointStatus`` for each."""
 
 
 class RecentActivity(TypedDict):

@@ -185,18 +185,7 @@ class Health:
                     "linear_seconds": self.call_cost[1].per_token,
                     "square_seconds": self.call_cost[1].per_pair,
                 },
-                "endpoints": [
-                    {
-                        "address": each.address,
-                        "state": each.state,
-                        "in_flight": each.in_flight,
-                        "answered": each.answered,
-                        "failed": each.failed,
-                        "suspected": each.suspected,
-                        "reason": each.reason,
-                    }
-                    for each in self.endpoints
-                ],
+                "endpoints": [each._asdict() for each in self.endpoints],
             },
             **self.metrics.recent(),
         }
