@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 import urllib.parse
 import urllib.request
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from deploy.chart import ALERTS, ROOT, queries
+from deploy.broker import TOPICS, embedded_broker
+from deploy.chart import ALERTS, queries
 from deploy.tools import free_port, tool
 from stub_server import StubServer
 from worker_run import Run
@@ -84,23 +84,8 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 def bootstrap() -> Iterator[str]:
-    """An embedded broker in a process of its own."""
-    broker = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests/integration/mock_broker.py"), "1"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert broker.stdin is not None
-    assert broker.stdout is not None
-    address = broker.stdout.readline().strip()
-    for name in ("reviews.raw", "reviews.extracted", "reviews.dead"):
-        broker.stdin.write(f"topic {name} 4\n")
-        broker.stdin.flush()
-        assert broker.stdout.readline() == "done\n"
-    yield address
-    broker.stdin.close()
-    broker.wait(10)
+    with embedded_broker() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +99,7 @@ def server() -> Iterator[StubServer]:
 def prometheus(bootstrap: str, server: StubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Prometheus beside a worker that has processed 100 reviews, two of which are no JSON."""
     folder = tmp_path_factory.mktemp("prometheus")
-    worker = Run(bootstrap, ("reviews.raw", "reviews.extracted", "reviews.dead"), server, folder)
+    worker = Run(bootstrap, TOPICS, server, folder)
     worker.start()
     running = Prometheus(folder, worker.http.removeprefix("http://"))
     texts = (f'{{"text": "屏幕清晰 {number}"}}'.encode() if number % 50 else b"{" for number in range(100))
