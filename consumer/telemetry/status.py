@@ -42,7 +42,7 @@ class ModelStatus(TypedDict):
     available: bool
     call_cost: CallCostStatus
     endpoints: list[dict[str, Any]]
-    """The fields of ``serving.dispatch.endpoint.EndpointStatus`` for each; ``state_seconds``: how long it is in its state."""
+    """The fields of ``serving.dispatch.endpoint.EndpointStatus`` for each, and ``state_seconds``: for how long."""
 
 
 class RecentActivity(TypedDict):

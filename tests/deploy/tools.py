@@ -30,6 +30,10 @@ UNAVAILABLE = 75
 KUBERNETES = "1.34.0"
 """The release whose schemas the manifests are checked with, and that templates are written for."""
 
+_SECONDS = 900.0
+"""For one download or build: a registry that does not answer must not hold CI for ever. Helm, the longest, takes three
+minutes on two busy cores."""
+
 HELM = "helm.sh/helm/v3/cmd/helm@v3.22.0"
 KUBECONFORM = "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0"
 KEDA = "github.com/kedacore/keda/v2@v2.21.0"
@@ -63,9 +67,18 @@ def free_port() -> int:
 
 def _run(*command: str, cwd: Path | None = None, **environment: str) -> str:
     """Standard output. Raises RuntimeError with the end of standard error."""
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, check=False
-    )
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, **environment},
+            check=False,
+            timeout=_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{' '.join(command)}: not done after {_SECONDS:.0f} s") from None
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-2000:]}")
     return done.stdout

@@ -38,8 +38,8 @@ class EndpointStatus(NamedTuple):
 
     address: str
     state: str
-    """Of ``State``; or ``gone``, when its address vanished; ``trial``, before it answered anything; ``busy``, when a call
-    failed, no health probe was answered since, and that is no outage yet: it gets no windows.
+    """Of ``State``; or ``gone``, when its address vanished; ``trial``, before it answered anything; ``busy``, when a
+    call failed, no health probe was answered since, and that is no outage yet: it gets no windows.
     """
     in_flight: int
     """Windows in calls."""
