@@ -88,13 +88,13 @@ def test_a_producer_that_writes_no_json(world: World) -> None:
 
 def test_a_model_server_that_is_gone(world: World) -> None:
     """The server, its calls, the pause, and that nothing is processed: one page each."""
-    world.server.stop()
+    world.server.away(away=True)
     world.worker.send(reviews(20))
     world.fires("RexstreamModelServerOut", endpoint=world.server.target)
     world.fires("RexstreamModelServerFails", code="UNAVAILABLE")
     world.fires("RexstreamPaused", topic=TOPICS[0], reason="outage")
     world.fires("RexstreamStuck", topic=TOPICS[0])
-    world.server.start()
+    world.server.away(away=False)
     world.prometheus.until('count(ALERTS{alertname="RexstreamPaused",alertstate="firing"}) or vector(0)', 0)
 
 

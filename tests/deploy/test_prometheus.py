@@ -47,6 +47,7 @@ def prometheus(bootstrap: str, server: StubServer, tmp_path_factory: pytest.Temp
     texts = (f'{{"text": "屏幕清晰 {number}"}}'.encode() if number % 50 else b"{" for number in range(100))
     worker.send([(str(number), text) for number, text in enumerate(texts)])
     running.until("sum(rexstream_events_total)", 100)
+    running.until("min(count_over_time(rexstream_batch_release_total[1m])) >= bool 3", 1)  # enough for a rate
     yield running
     running.close()
     worker.end()

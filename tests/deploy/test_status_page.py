@@ -89,8 +89,8 @@ def picture(browser: Browser, request: pytest.FixtureRequest) -> Callable[..., N
     def take(name: str, *, width: int = 1160, dark: bool = False) -> None:
         if folder is not None:
             browser.look(width, dark=dark)
-            # 64 colours: a quarter of the size, and no eye sees it.
-            Image.open(io.BytesIO(browser.picture())).convert("RGB").quantize(64).save(
+            # 128 colours: half the size, and no eye sees it.
+            Image.open(io.BytesIO(browser.picture())).convert("RGB").quantize(128).save(
                 folder / f"{name}.png", optimize=True
             )
             browser.look()
@@ -232,7 +232,7 @@ def test_a_busy_worker_says_the_same_everywhere(
     browser.until(f"document.getElementById('fwindows').innerText === '{status['in_flight']['windows']}'")
     assert status["in_flight"]["windows"] > 0
     assert [figure(browser, each) for each in ("flight", "rows", "tokens")] == [
-        str(each) for each in (60, status["batches"]["rows_p50"], status["batches"]["tokens_p50"])
+        f"{each:,}" for each in (60, status["batches"]["rows_p50"], status["batches"]["tokens_p50"])
     ]
     shown = browser.run(
         "return [...document.querySelectorAll('#servers tbody tr')].map((row) => row.cells[2].innerText)"
@@ -240,11 +240,11 @@ def test_a_busy_worker_says_the_same_everywhere(
     assert [int(each) for each in shown] == [each["in_flight"] for each in status["model"]["endpoints"]]
     assert "done" in browser.text("#totals")
     assert "300" in browser.text("#totals")
+    picture("status-busy")
     for server in servers:
         server.gate.set()
     browser.until("document.getElementById('flight').innerText === '0'")
     assert figure(browser, "fwindows") == "0"
-    picture("status-busy")
 
 
 def test_a_worker_paused_for_dead_letters(
@@ -271,7 +271,7 @@ def test_the_model_servers_are_out(start: Callable[..., Run], browser: Browser, 
     """The pause once and not twice; each server with what it says; all well again when they are."""
     worker = start()
     for server in servers:
-        server.stop()
+        server.away(away=True)
     worker.send(reviews(10))
     browser.until("document.querySelectorAll('#servers .pill.bad').length === 3")
     browser.until("document.querySelector('#problems')?.innerText.includes('No model server answers')")
@@ -281,7 +281,7 @@ def test_the_model_servers_are_out(start: Callable[..., Run], browser: Browser, 
     assert "bring a model server back" in said
     assert "UNAVAILABLE" in browser.text("#servers")
     for server in servers:
-        server.start()
+        server.away(away=False)
     browser.until("document.getElementById('problems').innerText === ''")
     worker.wait_for_results(20)
 
