@@ -12,7 +12,7 @@ else
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: install demo test train train-install kafka chaos deploy-check manifests lint docs house lock sbom bench clean help
+.PHONY: install demo test train train-install kafka chaos deploy-check pictures manifests lint docs house lock sbom bench clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -66,9 +66,14 @@ kafka: .venv/.dev  ## a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C (PORT=9
 chaos: .venv/.dev  ## every fault against a real Apache Kafka, each with an audit (ARGS=--list names them)
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m chaos $(ARGS)
 
-deploy-check: .venv/.dev  ## deploy/ with Helm, kubeconform, nginx, Prometheus, promtool (fetched into .cache on first use)
+deploy-check: .venv/.dev  ## deploy/ and the status page with Helm, nginx, Prometheus, Chromium (fetched into .cache on first use)
 	@$(BIN)/python tests/deploy/tools.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/deploy $(ARGS)
+
+pictures: .venv/.dev  ## docs/images from the status page of a real worker in a real browser
+	@$(BIN)/python tests/deploy/tools.py
+	@mkdir -p docs/images
+	$(BIN)/python -m pytest -n 0 -q tests/deploy/test_status_page.py --pictures docs/images $(ARGS)
 
 manifests: .venv/.dev  ## write deploy/kubernetes/rexstream.yaml from the Helm chart
 	@$(BIN)/python tests/deploy/tools.py

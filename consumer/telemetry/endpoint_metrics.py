@@ -24,6 +24,7 @@ class EndpointMetrics:
         self._breaker = gauges["rexstream_breaker_state"]
         self._state = gauges["rexstream_endpoint_state"]
         self._in_flight = gauges["rexstream_endpoint_in_flight"]
+        self._slowness = gauges["rexstream_endpoint_slowness"]
         self._seen: dict[str, tuple[int, int]] = {}
 
     def breaker(self, state: Breaker, address: str) -> None:
@@ -31,29 +32,30 @@ class EndpointMetrics:
         if address in self._seen:
             self._breaker.labels(address).set(_BREAKER_VALUE[state])
 
-    def show(self, endpoints: Collection[tuple[str, str, int, int, int, int, str]]) -> None:
-        """Every server: address, state, windows in calls, calls answered and failed since its start, and more.
+    def show(self, endpoints: Collection[tuple[str, str, int, int, int, int, str, float]]) -> None:
+        """Every server: address, state, windows in calls, calls answered and failed since its start, …, slowness.
 
         Those that are not named lose their series; beyond the limit of the label, new ones get none.
         """
         for address in self._seen.keys() - {endpoint[0] for endpoint in endpoints}:
             del self._seen[address]
-            for gauge in (self._breaker, self._in_flight):
+            for gauge in (self._breaker, self._in_flight, self._slowness):
                 gauge.remove(address)
             for state in ENDPOINT_STATES:
                 self._state.remove(address, state)
             for end in _ENDS:
                 self._calls.remove(address, end)
-        for address, state, in_flight, *calls, _, _ in endpoints:
+        for address, state, in_flight, answered, failed, _, _, slowness in endpoints:
             if address not in self._seen and len(self._seen) >= LABEL_LIMITS["endpoint"]:
                 continue
             if address not in self._seen:
                 self._breaker.labels(address).set(0)
             before = self._seen.get(address, (0, 0))
-            self._seen[address] = calls[0], calls[1]
-            for end, now, then in zip(_ENDS, calls, before, strict=True):
+            self._seen[address] = answered, failed
+            for end, now, then in zip(_ENDS, (answered, failed), before, strict=True):
                 # Fewer than before: it was closed and came back between two looks, and counts from nothing again.
                 self._calls.labels(address, end).inc(now - then if now >= then else now)
             self._in_flight.labels(address).set(in_flight)
+            self._slowness.labels(address).set(slowness)
             for each in ENDPOINT_STATES:
                 self._state.labels(address, each).set(each == state)

@@ -26,7 +26,7 @@ PAUSE_REASONS = (
 )
 """Every one has a series for each input topic from the start; a reason that is none of these counts as ``other``."""
 
-ENDPOINT_STATES = ("ok", "outage", "deployment_fault", "gone", "trial")
+ENDPOINT_STATES = ("ok", "outage", "deployment_fault", "gone", "trial", "busy")
 
 LABEL_LIMITS = {"topic": 200, "endpoint": 100, "model": 20, "version": 100, "code": 30, "class": 100}
 """How many values a label may have; later new ones become ``other``."""
@@ -197,7 +197,8 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "1 for the state that a model server is in. outage and deployment_fault at one address mean that the "
             "others do its work, at all that consumption is paused; gone, that its name no longer has this address, "
-            "and it holds windows yet; trial, that it has not answered yet."
+            "and it holds windows yet; trial, that it has not answered yet; busy, that a call failed and no health "
+            "probe was answered since, so that it gets nothing for now."
         ),
         ("endpoint", "state"),
     ),
@@ -205,6 +206,14 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "Windows in calls to a model server. A spike at one address means that this server is slower than others, "
             "or hangs; always 0 at one means that it cannot be used."
+        ),
+        ("endpoint",),
+    ),
+    "rexstream_endpoint_slowness": (
+        (
+            "How many times as long as expected (batching.cost) the calls of a model server take now. A spike at one "
+            "address means that this server is slower than others, so it gets smaller calls; at all, other clients "
+            "or long queues. 1 before its first call."
         ),
         ("endpoint",),
     ),

@@ -42,7 +42,7 @@ class ModelStatus(TypedDict):
     available: bool
     call_cost: CallCostStatus
     endpoints: list[dict[str, Any]]
-    """The fields of ``serving.dispatch.endpoint.EndpointStatus`` for each."""
+    """The fields of ``serving.dispatch.endpoint.EndpointStatus`` for each, and ``state_seconds``: for how long."""
 
 
 class RecentActivity(TypedDict):
@@ -83,8 +83,12 @@ class WorkerStatus(RecentActivity):
     version: str
     worker: str
     state: str
+    state_seconds: float
+    """For how long it has been in this state. Seconds of states are known to half a second."""
     uptime_seconds: float
     ready: bool
+    ready_seconds: float
+    """For how long it has been ready, or not."""
     reasons: list[str]
     """Why the worker is not ready, in words; empty when it is."""
     waiting: dict[str, list[str]]
@@ -93,10 +97,13 @@ class WorkerStatus(RecentActivity):
     """Brokers that this worker needs and does not reach, with the way out; empty without any."""
     assignment: list[AssignedPartition]
     in_flight: dict[Literal["events", "bytes", "windows"], int]
+    """All of one moment, at most half a second ago."""
     paused: list[str]
     """Why consumption of some or all input topics is paused; empty when none is."""
     paused_topics: dict[str, list[str]]
     """The inputs that are paused, by reason."""
+    paused_seconds: dict[str, float]
+    """For how long there has been each of these reasons."""
     pattern_topics: dict[str, int]
     """How many topics each pattern among the inputs matches; empty until that was looked for."""
     flood: FloodStatus

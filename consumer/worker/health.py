@@ -55,16 +55,32 @@ class Health:
     draining: bool = False
     loop_round_at: float = field(default_factory=time.monotonic)
     """Monotonic seconds of the latest heartbeat on the event loop."""
-    windows_in_flight: int = 0
+    in_flight: Mapping[Literal["events", "bytes", "windows"], int] = field(
+        default_factory=lambda: {"events": 0, "bytes": 0, "windows": 0}
+    )
+    """Of one moment: read apart, there would be windows of no event."""
     call_cost: tuple[Literal["configured", "measured", "assumed"], CallCost] = "assumed", ASSUMED
     """What calls are expected to cost, and how that is known."""
     endpoints: Sequence[EndpointStatus] = ()
     """The model servers."""
 
+    since: Mapping[object, float] = field(default_factory=dict)
+    """Monotonic seconds since when each thing has been so that is so now, for ages: ``observe`` names them."""
+
     def __post_init__(self) -> None:
         self._input_of = InputOf(route.input for route in self.config.routes)
         if "cost" in (batching := self.config.batching).model_fields_set:
             self.call_cost = "configured", batching.cost.of_calls()
+
+    def observe(self, endpoints: Sequence[EndpointStatus], windows: int) -> None:
+        """Note what there is now, twice a second, on the event loop. ``windows`` wait or are in a call."""
+        now, runtime = time.monotonic(), self.runtime.status() if self.runtime is not None else None
+        events, size = (runtime.in_flight_events, runtime.in_flight_bytes) if runtime else (0, 0)
+        self.in_flight = {"events": events, "bytes": size, "windows": windows}
+        self.endpoints = endpoints
+        so: list[object] = [self._state(runtime), not self.reasons(), *((each[0], each[1]) for each in endpoints)]
+        so += [("paused", reason) for reason in (runtime.paused_topics if runtime else ())]
+        self.since = {each: self.since.get(each, now) for each in so}
 
     def live(self) -> tuple[bool, dict[str, object]]:
         """Whether every thread's loop runs. Brokers and the model server have no influence on it.
@@ -141,13 +157,20 @@ class Health:
         """Everything at this moment, for people and for the page."""
         runtime = self.runtime.status() if self.runtime is not None else None
         reasons = self.reasons()
+        state, since, now = self._state(runtime), self.since, time.monotonic()
+
+        def seconds(thing: object) -> float:
+            return round(now - since.get(thing, now), 1)
+
         return {
             "service": "rexstream",
             "version": __version__,
             "worker": self.worker,
-            "state": self._state(runtime),
-            "uptime_seconds": round(time.monotonic() - self.started, 1),
+            "state": state,
+            "state_seconds": seconds(state),
+            "uptime_seconds": round(now - self.started, 1),
             "ready": not reasons,
+            "ready_seconds": seconds(not reasons),
             "reasons": reasons,
             "waiting": self.waiting(runtime),
             "unreachable": runtime.unreachable if runtime else self.unreachable,
@@ -162,15 +185,12 @@ class Health:
             ]
             if runtime
             else [],
-            "in_flight": {
-                "events": runtime.in_flight_events if runtime else 0,
-                "bytes": runtime.in_flight_bytes if runtime else 0,
-                "windows": self.windows_in_flight,
-            },
+            "in_flight": dict(self.in_flight),
             "paused": list(runtime.paused) if runtime else [],
             "paused_topics": {reason: sorted(topics) for reason, topics in sorted(runtime.paused_topics.items())}
             if runtime
             else {},
+            "paused_seconds": {reason: seconds(("paused", reason)) for reason in (runtime.paused if runtime else ())},
             "pattern_topics": dict(runtime.pattern_topics) if runtime else {},
             "flood": self.breaker.status(),
             "model": {
@@ -185,7 +205,9 @@ class Health:
                     "linear_seconds": self.call_cost[1].per_token,
                     "square_seconds": self.call_cost[1].per_pair,
                 },
-                "endpoints": [each._asdict() for each in self.endpoints],
+                "endpoints": [
+                    {**each._asdict(), "state_seconds": seconds((each.address, each.state))} for each in self.endpoints
+                ],
             },
             **self.metrics.recent(),
         }

@@ -333,8 +333,7 @@ class Worker:
                     contract=self._bundle.contract,
                 )
                 self._version = answers
-            self._health.windows_in_flight = self._dispatcher.waiting + self._dispatcher.in_flight
-            self._health.endpoints = self._dispatcher.endpoints
+            self._health.observe(self._dispatcher.endpoints, self._dispatcher.waiting + self._dispatcher.in_flight)
             self._metrics.endpoints.show(self._health.endpoints)
             queues = [budget.queue for budget in self._budgets.of.values()]
             self._metrics.work(sum(each.taken for each in queues), sum(len(each.waiting) for each in queues))

@@ -50,15 +50,15 @@ def objects(values: str = "") -> dict[tuple[str, str], dict[str, Any]]:
     return {(each["kind"], each["metadata"]["name"].removeprefix("rexstream-")): each for each in found}
 
 
+@cache
 def queries() -> dict[str, str]:
     """Every PromQL expression of dashboards, alerts and triggers, by where it stands."""
     found = {}
     for path in DASHBOARDS:
         for panel in json.loads(path.read_text("utf-8"))["panels"]:
             for target in panel["targets"]:
-                found[f"{path.name} {panel['title']} {target['refId']}"] = target["expr"].replace(
-                    "$__rate_interval", "5m"
-                )
+                query = target["expr"].replace("$__rate_interval", "5m").replace("$__range", "1h")
+                found[f"{path.name} {panel['title']} {target['refId']}"] = query
     for group in yaml.safe_load(ALERTS.read_text("utf-8"))["groups"]:
         found |= {rule["alert"]: rule["expr"] for rule in group["rules"]}
     for (kind, name), each in objects().items():

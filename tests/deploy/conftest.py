@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,11 @@ from deploy.tools import tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``make pictures``."""
+    parser.addoption("--pictures", type=Path, help="folder that pictures of the status page are written to")
 
 
 @pytest.fixture(params=VARIANTS)

@@ -155,11 +155,55 @@ def test_triggers_say_what_the_formula_needs(
     packaged("promtool", "test", "rules", str(tmp_path / "test.yaml"))
 
 
+UNITS = {
+    "short",
+    "none",
+    "s",
+    "µs",
+    "d",
+    "ops",
+    "reqps",
+    "percent",
+    "percentunit",
+    "bytes",
+    "mbytes",
+    "watt",
+    "celsius",
+}
+"""Grafana's own names: it shows one that it does not know without a unit. mbytes are MiB, which DCGM's memory is in."""
+
+INDICATORS = {
+    "QPS": ("service", "Reviews a second", r"rate\(rexstream_events_total"),
+    "P50": ("service", "Latency, review to durable result", r"quantile\(0\.5,"),
+    "P95": ("service", "Latency, review to durable result", r"quantile\(0\.95,"),
+    "P99": ("service", "Latency, review to durable result", r"quantile\(0\.99,"),
+    "error rate": ("service", "Error rate", r"dead_letter\|partial"),
+    "GPU utilisation": ("gpu", "GPU utilisation", "DCGM_FI_DEV_GPU_UTIL"),
+    "GPU memory": ("gpu", "GPU memory", "DCGM_FI_DEV_FB_USED"),
+    "memory": ("service", "Memory of workers", "process_resident_memory_bytes"),
+    "cost": ("service", "Cost of a review", "process_cpu_seconds_total"),
+    "certificates": ("service", "Certificates", "rexstream_certificate_expiry_days"),
+    "lanes": ("batching", "Tokens of each lane", "rexstream_lane_tokens_total"),
+    "servers": ("model-server", "State of each server", "rexstream_endpoint_state"),
+    "their speed": ("model-server", "Time of calls, by server", "rexstream_endpoint_slowness"),
+    "their calls": ("model-server", "Windows in calls, by server", "rexstream_endpoint_in_flight"),
+}
+"""What the dashboards promise: file, panel, and what one of its queries has."""
+
+
+@pytest.mark.parametrize("name", INDICATORS)
+def test_every_indicator_is_on_a_dashboard(name: str) -> None:
+    """Under its title."""
+    file, title, part = INDICATORS[name]
+    found = [query for place, query in queries().items() if place.startswith(f"{file}.json {title} ")]
+    assert any(re.search(part, query) for query in found)
+
+
 def test_dashboards_are_whole() -> None:
     """Panels lie beside each other in the grid; each says what it shows, and uses only variables that are defined."""
     for path in DASHBOARDS:
         dashboard = json.loads(path.read_text("utf-8"))
-        variables = {each["name"] for each in dashboard["templating"]["list"]} | {"__rate_interval"}
+        variables = {each["name"] for each in dashboard["templating"]["list"]} | {"__rate_interval", "__range"}
         taken: set[tuple[int, int]] = set()
         for panel in dashboard["panels"]:
             at = panel["gridPos"]
@@ -167,5 +211,7 @@ def test_dashboards_are_whole() -> None:
             assert at["x"] + at["w"] <= 24
             assert not cells & taken, panel["title"]
             taken |= cells
-            assert panel["description"], panel["title"]
+            assert panel["description"].endswith("."), panel["title"]
+            assert panel["fieldConfig"]["defaults"]["unit"] in UNITS, panel["title"]
+            assert all(target["legendFormat"] for target in panel["targets"]), panel["title"]
             assert set(re.findall(r"\$\{?(\w+)", json.dumps(panel))) <= variables, panel["title"]

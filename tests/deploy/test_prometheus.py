@@ -3,104 +3,31 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
-import urllib.parse
-import urllib.request
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING
 
 import pytest
-import yaml
-from deploy.chart import ALERTS, ROOT, queries
-from deploy.tools import free_port, tool
+from deploy.broker import TOPICS, embedded_broker
+from deploy.chart import DASHBOARDS, queries
+from deploy.prometheus_server import Prometheus
 from stub_server import StubServer
 from worker_run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
-JOB = "rexstream/rexstream-worker"
-"""The job that the chart's PodMonitor gives: triggers select by it."""
 
 
-class Prometheus:
-    """Scrapes one address every second under the labels of the chart, with the shipped rules."""
-
-    def __init__(self, folder: Path, target: str) -> None:
-        self.port = free_port()
-        scrape = {
-            "job_name": JOB,
-            "scrape_interval": "1s",
-            "static_configs": [{"targets": [target], "labels": {"namespace": "rexstream"}}],
-        }
-        (folder / "prometheus.yml").write_text(
-            yaml.safe_dump(
-                {"global": {"evaluation_interval": "1s"}, "rule_files": [str(ALERTS)], "scrape_configs": [scrape]}
-            )
-        )
-        self._log = (folder / "prometheus.log").open("w")
-        self._process = subprocess.Popen(
-            [
-                tool("prometheus"),
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{self.port}",
-            ],
-            stderr=self._log,
-            cwd=folder,
-        )
-
-    def get(self, path: str, **parameters: str) -> Any:
-        """``data`` of an answer of the HTTP API."""
-        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=10) as response:
-            return json.loads(response.read())["data"]
-
-    def value(self, query: str) -> float | None:
-        """The only number that a query gives now, or None."""
-        result = self.get("query", query=query)["result"]
-        return float(result[0]["value"][1]) if result else None
-
-    def until(self, query: str, wanted: float, seconds: float = 60) -> None:
-        """Wait for a query to give a number."""
-        deadline = time.monotonic() + seconds
-        found = None
-        while found != wanted:
-            assert time.monotonic() < deadline, f"{query} is {found}"
-            time.sleep(0.5)
-            try:
-                found = self.value(query)
-            except OSError:
-                assert self._process.poll() is None, "Prometheus has ended"
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(30)
-        self._log.close()
+def for_all(query: str) -> str:
+    """Of every job, topic, server and node."""
+    for name in ("$job", "$topic", "$server", "$node"):
+        query = query.replace(name, ".*")
+    return query
 
 
 @pytest.fixture(scope="module")
 def bootstrap() -> Iterator[str]:
-    """An embedded broker in a process of its own."""
-    broker = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests/integration/mock_broker.py"), "1"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert broker.stdin is not None
-    assert broker.stdout is not None
-    address = broker.stdout.readline().strip()
-    for name in ("reviews.raw", "reviews.extracted", "reviews.dead"):
-        broker.stdin.write(f"topic {name} 4\n")
-        broker.stdin.flush()
-        assert broker.stdout.readline() == "done\n"
-    yield address
-    broker.stdin.close()
-    broker.wait(10)
+    with embedded_broker() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +41,13 @@ def server() -> Iterator[StubServer]:
 def prometheus(bootstrap: str, server: StubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Prometheus beside a worker that has processed 100 reviews, two of which are no JSON."""
     folder = tmp_path_factory.mktemp("prometheus")
-    worker = Run(bootstrap, ("reviews.raw", "reviews.extracted", "reviews.dead"), server, folder)
+    worker = Run(bootstrap, TOPICS, server, folder)
     worker.start()
-    running = Prometheus(folder, worker.http.removeprefix("http://"))
+    running = Prometheus(folder, [worker.http.removeprefix("http://")])
     texts = (f'{{"text": "屏幕清晰 {number}"}}'.encode() if number % 50 else b"{" for number in range(100))
     worker.send([(str(number), text) for number, text in enumerate(texts)])
     running.until("sum(rexstream_events_total)", 100)
+    running.until("min(count_over_time(rexstream_batch_release_total[1m])) >= bool 3", 1)  # enough for a rate
     yield running
     running.close()
     worker.end()
@@ -136,11 +64,23 @@ def test_a_worker_is_scraped(prometheus: Prometheus) -> None:
 @pytest.mark.parametrize("place", queries())
 def test_prometheus_answers_every_query(prometheus: Prometheus, place: str) -> None:
     """Dashboards, alerts and triggers: no type, label or matching that it refuses."""
-    variables = {"$job": ".*", "$topic": ".*", "$server": ".*", "$node": ".*"}
-    query = queries()[place]
-    for name, value in variables.items():
-        query = query.replace(name, value)
-    prometheus.get("query", query=query)
+    prometheus.get("query", query=for_all(queries()[place]))
+
+
+EMPTY = re.compile(r"\b[Ee]mpty (while|where|without|before|in) ")
+"""In a panel's description: when it shows nothing, and that this is no fault."""
+
+
+@pytest.mark.parametrize("place", [each for each in queries() if ".json " in each])
+def test_a_panel_that_shows_nothing_says_why(prometheus: Prometheus, place: str) -> None:
+    """Every query of a panel gives something while a worker is well, or the panel says when it does not."""
+    file, title = re.fullmatch(r"(\S+\.json) (.*) \w", place).groups()  # type: ignore[union-attr]
+    (path,) = (each for each in DASHBOARDS if each.name == file)
+    panel = next(each for each in json.loads(path.read_text("utf-8"))["panels"] if each["title"] == title)
+    if not EMPTY.search(panel["description"]):
+        found = prometheus.get("query", query=for_all(queries()[place]))["result"]
+        assert found, f"{place} is empty for a worker that is well, and its panel does not say when"
+        assert {each["value"][1] for each in found} != {"NaN"}, place
 
 
 def test_the_shipped_rules_are_loaded_and_healthy(prometheus: Prometheus) -> None:

@@ -1,7 +1,8 @@
 """Put what the checks of deploy/ need into .cache/deploy-check: each tool once, by version.
 
-Run by ``make deploy-check``. What is on the PATH already (helm, kubeconform, promtool with prometheus, nginx) is not
-fetched. A tool that cannot be had is named, with the reason, and the exit code is 1.
+Run by ``make deploy-check``. What is on the PATH already (helm, kubeconform, promtool with prometheus, nginx, chromium
+with chromedriver) is not fetched. A tool that cannot be had, mostly since a registry is not reached, is named with the
+reason, and the exit code is ``UNAVAILABLE``: nothing was checked then. Any other code but 0 is a defect here.
 """
 
 from __future__ import annotations
@@ -24,8 +25,14 @@ BIN = CACHE / "bin"
 PYTHON = CACHE / "python"
 """An environment of its own: what these packages need is not what the product is tested with."""
 SCHEMAS = CACHE / "schemas"
+UNAVAILABLE = 75
+"""EX_TEMPFAIL of sysexits.h: another time, or with a network, it may work."""
 KUBERNETES = "1.34.0"
 """The release whose schemas the manifests are checked with, and that templates are written for."""
+
+_SECONDS = 900.0
+"""For one download or build: a registry that does not answer must not hold CI for ever. Helm, the longest, takes three
+minutes on two busy cores."""
 
 HELM = "helm.sh/helm/v3/cmd/helm@v3.22.0"
 KUBECONFORM = "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0"
@@ -60,9 +67,18 @@ def free_port() -> int:
 
 def _run(*command: str, cwd: Path | None = None, **environment: str) -> str:
     """Standard output. Raises RuntimeError with the end of standard error."""
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, check=False
-    )
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, **environment},
+            check=False,
+            timeout=_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{' '.join(command)}: not done after {_SECONDS:.0f} s") from None
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-2000:]}")
     return done.stdout
@@ -105,6 +121,33 @@ def _debian(*programs: str, package: str) -> None:
         _run("apt-get", "download", package, cwd=folder)
     (archive,) = folder.glob(f"{package}_*.deb")
     _run("dpkg", "-x", str(archive), str(BIN))
+
+
+def _browser() -> None:
+    """Chromium and its driver with the libraries that this machine lacks, of which there are two dozen."""
+    if all(shutil.which(program) for program in ("chromium", "chromedriver")):
+        return
+    folder = CACHE / "deb-browser"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    plan = ("apt-get", "install", "--simulate", "--no-install-recommends", "chromium", "chromium-driver")
+    for refreshed in (False, True):
+        try:
+            steps = [line.split() for line in _run(*plan).splitlines()]
+            _run("apt-get", "download", *(step[1] for step in steps if step[:1] == ["Inst"]), cwd=folder)
+            break
+        except RuntimeError:
+            if refreshed:
+                raise
+            _run("apt-get", "update")
+    for archive in folder.glob("*.deb"):
+        _run("dpkg", "-x", str(archive), str(BIN))
+    shutil.rmtree(folder)
+
+
+def libraries() -> str:
+    """LD_LIBRARY_PATH of the programs that ``_browser`` fetched; empty where it did not."""
+    return os.pathsep.join(sorted({str(path.parent) for path in (BIN / "usr" / "lib").glob("*-linux-gnu/**/*.so*")}))
 
 
 def _python_packages() -> None:
@@ -153,6 +196,7 @@ STEPS: dict[str, Callable[[], None]] = {
     f"CRDs of {KEDA} and {PROMETHEUS_OPERATOR}": _crd_schemas,
     "prometheus": lambda: _debian("prometheus", "promtool", package="prometheus"),
     "nginx": lambda: _debian("nginx", package="nginx"),
+    "chromium": _browser,
     HELM: lambda: _program(HELM),
 }
 
@@ -162,22 +206,19 @@ def main() -> int:
     CACHE.mkdir(parents=True, exist_ok=True)
     record = CACHE / "fetched"
     fetched = set(record.read_text(encoding="utf-8").splitlines()) if record.exists() else set()
-    missing = []
     for name, step in STEPS.items():
         if name in fetched:
             continue
         sys.stderr.write(f"deploy-check: fetching {name} ...\n")
         try:
             step()
-        except (OSError, RuntimeError, ValueError) as error:
-            missing.append(f"deploy-check: cannot have {name}: {error}\n")
-            continue
+        except (OSError, RuntimeError) as error:
+            sys.stderr.write(f"deploy-check: cannot have {name}: {error}\n")
+            return UNAVAILABLE
         with record.open("a", encoding="utf-8") as lines:
             lines.write(name + "\n")
-    sys.stderr.writelines(missing)
-    if not missing:
-        shutil.rmtree(CACHE / "go", ignore_errors=True)
-    return 1 if missing else 0
+    shutil.rmtree(CACHE / "go", ignore_errors=True)
+    return 0
 
 
 if __name__ == "__main__":

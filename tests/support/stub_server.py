@@ -93,6 +93,14 @@ class StubServer:
             self._server.stop(0).wait()
             self._server = None
 
+    def away(self, *, away: bool) -> None:
+        """Whether every call gets UNAVAILABLE: as ``stop``, but nobody else can take the port meanwhile."""
+
+        def refuse(_: Any, context: grpc.ServicerContext) -> None:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the server is away")
+
+        self.before = self.before_status = refuse if away else lambda *_: None
+
     def _status(self, request: Any, context: grpc.ServicerContext) -> Any:
         self.before_status(request, context)
         response = GET_MODEL_STATUS.response()

@@ -38,7 +38,9 @@ class EndpointStatus(NamedTuple):
 
     address: str
     state: str
-    """Of ``State``; or ``gone``, when its address vanished, or ``trial``, before it answered anything."""
+    """Of ``State``; or ``gone``, when its address vanished; ``trial``, before it answered anything; ``busy``, when a
+    call failed, no health probe was answered since, and that is no outage yet: it gets no windows.
+    """
     in_flight: int
     """Windows in calls."""
     answered: int
@@ -48,6 +50,8 @@ class EndpointStatus(NamedTuple):
     """Windows that wait for it since calls with them broke off: they may have ended the server."""
     reason: str
     """Why it cannot be used; empty while it can."""
+    slowness: float
+    """How many times as long as expected its calls take now, without unit: below 1 it is faster."""
 
 
 class Endpoint:
@@ -128,7 +132,10 @@ class Endpoint:
     @property
     def status(self) -> EndpointStatus:
         """What it does at this moment."""
-        state = "gone" if self.gone else "trial" if self.trial and not self.reason else self.recovery.state.value
+        state, reason, fault = self.recovery.state.value, self.reason, self.recovery.fault
+        if fault is not None and self.recovery.state is State.OK:
+            state, reason = "busy", f"{fault.code}: {fault.message}"
+        state = "gone" if self.gone else "trial" if self.trial and not self.reason else state
         return EndpointStatus(
             self.address,
             state,
@@ -136,7 +143,8 @@ class Endpoint:
             self.calls.answered,
             self.calls.failed,
             sum(len(group.entries) for group in self.suspects()),
-            self.reason,
+            reason,
+            self.times.factor,
         )
 
     def suspects(self) -> dict[Group, Callable[[Group], None]]:

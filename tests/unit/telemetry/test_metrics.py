@@ -28,6 +28,7 @@ CONTRACT = {
     "breaker_state": {"endpoint"},
     "endpoint_state": {"endpoint", "state"},
     "endpoint_in_flight": {"endpoint"},
+    "endpoint_slowness": {"endpoint"},
     "endpoint_calls_total": {"endpoint", "end"},
     "dead_letters_total": {"stage", "class"},
     "retries_total": set(),
@@ -66,7 +67,7 @@ def used() -> Metrics:
     metrics.commit_failed("REBALANCE_IN_PROGRESS")
     metrics.ages(uncommitted=lambda: 31.0, lag=lambda: 9.0)
     metrics.paused({"outage": {"reviews.raw"}})
-    metrics.endpoints.show([("m:1", "ok", 5, 3, 1, 0, "")])
+    metrics.endpoints.show([("m:1", "ok", 5, 3, 1, 0, "", 1.0)])
     metrics.breaker("open", "m:1")
     metrics.dead_letter("validate", "TextTooLong")
     return metrics

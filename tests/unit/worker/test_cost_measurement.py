@@ -107,7 +107,7 @@ class Closed(Server):
 def test_an_address_that_vanishes_while_it_is_measured_does_not_end_the_worker(error: BaseException) -> None:
     """A name that has one address at first, and then others: the worker must not take that for its own end."""
     dispatcher = create_autospec(Dispatcher, instance=True)
-    dispatcher.endpoints = [EndpointStatus("a:1", "ok", 0, 1, 0, 0, "")]
+    dispatcher.endpoints = [EndpointStatus("a:1", "ok", 0, 1, 0, 0, "", 1.0)]
     dispatcher.addresses = {"a:1"}
     server = Closed(dispatcher.addresses, error)
     assert virtual_time.run(measure_first({"a:1": server}, dispatcher, window(1, 24), 16_384)) is None
@@ -119,7 +119,7 @@ def test_a_measurement_ends_with_the_worker() -> None:
 
     async def main() -> bool:
         dispatcher = create_autospec(Dispatcher, instance=True)
-        dispatcher.endpoints, dispatcher.addresses = [EndpointStatus("a:1", "ok", 0, 1, 0, 0, "")], ()
+        dispatcher.endpoints, dispatcher.addresses = [EndpointStatus("a:1", "ok", 0, 1, 0, 0, "", 1.0)], ()
         server = Server(CallCost(0.0, 1.0, 0.0, 0.0))
         task = asyncio.create_task(measure_first({"a:1": server}, dispatcher, window(1, 24), 16_384))
         await asyncio.sleep(0.1)

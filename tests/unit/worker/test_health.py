@@ -10,12 +10,15 @@ from consumer.config.tree import Config, DeliveryConfig
 from consumer.events import Partition
 from consumer.kafka.runtime import KafkaRuntime, RuntimeStatus
 from consumer.serving.dispatch.dispatcher import State
+from consumer.serving.dispatch.endpoint import EndpointStatus
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 from consumer.worker.health import STUCK_SECONDS, Health
 
 if TYPE_CHECKING:
     from typing import Any
+
+    import pytest
 
 
 class Runtime:
@@ -175,3 +178,35 @@ def test_advertised_addresses_that_are_not_reached_are_a_reason() -> None:
     assert none.status()["waiting"] == {"in": [where]}
     both = {Partition("in", 0): 1, Partition("more", 0): 2}
     assert health(assignment=both, unreachable=where, unreachable_topics=frozenset({"in"})).ready()[0]
+
+
+def test_what_is_in_flight_is_of_one_moment() -> None:
+    """Not the reviews of now beside windows of half a second ago, whose reviews are durable meanwhile."""
+    it = health(in_flight_events=2, in_flight_bytes=700)
+    it.observe((), 7)
+    it.runtime = cast("KafkaRuntime", Runtime(in_flight_events=0, in_flight_bytes=0))
+    assert it.status()["in_flight"] == {"events": 2, "bytes": 700, "windows": 7}
+    it.observe((), 0)
+    assert it.status()["in_flight"] == {"events": 0, "bytes": 0, "windows": 0}
+
+
+def test_whoever_is_woken_up_sees_since_when(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state, whether it is ready, each reason to pause and each server by itself; a new state begins at nothing."""
+    now = 1000.0
+    monkeypatch.setattr("consumer.worker.health.time.monotonic", lambda: now)
+    well, out = (EndpointStatus(at, state, 0, 1, 0, 0, "", 1.0) for at, state in (("a:1", "ok"), ("b:1", "outage")))
+    it = health()
+    it.observe((well, well._replace(address="b:1")), 0)
+    now = 1060.0
+    it.observe((well, out), 0)
+    it.runtime = cast("KafkaRuntime", Runtime(paused_topics={"flood": {"in"}}))
+    it.observe((well, out), 0)
+    now = 1075.5
+    it.observe((well, out), 0)
+    status = it.status()
+    assert [each["state_seconds"] for each in status["model"]["endpoints"]] == [75.5, 15.5]
+    assert (status["state"], status["state_seconds"]) == ("paused", 15.5)
+    assert (status["ready"], status["ready_seconds"]) == (True, 75.5)
+    assert status["paused_seconds"] == {"flood": 15.5}
+    it.draining = True
+    assert it.status()["state_seconds"] == 0.0, "not looked at yet"

@@ -228,6 +228,12 @@ def test_a_server_that_fails_and_then_is_too_busy_for_health_probes_keeps_nothin
         server.mode = "busy"
         async with asyncio.timeout(30):
             await asyncio.gather(*futures)
+        shown = cluster.dispatcher.endpoints[0]
+        assert (shown.state, bool(shown.reason)) == ("busy", True), "people see that it gets nothing, and why"
+        server.mode = "up"
+        await asyncio.sleep(10)
+        shown = cluster.dispatcher.endpoints[0]
+        assert (shown.state, shown.reason) == ("ok", "")
 
     assert run_cluster(body).states == []
 
