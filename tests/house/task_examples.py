@@ -1,6 +1,7 @@
 """The worked examples of ``docs/tasks.md``: ``make docs`` writes the demo model's answers into them.
 
-An example is a heading, which may name a shipped task, and two blocks of JSON: an event and the extractions of its result.
+An example is a heading, which may name a shipped task, and two blocks of JSON: an event and the extractions of
+its result.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _EXAMPLE = re.compile(
 
 @dataclass(frozen=True)
 class Example:
-    """``task`` is the shipped task that the heading names, ``event`` what is asked, ``answer`` the printed extractions."""
+    """``task``: the shipped one that the heading names; ``event``: what is asked; ``answer``: extractions as shown."""
 
     title: str
     task: str | None
