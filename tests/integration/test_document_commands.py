@@ -15,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+import yaml
 from house.documents import ROOT, blocks, commands
 from house.task_examples import FILE, ask, examples
 
@@ -121,6 +122,14 @@ def test_the_readmes_review(name: str, place: Place, server: str) -> None:
         for fact in path:
             del fact["score"]
     assert {key: result[key] for key in wanted} == wanted
+
+
+def test_the_configuration_of_a_cluster_is_checked_before_an_upgrade(place: Place) -> None:
+    """The ConfigMap of the plain manifests, as kubectl would print it, with the model of this machine."""
+    manifests = yaml.safe_load_all((ROOT / "deploy/kubernetes/rexstream.yaml").read_text(encoding="utf-8"))
+    (data,) = [each["data"] for each in manifests if each["kind"] == "ConfigMap" and "worker.yaml" in each["data"]]
+    (place.folder / "worker.yaml").write_text(data["worker.yaml"], encoding="utf-8")
+    assert "ok " in place.run(shown(ROOT / "deploy/README.md", ".venv/bin/rexstream check"))
 
 
 def test_the_own_task(place: Place, server: str) -> None:
