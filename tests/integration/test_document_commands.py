@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.model, pytest.mark.broker, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.model, pytest.mark.broker, pytest.mark.timeout(600)]
 
 ACCEPTANCE = ROOT / "deploy" / "acceptance.md"
 REVIEWS = 20  # of the hundred that the page sends
@@ -42,10 +42,15 @@ class Place(NamedTuple):
     folder: Path
     environment: dict[str, str]
 
-    def run(self, command: str) -> str:
+    def run(self, command: str, seconds: float = 170) -> str:
         """What a command of a shell prints."""
         done = subprocess.run(
-            ["sh", "-c", command], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=350
+            ["sh", "-c", command],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -74,7 +79,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m consumer "$@"\n')
     program.chmod(0o755)
     place = Place(folder, {**os.environ, "REXSTREAM": str(program), "PYTHONPATH": str(ROOT)})
-    result = json.loads(place.run(f"bash {ROOT}/examples/own_model.sh deploy/demo-model {folder}").splitlines()[-1])
+    made = place.run(f"bash {ROOT}/examples/own_model.sh deploy/demo-model {folder}", 500)
+    result = json.loads(made.splitlines()[-1])
     assert result["model"] == {"name": "reviews", "version": "1", "signature": "serving_default"}
     assert result["extractions"]
     (folder / "models").mkdir()
