@@ -84,8 +84,9 @@ lint: .venv/.dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: .venv/.dev  ## write docs/configuration.md and docs/asyncapi.yaml from the configuration tree
+docs: .venv/.dev  ## write docs/configuration.md, docs/asyncapi.yaml and the answers in docs/tasks.md
 	@PYTHONPATH=tests $(BIN)/python -m house.configuration_doc
+	@PYTHONPATH=tests $(BIN)/python -m house.task_examples
 	@env -i PATH="$$PATH" $(BIN)/python -m consumer asyncapi --output docs/asyncapi.yaml
 
 house: .venv/.dev  ## the size and shape of the code in figures (ARGS=--files names what is counted)

@@ -12,6 +12,7 @@ import yaml
 from deploy.chart import ALERTS, CHART, DASHBOARDS, PLAIN, PLAIN_VALUES, ROOT, VARIANTS, objects, render
 from deploy.tools import KUBERNETES, SCHEMAS, tool
 from google.protobuf import text_format
+from house.documents import blocks
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from consumer.config.loading import load
@@ -297,6 +298,19 @@ def test_values_that_cannot_work_are_refused(values: str, complaint: str) -> Non
     with pytest.raises(subprocess.CalledProcessError) as refused:
         render(values)
     assert complaint in refused.value.stderr
+
+
+def test_what_the_page_for_operators_shows_is_taken() -> None:
+    """Values by Helm, first those that everyone sets, then with a login, which is what the object names."""
+    shown = [block.text for block in blocks(ROOT / "deploy" / "README.md") if block.language == "yaml"]
+    values = [text for text in shown if "apiVersion" not in text]
+    others = [text for text in shown if "apiVersion" in text]
+    assert (len(values), len(others)) == (2, 1)
+    (authentication,) = map(yaml.safe_load, others)
+    for text in values:
+        done = _kubeconform(render(text))
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert authentication["metadata"]["name"] == yaml.safe_load(values[1])["autoscaling"]["worker"]["authentication"]
 
 
 def test_pages_for_operators_name_objects_that_are_there() -> None:

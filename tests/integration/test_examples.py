@@ -1,9 +1,8 @@
-"""The examples run as their first lines say."""
+"""The examples run as their first lines say; those with a model in test_document_commands.py."""
 
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -138,35 +137,3 @@ def test_a_subscriber_takes_a_newer_answer_and_passes_nothing_over(mock_broker: 
         assert database.execute("SELECT model_version FROM facts").fetchall() == [("2",)]
         database.execute("UPDATE positions SET next_offset = 1000000")
     assert example(*subscribe) == f"2 results read, 1 rows in {path}\n"
-
-
-@pytest.mark.model
-def test_an_own_task_extracts_without_kafka() -> None:
-    pytest.importorskip("tensorflow")
-    command = [sys.executable, "-m", "consumer", "extract", "--tasks-dir", "examples/own_task"]
-    done = subprocess.run(
-        [*command, "--task", "delivery_complaint"],
-        cwd=ROOT,
-        input=json.dumps({"text": "快递太慢了，盒子也压扁了。"}),
-        capture_output=True,
-        text=True,
-        timeout=170,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert any("太慢" in fact["span"] for path in result["extractions"] for fact in path)
-
-
-@pytest.mark.model
-def test_an_own_model_is_exported_served_and_asked(tmp_path: Path) -> None:
-    pytest.importorskip("tensorflow")
-    command = ["bash", str(ROOT / "examples/own_model.sh"), "deploy/demo-model", str(tmp_path)]
-    wrapper = tmp_path / "rexstream"
-    wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m consumer "$@"\n')
-    wrapper.chmod(0o755)
-    environment = {**os.environ, "REXSTREAM": str(wrapper), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=170)
-    assert done.returncode == 0, done.stderr
-    (result,) = map(json.loads, done.stdout.splitlines()[-1:])
-    assert result["model"] == {"name": "reviews", "version": "1", "signature": "serving_default"}
-    assert result["extractions"]

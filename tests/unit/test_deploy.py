@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from click import Context
 from google.protobuf import text_format, wrappers_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
-from consumer.cli import cli
 from consumer.config.loading import Loaded, load
 from consumer.serving.descriptors import message_class
 
@@ -324,38 +322,3 @@ def test_everything_that_the_image_copies_exists_and_reaches_the_build() -> None
     rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert "*" in rules
     assert {rule[1:] for rule in rules if rule.startswith("!")} == copied
-
-
-def test_the_readmes_configuration_is_valid(tmp_path: Path) -> None:
-    """Whoever starts from the example for a real cluster starts from a file that loads without a warning."""
-    (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "worker.yaml").write_text(example, encoding="utf-8")
-    example_loaded = load(str(tmp_path / "worker.yaml"), {})
-    assert example_loaded.config.routes[0].output == "shop.facts.{task}"
-    assert example_loaded.warnings == ()
-
-
-def test_every_document_that_is_linked_is_there() -> None:
-    """Links between documents, and to places in the tree; anchors, too."""
-    pages = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")]
-    pages += [path for folder in ("docs", "examples", "deploy", "schemas") for path in (ROOT / folder).rglob("*.md")]
-    for page in pages:
-        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
-            if "://" in target:
-                continue
-            path, _, anchor = target.partition("#")
-            linked = (page.parent / path).resolve() if path else page
-            assert linked.exists(), f"{page.name} links to {target}"
-            if anchor:
-                titles = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
-                slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
-                assert anchor in slugs, f"{page.name} links to {target}"
-
-
-def test_the_readmes_commands_exist() -> None:
-    """Every command that the table names can be called."""
-    table = (ROOT / "README.md").read_text(encoding="utf-8").split("## Commands")[1].split("##")[0]
-    named = re.findall(r"`rexstream ([a-z-]+)", table)
-    assert named
-    for name in named:
-        assert cli.get_command(Context(cli), name) is not None, name

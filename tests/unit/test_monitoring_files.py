@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
-import pytest
 import yaml
-from click import Context
 from prometheus_client import generate_latest
 
-from consumer.cli import cli
 from consumer.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,27 +46,3 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
         assert page.startswith(f"# {rule['alert']}: ")
         assert "\n**It means** " in page
         assert re.findall("^## (.*)$", page, re.MULTILINE) == ["See it", "Do"]
-
-
-def _commands(text: str) -> list[list[str]]:
-    """Arguments of every `rexstream` in shell blocks and in single backticks, up to the end of the command."""
-    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    lines += re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
-    found = []
-    for line in lines:
-        command = re.search(r"(?:^|-- |\.venv/bin/)rexstream ([a-z].*)", line.split("#")[0])
-        if command and not line.startswith(("helm", "kubectl -n rexstream rollout", "kubectl create", "kubectl label")):
-            found.append(shlex.split(re.split(r" [|>;&] ?| \\$", command[1])[0]))
-    return found
-
-
-@pytest.mark.parametrize("page", [*RUNBOOKS, ROOT / "deploy" / "README.md"], ids=lambda path: path.name)
-def test_commands_in_pages_for_operators_exist(page: Path) -> None:
-    """Command, subcommand and every option; an option that is gone raises."""
-    for arguments in _commands(page.read_text("utf-8")):
-        command, context = cli.get_command(Context(cli), arguments[0]), Context(cli)
-        assert command is not None, arguments
-        rest = arguments[1:]
-        while rest and hasattr(command, "get_command") and (inner := command.get_command(context, rest[0])):
-            command, rest = inner, rest[1:]
-        command.make_parser(Context(command)).parse_args(rest)
