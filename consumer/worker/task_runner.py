@@ -127,6 +127,7 @@ class TaskRunner:
         """Send the windows of a level, a few at a time, and read their answers in order; False for another model."""
         asked, work, windows, sent = run.asked, run.work, extraction.windows, 0
         total = len(windows)
+        work.windows += total
         while asked or sent < total:
             while sent < total and (not asked or work.tokens < self._event_tokens):
                 window = windows[sent]
@@ -170,7 +171,7 @@ class TaskRunner:
     def _ask(self, run: _Run, window: Window, level: int, number: int) -> _Asked:
         work, deadline, length = run.work, run.work.deadline, window.length
         if over := self._share.is_over(work.sent):
-            deadline = self._share.deadline(deadline, self._clock(), work.tokens)
+            deadline = self._share.deadline(deadline, self._clock(), work.tokens, work.windows)
             self._over_share()
         asked = _Asked(number, length)
         overflowed = partial(self._overflowed, run, asked)

@@ -55,7 +55,7 @@ def test_of_busy_endpoints_the_one_that_will_have_answered_first_is_waited_for()
     slow, fast = load(Call(1, 100, 0.06), factor=4.0), load(Call(10, 400, 0.1))
     decision = POLICY.decide(0.1, queue_of(400, 400), [slow, fast])
     assert decision.batches == ()
-    assert decision.wake_at == pytest.approx(0.1 + 0.5 - POLICY.PREPARE_SECONDS)
+    assert decision.wake_at == pytest.approx(0.1 + 0.5 - POLICY.prepare_seconds(2))
 
 
 def test_an_endpoint_that_hangs_is_not_taken_for_one_that_is_about_to_be_free() -> None:
