@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +73,7 @@ class Dispatcher:
         self._last_id = 0
         self._wake = asyncio.Event()
         self._defect: BaseException | None = None
-        self._learned = Learned({}, deque(maxlen=100))
+        self._learned = Learned(policy.cost)
         self.state = State.OK
         """Whether windows are being sent."""
         self._endpoints: dict[str, Endpoint] = {}
@@ -93,6 +92,7 @@ class Dispatcher:
     def costs(self, cost: CallCost) -> None:
         """Expect calls to cost so much from now on."""
         self._policy.cost = cost
+        self._learned.measured(cost)
         for endpoint in self._endpoints.values():
             endpoint.times.cost = cost
 
