@@ -240,27 +240,28 @@ class LeastTime:
 
     @staticmethod
     def _soonest(now: float, own: int, queue: LengthQueue, loads: Sequence[_Placed]) -> _Placed:
-        """The endpoint that is expected to answer windows of padded length ``own`` first.
+        """The endpoint that is expected to answer windows of padded length ``own`` first: an idle one, if there is any.
 
-        Beside an idle one, a busy one is waited for only if its next call can take all that waits: else help is needed,
-        however slow. Of equal ones it is the one that has answered nothing for longest. One that has answered nothing
-        for ``FORGET_SECONDS`` is taken for as fast as the others, so that none is left untried.
+        Beside an idle one that is much slower, a busy one is waited for if it answers sooner and its next call can take
+        all that waits: else help is needed, however slow. Of equal ones it is the one that has answered nothing for
+        longest. One that has answered nothing for ``FORGET_SECONDS`` is taken for as fast as the others, so that none
+        is left untried.
         """
         counts = queue.counts()
         rows, waiting = dict(counts)[own], sum(length * count for length, count in counts)
         fastest = min(load.times.factor for _, load, _ in loads)
 
-        def order(placed: _Placed) -> tuple[bool, float, float]:
+        def order(placed: _Placed) -> tuple[int, float, float]:
             _, load, calls = placed
-            seconds = load.times.seconds(min(rows, full_rows(load.max_tokens, own)), own)
-            if now - load.times.answered_at > FORGET_SECONDS:
-                seconds *= fastest / load.times.factor
+            times = load.times
+            factor = times.factor if now - times.answered_at <= FORGET_SECONDS else fastest
+            seconds = factor * times.cost.seconds(min(rows, full_rows(load.max_tokens, own)), own)
             if len(calls) < load.servers:
-                return False, seconds, load.times.answered_at
-            wait = load.times.free_at(calls, load.servers) - now
-            last = wait < 0 or waiting > load.max_tokens or len(calls) >= load.max_in_flight
+                return int(factor > SLOWER * fastest), seconds, times.answered_at
+            wait = times.free_at(calls, load.servers) - now
+            is_last = wait < 0 or waiting > load.max_tokens or len(calls) >= load.max_in_flight
             # One that is overdue is expected to take as long again: it may hang.
-            return last, abs(wait) + seconds, load.times.answered_at
+            return 2 if is_last else 1, abs(wait) + seconds, times.answered_at
 
         return min(loads, key=order)
 
