@@ -92,6 +92,8 @@ class Pending:
     lane: str = LANE
     over_share: bool = False
     """Whether its event had its full call before (``EventShare``)."""
+    version: str = ""
+    """Of the model that began its event, if any did."""
 
 
 _Heaps = dict[int, list[tuple[tuple[float, int, int], Pending]]]
@@ -159,7 +161,7 @@ class LengthQueue:
         self._size += 1
         self._over_share += pending.over_share
 
-    def turn(self, max_tokens: int) -> Pending | None:
+    def turn(self, max_tokens: float) -> Pending | None:
         """Choose whose windows the next call, of ``max_tokens`` at most, may have; returns the most urgent of them.
 
         ``most_urgent``, ``counts`` and ``take`` are about these until the next turn. All lanes' as long as no more

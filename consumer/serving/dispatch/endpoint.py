@@ -126,6 +126,16 @@ class Endpoint:
         )
 
     @property
+    def waiting(self) -> int:
+        """Windows that wait for a retry or a decision."""
+        windows = sum(len(group.entries) for group in self.retries) + len(self.review.rejections)
+        if self.recovery.fault is not None:
+            windows += self.recovery.waiting
+        if self.isolation.active:
+            windows += self.isolation.waiting
+        return windows
+
+    @property
     def status(self) -> EndpointStatus:
         """What it does at this moment."""
         state = "gone" if self.gone else "trial" if self.trial and not self.reason else self.recovery.state.value
