@@ -26,15 +26,15 @@ class Pinned:
         self._policy = policy
         self._lanes = lanes
         self._queues: dict[str, LengthQueue] = {}
+        self.size = 0
+        """Windows that wait."""
         self.versions: frozenset[str] = frozenset()
         """Those that are served, if they are several: windows of events that one of them began belong here."""
-
-    def __len__(self) -> int:
-        return sum(map(len, self._queues.values()))
 
     def add(self, pending: Pending) -> None:
         """Insert one window, whose version is among ``versions``."""
         self._queues.setdefault(pending.version, LengthQueue(self._lanes)).add(pending)
+        self.size += 1
 
     def decide(
         self, now: float, common: LengthQueue, endpoints: Sequence[Load], served: Sequence[str | None]
@@ -50,6 +50,7 @@ class Pinned:
             for pending in _drained(self._queues.pop(version)):
                 common.add(pending)
         if not self._queues:
+            self.size = 0
             return self._policy.decide(now, common, endpoints)
         batches: list[Batch] = []
         times: list[float] = []
@@ -66,6 +67,7 @@ class Pinned:
             for batch in decision.batches:
                 calls[batch.endpoint].append(Call(len(batch.windows), batch.padded_length, now))
             endpoints = [load._replace(calls=each) for load, each in zip(endpoints, calls, strict=True)]
+        self.size = sum(map(len, self._queues.values()))
         return Decision(tuple(batches), min(times, default=None))
 
 

@@ -72,8 +72,7 @@ class Dispatcher:
         self._pinned = Pinned(policy, lanes)
         self._entries: dict[int, Entry] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._last_id = 0
-        self._wake = asyncio.Event()
+        self._last_id, self._wake = 0, asyncio.Event()
         self._defect: BaseException | None = None
         self._learned = Learned(policy.cost)
         self.state = State.OK
@@ -183,7 +182,11 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """Windows that wait for a batch, a retry or a decision."""
-        return len(self._queue) + len(self._pinned) + sum(each.waiting for each in self._endpoints.values())
+        windows = len(self._queue) + self._pinned.size
+        for each in self._endpoints.values():
+            if each.retries or each.review.rejections or each.recovery.fault or each.isolation.active:
+                windows += each.waiting
+        return windows
 
     @property
     def in_flight(self) -> int:
@@ -224,7 +227,7 @@ class Dispatcher:
             takes_windows = takes_windows and not (endpoint.gone or endpoint.trial)
             calls = endpoint.calls.in_flight.values()
             loads.append(Load(calls, endpoint.times, limits.max_tokens, limits.max_in_flight, takes_windows))
-        if len(endpoints) > 1 or len(self._pinned):
+        if len(endpoints) > 1 or self._pinned.size:
             served = [each.calls.version if each.usable else None for each in endpoints]
             decision = self._pinned.decide(now, self._queue, loads, served)
         else:
@@ -240,8 +243,7 @@ class Dispatcher:
                 self._spawn(self._call(endpoint, group, batch.padded_length, batch.reason), group.entries)
         if decision.batches:
             self._wake.set()  # withdrawn windows may have left a server idle
-        times.append(decision.wake_at)
-        times += [isolation.watch() for isolation in isolated]
+        times += [decision.wake_at, *(isolation.watch() for isolation in isolated)]
         return min((at for at in times if at is not None), default=None)
 
     def _ready(self, endpoint: Endpoint, now: float, times: list[float | None]) -> bool:

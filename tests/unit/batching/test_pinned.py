@@ -32,7 +32,7 @@ def test_a_begun_event_waits_for_its_version_and_new_ones_take_the_other_server(
     common.add(Pending(999, 40, 0.0, 0, 0.0))
     decision = pinned.decide(0.0, common, idle("1", "2"), ["1", "2"])
     assert [(batch.endpoint, len(batch.windows)) for batch in decision.batches] == [(0, 4), (0, 4), (1, 1)]
-    assert len(pinned) == 192
+    assert pinned.size == 192
 
 
 @pytest.mark.parametrize("served", [["2", "2"], [None, "2"]])
