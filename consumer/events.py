@@ -109,6 +109,8 @@ class Work:
     """Tokens of its windows that are at the dispatcher."""
     sent: int = 0
     """Tokens of all windows that it has sent."""
+    windows: int = 0
+    """Of all levels that it began, sent or not."""
 
 
 class Milliseconds(int):

@@ -124,6 +124,10 @@ SLOWER: Final = 2.0
 """An endpoint may be so many times as slow as the fastest before it gets smaller calls."""
 
 
+FORGET_SECONDS: Final = 10.0
+"""After so long without an answer an endpoint's slowness counts for nothing: it may be over, and a call shows it."""
+
+
 class Load(NamedTuple):
     """One endpoint, as far as it matters for what is sent there."""
 
@@ -186,8 +190,9 @@ class LeastTime:
     whoever comes meanwhile goes first and waits for little.
     """
 
-    PREPARE_SECONDS = 0.005
-    """A call leaves so much earlier than a server is expected to be free: it takes about that long to get there."""
+    PREPARE_SECONDS, PREPARE_ROW_SECONDS = 0.005, 4e-5
+    """A call leaves so much earlier than a server is expected to be free, and so much more for each of its windows: it
+    takes about that long to write it and to get it there."""
     LINGER_SECONDS = 0.02
     """Where calls take less than ``PREPARE_SECONDS``, another would only be in the way: a window waits for company, but
     no longer than this."""
@@ -211,37 +216,52 @@ class LeastTime:
             if len(calls) >= load.max_in_flight:
                 break
             counts = queue.counts()
+            tokens = min(load.max_tokens, self.cost.worthwhile_tokens()) if urgent.over_share else load.max_tokens
             reason: ReleaseReason = "idle"
             if sum(length * count for length, count in counts) >= load.max_tokens and not urgent.over_share:
                 reason = "full"
             elif len(calls) >= (servers := load.servers):
-                due = load.times.free_at(calls, servers) - self.PREPARE_SECONDS
+                rows = min(sum(count for _, count in counts), full_rows(tokens, own))
+                due = load.times.free_at(calls, servers) - self.prepare_seconds(rows)
                 reason = "free"
                 if due <= calls[-1].sent_at:
                     due, reason = max(due, urgent.enqueued + self.LINGER_SECONDS), "linger"
                 if due > now:
                     return Decision(tuple(batches), due)
-            tokens = min(load.max_tokens, self.cost.worthwhile_tokens()) if urgent.over_share else load.max_tokens
             batch = self._batch(queue, counts, own, reason, place, tokens)
             batches.append(batch)
             calls.append(Call(len(batch.windows), batch.padded_length, now))
         return Decision(tuple(batches), None)
 
+    @classmethod
+    def prepare_seconds(cls, rows: int) -> float:
+        """From the decision on a call of so many windows until it is at the server."""
+        return cls.PREPARE_SECONDS + rows * cls.PREPARE_ROW_SECONDS
+
     @staticmethod
     def _soonest(now: float, own: int, queue: LengthQueue, loads: Sequence[_Placed]) -> _Placed:
         """The endpoint that is expected to answer windows of padded length ``own`` first: an idle one, if there is any.
 
-        Of equal ones it is the one that has answered nothing for longest, so that none is left untried.
+        Beside an idle one that is much slower, a busy one is waited for if it answers sooner and its next call can take
+        all that waits: else help is needed, however slow. Of equal ones it is the one that has answered nothing for
+        longest. One that has answered nothing for ``FORGET_SECONDS`` is taken for as fast as the others, so that none
+        is left untried.
         """
-        rows = dict(queue.counts())[own]
+        counts = queue.counts()
+        rows, waiting = dict(counts)[own], sum(length * count for length, count in counts)
+        fastest = min(load.times.factor for _, load, _ in loads)
 
-        def order(placed: _Placed) -> tuple[bool, float, float]:
+        def order(placed: _Placed) -> tuple[int, float, float]:
             _, load, calls = placed
+            times = load.times
+            factor = times.factor if now - times.answered_at <= FORGET_SECONDS else fastest
+            seconds = factor * times.cost.seconds(min(rows, full_rows(load.max_tokens, own)), own)
+            if len(calls) < load.servers:
+                return int(factor > SLOWER * fastest), seconds, times.answered_at
+            wait = times.free_at(calls, load.servers) - now
+            is_last = wait < 0 or waiting > load.max_tokens or len(calls) >= load.max_in_flight
             # One that is overdue is expected to take as long again: it may hang.
-            busy = len(calls) >= load.servers
-            wait = abs(load.times.free_at(calls, load.servers) - now) if busy else 0.0
-            seconds = load.times.seconds(min(rows, full_rows(load.max_tokens, own)), own)
-            return busy, wait + seconds, load.times.answered_at
+            return 2 if is_last else 1, abs(wait) + seconds, times.answered_at
 
         return min(loads, key=order)
 
@@ -270,10 +290,11 @@ class LeastTime:
 class CallTimeout:
     """Timeout of a model call in seconds: far above what such calls take, since a server may go on computing after it.
 
-    Five times the slowest seconds per token of the last 100 calls, times the tokens of this call; never below
-    ``FLOOR``, so that a pause of the server is not taken for an outage, and ``CEILING`` before the first measurement.
-    Each timeout doubles the next ones, since a server that has become slow gives no successes to measure; each success
-    halves them again.
+    Five times what it is expected to take: its cost, times how many times its cost the slowest of the last 100 calls
+    took. (By tokens, a short call, which takes long for its tokens, would let a full one hang for minutes.) Never below
+    ``FLOOR``, so that a pause of the server is not taken for an outage, and ``CEILING`` before the first measurement:
+    the first calls after a model was loaded are slow. Each timeout doubles the next ones, since a server that has
+    become slow gives no successes to measure; each success halves them again.
     """
 
     FACTOR = 5.0
@@ -281,21 +302,21 @@ class CallTimeout:
     CEILING = 120.0
 
     def __init__(self, rates: deque[float]) -> None:
-        """``rates`` are of the last calls to all endpoints: one that hangs from the beginning shows it as soon."""
+        """``rates``: seconds / cost of the last calls to all endpoints: one that hangs from the beginning shows it."""
         self._rates = rates
         self._factor = 1.0
 
-    def observe(self, tokens: int, seconds: float) -> None:
-        """Record one successful call of ``tokens`` = rows x padded length."""
-        self._rates.append(seconds / tokens)
+    def observe(self, cost: float, seconds: float) -> None:
+        """Record one successful call that should have taken ``cost`` seconds."""
+        self._rates.append(seconds / cost)
         self._factor = max(1.0, self._factor / 2)
 
     def missed(self) -> None:
         """A call ran into its timeout."""
         self._factor = min(self.CEILING / self.FLOOR, self._factor * 2)
 
-    def seconds(self, tokens: int) -> float:
-        """Timeout for a call of this many tokens."""
+    def seconds(self, cost: float) -> float:
+        """Timeout for a call that should take ``cost`` seconds."""
         if not self._rates:
             return self.CEILING
-        return min(self.CEILING, self._factor * max(self.FLOOR, self.FACTOR * max(self._rates) * tokens))
+        return min(self.CEILING, self._factor * max(self.FLOOR, self.FACTOR * max(self._rates) * cost))

@@ -49,27 +49,35 @@ def event_deadline(timestamp_ms: int | None, *, fetched_wall: float, fetched_at:
 class EventShare:
     """Which deadlines the windows of one event have: it is ahead of others with one full call, however large it is.
 
-    What it sends beyond counts as if it came now, and behind the windows that it has waiting: each full call of those
-    is a turn for others. A window's deadline never changes, so it is overtaken by no event that comes after it.
+    What it sends beyond that waits for others. An event that the server computes within the objective is due an
+    objective later than it would be: equally large ones are finished one after the other, first come, first served,
+    since by turns all of them would end when the last one does. Others wait for it no longer than its own calls take.
+    What a larger event sends counts as if it came now, and behind the windows that it has waiting: each full call of
+    those is a turn for others. A window's deadline never changes, so it is overtaken by no event that comes after it.
     """
 
     tokens: int
     """Of a full call."""
     objective: float
     """Seconds from an event to its deadline."""
-    turn: float
-    """Seconds that a full call of its waiting windows is worth: the objective, or the call's own time where that is
-    longer, since else the next call of the event would leave before anything that comes during this one."""
+    call: float
+    """Seconds of a full call."""
 
     def is_over(self, sent: int) -> bool:
         """Whether an event that has sent so many tokens had its full call."""
         return sent >= self.tokens
 
-    def deadline(self, own: float, now: float, waiting: int) -> float:
-        """Of the next window of an event that ``is_over``: ``own`` is the event's, ``waiting`` its tokens that are sent
-        and not answered. Seconds of the clock.
+    def deadline(self, own: float, now: float, waiting: int, windows: int) -> float:
+        """Of the next window of an event that ``is_over``, in seconds of the clock.
+
+        ``own`` is the event's, ``waiting`` its tokens that are sent and not answered, ``windows`` how many it has had
+        on all levels that it began.
         """
-        return max(own, now + self.objective) + self.turn * waiting / self.tokens
+        if windows * PADDED_LENGTHS[-1] * self.call <= self.objective * self.tokens:
+            return own + self.objective
+        # A turn is worth a call where that is longer: else the next call of the event would leave before anything that
+        # comes during this one.
+        return max(own, now + self.objective) + max(self.objective, self.call) * waiting / self.tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,8 @@ class Pending:
     lane: str = LANE
     over_share: bool = False
     """Whether its event had its full call before (``EventShare``)."""
+    version: str = ""
+    """Of the model that began its event, if any did."""
 
 
 _Heaps = dict[int, list[tuple[tuple[float, int, int], Pending]]]
@@ -151,7 +161,7 @@ class LengthQueue:
         self._size += 1
         self._over_share += pending.over_share
 
-    def turn(self, max_tokens: int) -> Pending | None:
+    def turn(self, max_tokens: float) -> Pending | None:
         """Choose whose windows the next call, of ``max_tokens`` at most, may have; returns the most urgent of them.
 
         ``most_urgent``, ``counts`` and ``take`` are about these until the next turn. All lanes' as long as no more

@@ -225,7 +225,7 @@ class Worker:
                 self._budgets,
                 # Calls under way, and one that waits for them: a lone long event keeps the model server busy.
                 event_tokens=full * (config.batching.max_in_flight + 1),
-                share=EventShare(full, objective, max(objective, self._policy.cost.seconds(full // 512, 512))),
+                share=EventShare(full, objective, self._policy.cost.seconds(full // 512, 512)),
                 over_share=self._metrics.window_over_share,
             ).infer,
             DeadLetters(

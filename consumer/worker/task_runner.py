@@ -92,17 +92,17 @@ class TaskRunner:
         One result never mixes models: when another version answers than answered before, the extraction starts again at
         level 0. Raises BadInput for a text or schema over the limits, and WindowRefused.
         """
-        restarts = 0
-        while (inference := await self._attempt(text, task, work, restarts)) is None:
-            restarts += 1
+        restarts, version = 0, ""
+        while isinstance(inference := await self._attempt(text, task, work, restarts, version), str):
+            restarts, version = restarts + 1, inference
             if restarts > self.RESTARTS_WITHOUT_WAIT:
                 _log.warning("model versions change faster than this text is extracted", restarts=restarts)
                 await asyncio.sleep(random.uniform(0.1, 1.0))  # noqa: S311 - jitter, not cryptography
         return inference
 
-    async def _attempt(self, text: str, task: Task, work: Work, restarts: int) -> Inference | None:
-        """Answer level after level; None when the model version changed meanwhile."""
-        run = _Run(work, self._budgets[work.place.partition.topic])
+    async def _attempt(self, text: str, task: Task, work: Work, restarts: int, version: str) -> Inference | str:
+        """Answer level after level, by ``version`` if any server has it; the newest version where it changed."""
+        run = _Run(work, self._budgets[work.place.partition.topic], version)
         try:
             run.held = CHARACTER_BYTES * len(text)
             if not run.take(run.held):
@@ -113,7 +113,7 @@ class TaskRunner:
             while not extraction.finished:
                 started, run.slowest = self._clock(), 0.0
                 if not await self._level(run, extraction):
-                    return None
+                    return run.version
                 elapsed = self._clock() - started
                 in_model = min(elapsed, run.slowest)
                 run.in_model += in_model
@@ -127,6 +127,7 @@ class TaskRunner:
         """Send the windows of a level, a few at a time, and read their answers in order; False for another model."""
         asked, work, windows, sent = run.asked, run.work, extraction.windows, 0
         total = len(windows)
+        work.windows += total
         while asked or sent < total:
             while sent < total and (not asked or work.tokens < self._event_tokens):
                 window = windows[sent]
@@ -168,13 +169,13 @@ class TaskRunner:
         return True
 
     def _ask(self, run: _Run, window: Window, level: int, number: int) -> _Asked:
-        work, deadline, length = run.work, run.work.deadline, window.length
+        work, lane, due, length = run.work, run.budget.lane, run.work.deadline, window.length
         if over := self._share.is_over(work.sent):
-            deadline = self._share.deadline(deadline, self._clock(), work.tokens)
+            due = self._share.deadline(due, self._clock(), work.tokens, work.windows)
             self._over_share()
         asked = _Asked(number, length)
         overflowed = partial(self._overflowed, run, asked)
-        asked.future = self._dispatcher.submit(window, deadline, level, work.place, run.budget.lane, over, overflowed)
+        asked.future = self._dispatcher.submit(window, due, level, work.place, lane, over, overflowed, run.version)
         work.tokens += length
         work.sent += length
         return asked
@@ -220,10 +221,9 @@ class _Run:
 
     work: Work
     budget: WorkBudget
-    used: int = 0
-    """Bytes that it accounts for."""
-    held: int = 0
-    """Those of them that the extraction itself holds."""
+    version: str = ""  # of the model that answered last, or is to answer
+    used: int = 0  # bytes that it accounts for
+    held: int = 0  # those of them that the extraction itself holds
     asked: deque[_Asked] = field(default_factory=deque)
     awaited: _Asked | None = None
     """The one whose answer it reads as soon as it comes; None while the event waits for memory."""
@@ -231,8 +231,7 @@ class _Run:
     queued: float = 0.0
     in_model: float = 0.0
     overflowed: int = 0
-    slowest: float = 0.0
-    """Longest call of the level."""
+    slowest: float = 0.0  # call of the level
     call: Answer | None = None
 
     def holds(self, size: int) -> bool:
@@ -253,6 +252,7 @@ class _Run:
         self.call = call = answer.answer
         self.slowest = max(self.slowest, call.seconds)
         model = ModelUsed(call.model_name, call.model_version, call.signature)
+        self.version = call.model_version
         if self.model.version and self.model != model:
             return False
         self.model = model

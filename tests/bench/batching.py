@@ -1,4 +1,4 @@
-"""Batching policies compared in a simulator: the project's ``LeastTime`` and eleven rivals in seventeen scenarios.
+"""Batching policies compared in a simulator: the project's ``LeastTime`` and eleven rivals in eighteen scenarios.
 
     python tests/bench/batching.py [--quick | --full] [--one-setting] [--seeds 5] [--only burst] [--reviews FILE]
 

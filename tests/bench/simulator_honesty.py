@@ -7,9 +7,11 @@ with the demo model, which has a CPU for itself; it is the worker that an owner 
 after each run, calls are measured one after the other (rows and length); before it also events one by one on the idle
 worker, which gives the time that is not the model's: for each event and for each call. From these figures and the
 moments at which the records of the run arrived, the simulator predicts the run: its server replays the measured calls,
-side by side (processor sharing), as TensorFlow does. It never sees the run's own calls or latencies. Predicted p50 and
-throughput should be within 10 % of the observed ones, p99 within 25 %. A run is made again, twice at most, where calls
-took more than 5 % longer or shorter after it than before: the machine was another one then.
+side by side (processor sharing), as TensorFlow does. What it replays is the processor's time of the server in them: the
+rest of a round trip (writing, network, reading) goes on beside the computation of other calls. It never sees the run's
+own calls or latencies. Predicted p50 and throughput should be within 10 % of the observed ones, p99 within 25 %. A run
+is made again, twice at most, where calls took more than 5 % longer or shorter after it than before: the machine was
+another one then.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import click
 from bench.live.stage import ROOT, Stage, Unmeasurable
-from bench.live.windows import batching, read_texts, recorded, session_on, timed
+from bench.live.windows import batching, metered, read_texts, recorded, session_on, timed
 from bench.report.section import Goal, Plot, Section, Series
 from bench.simulator.rivals import LeastTimePolicy
 from bench.simulator.server import Profile
@@ -56,7 +58,7 @@ SEEDS: Final = 9
 """Of the simulator's noise; the figures are medians over them."""
 LONE: Final = 40
 """Events one by one, before each run."""
-LONE_FACTOR: Final = 1.5
+LONE_FACTOR: Final = 2.0
 """Of what their calls take, until the next."""
 GRID_SECONDS: Final = {False: 25.0, True: 5.0}
 """Of single calls before each run, by whether it is to be quick."""
@@ -101,12 +103,14 @@ class Run(NamedTuple):
 
 
 class Idle(NamedTuple):
-    """What an event takes on the idle worker beside the model's computation, in seconds."""
+    """What an event takes on the idle worker beside the server's computation, in seconds."""
 
     handling: float
     """Of each event: from its record's timestamp to its first window, and from its last answer to its result."""
     delay: float
     """Of each call, each way."""
+    row: float = 0.0
+    """Of each row of a call."""
 
 
 class Replay(NamedTuple):
@@ -123,9 +127,10 @@ class Replay(NamedTuple):
         client = Client(
             delay=self.idle.delay,
             call_seconds=0.0,  # in the delay
-            row_seconds=0.0,
+            row_seconds=self.idle.row,
             max_tokens=self.max_tokens,
             event_tokens=self.max_tokens * (IN_FLIGHT + 1),
+            cost=self.cost,
         )
         policy = LeastTimePolicy(self.cost, IN_FLIGHT, max_tokens=self.max_tokens)
         outcome = Simulation(Servers(profile=self.server), events, policy, seed, client).run()
@@ -153,7 +158,7 @@ def idle(worker: Worker, replay: Replay, texts: Sequence[str], lengths: Lengths)
     levels = statistics.fmean(map(len, lengths[:LONE]))
     around = statistics.median(each.dispatched - seconds for each, seconds in zip(passed, computed, strict=True))
     beside = statistics.median(each.done - each.arrived - each.dispatched for each in passed)
-    return Idle(max(0.0, beside), max(0.0, around) / levels / 2)
+    return Idle(max(0.0, beside), max(0.0, around) / levels / 2, replay.idle.row)
 
 
 def measured(
@@ -170,18 +175,19 @@ def measured(
         max_tokens = token_budget(cost, counts, OBJECTIVE, MAX_TOKENS).max_tokens
         worker = stage.worker("honesty", TASK, batching(cost, max_tokens, IN_FLIGHT))
         runs: list[Run] = []
-        before = timed(session, windows, max_tokens, grid)
+        before = metered(session, windows, max_tokens, grid, stage.server.cpu_seconds)
         for number, load in enumerate(loads):
             for _ in range(tries):
-                rate = load * capacity(profile(before, sharing=True), lengths, max_tokens)
+                server = profile(before.work, sharing=True)
+                rate = load * capacity(server, lengths, max_tokens)
                 count = max(50, round(rate * seconds))
-                replay = Replay(profile(before, sharing=True), cost, max_tokens)
+                replay = Replay(server, cost, max_tokens, Idle(0.0, 0.0, before.row_seconds))
                 replay = replay._replace(idle=idle(worker, replay, texts, lengths))
                 moments = arrivals(count, rate, steady, seed=number)
                 passed = worker.run([texts[each % len(texts)] for each in range(count)], moments)
-                after = timed(session, windows, max_tokens, grid)
-                replay = replay._replace(server=profile(pooled(before, after), sharing=True))
-                found = compared(load, replay, passed, lengths, drift(before, after))
+                after = metered(session, windows, max_tokens, grid, stage.server.cpu_seconds)
+                replay = replay._replace(server=profile(pooled(before.work, after.work), sharing=True))
+                found = compared(load, replay, passed, lengths, drift(before.cells, after.cells))
                 before = after
                 _show(found, rate, replay)
                 if found.steady:
@@ -219,7 +225,8 @@ def _show(run: Run, rate: float, replay: Replay) -> None:
     print(
         f"{run.load:.0%} of capacity: {run.events} events, {rate:.1f} a second; calls of up to {replay.max_tokens} "
         f"tokens; not the model's are {replay.idle.handling * 1000:.1f} ms of an event and "
-        f"{replay.idle.delay * 2000:.1f} ms of a call; after the run calls took {run.drift:+.1%}",
+        f"{replay.idle.delay * 2000:.1f} ms of a call and {replay.idle.row * 1000:.3f} ms of a row; after the run "
+        f"calls took {run.drift:+.1%}",
         flush=True,
     )
     for name in LIMITS:
@@ -268,7 +275,7 @@ def section(runs: Sequence[Run], reviews: int) -> Section:
             f"Whole worker, embedded broker, demo model on a CPU of its own, texts of {reviews} reviews, {TASK}.",
             f"Predictions are medians over {SEEDS} seeds of the simulated noise.",
             f"A run shows nothing where calls took over {DRIFT:.0%} more or less after it: the machine was disturbed.",
-            "Two constants, the time of an event and of a call that is not the model's, come from events one by one.",
+            "What is not the server's: the time of an event and a call from events one by one, of a row from calls.",
         ],
         plots=plots,
     )

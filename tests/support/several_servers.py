@@ -42,6 +42,7 @@ class Server:
         self.address = address
         self.restart = restart
         self.seconds = 0.02
+        self.version = "1"
         self.mode: Mode = "up"
         self.deaths = 0
         self.died_at = 0.0
@@ -99,7 +100,7 @@ class Server:
             raise WRONG_SIGNATURE
         if self.mode == "rejects" and marks != [KNOWN_GOOD]:
             raise BATCH_FAULT
-        return Answer(tuple(cells_of({(m, 0): 1.0}) for m in marks), "m", "1", "serving_default", self.seconds)
+        return Answer(tuple(cells_of({(m, 0): 1.0}) for m in marks), "m", self.version, "serving_default", self.seconds)
 
     async def ready(self) -> bool:
         return self.mode == "up"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from consumer.batching.policy import Call, CallTimeout
+from consumer.batching.policy import ASSUMED, Call, CallTimeout
 from consumer.batching.queue import PADDED_LENGTHS, padded_length
 from consumer.resilience.crash_evidence import ServerUptime
 from consumer.serving.protocol import Failure, Relief, ServingError
@@ -18,6 +19,7 @@ from consumer.serving.protocol import Failure, Relief, ServingError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from consumer.batching.policy import CallCost
     from consumer.extraction.window import Window
     from consumer.serving.dispatch.batch import Group
     from consumer.serving.protocol import Answer, ModelClient
@@ -35,12 +37,20 @@ REPEATS = 3
 computes them in milliseconds each; with it, the third call at once waits for a thread together with the next one."""
 
 
-class Learned(NamedTuple):
+@dataclass(slots=True)
+class Learned:
     """What the answers of one endpoint say about all of them."""
 
-    canaries: dict[int, Window]
-    rates: deque[float]
-    """Seconds a token."""
+    cost: CallCost = ASSUMED
+    canaries: dict[int, Window] = field(default_factory=dict)
+    rates: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+    """How many times their cost the last calls took."""
+
+    def measured(self, cost: CallCost) -> None:
+        """Calls were measured just now, and cost so much."""
+        self.cost = cost
+        self.rates.clear()
+        self.rates.append(1.0)
 
 
 class ModelCalls:
@@ -69,9 +79,9 @@ class ModelCalls:
         self._model = model
         self.observer = observer
         self.clock = clock
-        learned = learned or Learned({}, deque(maxlen=100))
-        self._timeout = CallTimeout(learned.rates)
-        self._canaries = learned.canaries
+        self._learned = learned or Learned()
+        self._timeout = CallTimeout(self._learned.rates)
+        self._canaries = self._learned.canaries
         self.uptime = ServerUptime()
         self.in_flight: dict[Group, Call] = {}
         """Calls of windows that somebody waits for, by their groups, in the order in which they were sent."""
@@ -101,7 +111,7 @@ class ModelCalls:
             if error.code == "DEADLINE_EXCEEDED":
                 self._timeout.missed()
             raise
-        self._timeout.observe(len(windows) * length, answer.seconds)
+        self._timeout.observe(self._learned.cost.seconds(len(windows), length), answer.seconds)
         for window in windows:
             if window is not self.probe_window:
                 self._canaries[padded_length(window.length)] = window
@@ -177,12 +187,13 @@ class ModelCalls:
         at = min(longer) if longer else max(self._canaries, default=None)
         return None if at is None else self._canaries[at]
 
-    def timeout_is_final(self, tokens: int, timeout_factor: float) -> bool:
-        """Whether a call of so many tokens already gets the longest timeout."""
-        return self._seconds(tokens, timeout_factor) >= CallTimeout.CEILING
+    def timeout_is_final(self, length: int, timeout_factor: float) -> bool:
+        """Whether a call of one window, padded to ``length`` tokens, already gets the longest timeout."""
+        return self._seconds(1, length, timeout_factor) >= CallTimeout.CEILING
 
-    def _seconds(self, tokens: int, timeout_factor: float) -> float:
-        return min(CallTimeout.CEILING, timeout_factor * self._timeout.seconds(tokens))
+    def _seconds(self, rows: int, length: int, timeout_factor: float) -> float:
+        cost = self._learned.cost.seconds(rows, length)
+        return min(CallTimeout.CEILING, timeout_factor * self._timeout.seconds(cost))
 
     async def _predict(
         self,
@@ -194,7 +205,7 @@ class ModelCalls:
         longest: float = CallTimeout.CEILING,
     ) -> Answer:
         started = self.clock()
-        timeout = min(longest, self._seconds(len(windows) * length, timeout_factor))
+        timeout = min(longest, self._seconds(len(windows), length, timeout_factor))
         try:
             answer = await self.client.predict(windows, length, timeout)
         except ServingError as error:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from consumer.batching.pinned import Pinned
 from consumer.batching.policy import Load
 from consumer.batching.queue import LANE, LengthQueue, Pending, by_lane
 from consumer.serving.dispatch.batch import Entry, Group
@@ -69,12 +69,12 @@ class Dispatcher:
         self._clock = clock
         self._backoff = backoff or PAUSES
         self._queue = LengthQueue(lanes)
+        self._pinned = Pinned(policy, lanes)
         self._entries: dict[int, Entry] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._last_id = 0
-        self._wake = asyncio.Event()
+        self._last_id, self._wake = 0, asyncio.Event()
         self._defect: BaseException | None = None
-        self._learned = Learned({}, deque(maxlen=100))
+        self._learned = Learned(policy.cost)
         self.state = State.OK
         """Whether windows are being sent."""
         self._endpoints: dict[str, Endpoint] = {}
@@ -93,6 +93,7 @@ class Dispatcher:
     def costs(self, cost: CallCost) -> None:
         """Expect calls to cost so much from now on."""
         self._policy.cost = cost
+        self._learned.measured(cost)
         for endpoint in self._endpoints.values():
             endpoint.times.cost = cost
 
@@ -160,14 +161,16 @@ class Dispatcher:
         lane: str = LANE,
         over_share: bool = False,
         on_overflow: Callable[[WindowAnswer], None] | None = None,
+        version: str = "",
     ) -> asyncio.Future[WindowAnswer]:
         """Queue one window; the future is answered however long that takes, or raises WindowRefused.
 
         ``deadline`` (seconds of the clock) only orders the work. ``origin`` is the event that the window comes from,
-        None one of its own: however many of its windows are refused, it counts once. Cancelling withdraws the window.
+        None one of its own: however many of its windows are refused, it counts once. ``version``: of the model that is
+        to answer, if an endpoint has it. Cancelling withdraws the window.
         """
         self._last_id += 1
-        pending = Pending(self._last_id, window.length, deadline, level, self._clock(), lane, over_share)
+        pending = Pending(self._last_id, window.length, deadline, level, self._clock(), lane, over_share, version)
         future: asyncio.Future[WindowAnswer] = asyncio.get_running_loop().create_future()
         self._enqueue([Entry(window, pending, future, object() if origin is None else origin, on_overflow)])
         return future
@@ -179,13 +182,10 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """Windows that wait for a batch, a retry or a decision."""
-        windows = len(self._queue)
-        for endpoint in self._endpoints.values():
-            windows += sum(len(group.entries) for group in endpoint.retries) + len(endpoint.review.rejections)
-            if endpoint.recovery.fault is not None:
-                windows += endpoint.recovery.waiting
-            if endpoint.isolation.active:
-                windows += endpoint.isolation.waiting
+        windows = len(self._queue) + self._pinned.size
+        for each in self._endpoints.values():
+            if each.retries or each.review.rejections or each.recovery.fault or each.isolation.active:
+                windows += each.waiting
         return windows
 
     @property
@@ -227,7 +227,11 @@ class Dispatcher:
             takes_windows = takes_windows and not (endpoint.gone or endpoint.trial)
             calls = endpoint.calls.in_flight.values()
             loads.append(Load(calls, endpoint.times, limits.max_tokens, limits.max_in_flight, takes_windows))
-        decision = self._policy.decide(now, self._queue, loads)
+        if len(endpoints) > 1 or self._pinned.size:
+            served = [each.calls.version if each.usable else None for each in endpoints]
+            decision = self._pinned.decide(now, self._queue, loads, served)
+        else:
+            decision = self._policy.decide(now, self._queue, loads)
         for batch in decision.batches:
             endpoint = endpoints[batch.endpoint]
             endpoint.retry_budget.first_calls += 1
@@ -239,8 +243,7 @@ class Dispatcher:
                 self._spawn(self._call(endpoint, group, batch.padded_length, batch.reason), group.entries)
         if decision.batches:
             self._wake.set()  # withdrawn windows may have left a server idle
-        times.append(decision.wake_at)
-        times += [isolation.watch() for isolation in isolated]
+        times += [decision.wake_at, *(isolation.watch() for isolation in isolated)]
         return min((at for at in times if at is not None), default=None)
 
     def _ready(self, endpoint: Endpoint, now: float, times: list[float | None]) -> bool:
@@ -273,7 +276,7 @@ class Dispatcher:
     def _enqueue(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             self._entries[entry.pending.id] = entry
-            self._queue.add(entry.pending)
+            (self._pinned if entry.pending.version in self._pinned.versions else self._queue).add(entry.pending)
         self._wake.set()
 
     def _spawn(self, work: Coroutine[Any, Any, Any], entries: Iterable[Entry]) -> asyncio.Task[Any]:

@@ -130,6 +130,16 @@ class Endpoint:
         )
 
     @property
+    def waiting(self) -> int:
+        """Windows that wait for a retry or a decision."""
+        windows = sum(len(group.entries) for group in self.retries) + len(self.review.rejections)
+        if self.recovery.fault is not None:
+            windows += self.recovery.waiting
+        if self.isolation.active:
+            windows += self.isolation.waiting
+        return windows
+
+    @property
     def status(self) -> EndpointStatus:
         """What it does at this moment."""
         state, reason, fault = self.recovery.state.value, self.reason, self.recovery.fault

@@ -79,9 +79,8 @@ class Process:
         return self._log.read_text("utf-8", errors="replace")
 
     def cpu_seconds(self) -> float:
-        """User and system, of all its threads."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """User and system, of all its threads, to the nanosecond: its clock, whose number Linux makes of its id."""
+        return time.clock_gettime((~self._process.pid << 3) | 2)
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL half a minute later."""

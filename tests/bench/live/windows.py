@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import statistics
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from consumer.batching.call_cost import Cell
 from consumer.batching.policy import full_rows
 from consumer.batching.queue import padded_length
 from consumer.batching.tuning import shapes
@@ -22,14 +24,14 @@ from consumer.config.task_files import load_tasks
 from consumer.local.demo import MAX_TOKENS, MODEL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from consumer.batching.call_cost import Cell
     from consumer.batching.policy import CallCost
     from consumer.cli.model_source import Session
     from consumer.extraction.window import Cells, Window
+    from consumer.serving.protocol import Answer, ModelClient
 
 Levels = tuple[tuple["Window", ...], ...]
 """Of one text: its windows, level by level."""
@@ -65,9 +67,65 @@ def recorded(session: Session, task: str, texts: Sequence[str]) -> list[Levels]:
 
 def timed(session: Session, windows: Sequence[Window], max_tokens: int, seconds: float) -> tuple[Cell, ...]:
     """Measure calls of these windows, one after the other, for ``seconds``, as ``rexstream tune`` does."""
+    return _grid(session, session.client, windows, max_tokens, seconds)
+
+
+def _grid(
+    session: Session, client: ModelClient, windows: Sequence[Window], max_tokens: int, seconds: float
+) -> tuple[Cell, ...]:
     counts = Counter(padded_length(window.length) for window in windows)
-    test = LoadTest(session.client, windows, TIMEOUT, lambda _: None)
+    test = LoadTest(client, windows, TIMEOUT, lambda _: None)
     return session.runner.run(test.grid(shapes(counts, max_tokens), time.monotonic() + seconds)).cells
+
+
+class Metered(NamedTuple):
+    """Calls one after the other."""
+
+    cells: tuple[Cell, ...]
+    """Their round trips."""
+    work: tuple[Cell, ...]
+    """The processor's time of the server in them."""
+
+    @property
+    def row_seconds(self) -> float:
+        """By how much longer a round trip is for each row, beside what the server computes: writing and reading it."""
+        found = [(cell.rows, cell.seconds - work.seconds) for cell, work in zip(self.cells, self.work, strict=True)]
+        return max(0.0, statistics.linear_regression(*zip(*found, strict=True)).slope)
+
+
+def metered(
+    session: Session, windows: Sequence[Window], max_tokens: int, seconds: float, used: Callable[[], float]
+) -> Metered:
+    """As ``timed``, beside the processor's time of the server; ``used`` is what it has used up to now, in seconds."""
+    meter = _Meter(session.client, used)
+    cells = _grid(session, meter, windows, max_tokens, seconds)
+    # The first call of each shape warms it up, as in the grid.
+    return Metered(cells, tuple(Cell(*shape, tuple(meter.found[shape][1:])) for shape in map(_shape, cells)))
+
+
+def _shape(cell: Cell) -> tuple[int, int]:
+    return cell.rows, cell.length
+
+
+class _Meter:
+    """Implements ModelClient by another one, and keeps what each call cost the server, by rows and padded length."""
+
+    def __init__(self, client: ModelClient, used: Callable[[], float]) -> None:
+        self._client = client
+        self._used = used
+        self.found: defaultdict[tuple[int, int], list[float]] = defaultdict(list)
+
+    async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
+        before = self._used()
+        answer = await self._client.predict(windows, padded_length, timeout)
+        self.found[len(windows), padded_length].append(self._used() - before)
+        return answer
+
+    async def ready(self) -> bool:
+        return await self._client.ready()
+
+    async def close(self) -> None:
+        await self._client.close()
 
 
 def batching(cost: CallCost, max_tokens: int, max_in_flight: int) -> dict[str, Any]:

@@ -20,15 +20,13 @@ if TYPE_CHECKING:
 LOOK_SECONDS: Final = 0.02
 LONGEST_SECONDS: Final = 75.0
 """A run that takes longer has failed: the slowest contender seen needs a third of it."""
-LONG_ENOUGH_SECONDS: Final = 8.0
-"""Of throughput: a slow contender need not get to the end."""
 QUIET_SECONDS: Final = 3.0
 WARM: Final = 8
 """Events before the load, so that a contender has joined and made its first calls."""
 
 
 class Throughput(NamedTuple):
-    """Start and joining are left out. A slow contender is measured for ``LONG_ENOUGH_SECONDS``."""
+    """Start and joining are left out."""
 
     events_per_second: float
     cpu_ms_per_event: float
@@ -48,8 +46,10 @@ class Audit(NamedTuple):
     lost: int
 
 
-def throughput(stage: Stage, contender: Contender, target: str, count: int) -> Throughput:
+def throughput(stage: Stage, contender: Contender, target: str, count: int, enough: float) -> Throughput:
     """``count`` events at once to a contender that has joined and answered a few. Raises FailedError.
+
+    A slow contender need not get to the end: it is measured for ``enough`` seconds.
 
     The rate is the slope of the number of results over the broker's time of each: neither batches nor a look that
     comes late on a busy machine change it.
@@ -61,9 +61,7 @@ def throughput(stage: Stage, contender: Contender, target: str, count: int) -> T
         began, cpu = time.monotonic(), process.cpu_seconds()
         stage.send(topics.source, events(count))
         finished = done
-        while finished < done + count and (
-            time.monotonic() - began < LONG_ENOUGH_SECONDS or finished < done + count // 10
-        ):
+        while finished < done + count and (time.monotonic() - began < enough or finished < done + count // 10):
             _require(process, began + LONGEST_SECONDS, f"{finished - done} of {count} results")
             time.sleep(LOOK_SECONDS)
             finished = stage.written(reader, topics.output)

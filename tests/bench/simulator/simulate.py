@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from bench.simulator.outcome import Outcome
 from bench.simulator.server import Server, Slowdown
+from bench.simulator.trace import WINDOW_TOKENS
 
+from consumer.batching.policy import ASSUMED, full_rows
 from consumer.batching.queue import PADDED_LENGTHS, EventShare, Pending, event_deadline
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from bench.simulator.server import Profile
     from bench.simulator.trace import Event
 
-    from consumer.batching.policy import Batch, Decision
+    from consumer.batching.policy import Batch, CallCost, Decision
 
 MAX_TOKENS: Final = 16_384
 """Padded tokens of a call at most: what the servers were warmed up for, ``batching.max_tokens``."""
@@ -57,6 +59,8 @@ class Client:
     row_seconds: float = ROW_SECONDS
     max_tokens: int = MAX_TOKENS
     event_tokens: int = EVENT_TOKENS
+    cost: CallCost = ASSUMED
+    """Of calls, as the worker knows it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +133,8 @@ class _Run:
     """Of its windows at the policy or at a server."""
     sent: int = 0
     """Tokens of all windows that it ever handed over."""
+    windows: int = 0
+    """Of all levels that it began."""
 
 
 class Simulation:
@@ -142,7 +148,9 @@ class Simulation:
         self._events = events
         self._policy = policy
         self._client = client or Client()
-        self._share = EventShare(self._client.max_tokens, OBJECTIVE, OBJECTIVE)
+        full = self._client.max_tokens
+        call = self._client.cost.seconds(full_rows(full, WINDOW_TOKENS), WINDOW_TOKENS)
+        self._share = EventShare(full, OBJECTIVE, call)
         self._failed: Callable[[Call], None] | None = getattr(policy, "failed", None)
         self._machines = [
             Server(servers.profile, random.Random(f"{seed} server {number}"), None if number else servers.slow)
@@ -299,10 +307,13 @@ class Simulation:
                 (self._latencies if run.event.ordinary else self._large).append(self._now - run.event.at)
                 return
             run.unsent.extend(run.event.levels[run.level])
+            run.windows += len(run.unsent)
         while run.unsent and run.tokens < self._client.event_tokens:
             length = run.unsent.popleft()
             is_over = self._share.is_over(run.sent)
-            deadline = self._share.deadline(run.deadline, self._now, run.tokens) if is_over else run.deadline
+            deadline = run.deadline
+            if is_over:
+                deadline = self._share.deadline(deadline, self._now, run.tokens, run.windows)
             run.waiting += 1
             run.tokens += length
             run.sent += length

@@ -78,6 +78,11 @@ def one_level(text: int, rng: random.Random) -> Levels:  # noqa: ARG001 - the ot
     return (windows(FIRST_HINT, text),)
 
 
+def tiny(text: int, rng: random.Random) -> Levels:  # noqa: ARG001 - titles and ratings are short whatever reviews are
+    """A classification of titles: hundreds of windows in a call, so that what a row costs the client counts."""
+    return ((rng.randint(9, 16),),)
+
+
 def two_levels(text: int, rng: random.Random) -> Levels:
     """Features and opinions on them: level 1 asks for the facts of level 0, at most seven in a hint."""
     factor, exponent = FACTS

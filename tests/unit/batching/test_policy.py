@@ -60,10 +60,19 @@ def test_a_busy_server_gets_the_next_call_shortly_before_it_is_free() -> None:
     in_flight = one(call(10, 100, 5.0))
     early = policy.decide(5.0, queue, in_flight)
     assert early.batches == ()
-    assert early.wake_at == pytest.approx(5.2 - policy.PREPARE_SECONDS)
+    assert early.wake_at == pytest.approx(5.2 - policy.prepare_seconds(1))
     assert early.wake_at is not None
     (batch,) = policy.decide(early.wake_at, queue, in_flight).batches
     assert batch.reason == "free"
+
+
+def test_a_call_of_many_windows_leaves_earlier() -> None:
+    """Writing a thousand takes as long as a server may take for them, and it would wait meanwhile."""
+    policy = LeastTime(16_384, 2, SLOW)
+    for waiting, rows in ((500, 500), (900, 900)):
+        queue = queue_of(*(pending(number, 16) for number in range(waiting)))
+        wake_at = policy.decide(0.0, queue, one(call(10, 1600, 0.0))).wake_at
+        assert wake_at == pytest.approx(SLOW.seconds(10, 1600) - 0.005 - rows * 4e-5)
 
 
 def test_when_the_server_is_free_follows_how_long_calls_take_now() -> None:
@@ -75,7 +84,7 @@ def test_when_the_server_is_free_follows_how_long_calls_take_now() -> None:
         now += 0.6
     endpoint = one(call(10, 100, now), times=times)
     wake_at = policy.decide(now, queue_of(pending(1, 40, enqueued=now)), endpoint).wake_at
-    assert wake_at == pytest.approx(now + 0.6 - policy.PREPARE_SECONDS, abs=1e-3)
+    assert wake_at == pytest.approx(now + 0.6 - policy.prepare_seconds(1), abs=1e-3)
 
 
 def test_a_call_that_waited_behind_another_is_measured_from_that_ones_answer() -> None:
@@ -134,7 +143,7 @@ def test_as_many_servers_as_calls_in_flight_allow_are_used_at_once() -> None:
         queue.add(pending(number + 2, 40))
     decision = policy.decide(0.03, queue, one(*in_flight, most=6))
     assert decision.batches == ()
-    assert decision.wake_at == pytest.approx(0.2 - policy.PREPARE_SECONDS)
+    assert decision.wake_at == pytest.approx(0.2 - policy.prepare_seconds(1))
 
 
 def test_a_busy_server_gets_a_full_batch_at_once() -> None:

@@ -26,14 +26,14 @@ def test_the_deadline_of_an_event(timestamp_ms: int | None, deadline: float) -> 
     assert at == pytest.approx(deadline)
 
 
-def test_a_call_may_take_five_times_the_slowest_rate_seen() -> None:
-    """The timeout follows the tokens of the call and what such calls took."""
+def test_a_call_may_take_five_times_what_the_slowest_one_took_of_its_cost() -> None:
+    """The timeout follows the cost of the call and what such calls took."""
     timeout = CallTimeout(deque(maxlen=100))
-    assert timeout.seconds(1000) == CallTimeout.CEILING
-    timeout.observe(1000, 4.0)
-    assert timeout.seconds(1000) == pytest.approx(20.0)
-    assert timeout.seconds(10) == CallTimeout.FLOOR
-    assert timeout.seconds(1_000_000) == CallTimeout.CEILING
+    assert timeout.seconds(1.0) == CallTimeout.CEILING
+    timeout.observe(1.0, 4.0)
+    assert timeout.seconds(1.0) == pytest.approx(20.0)
+    assert timeout.seconds(0.01) == CallTimeout.FLOOR
+    assert timeout.seconds(1000.0) == CallTimeout.CEILING
 
 
 @pytest.mark.parametrize("length", [0, 513])
@@ -46,10 +46,10 @@ def test_a_length_that_no_window_has_is_refused(length: int) -> None:
 def test_a_missed_timeout_doubles_the_next_and_a_success_halves_it() -> None:
     """A server that became slow shows in no success, so the timeout must grow without one."""
     timeout = CallTimeout(deque(maxlen=100))
-    timeout.observe(1000, 0.1)
-    assert timeout.seconds(1000) == CallTimeout.FLOOR
+    timeout.observe(1.0, 0.1)
+    assert timeout.seconds(1.0) == CallTimeout.FLOOR
     for expected in (20.0, 40.0, 80.0, CallTimeout.CEILING, CallTimeout.CEILING):
         timeout.missed()
-        assert timeout.seconds(1000) == pytest.approx(expected)
-    timeout.observe(1000, 0.1)
-    assert timeout.seconds(1000) == pytest.approx(60.0)
+        assert timeout.seconds(1.0) == pytest.approx(expected)
+    timeout.observe(1.0, 0.1)
+    assert timeout.seconds(1.0) == pytest.approx(60.0)

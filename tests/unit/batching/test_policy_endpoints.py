@@ -36,8 +36,26 @@ def load(*calls: Call, factor: float = 1.0, answered_at: float = 0.0, takes_wind
 def test_an_idle_endpoint_gets_what_waits_at_once() -> None:
     """Though a busy one would be free in a moment."""
     nearly_free = load(Call(1, 40, 0.0))
-    (batch,) = POLICY.decide(0.1, queue_of(40), [nearly_free, load(factor=4.0)]).batches
+    (batch,) = POLICY.decide(0.1, queue_of(40), [nearly_free, load()]).batches
     assert (batch.endpoint, batch.reason) == (1, "idle")
+
+
+def test_an_idle_slow_endpoint_is_left_idle_while_a_busy_fast_one_answers_sooner() -> None:
+    """And helps where more waits than the fast one's next call holds, or where that one hangs or has no place."""
+    fast, slow = load(Call(1, 40, 0.0)), load(factor=4.0)
+    decision = POLICY.decide(0.05, queue_of(40), [fast, slow])
+    assert decision.batches == ()
+    assert decision.wake_at == pytest.approx(0.104 - POLICY.prepare_seconds(1))
+    assert POLICY.decide(0.05, queue_of(*[400] * 41), [fast, slow]).batches[0].endpoint == 1
+    assert POLICY.decide(0.2, queue_of(40), [fast, slow]).batches[0].endpoint == 1
+    no_place = load(Call(1, 40, 0.0), Call(1, 40, 0.0))
+    assert POLICY.decide(0.05, queue_of(40), [no_place, slow]).batches[0].endpoint == 1
+
+
+def test_an_endpoint_that_was_slow_is_tried_again() -> None:
+    """Nothing else would show that it is as fast as the other one by now."""
+    (batch,) = POLICY.decide(20.0, queue_of(40), [load(answered_at=19.0), load(factor=4.0, answered_at=9.0)]).batches
+    assert batch.endpoint == 1
 
 
 def test_of_idle_endpoints_the_faster_one_is_taken_and_of_equal_ones_the_one_that_rested() -> None:
@@ -55,7 +73,7 @@ def test_of_busy_endpoints_the_one_that_will_have_answered_first_is_waited_for()
     slow, fast = load(Call(1, 100, 0.06), factor=4.0), load(Call(10, 400, 0.1))
     decision = POLICY.decide(0.1, queue_of(400, 400), [slow, fast])
     assert decision.batches == ()
-    assert decision.wake_at == pytest.approx(0.1 + 0.5 - POLICY.PREPARE_SECONDS)
+    assert decision.wake_at == pytest.approx(0.1 + 0.5 - POLICY.prepare_seconds(2))
 
 
 def test_an_endpoint_that_hangs_is_not_taken_for_one_that_is_about_to_be_free() -> None:
@@ -164,7 +182,9 @@ def test_every_window_is_sent_once_inside_the_caps_of_an_endpoint_that_takes_win
             seen += [window.id for window in batch.windows]
         if len(queue):
             idle = [n for n, calls in enumerate(world.calls) if world.takes[n] and not calls]
-            assert not idle, "an idle endpoint and a waiting window always make a batch"
+            fits = sum(length * count for length, count in queue.counts()) <= max(world.tokens)
+            sooner = decision.wake_at is not None and fits and any(world.calls)
+            assert not idle or sooner, "one is left idle only if what waits fits in the next call of another"
         if decision.wake_at is not None:
             assert decision.wake_at > world.now
             world.now = decision.wake_at

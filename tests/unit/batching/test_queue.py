@@ -196,7 +196,7 @@ def test_a_large_event_ends_under_more_reviews_than_can_be_answered() -> None:
             over = share.is_over(sent)
             number = next(numbers)
             large.add(number)
-            deadline = share.deadline(1.0, now, waiting) if over else 1.0
+            deadline = share.deadline(1.0, now, waiting, 400) if over else 1.0
             queue.add(Pending(number, 512, deadline, 0, now, over_share=over))
             left, sent, waiting = left - 1, sent + 512, waiting + 512
         (batch,) = decided(policy, queue, now).batches
@@ -216,9 +216,36 @@ def test_an_event_has_one_full_call_by_its_own_deadline(sent: int, over: bool) -
 
 def test_what_is_over_the_share_is_due_a_turn_later_for_each_call_that_waits() -> None:
     """From now on where the event's own deadline has passed."""
-    share = EventShare(2048, objective=1.0, turn=2.0)
-    assert share.deadline(5.0, 0.0, 0) == 5.0
-    assert share.deadline(5.0, 50.0, 1024) == 52.0
+    share = EventShare(2048, objective=1.0, call=2.0)
+    assert share.deadline(5.0, 0.0, 0, 400) == 5.0
+    assert share.deadline(5.0, 50.0, 1024, 400) == 52.0
+
+
+@pytest.mark.parametrize(("windows", "deadline"), [(5, 6.0), (8, 6.0), (9, 52.5)])
+def test_an_event_that_is_computed_within_the_objective_keeps_its_place(windows: int, deadline: float) -> None:
+    """An objective later, whatever else comes; eight windows are two calls of half a second each."""
+    share = EventShare(2048, objective=1.0, call=0.5)
+    assert share.deadline(5.0, 50.5, 1024 + 1024, windows) == deadline
+
+
+def test_equally_large_events_end_one_after_the_other() -> None:
+    """By turns all of them would end when the last one does."""
+    found, _ = served(ASSUMED.seconds(32, 512), [Event(n / 1000, ((512,) * 140,)) for n in range(12)])
+    assert found[5] < 0.65 * found[-1]
+    assert found[0] < 0.35 * found[-1]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(0.0, 2.0), st.integers(33, 145))
+def test_reviews_wait_for_an_event_that_is_computed_within_the_objective_no_longer_than_that(
+    after: float, windows: int
+) -> None:
+    """However often it is ahead of them, it has no more to do."""
+    seconds = ASSUMED.seconds(32, 512)
+    reviews = [Event(after, ((40 + n % 40,),) * 2) for n in range(200)]
+    alone, _ = served(seconds, reviews)
+    beside, _ = served(seconds, [Event(0.0, ((512,) * windows,), ordinary=False), *reviews])
+    assert beside[-1] - alone[-1] < 1.0 + 0.2
 
 
 def test_calls_of_an_event_over_its_share_are_small_and_wait_for_the_server() -> None:
@@ -229,7 +256,7 @@ def test_calls_of_an_event_over_its_share_are_small_and_wait_for_the_server() ->
     large = queue_of({"live": 1.0}, (Pending(n, 512, 9.0, 0, 0.0, over_share=True) for n in range(99)))
     waits = decided(policy, large)
     assert [(batch.reason, len(batch.windows)) for batch in waits.batches] == [("idle", 2)]
-    assert waits.wake_at == pytest.approx(cost.seconds(2, 512) - policy.PREPARE_SECONDS)
+    assert waits.wake_at == pytest.approx(cost.seconds(2, 512) - policy.prepare_seconds(2))
     others = decided(policy, queue_of({"live": 1.0}, (Pending(n, 512, 9.0, 0, 0.0) for n in range(99))))
     assert [(batch.reason, len(batch.windows)) for batch in others.batches] == [("full", 32)] * 2
 
@@ -245,7 +272,7 @@ def test_windows_over_their_share_make_no_call_of_others_longer_and_none_leave_e
     times = CallTimes(cost)
     waits = policy.decide(0.0, queue, [Load(answers, times, FULL, 2)])
     assert not waits.batches
-    assert waits.wake_at == pytest.approx(cost.seconds(32, 512) - policy.PREPARE_SECONDS)
+    assert waits.wake_at == pytest.approx(cost.seconds(32, 512) - policy.prepare_seconds(1))
     (batch,) = policy.decide(2.0, queue, [Load(answers, times, FULL, 2)]).batches
     assert [window.id for window in batch.windows] == [100]
     (batch,) = policy.decide(2.0, queue, [Load(answers, times, FULL, 2)]).batches

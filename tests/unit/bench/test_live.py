@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from bench import simulator_honesty as honesty
 from bench.limit import Pair, Run, packed
+from bench.live.windows import Metered
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +46,14 @@ def test_the_machine_is_compared_by_the_calls_before_and_after() -> None:
     after = [Cell(1, 32, (1.21,)), Cell(2, 32, (2.0,))]
     assert honesty.drift(before, after) == pytest.approx(0.1)
     assert honesty.pooled(before, after) == (Cell(1, 32, (1.0, 1.0, 9.0, 1.21)), Cell(2, 32, (2.0, 2.0)))
+
+
+def test_what_a_row_takes_beside_the_server_is_told_from_what_a_call_takes() -> None:
+    """Two milliseconds a call and a tenth a row, whatever the server computes."""
+    work = [Cell(rows, 32, (rows / 100,)) for rows in (1, 4, 16)]
+    cells = [Cell(one.rows, 32, (one.seconds + 0.002 + one.rows * 1e-4,)) for one in work]
+    assert Metered(tuple(cells), tuple(work)).row_seconds == pytest.approx(1e-4)
+    assert Metered(tuple(work), tuple(cells)).row_seconds == 0.0
 
 
 @pytest.mark.parametrize(

@@ -316,3 +316,26 @@ def test_another_version_in_the_middle_starts_a_long_event_again() -> None:
         assert extracted == direct(LONG, MANY)
 
     run(model, body)
+
+
+def test_an_event_begins_again_once_at_most_where_servers_have_different_versions() -> None:
+    """As in a rollout: its second level goes to a server of the version that answered the first one."""
+
+    async def body(place: Workplace) -> None:
+        other = TimedModel()
+        other.version = "another"
+        place.dispatcher.resolved(["one:1", "two:1"], lambda _: other)
+        await asyncio.sleep(1)
+
+        async def restarts(number: int) -> int:
+            await asyncio.sleep(number * 0.03)
+            record = SourceRecord("in", 0, number, 1, None, b"", (), 1000, 0.0)
+            work = await place.budget.enter(number, record)
+            found = await place.runner.infer(LONG[number : number + 300], REVIEW, work)
+            place.budget.leave(work)
+            return found.restarts
+
+        found = await asyncio.gather(*(restarts(number) for number in range(60)))
+        assert sum(found) <= 3, "those that came before both versions were seen"
+
+    run(TimedModel(), body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -267,6 +268,25 @@ def test_calls_that_miss_their_deadline_get_more_time_before_anyone_is_blamed() 
     run(Slow(), body)
     assert timeouts[1] < 20
     assert timeouts[-1] >= 100
+
+
+def test_a_full_call_that_hangs_is_given_up_as_soon_as_a_short_one() -> None:
+    """What a call of one short window takes for its tokens says nothing about a thousand of them."""
+    timeouts: list[float] = []
+
+    class Hangs(StubClient):
+        async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
+            if len(windows) > 100:
+                timeouts.append(timeout)
+            return replace(await super().predict(windows, padded_length, timeout), seconds=0.05)
+
+    async def body(dispatcher: Dispatcher) -> None:
+        assert_answered([100], await all_answers(dispatcher, [100]))
+        marks = [*range(100, 1100)]
+        assert_answered(marks, await all_answers(dispatcher, marks))
+
+    run(Hangs(), body)
+    assert max(timeouts) < 25
 
 
 def test_a_defect_while_a_failure_is_handled_reaches_the_caller() -> None:

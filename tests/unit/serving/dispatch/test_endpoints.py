@@ -54,6 +54,29 @@ def test_all_servers_work_and_each_answers_a_probe_first() -> None:
     assert cluster.states == []
 
 
+def test_an_event_stays_with_the_version_that_began_it_while_one_server_has_that() -> None:
+    """Another version's answer would make it begin again. Once that version is gone, the others answer."""
+
+    async def body(cluster: Cluster) -> None:
+        def begun(mark: int) -> asyncio.Future[WindowAnswer]:
+            return cluster.dispatcher.submit(window(mark), 0.0, 1, version="old")
+
+        cluster["a"].version = "old"
+        assert_answered(range(100, 160), await stream(cluster, 100, 2.0))
+        found = []
+        for mark in range(200, 260):
+            found.append(begun(mark))
+            await asyncio.sleep(1 / 30)
+        assert {each.answer.model_version for each in await asyncio.gather(*found)} == {"old"}
+        assert_answered(range(300, 360), await stream(cluster, 300, 2.0))
+        assert any(set(range(300, 360)) & sent(cluster, name) for name in "bc"), "others go anywhere"
+        cluster["a"].die()
+        late = [begun(mark) for mark in range(400, 410)]
+        assert {each.answer.model_version for each in await asyncio.gather(*late)} == {"1"}
+
+    assert run_cluster(body, restart=None).states == []
+
+
 def test_what_never_reached_a_server_goes_to_another_at_once() -> None:
     """Nothing waits for the dead one, which is reported once, and once when it is back."""
 

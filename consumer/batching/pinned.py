@@ -1,0 +1,77 @@
+"""Windows of events that a model version has begun, while model servers serve several versions. Pure.
+
+One result never mixes models: an event that another version answers begins again. While versions are mixed, as in a
+rollout, an event is therefore kept at endpoints of its version as long as there is one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from consumer.batching.policy import Call, Decision
+from consumer.batching.queue import LengthQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from consumer.batching.policy import Batch, LeastTime, Load
+    from consumer.batching.queue import Pending
+
+
+class Pinned:
+    """The windows that wait for endpoints of one version each; empty unless several versions are served."""
+
+    def __init__(self, policy: LeastTime, lanes: Mapping[str, float] | None) -> None:
+        self._policy = policy
+        self._lanes = lanes
+        self._queues: dict[str, LengthQueue] = {}
+        self.size = 0
+        """Windows that wait."""
+        self.versions: frozenset[str] = frozenset()
+        """Those that are served, if they are several: windows of events that one of them began belong here."""
+
+    def add(self, pending: Pending) -> None:
+        """Insert one window, whose version is among ``versions``."""
+        self._queues.setdefault(pending.version, LengthQueue(self._lanes)).add(pending)
+        self.size += 1
+
+    def decide(
+        self, now: float, common: LengthQueue, endpoints: Sequence[Load], served: Sequence[str | None]
+    ) -> Decision:
+        """As ``LeastTime.decide`` for the windows here and those that any endpoint may answer, in ``common``.
+
+        ``served`` has the version of each endpoint, None for one that is out or has answered nothing. Begun events go
+        first. What waits for a version that is gone goes to ``common``: it will be answered, if by another one.
+        """
+        versions = frozenset(version for version in served if version)
+        self.versions = versions if len(versions) > 1 else frozenset()
+        for version in self._queues.keys() - self.versions:
+            for pending in _drained(self._queues.pop(version)):
+                common.add(pending)
+        if not self._queues:
+            self.size = 0
+            return self._policy.decide(now, common, endpoints)
+        batches: list[Batch] = []
+        times: list[float] = []
+        for version, queue in (*self._queues.items(), ("", common)):
+            loads = [
+                load if version in ("", its) else load._replace(takes_windows=False)
+                for load, its in zip(endpoints, served, strict=True)
+            ]
+            decision = self._policy.decide(now, queue, loads)
+            batches += decision.batches
+            if decision.wake_at is not None:
+                times.append(decision.wake_at)
+            calls = [list(load.calls) for load in endpoints]
+            for batch in decision.batches:
+                calls[batch.endpoint].append(Call(len(batch.windows), batch.padded_length, now))
+            endpoints = [load._replace(calls=each) for load, each in zip(endpoints, calls, strict=True)]
+        self.size = sum(map(len, self._queues.values()))
+        return Decision(tuple(batches), min(times, default=None))
+
+
+def _drained(queue: LengthQueue) -> Iterator[Pending]:
+    while queue.turn(math.inf) is not None:
+        for length, count in queue.counts():
+            yield from queue.take(length, count)
