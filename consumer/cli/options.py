@@ -91,6 +91,27 @@ def cluster_options(command: Command) -> Command:
     The command gets them as one argument ``kafka``, a KafkaAccess, and what the Kafka clients raise in it becomes an
     exit code: 2, 3, and 130 for Ctrl-C.
     """
+    return _cluster_options(command, 15.0, "Seconds to wait for an answer from Kafka.")
+
+
+def group_options(command: Command) -> Command:
+    """Add the options of ``cluster_options``, where ``--timeout`` is for workers too, and repeatable ``--http``.
+
+    The command gets the latter as ``addresses``.
+    """
+    http_option = click.option(
+        "--http",
+        "addresses",
+        metavar="HOST:PORT",
+        multiple=True,
+        help="A worker's HTTP address, or a name of several; may be given many times, and Kafka is not asked then. "
+        "Default: all members of kafka.group_id.",
+    )
+    waits = "Seconds to wait for an answer from Kafka, and for those of all workers together."
+    return _cluster_options(http_option(command), 5.0, waits)
+
+
+def _cluster_options(command: Command, seconds: float, waits: str) -> Command:
 
     @click.option(
         "--bootstrap-servers",
@@ -102,9 +123,9 @@ def cluster_options(command: Command) -> Command:
     @click.option(
         "--timeout",
         type=click.FloatRange(min=0.1),
-        default=15.0,
+        default=seconds,
         show_default=True,
-        help="Seconds to wait for an answer from Kafka.",
+        help=waits,
     )
     @config_options
     @functools.wraps(command)

@@ -1,4 +1,4 @@
-"""``rexstream resume`` against a worker's HTTP side."""
+"""``rexstream resume`` against workers' HTTP sides. The members of a real group are in integration/apache."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from consumer.cli import cli
+from consumer.local.broker import EmbeddedBroker
 from consumer.telemetry.http import HttpServer
 
 if TYPE_CHECKING:
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 ANSWER = {"resumed": ["flood"], "state": "trial", "message": "a trial of 20 events"}
 
 
-@pytest.fixture
-def server() -> Iterator[HttpServer]:
-    started = HttpServer(
+def serving() -> HttpServer:
+    return HttpServer(
         "127.0.0.1:0",
         live=lambda: (True, {}),
         ready=lambda: (True, {}),
@@ -32,8 +32,18 @@ def server() -> Iterator[HttpServer]:
         metrics=lambda _: (b"", "text/plain"),
         resume=lambda topic: {**ANSWER, "topics": [topic or "all"]},
     )
+
+
+@pytest.fixture
+def server() -> Iterator[HttpServer]:
+    started = serving()
     yield started
     started.close()
+
+
+def closed_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
 
 
 def resume(*arguments: str) -> Result:
@@ -41,20 +51,60 @@ def resume(*arguments: str) -> Result:
 
 
 def test_it_says_what_the_worker_did(server: HttpServer) -> None:
-    """A sentence, or with --json the answer itself; exit code 0."""
+    """A sentence, or with --json the answer and who gave it; exit code 0."""
     address = f"127.0.0.1:{server.server_port}"
     found = resume("--http", address)
     assert (found.exit_code, found.stdout) == (0, "a trial of 20 events\n")
     found = resume("--http", address, "--json")
-    assert (found.exit_code, json.loads(found.stdout)) == (0, {**ANSWER, "topics": ["all"]})
+    who = {"worker": address, "address": address}
+    assert (found.exit_code, json.loads(found.stdout)) == (0, {**who, **ANSWER, "topics": ["all"]})
     found = resume("--http", address, "--topic", "shop a&b", "--json")
     assert json.loads(found.stdout)["topics"] == ["shop a&b"]
 
 
-def test_the_configured_address_is_the_default(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that stands for every interface; a proxy of the environment stays out of it."""
+def test_on_the_embedded_broker_the_configured_address_is_asked(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lists no members, which is said; a proxy of the environment stays out of it."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert resume("--set", f"observability.http=0.0.0.0:{server.server_port}").exit_code == 0
+    with EmbeddedBroker() as broker:
+        local = ["-b", broker.bootstrap_servers]
+        found = resume(*local, "--set", f"observability.http=0.0.0.0:{server.server_port}")
+        assert found.exit_code == 0, found.output
+        assert "lists no members" in found.stderr
+        for http in ("", "127.0.0.1:0"):
+            found = resume(*local, "--set", f"observability.http={http}")
+            assert found.exit_code == 2
+            assert "--http HOST:PORT" in found.stderr
+
+
+def test_without_kafka_the_way_out_is_named() -> None:
+    """Exit code 3; workers that are named are asked without it."""
+    found = resume("-b", closed_port(), "--timeout", "0.5")
+    assert found.exit_code == 3
+    assert "--http HOST:PORT" in found.stderr
+
+
+def test_of_several_workers_each_is_told_and_who_was_not_is_named(server: HttpServer) -> None:
+    """Exit code 0 when all were, 1 when some were not, 3 when nothing answers."""
+    other, gone = serving(), closed_port()
+    both = [f"--http=127.0.0.1:{each.server_port}" for each in (server, other)]
+    try:
+        found = resume(*both)
+        assert found.exit_code == 0
+        assert found.stdout.splitlines() == [f"{each.removeprefix('--http=')}  a trial of 20 events" for each in both]
+        found = resume(*both, "--http", gone)
+        assert found.exit_code == 1
+        assert len(found.stdout.splitlines()) == 2
+        assert f"not reached  {gone}: {gone}: Connection refused" in found.stderr
+        assert f"1 of 3 workers were not resumed: {gone}" in found.stderr
+        found = resume(*both, "--http", gone, "--json")
+        lines = [json.loads(line) for line in found.stdout.splitlines()]
+        assert [line.get("resumed") for line in lines] == [["flood"], ["flood"], None]
+        assert "refused" in lines[2]["unreached"]
+    finally:
+        other.close()
+    assert resume("--http", gone, "--http", closed_port()).exit_code == 3
 
 
 def test_a_worker_that_does_not_answer_is_unreachable() -> None:
@@ -71,8 +121,7 @@ def test_a_worker_that_does_not_answer_is_unreachable() -> None:
     ("arguments", "words"),
     [
         (["--http", "worker-2"], "is not host:port"),
-        (["--set", "observability.http="], "no HTTP port"),
-        (["--set", "observability.http=127.0.0.1:0"], "any free port"),
+        (["--http", "127.0.0.1:0"], "any free port"),
     ],
 )
 def test_an_address_that_leads_nowhere_is_bad_usage(arguments: list[str], words: str) -> None:
