@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from consumer import __version__
 from consumer.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
@@ -29,6 +31,7 @@ COMMANDS = {
     "check": "Validate the configuration; with --connect, try every dependency.",
     "config": "Print the configuration that a worker would run with.",
     "asyncapi": "Describe topics and messages as an AsyncAPI document.",
+    "completion": "Print the script that completes commands in bash, zsh or fish.",
 }
 
 
@@ -41,6 +44,11 @@ class _Lazy(click.Group):
             return None
         command: click.Command = importlib.import_module(f"consumer.cli.{cmd_name.replace('-', '_')}").command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        # From the table, too: a key press should not import every command.
+        found = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         # From the table above, so that --help does not import every command.
@@ -65,6 +73,8 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Entry point of the console script."""
+    if "_REXSTREAM_COMPLETE" in os.environ:  # a key press in a shell
+        import consumer.cli.bash_completion  # noqa: F401 - takes the place of click's own
     try:
         # The code of ctx.exit(), or what the command returned: nothing.
         sys.exit(cli.main(args=argv, prog_name="rexstream", standalone_mode=False) or EXIT_OK)

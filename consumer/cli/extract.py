@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, NoReturn
 
 import click
 
+from consumer.cli import suggestions
 from consumer.cli.input_options import id_field_option, input_options
 from consumer.cli.model_source import ModelSource, loaded_tasks, model_options, opened
 from consumer.cli.options import config_options, loaded
@@ -46,8 +47,22 @@ HERE: Final = "extract"
 
 @click.command(name="extract", short_help="Extract from files of reviews, without Kafka.")
 @model_options
-@click.option("--input", "source", default=STDIN, metavar="FILE|-", help="Reviews to read; default: standard input.")
-@click.option("--output", "target", default="-", metavar="FILE|-", help="Where to write; default: standard output.")
+@click.option(
+    "--input",
+    "source",
+    default=STDIN,
+    metavar="FILE|-",
+    shell_complete=suggestions.files,
+    help="Reviews to read; default: standard input.",
+)
+@click.option(
+    "--output",
+    "target",
+    default="-",
+    metavar="FILE|-",
+    shell_complete=suggestions.files,
+    help="Where to write; default: standard output.",
+)
 @id_field_option
 @input_options
 @click.option(
@@ -55,6 +70,7 @@ HERE: Final = "extract"
     "task_names",
     multiple=True,
     metavar="NAME",
+    shell_complete=suggestions.tasks,
     help="Task of lines that choose none; may be repeated.",
 )
 @click.option(
@@ -66,7 +82,11 @@ HERE: Final = "extract"
     help="Print what the RexUniNLU reference prints: texts hold their own markers, and nothing is validated.",
 )
 @click.option(
-    "--route", "route_name", metavar="TOPIC", help="Read values as the route with this input topic does; see below."
+    "--route",
+    "route_name",
+    metavar="TOPIC",
+    shell_complete=suggestions.topics,
+    help="Read values as the route with this input topic does; see below.",
 )
 @config_options
 @click.option("--records", "described", is_flag=True, help="With --route: records, as 'tail --json' prints them.")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from consumer.cli import suggestions
 from consumer.config.layers import CONFIG_FILE_VARIABLE
 from consumer.config.problems import ConfigError
 from consumer.exit_codes import EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE
@@ -48,6 +49,7 @@ def config_options(command: Command) -> Command:
         "overrides",
         metavar="KEY=VALUE",
         multiple=True,
+        shell_complete=suggestions.settings,
         help="Set one key, such as model.target=host:8500; may be given many times and wins over file and environment.",
     )
     file_option = click.option(
@@ -56,6 +58,7 @@ def config_options(command: Command) -> Command:
         "config_file",
         metavar="FILE",
         envvar=CONFIG_FILE_VARIABLE,
+        shell_complete=suggestions.files,
         help=f"YAML file with the configuration (also {CONFIG_FILE_VARIABLE}); without one the defaults hold.",
     )
     return file_option(set_option(command))

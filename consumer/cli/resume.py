@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 import click
 
+from consumer.cli import suggestions
 from consumer.cli.options import KafkaAccess, Unreachable, group_options
 
 if TYPE_CHECKING:
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 @click.command(name="resume", short_help="End the workers' pauses after too many dead letters.")
 @group_options
-@click.option("--topic", help="Resume this input topic only; default: every one that is paused.")
+@click.option(
+    "--topic",
+    shell_complete=suggestions.topics,
+    help="Resume this input topic only; default: every one that is paused.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines: each worker's answer, or why there is none.")
 def command(kafka: KafkaAccess, addresses: tuple[str, ...], topic: str | None, as_json: bool) -> None:
     """Let the workers go on before their time with input topics that they paused for a flood of dead letters.

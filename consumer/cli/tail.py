@@ -8,6 +8,7 @@ from typing import Literal
 
 import click
 
+from consumer.cli import suggestions
 from consumer.cli.options import KafkaAccess, cluster_options
 
 _POLL_SECONDS = 0.2
@@ -16,7 +17,11 @@ _POLL_SECONDS = 0.2
 @click.command(name="tail", short_help="Print the results on a topic as they arrive.")
 @cluster_options
 @click.option(
-    "--topic", "topics", multiple=True, help="Topic to follow; may be given many times. Default: reviews.extracted."
+    "--topic",
+    "topics",
+    multiple=True,
+    shell_complete=suggestions.topics,
+    help="Topic to follow; may be given many times. Default: reviews.extracted.",
 )
 @click.option(
     "--from",
