@@ -55,10 +55,13 @@ def command(
       rexstream tail --from beginning
       rexstream tail --topic reviews.extracted --topic reviews.dead --json --limit 100 --idle-timeout 30
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    from consumer.cli.record_lines import readable_line, record_json
+    from rich.console import Console
+
+    from consumer.cli.record_lines import record_json
+    from consumer.cli.tail_text import laid_out, line
     from consumer.kafka.tools.reader import Tail, record_of
 
-    line = record_json if as_json else readable_line
+    console = Console(highlight=False)
     printed = 0
     with Tail(
         kafka.servers,
@@ -77,7 +80,11 @@ def command(
                 break
             message = tail.poll(min(left, _POLL_SECONDS))
             if message is not None:
-                click.echo(line(record_of(message)))
+                record = record_of(message)
+                if console.is_terminal and not as_json:
+                    console.print(laid_out(record, console), soft_wrap=True)  # wrapped already, with an indent
+                else:
+                    click.echo(record_json(record) if as_json else line(record))
                 printed += 1
                 idle_since = time.monotonic()
     if limit is not None and printed < limit:
