@@ -45,6 +45,17 @@ class _Lazy(click.Group):
         command: click.Command = importlib.import_module(f"consumer.cli.{cmd_name.replace('-', '_')}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from consumer.config.problems import nearest
+
+            meant = nearest(args[0], COMMANDS)
+            near = f"did you mean {meant!r}?" if meant else "'rexstream --help' lists them"
+            ctx.fail(f"there is no command {args[0]!r}; {near}")
+        return super().resolve_command(ctx, args)
+
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
         # From the table, too: a key press should not import every command.
         found = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]

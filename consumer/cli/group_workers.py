@@ -172,7 +172,7 @@ def _whose(targets: Sequence[Target], reply: Reply) -> Target:
 
 
 def _why(target: Target, reply: Reply) -> str:
-    at = f"{target.address}: "
+    at = "" if str(target.address) == target.shown else f"{target.address}: "
     if target.guessed and target.member is not None:
         return (
             f"{at}{reply.error or 'what answers is no worker'}. Its client.id, {target.member.client_id!r}, tells no "

@@ -7,6 +7,7 @@ wraps imports that need the optional dependencies.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import sys
@@ -173,6 +174,20 @@ def _servers(_: click.Context, __: click.Parameter, value: str | None) -> str | 
     for what, fix in bootstrap_faults(value) if value is not None else ():
         raise click.BadParameter(f"{what}; {fix}")
     return value
+
+
+def refuse_unreadable(option: str, path: str) -> None:
+    """Raise click.UsageError for a file that cannot be read, before a command has waited for a model."""
+    # Not opened: a pipe, as bash's <(...) is one, can be opened once.
+    reason = ""
+    if not os.path.exists(path):
+        reason = os.strerror(errno.ENOENT)
+    elif os.path.isdir(path):
+        reason = os.strerror(errno.EISDIR)
+    elif not os.access(path, os.R_OK):
+        reason = os.strerror(errno.EACCES)
+    if reason:
+        raise click.UsageError(f"{option} {path} cannot be read: {reason}; check the path")
 
 
 def refuse_unwritable(path: Path) -> None:

@@ -75,7 +75,7 @@ class _Told:
             self.answer = content
         else:
             known = reply.error if reply.content is None else ""
-            self.why = f"{self.address}: {known or 'what answers is no worker that knows /resume'}"
+            self.why = known or "what answers is no worker that knows /resume"
             if not reply.answered and worker.target.member is None:
                 self.why += "; check --http and that it runs"
 
@@ -105,7 +105,7 @@ def _judge(told: Sequence[_Told], *, each_named: bool) -> None:
     if not left:
         return
     if len(told) == 1:
-        raise (click.ClickException if left[0].answered else Unreachable)(left[0].why)
+        raise (click.ClickException if left[0].answered else Unreachable)(f"{left[0].name}: {left[0].why}")
     if each_named:
         for each in left:
             click.echo(f"{click.style('not reached', fg='red')}  {each.name}: {each.why}", err=True)

@@ -72,7 +72,7 @@ def command(
         on_trouble=lambda trouble: click.echo(trouble, err=True),
     ) as tail:
         for topic in tail.waiting_for:
-            click.echo(f"topic {topic} does not exist yet; waiting for it", err=True)
+            click.echo(f"topic {topic} does not exist yet; waiting for it{tail.similar(topic)}", err=True)
         idle_since = time.monotonic()
         while limit is None or printed < limit:
             left = inf if idle_timeout is None else idle_since + idle_timeout - time.monotonic()

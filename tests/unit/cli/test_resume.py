@@ -96,7 +96,7 @@ def test_of_several_workers_each_is_told_and_who_was_not_is_named(server: HttpSe
         found = resume(*both, "--http", gone)
         assert found.exit_code == 1
         assert len(found.stdout.splitlines()) == 2
-        assert f"not reached  {gone}: {gone}: Connection refused" in found.stderr
+        assert f"not reached  {gone}: Connection refused" in found.stderr
         assert f"1 of 3 workers were not resumed: {gone}" in found.stderr
         found = resume(*both, "--http", gone, "--json")
         lines = [json.loads(line) for line in found.stdout.splitlines()]
