@@ -50,7 +50,7 @@ def command(kafka: KafkaAccess, addresses: tuple[str, ...], topic: str | None, a
         workers = workers_of(kafka, addresses, reader)
         if workers.group is not None and not workers.targets:
             raise click.ClickException(f"nothing to resume: {without_members(workers.group)}")
-        told = _tell(workers.targets, topic, kafka.timeout)
+        told = tell(workers.targets, topic, kafka.timeout)
     for each in told:
         if as_json:
             click.echo(json.dumps(each.as_json(), ensure_ascii=False))
@@ -84,7 +84,7 @@ class _Told:
         return {**own, **self.answer} if self.answer is not None else {**own, "unreached": self.why}
 
 
-def _tell(targets: Sequence[Target], topic: str | None, seconds: float) -> list[_Told]:
+def tell(targets: Sequence[Target], topic: str | None, seconds: float) -> list[_Told]:
     """Post to all that are named, and to the members that are seen to be workers."""
     from consumer.cli.group_workers import Reached, look
     from consumer.cli.worker_requests import ask

@@ -115,21 +115,22 @@ def _watch(
     from rich.text import Text
 
     from consumer.cli.group_tables import report_tables
+    from consumer.kafka.clients.cluster import ClusterUnreachable
 
     if not live:
         while True:
             try:
                 _show(_look(kafka, addresses, reader), as_json)
-            except Unreachable as error:
-                click.echo(f"Error: {error.format_message()}", err=True)
+            except (Unreachable, ClusterUnreachable) as error:
+                click.echo(f"Error: {error}", err=True)
             time.sleep(interval)
     console = Console(highlight=False)
     with Live(Text("looking ..."), console=console, screen=True, auto_refresh=False) as screen:
         while True:
             try:
                 shown = report_tables(_look(kafka, addresses, reader), console.width, problems_first=True)
-            except Unreachable as error:
-                shown = iter([Text(error.format_message(), style="red")])
+            except (Unreachable, ClusterUnreachable) as error:
+                shown = iter([Text(str(error), style="red")])
             moment = Text(f"{datetime.now(UTC):%H:%M:%S} UTC, every {interval:g} s; Ctrl-C ends\n", style="dim")
             screen.update(Group(moment, *shown), refresh=True)
             time.sleep(interval)

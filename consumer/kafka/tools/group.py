@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from consumer.config.inputs import Inputs
 
-_ASK_SECONDS = 1.0
+_ASK_SECONDS = 0.1
 """A client that gets no answer is polled so often: the reason why comes by a callback."""
 
 

@@ -81,6 +81,10 @@ def test_a_group_that_is_well_has_no_problem() -> None:
     [
         (lost(2, 1), "10.0.0.2:9464 (with in-1) was not reached: no answer in time"),
         (answer(2, 1, ready=False, state="draining", reasons=["draining"]), "worker-2 is not ready: draining"),
+        (
+            answer(2, 1, ready=False, reasons=["paused"], paused_topics={"flood": ["in"]}, waiting={"in": ["paused"]}),
+            "worker-2 is not ready: paused",
+        ),
         (answer(2, 1, paused_topics={"output": ["in"]}), "worker-2 does not consume in: paused: output"),
         (answer(2, 1, paused=["outage"]), "worker-2 does not consume everything: paused: outage"),
         (

@@ -12,6 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from consumer.cli import cli
+from consumer.cli.group_workers import Target
+from consumer.cli.resume import tell
+from consumer.cli.worker_requests import Address
+from consumer.kafka.tools.group import Member
 from consumer.local.broker import EmbeddedBroker
 from consumer.telemetry.http import HttpServer
 
@@ -161,6 +165,53 @@ def test_a_worker_known_by_name_is_reached_without_naming_it(
     real = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: real({name: "127.0.0.1"}.get(host, host), *rest))
     assert resume("--http", f"{name}:{port}").exit_code == 0
+
+
+def test_a_member_that_hangs_leaves_the_others_time_to_be_resumed() -> None:
+    """A member is asked whether it is a worker before it is told anything; what is none is told nothing."""
+    posts: list[str] = []
+
+    class Worker(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._send({"service": "rexstream", "worker": "w"} if self.path == "/status" else {})
+
+        def do_POST(self) -> None:
+            posts.append(self.path)
+            self._send(ANSWER)
+
+        def _send(self, answer: object) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    class Other(Worker):
+        def do_GET(self) -> None:
+            self._send({"service": "orders"})
+
+    with (
+        HTTPServer(("127.0.0.1", 0), Worker) as worker,
+        HTTPServer(("127.0.0.1", 0), Other) as other,
+        socket.create_server(("127.0.0.1", 0)) as hanging,
+    ):
+        for each in (worker, other):
+            threading.Thread(target=each.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        targets = [
+            Target(name, Address("127.0.0.1", port), "", Member(name, "reviews", "127.0.0.1", None, ()))
+            for name, port in (
+                ("a", worker.server_port),
+                ("b", other.server_port),
+                ("c", hanging.getsockname()[1]),
+            )
+        ]
+        told = tell(targets, None, 4.0)
+        for each in (worker, other):
+            each.shutdown()
+    assert [(each.name, each.answer) for each in told] == [("w", ANSWER), ("b", None), ("c", None)]
+    assert posts == ["/resume"]
+    assert "no answer in time" in told[2].why
 
 
 def test_too_many_are_told_when_to_come_back(server: HttpServer) -> None:

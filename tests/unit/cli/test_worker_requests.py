@@ -60,7 +60,9 @@ def dripping(request: pytest.FixtureRequest) -> Iterator[Address]:
             client, _ = server.accept()
             with client:
                 client.sendall(b"HTTP/1.1 200 OK\r\n" + end)
-                while not ended.wait(0.02):
+                for _ in range(2000):  # 40 s, so that a client that waits for its end is seen to
+                    if ended.wait(0.02):
+                        return
                     try:
                         client.sendall(b"x")
                     except OSError:
