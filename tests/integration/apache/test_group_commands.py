@@ -71,7 +71,8 @@ def test_every_worker_of_the_group_is_found_and_resumed(workers: list[Run], apac
     """By the ports in their client.ids. A member that is no worker is named; with it, not all were reached."""
     first, second = workers
     names = {each.get("/status")[1]["worker"] for each in workers}
-    first.wait(lambda: all(each.get("/status")[1]["assignment"] for each in workers))
+    # Under KIP-848 partitions come one after another.
+    first.wait(lambda: all(each.get("/status")[1]["assignment"] for each in workers) and status(first)["well"])
     found = status(first)
     assert {each["name"] for each in found["workers"]} == names
     assert (found["unreached"], found["problems"]) == ([], [])
