@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from click.shell_completion import CompletionItem
@@ -54,13 +55,12 @@ def tasks(context: click.Context, _: click.Parameter, incomplete: str) -> list[C
 
 def _loaded(context: click.Context) -> Loaded | None:
     """The configuration that the options before name; None where it cannot be loaded."""
-    import click
-
-    from consumer.cli.options import loaded
+    from consumer.config.loading import load
+    from consumer.config.problems import ConfigError
 
     try:
-        return loaded(context.params.get("config_file"), context.params.get("overrides") or ())
-    except (click.ClickException, OSError):
+        return load(context.params.get("config_file"), os.environ, context.params.get("overrides") or ())
+    except (ConfigError, OSError):
         return None
 
 
