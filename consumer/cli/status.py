@@ -44,9 +44,10 @@ def command(
     Members and lag come from Kafka (it needs Describe on the group and its topics, which a worker's own rights
     include), the rest from each worker's HTTP port. Lag is what kafka-consumer-groups shows.
 
-    Exit code 0 when all is well; 1 when a worker was not reached, is not ready or waits for more than others'
-    backpressure, a partition has no member, a model server cannot be used, or there is no worker; 3 when nothing
-    answers, Kafka or any worker that --http names. --watch ends with 130, on Ctrl-C.
+    Exit code 0 when all is well; 1 when a worker was not reached, is not ready or does not consume an input
+    (backpressure apart), a partition has no member or an unknown lag, a model server cannot be used, models or versions
+    of workers differ, or there is no worker; 3 when nothing answers, Kafka or any worker that --http names. --watch
+    ends with 130, on Ctrl-C.
 
     \b
     Example:
