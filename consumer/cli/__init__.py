@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from consumer import __version__
 from consumer.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
@@ -24,10 +26,12 @@ COMMANDS = {
     "send": "Send reviews to a topic.",
     "tail": "Print the results on a topic as they arrive.",
     "dead-letters": "List, show and replay dead letters.",
-    "resume": "End a worker's pause after too many dead letters.",
+    "status": "Show the workers of a group: partitions, lag, pauses, model servers.",
+    "resume": "End the workers' pauses after too many dead letters.",
     "check": "Validate the configuration; with --connect, try every dependency.",
     "config": "Print the configuration that a worker would run with.",
     "asyncapi": "Describe topics and messages as an AsyncAPI document.",
+    "completion": "Print the script that completes commands in bash, zsh or fish.",
 }
 
 
@@ -40,6 +44,22 @@ class _Lazy(click.Group):
             return None
         command: click.Command = importlib.import_module(f"consumer.cli.{cmd_name.replace('-', '_')}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from consumer.config.problems import nearest
+
+            meant = nearest(args[0], COMMANDS)
+            near = f"did you mean {meant!r}?" if meant else "'rexstream --help' lists them"
+            ctx.fail(f"there is no command {args[0]!r}; {near}")
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        # From the table, too: a key press should not import every command.
+        found = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         # From the table above, so that --help does not import every command.
@@ -64,6 +84,8 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Entry point of the console script."""
+    if "_REXSTREAM_COMPLETE" in os.environ:  # a key press in a shell
+        import consumer.cli.bash_completion  # noqa: F401 - takes the place of click's own
     try:
         # The code of ctx.exit(), or what the command returned: nothing.
         sys.exit(cli.main(args=argv, prog_name="rexstream", standalone_mode=False) or EXIT_OK)

@@ -51,12 +51,14 @@ def command(config_file: str | None, overrides: tuple[str, ...], connect: bool, 
     code = EXIT_USAGE if any(finding.status == "fail" for finding in findings) else EXIT_OK
     if connect and code == EXIT_OK:
         from consumer.cli.model_findings import model_findings
+        from consumer.cli.progress import waiting_for
 
-        findings += [
-            *kafka_findings(config, found.tasks),
-            *model_findings(config),
-            *dependencies.registry_findings(config, found.tasks),
-        ]
+        with waiting_for("Kafka, the model server and the registry"):
+            findings += [
+                *kafka_findings(config, found.tasks),
+                *model_findings(config),
+                *dependencies.registry_findings(config, found.tasks),
+            ]
         code = EXIT_UNREACHABLE if any(finding.status == "fail" for finding in findings) else EXIT_OK
     elif code == EXIT_OK:
         findings += reachable_topics(config, found.tasks)

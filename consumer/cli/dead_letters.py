@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from consumer.cli import record_lines as lines
+from consumer.cli import suggestions
 from consumer.cli.dead_letter_topic import DeadLetterTopic, Replaying
 from consumer.cli.options import Command, KafkaAccess, cluster_options, rate_option
 from consumer.delivery.letters import LetterFilter, Markers, Selection
@@ -61,8 +62,8 @@ def selection_options(command: Command) -> Command:
             callback=_time,
             help="Failed then or later: 2026-05-01T08:30 (UTC), or an age in s, m, h or d, such as 2h.",
         ),
-        _filter("--topic", "topics", "Topic that the failed record came from"),
-        _filter("--task", "tasks", "Task that failed"),
+        _filter("--topic", "topics", "Topic that the failed record came from", shell_complete=suggestions.topics),
+        _filter("--task", "tasks", "Task that failed", shell_complete=suggestions.tasks),
         _filter("--stage", "stages", "Stage that failed", type=click.Choice(get_args(Stage))),
         _filter("--class", "reasons", "Class of the failure, such as InvalidJson"),
         _filter("--id", "ids", "Id of a dead letter"),

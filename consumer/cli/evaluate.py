@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.console import Console
 
+from consumer.cli import suggestions
 from consumer.cli.annotated_data import DataError, Labels, read_examples
 from consumer.cli.evaluation_run import Run, notes
 from consumer.cli.evaluation_tables import report_tables
@@ -80,11 +81,18 @@ def _reports(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tu
     "data",
     required=True,
     metavar="FILE|-",
+    shell_complete=suggestions.files,
     help="JSON lines of RexUniNLU's form (text, schema, info_list), or text and label, CSV too; - is standard input.",
 )
 @input_options
 @model_options
-@click.option("--task", "task_name", metavar="NAME", help="Ask this task instead of the schema in the data.")
+@click.option(
+    "--task",
+    "task_name",
+    metavar="NAME",
+    shell_complete=suggestions.tasks,
+    help="Ask this task instead of the schema in the data.",
+)
 @click.option(
     "--tasks-dir", "tasks_dirs", multiple=True, metavar="DIR", help="Folder with task files beside the shipped ones."
 )

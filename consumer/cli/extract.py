@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, NoReturn
 
 import click
 
+from consumer.cli import suggestions
 from consumer.cli.input_options import id_field_option, input_options
 from consumer.cli.model_source import ModelSource, loaded_tasks, model_options, opened
-from consumer.cli.options import config_options, loaded
+from consumer.cli.options import config_options, loaded, refuse_unreadable
 from consumer.cli.progress import counter
 from consumer.codecs.decoding import event_from_fields
 from consumer.codecs.outputs import ModelUsed, Routes, Timing, result_fields
@@ -46,8 +47,22 @@ HERE: Final = "extract"
 
 @click.command(name="extract", short_help="Extract from files of reviews, without Kafka.")
 @model_options
-@click.option("--input", "source", default=STDIN, metavar="FILE|-", help="Reviews to read; default: standard input.")
-@click.option("--output", "target", default="-", metavar="FILE|-", help="Where to write; default: standard output.")
+@click.option(
+    "--input",
+    "source",
+    default=STDIN,
+    metavar="FILE|-",
+    shell_complete=suggestions.files,
+    help="Reviews to read; default: standard input.",
+)
+@click.option(
+    "--output",
+    "target",
+    default="-",
+    metavar="FILE|-",
+    shell_complete=suggestions.files,
+    help="Where to write; default: standard output.",
+)
 @id_field_option
 @input_options
 @click.option(
@@ -55,6 +70,7 @@ HERE: Final = "extract"
     "task_names",
     multiple=True,
     metavar="NAME",
+    shell_complete=suggestions.tasks,
     help="Task of lines that choose none; may be repeated.",
 )
 @click.option(
@@ -66,7 +82,11 @@ HERE: Final = "extract"
     help="Print what the RexUniNLU reference prints: texts hold their own markers, and nothing is validated.",
 )
 @click.option(
-    "--route", "route_name", metavar="TOPIC", help="Read values as the route with this input topic does; see below."
+    "--route",
+    "route_name",
+    metavar="TOPIC",
+    shell_complete=suggestions.topics,
+    help="Read values as the route with this input topic does; see below.",
 )
 @config_options
 @click.option("--records", "described", is_flag=True, help="With --route: records, as 'tail --json' prints them.")
@@ -121,6 +141,7 @@ def command(
 
         if task_names or tasks_dirs or reference_output or form != InputForm():
             raise click.UsageError("with --route the configuration says what values hold and which tasks run")
+        _refuse_unreadable(source)
         with ExitStack() as stack:
             try:
                 found = loaded(config_file, overrides)
@@ -134,6 +155,7 @@ def command(
     tasks = loaded_tasks(tasks_dirs, task_names)
     if not task_names and form.of(source) != "json":
         raise click.UsageError(f"a file of {form.of(source)} names no tasks; choose with --task: {', '.join(tasks)}")
+    _refuse_unreadable(source)
     clean = True
     with opened(model_source) as session, ExitStack() as stack:
         try:
@@ -152,6 +174,12 @@ def command(
         except InputError as error:
             raise click.UsageError(f"--input {source} cannot be read: {error}") from error
     sys.exit(EXIT_OK if clean else EXIT_FAILED)
+
+
+def _refuse_unreadable(source: str) -> None:
+    """Raise click.UsageError for an input that is not there, before the model is waited for."""
+    if source != STDIN:
+        refuse_unreadable("--input", source)
 
 
 def _output(stack: ExitStack, path: str) -> BinaryIO:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from consumer.cli.options import Command, Unreachable, model_extra
+from consumer.cli.progress import waiting_for
 from consumer.config.address_rules import target_faults
 from consumer.config.problems import ConfigError
 from consumer.config.shipped import shipped
@@ -165,7 +166,8 @@ def opened(source: ModelSource, limits: ExtractionLimits | None = None) -> Itera
     """
     try:
         with quiet_end(), asyncio.Runner() as runner:
-            client, bundle, concurrency = _open(runner, source)
+            with waiting_for("the model"):
+                client, bundle, concurrency = _open(runner, source)
             engine = Engine(bundle.tokenizer, bundle.limits, limits or ExtractionLimits())
             known_good = _known_good(client, engine)
             driver = Driver(client, concurrency, known_good=known_good)

@@ -7,6 +7,7 @@ wraps imports that need the optional dependencies.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import sys
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from consumer.cli import suggestions
 from consumer.config.layers import CONFIG_FILE_VARIABLE
 from consumer.config.problems import ConfigError
 from consumer.exit_codes import EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE
@@ -48,6 +50,7 @@ def config_options(command: Command) -> Command:
         "overrides",
         metavar="KEY=VALUE",
         multiple=True,
+        shell_complete=suggestions.settings,
         help="Set one key, such as model.target=host:8500; may be given many times and wins over file and environment.",
     )
     file_option = click.option(
@@ -56,6 +59,7 @@ def config_options(command: Command) -> Command:
         "config_file",
         metavar="FILE",
         envvar=CONFIG_FILE_VARIABLE,
+        shell_complete=suggestions.files,
         help=f"YAML file with the configuration (also {CONFIG_FILE_VARIABLE}); without one the defaults hold.",
     )
     return file_option(set_option(command))
@@ -91,6 +95,27 @@ def cluster_options(command: Command) -> Command:
     The command gets them as one argument ``kafka``, a KafkaAccess, and what the Kafka clients raise in it becomes an
     exit code: 2, 3, and 130 for Ctrl-C.
     """
+    return _cluster_options(command, 15.0, "Seconds to wait for an answer from Kafka.")
+
+
+def group_options(command: Command) -> Command:
+    """Add the options of ``cluster_options``, where ``--timeout`` is for workers too, and repeatable ``--http``.
+
+    The command gets the latter as ``addresses``.
+    """
+    http_option = click.option(
+        "--http",
+        "addresses",
+        metavar="HOST:PORT",
+        multiple=True,
+        help="A worker's HTTP address, or a name of several; may be given many times, and Kafka is not asked then. "
+        "Default: all members of kafka.group_id.",
+    )
+    waits = "Seconds to wait for an answer from Kafka, and for those of all workers together."
+    return _cluster_options(http_option(command), 5.0, waits)
+
+
+def _cluster_options(command: Command, seconds: float, waits: str) -> Command:
 
     @click.option(
         "--bootstrap-servers",
@@ -102,9 +127,9 @@ def cluster_options(command: Command) -> Command:
     @click.option(
         "--timeout",
         type=click.FloatRange(min=0.1),
-        default=15.0,
+        default=seconds,
         show_default=True,
-        help="Seconds to wait for an answer from Kafka.",
+        help=waits,
     )
     @config_options
     @functools.wraps(command)
@@ -149,6 +174,20 @@ def _servers(_: click.Context, __: click.Parameter, value: str | None) -> str | 
     for what, fix in bootstrap_faults(value) if value is not None else ():
         raise click.BadParameter(f"{what}; {fix}")
     return value
+
+
+def refuse_unreadable(option: str, path: str) -> None:
+    """Raise click.UsageError for a file that cannot be read, before a command has waited for a model."""
+    # Not opened: a pipe, as bash's <(...) is one, can be opened once.
+    reason = ""
+    if not os.path.exists(path):
+        reason = os.strerror(errno.ENOENT)
+    elif os.path.isdir(path):
+        reason = os.strerror(errno.EISDIR)
+    elif not os.access(path, os.R_OK):
+        reason = os.strerror(errno.EACCES)
+    if reason:
+        raise click.UsageError(f"{option} {path} cannot be read: {reason}; check the path")
 
 
 def refuse_unwritable(path: Path) -> None:

@@ -85,3 +85,16 @@ class _Left(ProgressColumn):
     def render(self, task: Task) -> Text:
         minutes, seconds = divmod(round(max(0.0, self._seconds - (task.elapsed or 0.0))), 60)
         return Text(f"{minutes}:{seconds:02} left at most")
+
+
+@contextmanager
+def waiting_for(whom: str, *, console: Console | None = None) -> Iterator[None]:
+    """Says for whom a command waits, and for how long; nothing where standard error is no terminal."""
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    columns = (TextColumn(f"waiting for {whom} ...", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        bar.add_task("", total=None)
+        yield

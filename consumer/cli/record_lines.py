@@ -1,7 +1,7 @@
 """Records of the result and dead-letter topics as text for a reader, or as JSON for a machine.
 
-``readable_line`` and ``record_json`` are for ``tail``, which shows records of any kind; the rest, from ``row`` on, is
-for ``dead-letters``. The values of dead letters are shown only where that is asked for.
+``record_json`` is for ``tail``, which shows records of any kind; the rest, from ``row`` on, is for ``dead-letters``.
+The values of dead letters are shown only where that is asked for.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from consumer.delivery.dead_letters import KIP_1191, PREFIX, SPRING
+from consumer.delivery.dead_letters import PREFIX, SPRING
 from consumer.delivery.letters import Letter, LetterFilter, header_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from consumer.delivery.letter_summary import LetterSummary
     from consumer.events import SourceRecord
 
@@ -27,32 +25,12 @@ COLUMNS = f"{'failed at (UTC)':<19}  {'stage/class':<26}  {'task':<18}  {'replay
 """Heads of the columns of ``row``."""
 
 
-def readable_line(record: SourceRecord) -> str:
-    """One line: a result's event, task and facts; a dead letter's place and reason; of anything else only its size.
-
-    A dead letter's value and the value of a record that is no result are never shown.
-    """
-    headers = header_texts(record)
-    if PREFIX + "class" in headers:
-        return _dead_letter_line(headers)
-    result = _result(record.value)
-    if result is None:
-        size = "null value" if record.value is None else f"{len(record.value)} bytes"
-        return printable(f"{record.topic}-{record.partition}@{record.offset}  not a JSON result, {size} (see --json)")
-    paths = [" > ".join(map(_fact, path)) for path in result["extractions"]]
-    facts = "; ".join(paths) or click.style("nothing found", dim=True)
-    event_id, task = printable(str(result.get("event_id", "?"))), printable(str(result.get("task", "?")))
-    warnings = result.get("warnings")
-    noted = click.style(f"  {printable(str(warnings))}", fg="yellow") if warnings else ""
-    return f"{event_id:<20}  {task:<18}  {facts}{noted}"
-
-
 def record_json(record: SourceRecord) -> str:
     """A result's own JSON; any other record as an object with its place, key, headers and value.
 
     Bytes that are not UTF-8 stand under ``key_base64``, ``value_base64``, and in headers as ``{"base64": ...}``.
     """
-    if record.value is not None and _result(record.value) is not None:
+    if record.value is not None and result_of(record.value) is not None:
         text = record.value.decode()
         return json.dumps(json.loads(text), ensure_ascii=False) if "\n" in text or "\r" in text else text
     described: dict[str, Any] = {
@@ -72,17 +50,7 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
-def _dead_letter_line(headers: Mapping[str, str]) -> str:
-    place = "{}-{}@{}".format(*(headers.get(KIP_1191 + part, "?") for part in ("topic", "partition", "offset")))
-    stage, reason = headers.get(PREFIX + "stage", "?"), headers[PREFIX + "class"]
-    task = f" task {headers[PREFIX + 'task']}" if headers.get(PREFIX + "task") else ""
-    attempts = f" (attempts: {headers[PREFIX + 'attempts']})" if PREFIX + "attempts" in headers else ""
-    message = headers.get(KIP_1191 + "message") or headers.get(PREFIX + "exception", "")
-    label = click.style("dead letter", fg="red")
-    return f"{label}  {printable(place)}  {printable(f'{stage}/{reason}{task}: {message}{attempts}')}"
-
-
-def _result(value: bytes | None) -> dict[str, Any] | None:
+def result_of(value: bytes | None) -> dict[str, Any] | None:
     """The value as an extraction result, or None when it is something else."""
     try:
         content = json.loads(value or b"")
@@ -93,11 +61,6 @@ def _result(value: bytes | None) -> dict[str, Any] | None:
         isinstance(path, list) and all(isinstance(fact, dict) for fact in path) for path in paths
     )
     return cast("dict[str, Any]", content) if is_result else None
-
-
-def _fact(fact: Mapping[str, Any]) -> str:
-    span = fact.get("span")
-    return printable(str(fact.get("type", "?")) if span is None else f"{fact.get('type', '?')}={span}")
 
 
 def row(letter: Letter) -> str:

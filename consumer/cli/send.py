@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from consumer.cli import suggestions
 from consumer.cli.input_options import id_field_option, input_options
 from consumer.cli.options import KafkaAccess, Unreachable, cluster_options, rate_option
 from consumer.cli.progress import LINE_SECONDS, counter
@@ -41,7 +42,9 @@ def _headers(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
 
 @click.command(name="send", short_help="Send reviews to a topic.")
 @cluster_options
-@click.option("--topic", default="reviews.raw", show_default=True, help="Topic to send to.")
+@click.option(
+    "--topic", default="reviews.raw", show_default=True, shell_complete=suggestions.topics, help="Topic to send to."
+)
 @click.option(
     "--input",
     "-i",

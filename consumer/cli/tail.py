@@ -8,6 +8,7 @@ from typing import Literal
 
 import click
 
+from consumer.cli import suggestions
 from consumer.cli.options import KafkaAccess, cluster_options
 
 _POLL_SECONDS = 0.2
@@ -16,7 +17,11 @@ _POLL_SECONDS = 0.2
 @click.command(name="tail", short_help="Print the results on a topic as they arrive.")
 @cluster_options
 @click.option(
-    "--topic", "topics", multiple=True, help="Topic to follow; may be given many times. Default: reviews.extracted."
+    "--topic",
+    "topics",
+    multiple=True,
+    shell_complete=suggestions.topics,
+    help="Topic to follow; may be given many times. Default: reviews.extracted.",
 )
 @click.option(
     "--from",
@@ -50,10 +55,13 @@ def command(
       rexstream tail --from beginning
       rexstream tail --topic reviews.extracted --topic reviews.dead --json --limit 100 --idle-timeout 30
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    from consumer.cli.record_lines import readable_line, record_json
+    from rich.console import Console
+
+    from consumer.cli.record_lines import record_json
+    from consumer.cli.tail_text import laid_out, line
     from consumer.kafka.tools.reader import Tail, record_of
 
-    line = record_json if as_json else readable_line
+    console = Console(highlight=False)
     printed = 0
     with Tail(
         kafka.servers,
@@ -64,7 +72,7 @@ def command(
         on_trouble=lambda trouble: click.echo(trouble, err=True),
     ) as tail:
         for topic in tail.waiting_for:
-            click.echo(f"topic {topic} does not exist yet; waiting for it", err=True)
+            click.echo(f"topic {topic} does not exist yet; waiting for it{tail.similar(topic)}", err=True)
         idle_since = time.monotonic()
         while limit is None or printed < limit:
             left = inf if idle_timeout is None else idle_since + idle_timeout - time.monotonic()
@@ -72,7 +80,11 @@ def command(
                 break
             message = tail.poll(min(left, _POLL_SECONDS))
             if message is not None:
-                click.echo(line(record_of(message)))
+                record = record_of(message)
+                if console.is_terminal and not as_json:
+                    console.print(laid_out(record, console), soft_wrap=True)  # wrapped already, with an indent
+                else:
+                    click.echo(record_json(record) if as_json else line(record))
                 printed += 1
                 idle_since = time.monotonic()
     if limit is not None and printed < limit:

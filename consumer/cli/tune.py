@@ -16,6 +16,7 @@ import click
 from rich.console import Console
 
 from consumer.batching.tuning import median_length, shapes
+from consumer.cli import suggestions
 from consumer.cli.input_options import input_options
 from consumer.cli.load_test import LoadTest, VersionChanged, sampled
 from consumer.cli.model_source import ModelSource, loaded_tasks, opened, server_options
@@ -62,11 +63,17 @@ def _writable(_: click.Context, __: click.Parameter, value: str | None) -> Path 
     "--input",
     "source",
     metavar="FILE|-",
+    shell_complete=suggestions.files,
     help="Reviews; - is standard input. Default: the 400 that ship with rexstream.",
 )
 @input_options
 @click.option(
-    "--task", "task_names", multiple=True, metavar="NAME", help="Task to ask; may be repeated. Default: the routes'."
+    "--task",
+    "task_names",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=suggestions.tasks,
+    help="Task to ask; may be repeated. Default: the routes'.",
 )
 @click.option(
     "--tasks-dir", "tasks_dirs", multiple=True, metavar="DIR", help="Folder with task files beside the shipped ones."

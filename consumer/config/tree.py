@@ -273,7 +273,8 @@ class ObservabilityConfig(Section):
     """What a worker shows of itself."""
 
     http: str = "127.0.0.1:9464"
-    """Address of /metrics, /livez, /readyz, /status; port 0 takes a free one; an empty string turns it off."""
+    """Address of /metrics, /livez, /readyz, /status; port 0 takes a free one; an empty string turns it off. Its port is
+    in the ``client.id`` of the consumer, by which ``rexstream status`` and ``resume`` find the workers of a group."""
     http_hosts: tuple[Text, ...] = ()
     """Names, without port, under which clients reach that address, such as a Service's ``rexstream.shop.svc``; ``*.``
     before a name stands for all below it. A request for any other host gets 403, so that no web page can read a worker

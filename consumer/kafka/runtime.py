@@ -116,7 +116,7 @@ class KafkaRuntime:
     letter of a result that its topic refuses for its size, or for having no key. ``on_fatal`` is called with what ended
     the runtime: the process should then exit; its successor reads again what was not committed. After UnreadableBatch
     it can drain. ``on_hang`` is called before it, with the reason, where a thread hangs in a call of its client: to log
-    every thread's stack.
+    every thread's stack. ``http_port`` is told to the group (``clients/http_port.py``).
 
     Raises ValueError for settings that cannot work, KafkaException for those that librdkafka refuses.
     """
@@ -132,6 +132,7 @@ class KafkaRuntime:
         observer: KafkaObserver,
         *,
         on_hang: Callable[[str], None],
+        http_port: int | None = None,
         revoke_seconds: float = REVOKE_SECONDS,
         join_seconds: float = JOIN_SECONDS,
         lag_seconds: float = INTERVAL_SECONDS,
@@ -152,7 +153,7 @@ class KafkaRuntime:
         asked_for = next((each for each in inputs if not is_pattern(each)), config.delivery.dead_letter_topic)
         self._poll_thread = PollThread(
             PollSettings(
-                consumer_settings(config),
+                consumer_settings(config, http_port),
                 inputs,
                 config.limits.in_flight_events,
                 config.limits.in_flight_bytes,

@@ -112,7 +112,7 @@ class Worker:
                 on_endpoint=self._servers.endpoint,
                 lanes=self._config.lanes(),
             )
-            http = open_http(self._health)
+            self._http = http = open_http(self._health)
             try:
                 self._background.start(self._heartbeat())
                 self._credentials.renew["model.tls"] = self._renew_model_tls
@@ -181,6 +181,7 @@ class Worker:
                 partial(self._on_loop, self._fatal),
                 self._metrics,
                 on_hang=partial(stacks.dump, loop=self._loop),
+                http_port=None if self._http is None else self._http.server_port,
             )
         except (ValueError, KafkaException) as error:
             _log.error("kafka.client has settings that cannot be", reason=str(error))

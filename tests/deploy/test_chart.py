@@ -162,6 +162,16 @@ def test_ports_have_the_names_that_others_use(variant: str) -> None:
             assert set(named) <= ports[name], (kind, name, named)
 
 
+def test_workers_reach_each_others_http_port(variant: str) -> None:
+    """`rexstream resume` and `status` run in one of them; a policy has to allow it on both sides."""
+    spec = objects(variant)["NetworkPolicy", "worker"]["spec"]
+    peer = {"podSelector": spec["podSelector"]}
+    for side, key in (("ingress", "from"), ("egress", "to")):
+        assert any(
+            peer in rule.get(key, []) and {"port": "http", "protocol": "TCP"} in rule["ports"] for rule in spec[side]
+        )
+
+
 def test_the_workers_configuration_is_valid_and_needs_no_warning(variant: str, tmp_path: Path) -> None:
     """worker.yaml loads through the worker's own loader, with the variables that the pod gets."""
     assert _loaded(objects(variant), tmp_path).warnings == ()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from consumer.config.problems import nearest
 from consumer.kafka.clients.reachability import BrokerTroubles, reason_of
 from consumer.kafka.clients.settings import metadata_settings, way_out
 
@@ -154,10 +155,15 @@ class Reader(AbstractContextManager["Reader"]):
             return sorted(found.partitions)
         if found.error.code() in _NOT_THERE:
             return []
-        raise TopicUnusable(
-            f"topic {topic!r} cannot be used at {self._bootstrap_servers}: {found.error.str()}; ask for the right to "
-            "use it, or name another"
-        )
+        fix = "ask for the right to use it, or name another"
+        if found.error.code() == KafkaError.TOPIC_EXCEPTION:
+            fix = "no topic can have that name: it takes letters, digits, '.', '_' and '-'"
+        raise TopicUnusable(f"topic {topic!r} cannot be used at {self._bootstrap_servers}: {found.error.str()}; {fix}")
+
+    def similar(self, topic: str) -> str:
+        """Which topic that is there may be meant instead, as words to append; empty without any."""
+        meant = nearest(topic, (name for name in self.metadata().topics if not name.startswith("__")))
+        return "" if meant is None or meant == topic else f"; did you mean {meant}?"
 
     def watermarks(self, topic: str, partition: int) -> tuple[int, int]:
         """First offset that the partition still holds, and its end: the offset after the last committed record."""
@@ -225,6 +231,7 @@ def require_topic(
         if not reader.partitions(topic):
             raise TopicUnusable(
                 f"topic {topic!r} does not exist at {bootstrap_servers}: its name is another, or nothing was written"
+                f"{reader.similar(topic)}"
             )
 
 

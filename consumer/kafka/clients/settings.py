@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from consumer.config.client_rules import brokers_assign, client_problems, known_to
 from consumer.config.credential_files import read_certificates, read_pair, read_password
 from consumer.config.oauth_rules import uses_oidc
+from consumer.kafka.clients.http_port import PLAIN, client_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,13 +55,16 @@ CONNECTING = {
 }
 
 
-def consumer_settings(config: Config) -> dict[str, Any]:
-    """Settings of the group's consumer. Raises ValueError, naming the key and the way out, for unsafe ones."""
+def consumer_settings(config: Config, http_port: int | None = None) -> dict[str, Any]:
+    """Settings of the group's consumer. Raises ValueError, naming the key and the way out, for unsafe ones.
+
+    ``http_port``: the one that the worker serves HTTP on, where that is not the configured one.
+    """
     given = _given(config, "consumer")
     return {
         "bootstrap.servers": config.kafka.bootstrap_servers,
         "group.id": config.kafka.group_id,
-        "client.id": "rexstream",
+        "client.id": client_id(config.observability.http, http_port),
         **CONNECTING,
         # librdkafka's default is the end: a new group, a new partition or an expired offset would skip data.
         "auto.offset.reset": "earliest",
@@ -83,7 +87,7 @@ def producer_settings(config: Config) -> dict[str, Any]:
     """Settings of the at-least-once producer. Raises ValueError, naming the key and the way out, for unsafe ones."""
     return {
         "bootstrap.servers": config.kafka.bootstrap_servers,
-        "client.id": "rexstream",
+        "client.id": PLAIN,
         **CONNECTING,
         "enable.idempotence": True,
         "acks": "all",

@@ -71,6 +71,10 @@ class Tail:
         """Topics that do not exist so far."""
         return tuple(topic for topic in self._topics if not any(topic == known for known, _ in self._known))
 
+    def similar(self, topic: str) -> str:
+        """Which topic that is there may be meant in place of one that is not, as words to append."""
+        return self._reader.similar(topic)
+
     def poll(self, timeout: float) -> Message | None:
         """The next record, or None when none came within ``timeout`` seconds, or while the cluster is away.
 

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from apache_kafka import ApacheKafka
 from chaos.topics import Topics
+from click.testing import CliRunner
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 from worker_run import Run, reviews
+
+from consumer.cli import cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,3 +117,21 @@ def test_outputs_that_the_broker_refuses_hold_up_only_what_feeds_them(
         assert run.end() == 0
     finally:
         run.kill()
+
+
+def test_a_login_that_may_not_list_the_members_is_told_which_right_it_lacks(ruled_kafka: ApacheKafka) -> None:
+    """Exit code 3, and that workers can be named in place of it."""
+    admin = AdminClient({"bootstrap.servers": ruled_kafka.bootstrap_servers})
+    # A group with any rule refuses whatever no rule allows.
+    rule = AclBinding(
+        *(ResourceType.GROUP, "closed", ResourcePatternType.LITERAL, "User:other", "*"),
+        *(AclOperation.READ, AclPermissionType.ALLOW),
+    )
+    for answer in admin.create_acls([rule]).values():
+        answer.result(30)
+    for command in ("status", "resume"):
+        arguments = ["-b", ruled_kafka.bootstrap_servers, "--set", "kafka.group_id=closed"]
+        found = CliRunner().invoke(cli, [command, *arguments])
+        assert found.exit_code == 3, found.output
+        assert "needs Describe on the group, which Read includes" in found.stderr
+        assert "--http HOST:PORT" in found.stderr

@@ -17,6 +17,7 @@ from certificates import Authority
 from click.testing import CliRunner, Result
 
 from consumer.cli.extract import command
+from consumer.cli.options import refuse_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +54,16 @@ class TestUsage:
         result = extract("--input", str(tmp_path / "r.csv.gz"))
         assert result.exit_code == 2
         assert "a file of csv names no tasks; choose with --task: category, " in result.stderr
+
+    def test_an_input_that_is_not_there_is_said_before_a_model_is_waited_for(self, tmp_path: Path) -> None:
+        """Exit code 2, where no model would answer; a pipe, which can be opened once, is left closed."""
+        result = extract("--input", str(tmp_path / "no.jsonl"), "--server", "127.0.0.1:1", "--bundle", str(tmp_path))
+        assert result.exit_code == 2
+        assert "no.jsonl cannot be read: No such file or directory; check the path" in result.stderr
+        result = extract("--input", str(tmp_path), "--server", "127.0.0.1:1", "--bundle", str(tmp_path))
+        assert "cannot be read: Is a directory" in result.stderr
+        os.mkfifo(tmp_path / "pipe")
+        refuse_unreadable("--input", str(tmp_path / "pipe"))  # which would wait here for a writer
 
     def test_checkpoint_and_server_exclude_each_other(self, tmp_path: Path) -> None:
         """One place where the model runs."""

@@ -34,3 +34,14 @@ def test_help_has_an_example(path: tuple[str, ...]) -> None:
     assert result.exit_code == 0, result.output
     _, _, examples = result.output.partition("Example")
     assert " ".join(("rexstream", *path)) in examples
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [("tial", "did you mean 'tail'?"), ("deadletters", "did you mean 'dead-letters'?"), ("x", "'rexstream --help'")],
+)
+def test_a_command_that_is_not_there_is_a_slip_of_one_that_is(typed: str, words: str) -> None:
+    """Exit code 2."""
+    result = CliRunner().invoke(cli, [typed], prog_name="rexstream")
+    assert result.exit_code == 2
+    assert words in result.stderr

@@ -1,4 +1,4 @@
-"""``rexstream resume`` against a worker's HTTP side."""
+"""``rexstream resume`` against workers' HTTP sides. The members of a real group are in integration/apache."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from consumer.cli import cli
+from consumer.cli.group_workers import Target
+from consumer.cli.resume import tell
+from consumer.cli.worker_requests import Address
+from consumer.kafka.tools.group import Member
+from consumer.local.broker import EmbeddedBroker
 from consumer.telemetry.http import HttpServer
 
 if TYPE_CHECKING:
@@ -22,9 +27,8 @@ if TYPE_CHECKING:
 ANSWER = {"resumed": ["flood"], "state": "trial", "message": "a trial of 20 events"}
 
 
-@pytest.fixture
-def server() -> Iterator[HttpServer]:
-    started = HttpServer(
+def serving() -> HttpServer:
+    return HttpServer(
         "127.0.0.1:0",
         live=lambda: (True, {}),
         ready=lambda: (True, {}),
@@ -32,8 +36,18 @@ def server() -> Iterator[HttpServer]:
         metrics=lambda _: (b"", "text/plain"),
         resume=lambda topic: {**ANSWER, "topics": [topic or "all"]},
     )
+
+
+@pytest.fixture
+def server() -> Iterator[HttpServer]:
+    started = serving()
     yield started
     started.close()
+
+
+def closed_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
 
 
 def resume(*arguments: str) -> Result:
@@ -41,20 +55,60 @@ def resume(*arguments: str) -> Result:
 
 
 def test_it_says_what_the_worker_did(server: HttpServer) -> None:
-    """A sentence, or with --json the answer itself; exit code 0."""
+    """A sentence, or with --json the answer and who gave it; exit code 0."""
     address = f"127.0.0.1:{server.server_port}"
     found = resume("--http", address)
     assert (found.exit_code, found.stdout) == (0, "a trial of 20 events\n")
     found = resume("--http", address, "--json")
-    assert (found.exit_code, json.loads(found.stdout)) == (0, {**ANSWER, "topics": ["all"]})
+    who = {"worker": address, "address": address}
+    assert (found.exit_code, json.loads(found.stdout)) == (0, {**who, **ANSWER, "topics": ["all"]})
     found = resume("--http", address, "--topic", "shop a&b", "--json")
     assert json.loads(found.stdout)["topics"] == ["shop a&b"]
 
 
-def test_the_configured_address_is_the_default(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that stands for every interface; a proxy of the environment stays out of it."""
+def test_on_the_embedded_broker_the_configured_address_is_asked(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lists no members, which is said; a proxy of the environment stays out of it."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert resume("--set", f"observability.http=0.0.0.0:{server.server_port}").exit_code == 0
+    with EmbeddedBroker() as broker:
+        local = ["-b", broker.bootstrap_servers]
+        found = resume(*local, "--set", f"observability.http=0.0.0.0:{server.server_port}")
+        assert found.exit_code == 0, found.output
+        assert "lists no members" in found.stderr
+        for http in ("", "127.0.0.1:0"):
+            found = resume(*local, "--set", f"observability.http={http}")
+            assert found.exit_code == 2
+            assert "--http HOST:PORT" in found.stderr
+
+
+def test_without_kafka_the_way_out_is_named() -> None:
+    """Exit code 3; workers that are named are asked without it."""
+    found = resume("-b", closed_port(), "--timeout", "0.5")
+    assert found.exit_code == 3
+    assert "--http HOST:PORT" in found.stderr
+
+
+def test_of_several_workers_each_is_told_and_who_was_not_is_named(server: HttpServer) -> None:
+    """Exit code 0 when all were, 1 when some were not, 3 when nothing answers."""
+    other, gone = serving(), closed_port()
+    both = [f"--http=127.0.0.1:{each.server_port}" for each in (server, other)]
+    try:
+        found = resume(*both)
+        assert found.exit_code == 0
+        assert found.stdout.splitlines() == [f"{each.removeprefix('--http=')}  a trial of 20 events" for each in both]
+        found = resume(*both, "--http", gone)
+        assert found.exit_code == 1
+        assert len(found.stdout.splitlines()) == 2
+        assert f"not reached  {gone}: Connection refused" in found.stderr
+        assert f"1 of 3 workers were not resumed: {gone}" in found.stderr
+        found = resume(*both, "--http", gone, "--json")
+        lines = [json.loads(line) for line in found.stdout.splitlines()]
+        assert [line.get("resumed") for line in lines] == [["flood"], ["flood"], None]
+        assert "refused" in lines[2]["unreached"]
+    finally:
+        other.close()
+    assert resume("--http", gone, "--http", closed_port()).exit_code == 3
 
 
 def test_a_worker_that_does_not_answer_is_unreachable() -> None:
@@ -71,8 +125,7 @@ def test_a_worker_that_does_not_answer_is_unreachable() -> None:
     ("arguments", "words"),
     [
         (["--http", "worker-2"], "is not host:port"),
-        (["--set", "observability.http="], "no HTTP port"),
-        (["--set", "observability.http=127.0.0.1:0"], "any free port"),
+        (["--http", "127.0.0.1:0"], "any free port"),
     ],
 )
 def test_an_address_that_leads_nowhere_is_bad_usage(arguments: list[str], words: str) -> None:
@@ -112,6 +165,53 @@ def test_a_worker_known_by_name_is_reached_without_naming_it(
     real = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: real({name: "127.0.0.1"}.get(host, host), *rest))
     assert resume("--http", f"{name}:{port}").exit_code == 0
+
+
+def test_a_member_that_hangs_leaves_the_others_time_to_be_resumed() -> None:
+    """A member is asked whether it is a worker before it is told anything; what is none is told nothing."""
+    posts: list[str] = []
+
+    class Worker(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._send({"service": "rexstream", "worker": "w"} if self.path == "/status" else {})
+
+        def do_POST(self) -> None:
+            posts.append(self.path)
+            self._send(ANSWER)
+
+        def _send(self, answer: object) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    class Other(Worker):
+        def do_GET(self) -> None:
+            self._send({"service": "orders"})
+
+    with (
+        HTTPServer(("127.0.0.1", 0), Worker) as worker,
+        HTTPServer(("127.0.0.1", 0), Other) as other,
+        socket.create_server(("127.0.0.1", 0)) as hanging,
+    ):
+        for each in (worker, other):
+            threading.Thread(target=each.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        targets = [
+            Target(name, Address("127.0.0.1", port), "", Member(name, "reviews", "127.0.0.1", None, ()))
+            for name, port in (
+                ("a", worker.server_port),
+                ("b", other.server_port),
+                ("c", hanging.getsockname()[1]),
+            )
+        ]
+        told = tell(targets, None, 4.0)
+        for each in (worker, other):
+            each.shutdown()
+    assert [(each.name, each.answer) for each in told] == [("w", ANSWER), ("b", None), ("c", None)]
+    assert posts == ["/resume"]
+    assert "no answer in time" in told[2].why
 
 
 def test_too_many_are_told_when_to_come_back(server: HttpServer) -> None:

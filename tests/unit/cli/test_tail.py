@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
+from rich.cells import cell_len
 
 from consumer.cli import cli
 from consumer.kafka.tools import reader as tailing
@@ -151,3 +157,40 @@ def test_ctrl_c_is_exit_code_130(address: str, topic: str) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_topic_that_is_not_there_may_be_a_slip(address: str) -> None:
+    """The one that is meant is named; a name that no topic can have is told apart from a right that is missing."""
+    produce(address, "shop.facts", result(1))
+    waiting = tail(address, "shop.fact", "--idle-timeout", "0.1")
+    assert "does not exist yet; waiting for it; did you mean shop.facts?" in waiting.stderr
+    listed = CliRunner().invoke(cli, ["dead-letters", "list", "-b", address, "--dead-letter-topic", "shop.fact"])
+    assert listed.exit_code == 2
+    assert "did you mean shop.facts?" in listed.stderr
+
+
+def test_a_terminal_gets_what_fits_it(address: str, topic: str) -> None:
+    """In a pseudo-terminal of 60 columns no line is longer; elsewhere a record is one line."""
+    facts = [[{"type": "属性词", "span": f"续航{n}"}, {"type": "负向情感", "span": "不行"}] for n in range(5)]
+    produce(address, topic, json.dumps({"event_id": "e-1", "task": "t", "extractions": facts}).encode())
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 60, 0, 0))
+    arguments = ["tail", "-b", address, "--topic", topic, "--from", "beginning", "--limit", "1"]
+    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
+    process = subprocess.run(
+        [sys.executable, "-m", "consumer", *arguments],
+        stdout=slave,
+        stderr=subprocess.PIPE,
+        env={**environment, "TERM": "dumb"},
+        check=False,
+        timeout=60,
+    )
+    os.close(slave)
+    seen = os.read(master, 65_536).decode()
+    os.close(master)
+    assert (process.returncode, process.stderr) == (0, b"")
+    lines = seen.splitlines()
+    assert lines[0] == "e-1  t"
+    assert len(lines) == 6
+    assert max(map(cell_len, lines)) <= 60
+    assert len(tail(address, topic, *arguments[5:]).stdout.splitlines()) == 1

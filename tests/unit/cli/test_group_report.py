@@ -1,0 +1,172 @@
+"""What ``rexstream status`` concludes from the workers' answers, and how it looks at several widths."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from rich.console import Group as Renderables
+
+from consumer.cli.group_report import Report, report
+from consumer.cli.group_tables import MOST_PROBLEMS, report_tables
+from consumer.cli.group_workers import Reached, Target
+from consumer.cli.worker_requests import Address
+from consumer.events import Partition
+from consumer.kafka.tools.group import Group, Member
+
+SERVER = {"address": "10.1.0.1:8500", "state": "ok", "in_flight": 8, "reason": ""}
+
+
+def member(number: int, *partitions: int) -> Member:
+    host = f"10.0.0.{number}"
+    return Member(
+        f"id-{number}", "rexstream-http-9464", host, None, tuple(Partition("in", each) for each in partitions)
+    )
+
+
+def answer(number: int, *partitions: int, **other: Any) -> Reached:
+    """A worker that is well, but for ``other``."""
+    model = {"name": "rexuninlu", "version": "3", "endpoints": [SERVER], **other.pop("model", {})}
+    status = {
+        "service": "rexstream",
+        "version": "0.1.0",
+        "worker": f"worker-{number}",
+        "state": "consuming",
+        "ready": True,
+        "assignment": [{"topic": "in", "partition": each, "lag": 7} for each in partitions],
+        "rates": {"events_per_second": 10.0},
+        "latency_ms": {"p95": 250.0},
+        "model": model,
+        **other,
+    }
+    target = Target(f"10.0.0.{number}:9464", Address(f"10.0.0.{number}", 9464), "", member(number, *partitions))
+    return Reached(target, status)
+
+
+def lost(number: int, *partitions: int) -> Reached:
+    return Reached(Target(f"10.0.0.{number}:9464", None, "", member(number, *partitions)), None, "no answer in time")
+
+
+def of(*workers: Reached, lags: dict[int, int | None] | None = None) -> Report:
+    members = tuple(each.target.member for each in workers if each.target.member is not None)
+    shown = {Partition("in", number): lag for number, lag in (lags or {}).items()}
+    return report("reviews", Group("reviews", "STABLE", "CLASSIC", members), workers, shown)
+
+
+def lines(found: Report, width: int) -> list[str]:
+    console = Console(file=StringIO(), width=width, highlight=False)
+    console.print(Renderables(*report_tables(found, width)))
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_a_group_that_is_well_has_no_problem() -> None:
+    """Backpressure comes and goes, so it is none; lag is the brokers', and where they tell none the worker's own."""
+    pressed = {"paused": ["backpressure"], "paused_topics": {"backpressure": ["in"]}}
+    found = of(answer(1, 0, 1, **pressed), answer(2, 2), lags={0: 100, 1: 200})
+    assert found.well
+    assert (found.lag, found.events_per_second, found.seconds_behind) == (307, 20.0, 15.3)
+    assert [each.lag for each in found.workers] == [300, 7]
+    assert found.topics["in"].unassigned == 0
+    assert found.servers["10.1.0.1:8500"].states == {"ok": 2}
+
+
+@pytest.mark.parametrize(
+    ("worker", "words"),
+    [
+        (lost(2, 1), "10.0.0.2:9464 (with in-1) was not reached: no answer in time"),
+        (answer(2, 1, ready=False, state="draining", reasons=["draining"]), "worker-2 is not ready: draining"),
+        (
+            answer(2, 1, ready=False, reasons=["paused"], paused_topics={"flood": ["in"]}, waiting={"in": ["paused"]}),
+            "worker-2 is not ready: paused",
+        ),
+        (answer(2, 1, paused_topics={"output": ["in"]}), "worker-2 does not consume in: paused: output"),
+        (answer(2, 1, paused=["outage"]), "worker-2 does not consume everything: paused: outage"),
+        (
+            answer(2, 1, paused_topics={"flood": ["in"]}, waiting={"in": ["paused, too many"]}),
+            "worker-2 does not consume in: paused, too many",
+        ),
+        (
+            answer(2, 1, model={"endpoints": [{**SERVER, "state": "outage", "reason": "refused"}]}),
+            "model server 10.1.0.1:8500: outage for 1 workers: refused",
+        ),
+        (answer(2, 1, model={"version": "4"}), "several models answer: rexuninlu:3, rexuninlu:4"),
+        (answer(2, 1, version="0.2.0"), "workers of several versions: 0.1.0, 0.2.0"),
+    ],
+)
+def test_each_fault_is_one_sentence(worker: Reached, words: str) -> None:
+    """With the worker, what it does not do, and why; a fault is told once."""
+    found = of(answer(1, 0), worker, lags={0: 0, 1: 0})
+    assert found.problems == [words]
+    assert not found.well
+
+
+def test_partitions_that_nobody_has_or_knows_are_counted() -> None:
+    """Without an owner nobody consumes them; without a lag nobody knows how much waits."""
+    found = of(answer(1, 0), lags={0: None, 1: 5})
+    assert found.problems == [
+        "in: no member has 1 of its 2 partitions",
+        "in: the lag of 1 of its 2 partitions is not known",
+    ]
+    assert (found.lag, found.topics["in"].unknown) == (5, 1)
+
+
+def test_a_worker_of_another_version_may_say_less() -> None:
+    """Whatever it leaves out is unknown, and nothing breaks."""
+    target = Target("10.0.0.9:9464", Address("10.0.0.9", 9464))
+    found = report("reviews", None, [Reached(target, {"service": "rexstream"})], {})
+    assert found.problems == ["10.0.0.9:9464 is not ready: ?"]
+    assert "workers that were named" in lines(found, 80)[0]
+
+
+def test_a_group_without_members_is_that_and_nothing_else() -> None:
+    """Not a list of partitions without an owner as well."""
+    group = Group("reviews", "EMPTY", "CONSUMER", ())
+    found = report("reviews", group, [], {Partition("in", 0): 3}, "group 'reviews' has no members")
+    assert found.problems == ["group 'reviews' has no members"]
+    assert lines(found, 80)[0] == "group reviews: 0 members (KIP-848, empty), 0 reached"
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140, 200])
+def test_it_fits_the_screen(width: int) -> None:
+    """No line is longer, no worker is missing, and what is rare is there where there is room."""
+    workers = [answer(each, each, worker=f"shop-reviews-worker-5d9f7c8b6d-{each:05}") for each in range(1, 101)]
+    shown = lines(of(*workers, lost(200, 200), answer(201, 201, worker="商店-worker")), width)
+    assert max(map(cell_len, shown)) <= width
+    text = "\n".join(shown)
+    assert text.count("consuming") == 101
+    assert ("rexuninlu:3" in text) == (width >= 100)
+    assert ("10.0.0.7:9464" in text) == (width >= 130)
+    assert "商店" in text
+    assert "not reached" in text
+
+
+def test_of_many_problems_the_first_are_shown_and_the_rest_counted() -> None:
+    """Above the tables where the screen ends."""
+    found = of(*[lost(each, each) for each in range(1, MOST_PROBLEMS + 6)])
+    assert "and 5 more, which --json has." in lines(found, 200)[-1]
+    console = Console(file=StringIO(), width=200)
+    console.print(Renderables(*report_tables(found, 200, problems_first=True)))
+    assert isinstance(console.file, StringIO)
+    first, _, last = console.file.getvalue().partition("Workers\n")
+    assert "Not as it should be" in first
+    assert "Not as it should be" not in last
+
+
+def test_what_a_worker_says_moves_no_cursor() -> None:
+    """Names and reasons are a worker's, and whatever answers may call itself one."""
+    found = of(answer(1, 0, worker="\x1b[2Jworker", state="\x1b[2J", ready=False, reasons=["\x1b[2J"]))
+    console = Console(file=StringIO(), width=100, force_terminal=False)
+    console.print(Renderables(*report_tables(found, 100)))
+    assert isinstance(console.file, StringIO)
+    assert "\x1b" not in console.file.getvalue()
+
+
+def test_it_is_json() -> None:
+    """All of it."""
+    assert json.loads(json.dumps(asdict(of(answer(1, 0), lost(2, 1)))))["unreached"][0]["partitions"] == [["in", 1]]
