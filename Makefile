@@ -33,7 +33,7 @@ endif
 
 .venv/.dev: .venv/.model
 	@echo "installing what the tests need ..."
-	$(PIP) -c constraints.txt -e '.[model,dev]'
+	$(PIP) -c constraints.txt -e '.[model,otel,dev]'
 	@# The official protos, for the test that compares ours with them. Its declared dependency is the distribution
 	@# "tensorflow", which would overwrite "tensorflow-cpu" with the same files.
 	$(PIP) --no-deps -c constraints.txt tensorflow-serving-api
