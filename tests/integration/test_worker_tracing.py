@@ -140,9 +140,13 @@ def test_a_dead_letter_marks_its_span_and_no_span_holds_text(worker: Run, collec
     assert b"nothing of ours" not in sent
 
 
-def test_a_collector_that_is_dead_stops_nothing(worker: Run, collector: Collector) -> None:
+@pytest.mark.parametrize("how", ["refuses", "hangs"])
+def test_a_collector_that_is_dead_stops_nothing(worker: Run, collector: Collector, how: str) -> None:
     """Its spans are counted as failed, the log says so once, and the worker ends in time."""
-    collector.stop()
+    if how == "hangs":
+        collector.gate.clear()
+    else:
+        collector.stop()
     worker.environment["OTEL_EXPORTER_OTLP_TIMEOUT"] = "1"
     worker.start()
     send(worker, reviews(40), f"00-{TRACE}-{PARENT}-01")
