@@ -88,9 +88,10 @@ house: .venv/.dev  ## the size and shape of the code in figures (ARGS=--files na
 
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade -c constraints.txt
 
-lock:  ## write requirements.lock and requirements-build.lock, what the image installs with hashes (needs uv)
+lock:  ## write requirements*.lock, what the image installs with hashes (needs uv)
 	@test -n "$(UV)" || { echo "uv is needed: only it resolves for every platform and Python at once" >&2; exit 2; }
 	$(LOCK) pyproject.toml -o requirements.lock
+	$(LOCK) pyproject.toml --extra otel -o requirements-otel.lock
 	echo hatchling | $(LOCK) - -o requirements-build.lock
 
 sbom: .venv/.dev  ## write the software bill of materials (CycloneDX) into dist
