@@ -7,7 +7,9 @@ library belongs to the extra ``otel``.
 from __future__ import annotations
 
 import logging
+import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import structlog
@@ -35,6 +37,13 @@ BATCH_SPANS = 512
 EVERY_MS = 1000
 """A batch leaves when it is full, or after so long."""
 
+_FILES = [
+    f"OTEL_EXPORTER_OTLP_{signal}{what}"
+    for signal in ("", "TRACES_")
+    for what in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+]
+"""Variables of the SDK that name files."""
+
 _log = structlog.stdlib.get_logger(__name__)
 _sdk_log = logging.getLogger("opentelemetry.exporter")
 _sdk_log.setLevel(logging.ERROR)  # it warns of every single try
@@ -55,8 +64,15 @@ class SpanExport(SpanProcessor, SpanExporter):
         self._waiting = 0
         self._closed = False
         self._failing = False
+        for name in _FILES:
+            if (path := os.environ.get(name)) and not Path(path).is_file():  # the SDK would do without it
+                raise ValueError(f"{name} names {path}, which is no file; correct it, or unset the variable")
         try:
-            self._exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.lower().startswith("http:"))
+            self._exporter = OTLPSpanExporter(
+                endpoint=endpoint,
+                insecure=endpoint.lower().startswith("http:"),
+                channel_options=(("grpc.enable_http_proxy", 0),),  # type: ignore[arg-type]  # as for the model server
+            )
         except Exception as error:  # the SDK has a class of its own for some variables, and RuntimeError for others
             raise ValueError(
                 f"OpenTelemetry's exporter cannot be made: {error}; look at the OTEL_ variables"

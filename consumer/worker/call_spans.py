@@ -12,7 +12,6 @@ import grpc
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind, set_span_in_context
 
-from consumer.batching.queue import LANE
 from consumer.serving import descriptors
 from consumer.serving.dispatch.dispatcher import Dispatcher
 from consumer.serving.protocol import ServingError
@@ -142,17 +141,10 @@ class TracedDispatcher(Dispatcher):
         super().resolved(addresses, lambda address: TracedClient(self._spans, address, connect(address)))
 
     def submit(
-        self,
-        window: Window,
-        deadline: float,
-        level: int,
-        origin: Hashable = None,
-        lane: str = LANE,
-        over_share: bool = False,
-        on_overflow: Callable[[WindowAnswer], None] | None = None,
+        self, window: Window, deadline: float, level: int, origin: Hashable = None, *args: Any, **kwargs: Any
     ) -> asyncio.Future[WindowAnswer]:
         """As ``Dispatcher.submit``."""
-        future = super().submit(window, deadline, level, origin, lane, over_share, on_overflow)
+        future = super().submit(window, deadline, level, origin, *args, **kwargs)
         self._spans.submitted(window, origin, future)
         return future
 

@@ -210,10 +210,10 @@ class Worker:
         self._health.draining = True
         began, grace = time.monotonic(), 0.0 if self._abandon else self._config.delivery.grace_seconds
         drained = await asyncio.to_thread(runtime.drain, grace)
-        await asyncio.to_thread(self._parts.close, began + grace)
         self._health.runtime = None
         if not drained and self._exit in (EXIT_OK, EXIT_CREDENTIALS):
             self._exit = EXIT_FAILED
+        await asyncio.to_thread(self._parts.close, began + grace)
 
     # -- its parts ------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ def worker(mock_broker: Broker, server: StubServer, collector: Collector, tmp_pa
         "REXSTREAM_OBSERVABILITY__TRACING__ENDPOINT": collector.endpoint,
         "REXSTREAM_OBSERVABILITY__TRACING__SAMPLE_RATIO": "0",
         "OTEL_SERVICE_NAME": "reviews",
+        "http_proxy": "http://127.0.0.1:9",  # is not used, as for the model server
     }
     run = Run(mock_broker.bootstrap, topics, server, tmp_path, environment=tracing)
     yield run

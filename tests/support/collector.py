@@ -22,20 +22,29 @@ if TYPE_CHECKING:
 
 
 class Collector(TraceServiceServicer):
-    """Serves from its creation until ``stop``. ``gate`` holds calls back while it is clear."""
+    """Serves from its creation until ``stop``. ``gate`` holds calls back while it is clear.
 
-    def __init__(self) -> None:
+    With ``credentials`` over TLS.
+    """
+
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self.gate = threading.Event()
         self.gate.set()
         self.requests: list[ExportTraceServiceRequest] = []
         self._server = grpc.server(ThreadPoolExecutor(4))
         add_TraceServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
-        self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        if credentials is None:
+            self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        else:
+            self.endpoint = f"https://127.0.0.1:{self._server.add_secure_port('127.0.0.1:0', credentials)}"
+        self.metadata: dict[str, str | bytes] = {}
+        """Of the last call."""
         self._server.start()
 
     def Export(self, request: ExportTraceServiceRequest, context: Any) -> ExportTraceServiceResponse:  # noqa: N802
         while not self.gate.wait(0.1) and context.is_active():
             pass
+        self.metadata = dict(context.invocation_metadata())
         self.requests.append(request)
         return ExportTraceServiceResponse()
 

@@ -9,7 +9,9 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
+from certificates import Authority
 from collector import Collector, attributes
 from opentelemetry.sdk.trace.export import SpanExportResult
 from structlog.testing import capture_logs
@@ -19,6 +21,7 @@ from consumer.telemetry.span_export import SpanExport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from opentelemetry.sdk.trace import ReadableSpan
 
@@ -149,6 +152,27 @@ def test_the_resource_names_this_worker_and_what_the_operator_says(monkeypatch: 
     assert said["service.instance.id"] == "worker-7"
     assert said["service.version"] == "mine"
     assert said["deployment.environment.name"] == "shop"
+
+
+def test_an_authority_and_a_token_come_from_the_standard_variables(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file that is not there is refused: the SDK would go on with public authorities."""
+    authority = Authority()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20abc")
+    collector = Collector(grpc.ssl_server_credentials([authority.issue("collector")[::-1]]))
+    try:
+        with pytest.raises(ValueError, match=r"OTEL_EXPORTER_OTLP_CERTIFICATE names .*ca.pem"):
+            SpanExport(collector.endpoint, "w")
+        (tmp_path / "ca.pem").write_bytes(authority.pem)
+        export = SpanExport(collector.endpoint, "w")
+        export.tracer.start_span("s").end()
+        export.close(10.0)
+        collector.wait(lambda spans: len(spans) == 1)
+    finally:
+        collector.stop()
+    assert collector.metadata["authorization"] == "Bearer abc"
 
 
 def test_a_variable_that_cannot_be_is_a_value_error(monkeypatch: pytest.MonkeyPatch) -> None:

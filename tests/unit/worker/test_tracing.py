@@ -363,6 +363,26 @@ def test_a_failed_call_has_its_status_and_its_repeat_a_span_of_its_own(memory: I
     assert SECRET not in first.to_json() + second.to_json() + str(first.status.description)
 
 
+def test_calls_to_a_server_that_is_found_later_have_spans(memory: InMemorySpanExporter) -> None:
+    """A name that has another address now."""
+    spans = EventSpans(config(0.0), "w")
+    spans.trace(record())
+    made: list[str] = []
+
+    def connect(address: str) -> StubClient:
+        made.append(address)
+        return StubClient()
+
+    async def body(dispatcher: Dispatcher) -> None:
+        dispatcher.resolved(["10.0.0.2:8500"], connect)
+        await asyncio.sleep(1)
+        await dispatcher.submit(window(2), 0.0, 0, Place.of(record()))
+
+    dispatch(spans, StubClient(), body)
+    (call,) = memory.get_finished_spans()
+    assert [said(call)["server.address"]] == [each.partition(":")[0] for each in made] == ["10.0.0.2"]
+
+
 def test_a_window_that_is_withdrawn_or_answered_is_not_kept(memory: InMemorySpanExporter) -> None:
     spans = EventSpans(config(0.0), "w")
     spans.trace(record())
