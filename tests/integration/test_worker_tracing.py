@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -121,16 +122,25 @@ def test_a_trace_leads_from_the_producer_through_the_model_call_to_the_result(
     assert worker.signal(signal.SIGTERM) == 0
 
 
-def test_a_dead_letter_marks_its_span_and_no_span_holds_text(worker: Run, collector: Collector) -> None:
-    """Class and stage, and nothing of what the review says. What waits is sent before the worker ends."""
+def test_a_dead_letter_marks_its_span_and_no_span_holds_text(
+    worker: Run, collector: Collector, server: StubServer
+) -> None:
+    """Class and stage, and nothing of what the review says. What a drain makes durable is sent, too."""
     worker.start()
     spoilt = json.dumps({"event_id": "bad", "text": TEXTS[0], "tasks": ["nothing of ours"]}).encode()
     send(worker, [*reviews(2), ("k", b"{"), ("k", spoilt)], f"00-{TRACE}-{PARENT}-01")
     worker.wait_for_results(4)
     worker.wait(lambda: len(worker.dead_letters()) == 2 and worker.lag() == 0)
+    server.gate.clear()
+    calls = server.calls
+    send(worker, reviews(1, 2), f"00-{TRACE}-{PARENT}-01")
+    worker.wait(lambda: server.calls > calls)
+    release = threading.Timer(0.5, server.gate.set)
+    release.start()
     assert worker.signal(signal.SIGTERM) == 0
+    release.join()
     spans = named(collector.spans, "process ")
-    assert len(spans) == 4
+    assert sorted(attributes(span)["rexstream.outcome"] for span in spans) == ["dead_letter"] * 2 + ["done"] * 3
     letters = [span for span in spans if attributes(span)["rexstream.outcome"] == "dead_letter"]
     assert sorted((span.status.code, attributes(span)["error.type"]) for span in letters) == [
         (Status.STATUS_CODE_ERROR, "InvalidJson"),
