@@ -18,6 +18,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.util.re import parse_env_headers
 
 from consumer import __version__
 
@@ -44,7 +45,10 @@ _FILES = [
 ]
 """Variables of the SDK that name files."""
 
+_HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
+
 _log = structlog.stdlib.get_logger(__name__)
+logging.getLogger("opentelemetry.util.re").setLevel(logging.CRITICAL)  # it would log a header that it cannot read
 _sdk_log = logging.getLogger("opentelemetry.exporter")
 _sdk_log.setLevel(logging.ERROR)  # it warns of every single try
 
@@ -64,6 +68,10 @@ class SpanExport(SpanProcessor, SpanExporter):
         self._waiting = 0
         self._closed = False
         self._failing = False
+        for name in _HEADERS:
+            each = [part for part in os.environ.get(name, "").split(",") if part.strip()]
+            if not all(parse_env_headers(part, liberal=True) for part in each):
+                raise ValueError(f"{name} has a part that is not name=value; write a space as %20, a comma as %2C")
         for name in _FILES:
             if (path := os.environ.get(name)) and not Path(path).is_file():  # the SDK would do without it
                 raise ValueError(f"{name} names {path}, which is no file; correct it, or unset the variable")

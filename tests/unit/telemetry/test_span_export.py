@@ -181,6 +181,16 @@ def test_a_variable_that_cannot_be_is_a_value_error(monkeypatch: pytest.MonkeyPa
         SpanExport("http://127.0.0.1:4317", "w")
 
 
+def test_a_header_that_cannot_be_read_is_named_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is a token, most likely: the SDK would log it and go on without."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a=b,Bearer hunter2")
+    with pytest.raises(ValueError, match="OTEL_EXPORTER_OTLP_TRACES_HEADERS") as caught:
+        SpanExport("http://127.0.0.1:4317", "w")
+    assert "hunter2" not in str(caught.value) + caplog.text
+
+
 def test_a_worker_without_a_collector_does_not_load_opentelemetry() -> None:
     program = (
         "import sys\n"
