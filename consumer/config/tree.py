@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeGuard
 from pydantic import BeforeValidator, Field
 
 from consumer.batching.policy import ASSUMED, CallCost
-from consumer.config.observability import ObservabilityConfig
 from consumer.config.route import RouteConfig
 from consumer.config.section import Count, NotNegative, Seconds, Section, Text
 from consumer.config.start import as_text
+from consumer.config.tracing import TracingConfig
 from consumer.extraction.task import ExtractionLimits
 
 if TYPE_CHECKING:
@@ -268,6 +268,21 @@ class LimitsConfig(Section):
     def of_extraction(self) -> ExtractionLimits:
         """Those that the engine keeps."""
         return ExtractionLimits(**{each.name: getattr(self, each.name) for each in fields(ExtractionLimits)})
+
+
+class ObservabilityConfig(Section):
+    """What a worker shows of itself."""
+
+    http: str = "127.0.0.1:9464"
+    """Address of /metrics, /livez, /readyz, /status; port 0 takes a free one; an empty string turns it off."""
+    http_hosts: tuple[Text, ...] = ()
+    """Names, without port, under which clients reach that address, such as a Service's ``rexstream.shop.svc``; ``*.``
+    before a name stands for all below it. A request for any other host gets 403, so that no web page can read a worker
+    by giving its own name this address (DNS rebinding). Addresses and ``localhost`` need not be named: kubelet and
+    Prometheus use those."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe log lines that are written."""
+    tracing: TracingConfig = TracingConfig()
 
 
 class Config(Section):

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from consumer.batching.policy import ReleaseReason
     from consumer.events import Outcome, Partition, SourceRecord, Stage
     from consumer.telemetry.endpoint_metrics import Breaker
-    from consumer.telemetry.span_export import SpansEnd
 
 EventOutcome = Literal["done", "partial", "dead_letter", "dropped", "deleted"]
 """One record: every task gave a result; some did; none did; nothing to do (null value, another group's replay); a
@@ -260,12 +259,6 @@ class Metrics:
         """Days until the certificates of each setting expire."""
         for setting, days in days_left.items():
             self._gauges["rexstream_certificate_expiry_days"].labels(setting).set(days)
-
-    # Called by the export of traces.
-
-    def spans_ended(self, end: SpansEnd, spans: int) -> None:
-        """So many spans were sent to the collector, or dropped."""
-        self._counter("rexstream_trace_spans_total", end).inc(spans)
 
     # Reading.
 

@@ -19,8 +19,10 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.util.re import parse_env_headers
+from prometheus_client import Counter
 
 from consumer import __version__
+from consumer.telemetry.metric_declarations import TRACING_COUNTERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import Span
     from opentelemetry.trace import Tracer
+    from prometheus_client import CollectorRegistry
 
 SpansEnd = Literal["exported", "failed", "queue_full", "abandoned"]
 
@@ -92,6 +95,12 @@ class SpanExport(SpanProcessor, SpanExporter):
         self._provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)
         self._provider.add_span_processor(self)
         self.tracer: Tracer = self._provider.get_tracer("rexstream", __version__)
+
+    def count_in(self, registry: CollectorRegistry) -> None:
+        """Count there what becomes of spans, from now on."""
+        (name, (text, labels)), *_ = TRACING_COUNTERS.items()
+        counter = Counter(name, text, labels, registry=registry)
+        self.on_ended = lambda end, spans: counter.labels(end).inc(spans)
 
     # Before the queue, on whichever thread a span ends.
 

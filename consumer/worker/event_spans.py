@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from consumer.codecs.outputs import Trace
     from consumer.config.tree import Config
     from consumer.events import Outcome, Output, Partition, SourceRecord
-    from consumer.telemetry.metrics import Metrics
 
 CLOSE_SECONDS = 2.0
 """Longest wait at the end for a collector to take the last spans; never beyond the grace period."""
@@ -71,10 +70,7 @@ class EventSpans:
         self._input_of = InputOf(route.input for route in config.routes)
         self._events: dict[Place, Recorded] = {}
         self.start_span = self._export.tracer.start_span
-
-    def count_in(self, metrics: Metrics) -> None:
-        """Count spans there."""
-        self._export.on_ended = metrics.spans_ended
+        self.count_in = self._export.count_in
 
     def of(self, place: Hashable) -> Recorded | None:
         """The event at ``place``, if it is recorded and not durable yet."""

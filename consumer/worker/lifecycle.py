@@ -76,7 +76,7 @@ class Worker:
         self._parts = parts_of(config, name)
         on_durable: list[Any] = [self._breaker.durable, partial(durable, self._budgets), *self._parts.on_durable]
         self._metrics = Metrics(on_durable, input_topics=self._routes.inputs, lanes=config.lanes())
-        self._parts.count_in(self._metrics)
+        self._parts.count_in(self._metrics.registry)
         self._credentials = CredentialWatch(config, self._metrics.certificates)
         self._health = Health(config, name, self._metrics, self._breaker)
         self._background = BackgroundTasks(self._fatal)

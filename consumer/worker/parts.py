@@ -12,9 +12,10 @@ from consumer.worker.task_runner import TaskRunner
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from prometheus_client import CollectorRegistry
+
     from consumer.config.tree import Config
     from consumer.events import Outcome, Partition, SourceRecord
-    from consumer.telemetry.metrics import Metrics
     from consumer.worker.tracing import Tracing
 
 
@@ -27,7 +28,7 @@ class Parts:
     on_durable: tuple[Callable[[SourceRecord, Outcome], None], ...] = ()
     """To be called with every record whose outputs are durable, on the release thread."""
 
-    def count_in(self, metrics: Metrics) -> None:
+    def count_in(self, registry: CollectorRegistry) -> None:
         """Count what becomes of spans."""
 
     def revoked(self, epochs: Mapping[Partition, int]) -> None:

@@ -42,7 +42,6 @@ CONTRACT = {
     "commits_total": {"end"},
     "uncommitted_age_seconds": set(),
     "consumer_lag_age_seconds": set(),
-    "trace_spans_total": {"end"},
 }
 
 
@@ -70,7 +69,6 @@ def used() -> Metrics:
     metrics.endpoints.show([("m:1", "ok", 5, 3, 1, 0, "")])
     metrics.breaker("open", "m:1")
     metrics.dead_letter("validate", "TextTooLong")
-    metrics.spans_ended("failed", 5)
     return metrics
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from structlog.testing import capture_logs
 
 from consumer.telemetry import span_export
+from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.span_export import SpanExport
 
 if TYPE_CHECKING:
@@ -86,6 +88,18 @@ def test_what_is_sent_is_counted(bench: Bench) -> None:
     bench.export.close(30.0)
     assert bench.ends == {"exported": bench.exporter.taken} == {"exported": 16}
     assert bench.exporter.ended
+
+
+def test_the_counter_is_among_the_workers_metrics_once_there_are_traces(bench: Bench) -> None:
+    """With a help that says what a spike means, as all have."""
+    metrics = Metrics()
+    assert "trace_spans" not in metrics.exposition()[0].decode()
+    bench.export.count_in(metrics.registry)
+    bench.span(3)
+    bench.export.close(30.0)
+    body = metrics.exposition()[0].decode()
+    assert 'rexstream_trace_spans_total{end="exported"} 3.0' in body
+    assert re.search("HELP rexstream_trace_spans_total .* spike .*", body)
 
 
 def test_what_comes_faster_than_the_collector_takes_is_dropped_and_counted_and_nobody_waits(bench: Bench) -> None:
