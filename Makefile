@@ -33,7 +33,7 @@ endif
 
 .venv/.dev: .venv/.model
 	@echo "installing what the tests need ..."
-	$(PIP) -c constraints.txt -e '.[model,dev]'
+	$(PIP) -c constraints.txt -e '.[model,otel,dev]'
 	@# The official protos, for the test that compares ours with them. Its declared dependency is the distribution
 	@# "tensorflow", which would overwrite "tensorflow-cpu" with the same files.
 	$(PIP) --no-deps -c constraints.txt tensorflow-serving-api
@@ -94,9 +94,10 @@ house: .venv/.dev  ## the size and shape of the code in figures (ARGS=--files na
 
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade -c constraints.txt
 
-lock:  ## write requirements.lock and requirements-build.lock, what the image installs with hashes (needs uv)
+lock:  ## write requirements*.lock, what the image installs with hashes (needs uv)
 	@test -n "$(UV)" || { echo "uv is needed: only it resolves for every platform and Python at once" >&2; exit 2; }
 	$(LOCK) pyproject.toml -o requirements.lock
+	$(LOCK) pyproject.toml --extra otel -o requirements-otel.lock
 	echo hatchling | $(LOCK) - -o requirements-build.lock
 
 sbom: .venv/.dev  ## write the software bill of materials (CycloneDX) into dist

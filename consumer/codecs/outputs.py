@@ -287,6 +287,8 @@ class Trace(NamedTuple):
     """Header value, version 00: the trace id, this worker's span id and the flags."""
     continued: bool
     """Whether the record brought the trace, or it starts here."""
+    parent: str = ""
+    """16 hex digits: the span that the record comes from; empty where the trace starts here."""
 
 
 def continue_trace(headers: Sequence[Header], random_bytes: Callable[[int], bytes]) -> Trace:
@@ -303,7 +305,8 @@ def continue_trace(headers: Sequence[Header], random_bytes: Callable[[int], byte
         if version != b"ff" and trace_id.strip(b"0") and parent.strip(b"0") and (rest is None or version != b"00"):
             # Of a later version only the flag that version 00 defines may be passed on.
             kept = flags.decode() if version == b"00" else f"{int(flags, 16) & 1:02x}"
-            return Trace(trace_id.decode(), f"00-{trace_id.decode()}-{span_id}-{kept}", continued=True)
+            name = trace_id.decode()
+            return Trace(name, f"00-{name}-{span_id}-{kept}", True, parent.decode())
     started = random_bytes(16).hex()
     return Trace(started, f"00-{started}-{span_id}-00", continued=False)
 

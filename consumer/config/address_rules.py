@@ -27,6 +27,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://")
 _LISTENER_PROTOCOLS = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
 _GRPC_SCHEME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock|xds|google-c2p):(.*)", re.DOTALL)
 _MODEL = "host:8500"
+_COLLECTOR = "http://otel-collector:4317"
 _REST_PORT = re.compile(r"(?!unix).*:8501")
 
 
@@ -49,6 +50,9 @@ def address_checks(config: Config) -> Iterator[Check]:
     fault = endpoint_fault(http, "127.0.0.1:9464", least_port=0) if http else None
     if fault is not None:
         yield True, ("observability", "http"), fault[0], f"{fault[1]}, or an empty string for none"
+    collector = config.observability.tracing.endpoint
+    if collector is not None and (fault := collector_fault(collector)) is not None:
+        yield True, ("observability", "tracing", "endpoint"), *fault
 
 
 def address_warnings(config: Config) -> Iterator[Check]:
@@ -58,6 +62,12 @@ def address_warnings(config: Config) -> Iterator[Check]:
         ("model", "target"),
         "has port 8501, by default the one of TensorFlow Serving's REST API",
         "write the gRPC port, by default 8500",
+    )
+    yield (
+        (config.observability.tracing.endpoint or "").rstrip("/").endswith(":4318"),
+        ("observability", "tracing", "endpoint"),
+        "has port 4318, by default the one of OTLP over HTTP",
+        "write the port of OTLP over gRPC, by default 4317",
     )
 
 
@@ -129,6 +139,19 @@ def registry_faults(urls: str) -> Iterator[Fault]:
         if parts.scheme != "mock" and (not _is_host(host) or port == 0):
             what = "no host" if not host else "port 0" if port == 0 else f"the host {host!r}, which no host is called"
             yield f"{_plain(url)} has {what}", "write it as http://host:8081"
+
+
+def collector_fault(url: str) -> Fault | None:
+    """What is wrong with the URL of an OpenTelemetry collector that takes OTLP over gRPC; None when it can be one."""
+    found = _SCHEME.match(url)
+    if found is None or found[1].lower() not in ("http", "https"):
+        return "is not an http or https address", f"write it as {_COLLECTOR}"
+    address = url[found.end() :].removesuffix("/")
+    if "@" in address:
+        return "holds credentials", "remove them; the variable OTEL_EXPORTER_OTLP_HEADERS takes a token"
+    if "/" in address or "?" in address:
+        return f"{url!r} has a path, and OTLP over gRPC has none", f"write it as {_COLLECTOR}"
+    return endpoint_fault(address, _COLLECTOR)
 
 
 def endpoint_fault(text: str, example: str, *, least_port: int = 1) -> Fault | None:

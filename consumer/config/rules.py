@@ -274,6 +274,13 @@ def _model_and_limits(config: Config) -> Iterator[Check]:
         f"{limits.inline_model_calls} is more than limits.model_calls {limits.model_calls}",
         "lower it, or raise limits.model_calls: a schema of an event's own gets no more than a configured task",
     )
+    tracing = config.observability.tracing
+    yield (
+        tracing.endpoint is None and "sample_ratio" in tracing.model_fields_set,
+        ("observability", "tracing", "sample_ratio"),
+        "is set without observability.tracing.endpoint, so nothing is recorded",
+        "set the endpoint, such as http://otel-collector:4317, or remove it",
+    )
     for index, name in enumerate(config.observability.http_hosts):
         yield (
             HTTP_HOST.fullmatch(name) is None,

@@ -16,6 +16,7 @@ from consumer.batching.policy import ASSUMED, CallCost
 from consumer.config.route import RouteConfig
 from consumer.config.section import Count, NotNegative, Seconds, Section, Text
 from consumer.config.start import as_text
+from consumer.config.tracing import TracingConfig
 from consumer.extraction.task import ExtractionLimits
 
 if TYPE_CHECKING:
@@ -282,6 +283,7 @@ class ObservabilityConfig(Section):
     Prometheus use those."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe log lines that are written."""
+    tracing: TracingConfig = TracingConfig()
 
 
 class Config(Section):

@@ -121,6 +121,18 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
 }
 
+TRACING_COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "rexstream_trace_spans_total": (
+        (
+            "Spans by what became of them, where observability.tracing is on: exported, failed (the collector did not "
+            "take them), queue_full (they came faster than it takes them), abandoned (at the end of the worker). A "
+            "spike of failed means a collector that is away; events are not held up by it."
+        ),
+        ("end",),
+    ),
+}
+"""Of workers with ``observability.tracing`` only, whose export of spans registers them."""
+
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "rexstream_in_flight_windows": (
         (

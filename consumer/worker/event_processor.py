@@ -124,10 +124,12 @@ class EventProcessor:
         max_value_bytes: int,
         latency_objective: float,
         schemas: AwaitedSchemas | None = None,
+        trace: Callable[[SourceRecord], Trace] = lambda record: continue_trace(record.headers, random.randbytes),
         wall_clock: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``infer`` is ``TaskRunner.infer`` with the same ``budgets``, ``model`` the model's name for dead letters.
+        """``infer`` is ``TaskRunner.infer`` with the same ``budgets``, ``model`` the model's name for dead letters, and
+        ``trace`` gives the place in its trace that a record's outputs name.
 
         ``latency_objective`` is in seconds. ``schemas`` is None without a registry: Avro values are bare data then, and
         framed with it.
@@ -142,6 +144,7 @@ class EventProcessor:
         self._max_value_bytes = max_value_bytes
         self._objective = latency_objective
         self._schemas = schemas
+        self._trace = trace
         self._wall = wall_clock
         self._clock = clock
         self._mapped: MappedRecords | None = None
@@ -149,7 +152,7 @@ class EventProcessor:
             # Not at the top: a worker without mappings should not load what they need.
             from consumer.worker.mapped_records import MappedRecords
 
-            self._mapped = MappedRecords(routes, self._failures, metrics, max_value_bytes)
+            self._mapped = MappedRecords(routes, self._failures, metrics, max_value_bytes, trace)
 
     async def process(self, record: SourceRecord) -> Outcome:
         """The outcome of one record: a result or a dead letter per task; ``dropped`` for a null value, and for a replay
@@ -180,7 +183,7 @@ class EventProcessor:
                 return self._dropped(record, "other_group")
         if record.value is None:
             return self._mapped.no_review(record, "null_value") if self._mapped else self._dropped(record, "null_value")
-        trace = continue_trace(record.headers, random.randbytes)
+        trace = self._trace(record)
         # Each record is processed in a task, and so in a context, of its own.
         logged_fields.set(partial(_logged, record, trace))
         value_format = self._routes.route(record.topic).format

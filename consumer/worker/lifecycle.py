@@ -30,17 +30,18 @@ from consumer.kafka.clients.cluster import refuse_embedded
 from consumer.kafka.clients.errors import ClientFailed, UnreadableBatch
 from consumer.kafka.consume.group_start import commit_start
 from consumer.kafka.runtime import KafkaRuntime
-from consumer.serving.dispatch.dispatcher import Dispatcher, State
+from consumer.serving.dispatch.dispatcher import State
 from consumer.telemetry import stacks
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.background import BackgroundTasks, finished_before, signals_handled
 from consumer.worker.cost_measurement import measure_first
 from consumer.worker.credentials import CredentialWatch
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
-from consumer.worker.event_processor import EventProcessor, Intake
+from consumer.worker.event_processor import Intake
 from consumer.worker.health import Health, open_http
 from consumer.worker.model_watch import ModelServers, watch_model
-from consumer.worker.task_runner import TaskRunner, WorkBudget, durable
+from consumer.worker.parts import parts_of
+from consumer.worker.task_runner import WorkBudget, durable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from consumer.kafka.registry.awaited import AwaitedSchemas
     from consumer.serving.bundle import Bundle
     from consumer.serving.protocol import ServingError
+    from consumer.worker.event_processor import EventProcessor
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -71,8 +73,10 @@ class Worker:
         self._breaker = DeadLetterBreaker(config.delivery, self._routes.inputs)
         share = limits.work_bytes // len(self._routes.inputs)
         self._budgets = ByInput(self._routes.inputs, lambda each: WorkBudget(share, self._routes.route(each).lane))
-        on_durable = self._breaker.durable, partial(durable, self._budgets)
+        self._parts = parts_of(config, name)
+        on_durable: list[Any] = [self._breaker.durable, partial(durable, self._budgets), *self._parts.on_durable]
         self._metrics = Metrics(on_durable, input_topics=self._routes.inputs, lanes=config.lanes())
+        self._parts.count_in(self._metrics.registry)
         self._credentials = CredentialWatch(config, self._metrics.certificates)
         self._health = Health(config, name, self._metrics, self._breaker)
         self._background = BackgroundTasks(self._fatal)
@@ -102,7 +106,7 @@ class Worker:
         with signals_handled(handlers):
             self._servers = ModelServers(self._config.model, self._bundle)
             self._policy = LeastTime(batching.max_tokens, batching.max_in_flight, batching.cost.of_calls())
-            self._dispatcher = Dispatcher(
+            self._dispatcher = self._parts.dispatcher(
                 self._servers.clients,
                 self._policy,
                 self._engine.known_good_window(),
@@ -205,11 +209,12 @@ class Worker:
 
     async def _drain(self, runtime: KafkaRuntime) -> None:
         self._health.draining = True
-        grace = 0.0 if self._abandon else self._config.delivery.grace_seconds
+        began, grace = time.monotonic(), 0.0 if self._abandon else self._config.delivery.grace_seconds
         drained = await asyncio.to_thread(runtime.drain, grace)
         self._health.runtime = None
         if not drained and self._exit in (EXIT_OK, EXIT_CREDENTIALS):
             self._exit = EXIT_FAILED
+        await asyncio.to_thread(self._parts.close, began + grace)
 
     # -- its parts ------------------------------------------------------------------------------------------------
 
@@ -218,9 +223,9 @@ class Worker:
         # The objective is for an event's last window; a transaction may wait for further records after that.
         waits = config.delivery.transaction_interval_ms if config.delivery.mode == "exactly_once" else 0
         objective, full = max(1, config.batching.latency_objective_ms - waits) / 1000, config.batching.max_tokens
-        return EventProcessor(
+        return self._parts.event_processor(
             self._routes,
-            TaskRunner(
+            self._parts.task_runner(
                 self._engine,
                 self._dispatcher,
                 self._budgets,
@@ -266,6 +271,7 @@ class Worker:
     def _revoked(self, intakes: Iterable[Intake], epochs: Mapping[Partition, int]) -> None:
         for intake in intakes:
             intake.revoke(epochs)
+        self._parts.revoked(epochs)
         for budget in self._budgets.of.values():
             budget.queue.revoke(epochs)
 

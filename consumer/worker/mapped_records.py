@@ -7,7 +7,6 @@ becomes an event, and goes the way of all events.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +16,7 @@ import structlog
 from consumer.codecs.control_headers import only_rows_of
 from consumer.codecs.decoding import KEY_BYTES, opened, read_value, without_headers
 from consumer.codecs.mapping import FieldMapping
-from consumer.codecs.outputs import TRACEPARENT, continue_trace
+from consumer.codecs.outputs import TRACEPARENT
 from consumer.delivery.dead_letters import NO_TASK
 from consumer.events import BadInput, Outcome, Output, ReviewEvent
 from consumer.worker.failures import FailedRow, FailedTask
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from consumer.codecs.avro_codec import SchemaFor
     from consumer.codecs.mapping import RowEvent, Rows
-    from consumer.codecs.outputs import Chosen, Routes
+    from consumer.codecs.outputs import Chosen, Routes, Trace
     from consumer.codecs.packing import Packing
     from consumer.codecs.presets import NoReview
     from consumer.config.route import RouteConfig
@@ -62,8 +61,16 @@ class _Done(NamedTuple):
 class MappedRecords:
     """What a worker does with the records of its routes that have a mapping or forward deletes."""
 
-    def __init__(self, routes: Routes, failures: Failures, metrics: Metrics, max_value_bytes: int) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        failures: Failures,
+        metrics: Metrics,
+        max_value_bytes: int,
+        trace: Callable[[SourceRecord], Trace],
+    ) -> None:
         self._routes = routes
+        self._trace = trace
         self._failures = failures
         self._metrics = metrics
         self._max_value_bytes = max_value_bytes
@@ -112,7 +119,7 @@ class MappedRecords:
         return Outcome("done", self._tombstones(record, route))
 
     def _tombstones(self, record: SourceRecord, route: RouteConfig) -> tuple[Output, ...]:
-        trace = continue_trace(record.headers, random.randbytes)
+        trace = self._trace(record)
         headers = ((TRACEPARENT, trace.traceparent.encode()),)
         return tuple(
             Output(topic, record.key, None, headers, record.partition) for topic in self._routes.result_topics(route)

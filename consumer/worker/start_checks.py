@@ -23,6 +23,7 @@ from consumer.kafka.clients.settings import consumer_settings, producer_settings
 from consumer.serving.bundle import load_bundle
 from consumer.serving.channels import read_credentials
 from consumer.telemetry.http import parse_address
+from consumer.worker.parts import is_traced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +64,7 @@ class StartChecks:
             self._read_bundle(config),
             *_model_tls(config),
             *_registry(config),
+            *_tracing(config),
             *_http(config.observability.http),
         )
 
@@ -126,6 +128,25 @@ def _registry(config: Config) -> Iterator[Checked]:
         connect(config.kafka.registry)
     except (RegistryRefused, ValueError) as error:  # ValueError: Confluent's client takes no such URL
         yield Checked("kafka.registry", False, str(error))
+
+
+def _tracing(config: Config) -> Iterator[Checked]:
+    """Whether spans can be sent, where ``observability.tracing`` is on."""
+    if not is_traced(config):
+        return
+    endpoint = config.observability.tracing.endpoint or ""
+    try:
+        # Not at the top: a worker without a collector should not load OpenTelemetry.
+        from consumer.telemetry.span_export import SpanExport
+
+        SpanExport(endpoint, "check").close(1.0)
+    except ImportError as error:
+        what = f"{endpoint}: {error.name} is not installed; pip install 'rexstream[otel]', or remove the endpoint"
+        yield Checked("observability.tracing.endpoint", False, what)
+    except ValueError as error:
+        yield Checked("observability.tracing", False, str(error))
+    else:
+        yield Checked("observability.tracing.endpoint", True, f"{endpoint}: spans can be made; nothing was sent")
 
 
 def _http(address: str) -> Iterator[Checked]:

@@ -30,6 +30,8 @@ VARIANTS = {
     " autoscaling: {worker: {authentication: login, kafka: {tls: enable}}}}",
     "digests": "{worker: {image: {digest: D}}, modelServer: {images: {gpu: {digest: D}, cpu: {digest: D}}},"
     " topics: {image: {digest: D}}}".replace("D", f"'sha256:{'0' * 64}'"),
+    "traces": "{worker: {kind: StatefulSet, env: [{name: OTEL_SERVICE_NAME, value: reviews}]},"
+    " config: {observability: {tracing: {endpoint: 'http://otel-collector.monitoring:4317/'}}}}",
     "two topics": f"config: {{routes: [{ROUTE}, {{input: shop.reviews, tasks: [ner],"
     " output: 'shop.facts.{task}'}]}",
 }

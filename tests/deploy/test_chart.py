@@ -275,6 +275,20 @@ def test_static_members_are_not_scaled(tmp_path: Path) -> None:
     assert _loaded(manifests, tmp_path).config.kafka.client["group.instance.id"] == "pod-0"
 
 
+def test_workers_reach_the_collector_and_have_the_variables_that_it_wants(tmp_path: Path) -> None:
+    """Its port is open for them, and only where there is one; a static member keeps its own variable."""
+    manifests = objects(VARIANTS["traces"])
+    (container,) = manifests["StatefulSet", "worker"]["spec"]["template"]["spec"]["containers"]
+    assert [each["name"] for each in container["env"]] == [
+        "REXSTREAM_KAFKA__CLIENT__GROUP_INSTANCE_ID",
+        "OTEL_SERVICE_NAME",
+    ]
+    assert _loaded(manifests, tmp_path).config.observability.tracing.endpoint is not None
+    opened = {"ports": [{"port": 4317, "protocol": "TCP"}]}
+    assert opened in manifests["NetworkPolicy", "worker"]["spec"]["egress"]
+    assert opened not in objects()["NetworkPolicy", "worker"]["spec"]["egress"]
+
+
 def test_the_job_creates_every_topic_of_the_configuration() -> None:
     """Inputs, outputs with and without a task, dead letters; another list is another Job."""
     manifests = objects(VARIANTS["two topics"].replace("ner", "ner, sentiment"))
@@ -300,6 +314,8 @@ def test_the_job_creates_every_topic_of_the_configuration() -> None:
         ("worker: {image: {digest: latest}}", "digest"),
         ("models: {volume: {hostPath: {path: /models}}}", "volume"),
         ("config: {observability: {http: '127.0.0.1:1'}}", "http"),
+        ("config: {observability: {tracing: {endpoint: 'http://collector'}}}", "endpoint"),
+        ("worker: {env: [{value: reviews}]}", "name"),
         ("config: {routes: [{input: ^shop, tasks: [ner]}]}", "name the topics that ^shop matches"),
     ],
 )

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = pinned(ROOT / "constraints.txt")
-LOCKS = ("requirements.lock", "requirements-build.lock")
+LOCKS = ("requirements.lock", "requirements-otel.lock", "requirements-build.lock")
 
 
 def needed_by(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
@@ -74,6 +74,19 @@ def test_the_lock_is_all_that_a_worker_needs_and_no_more() -> None:
         entry = re.search(rf"^{name}==.*", (ROOT / "requirements.lock").read_text("utf-8"), re.MULTILINE)
         assert entry is not None
         assert not Requirement(entry[0].rstrip(" \\")).marker.evaluate(), name  # type: ignore[union-attr]
+
+
+def test_the_lock_with_opentelemetry_is_the_other_one_and_what_that_needs() -> None:
+    """Nothing else changes in an image with traces; over gRPC they need no library of a third party more."""
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]["otel"]
+    needed = {normalized(Requirement(line).name) for line in extra}
+    for name in tuple(needed):
+        needed |= needed_by(name)
+    plain, traced = (pinned(ROOT / lock) for lock in LOCKS[:2])
+    assert plain.items() <= traced.items()
+    added = traced.keys() - plain.keys()
+    assert added == needed - plain.keys()
+    assert all(name.startswith(("opentelemetry-", "googleapis-")) for name in added), added
 
 
 def test_the_image_installs_nothing_without_a_hash() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 from prometheus_client import generate_latest
 
+from consumer.telemetry.metric_declarations import TRACING_COUNTERS
 from consumer.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,7 @@ ALERTS = [
 def test_every_metric_that_is_named_is_one_that_a_worker_shows() -> None:
     """Documents, alerts, dashboards and the chart's triggers against the text of a worker's /metrics."""
     shown = set(re.findall(r"^# TYPE (rexstream_\w+) ", generate_latest(Metrics().registry).decode(), re.MULTILINE))
+    shown.update(TRACING_COUNTERS)
     assert len(shown) > 20
     named: dict[str, str] = {}
     for path in [*DOCUMENTS, *CHART.rglob("*.yaml"), *CHART.rglob("*.json")]:

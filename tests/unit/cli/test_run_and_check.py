@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -116,6 +117,29 @@ def test_what_run_refuses_check_refuses(case: str, folder: Path, taken: str, mon
         result = invoke(command, settings)
         assert result.exit_code == 2, (command, result.output, result.exception)
         assert key in result.output
+
+
+TRACED = ["observability.tracing.endpoint=http://127.0.0.1:4317"]
+
+
+@pytest.mark.usefixtures("logging_as_before", "folder")
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_traces_without_the_extra_or_with_a_variable_that_cannot_be_are_refused(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the key and the way out; OpenTelemetry's own switch turns them off."""
+    monkeypatch.setattr("consumer.worker.lifecycle.Worker.run", lambda _: pytest.fail("a worker was started"))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")
+    result = invoke(command, TRACED)
+    assert (result.exit_code, "observability.tracing" in result.output, "'soon'" in result.output) == (2, True, True)
+    monkeypatch.delitem(sys.modules, "consumer.telemetry.span_export")
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
+    result = invoke(command, TRACED)
+    assert (result.exit_code, "observability.tracing.endpoint" in result.output) == (2, True)
+    assert "pip install 'rexstream[otel]'" in " ".join(result.output.split())
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    if command == "check":
+        assert "tracing" not in invoke(command, TRACED).output
 
 
 def test_a_port_that_a_worker_has_is_no_fault_of_its_configuration(

@@ -92,6 +92,17 @@ URLS = {
     "http://u:hunter2@a..b:8081": "no host is called",
 }
 
+COLLECTORS = {
+    "collector:4317": "not an http or https address",
+    "grpc://collector:4317": "not an http or https address",
+    "http://collector": "has no port",
+    "http://collector:0": "port 0",
+    "http://collector:4317/v1/traces": "has a path",
+    "http://:4317": "has no host",
+    "https://u:hunter2@collector:4317": "credentials",
+    "http://a:4317,b:4317": "more than one address",
+}
+
 
 @pytest.fixture(autouse=True)
 def _tasks_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,6 +117,7 @@ def _fine(faults: Iterable[object]) -> bool:
     *(("kafka.bootstrap_servers", value, words) for value, words in SERVERS.items()),
     *(("model.target", value, words) for value, words in TARGETS.items()),
     *(("kafka.registry.url", value, words) for value, words in URLS.items()),
+    *(("observability.tracing.endpoint", value, words) for value, words in COLLECTORS.items()),
     *(("observability.http", value, "127.0.0.1:9464") for value in
       ("9464", ":9464", "a,b:1", "http://0.0.0.0:9464", "h:65536", "::1:9464", "h:x")),
     *(("model.tls.server_name", value, "the name alone") for value in ("https://host", "host:8500", "a b", "*.x/")),
@@ -151,6 +163,20 @@ def test_a_list_where_one_text_is_meant_is_explained() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(None, {"REXSTREAM_KAFKA": '{"bootstrap_servers": ["a:9092", "b:9092"]}'})
     assert "is a list, but must be text; write one text" in str(caught.value)
+
+
+def test_the_address_of_a_collector_and_the_share_that_is_recorded() -> None:
+    """A share without a collector records nothing; the port of OTLP over HTTP is a warning."""
+    key = "observability.tracing.endpoint"
+    for url in ("http://collector:4317", "https://[::1]:4317/", "HTTP://collector.shop.svc:14317"):
+        loaded = load(None, {}, [f"{key}={url}", "observability.tracing.sample_ratio=0.5"])
+        assert (loaded.config.observability.tracing.endpoint, loaded.warnings) == (url, ())
+    (warning,) = load(None, {}, [f"{key}=http://collector:4318"]).warnings
+    assert (warning.key, "4317" in warning.fix) == (key, True)
+    for setting in ("sample_ratio=0.5", "sample_ratio=1.5", "sample_ratio=-0.1", "sample_ratio=nan"):
+        with pytest.raises(ConfigError) as caught:
+            load_config(None, {}, [f"observability.tracing.{setting}"])
+        assert [problem.key for problem in caught.value.problems] == ["observability.tracing.sample_ratio"]
 
 
 def test_the_port_of_the_rest_api_is_a_warning() -> None:
