@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from consumer.extraction.prompts import MAX_PROMPT_CHARS, Found, Parent
+from consumer.extraction.hint import Found, Parent
+from consumer.extraction.prompts import MAX_PROMPT_CHARS
 from consumer.extraction.task import Fact
 from consumer.extraction.window import Level, Search, text_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from consumer.extraction.prompts import Hint
+    from consumer.extraction.hint import Hint
     from consumer.extraction.task import Path
     from consumer.extraction.window import Cells, FloatArray, View, Window
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW, Found, Parent
+from consumer.extraction.hint import Found, Parent
+from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW
 from consumer.extraction.spans import FACT_BYTES, TOKEN_BYTES, marker_hits, span_hits
 from consumer.extraction.task import Fact
 from consumer.extraction.window import Cells, Level, Search, marker_prompt, piece_at, text_prompt
@@ -20,7 +21,8 @@ from consumer.extraction.window import Cells, Level, Search, marker_prompt, piec
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
-    from consumer.extraction.prompts import Chunk, Encoded, IntArray
+    from consumer.extraction.hint import Chunk
+    from consumer.extraction.prompts import Encoded, IntArray
     from consumer.extraction.spans import Hit
     from consumer.extraction.task import Path
     from consumer.extraction.window import Hints, View

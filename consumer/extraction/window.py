@@ -24,17 +24,8 @@ from consumer.extraction.task import Notes, ReferenceCrash
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from consumer.extraction.prompts import (
-        Chunk,
-        Encoded,
-        Hint,
-        HintBuilder,
-        IntArray,
-        Packed,
-        Parent,
-        Prompt,
-        PromptTokenizer,
-    )
+    from consumer.extraction.hint import Chunk, Hint, Packed, Parent, Prompt
+    from consumer.extraction.prompts import Encoded, HintBuilder, IntArray, PromptTokenizer
 
 HELD_TYPES: Final = 4096
 """A level with more types below its parents is packed a second time when its windows are laid out, instead of being

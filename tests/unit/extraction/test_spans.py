@@ -9,7 +9,8 @@ from cells import cells_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.extraction.prompts import Hint, HintBuilder, Parent, PromptLimits
+from consumer.extraction.hint import Hint, Parent
+from consumer.extraction.prompts import HintBuilder, PromptLimits
 from consumer.extraction.spans import marker_hits, mean, sigmoid, span_hits
 from consumer.extraction.task import Notes
 from consumer.extraction.window import Cells, Window, write_window
