@@ -281,7 +281,7 @@ def encode_json(fields: dict[str, Any]) -> bytes:
 
     Raises ValueError for a score or a time that is no finite number, and for text with half a surrogate pair.
     """
-    fractions = sum(fields["timing"].values()) + sum(fact["score"] for path in fields["extractions"] for fact in path)
+    fractions = sum(fields["timing"].values()) + sum([fact["score"] for path in fields["extractions"] for fact in path])
     if not math.isfinite(fractions):  # orjson writes null
         raise ValueError("a score or a time of the result is not finite, and JSON has no such number")
     try:

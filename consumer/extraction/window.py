@@ -190,7 +190,8 @@ class Search:
 
     def hints_of_first(self) -> Hints:
         """The hints of level 0; nothing is taken off the budget."""
-        ends = list(accumulate(self.windows(len(chunk.hint.ids), len(self.encoded.ids)) for chunk in self.first))
+        tokens = len(self.encoded.ids)
+        ends = list(accumulate([self.windows(len(chunk.hint.ids), tokens) for chunk in self.first]))
         return Hints(ends, iter(self.first))
 
     def plan(self, parents: Sequence[Parent], tokens: int) -> Hints:
