@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
 
 from consumer.codecs.control_headers import CONTROL_HEADERS, only_tasks_of
 from consumer.codecs.metadata import dropped
@@ -274,8 +277,17 @@ def _fact_fields(fact: Fact) -> dict[str, Any]:
 
 
 def encode_json(fields: dict[str, Any]) -> bytes:
-    """One line of UTF-8 JSON. Raises ValueError for a number that JSON cannot hold."""
-    return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """The fields of a result as one line of UTF-8 JSON.
+
+    Raises ValueError for a score or a time that is no finite number, and for text with half a surrogate pair.
+    """
+    fractions = sum(fields["timing"].values()) + sum([fact["score"] for path in fields["extractions"] for fact in path])
+    if not math.isfinite(fractions):  # orjson writes null
+        raise ValueError("a score or a time of the result is not finite, and JSON has no such number")
+    try:
+        return orjson.dumps(fields)
+    except TypeError:  # an integer of more than 64 bits, or what cannot be written at all
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 class Trace(NamedTuple):

@@ -15,16 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from consumer.events import BadInput
-from consumer.extraction.prompts import (
-    CLASSIFY,
-    MULTICLASSIFY,
-    Chunk,
-    Encoded,
-    HintBuilder,
-    HintCache,
-    Parent,
-    PromptTokenizer,
-)
+from consumer.extraction.hint import Chunk, Parent
+from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY, Encoded, HintBuilder, HintCache, PromptTokenizer
 from consumer.extraction.spans import IMPLICIT, SpanSearch
 from consumer.extraction.task import INLINE, Extracted, Notes, Task, encodable, parse_schema, refuse_long_names, shown
 from consumer.extraction.voting import Classification

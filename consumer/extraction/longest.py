@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from consumer.extraction.prompts import HintBuilder, HintCache, Parent
+from consumer.extraction.hint import Parent
+from consumer.extraction.prompts import HintBuilder, HintCache
 from consumer.extraction.task import Notes
 from consumer.extraction.window import marker_prompt, text_prompt, window_count
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from consumer.events import BadInput
 from consumer.extraction.engine import Extraction, ReferenceOutput
-from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY, HintBuilder, Parent
+from consumer.extraction.hint import Parent
+from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY, HintBuilder
 from consumer.extraction.spans import SpanSearch
 from consumer.extraction.task import Notes, ReferenceCrash, encodable, legal_leaves
 from consumer.extraction.voting import Classification, selected

@@ -7,19 +7,21 @@ classification.
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from consumer.extraction.prompts import MAX_PROMPT_CHARS, Found, Parent
+from consumer.extraction.hint import Found, Parent
+from consumer.extraction.prompts import MAX_PROMPT_CHARS
 from consumer.extraction.task import Fact
 from consumer.extraction.window import Level, Search, text_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from consumer.extraction.prompts import Hint
+    from consumer.extraction.hint import Hint
     from consumer.extraction.task import Path
     from consumer.extraction.window import Cells, FloatArray, View, Window
 
@@ -115,7 +117,7 @@ class SpanSearch(Search):
             if children and not repeated:
                 span = held or view.text[start : min(end, start + MAX_PROMPT_CHARS + 1)]
                 parents.append(Parent(path, text_prompt(parent, name, span), children))
-            types = (*(above.type.strip() for above in parent.facts), name)
+            types = (*[above.type.strip() for above in parent.facts], name)
             if types in self.legal if self.legal is not None else not children:
                 self.paths.append(path)
         return True
@@ -136,6 +138,8 @@ def span_hits(hint: Hint, window: Window | View, cells: Cells, *, final_sep: boo
 
     ``final_sep`` counts the last ``[SEP]`` as text, as the reference does. Cells that mean nothing are ignored.
     """
+    if not len(cells.rows):
+        return
     start = window.text_start
     end = window.length - (not final_sep)
     slot_at = hint.slot_at
@@ -207,16 +211,26 @@ def marker_hits(hint: Hint, window: Window | View, cells: Cells, *, blank: bool 
 
 def sigmoid(logits: FloatArray) -> FloatArray:
     """Logistic function in float32, without overflow; minus infinity gives a denormal that no score can show."""
-    return _ONE / (_ONE + np.exp(np.minimum(-logits, _MOST)))
+    # 1 / (1 + exp(min(-logits, 88))) in one array: of a few numbers numpy's own ways take three times as long.
+    result = np.negative(logits)
+    np.minimum(result, _MOST, out=result)
+    np.exp(result, out=result)
+    np.add(result, _ONE, out=result)
+    return np.reciprocal(result, out=result)
 
 
-_ONE, _MOST = np.float32(1), np.float32(88)
+_ONE, _MOST = np.array(1, np.float32), np.array(88, np.float32)
+_FLOAT32 = struct.Struct("f")
 
 
 def mean(span: float, head: float, tail: float) -> float:
-    """Score of a fact: the sum and the division are float32, as the reference's."""
-    total = np.float32(span) + np.float32(head) + np.float32(tail)
-    return round(float(total / _THREE), 4)
+    """Score of a fact: the sum and the division are float32, as the reference's. All three are float32 already.
 
-
-_THREE = np.float32(3)
+    Each step is taken in double precision and then rounded, which is the same: a double has more than twice the digits
+    of a float32 and two more. numpy's own scalars take four times as long.
+    """
+    pack, unpack = _FLOAT32.pack, _FLOAT32.unpack
+    (two,) = unpack(pack(span + head))
+    (total,) = unpack(pack(two + tail))
+    score: float = unpack(pack(total / 3))[0]
+    return round(score, 4)

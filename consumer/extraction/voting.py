@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW, Found, Parent
+from consumer.extraction.hint import Found, Parent
+from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW
 from consumer.extraction.spans import FACT_BYTES, TOKEN_BYTES, marker_hits, span_hits
 from consumer.extraction.task import Fact
 from consumer.extraction.window import Cells, Level, Search, marker_prompt, piece_at, text_prompt
@@ -20,7 +21,8 @@ from consumer.extraction.window import Cells, Level, Search, marker_prompt, piec
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
-    from consumer.extraction.prompts import Chunk, Encoded, IntArray
+    from consumer.extraction.hint import Chunk
+    from consumer.extraction.prompts import Encoded, IntArray
     from consumer.extraction.spans import Hit
     from consumer.extraction.task import Path
     from consumer.extraction.window import Hints, View
@@ -159,11 +161,12 @@ class Classification(Search):
     def _read(self, view: View, cells: Cells, scores: Scores, parents: list[Parent], *, blank: bool) -> None:
         """Collect a window's votes and parents of the next level."""
         if self.token is None and not blank:
-            hits = span_hits(view.chunk.hint, view, cells)
-        else:
-            hits = marker_hits(view.chunk.hint, view, cells, blank=blank)
-        for hit in hits:
-            self._count(view, hit, scores, parents)
+            for hit in span_hits(view.chunk.hint, view, cells):
+                self._count(view, hit, view.characters(hit.first, hit.last), scores, parents)
+            return
+        place = view.characters(view.text_start, view.text_start)
+        for hit in marker_hits(view.chunk.hint, view, cells, blank=blank):
+            self._count(view, hit, place, scores, parents)
 
     def _close(self, scores: Scores, candidates: list[Vote]) -> None:
         """All windows of a hint were read."""
@@ -175,30 +178,29 @@ class Classification(Search):
         if self.votes:
             self._kept = None
 
-    def _count(self, view: View, hit: Hit, scores: Scores, parents: list[Parent]) -> None:
+    def _count(self, view: View, hit: Hit, place: tuple[int, int], scores: Scores, parents: list[Parent]) -> None:
+        """``place``: the code points of the hit."""
         parent, name, children = view.chunk.owners[hit.slot]
-        start, end = view.characters(hit.first, hit.last)
-        fact = Found(name, view.text[start:end], start, end, hit.score)
-        is_marker = fact.span == self.marker
+        start, end = place
+        span = view.text[start:end]
+        is_marker = span == self.marker
         # One parent for each window that found it, as in the reference (Q24): no two of them are the same.
         if children and (is_marker or self.expand_all):
             if self.cap is not None and len(parents) >= self.cap:
                 self.notes.capped_at = self.cap
             else:
                 below = (
-                    text_prompt(parent, name, fact.span)
-                    if self.token is None
-                    else marker_prompt(parent, name, self.token)
+                    text_prompt(parent, name, span) if self.token is None else marker_prompt(parent, name, self.token)
                 )
-                parents.append(Parent((*parent.facts, fact), below, children))
+                parents.append(Parent((*parent.facts, Found(name, span, start, end, hit.score)), below, children))
         if not is_marker:
             return
         marked = [above for above in parent.facts if above.span == self.marker]
-        types = (*(above.type.strip() for above in marked), name)
+        types = (*[above.type.strip() for above in marked], name)
         if types in self.legal if self.legal is not None else not children:
             known = scores.setdefault(types, [])
             if self.single or not known:  # of the others only the first is used
-                known.append((*(above.score for above in marked), fact.score))
+                known.append((*[above.score for above in marked], hit.score))
                 self._scored += 1
 
     def _add(self, votes: Iterable[Vote]) -> None:
@@ -226,7 +228,12 @@ def _candidate(scores: Scores) -> list[Vote]:
     if len(scores) < 2:
         return [Vote(types, occurrences[0]) for types, occurrences in scores.items()]
     averaged = [
-        Vote(types, tuple(sum(column) / len(column) for column in zip(*occurrences, strict=True)))
+        Vote(
+            types,
+            occurrences[0]
+            if len(occurrences) == 1
+            else tuple(sum(column) / len(column) for column in zip(*occurrences, strict=True)),
+        )
         for types, occurrences in scores.items()
     ]
     return [max(averaged, key=lambda vote: sum(vote.scores))]

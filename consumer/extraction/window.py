@@ -24,17 +24,8 @@ from consumer.extraction.task import Notes, ReferenceCrash
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from consumer.extraction.prompts import (
-        Chunk,
-        Encoded,
-        Hint,
-        HintBuilder,
-        IntArray,
-        Packed,
-        Parent,
-        Prompt,
-        PromptTokenizer,
-    )
+    from consumer.extraction.hint import Chunk, Hint, Packed, Parent, Prompt
+    from consumer.extraction.prompts import Encoded, HintBuilder, IntArray, PromptTokenizer
 
 HELD_TYPES: Final = 4096
 """A level with more types below its parents is packed a second time when its windows are laid out, instead of being
@@ -199,7 +190,8 @@ class Search:
 
     def hints_of_first(self) -> Hints:
         """The hints of level 0; nothing is taken off the budget."""
-        ends = list(accumulate(self.windows(len(chunk.hint.ids), len(self.encoded.ids)) for chunk in self.first))
+        tokens = len(self.encoded.ids)
+        ends = list(accumulate([self.windows(len(chunk.hint.ids), tokens) for chunk in self.first]))
         return Hints(ends, iter(self.first))
 
     def plan(self, parents: Sequence[Parent], tokens: int) -> Hints:

@@ -153,23 +153,24 @@ def pad(windows: Sequence[Window], padded_length: int, pad_id: int) -> dict[str,
     if not windows:
         raise ValueError("a batch needs at least one window")
     rows = len(windows)
+    lengths = [window.length for window in windows]
+    longest = max(lengths)
+    if longest > padded_length:
+        raise ValueError(f"a window of {longest} tokens does not fit a padded length of {padded_length}")
+    length = np.array(lengths, np.int32)[:, None]
     input_ids = np.full((rows, padded_length), pad_id, np.int32)
     segment = np.full((rows, padded_length), PAD_SEGMENT, np.int32)
-    position_ids = np.empty((rows, padded_length), np.int32)
-    counting = np.arange(1, padded_length + 1, dtype=np.int32)
-    for row, window in enumerate(windows):
-        length = window.length
-        if length > padded_length:
-            raise ValueError(f"a window of {length} tokens does not fit a padded length of {padded_length}")
-        input_ids[row, :length] = window.input_ids
-        segment[row, :length] = window.segment
-        position_ids[row, :length] = window.position_ids
-        position_ids[row, length:] = window.position_ids[-1] + counting[: padded_length - length]
+    last = np.array([window.position_ids[-1] for window in windows], np.int32)[:, None]
+    position_ids = np.arange(1, padded_length + 1, dtype=np.int32) + (last - length)
+    for row, (window, end) in enumerate(zip(windows, lengths, strict=True)):
+        input_ids[row, :end] = window.input_ids
+        segment[row, :end] = window.segment
+        position_ids[row, :end] = window.position_ids
     return {
         "input_ids": input_ids,
         "segment": segment,
         "position_ids": position_ids,
-        "length": np.array([[window.length] for window in windows], np.int32),
+        "length": length,
         "text_start": np.array([[window.text_start] for window in windows], np.int32),
     }
 

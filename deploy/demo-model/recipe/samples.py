@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from consumer.extraction.prompts import HintBuilder, HintCache, Packed, Parent, PromptLimits, PromptTokenizer
+from consumer.extraction.hint import Packed, Parent
+from consumer.extraction.prompts import HintBuilder, HintCache, PromptLimits, PromptTokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from consumer.extraction.prompts import Hint, Prompt
+    from consumer.extraction.hint import Hint, Prompt
 
     Ids = NDArray[np.int32]
     Bools = NDArray[np.bool_]

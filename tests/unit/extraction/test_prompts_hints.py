@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.extraction.prompts import MAX_PROMPT_CHARS, Found, HintBuilder, Parent, PromptLimits
+from consumer.extraction.hint import Found, Parent
+from consumer.extraction.prompts import MAX_PROMPT_CHARS, HintBuilder, PromptLimits
 from consumer.extraction.task import Notes
 
 if TYPE_CHECKING:
-    from consumer.extraction.prompts import Packed, PromptTokenizer
+    from consumer.extraction.hint import Packed
+    from consumer.extraction.prompts import PromptTokenizer
 
 
 @pytest.fixture(scope="module")

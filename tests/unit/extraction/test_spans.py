@@ -9,7 +9,8 @@ from cells import cells_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.extraction.prompts import Hint, HintBuilder, Parent, PromptLimits
+from consumer.extraction.hint import Hint, Parent
+from consumer.extraction.prompts import HintBuilder, PromptLimits
 from consumer.extraction.spans import marker_hits, mean, sigmoid, span_hits
 from consumer.extraction.task import Notes
 from consumer.extraction.window import Cells, Window, write_window
@@ -119,3 +120,22 @@ def test_scores_are_float32_means() -> None:
     assert extremes.dtype == np.float32
     assert extremes.tolist() == pytest.approx([0, 0, 0.5, 1, 1])
     assert mean(0.8808, 0.8808, 0.7311) == 0.8309
+
+
+def test_a_score_is_what_float32_arithmetic_gives() -> None:
+    """Rounded after every step: of a thousand scores one would show the difference."""
+    probabilities = np.random.default_rng(7).random((3, 20_000), dtype=np.float32)
+    span, head, tail = probabilities
+    wanted = [round(score, 4) for score in ((span + head + tail) / np.float32(3)).tolist()]
+    assert [mean(*three) for three in zip(*probabilities.tolist(), strict=True)] == wanted
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False), max_size=5))
+def test_a_probability_is_the_logistic_function_in_float32(logits: list[float]) -> None:
+    """Of any logit, and the logits stay as they were."""
+    asked = np.array(logits, np.float32)
+    found = sigmoid(asked)
+    assert asked.tolist() == logits
+    assert found.dtype == np.float32
+    one = np.float32(1)
+    assert found.tolist() == (one / (one + np.exp(np.minimum(-asked, np.float32(88))))).tolist()

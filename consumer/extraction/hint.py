@@ -1,0 +1,77 @@
+"""What hints are made of: found facts and the types below them, and the arrays of a hint. Plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from consumer.extraction.task import SchemaTree
+
+Prompt = tuple[str | int, ...]
+"""Text of a prefix: strings to be tokenised, and ids of tokens that the engine places itself."""
+
+
+class Found(NamedTuple):
+    """A fact while its path is still growing."""
+
+    type: str
+    span: str
+    """Its text, as it stands in the prompt of the next level."""
+    start: int
+    """Its first code point in the text, -1 for an implicit aspect."""
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parent:
+    """Found facts (none on level 0) and the types to look for below them."""
+
+    facts: tuple[Found, ...]
+    prompt: Prompt
+    children: SchemaTree
+
+
+class Owner(NamedTuple):
+    """Whose ``[TYPE]`` token it is: the type ``name`` below ``parent``. ``children`` is empty or None for a leaf."""
+
+    parent: Parent
+    name: str
+    children: SchemaTree | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hint:
+    """``[CLS] hint [SEP]`` as arrays. Shared by all events that ask the same, and read-only."""
+
+    ids: NDArray[np.int32]
+    """int32[H]."""
+    positions: NDArray[np.int32]
+    """int32[max_len], those of text behind the hint, too: a window has as many as it is long."""
+    segments: NDArray[np.int32]
+    """As ``positions``."""
+    slot_at: tuple[int, ...]
+    """Token index -> number of the type whose ``[TYPE]`` token it is, -1 for all other tokens."""
+    types: int
+    """T, types in this hint."""
+    has_markers: bool
+    """A name or prompt holds a marker token of its own (compatibility mode only): write_window lays it out anew."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """A hint and the owner of each of its types, in hint order."""
+
+    hint: Hint
+    owners: tuple[Owner, ...]
+
+
+class Packed(NamedTuple):
+    """Parents and type names of one hint before it is built. ``length`` is H in tokens, ``[CLS]`` and ``[SEP]`` too."""
+
+    groups: list[tuple[Parent, list[str]]]
+    length: int
