@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.telemetry.metrics import WINDOW_SECONDS, LastMinute
+from consumer.telemetry.last_minute import WINDOW_SECONDS, LastMinute
 from consumer.telemetry.status import quantile
 
 
@@ -100,3 +100,23 @@ def test_memory_is_bounded_by_the_window_not_by_traffic() -> None:
     assert len(minute._seconds) <= WINDOW_SECONDS
     assert max(len(counts) for counts in minute._seconds.values()) <= 591
     assert len(minute.summed()[0]) <= 591
+
+
+def test_what_happened_since_the_latest_count_is_counted_once() -> None:
+    clock = Clock()
+    minute = LastMinute(clock)
+    clock.now += 10
+    for events in (3, 10):
+        minute.durable(0.5)
+        minute.sent((8, 600, 800))
+        minute.count(events)
+        minute.count(events)
+    counts, seconds = minute.summed()
+    assert seconds == 10
+    assert {name: count for name, count in counts.items() if isinstance(name, str)} == {
+        "events": 10,
+        "windows": 16,
+        "useful_tokens": 1200,
+        "sent_tokens": 1600,
+    }
+    assert sum(count for name, count in counts.items() if isinstance(name, tuple)) == 6
