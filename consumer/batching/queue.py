@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,8 +80,7 @@ class EventShare:
         return max(own, now + self.objective) + max(self.objective, self.call) * waiting / self.tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(NamedTuple):
     """A window that waits. ``deadline`` and ``enqueued`` are seconds of the injected clock, ``length`` is in tokens."""
 
     id: int
@@ -96,7 +95,7 @@ class Pending:
     """Of the model that began its event, if any did."""
 
 
-_Heaps = dict[int, list[tuple[tuple[float, int, int], Pending]]]
+_Heaps = dict[int, list[tuple[float, int, int, Pending]]]
 """Windows by padded length, the most urgent of each length first."""
 
 
@@ -155,8 +154,8 @@ class LengthQueue:
         if not lane.tokens:
             lane.used = max(lane.used, self._least_used)
         # Deadline first; then the deeper level, so that started events finish first; then arrival.
-        urgency = (pending.deadline, -pending.level, pending.id)
-        heapq.heappush(lane.heaps[pending.over_share][length], (urgency, pending))
+        urgency = (pending.deadline, -pending.level, pending.id, pending)
+        heapq.heappush(lane.heaps[pending.over_share][length], urgency)
         lane.tokens += length
         self._size += 1
         self._over_share += pending.over_share
@@ -191,7 +190,7 @@ class LengthQueue:
     def most_urgent(self) -> Pending | None:
         """The window that must be in the next batch, or None when nothing waits."""
         heads = [heap[0] for heaps in self._open for heap in heaps.values() if heap]
-        return min(heads)[1] if heads else None
+        return min(heads)[3] if heads else None
 
     def take(self, length: int, rows: int) -> list[Pending]:
         """Remove up to ``rows`` windows of this padded length, the most urgent first."""
@@ -200,8 +199,8 @@ class LengthQueue:
         while waiting and len(taken) < rows:
             heap = min(waiting) if len(waiting) > 1 else waiting[0]
             count = 1 if len(waiting) > 1 else min(rows - len(taken), len(heap))
-            lane = self._lanes[heap[0][1].lane]
-            taken += [heapq.heappop(heap)[1] for _ in range(count)]
+            lane = self._lanes[heap[0][3].lane]
+            taken += [heapq.heappop(heap)[3] for _ in range(count)]
             lane.tokens -= count * length
             if self._is_contended:
                 lane.used += count * length / lane.weight
@@ -215,8 +214,9 @@ class LengthQueue:
 
 def by_lane(windows: tuple[Pending, ...], now: float) -> dict[str, tuple[int, float]]:
     """Of each lane in a batch: its rows, and the longest time that one of them has waited (seconds)."""
-    rows = Counter(window.lane for window in windows)
     oldest: dict[str, float] = {}
     for window in windows:
-        oldest[window.lane] = min(window.enqueued, oldest.get(window.lane, now))
+        if window.enqueued < oldest.setdefault(window.lane, now):
+            oldest[window.lane] = window.enqueued
+    rows = Counter([window.lane for window in windows])
     return {lane: (count, now - oldest[lane]) for lane, count in rows.items()}

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import platform
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 
 from consumer import __version__
+from consumer.telemetry.histogram import Histogram
 
 PAUSE_REASONS = (
     "backpressure",
@@ -315,9 +316,8 @@ def register(registry: CollectorRegistry) -> tuple[dict[str, Counter], dict[str,
     ProcessCollector(registry=registry)
     counters = {name: Counter(name, text, labels, registry=registry) for name, (text, labels) in COUNTERS.items()}
     gauges = {name: Gauge(name, text, labels, registry=registry) for name, (text, labels) in GAUGES.items()}
-    histograms = {
-        name: Histogram(name, text, labels, buckets=buckets, registry=registry)
-        for name, (text, labels, buckets) in HISTOGRAMS.items()
-    }
+    histograms = {name: Histogram(name, *declared) for name, declared in HISTOGRAMS.items()}
+    for histogram in histograms.values():
+        registry.register(histogram)
     gauges["rexstream_build_info"].labels(__version__, platform.python_version()).set(1)
     return counters, gauges, histograms

@@ -6,7 +6,6 @@ One method for each thing that happens. The event processor, the dispatcher and 
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import Counter
@@ -20,8 +19,9 @@ from prometheus_client.exposition import choose_encoder
 from consumer.batching.queue import LANE
 from consumer.config.inputs import InputOf
 from consumer.telemetry.endpoint_metrics import EndpointMetrics
+from consumer.telemetry.last_minute import LastMinute
 from consumer.telemetry.metric_declarations import LABEL_LIMITS, PAUSE_REASONS, register
-from consumer.telemetry.status import GROWTH, Counts, RecentActivity, milliseconds, quantile
+from consumer.telemetry.status import RecentActivity, milliseconds, quantile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -54,16 +54,14 @@ class Metrics:
         input_topics: Collection[str] = (),
         lanes: Collection[str] = (LANE,),
     ) -> None:
-        """``input_topics``, ``lanes``: all; each has its series from the start.
-
-        Labels ``topic`` of input topics are inputs: one value for all topics of a pattern.
-        """
+        """``input_topics``, ``lanes``: all; each has its series from the start. A label ``topic`` is the input's."""
         self._input_of = InputOf(input_topics)
         self.registry = CollectorRegistry()
         self._counters, self._gauges, self._histograms = register(self.registry)
         self.endpoints = EndpointMetrics(self._counters, self._gauges)
         self._counter = cache(lambda name, *labels: self._counters[name].labels(*labels))  # labels() is slow
         self._histogram = cache(lambda name, *labels: self._histograms[name].labels(*labels))
+        self._events = cache(lambda *of: self._counter("rexstream_events_total", self._capped("topic", of[0]), of[1]))
         for lane in lanes:
             self.lane_sent(lane, 0)
         self._on_durable = on_durable
@@ -77,7 +75,6 @@ class Metrics:
             (reason, self._capped("topic", each)) for reason in PAUSE_REASONS for each in input_topics
         }
         self._show_paused(set())
-        self._events_total: Counter[str] = Counter()
         self._dead_letters_total: dict[str, int] = {}
 
     # Called by the event processor.
@@ -85,11 +82,8 @@ class Metrics:
     def event_processed(self, topic: str, outcome: EventOutcome, windows: int | None = None) -> None:
         """A record of the input ``topic`` has its outcome, after ``windows`` model rows for all tasks together."""
         if windows is not None:
-            self._histograms["rexstream_windows_per_event"].observe(windows)
-        self._counter("rexstream_events_total", self._capped("topic", self._input_of[topic]), outcome).inc()
-        self._last_minute.add({"events": 1})
-        with self._lock:
-            self._events_total[outcome] += 1
+            self._histogram("rexstream_windows_per_event").observe(windows)
+        self._events(self._input_of[topic], outcome).inc()
 
     def event_dropped(self, reason: DropReason) -> None:
         """A record has no output on purpose."""
@@ -100,7 +94,7 @@ class Metrics:
         seconds = max(seconds, 0.0)
         self._histogram("rexstream_event_latency_seconds", point).observe(seconds)
         if point == "durable":
-            self._last_minute.add({}, latency=seconds)
+            self._last_minute.durable(seconds)
 
     def stage(self, stage: Literal["decode", "queue", "model", "hold"], seconds: float) -> None:
         """Seconds that an event or a batch spent in ``stage``."""
@@ -118,12 +112,11 @@ class Metrics:
 
     def batch_sent(self, rows: int, useful_tokens: int, padded_tokens: int, reason: ReleaseReason) -> None:
         """A batch of ``rows`` windows leaves; ``padded_tokens`` = rows x padded length, ``reason`` is why."""
-        self._histograms["rexstream_batch_rows"].observe(rows)
-        self._histograms["rexstream_batch_tokens"].observe(padded_tokens)
-        self._histograms["rexstream_padding_ratio"].observe(1 - useful_tokens / padded_tokens)
+        self._histogram("rexstream_batch_rows").observe(rows)
+        self._histogram("rexstream_batch_tokens").observe(padded_tokens)
+        self._histogram("rexstream_padding_ratio").observe(1 - useful_tokens / padded_tokens)
         self._counter("rexstream_batch_release_total", reason).inc()
-        sums = {"windows": rows, "useful_tokens": useful_tokens, "sent_tokens": padded_tokens}
-        self._last_minute.add(sums, rows=rows, tokens=padded_tokens)
+        self._last_minute.sent((rows, useful_tokens, padded_tokens))
 
     def lane_sent(self, lane: str, padded_tokens: int, waited: float | None = None) -> None:
         """So many tokens of a batch are of ``lane``; the oldest of its windows in it waited so long (seconds)."""
@@ -190,11 +183,11 @@ class Metrics:
                 for topic in topics
             }
         )
-        if reasons:
-            topics = {reason: sorted(reasons[reason]) for reason in sorted(reasons)}
-            _log.info("consumption paused", reasons=sorted(reasons), topics=topics)
-        else:
+        if not reasons:
             _log.info("consumption resumed")
+            return
+        topics = {reason: sorted(reasons[reason]) for reason in sorted(reasons)}
+        _log.info("consumption paused", reasons=list(topics), topics=topics)
 
     def _show_paused(self, now: set[tuple[str, str]]) -> None:
         self._paused_labels |= now
@@ -260,28 +253,33 @@ class Metrics:
         for setting, days in days_left.items():
             self._gauges["rexstream_certificate_expiry_days"].labels(setting).set(days)
 
+    def count(self) -> None:
+        """Count what was observed since the last time. To be called about every second."""
+        for histogram in self._histograms.values():
+            histogram.count()
+        self._last_minute.count(sum(self._totals().values()))
+
     # Reading.
 
     def recent(self) -> RecentActivity:
         """The last minute, and totals since the start, for ``/status``."""
+        self.count()
         minute, seconds = self._last_minute.summed()
         p50, p95, p99 = (quantile(minute, "latency", share) for share in (0.5, 0.95, 0.99))
         rows, tokens = quantile(minute, "rows", 0.5), quantile(minute, "tokens", 0.5)
         sent = minute["sent_tokens"]
+        events, windows = (round(minute[name] / seconds, 2) for name in ("events", "windows"))
         with self._lock:
-            totals, dead_letters = dict(self._events_total), dict(self._dead_letters_total)
+            dead_letters = dict(self._dead_letters_total)
         return RecentActivity(
-            rates={
-                "events_per_second": round(minute["events"] / seconds, 2),
-                "windows_per_second": round(minute["windows"] / seconds, 2),
-            },
+            rates={"events_per_second": events, "windows_per_second": windows},
             latency_ms={"p50": milliseconds(p50), "p95": milliseconds(p95), "p99": milliseconds(p99)},
             batches={
                 "rows_p50": None if rows is None else round(rows),
                 "tokens_p50": None if tokens is None else round(tokens),
                 "padding_ratio": round(1 - minute["useful_tokens"] / sent, 4) if sent else None,
             },
-            totals=totals,
+            totals=self._totals(),
             dead_letters=dead_letters,
         )
 
@@ -289,6 +287,13 @@ class Metrics:
         """The metrics as text and their content type; OpenMetrics when the ``Accept`` header asks for it."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
+
+    def _totals(self) -> dict[str, int]:
+        """Processed records by outcome."""
+        totals: Counter[str] = Counter()
+        for each in next(iter(self._counters["rexstream_events_total"].collect())).samples:
+            totals[each.labels["outcome"]] += int(each.value)
+        return dict(totals)
 
     def _capped(self, label: str, value: str) -> str:
         """``value``, or ``other`` when the label already has as many values as ``LABEL_LIMITS`` allows."""
@@ -298,46 +303,3 @@ class Metrics:
                 return OTHER
             seen.add(value)
         return value
-
-
-WINDOW_SECONDS = 60
-
-
-class LastMinute:
-    """Sums, and values in logarithmic buckets, of the last ``WINDOW_SECONDS``. Thread-safe.
-
-    Holds one set of counts a second with at most 590 buckets a name, so memory does not grow with traffic.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._started = clock()
-        self._lock = threading.Lock()
-        self._seconds: dict[int, Counts] = {}
-
-    def add(self, sums: Mapping[str, int], **values: float) -> None:
-        """Raise ``sums`` and record ``values`` (not NaN; clamped to 1e-4 .. 1e6) now."""
-        with self._lock:
-            counts = self._this_second()
-            for name, amount in sums.items():
-                counts[name] += amount
-            for name, value in values.items():
-                counts[name, math.ceil(math.log(min(max(value, 1e-4), 1e6), GROWTH))] += 1
-
-    def summed(self) -> tuple[Counts, float]:
-        """All counts, and the seconds they were made in: fewer than the window at the start, but at least 1."""
-        total: Counts = Counter()
-        with self._lock:
-            self._this_second()
-            for counts in self._seconds.values():
-                total.update(counts)
-        return total, min(max(self._clock() - self._started, 1.0), float(WINDOW_SECONDS))
-
-    def _this_second(self) -> Counts:
-        """The counts of this second; those that are older than the window are gone then."""
-        now = int(self._clock())
-        if now not in self._seconds:
-            for second in [second for second in self._seconds if second <= now - WINDOW_SECONDS]:
-                del self._seconds[second]
-            self._seconds[now] = Counter()
-        return self._seconds[now]

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict
 
 GROWTH = 1.04
 """Borders of logarithmic buckets grow by this factor, so the middle of one is at most 2 % away from what it holds."""
+LOG_GROWTH = math.log(GROWTH)
 
 Counts = Counter["str | tuple[str, int]"]
 """Sums by name; how often values occurred, by name and logarithmic bucket."""

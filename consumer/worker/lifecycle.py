@@ -343,5 +343,6 @@ class Worker:
             self._health.observe(self._dispatcher.endpoints, self._dispatcher.waiting + self._dispatcher.in_flight)
             self._metrics.endpoints.show(self._health.endpoints)
             queues = [budget.queue for budget in self._budgets.of.values()]
+            self._metrics.count()
             self._metrics.work(sum(each.taken for each in queues), sum(len(each.waiting) for each in queues))
             await asyncio.sleep(0.5)

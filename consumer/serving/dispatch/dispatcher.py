@@ -9,7 +9,6 @@ failure), ``outage``, ``rejections``, ``poison_isolation`` and, between several 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -195,6 +194,7 @@ class Dispatcher:
 
     async def pump(self) -> None:
         """Send batches until cancelled. Exactly one task runs this."""
+        loop = asyncio.get_running_loop()
         try:
             while True:
                 self._wake.clear()
@@ -202,9 +202,11 @@ class Dispatcher:
                     raise self._defect
                 wake_at = self._send_due()
                 self._observer.in_flight_windows(self.waiting + self.in_flight)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(None if wake_at is None else max(0.0, wake_at - self._clock())):
-                        await self._wake.wait()
+                # Not ``asyncio.timeout``, which costs 4 us more: this runs once for every few events.
+                timer = None if wake_at is None else loop.call_later(wake_at - self._clock(), self._wake.set)
+                await self._wake.wait()
+                if timer is not None:
+                    timer.cancel()
         finally:
             for task in self._tasks:
                 task.cancel()
