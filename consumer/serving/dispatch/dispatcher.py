@@ -60,11 +60,9 @@ class Dispatcher:
         ``lanes`` the weights of all lanes.
         """
         self._policy = policy
-        self._probe_window = probe_window
-        self._model = model
+        self._probe_window, self._model = probe_window, model
         self._observer = observer
-        self._on_state = on_state
-        self._on_endpoint = on_endpoint
+        self._on_state, self._on_endpoint = on_state, on_endpoint
         self._clock = clock
         self._backoff = backoff or PAUSES
         self._queue = LengthQueue(lanes)
