@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from consumer.worker.mapped_records import MappedRecords
     from consumer.worker.task_runner import WorkBudget
 
-STARTED_BYTES, RECORD_BYTES = 4096, 512
-"""So many bytes of values, each record counting as ``RECORD_BYTES`` more, are started before answers get their turn."""
+STARTED_BYTES, RECORD_BYTES = 131_072, 512
+"""So many bytes of values, each record counting as ``RECORD_BYTES`` more, are started before answers get their turn:
+15 ms of small reviews. What starts together leaves in the same calls, and few calls cost less than many."""
 
-HELD_COPIES = 2
-"""An output that waits is held here, and for a while by the producer."""
+HELD_COPIES = 2  # an output that waits is held here, and for a while by the producer
 
 _log = structlog.stdlib.get_logger(__name__)
 
