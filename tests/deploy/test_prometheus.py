@@ -2,84 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import time
-import urllib.parse
-import urllib.request
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import yaml
-from deploy.chart import ALERTS, ROOT, queries
-from deploy.tools import free_port, tool
+from deploy.chart import ROOT, queries
+from deploy.prometheus_server import Prometheus
 from stub_server import StubServer
 from worker_run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
-JOB = "rexstream/rexstream-worker"
-"""The job that the chart's PodMonitor gives: triggers select by it."""
-
-
-class Prometheus:
-    """Scrapes one address every second under the labels of the chart, with the shipped rules."""
-
-    def __init__(self, folder: Path, target: str) -> None:
-        self.port = free_port()
-        scrape = {
-            "job_name": JOB,
-            "scrape_interval": "1s",
-            "static_configs": [{"targets": [target], "labels": {"namespace": "rexstream"}}],
-        }
-        (folder / "prometheus.yml").write_text(
-            yaml.safe_dump(
-                {"global": {"evaluation_interval": "1s"}, "rule_files": [str(ALERTS)], "scrape_configs": [scrape]}
-            )
-        )
-        self._log = (folder / "prometheus.log").open("w")
-        self._process = subprocess.Popen(
-            [
-                tool("prometheus"),
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{self.port}",
-            ],
-            stderr=self._log,
-            cwd=folder,
-        )
-
-    def get(self, path: str, **parameters: str) -> Any:
-        """``data`` of an answer of the HTTP API."""
-        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=10) as response:
-            return json.loads(response.read())["data"]
-
-    def value(self, query: str) -> float | None:
-        """The only number that a query gives now, or None."""
-        result = self.get("query", query=query)["result"]
-        return float(result[0]["value"][1]) if result else None
-
-    def until(self, query: str, wanted: float, seconds: float = 60) -> None:
-        """Wait for a query to give a number."""
-        deadline = time.monotonic() + seconds
-        found = None
-        while found != wanted:
-            assert time.monotonic() < deadline, f"{query} is {found}"
-            time.sleep(0.5)
-            try:
-                found = self.value(query)
-            except OSError:
-                assert self._process.poll() is None, "Prometheus has ended"
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(30)
-        self._log.close()
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +50,8 @@ def prometheus(bootstrap: str, server: StubServer, tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("prometheus")
     worker = Run(bootstrap, ("reviews.raw", "reviews.extracted", "reviews.dead"), server, folder)
     worker.start()
-    running = Prometheus(folder, worker.http.removeprefix("http://"))
+    target = worker.http.removeprefix("http://")
+    running = Prometheus(folder, {"static_configs": [{"targets": [target], "labels": {"namespace": "rexstream"}}]})
     texts = (f'{{"text": "屏幕清晰 {number}"}}'.encode() if number % 50 else b"{" for number in range(100))
     worker.send([(str(number), text) for number, text in enumerate(texts)])
     running.until("sum(rexstream_events_total)", 100)

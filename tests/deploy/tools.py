@@ -58,8 +58,11 @@ def free_port() -> int:
     return port
 
 
-def _run(*command: str, cwd: Path | None = None, **environment: str) -> str:
-    """Standard output. Raises RuntimeError with the end of standard error."""
+def run(*command: str, cwd: Path | None = None, **environment: str) -> str:
+    """Standard output of a command, which gets these variables beside those of this process.
+
+    Raises RuntimeError with the end of standard error.
+    """
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, check=False
     )
@@ -68,29 +71,34 @@ def _run(*command: str, cwd: Path | None = None, **environment: str) -> str:
     return done.stdout
 
 
-def _go(*arguments: str) -> str:
-    """A go command with caches of its own, which ``main`` deletes: they take gigabytes."""
-    folder = CACHE / "go"
-    return _run(
+def go(cache: Path, *arguments: str, cwd: Path | None = None) -> str:
+    """Standard output of a go command that installs into ``cache/bin``.
+
+    Its build and module caches are in ``cache/go``, which ``fetch`` deletes: they take gigabytes. With GOCACHE and
+    GOMODCACHE set those are used, and left alone.
+    """
+    folder = cache / "go"
+    return run(
         "go",
         *arguments,
-        cwd=CACHE,
+        cwd=cwd or cache,
         CGO_ENABLED="0",
         GOFLAGS="-p=2 -buildvcs=false -modcacherw",
-        GOBIN=str(BIN),
-        GOCACHE=str(folder / "build"),
-        GOMODCACHE=str(folder / "modules"),
+        GOWORK="off",
+        GOBIN=str(cache / "bin"),
+        GOCACHE=os.environ.get("GOCACHE", str(folder / "build")),
+        GOMODCACHE=os.environ.get("GOMODCACHE", str(folder / "modules")),
     )
 
 
-def _module(name: str) -> Path:
+def module(cache: Path, name: str) -> Path:
     """Folder of a Go module's source."""
-    return Path(json.loads(_go("mod", "download", "-json", name))["Dir"])
+    return Path(json.loads(go(cache, "mod", "download", "-json", name))["Dir"])
 
 
 def _program(package: str) -> None:
     if shutil.which(package.rpartition("/")[2].partition("@")[0]) is None:
-        _go("install", "-ldflags=-s -w", package)
+        go(CACHE, "install", "-ldflags=-s -w", package)
 
 
 def _debian(*programs: str, package: str) -> None:
@@ -99,17 +107,17 @@ def _debian(*programs: str, package: str) -> None:
     folder = CACHE / "deb"
     folder.mkdir(exist_ok=True)
     try:
-        _run("apt-get", "download", package, cwd=folder)
+        run("apt-get", "download", package, cwd=folder)
     except RuntimeError:
-        _run("apt-get", "update")
-        _run("apt-get", "download", package, cwd=folder)
+        run("apt-get", "update")
+        run("apt-get", "download", package, cwd=folder)
     (archive,) = folder.glob(f"{package}_*.deb")
-    _run("dpkg", "-x", str(archive), str(BIN))
+    run("dpkg", "-x", str(archive), str(BIN))
 
 
 def _python_packages() -> None:
     venv.create(PYTHON, with_pip=True, clear=True)
-    _run(str(PYTHON / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *PACKAGES)
+    run(str(PYTHON / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *PACKAGES)
 
 
 def _core_schemas() -> None:
@@ -131,12 +139,12 @@ def _crd_schemas() -> None:
     """Of KEDA and the Prometheus Operator, by kubeconform's own script; and the keys of KEDA's triggers."""
     shutil.rmtree(SCHEMAS / "crds", ignore_errors=True)
     (SCHEMAS / "crds").mkdir(parents=True)
-    keda = _module(KEDA)
-    operator = _module(PROMETHEUS_OPERATOR) / "example" / "prometheus-operator-crd"
-    script = _module(KUBECONFORM.replace("/cmd/kubeconform", "")) / "scripts" / "openapi2jsonschema.py"
+    keda = module(CACHE, KEDA)
+    operator = module(CACHE, PROMETHEUS_OPERATOR) / "example" / "prometheus-operator-crd"
+    script = module(CACHE, KUBECONFORM.replace("/cmd/kubeconform", "")) / "scripts" / "openapi2jsonschema.py"
     files = [keda / "config/crd/bases/keda.sh_scaledobjects.yaml"]
     files += [operator / f"monitoring.coreos.com_{kind.lower()}s.yaml" for kind in CRDS[1:]]
-    _run(
+    run(
         str(PYTHON / "bin" / "python"),
         str(script),
         *map(str, files),
@@ -157,28 +165,31 @@ STEPS: dict[str, Callable[[], None]] = {
 }
 
 
-def main() -> int:
-    """Fetch what is missing; what was fetched has its name in the file ``fetched``."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    record = CACHE / "fetched"
+def fetch(title: str, cache: Path, steps: dict[str, Callable[[], None]]) -> int:
+    """Do the steps that are not done yet, each of which is named in the file ``cache/fetched`` then.
+
+    Returns an exit code: 1 when something cannot be had, which standard error names with the reason.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    record = cache / "fetched"
     fetched = set(record.read_text(encoding="utf-8").splitlines()) if record.exists() else set()
     missing = []
-    for name, step in STEPS.items():
+    for name, step in steps.items():
         if name in fetched:
             continue
-        sys.stderr.write(f"deploy-check: fetching {name} ...\n")
+        sys.stderr.write(f"{title}: fetching {name} ...\n")
         try:
             step()
         except (OSError, RuntimeError, ValueError) as error:
-            missing.append(f"deploy-check: cannot have {name}: {error}\n")
+            missing.append(f"{title}: cannot have {name}: {error}\n")
             continue
         with record.open("a", encoding="utf-8") as lines:
             lines.write(name + "\n")
     sys.stderr.writelines(missing)
     if not missing:
-        shutil.rmtree(CACHE / "go", ignore_errors=True)
+        shutil.rmtree(cache / "go", ignore_errors=True)
     return 1 if missing else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fetch("deploy-check", CACHE, STEPS))
