@@ -12,7 +12,7 @@ else
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: install demo test train train-install kafka chaos deploy-check manifests lint docs house lock sbom bench clean help
+.PHONY: install demo test train train-install kafka chaos deploy-check cluster manifests lint docs house lock sbom bench clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -69,6 +69,11 @@ chaos: .venv/.dev  ## every fault against a real Apache Kafka, each with an audi
 deploy-check: .venv/.dev  ## deploy/ with Helm, kubeconform, nginx, Prometheus, promtool (fetched into .cache on first use)
 	@$(BIN)/python tests/deploy/tools.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/deploy $(ARGS)
+
+cluster: .venv/.dev  ## the chart in a real Kubernetes API server, scaled by the real KEDA (built into .cache on first use, half an hour)
+	@$(BIN)/python tests/deploy/tools.py
+	@PYTHONPATH=tests $(BIN)/python tests/cluster/tools.py
+	$(BIN)/python -m pytest tests/cluster $(ARGS)
 
 manifests: .venv/.dev  ## write deploy/kubernetes/rexstream.yaml from the Helm chart
 	@$(BIN)/python tests/deploy/tools.py
