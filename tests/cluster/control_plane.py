@@ -78,12 +78,12 @@ class ControlPlane:
         command = [program("kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
         return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=120)
 
-    def apply(self, *manifests: dict[str, Any], files: Iterable[Path] = (), namespace: str = "default") -> str:
+    def apply(self, *manifests: dict[str, Any], files: Iterable[Path] = (), namespace: str = "") -> str:
         """Create objects or change them, server-side. Raises AssertionError with what the API server says."""
         text = yaml.safe_dump_all(manifests)
         text += "".join(f"\n---\n{file.read_text('utf-8')}" for file in files)
-        command = ("apply", "--server-side", "--force-conflicts", f"--namespace={namespace}", "-f", "-")
-        done = self.kubectl(*command, stdin=text)
+        own = (f"--namespace={namespace}",) if namespace else ()
+        done = self.kubectl("apply", "--server-side", "--force-conflicts", *own, "-f", "-", stdin=text)
         assert done.returncode == 0, done.stderr
         return done.stderr
 

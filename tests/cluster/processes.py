@@ -55,7 +55,7 @@ class Process:
     def until(self, ready: Callable[[], bool], seconds: float = 60) -> None:
         """Wait for ``ready``. Raises RuntimeError with the end of the log when it ends first, or takes too long."""
         deadline = time.monotonic() + seconds
-        while not ready():
+        while self.exit_code is not None or not ready():
             if self.exit_code is not None or time.monotonic() > deadline:
                 said = self.log.read_text(encoding="utf-8", errors="replace")[-2000:]
                 raise RuntimeError(f"{self.name} is not ready (exit code {self.exit_code}); it said:\n{said}")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from cluster.control_plane import ControlPlane
     from cluster.releases import Release
 
+pytestmark = pytest.mark.timeout(300)
+
 INSTALLED = ("default", "cpu", "static members", "without operators")
 """The variants that differ in what runs; the API server is asked about the others without installing them."""
 WORKERS = {"default": 1, "cpu": 1, "static members": 12, "without operators": 2}
