@@ -39,7 +39,7 @@ from consumer.worker.credentials import CredentialWatch
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 from consumer.worker.event_processor import EventProcessor, Intake
 from consumer.worker.health import Health, open_http
-from consumer.worker.model_watch import ModelServers, watch_model
+from consumer.worker.model_watch import UNAVAILABLE_SECONDS, ModelServers, watch_model
 from consumer.worker.task_runner import TaskRunner, WorkBudget, durable
 
 if TYPE_CHECKING:
@@ -147,7 +147,13 @@ class Worker:
             _log.error("this cluster cannot be used", reason=str(error))
             self._end(EXIT_USAGE)
             return
-        await self._model_ready.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._model_ready.wait(), UNAVAILABLE_SECONDS)
+        if not self._model_ready.is_set():
+            # Also before it has joined: what scales by lag must see that more workers would wait, too.
+            self._metrics.paused({"outage": self._routes.inputs})
+            await self._model_ready.wait()
+            self._metrics.paused({})
         self._background.start(self._dispatcher.pump())
         # One call before the first event: a model that does not fit the bundle is waited out here as it is later.
         await self._dispatcher.health_probe()

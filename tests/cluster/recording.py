@@ -105,8 +105,9 @@ def draw(samples: list[Sample], marks: list[tuple[float, str]], path: Path) -> N
         seconds, [sample.running for sample in samples], where="post", label="running processes", linestyle="--"
     )
     workers.set_ylabel("workers")
-    workers.set_yticks(range(6))
-    workers.legend(loc="upper right", fontsize=8)
+    workers.set_yticks(range(5))
+    workers.set_ylim(0, 6)
+    workers.legend(loc="upper left", fontsize=8)
     before = [samples[max(0, place - 10)] for place in range(len(samples))]
     speed = [
         (now.committed - then.committed) / max(1.0, now.seconds - then.seconds)
@@ -118,7 +119,9 @@ def draw(samples: list[Sample], marks: list[tuple[float, str]], path: Path) -> N
     for number, (second, text) in enumerate(marks):
         for axes in (lag, workers, rate):
             axes.axvline(second, color="grey", linewidth=0.8, linestyle=":")
-        lag.text(second, lag.get_ylim()[1] * (0.97 - 0.09 * (number % 4)), f" {text}", fontsize=7, va="top")
+        late = second > 0.8 * seconds[-1]
+        height = lag.get_ylim()[1] * (0.97 - 0.09 * (number % 4))
+        lag.text(second, height, f" {text} ", fontsize=7, va="top", ha="right" if late else "left")
     figure.tight_layout()
     figure.savefig(path, dpi=90)
     plt.close(figure)

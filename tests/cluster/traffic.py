@@ -53,20 +53,28 @@ class Traffic:
             deleted.result(30)
 
     def committed(self) -> int:
-        """Sum of the group's offsets; a partition without one counts as 0."""
-        return sum(max(0, each.offset) for each in self._group.committed(self._partitions, timeout=30))
+        """Sum of the group's offsets; where there is none, the partition's beginning counts."""
+        return sum(begin if offset is None else offset for offset, begin, _ in self._offsets())
 
     def lag(self) -> int:
-        """Ends of the partitions less the group's offsets, as KEDA computes it; from the start where there is none."""
-        total = 0
-        for each in self._group.committed(self._partitions, timeout=30):
-            low, high = self._group.get_watermark_offsets(each, timeout=30)
-            total += high - (each.offset if each.offset >= 0 else low)
-        return total
+        """Ends of the partitions less the group's offsets, as KEDA computes it; from the beginning without one."""
+        return sum(end - (begin if offset is None else offset) for offset, begin, end in self._offsets())
+
+    def without_offset(self) -> int:
+        """Partitions that the group has no offset of."""
+        return sum(offset is None for offset, _, _ in self._offsets())
 
     def close(self) -> None:
         """Leave the cluster."""
         self._group.close()
+
+    def _offsets(self) -> list[tuple[int | None, int, int]]:
+        """Of each partition the group's offset, the beginning and the end."""
+        committed = self._group.committed(self._partitions, timeout=30)
+        return [
+            (each.offset if each.offset >= 0 else None, *self._group.get_watermark_offsets(each, timeout=30))
+            for each in committed
+        ]
 
     @staticmethod
     def _produce(producer: Producer, count: int) -> None:
