@@ -12,7 +12,7 @@ else
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: install demo test train train-install kafka chaos deploy-check pictures manifests lint docs house lock sbom bench clean help
+.PHONY: install demo test train train-install kafka chaos deploy-check cluster pictures manifests lint docs house lock sbom bench clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -74,6 +74,11 @@ pictures: .venv/.dev  ## docs/images from the status page of a real worker in a 
 	@$(BIN)/python tests/deploy/tools.py
 	@mkdir -p docs/images
 	$(BIN)/python -m pytest -n 0 -q tests/deploy/test_status_page.py --pictures docs/images $(ARGS)
+
+cluster: .venv/.dev  ## the chart in a real Kubernetes API server, scaled by the real KEDA (built into .cache on first use, half an hour)
+	@$(BIN)/python tests/deploy/tools.py
+	@PYTHONPATH=tests $(BIN)/python tests/cluster/tools.py
+	$(BIN)/python -m pytest tests/cluster $(ARGS)
 
 manifests: .venv/.dev  ## write deploy/kubernetes/rexstream.yaml from the Helm chart
 	@$(BIN)/python tests/deploy/tools.py

@@ -39,7 +39,7 @@ from consumer.worker.credentials import CredentialWatch
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 from consumer.worker.event_processor import Intake
 from consumer.worker.health import Health, open_http
-from consumer.worker.model_watch import ModelServers, watch_model
+from consumer.worker.model_watch import ModelServers, first_found, watch_model
 from consumer.worker.parts import parts_of
 from consumer.worker.task_runner import WorkBudget, durable
 
@@ -151,7 +151,8 @@ class Worker:
             _log.error("this cluster cannot be used", reason=str(error))
             self._end(EXIT_USAGE)
             return
-        await self._model_ready.wait()
+        paused = {"outage": self._routes.inputs}
+        await first_found(self._model_ready, lambda waits: self._metrics.paused(paused if waits else {}))
         self._background.start(self._dispatcher.pump())
         # One call before the first event: a model that does not fit the bundle is waited out here as it is later.
         await self._dispatcher.health_probe()

@@ -82,6 +82,18 @@ async def _any_ready(clients: Iterable[TfServingClient]) -> bool:
             each.cancel()
 
 
+async def first_found(found_once: asyncio.Event, waits: Callable[[bool], None]) -> None:
+    """Wait for ``found_once``. Where that takes long, ``waits(True)`` is called before and ``waits(False)`` after it:
+    also of a worker that has not joined yet, what scales by lag must see that more workers would wait, too.
+    """
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(found_once.wait(), UNAVAILABLE_SECONDS)
+    if not found_once.is_set():
+        waits(True)
+        await found_once.wait()
+        waits(False)
+
+
 class ModelServers:
     """The clients of the model servers, by address, and the look-up of the addresses."""
 

@@ -1,4 +1,4 @@
-"""A real Prometheus beside real workers."""
+"""A real Prometheus that scrapes workers."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from deploy.chart import ALERTS
 from deploy.tools import free_port, tool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
 JOB = "rexstream/rexstream-worker"
 """The job that the chart's PodMonitor gives: triggers select by it."""
 
 
-class Prometheus:
-    """Scrapes addresses every second under the labels of the chart, with the shipped rules or others."""
+def at(*addresses: str) -> dict[str, Any]:
+    """These addresses as targets, in the chart's namespace."""
+    return {"static_configs": [{"targets": list(addresses), "labels": {"namespace": "rexstream"}}]}
 
-    def __init__(self, folder: Path, targets: Sequence[str], rules: Path = ALERTS) -> None:
+
+class Prometheus:
+    """Scrapes workers every second under the job of the chart's PodMonitor, with the shipped rules or others."""
+
+    def __init__(self, folder: Path, targets: Mapping[str, Any], rules: Path = ALERTS) -> None:
+        """``targets``: a discovery of Prometheus', such as ``static_configs``, which gives the label ``namespace``."""
         self.port = free_port()
-        scrape = {
-            "job_name": JOB,
-            "scrape_interval": "1s",
-            "static_configs": [{"targets": list(targets), "labels": {"namespace": "rexstream"}}],
-        }
+        scrape = {"job_name": JOB, "scrape_interval": "1s", **targets}
         (folder / "prometheus.yml").write_text(
             yaml.safe_dump(
                 {"global": {"evaluation_interval": "1s"}, "rule_files": [str(rules)], "scrape_configs": [scrape]}

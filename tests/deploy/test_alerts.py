@@ -15,7 +15,7 @@ import pytest
 from confluent_kafka import Producer
 from deploy.broker import TOPICS, embedded_broker
 from deploy.chart import ALERTS
-from deploy.prometheus_server import Prometheus
+from deploy.prometheus_server import Prometheus, at
 from stub_server import StubServer
 from worker_run import Run, reviews
 
@@ -55,7 +55,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         worker = Run(bootstrap, TOPICS, server, folder, routes=[known, pattern])
         worker.start()
         worker.wait(lambda: any(line["event"] == "consuming" for line in worker.lines()))
-        prometheus = Prometheus(folder, [worker.http.removeprefix("http://")], rules)
+        prometheus = Prometheus(folder, at(worker.http.removeprefix("http://")), rules)
         yield World(worker, server, prometheus)
         prometheus.close()
         worker.kill()

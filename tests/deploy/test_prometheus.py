@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from deploy.broker import TOPICS, embedded_broker
 from deploy.chart import DASHBOARDS, queries
-from deploy.prometheus_server import Prometheus
+from deploy.prometheus_server import Prometheus, at
 from stub_server import StubServer
 from worker_run import Run
 
@@ -43,7 +43,7 @@ def prometheus(bootstrap: str, server: StubServer, tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("prometheus")
     worker = Run(bootstrap, TOPICS, server, folder)
     worker.start()
-    running = Prometheus(folder, [worker.http.removeprefix("http://")])
+    running = Prometheus(folder, at(worker.http.removeprefix("http://")))
     texts = (f'{{"text": "屏幕清晰 {number}"}}'.encode() if number % 50 else b"{" for number in range(100))
     worker.send([(str(number), text) for number, text in enumerate(texts)])
     running.until("sum(rexstream_events_total)", 100)

@@ -30,9 +30,9 @@ UNAVAILABLE = 75
 KUBERNETES = "1.34.0"
 """The release whose schemas the manifests are checked with, and that templates are written for."""
 
-_SECONDS = 900.0
-"""For one download or build: a registry that does not answer must not hold CI for ever. Helm, the longest, takes three
-minutes on two busy cores."""
+_SECONDS = 1800.0
+"""For one download or build: a registry that does not answer must not hold CI for ever. Helm takes three minutes on two
+busy cores; KEDA for ``make cluster``, the longest, six."""
 
 HELM = "helm.sh/helm/v3/cmd/helm@v3.22.0"
 KUBECONFORM = "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0"
@@ -65,8 +65,11 @@ def free_port() -> int:
     return port
 
 
-def _run(*command: str, cwd: Path | None = None, **environment: str) -> str:
-    """Standard output. Raises RuntimeError with the end of standard error."""
+def run(*command: str, cwd: Path | None = None, seconds: float = _SECONDS, **environment: str) -> str:
+    """Standard output of a command, which gets these variables beside those of this process.
+
+    Raises RuntimeError with the end of standard error, or when it is not done after ``seconds``.
+    """
     try:
         done = subprocess.run(
             command,
@@ -75,38 +78,43 @@ def _run(*command: str, cwd: Path | None = None, **environment: str) -> str:
             cwd=cwd,
             env={**os.environ, **environment},
             check=False,
-            timeout=_SECONDS,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"{' '.join(command)}: not done after {_SECONDS:.0f} s") from None
+        raise RuntimeError(f"{' '.join(command)}: not done after {seconds:.0f} s") from None
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-2000:]}")
     return done.stdout
 
 
-def _go(*arguments: str) -> str:
-    """A go command with caches of its own, which ``main`` deletes: they take gigabytes."""
-    folder = CACHE / "go"
-    return _run(
+def go(cache: Path, *arguments: str, cwd: Path | None = None) -> str:
+    """Standard output of a go command that installs into ``cache/bin``.
+
+    Its build and module caches are in ``cache/go``, which ``fetch`` deletes: they take gigabytes. With GOCACHE and
+    GOMODCACHE set those are used, and left alone.
+    """
+    folder = cache / "go"
+    return run(
         "go",
         *arguments,
-        cwd=CACHE,
+        cwd=cwd or cache,
         CGO_ENABLED="0",
         GOFLAGS="-p=2 -buildvcs=false -modcacherw",
-        GOBIN=str(BIN),
-        GOCACHE=str(folder / "build"),
-        GOMODCACHE=str(folder / "modules"),
+        GOWORK="off",
+        GOBIN=str(cache / "bin"),
+        GOCACHE=os.environ.get("GOCACHE", str(folder / "build")),
+        GOMODCACHE=os.environ.get("GOMODCACHE", str(folder / "modules")),
     )
 
 
-def _module(name: str) -> Path:
+def module(cache: Path, name: str) -> Path:
     """Folder of a Go module's source."""
-    return Path(json.loads(_go("mod", "download", "-json", name))["Dir"])
+    return Path(json.loads(go(cache, "mod", "download", "-json", name))["Dir"])
 
 
 def _program(package: str) -> None:
     if shutil.which(package.rpartition("/")[2].partition("@")[0]) is None:
-        _go("install", "-ldflags=-s -w", package)
+        go(CACHE, "install", "-ldflags=-s -w", package)
 
 
 def _debian(*programs: str, package: str) -> None:
@@ -115,12 +123,12 @@ def _debian(*programs: str, package: str) -> None:
     folder = CACHE / "deb"
     folder.mkdir(exist_ok=True)
     try:
-        _run("apt-get", "download", package, cwd=folder)
+        run("apt-get", "download", package, cwd=folder)
     except RuntimeError:
-        _run("apt-get", "update")
-        _run("apt-get", "download", package, cwd=folder)
+        run("apt-get", "update")
+        run("apt-get", "download", package, cwd=folder)
     (archive,) = folder.glob(f"{package}_*.deb")
-    _run("dpkg", "-x", str(archive), str(BIN))
+    run("dpkg", "-x", str(archive), str(BIN))
 
 
 def _browser() -> None:
@@ -133,15 +141,15 @@ def _browser() -> None:
     plan = ("apt-get", "install", "--simulate", "--no-install-recommends", "chromium", "chromium-driver")
     for refreshed in (False, True):
         try:
-            steps = [line.split() for line in _run(*plan).splitlines()]
-            _run("apt-get", "download", *(step[1] for step in steps if step[:1] == ["Inst"]), cwd=folder)
+            steps = [line.split() for line in run(*plan).splitlines()]
+            run("apt-get", "download", *(step[1] for step in steps if step[:1] == ["Inst"]), cwd=folder)
             break
         except RuntimeError:
             if refreshed:
                 raise
-            _run("apt-get", "update")
+            run("apt-get", "update")
     for archive in folder.glob("*.deb"):
-        _run("dpkg", "-x", str(archive), str(BIN))
+        run("dpkg", "-x", str(archive), str(BIN))
     shutil.rmtree(folder)
 
 
@@ -152,7 +160,7 @@ def libraries() -> str:
 
 def _python_packages() -> None:
     venv.create(PYTHON, with_pip=True, clear=True)
-    _run(str(PYTHON / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *PACKAGES)
+    run(str(PYTHON / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *PACKAGES)
 
 
 def _core_schemas() -> None:
@@ -174,12 +182,12 @@ def _crd_schemas() -> None:
     """Of KEDA and the Prometheus Operator, by kubeconform's own script; and the keys of KEDA's triggers."""
     shutil.rmtree(SCHEMAS / "crds", ignore_errors=True)
     (SCHEMAS / "crds").mkdir(parents=True)
-    keda = _module(KEDA)
-    operator = _module(PROMETHEUS_OPERATOR) / "example" / "prometheus-operator-crd"
-    script = _module(KUBECONFORM.replace("/cmd/kubeconform", "")) / "scripts" / "openapi2jsonschema.py"
+    keda = module(CACHE, KEDA)
+    operator = module(CACHE, PROMETHEUS_OPERATOR) / "example" / "prometheus-operator-crd"
+    script = module(CACHE, KUBECONFORM.replace("/cmd/kubeconform", "")) / "scripts" / "openapi2jsonschema.py"
     files = [keda / "config/crd/bases/keda.sh_scaledobjects.yaml"]
     files += [operator / f"monitoring.coreos.com_{kind.lower()}s.yaml" for kind in CRDS[1:]]
-    _run(
+    run(
         str(PYTHON / "bin" / "python"),
         str(script),
         *map(str, files),
@@ -201,25 +209,28 @@ STEPS: dict[str, Callable[[], None]] = {
 }
 
 
-def main() -> int:
-    """Fetch what is missing; what was fetched has its name in the file ``fetched``."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    record = CACHE / "fetched"
+def fetch(title: str, cache: Path, steps: dict[str, Callable[[], None]]) -> int:
+    """Do the steps that are not done yet, each of which is named in the file ``cache/fetched`` then.
+
+    Returns an exit code: ``UNAVAILABLE`` when one cannot be had, which standard error names with the reason.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    record = cache / "fetched"
     fetched = set(record.read_text(encoding="utf-8").splitlines()) if record.exists() else set()
-    for name, step in STEPS.items():
+    for name, step in steps.items():
         if name in fetched:
             continue
-        sys.stderr.write(f"deploy-check: fetching {name} ...\n")
+        sys.stderr.write(f"{title}: fetching {name} ...\n")
         try:
             step()
-        except (OSError, RuntimeError) as error:
-            sys.stderr.write(f"deploy-check: cannot have {name}: {error}\n")
+        except (OSError, RuntimeError, ValueError) as error:
+            sys.stderr.write(f"{title}: cannot have {name}: {error}\n")
             return UNAVAILABLE
         with record.open("a", encoding="utf-8") as lines:
             lines.write(name + "\n")
-    shutil.rmtree(CACHE / "go", ignore_errors=True)
+    shutil.rmtree(cache / "go", ignore_errors=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fetch("deploy-check", CACHE, STEPS))

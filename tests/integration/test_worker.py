@@ -96,6 +96,21 @@ def test_an_outage_of_the_model_server_pauses_and_dead_letters_nothing(worker: R
     worker.wait(lambda: worker.lag() == 0)
 
 
+def test_a_worker_that_starts_during_an_outage_says_that_it_is_paused(worker: Run, server: StubServer) -> None:
+    """In its metrics, before it has joined the group: what scales by lag must not start more that wait as well."""
+
+    def paused(reason: str) -> list[str]:
+        metrics = worker.get("/metrics")[1].splitlines()
+        return [line.rpartition(" ")[2] for line in metrics if line.startswith("rexstream_paused") and reason in line]
+
+    server.stop()
+    worker.start()
+    worker.wait(lambda: paused("outage") == ["1.0"])
+    server.start()
+    worker.wait(lambda: worker.get("/readyz")[0] == 200)
+    assert paused("outage") == ["0.0"]
+
+
 def test_a_killed_worker_loses_nothing_and_its_successor_doubles_only_what_was_in_flight(
     worker: Run, server: StubServer
 ) -> None:

@@ -47,7 +47,7 @@ rootLogger.appenderRef.out.ref=OUT
 """
 _JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 # SIGKILL, which ends a stopped process as well. It outlives the exec.
-_DIE_WITH_PARENT = """
+DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
@@ -194,7 +194,7 @@ class ApacheKafka:
                     [
                         sys.executable,
                         "-c",
-                        _DIE_WITH_PARENT,
+                        DIE_WITH_PARENT,
                         *self._java(node, "kafka.Kafka", str(self._settings(node))),
                     ],
                     stdout=log,

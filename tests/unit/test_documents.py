@@ -50,6 +50,7 @@ CANNOT = {
     r"kubectl|helm|for pod in \$\(kubectl": "needs a Kubernetes cluster; the calls of rexstream in it are parsed",
     r"make install": "is how the test came to run: it fetches packages",
     r"make (test|lint)": "is the suite, or runs beside it in .ci",
+    r"make cluster": "builds Kubernetes and KEDA: half an hour",
     r"make bench": "takes minutes to hours; tests/unit/bench has its parts",
     r"pip install": "installs into the environment that runs the test; tests/integration/test_wheel.py has the wheel",
 }
