@@ -14,7 +14,7 @@ from deploy.chart import ALERTS
 from deploy.tools import free_port, tool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 JOB = "rexstream/rexstream-worker"
@@ -24,18 +24,22 @@ JOB = "rexstream/rexstream-worker"
 class Prometheus:
     """Scrapes addresses every second under the labels of the chart, with the shipped rules or others."""
 
-    def __init__(self, folder: Path, targets: Sequence[str], rules: Path = ALERTS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        targets: Sequence[str] = (),
+        rules: Path = ALERTS,
+        configuration: Mapping[str, Any] | None = None,
+    ) -> None:
+        """With a ``configuration`` of Prometheus it goes by that alone."""
         self.port = free_port()
         scrape = {
             "job_name": JOB,
             "scrape_interval": "1s",
             "static_configs": [{"targets": list(targets), "labels": {"namespace": "rexstream"}}],
         }
-        (folder / "prometheus.yml").write_text(
-            yaml.safe_dump(
-                {"global": {"evaluation_interval": "1s"}, "rule_files": [str(rules)], "scrape_configs": [scrape]}
-            )
-        )
+        own = {"global": {"evaluation_interval": "1s"}, "rule_files": [str(rules)], "scrape_configs": [scrape]}
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration or own))
         self._log = (folder / "prometheus.log").open("w")
         self._process = subprocess.Popen(
             [

@@ -1,8 +1,9 @@
 """Put what the checks of deploy/ need into .cache/deploy-check: each tool once, by version.
 
-Run by ``make deploy-check``. What is on the PATH already (helm, kubeconform, promtool with prometheus, nginx, chromium
-with chromedriver) is not fetched. A tool that cannot be had, mostly since a registry is not reached, is named with the
-reason, and the exit code is ``UNAVAILABLE``: nothing was checked then. Any other code but 0 is a defect here.
+Run by ``make deploy-check``; arguments name the only steps to take (``nginx prometheus``). What is on the PATH already
+(helm, kubeconform, promtool with prometheus, nginx, chromium with chromedriver) is not fetched. A tool that
+cannot be had, mostly since a registry is not reached, is named with the reason, and the exit code is ``UNAVAILABLE``:
+nothing was checked then. Any other code but 0 is a defect here.
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ def main() -> int:
     record = CACHE / "fetched"
     fetched = set(record.read_text(encoding="utf-8").splitlines()) if record.exists() else set()
     for name, step in STEPS.items():
-        if name in fetched:
+        if name in fetched or (sys.argv[1:] and name not in sys.argv[1:]):
             continue
         sys.stderr.write(f"deploy-check: fetching {name} ...\n")
         try:
