@@ -27,7 +27,7 @@ from deploy.tools import UNAVAILABLE
 from rehearsal.act import Act
 from rehearsal.report import alert_table, audit_table, measure, summary, write
 from rehearsal.stack import Stack
-from rehearsal.steps import SHORT, WHOLE
+from rehearsal.steps import BRIEF, STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,9 +45,12 @@ REPORT = ROOT / "build" / "rehearsal" / "report.md"
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder for logs and data; logs of failures stay anyway.")
 def main(mode: Mode | None, rate: float, keep: Path | None) -> None:
     """Rehearse what an operator does and what happens to him, and audit every record."""
-    plan: list[tuple[Mode, Sequence[Callable[[Act], None]]]] = [("at_least_once", WHOLE), ("exactly_once", SHORT)]
+    plan: list[tuple[Mode, Sequence[Callable[[Act], None]]]] = [
+        ("at_least_once", STEPS["at_least_once"]),
+        ("exactly_once", BRIEF),
+    ]
     if mode is not None:
-        plan = [(mode, WHOLE)]
+        plan = [(mode, STEPS[mode])]
     folder = keep or Path(tempfile.mkdtemp(prefix="rehearsal-"))
     folder.mkdir(parents=True, exist_ok=True)
     began, broken = time.monotonic(), ["it did not come to its end"]

@@ -248,12 +248,15 @@ class Act:
         for load in self.loads.values():
             load.stop()
         sent = sum(self.sent().values())
-        self.steps.append(Step("the end", f"after {sent} reviews: no traffic, all is committed, SIGTERM, audit"))
-        self._say(f"{len(self.steps)}. the end: {self.steps[-1].what}")
+        step = Step("the end", f"after {sent} reviews: no traffic, all is committed, SIGTERM, audit")
+        self.steps.append(step)
+        self._say(f"{len(self.steps)}. the end: {step.what}")
+        now = time.time()
         try:
             self.wait(lambda: self._lag() == 0, "lag 0")
         except Failed as failed:
             self.promise(False, str(failed))
+        step.during = Span(now, time.time())
         self.span = Span(self.span.began, time.time())
         for worker in self.running:
             code = worker.drain()

@@ -35,8 +35,8 @@ class Measured:
         found = [f"{step.name}: {each.words}" for step in act.steps for each in step.promises if not each.holds]
         found += [
             f"{step.name if step else _NO_STEP}: {alert.name} fired, which it should not ({_clock(alert)})"
-            for alert, step, why in self.fired
-            if why is None
+            for alert, step, reason in self.fired
+            if reason is None
         ]
         for step in act.steps:
             seen = {alert.name for alert, its, _ in self.fired if its is step and alert.fast}
@@ -50,10 +50,7 @@ def measure(act: Act, prometheus: Prometheus) -> Measured:
     alerts = []
     for alert in fired(prometheus, act.span):
         step = next((step for step in reversed(act.steps) if step.during.began <= alert.span.began), None)
-        why = None
-        if step is not None and alert.fast:
-            why = "it must" if alert.name in step.must else step.may.get(alert.name)
-        alerts.append((alert, step, why))
+        alerts.append((alert, step, why(alert, step)))
     return Measured(
         act,
         [(step, tuple(figures(prometheus, span) for span in three)) for step, three in spans],  # type: ignore[misc]
@@ -61,11 +58,18 @@ def measure(act: Act, prometheus: Prometheus) -> Measured:
     )
 
 
+def why(alert: Fired, step: Step | None) -> str | None:
+    """Why an alert may fire in a step; None where it may not, as with the shipped times nothing may."""
+    if step is None or not alert.fast:
+        return None
+    return "it must" if alert.name in step.must else step.may.get(alert.name)
+
+
 def summary(measured: Measured) -> list[str]:
     """The figures as a Markdown table."""
     quantiles = ", ".join(f"p{quantile * 100:.0f}" for quantile in QUANTILES)
     heads = ["step", "as usual again after", "reviews/s before, during, after", f"{quantiles} before (s)", "during"]
-    heads += ["after", "failed calls", "promises"]
+    heads += ["after", "failed calls", "dead letters", "promises"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for step, (before, during, after) in measured.by_step:
         kept = sum(promise.holds for promise in step.promises)
@@ -75,7 +79,7 @@ def summary(measured: Measured) -> list[str]:
             "never" if step.to_recover is None else f"{step.to_recover:.0f} s",
             rates,
             *(", ".join(_number(value, 2) for value in each.latency) for each in (before, during, after)),
-            "-" if during.failed_calls is None else f"{during.failed_calls:.1%}",
+            *("-" if share is None else f"{share:.1%}" for share in (during.failed_calls, during.dead_letters)),
             f"{kept} of {len(step.promises)} kept",
         )
         lines.append(f"| {' | '.join(cells)} |")
@@ -100,9 +104,9 @@ def alert_table(measured: Measured) -> list[str]:
     if not measured.fired:
         return ["No alert fired on either clock."]
     lines = ["| alert | clock | step | seconds | about | should it |", "|---|---|---|---|---|---|"]
-    for alert, step, why in measured.fired:
+    for alert, step, reason in measured.fired:
         name = step.name if step else _NO_STEP
-        cells = (alert.name, _clock(alert), name, f"{alert.span.seconds:.0f}", alert.about, why or "**no**")
+        cells = (alert.name, _clock(alert), name, f"{alert.span.seconds:.0f}", alert.about, reason or "**no**")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -148,9 +152,9 @@ def _draw(measured: Measured, path: Path, prometheus: Prometheus) -> None:
     lag.plot([each.at - act.span.began for each in act.lags], [each.records for each in act.lags], color="#cc79a7")
     lag.set_ylabel("not committed")
     names = sorted({_labelled(alert) for alert, _, _ in measured.fired})
-    for alert, _, why in measured.fired:
+    for alert, _, reason in measured.fired:
         span = (alert.span.began - act.span.began, max(1.0, alert.span.seconds))
-        alerts.broken_barh([span], (names.index(_labelled(alert)) - 0.4, 0.8), color="#999999" if why else "#d55e00")
+        alerts.broken_barh([span], (names.index(_labelled(alert)) - 0.4, 0.8), color="#999999" if reason else "#d55e00")
     alerts.set_yticks(range(len(names)), names)
     alerts.set_ylim(-0.5, max(1, len(names)) - 0.5)
     alerts.set_xlabel("seconds; grey: a step until all is as usual; alerts that should not have fired are red")

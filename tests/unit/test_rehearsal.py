@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 from deploy.chart import ALERTS
-from rehearsal.act import COMPOSE, Act, configuration
-from rehearsal.figures import Fired
-from rehearsal.report import Measured, alert_table
+from rehearsal.act import COMPOSE, configuration
+from rehearsal.figures import Fired, fired
+from rehearsal.report import Measured, alert_table, why
 from rehearsal.rules import hurried
 from rehearsal.step import Promise, Span, Step
+
+if TYPE_CHECKING:
+    from deploy.prometheus_server import Prometheus
+    from rehearsal.act import Act
 
 ADDRESSES = {"brokers": "b:1", "registry": "http://r:2", "model": "m:3", "bundle": "/bundle"}
 
@@ -71,19 +75,35 @@ def _seconds(duration: str) -> int:
     return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
 
 
+def test_an_alert_that_comes_back_within_three_seconds_did_not_go() -> None:
+    """One that stays away for longer fires a second time; what it is about are its own labels."""
+    labels = {
+        "alertname": "Paused",
+        "alertstate": "firing",
+        "job": "w",
+        "severity": "critical",
+        "topic": "t",
+        "clock": "fast",
+    }
+    values = [[at, "1"] for at in (10, 11, 14, 20)]
+    prometheus = SimpleNamespace(get=lambda *_, **__: {"result": [{"metric": labels, "values": values}]})
+    assert fired(cast("Prometheus", prometheus), Span(0.0, 30.0)) == [
+        Fired("Paused", True, "topic t", Span(10.0, 14.0)),
+        Fired("Paused", True, "topic t", Span(20.0, 20.0)),
+    ]
+
+
 def test_an_alert_is_right_where_its_step_says_so_and_on_its_clock() -> None:
     """One that must fire and does not is a broken promise, as is one that fires on the real clock."""
     step = Step("broker", "away", frozenset({"Paused", "Stuck"}), {"Slow": "reviews waited"})
     step.promises = [Promise(True, "all is well"), Promise(False, "it is not")]
     span = Span(1.0, 2.0)
-    fired = [
-        (Fired("Paused", True, "", span), step, "it must"),
-        (Fired("Slow", True, "", span), step, "reviews waited"),
-        (Fired("Defect", True, "", span), step, None),
-        (Fired("Slow", False, "", span), step, None),
-    ]
+    seen = [Fired(*each, "", span) for each in (("Paused", True), ("Slow", True), ("Defect", True), ("Slow", False))]
+    alerts = [(alert, step, why(alert, step)) for alert in seen]
+    assert [reason for _, _, reason in alerts] == ["it must", "reviews waited", None, None]
+    assert why(seen[0], None) is None
     act = SimpleNamespace(mode="exactly_once", steps=[step])
-    measured = Measured(cast("Act", act), [], fired)
+    measured = Measured(cast("Act", act), [], alerts)
     assert measured.broken() == [
         "exactly_once: broker: it is not",
         "exactly_once: broker: Defect fired, which it should not (fast)",

@@ -69,7 +69,7 @@ def test_settings_reach_the_clients_that_know_them() -> None:
 
 def test_a_crashed_worker_is_given_up_before_commits_that_wait_for_it_pause_the_others() -> None:
     """With room for a rebalance. Static members keep librdkafka's own time; who asks for another has it."""
-    assert 2 * consumer_settings(config())["session.timeout.ms"] <= 1000 * DeliveryConfig().commit_pause_seconds
+    assert 1.5 * consumer_settings(config())["session.timeout.ms"] <= 1000 * DeliveryConfig().commit_pause_seconds
     assert "session.timeout.ms" not in consumer_settings(config(group_instance_id="a"))
     assert consumer_settings(config(session_timeout_ms=45_000))["session.timeout.ms"] == 45_000
 
