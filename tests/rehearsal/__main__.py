@@ -1,6 +1,6 @@
 """The whole stack, rehearsed: what compose starts, as processes on this machine, under load, with what happens to it.
 
-make rehearsal                                    both modes, under five minutes on two cores
+make rehearsal                                    both modes, five minutes on two busy cores
 make rehearsal ARGS="--mode exactly_once"         one mode, with every step
 make rehearsal ARGS="--rate 60 --keep logs"       more load; logs and data stay
 

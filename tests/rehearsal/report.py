@@ -46,7 +46,7 @@ class Measured:
 
 def measure(act: Act, prometheus: Prometheus) -> Measured:
     """Ask Prometheus while it is there."""
-    spans = [(step, (step.before, step.during, step.after)) for step in act.steps if step.after.seconds]
+    spans = [(step, (step.before, step.during, step.after)) for step in act.steps if step.before.seconds]
     alerts = []
     for alert in fired(prometheus, act.span):
         step = next((step for step in reversed(act.steps) if step.during.began <= alert.span.began), None)
@@ -88,6 +88,8 @@ def summary(measured: Measured) -> list[str]:
 
 def audit_table(measured: Measured) -> list[str]:
     """What became of every record."""
+    if not measured.act.audits:
+        return ["It ended early: no record was audited."]
     lines = [
         "| input | records | results | dead letters | missing | duplicates | versions named |",
         "|---|---|---|---|---|---|---|",
