@@ -12,7 +12,7 @@ else
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: install demo test train train-install kafka chaos deploy-check cluster pictures manifests lint docs house lock sbom bench clean help
+.PHONY: install demo test train train-install kafka chaos rehearsal deploy-check cluster pictures manifests lint docs house lock sbom bench clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -65,6 +65,10 @@ kafka: .venv/.dev  ## a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C (PORT=9
 
 chaos: .venv/.dev  ## every fault against a real Apache Kafka, each with an audit (ARGS=--list names them)
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m chaos $(ARGS)
+
+rehearsal: .venv/.dev  ## compose's stack as processes here, under load: updates, scaling, what dies; report in build/rehearsal (ARGS=--help)
+	@$(BIN)/python tests/deploy/tools.py nginx prometheus
+	@PYTHONPATH=tests:tests/support $(BIN)/python -m rehearsal $(ARGS)
 
 deploy-check: .venv/.dev  ## deploy/ and the status page with Helm, nginx, Prometheus, Chromium (fetched into .cache on first use)
 	@$(BIN)/python tests/deploy/tools.py

@@ -19,7 +19,7 @@ from chaos.reference import extractions
 from chaos.reviews import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from chaos.load import Sent
     from chaos.topics import Topics
@@ -47,6 +47,8 @@ class _Seen(NamedTuple):
     """What it says of its input record, as canonical JSON."""
     content: str | None
     """Digest of its extractions, or of a dead letter's value; None for a value that was left out."""
+    version: str = ""
+    """Of the model, as a result names it."""
 
 
 @dataclass(slots=True)
@@ -82,6 +84,8 @@ class Audit:
     """The same within a key."""
     versions: Counter[str] = field(default_factory=Counter)
     """Results per model version."""
+    named: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """The versions that the results of each record of the load name, by its number."""
 
     def problems(self) -> list[str]:
         """Every finding but duplicates and disorder, which only some modes forbid; empty when there are none."""
@@ -98,9 +102,17 @@ class Audit:
 
 
 def audit(
-    topics: Topics, input_topic: str, output_topics: Iterable[str], dead_topic: str, sent: Mapping[int, Sent]
+    topics: Topics,
+    input_topic: str,
+    output_topics: Iterable[str],
+    dead_topic: str,
+    sent: Mapping[int, Sent],
+    beside: Collection[str] = (),
 ) -> Audit:
-    """Read everything there is, once no transaction is open on these topics; raises RuntimeError if one stays open."""
+    """Read everything there is, once no transaction is open on these topics; raises RuntimeError if one stays open.
+
+    Outcomes of the input topics ``beside`` this one are of another audit.
+    """
     outputs = [topic for topic in output_topics if topics.exists(topic)]
     dead = [dead_topic] if topics.exists(dead_topic) else []
     deadline = time.monotonic() + SETTLE_SECONDS
@@ -115,19 +127,25 @@ def audit(
     seen: dict[Place, dict[Outcome, list[_Seen]]] = defaultdict(lambda: defaultdict(list))
     for topic in outputs:
         for message in topics.read(topic):
-            _note_result(found, seen, message, input_topic)
+            _note_result(found, seen, message, input_topic, beside)
     for topic in dead:
         for message in topics.read(topic):
-            _note_dead_letter(found, seen, message, input_topic)
+            _note_dead_letter(found, seen, message, input_topic, beside)
     _compare(found, seen, numbers, sent)
     return found
 
 
 def _note_result(
-    found: Audit, seen: dict[Place, dict[Outcome, list[_Seen]]], message: Message, input_topic: str
+    found: Audit,
+    seen: dict[Place, dict[Outcome, list[_Seen]]],
+    message: Message,
+    input_topic: str,
+    beside: Collection[str],
 ) -> None:
     result = json.loads(message.value() or b"{}")
     record = result.get("record") or {}
+    if record.get("topic") in beside:
+        return
     found.results += 1
     if record.get("topic") != input_topic:
         found.strangers += 1
@@ -145,14 +163,21 @@ def _note_result(
             result["event_id"],
             json.dumps(record, sort_keys=True),
             _digest(json.dumps(result["extractions"], sort_keys=True).encode()),
+            str(result["model"]["version"]),
         )
     )
 
 
 def _note_dead_letter(
-    found: Audit, seen: dict[Place, dict[Outcome, list[_Seen]]], message: Message, input_topic: str
+    found: Audit,
+    seen: dict[Place, dict[Outcome, list[_Seen]]],
+    message: Message,
+    input_topic: str,
+    beside: Collection[str],
 ) -> None:
     headers = {name: (value or b"").decode("utf-8", "replace") for name, value in _headers(message).items()}
+    if headers.get("__dlq.errors.topic") in beside:
+        return
     reason = f"{headers.get('rexstream-dlq-stage')}/{headers.get('rexstream-dlq-class')}"
     found.dead_letters[reason] += 1
     coordinates = [headers.get(f"__dlq.errors.{name}", "") for name in ("topic", "partition", "offset")]
@@ -204,6 +229,7 @@ def _compare(
             for copy in copies:
                 if outcome.reason is None:
                     owners[copy.identity].add(place)
+                    found.named[number].add(copy.version)
                 _check(found, what, copy, outcome, sent[number], number)
     found.repeated_inputs = len(numbers) - len(there_are)
     # A record that the load's producer wrote twice (seen when leaders were killed) is one event twice, with equal ids.
@@ -225,8 +251,11 @@ def _check(found: Audit, what: str, copy: _Seen, outcome: Outcome, sent: Sent, n
         return
     if copy.event_id != review.event_id:
         found.wrong.append(f"{what}: event id {copy.event_id}")
-    if review.text is not None and outcome.task is not None and copy.content != _right(review.text, outcome.task):
-        found.wrong.append(f"{what}: extractions")
+    if review.text is None or outcome.task is None:
+        return
+    # What another version says is wrong, and so is a mixture of two.
+    if copy.content != _right(review.text, outcome.task, copy.version):
+        found.wrong.append(f"{what}: extractions, of version {copy.version}")
 
 
 def _disorder(seen: Mapping[Place, Mapping[Outcome, list[_Seen]]], *, by_key: bool) -> int:
@@ -247,8 +276,8 @@ def _disorder(seen: Mapping[Place, Mapping[Outcome, list[_Seen]]], *, by_key: bo
 
 
 @lru_cache(maxsize=10_000)
-def _right(text: str, task: str) -> str:
-    return _digest(json.dumps(extractions(text, task), sort_keys=True).encode())
+def _right(text: str, task: str, version: str) -> str:
+    return _digest(json.dumps(extractions(text, task, int(version)), sort_keys=True).encode())
 
 
 def _digest(content: bytes) -> str:

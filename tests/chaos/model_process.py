@@ -1,4 +1,7 @@
-"""The process of ``model_server.ModelServer``: ``-m chaos.model_process PORT``, orders as JSON lines on stdin."""
+"""The process of ``model_server.ModelServer``: ``-m chaos.model_process PORT METRICS_PORT``, orders as JSON on stdin.
+
+The second port has the process's metrics, for Prometheus. Each version of the model gives other answers.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from chaos.reviews import POISON_MARK
+from prometheus_client import Counter, start_http_server
 from stub_model import TOKENIZER
 from stub_server import StubServer
 
@@ -20,6 +24,8 @@ from consumer.serving.tensors import Expected, read_output, write_content
 CALL_SECONDS = 0.006
 ROW_SECONDS = 0.0004
 """What a call takes: the device does one at a time."""
+
+PREDICT_CALLS = Counter("stub_predict_calls", "Predict calls that this process took.")
 
 _MARK = tuple(int(number) for number in TOKENIZER.encode(POISON_MARK).ids)
 
@@ -35,6 +41,7 @@ class Server(StubServer):
         self.garbage: str | None = None
         self.mortal = False
         super().__init__()
+        self.versions_differ = True
 
     def start(self) -> None:
         """Serve on the port that was asked for."""
@@ -47,14 +54,13 @@ class Server(StubServer):
         return response
 
     def _predict(self, request: Any, context: Any) -> Any:
-        version = self.version
+        PREDICT_CALLS.inc()
         rows, length = (dim.size for dim in request.inputs["input_ids"].tensor_shape.dim)
         if self.mortal and _poisoned(read_output(request.inputs, "input_ids", Expected(np.int32, (rows, length)))):
             os.kill(os.getpid(), signal.SIGKILL)
         response = super()._predict(request, context)
         with self._device:
             time.sleep(self.slow * (CALL_SECONDS + rows * ROW_SECONDS))
-        response.model_spec.version.value = version
         if self.garbage is not None:
             _spoil(response, self.garbage)
         return response
@@ -74,6 +80,7 @@ def _spoil(response: Any, garbage: str) -> None:
 def main() -> None:
     """Serve until stdin ends."""
     server = Server(int(sys.argv[1]))
+    start_http_server(int(sys.argv[2]), "127.0.0.1")
     print("done", flush=True)
     for line in sys.stdin:
         for name, value in json.loads(line).items():

@@ -30,9 +30,11 @@ class ModelServer:
         self.deaths = 0
         """How often it died by itself."""
         self._orders: dict[str, Any] = {}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
+        with socket.socket() as free, socket.socket() as also_free:
+            for each in (free, also_free):
+                each.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
+            self.metrics_port: int = also_free.getsockname()[1]
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -43,7 +45,7 @@ class ModelServer:
     def start(self) -> None:
         """Serve, in the state that the last orders left; it answers when this returns."""
         log = self.folder / "model-server.log"
-        arguments = [sys.executable, "-m", "chaos.model_process", str(self.port)]
+        arguments = [sys.executable, "-m", "chaos.model_process", str(self.port), str(self.metrics_port)]
         self._process = spawn(arguments, log, {"PYTHONPATH": TESTS_PATH}, piped=True)
         deadline = time.monotonic() + START_SECONDS
         self._answer()

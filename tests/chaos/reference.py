@@ -13,9 +13,9 @@ _ENGINE = engine()
 _TASKS = load_tasks()
 
 
-def extractions(text: str, task: str) -> list[list[dict[str, Any]]]:
-    """The ``extractions`` of a result, as its JSON holds them."""
+def extractions(text: str, task: str, version: int = 1) -> list[list[dict[str, Any]]]:
+    """The ``extractions`` of a result of this version of the model, as its JSON holds them."""
     extraction = _ENGINE.start(text, _TASKS[task])
     while not extraction.finished:
-        extraction.advance([stub_cells(window) for window in extraction.windows])
+        extraction.advance([stub_cells(window, version) for window in extraction.windows])
     return [[asdict(fact) for fact in path] for path in extraction.result().paths]

@@ -29,15 +29,21 @@ def at(*addresses: str) -> dict[str, Any]:
 class Prometheus:
     """Scrapes workers every second under the job of the chart's PodMonitor, with the shipped rules or others."""
 
-    def __init__(self, folder: Path, targets: Mapping[str, Any], rules: Path = ALERTS) -> None:
-        """``targets``: a discovery of Prometheus', such as ``static_configs``, which gives the label ``namespace``."""
+    def __init__(
+        self,
+        folder: Path,
+        targets: Mapping[str, Any] | None = None,
+        rules: Path = ALERTS,
+        configuration: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``targets``: a discovery of Prometheus', such as ``static_configs``, which gives the label ``namespace``.
+
+        With a ``configuration`` of Prometheus it goes by that alone.
+        """
         self.port = free_port()
-        scrape = {"job_name": JOB, "scrape_interval": "1s", **targets}
-        (folder / "prometheus.yml").write_text(
-            yaml.safe_dump(
-                {"global": {"evaluation_interval": "1s"}, "rule_files": [str(rules)], "scrape_configs": [scrape]}
-            )
-        )
+        scrape = {"job_name": JOB, "scrape_interval": "1s", **(targets or {})}
+        own = {"global": {"evaluation_interval": "1s"}, "rule_files": [str(rules)], "scrape_configs": [scrape]}
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration or own))
         self._log = (folder / "prometheus.log").open("w")
         self._process = subprocess.Popen(
             [

@@ -1,8 +1,9 @@
 """Put what the checks of deploy/ need into .cache/deploy-check: each tool once, by version.
 
-Run by ``make deploy-check``. What is on the PATH already (helm, kubeconform, promtool with prometheus, nginx, chromium
-with chromedriver) is not fetched. A tool that cannot be had, mostly since a registry is not reached, is named with the
-reason, and the exit code is ``UNAVAILABLE``: nothing was checked then. Any other code but 0 is a defect here.
+Run by ``make deploy-check``; arguments name the only steps to take (``nginx prometheus``). What is on the PATH already
+(helm, kubeconform, promtool with prometheus, nginx, chromium with chromedriver) is not fetched. A tool that
+cannot be had, mostly since a registry is not reached, is named with the reason, and the exit code is ``UNAVAILABLE``:
+nothing was checked then. Any other code but 0 is a defect here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "deploy-check"
 BIN = CACHE / "bin"
@@ -209,8 +210,8 @@ STEPS: dict[str, Callable[[], None]] = {
 }
 
 
-def fetch(title: str, cache: Path, steps: dict[str, Callable[[], None]]) -> int:
-    """Do the steps that are not done yet, each of which is named in the file ``cache/fetched`` then.
+def fetch(title: str, cache: Path, steps: dict[str, Callable[[], None]], only: Sequence[str] = ()) -> int:
+    """Do the steps that are not done yet, ``only`` these if any, each of which is named in ``cache/fetched`` then.
 
     Returns an exit code: ``UNAVAILABLE`` when one cannot be had, which standard error names with the reason.
     """
@@ -218,7 +219,7 @@ def fetch(title: str, cache: Path, steps: dict[str, Callable[[], None]]) -> int:
     record = cache / "fetched"
     fetched = set(record.read_text(encoding="utf-8").splitlines()) if record.exists() else set()
     for name, step in steps.items():
-        if name in fetched:
+        if name in fetched or (only and name not in only):
             continue
         sys.stderr.write(f"{title}: fetching {name} ...\n")
         try:
@@ -233,4 +234,4 @@ def fetch(title: str, cache: Path, steps: dict[str, Callable[[], None]]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(fetch("deploy-check", CACHE, STEPS))
+    sys.exit(fetch("deploy-check", CACHE, STEPS, sys.argv[1:]))

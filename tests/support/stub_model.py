@@ -29,9 +29,12 @@ def engine(limits: ExtractionLimits | None = None) -> Engine:
     return Engine(TOKENIZER, PromptLimits(), limits or ExtractionLimits(text_chars=50_000))
 
 
-def stub_cells(window: Window) -> Cells:
-    """One fact per type, at a place that the hash of the window's tokens decides; classification always votes."""
-    digest = hashlib.sha256(window.input_ids.tobytes() + window.segment.tobytes()).digest()
+def stub_cells(window: Window, version: int = 1) -> Cells:
+    """One fact per type, at a place that the hash of the window's tokens decides; classification always votes.
+
+    Another ``version`` finds other facts, as another model does.
+    """
+    digest = hashlib.sha256(window.input_ids.tobytes() + window.segment.tobytes() + b"v" * (version - 1)).digest()
     start, end = window.text_start, window.length - 1
     types = [int(i) for i in np.flatnonzero(window.input_ids[:start] == TOKENIZER.type)]
     cells: dict[tuple[int, int], float] = {}

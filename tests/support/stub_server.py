@@ -53,6 +53,8 @@ class StubServer:
         self.port = 0
         self.calls = 0
         self.version = 1
+        self.versions_differ = False
+        """Whether another version gives other answers."""
         self.gate = threading.Event()
         self.gate.set()
         self.before: Callable[[Any, grpc.ServicerContext], None] = lambda *_: None
@@ -111,6 +113,7 @@ class StubServer:
         self.calls += 1
         self.gate.wait(60)
         self.before(request, context)
+        version = self.version
         rows, length = (dim.size for dim in request.inputs["input_ids"].tensor_shape.dim)
         full = Expected(np.int32, (rows, length))
         ids, segment, positions = (
@@ -124,13 +127,14 @@ class StubServer:
         count = np.zeros((rows, 1), np.int32)
         for row in range(rows):
             n = int(lengths[row])
-            found = stub_cells(Window(ids[row, :n], positions[row, :n], segment[row, :n], int(starts[row])))
+            window = Window(ids[row, :n], positions[row, :n], segment[row, :n], int(starts[row]))
+            found = stub_cells(window, version if self.versions_differ else 1)
             count[row] = len(found.rows)
             cells[row, : len(found.rows)] = found.rows << 16 | found.columns
             scores[row, : len(found.rows)] = found.logits
         response = PREDICT.response()
         response.model_spec.name = request.model_spec.name
-        response.model_spec.version.value = self.version
+        response.model_spec.version.value = version
         contract = np.full((rows, 1), CONTRACT, np.int32)
         for name, array in (("cells", cells), ("scores", scores), ("count", count), ("contract", contract)):
             write_content(response.outputs[name], array)

@@ -147,9 +147,32 @@ def test_what_a_result_says_is_held_against_the_model(written: Written) -> None:
         written.result("product_features", 1, event_id="event-9"),
     ]
     assert written.audited().wrong == [
-        "0-0 (plain 0) sentiment result: extractions",
+        "0-0 (plain 0) sentiment result: extractions, of version 1",
         "0-0 (plain 0) product_features result: event id event-9",
     ]
+
+
+def test_a_result_says_what_the_version_that_it_names_says(written: Written) -> None:
+    """Another version's facts under this one's name are wrong, as is a mixture of both."""
+    of_two = extractions(GOOD.text or "", "product_features", 2)
+    assert of_two != extractions(GOOD.text or "", "product_features")
+    written.topics["out"][1] = written.result("product_features", 1, extractions=of_two, model={"version": "2"})
+    found = written.audited()
+    assert (found.problems(), dict(found.named)) == ([], {0: {"1", "2"}})
+    written.topics["out"][1] = written.result("product_features", 1, extractions=of_two)
+    assert written.audited().wrong == ["0-0 (plain 0) product_features result: extractions, of version 1"]
+
+
+def test_outcomes_of_an_input_beside_it_are_of_another_audit(written: Written) -> None:
+    """They share the topics of results and dead letters, and are strangers unless it is named."""
+    letter = written.dead_letter(1)
+    letter.its_headers = [(name, b"other" if name.endswith(".topic") else value) for name, value in letter.its_headers]
+    written.topics["dead"].append(letter)
+    elsewhere = {"topic": "other", "partition": 0, "offset": 0, "timestamp": 5}
+    written.topics["out"].append(written.result("sentiment", 2, record=elsewhere))
+    assert written.audited().strangers == 2
+    found = audit(cast("Topics", written), "in", ("out",), "dead", written.sent, beside={"other"})
+    assert (found.problems(), found.results, found.dead_letters.total()) == ([], 2, 1)
 
 
 def test_outcomes_of_nothing_that_was_sent_are_strangers(written: Written) -> None:

@@ -51,6 +51,7 @@ CANNOT = {
     r"make install": "is how the test came to run: it fetches packages",
     r"make (test|lint)": "is the suite, or runs beside it in .ci",
     r"make cluster": "builds Kubernetes and KEDA: half an hour",
+    r"make rehearsal": "is a rehearsal of five minutes; tests/unit/test_rehearsal.py has its pure parts",
     r"make bench": "takes minutes to hours; tests/unit/bench has its parts",
     r"pip install": "installs into the environment that runs the test; tests/integration/test_wheel.py has the wheel",
 }

@@ -27,6 +27,12 @@ MAX_POLL_INTERVAL_MS = 300_000
 """The group gives our partitions away when the poll thread is silent for this long. Its longest silences are the
 budget of a revocation (at most a tenth of it) and a synchronous commit (at most 60 s): together a third of it."""
 
+SESSION_TIMEOUT_MS = 20_000
+"""How long a crashed worker keeps its partitions. Where another starts meanwhile, its joining waits for the crashed
+one, and so do the commits of all others (seen with librdkafka 2.16). Hence no more than two thirds of the default of
+delivery.commit_pause_seconds, at which they would pause, too; librdkafka's 45 s is longer than that. And twice the 9 s
+after which brokers give a crashed coordinator up: without one for so long, a worker loses its partitions."""
+
 PREFETCH_KBYTES = 16_384
 """Records fetched ahead, over all partitions. librdkafka's default (64 MiB) is thrown away by every pause."""
 
@@ -75,6 +81,8 @@ def consumer_settings(config: Config, http_port: int | None = None) -> dict[str,
         "check.crcs": True,
         "isolation.level": "read_committed",
         **({} if brokers_assign(given) else {"partition.assignment.strategy": "cooperative-sticky"}),
+        # A static member's name stays while its process is started again, which may take longer.
+        **({} if brokers_assign(given) or "group.instance.id" in given else {"session.timeout.ms": SESSION_TIMEOUT_MS}),
         "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
         "queued.max.messages.kbytes": PREFETCH_KBYTES,
         "queued.min.messages": min(10_000, max(100, config.limits.in_flight_events)),

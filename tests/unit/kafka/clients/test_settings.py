@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer
 
-from consumer.config.tree import Config, KafkaConfig
+from consumer.config.tree import Config, DeliveryConfig, KafkaConfig
 from consumer.kafka.clients.settings import (
     consumer_settings,
     metadata_settings,
@@ -67,11 +67,18 @@ def test_settings_reach_the_clients_that_know_them() -> None:
     assert not {"linger.ms", "session.timeout.ms"} & metadata_settings(given).keys()
 
 
+def test_a_crashed_worker_is_given_up_before_commits_that_wait_for_it_pause_the_others() -> None:
+    """With room for a rebalance. Static members keep librdkafka's own time; who asks for another has it."""
+    assert 1.5 * consumer_settings(config())["session.timeout.ms"] <= 1000 * DeliveryConfig().commit_pause_seconds
+    assert "session.timeout.ms" not in consumer_settings(config(group_instance_id="a"))
+    assert consumer_settings(config(session_timeout_ms=45_000))["session.timeout.ms"] == 45_000
+
+
 def test_kip_848_drops_what_only_the_classic_protocol_knows() -> None:
     """librdkafka refuses the combination."""
     settings = consumer_settings(config(group_protocol="consumer", group_instance_id="a"))
     Consumer(settings).close()
-    assert "partition.assignment.strategy" not in settings
+    assert not {"partition.assignment.strategy", "session.timeout.ms"} & settings.keys()
 
 
 @pytest.mark.parametrize("name", ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"])
