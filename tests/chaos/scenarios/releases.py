@@ -12,6 +12,10 @@ from chaos.reviews import mixture, unreadable
 from chaos.scenario import Scenario
 from chaos.stage import CLASSIC, KIP_848
 from chaos.worker import TODAYS
+from confluent_kafka import Producer
+
+from consumer.delivery.dead_letters import DeadLetters, Failure
+from consumer.events import SourceRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,10 +83,30 @@ def _replays(stage: Stage) -> None:
     ):
         found = _replay(program, worker, options)
         stage.check(found["replayed"] == due, f"{due} letters are left for this replay, it sent {found['replayed']}")
+    several = _letter_of_two_tasks(stage)
+    found = _replay(old, worker, ("--dead-letter-topic", several))
+    stage.check(
+        found.get("skipped") == {"impossible_task": 1}, f"the old release leaves out a letter of two tasks: {found}"
+    )
+    found = _replay(TODAYS, worker, ("--dead-letter-topic", several, "--dry-run"))
+    stage.check(found.get("replayable") == 1, f"today's would replay it: {found}")
     stage.worker(program=old)  # it reads what today's release has sent, too
     audit = stage.finish()
     sent = audit.inputs - 2 * LETTERS
     stage.check(sent == 2 * LETTERS, f"{sent} records were sent for {2 * LETTERS} letters")
+
+
+def _letter_of_two_tasks(stage: Stage) -> str:
+    """A topic of its own with one letter, of a form that the old release does not write."""
+    topic = f"{stage.dead}.several"
+    stage.topics.create(topic, 1)
+    record = SourceRecord(stage.input, 0, 0, 0, b"key", b"{}", (), 1, 0.0)
+    failure = Failure("extract", "Poison", "no answer", 1, task="sentiment,product_features", task_count=2)
+    letter = DeadLetters(topic, stage.group, "0.1.0").of(record, failure, 1)
+    producer = Producer({"bootstrap.servers": stage.kafka.bootstrap_servers})
+    producer.produce(topic, letter.value, letter.key, headers=list(letter.headers))
+    producer.flush(60)
+    return topic
 
 
 def _replay(program: Sequence[str], worker: Worker, options: Sequence[str]) -> dict[str, Any]:
