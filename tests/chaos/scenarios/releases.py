@@ -119,12 +119,13 @@ def _replay(program: Sequence[str], worker: Worker, options: Sequence[str]) -> d
 def _unknown_key(stage: Stage) -> None:
     """An old worker that gets a configuration of today's."""
     stage.set_up()
-    worker = stage.worker(program=command(OLD), wait=False, limits={"work_bytes": 1_000_000})
+    limits = {"work_bytes": 256 * 1024 * 1024}
+    worker = stage.worker(program=command(OLD), wait=False, limits=limits)
     worker.dismissed = True
     code = worker.wait()
     stage.check(code == EXIT_CONFIG, f"the old worker ended with exit code {code}")
     stage.check(worker.said("limits.work_bytes"), "it names the key that it does not know")
-    stage.worker()
+    stage.worker(limits=limits)
     stage.load.send(unreadable, LETTERS)
     stage.finish()
 
