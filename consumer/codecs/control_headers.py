@@ -32,7 +32,10 @@ since the others have no dead letter of it."""
 REPLAY_COUNT = "rexstream-dlq-replay-count"
 """How often the record was replayed, for readers: a replay itself counts by its markers."""
 
-CONTROL_HEADERS = frozenset({EVENT_ID, ONLY_TASKS, ONLY_ROWS, REPLAY_GROUP, REPLAY_COUNT})
+REPLAY_FORMAT = "rexstream-replay-format"
+"""What the other control headers mean, a number. Without it 1, which is all that this release writes and reads."""
+
+CONTROL_HEADERS = frozenset({EVENT_ID, ONLY_TASKS, ONLY_ROWS, REPLAY_GROUP, REPLAY_COUNT, REPLAY_FORMAT})
 """What a replay tells a worker. Ignored on routes with ``control_headers: false``, and never copied to results."""
 
 MAX_ROWS = 1000
@@ -53,13 +56,21 @@ record. It writes at most 64 task names of 64 characters, an id, a count and a g
 def too_many_headers(headers: Sequence[Header]) -> str:
     """Why the record's own headers, which no replay set, are not copied to its results; empty where they are.
 
-    Raises BadInput HeadersTooLarge (stage ``validate``) for control headers that are too large to be a replay's.
+    Raises BadInput (stage ``validate``) for control headers that are too large to be a replay's (HeadersTooLarge), or
+    those of a newer release, which may mean something else (InvalidHeader).
     """
     own = without_control(headers)
     size = header_bytes(own)
-    if len(own) < len(headers) and (control := header_bytes(headers) - size) > CONTROL_BYTES:
-        what = f"the headers that a replay sets have {control} bytes; at most {CONTROL_BYTES} are allowed"
-        raise BadInput("validate", "HeadersTooLarge", what)
+    if len(own) < len(headers):
+        if (control := header_bytes(headers) - size) > CONTROL_BYTES:
+            what = f"the headers that a replay sets have {control} bytes; at most {CONTROL_BYTES} are allowed"
+            raise BadInput("validate", "HeadersTooLarge", what)
+        if (written := control_text(headers, REPLAY_FORMAT)) not in ("", "1"):
+            what = (
+                f"header {REPLAY_FORMAT} of {len(written)} characters is not 1: a newer release of Rexstream replayed "
+                "this record, or nobody did; replay its dead letter again when all workers have that release"
+            )
+            raise BadInput("validate", "InvalidHeader", what)
     if len(own) > MAX_HEADERS or size > HEADERS_BYTES:
         return f"({len(own)} of {size} bytes) are more than {MAX_HEADERS} or {HEADERS_BYTES} bytes"
     return ""

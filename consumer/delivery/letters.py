@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 _YEAR_10000_MS = 253_402_300_800_000
 """Times from here on cannot be formatted as a date."""
 
-Skipped = Literal["value_omitted", "replayed_too_often", "impossible_task", "other_group"]
+FORMAT_HEADER = PREFIX + "format"
+"""What the other headers of a letter mean, a number. Without it 1, which is all that this release writes and reads."""
+
+Skipped = Literal["value_omitted", "replayed_too_often", "impossible_task", "other_group", "newer_format"]
 
 WHY_SKIPPED: dict[Skipped, str] = {
     "value_omitted": "their value is not in them: the dead-letter topic was too small for it",
@@ -45,6 +48,7 @@ WHY_SKIPPED: dict[Skipped, str] = {
         "another consumer group wrote them; use its configuration, or, if this group had another name then, --group "
         "with that"
     ),
+    "newer_format": f"a newer release wrote them ({FORMAT_HEADER} is not 1); replay them with that release",
 }
 
 
@@ -82,6 +86,8 @@ class Letter:
     group: str = ""
     """The consumer group that wrote it."""
     task_count: int = 1
+    known_format: bool = True
+    """Whether this release knows what its headers mean."""
     replay_count: int = 0
     """How often its record was replayed; known when it comes from a ``LetterFilter``."""
 
@@ -137,6 +143,7 @@ def read_letter(record: SourceRecord) -> Letter | None:
         record=record,
         group=texts.get(KIP_1191 + "group", ""),
         task_count=int(count) if _is_number(count) else 1,
+        known_format=texts.get(FORMAT_HEADER, "1") == "1",
     )
 
 
@@ -257,6 +264,8 @@ def why_not(letter: Letter, max_replays: int, group: str) -> Skipped | None:
 
     ``max_replays`` is how often a record may be, ``group`` the consumer group that wrote the letters which are meant.
     """
+    if not letter.known_format:
+        return "newer_format"
     if letter.group != group:
         return "other_group"
     # A record without a value is dropped, never dead-lettered: its topic was too small for it.

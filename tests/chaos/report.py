@@ -32,6 +32,8 @@ def table(reports: Sequence[Report]) -> str:
     rows = [_COLUMNS, ("---",) * len(_COLUMNS), *map(_row, reports)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     for report in reports:
+        if report.skipped:
+            lines.append(f"- **{report.scenario}** ({report.mode}) was not run: {report.skipped}")
         lines += [f"- **{report.scenario}** ({report.mode}): {failure}" for failure in report.failures]
     return "\n".join(lines)
 
@@ -56,6 +58,6 @@ def _row(report: Report) -> tuple[str, ...]:
         str(sum(report.dead_letters.values())),
         str(report.missing),
         copies,
-        "pass" if report.passed else "FAIL",
+        "skipped" if report.skipped else "pass" if report.passed else "FAIL",
         f"{report.seconds:.0f}",
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from apache_kafka import KafkaUnavailable
 from chaos.outside import Program
 from chaos.report import write
-from chaos.scenario import Failed, Report
+from chaos.scenario import Failed, Report, Skipped
 from chaos.stage import Stage
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ class Runner:
     def _play(self, scenario: Scenario, mode: Mode) -> Report:
         say(f"--- {scenario.name} ({mode}): {scenario.fault}")
         say(f"    expected: {scenario.expected}")
+        try:
+            if scenario.prepare is not None:
+                scenario.prepare()
+        except Skipped as why:
+            say(f"    SKIPPED: {why}")
+            return Report(scenario.name, mode, scenario.fault, scenario.expected, skipped=str(why))
         started = time.monotonic()
         try:
             kafka = self._clusters.get(scenario.kafka)

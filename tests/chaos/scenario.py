@@ -19,6 +19,10 @@ class Failed(Exception):  # noqa: N818 - an outcome of the scenario
     """The scenario cannot go on."""
 
 
+class Skipped(Exception):  # noqa: N818 - an outcome of the scenario
+    """The scenario needs something that this machine does not have; its text says what."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kafka:
     """The cluster that a scenario needs. Scenarios in a row with an equal one share it."""
@@ -51,6 +55,8 @@ class Scenario:
     play: Callable[[Stage], None]
     modes: tuple[Mode, ...] = BOTH
     kafka: Kafka = Kafka()
+    prepare: Callable[[], object] | None = None
+    """Gets what it needs beside the cluster, before anything runs. Raises Skipped where that cannot be had."""
     on_demand: bool = False
     """Only when named."""
 
@@ -73,6 +79,8 @@ class Report:
     """What was done, with the seconds since the load began."""
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    skipped: str = ""
+    """Why it was not run; empty if it was."""
     seconds: float = 0.0
 
     @property

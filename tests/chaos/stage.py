@@ -12,11 +12,11 @@ from chaos.model_server import ModelServer
 from chaos.reviews import TASKS, TEXT_CHARS, mixture
 from chaos.scenario import Failed, Report
 from chaos.topics import Topics
-from chaos.worker import Worker
+from chaos.worker import TODAYS, Worker
 from stub_server import write_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from apache_kafka import ApacheKafka
@@ -93,6 +93,7 @@ class Stage:
         *,
         client: Mapping[str, Any] = CLASSIC,
         environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = TODAYS,
         wait: bool = True,
         **sections: Mapping[str, Any],
     ) -> Worker:
@@ -113,8 +114,8 @@ class Stage:
         for name, values in sections.items():
             config.setdefault(name, {}).update(values)
         route = {"input": self.input, "tasks": list(TASKS), "output": self.output, **config.pop("route", {})}
-        worker = Worker(len(self.workers), _plain({**config, "routes": [route]}), self.folder, environment)
-        worker.made_with = {"client": client, "environment": environment, **sections}
+        worker = Worker(len(self.workers), _plain({**config, "routes": [route]}), self.folder, environment, program)
+        worker.made_with = {"client": client, "environment": environment, "program": program, **sections}
         self.workers.append(worker)
         worker.start()
         if wait:

@@ -17,11 +17,13 @@ from chaos.scenario import Failed
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 # A proxy that the environment names cannot reach this machine's loopback.
 _LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+TODAYS = (sys.executable, "-m", "consumer")
 
 EXIT_SECONDS = 90.0
 """How long a worker may take to end: its grace period, its watchdog, and a busy machine."""
@@ -31,12 +33,20 @@ class Worker:
     """One worker process. Its log outlives it, for whoever looks into a failed run."""
 
     def __init__(
-        self, number: int, config: Mapping[str, Any], folder: Path, environment: Mapping[str, str] | None = None
+        self,
+        number: int,
+        config: Mapping[str, Any],
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = TODAYS,
     ) -> None:
+        """``program`` is the ``rexstream`` to run, of another release or this one."""
         self.number = number
         self.log = folder / f"worker-{number}.log"
-        self._config = folder / f"worker-{number}.yaml"
-        self._config.write_text(yaml.safe_dump(dict(config)))
+        self.config = folder / f"worker-{number}.yaml"
+        """The file of its configuration."""
+        self._program = tuple(program)
+        self.config.write_text(yaml.safe_dump(dict(config)))
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[str] | None = None
         self._http: str | None = None
@@ -49,7 +59,7 @@ class Worker:
 
     def start(self) -> None:
         """Start and return at once."""
-        arguments = [sys.executable, "-m", "consumer", "run", "--config", str(self._config)]
+        arguments = [*self._program, "run", "--config", str(self.config)]
         self._process = spawn(arguments, self.log, self._environment)
 
     @property

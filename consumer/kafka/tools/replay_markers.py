@@ -1,14 +1,18 @@
 """The marker topic: one record for each dead letter that was replayed, keyed by the letter's id and its group.
 
 Its value says which record was sent for the letter, and the how-manieth replay that is: only who may write to this
-topic can say so. The topic is compacted, so a marker stays as long as the topic and outlives its letter, whatever the
-letters' retention. From a topic that deletes by age markers could go first, and their letters would be replayed twice.
+topic can say so. Beside it goes one keyed by the letter's id alone, where releases look that did not tell groups apart:
+after a rollback they would replay the letter again.
+
+The topic is compacted, so a marker stays as long as the topic and outlives its letter, whatever the letters' retention.
+From a topic that deletes by age markers could go first, and their letters would be replayed twice.
 
 The ``dead-letters`` commands read markers and make the topic; the replayer writes them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
@@ -25,6 +29,12 @@ from consumer.kafka.tools.reader import read_to_end
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from concurrent.futures import Future
+
+FORMAT = 1
+"""Of a marker's value. Values without one are of format 1, empty ones are older."""
+
+_MARKER = "marker"
+"""Of a value that is there for older releases: the key of the marker that it stands beside."""
 
 _POLICY = "cleanup.policy"
 _GRACE_SECONDS = 2.0
@@ -48,29 +58,49 @@ def marker_value(place: str, count: int) -> bytes:
 
     Not null: that would be a tombstone, which compaction takes away together with the key.
     """
-    return json.dumps({"place": place, "count": count}).encode()
+    return json.dumps({"format": FORMAT, "place": place, "count": count}).encode()
+
+
+def older_releases_value(marker_key: str) -> bytes:
+    """The value of a marker that only older releases heed: for them it is what its key, the letter's id, says."""
+    return json.dumps({"format": FORMAT, _MARKER: marker_key}).encode()
 
 
 def read_markers(
     bootstrap_servers: str, dead_letter_topic: str, *, client: Mapping[str, Any], timeout: float
 ) -> Markers:
-    """All markers; none where nothing was replayed yet. Raises as ``read_to_end``."""
+    """All markers; none where nothing was replayed yet. Raises as ``read_to_end``, and TopicUnusable for a marker of a
+    newer release: its letter could be replayed twice.
+    """
     at_ms: dict[str, int] = {}
     counts: dict[str, int] = {}
-    for message in read_to_end(bootstrap_servers, marker_topic(dead_letter_topic), client=client, timeout=timeout):
-        if key := message.key():
-            at_ms[key.decode(errors="replace")] = message.timestamp()[1]
-            counts |= _count_in(message.value() or b"")
+    topic = marker_topic(dead_letter_topic)
+    for message in read_to_end(bootstrap_servers, topic, client=client, timeout=timeout):
+        if not (key := message.key()):
+            continue
+        said = _said(message.value() or b"")
+        if isinstance(written := said.get("format", FORMAT), int) and written > FORMAT:
+            raise TopicUnusable(
+                f"topic {topic!r} has markers of format {written} (first at offset {message.offset()} of partition "
+                f"{message.partition()}), this release of Rexstream reads up to {FORMAT} and could replay their "
+                "letters twice; use the newer release that has replayed them"
+            )
+        if _MARKER in said:
+            continue
+        at_ms[key.decode(errors="replace")] = message.timestamp()[1]
+        # An infinite count, or none.
+        with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):
+            counts[str(said["place"])] = int(said["count"])
     return Markers(at_ms, counts)
 
 
-def _count_in(value: bytes) -> dict[str, int]:
-    """Place and count of a marker; nothing in those of older versions, whose value is empty, nor in what is none."""
+def _said(value: bytes) -> Mapping[str, Any]:
+    """What a marker holds; nothing in those of older releases, whose value is empty, nor in what is none."""
     try:
         said = json.loads(value)
-        return {str(said["place"]): int(said["count"])}
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):  # an infinite count, a million brackets
+    except (ValueError, RecursionError):  # a million brackets
         return {}
+    return said if isinstance(said, dict) else {}
 
 
 def ensure_marker_topic(

@@ -23,7 +23,7 @@ from consumer.config.names import TOPIC_NAME, marker_topic
 from consumer.kafka.clients.cluster import ClientErrors, ClusterUnreachable, Reader, TopicUnusable
 from consumer.kafka.clients.errors import ENDED, client_errors
 from consumer.kafka.publish.producers import KEYED
-from consumer.kafka.tools.replay_markers import marker_value
+from consumer.kafka.tools.replay_markers import marker_value, older_releases_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -151,7 +151,8 @@ class Replayer:
                 # Only now it is known where the records stand, of which the markers tell how often they were replayed.
                 if not failed:
                     for number, replay in enumerate(replays):
-                        self._produce(self._marker(replay, places.get(number, "")), partial(reported, -1))
+                        for marker in self._marked(replay, places.get(number, "")):
+                            self._produce(marker, partial(reported, -1))
                     self._flush()
             if not failed:
                 self._patiently(self._producer.commit_transaction)
@@ -191,9 +192,11 @@ class Replayer:
             "partition": output.partition if kept else KEYED,
         }
 
-    def _marker(self, replay: Replay, place: str) -> dict[str, Any]:
-        value = marker_value(place, replay.count)
-        return {"topic": self._markers, "value": value, "key": replay.marker_key.encode()}
+    def _marked(self, replay: Replay, place: str) -> list[dict[str, Any]]:
+        """The marker, and the one that older releases look for."""
+        marker = (replay.marker_key, marker_value(place, replay.count))
+        older = (replay.id, older_releases_value(replay.marker_key))
+        return [{"topic": self._markers, "key": key.encode(), "value": value} for key, value in (marker, older)]
 
     def _produce(self, content: Mapping[str, Any], reported: Callable[..., None]) -> None:
         """Queue a record or a marker, and wait for that while the client's queue is full."""

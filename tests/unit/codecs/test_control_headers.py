@@ -8,11 +8,14 @@ import pytest
 
 from consumer.codecs.control_headers import (
     CONTROL_HEADERS,
+    EVENT_ID,
     ONLY_ROWS,
+    REPLAY_FORMAT,
     REPLAY_GROUP,
     is_for_another_group,
     only_rows_of,
     row_numbers,
+    too_many_headers,
     without_control,
 )
 from consumer.events import BadInput
@@ -57,3 +60,18 @@ def test_rows_that_are_no_numbers(value: bytes) -> None:
     with pytest.raises(BadInput) as caught:
         only_rows_of(((ONLY_ROWS, value),))
     assert caught.value.reason == "InvalidHeader"
+
+
+@pytest.mark.parametrize("written", [b"2", b"10", b"x"])
+def test_headers_of_a_newer_releases_replay_are_refused_by_name(written: bytes) -> None:
+    """They may mean something else there: the record becomes a dead letter, which is replayed once all know them."""
+    said = "rexstream-replay-format .* a newer release .* replay its dead letter again"
+    with pytest.raises(BadInput, match=said) as caught:
+        too_many_headers(((EVENT_ID, b"a"), (REPLAY_FORMAT, written)))
+    assert (caught.value.stage, caught.value.reason) == ("validate", "InvalidHeader")
+
+
+def test_headers_of_todays_form_need_no_format() -> None:
+    """Those of every release so far have none."""
+    for headers in (((EVENT_ID, b"a"),), ((EVENT_ID, b"a"), (REPLAY_FORMAT, b"1"))):
+        assert too_many_headers(headers) == ""

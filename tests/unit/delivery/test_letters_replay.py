@@ -15,7 +15,16 @@ from consumer.codecs.decoding import decode
 from consumer.codecs.outputs import result_id
 from consumer.delivery.dead_letter_size import with_key, without_key, without_timestamp, without_value
 from consumer.delivery.dead_letters import DeadLetters, Failure, replay_count
-from consumer.delivery.letters import Letter, LetterFilter, Markers, Selection, read_letter, replayed, why_not
+from consumer.delivery.letters import (
+    WHY_SKIPPED,
+    Letter,
+    LetterFilter,
+    Markers,
+    Selection,
+    read_letter,
+    replayed,
+    why_not,
+)
 from consumer.events import Header, Output, SourceRecord
 from consumer.extraction.task import Task
 
@@ -181,6 +190,19 @@ def test_letters_of_another_group_are_left_to_it() -> None:
     """Its workers alone lack what failed."""
     assert why_not(dead(source()), 3, "another") == "other_group"
     assert dict(replayed(dead(source()), "renamed").headers)[REPLAY_GROUP] == b"renamed"
+
+
+def test_letters_of_a_newer_release_are_left_to_it() -> None:
+    """What their headers mean is not known here. Those of every release so far say no format, which is 1."""
+    letter = dead(source())
+    written = replace(letter.record, headers=(*letter.record.headers, ("rexstream-dlq-format", b"2")))
+    newer = read_letter(written)
+    assert newer is not None
+    assert why_not(newer, 3, "group") == "newer_format"
+    assert "newer release" in WHY_SKIPPED["newer_format"]
+    own = read_letter(replace(written, headers=(*written.headers[:-1], ("rexstream-dlq-format", b"1"))))
+    assert own is not None
+    assert why_not(own, 3, "group") is None
 
 
 def test_what_a_letter_got_for_its_topic_alone_is_not_sent_again() -> None:

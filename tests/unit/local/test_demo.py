@@ -8,7 +8,7 @@ import pytest
 
 from consumer.kafka.clients.cluster import Reader
 from consumer.local.broker import EmbeddedBroker
-from consumer.local.demo import INPUT, Demo, configuration
+from consumer.local.demo import INPUT, Demo, _fingerprint, configuration
 from consumer.local.demo_events import DemoEvent, sample_events
 from consumer.local.processes import ChildError
 
@@ -60,6 +60,24 @@ def test_the_server_warms_up_with_the_batches_that_the_worker_sends(
     (arguments,) = started
     worker = configuration("broker:1", "model:1", models, "127.0.0.1:1")
     assert arguments[arguments.index("--max-tokens") + 1] == str(worker["batching"]["max_tokens"])
+
+
+def test_another_checkpoint_or_exporter_has_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder outlives a release, and what another one exported may be of another form."""
+    checkpoint, code = tmp_path / "checkpoint", tmp_path / "consumer"
+    exporter, prompts = code / "model" / "export.py", code / "extraction" / "prompts.py"
+    weights = checkpoint / "weights"
+    for file in (exporter, prompts, weights):
+        file.parent.mkdir(parents=True)
+        file.write_text("one")
+    monkeypatch.setattr("consumer.local.demo.consumer.__file__", str(code / "__init__.py"))
+    folders = [_fingerprint(checkpoint)]
+    for file in (exporter, prompts, weights):
+        file.write_text("another")
+        folders.append(_fingerprint(checkpoint))
+    assert len(set(folders)) == 4
 
 
 def test_the_shipped_reviews_are_sent(tmp_path: Path) -> None:

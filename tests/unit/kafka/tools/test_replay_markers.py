@@ -5,14 +5,26 @@ from __future__ import annotations
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from consumer.delivery.letters import Letter, Markers
+from consumer.events import SourceRecord
 from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
 from consumer.kafka.tools import replay_markers
-from consumer.kafka.tools.replay_markers import ensure_marker_topic, read_markers
+from consumer.kafka.tools.replay_markers import (
+    ensure_marker_topic,
+    marker_value,
+    older_releases_value,
+    read_markers,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 COMPACT = {"cleanup.policy": "compact"}
 
@@ -139,17 +151,51 @@ def test_no_answer_is_an_outage(admin: StubAdmin, silence: Exception, there: boo
 )
 def test_a_forged_marker_ends_no_command(monkeypatch: pytest.MonkeyPatch, value: bytes) -> None:
     """The topic is compacted, so it would end every later one."""
-
-    class Marker:
-        def key(self) -> bytes:
-            return b"id"
-
-        def value(self) -> bytes:
-            return value
-
-        def timestamp(self) -> tuple[int, int]:
-            return 1, 5
-
-    monkeypatch.setattr(replay_markers, "read_to_end", lambda *_, **__: [Marker()])
-    found = read_markers("host:1", "dead", client={}, timeout=5.0)
+    found = read(monkeypatch, {b"id": value})
     assert (found.at_ms, found.counts) == ({"id": 5}, {})
+
+
+def test_markers_of_every_release_so_far_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty ones that name no group, those without a format, and today's, without what it writes for older releases."""
+    values = {
+        b"a": b"",
+        b"b@group": b'{"place": "raw-0-1", "count": 2}',
+        b"c@group": marker_value("raw-0-2", 1),
+        b"c": older_releases_value("c@group"),
+    }
+    found = read(monkeypatch, values)
+    assert found.at_ms == {"a": 5, "b@group": 5, "c@group": 5}
+    assert found.counts == {"raw-0-1": 2, "raw-0-2": 1}
+
+
+def test_a_letter_of_another_group_is_not_replayed_by_what_is_written_for_older_releases(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has the same id, since both groups read one topic."""
+    found = read(monkeypatch, {b"c@one": marker_value("raw-0-2", 1), b"c": older_releases_value("c@one")})
+    assert [found.replayed_at(letter("c", group)) for group in ("one", "another")] == [5, None]
+
+
+def test_markers_of_a_newer_release_end_the_command_and_say_which_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they mean is not known, so their letters could be replayed twice."""
+    with pytest.raises(
+        TopicUnusable, match=r"'dead.replayed' has markers of format 2 .*offset 7 of partition 0.* newer"
+    ):
+        read(monkeypatch, {b"a@group": marker_value("raw-0-1", 1), b"b": b'{"format": 2}'})
+
+
+def read(monkeypatch: pytest.MonkeyPatch, values: Mapping[bytes, bytes]) -> Markers:
+    """The markers of a topic with these values by key, all of the same time."""
+
+    def marker(key: bytes, value: bytes) -> SimpleNamespace:
+        said = {"key": key, "value": value, "timestamp": (1, 5), "partition": 0, "offset": 7}
+        return SimpleNamespace(**{name: partial(lambda each: each, each) for name, each in said.items()})
+
+    monkeypatch.setattr(replay_markers, "read_to_end", lambda *_, **__: [marker(*each) for each in values.items()])
+    return read_markers("host:1", "dead", client={}, timeout=5.0)
+
+
+def letter(identifier: str, group: str) -> Letter:
+    """As much of one as its marker needs."""
+    record = SourceRecord("dead", 0, 0, 0, None, None, (), None, 0.0)
+    return Letter(identifier, "raw", 0, 2, "decode", "InvalidJson", None, "", None, record, group)

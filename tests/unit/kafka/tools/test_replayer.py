@@ -120,7 +120,8 @@ def replay(number: int, topic: str = "reviews.raw", partition: int = 2) -> Repla
 
 
 def committed_ids(producer: StubProducer) -> list[bytes | None]:
-    return [(key or b"").removesuffix(b"@group") for topic, key, _ in producer.committed if topic.endswith(".replayed")]
+    markers = [key or b"" for topic, key, _ in producer.committed if topic.endswith(".replayed")]
+    return [key.removesuffix(b"@group") for key in markers if key.endswith(b"@group")]
 
 
 def test_records_and_markers_are_one_transaction(producer: StubProducer, replayer: Replayer) -> None:
@@ -132,9 +133,12 @@ def test_records_and_markers_are_one_transaction(producer: StubProducer, replaye
         ("reviews.raw", b"k1", 2),
         ("reviews.raw", b"k2", 2),
         ("reviews.dead.replayed", b"id-1@group", -1),
+        ("reviews.dead.replayed", b"id-1", -1),
         ("reviews.dead.replayed", b"id-2@group", -1),
+        ("reviews.dead.replayed", b"id-2", -1),
     ]
-    assert json.loads(producer.values[b"id-2@group"]) == {"place": "reviews.raw-2-3", "count": 2}
+    assert json.loads(producer.values[b"id-2@group"]) == {"format": 1, "place": "reviews.raw-2-3", "count": 2}
+    assert json.loads(producer.values[b"id-2"]) == {"format": 1, "marker": "id-2@group"}, "for older releases"
 
 
 @pytest.mark.parametrize(
