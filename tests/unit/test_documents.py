@@ -41,6 +41,7 @@ ELSEWHERE = {
     r"\.venv/bin/rexstream evaluate --checkpoint": "tests/unit/cli/test_evaluate.py",
     r"\.venv/bin/rexstream export .*--version 2": "tests/unit/model/test_export.py",
     r"\.venv/bin/rexstream tune": "tests/integration/test_tune.py",
+    r"\.venv/bin/rexstream compare": "tests/unit/cli/test_compare.py",
 }
 """Shell commands of the documents, as regular expressions -> the test that runs them, or what they call."""
 
