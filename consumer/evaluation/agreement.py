@@ -191,9 +191,14 @@ def by_task(compared: Iterable[Compared]) -> dict[str, list[Compared]]:
 def _agreement(
     task: str, name: str | None, counts: NDArray[np.int64], texts: int, same: int, resamples: Resamples
 ) -> Agreement:
-    """``counts`` as ``_counts``, int[texts, 3]. Sorted, so that the interval does not depend on the texts' order."""
+    """``counts`` as ``_counts``, int[texts, 3].
+
+    Sorted by what the figure is made of, so that its interval depends neither on the texts' order nor on which side is
+    old.
+    """
     old, new, both = (int(count) for count in counts.sum(axis=0))
-    figure = f1_figure("agreement", task, counts[np.lexsort(counts.T)], resamples)
+    order = np.lexsort((counts[:, 0] + counts[:, 1], counts[:, 2]))
+    figure = f1_figure("agreement", task, counts[order], resamples)
     return Agreement(task, name, texts, same, old, new, both, figure.interval)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from compared_cases import extracted, voted
 from hypothesis import given, settings
@@ -132,6 +133,19 @@ def test_the_order_of_the_texts_does_not_matter(cases: list[Compared], random: o
     assert agreements(mixed) == agreements(cases)
     assert scores(mixed) == scores(cases)
     assert moves(mixed) == moves(cases)
+
+
+def test_an_interval_is_of_the_texts_and_not_of_their_order_or_side() -> None:
+    """Of many texts with different counts, where another order draws other ones."""
+    rng = np.random.default_rng(11)
+    paths = [pair("屏幕", number, GOOD, "好", number + 2) for number in range(6)]
+    cases = [
+        extracted(*({paths[place]: 0.9 for place in range(6) if rng.random() < 0.4} for _ in range(2)))
+        for _ in range(40)
+    ]
+    mixed = [cases[place] for place in rng.permutation(40)]
+    assert agreements(mixed) == agreements(cases)
+    assert agreements(map(swapped, cases))[0].interval == agreements(cases)[0].interval
 
 
 @settings(max_examples=40, deadline=None)

@@ -80,12 +80,9 @@ def test_a_bound_is_crossed_by_what_is_beyond_it_alone() -> None:
         "agreement of task features is 0.5714, and at least 0.58 is asked for",
         "F1 of task features drops by 0.1786, and at most 0.17 is allowed",
     ]
-    tenth = comparison(
-        [
-            *(extracted({SCREEN: 0.9}, {SCREEN: 0.9}, number=number, gold=[SCREEN]) for number in range(9)),
-            extracted({SCREEN: 0.9}, {PRICE: 0.9}, gold=[SCREEN]),
-        ]
-    )
+    sides = [({"good": 0.9}, {"good": 0.9})] * 7 + [({"good": 0.9}, {"bad": 0.9})] + [({"bad": 0.9}, {"bad": 0.9})] * 2
+    tenth = comparison([voted(old, new, number=number, gold="good") for number, (old, new) in enumerate(sides)])
+    assert 0.8 - 0.7 > 0.1  # in binary
     assert tenth.crossed(0.9, 0.1) == []
 
 
