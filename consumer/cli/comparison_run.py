@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from consumer.offline import Extracting
 
 CHUNK: Final = 64
-"""Extractions of a turn: their windows are batched together on each side. Enough to fill a batch or two, and few
-enough that some hundred reviews are several turns."""
+"""Most extractions of a turn: their windows are batched together on each side. They fill a batch or two."""
+LEAST: Final = 8
+TURNS: Final = 10
+"""Turns that few extractions are divided into, of LEAST or more each: one alone says nothing of time."""
 
 
 class Asked(NamedTuple):
@@ -136,16 +138,17 @@ class Turns:
     )
 
     def run(self, asked: Sequence[Asked], progress: Callable[[int], None]) -> list[Compared]:
-        """Ask both sides CHUNK extractions at a time, in turns; who is first changes, so that it favours nobody.
+        """Ask both sides the same extractions, in turns; who is first changes, so that it favours nobody.
 
         ``progress`` is told how many are done. Raises Unreachable, with the side's name.
         """
         found = []
-        for first in range(0, len(asked), CHUNK):
-            chunk = asked[first : first + CHUNK]
+        size = min(CHUNK, max(LEAST, len(asked) // TURNS))
+        for turn, first in enumerate(range(0, len(asked), size)):
+            chunk = asked[first : first + size]
             answers: list[list[Found | None]] = [[], []]
             seconds = [0.0, 0.0]
-            for side in (0, 1) if first // CHUNK % 2 == 0 else (1, 0):
+            for side in (0, 1) if turn % 2 == 0 else (1, 0):
                 began = time.monotonic()
                 done = self._answered(side, [each.starts[side] for each in chunk])
                 seconds[side] = time.monotonic() - began

@@ -104,8 +104,10 @@ def _times(times: PairedTimes) -> str:
         f"  {side} {each.p50:.1f} ms (95th percentile {each.p95:.1f})\n"
         for side, each in zip(SIDES, (times.old, times.new), strict=True)
     )
-    low, high = times.interval
-    return f"{sides}  new / old {times.ratio:.2f} ({low:.2f}–{high:.2f}, median of {times.turns} turns)"
+    between = "one turn, which may be chance"
+    if times.interval is not None:
+        between = "{:.2f}–{:.2f}, median of {} turns".format(*times.interval, times.turns)
+    return f"{sides}  new / old {times.ratio:.2f} ({between})"
 
 
 def _moves(moves: Sequence[Move]) -> Table:

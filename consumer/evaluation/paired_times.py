@@ -36,8 +36,8 @@ class PairedTimes:
     old: Times
     new: Times
     ratio: float
-    interval: tuple[float, float]
-    """Of the ratio, 95 %: a percentile bootstrap over the turns (``intervals``). Of one turn it says nothing."""
+    interval: tuple[float, float] | None
+    """Of the ratio, 95 %: a percentile bootstrap over the turns (``intervals``). None of one turn."""
 
 
 def paired_times(turns: Sequence[Turn]) -> PairedTimes | None:
@@ -48,11 +48,8 @@ def paired_times(turns: Sequence[Turn]) -> PairedTimes | None:
     sizes, old, new = np.array(turns, float).T
     ratios = np.sort(new / old)
     drawn = np.random.default_rng(SEED).integers(len(ratios), size=(RESAMPLES, len(ratios)))
-    between = interval(np.median(ratios[drawn], axis=1))
-    middle = float(np.median(ratios))
-    return PairedTimes(
-        len(turns), _times(old / sizes), _times(new / sizes), middle, (middle, middle) if between is None else between
-    )
+    between = interval(np.median(ratios[drawn], axis=1)) if len(turns) > 1 else None
+    return PairedTimes(len(turns), _times(old / sizes), _times(new / sizes), float(np.median(ratios)), between)
 
 
 def _times(seconds: np.ndarray) -> Times:

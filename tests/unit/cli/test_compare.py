@@ -15,7 +15,7 @@ from stub_server import StubServer, write_bundle
 
 from consumer.cli import comparison_sides
 from consumer.cli.compare import command
-from consumer.cli.comparison_run import CHUNK
+from consumer.cli.comparison_run import CHUNK, LEAST, TURNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -180,12 +180,15 @@ class TestBothAnswered:
                 return type(session).run(session, starts)
 
             monkeypatch.setattr(session, "run", run)
-        written(tmp_path, *([{"text": "好"}] * (2 * CHUNK + 1)))
+        written(tmp_path, *([{"text": "好"}] * (2 * LEAST + 1)))
         assert whole(asked)["times"]["turns"] == 2
-        assert order == [
-            f"{side} {size}"
-            for side, size in (("old", CHUNK), ("new", CHUNK), ("new", CHUNK), ("old", CHUNK), ("old", 1), ("new", 1))
-        ]
+        sides = ("old", "new", "new", "old", "old", "new")
+        sizes = (LEAST, LEAST, LEAST, LEAST, 1, 1)
+        assert order == [f"{side} {size}" for side, size in zip(sides, sizes, strict=True)]
+        order.clear()
+        written(tmp_path, *([{"text": "好"}] * (CHUNK * TURNS + 1)))
+        assert whole(asked)["times"]["turns"] == TURNS
+        assert order[:2] == [f"old {CHUNK}", f"new {CHUNK}"]
 
 
 class TestTasks:
