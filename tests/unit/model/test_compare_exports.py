@@ -30,8 +30,8 @@ def checkpoint(micro: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_an_export_answers_as_its_checkpoint_does(tmp_path: Path, micro: Any, checkpoint: Path) -> None:
-    """Agreement 1; a checkpoint of other weights with the same tokenizer does not agree, and the bound says so."""
+def test_an_export_answers_as_its_checkpoint_does(tmp_path: Path, checkpoint: Path) -> None:
+    """Through a server and in the process: agreement 1."""
     output = tmp_path / "micro"
     arguments = ["--checkpoint", checkpoint, "--output", output, "--version", 3, "--max-tokens", 512]
     assert CliRunner().invoke(export, list(map(str, arguments))).exit_code == 0
@@ -43,10 +43,6 @@ def test_an_export_answers_as_its_checkpoint_does(tmp_path: Path, micro: Any, ch
     found = json.loads(result.stdout)
     assert found["models"]["old"] == [{"name": "micro", "version": "3", "signature": "serving_default"}]
     assert found["agreement"][0]["both"] > 0
-    other = micro.write_with_tokenizer(tmp_path / "other", seed=1)
-    result = compare(*given, "--new-checkpoint", other, "--min-agreement", 0.99)
-    assert result.exit_code == 1
-    assert json.loads(result.stdout)["agreement"][0]["agreement"] < 0.99
 
 
 def test_a_folder_that_does_not_load_is_2(tmp_path: Path) -> None:
