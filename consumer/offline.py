@@ -1,4 +1,4 @@
-"""Many texts through one model without Kafka: what the commands ``extract`` and ``evaluate`` share.
+"""Many texts through one model without Kafka: what the commands ``extract``, ``evaluate`` and ``compare`` share.
 
 All windows of a chunk of texts are batched by length, level by level: windows of similar length need little padding,
 and no single text is waited for, so there are no deadlines.

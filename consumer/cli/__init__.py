@@ -22,6 +22,7 @@ COMMANDS = {
     "export": "Turn a checkpoint into a SavedModel with its client bundle.",
     "extract": "Extract from files of reviews, without Kafka.",
     "evaluate": "Score a model against annotated data.",
+    "compare": "Compare two versions of a model, or of a task, on the same reviews.",
     "tune": "Measure a model server, and recommend batching settings for it.",
     "send": "Send reviews to a topic.",
     "tail": "Print the results on a topic as they arrive.",

@@ -19,7 +19,7 @@ from consumer.cli.evaluation_run import Run, notes
 from consumer.cli.evaluation_tables import report_tables
 from consumer.cli.input_options import input_options
 from consumer.cli.model_source import ModelSource, loaded_tasks, model_options, opened
-from consumer.cli.options import refuse_unwritable
+from consumer.cli.options import Pairs, name_pairs, refuse_unwritable
 from consumer.cli.progress import counter
 from consumer.evaluation.categories import category_names
 from consumer.evaluation.classification_scores import one_class
@@ -32,7 +32,7 @@ from consumer.local.line_stream import InputError
 from consumer.local.review_files import STDIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from consumer.evaluation.paths import Example, Metric
     from consumer.evaluation.report import Report
@@ -43,25 +43,6 @@ if TYPE_CHECKING:
 ENDINGS: Final = (".json", ".csv")
 MOST_SCHEMAS: Final = 20
 """Schemas that a report holds; data may have one a line."""
-
-Pairs = dict[str, str]
-
-
-def _pairs(example: str) -> Callable[[click.Context, click.Parameter, str | None], Pairs]:
-    """A callback for ``OLD=NEW`` pairs, separated by commas."""
-
-    def parsed(_: click.Context, parameter: click.Parameter, value: str | None) -> Pairs:
-        names = {}
-        for pair in filter(None, (value or "").split(",")):
-            old, _equals, new = (part.strip() for part in pair.partition("="))
-            if not (old and new):
-                raise click.BadParameter(
-                    f"{pair!r} is not {(parameter.metavar or '').split(',')[0]}, such as {example}"
-                )
-            names[old] = new
-        return names
-
-    return parsed
 
 
 def _reports(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tuple[Path, ...]:
@@ -111,13 +92,13 @@ def _reports(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tu
 @click.option("--label", metavar="LABEL", help="Label of every line, where the file has none, as plain text.")
 @click.option(
     "--label-map",
-    callback=_pairs("1=正向情感"),
+    callback=name_pairs("1=正向情感"),
     metavar="LABEL=TYPE,...",
     help="Types that stand for labels: 1=正向情感,0=负向情感",
 )
 @click.option(
     "--rename",
-    callback=_pairs("属性词=产品方面"),
+    callback=name_pairs("属性词=产品方面"),
     metavar="OLD=NEW,...",
     help="Ask under other type names; the gold is renamed as well.",
 )

@@ -42,7 +42,7 @@ _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 _GAP: Final = 2
 """Spaces between columns."""
 
-_Row = Sequence[Text | str]
+NumberRow = Sequence[Text | str]
 """A name and its numbers; nothing, or a heading alone."""
 
 _STRICT: Final = (("strict", 6), ("95 %", 11), ("span", 5), ("prec.", 5), ("recall", 6), ("found", 5), ("gold", 5))
@@ -86,7 +86,7 @@ def _extraction(figures: Sequence[Figure], every: Sequence[Figure], width: int) 
         "type": "by last type" if nested else "by type",
         "first_type": "by first type",
     }
-    rows: list[_Row] = []
+    rows: list[NumberRow] = []
     for section, heading in sections.items():
         inside = [figure for figure in figures if figure.section == section]
         if inside and heading:
@@ -95,7 +95,7 @@ def _extraction(figures: Sequence[Figure], every: Sequence[Figure], width: int) 
             name = f"2+ aspects, {figure.texts} texts" if figure.name == SEVERAL else figure.name
             rows.append((Text(name), *_main(figure), f"{figure.values['span_f1']:.3f}", *_details(figure)))
         rows += _more(len(inside))
-    yield _titled("Paths: F1 strict (with offsets) and of spans alone", _table(_STRICT, rows, width))
+    yield titled("Paths: F1 strict (with offsets) and of spans alone", number_table(_STRICT, rows, width))
     for figure in every:
         if figure.section == "quadruples" and figure not in figures:
             yield Text(f"  {figure.name}: {figure.main:.3f} of {figure.support} ({_interval(figure)})")
@@ -104,16 +104,16 @@ def _extraction(figures: Sequence[Figure], every: Sequence[Figure], width: int) 
 def _classification(rates: Sequence[Figure], report: Report, width: int) -> Iterator[RenderableType]:
     baseline = {figure.name: figure for figure in report.baseline.figures} if report.baseline is not None else {}
     numbers = (("model", 6), ("95 %", 11), *((("n-grams", 7), ("95 %", 11)) if baseline else ()))
-    rows: list[_Row] = [
+    rows: list[NumberRow] = [
         (Text(each.name), *_main(each), *(_main(baseline[each.name]) if each.name in baseline else ()))
         for each in rates
     ]
-    yield _titled("Classes", _table(numbers, rows, width))
+    yield titled("Classes", number_table(numbers, rows, width))
     if report.baseline is not None:
         yield Text(f"  Baseline, a bag of character n-grams (naive Bayes): {report.baseline.trained_on}.", style="dim")
     classes = [figure for figure in report.figures if figure.section == "class"]
     rows = [(Text(each.name), *_main(each), *_details(each)) for each in classes[:MOST_ROWS]]
-    yield _titled("By class", _table(_CLASSES, [*rows, *_more(len(classes))], width))
+    yield titled("By class", number_table(_CLASSES, [*rows, *_more(len(classes))], width))
 
 
 def _confusion(confusion: Confusion, width: int) -> Iterator[RenderableType]:
@@ -141,7 +141,7 @@ def _confusion(confusion: Confusion, width: int) -> Iterator[RenderableType]:
                 for column, count in enumerate(row[:shown])
             ]
             table.add_row(Text(f"{place + 1:>{number}} {name}"), *cells)
-        yield _titled("Confusion: a row is a class of the gold, a column what was predicted", table)
+        yield titled("Confusion: a row is a class of the gold, a column what was predicted", table)
         return
     wrong = [
         (count, gold, name)
@@ -154,11 +154,11 @@ def _confusion(confusion: Confusion, width: int) -> Iterator[RenderableType]:
     for count, gold, name in wrong[:MOST_CONFUSED]:
         table.add_row(Text(gold), Text(name), str(count))
     if wrong:
-        yield _titled(f"Confusion: the most frequent of {len(wrong)} (the matrix of all is wider)", table)
+        yield titled(f"Confusion: the most frequent of {len(wrong)} (the matrix of all is wider)", table)
 
 
 def _calibration(found: Calibration, temperature: float, width: int) -> Iterator[RenderableType]:
-    rows: list[_Row] = [
+    rows: list[NumberRow] = [
         (
             Text(f"{each.low:.2f}–{each.high:.2f}"),
             str(each.facts),
@@ -169,8 +169,8 @@ def _calibration(found: Calibration, temperature: float, width: int) -> Iterator
         for each in found.bins
         if each.facts
     ]
-    table = _table((("facts", 6), ("score", 6), ("right", 6), ("", _BAR)), rows, width)
-    yield _titled("Calibration: scores of facts, and how many of them are right", table)
+    table = number_table((("facts", 6), ("score", 6), ("right", 6), ("", _BAR)), rows, width)
+    yield titled("Calibration: scores of facts, and how many of them are right", table)
     line = (
         f"  {found.facts} facts, mean score {found.mean_score:.3f}, right {found.share_right:.3f}, "
         f"expected calibration error {found.ece:.3f}"
@@ -192,28 +192,28 @@ def _examples(examples: Sequence[Mistakes]) -> RenderableType:
     table = Table.grid(Column(justify="right", no_wrap=True), Column(overflow="fold"), padding=(0, 1, 0, 0))
     for each in examples:
         text = each.text if len(each.text) <= SHOWN_CHARS else each.text[: SHOWN_CHARS - 1] + "…"
-        table.add_row(Text(str(each.number), style="bold"), Text(_on_a_line(text)))
+        table.add_row(Text(str(each.number), style="bold"), Text(on_a_line(text)))
         for path in each.missing:
             table.add_row("−", Text(shown_path(path), style="yellow"))
         for path, score in zip(each.invented, each.scores, strict=True):
             table.add_row("+", Text(f"{shown_path(path)}  {score:.2f}", style="red"))
-    return _titled("Worst texts, by their number in the data: − is missing, + is invented, with its score", table)
+    return titled("Worst texts, by their number in the data: − is missing, + is invented, with its score", table)
 
 
 def shown_path(path: NamedPath) -> str:
     """``属性词 屏幕 → 正向情感(情感词) 清楚 [2, 4)``: types and spans, and the offsets of the last."""
     last = path[-1]
     extracted = any(fact.span is not None for fact in path)
-    words = [f"{fact.type} {_on_a_line(fact.span or '(product)')}" if extracted else fact.type for fact in path]
+    words = [f"{fact.type} {on_a_line(fact.span or '(product)')}" if extracted else fact.type for fact in path]
     return " → ".join(words) + (f" [{last.start}, {last.end})" if last.start is not None else "")
 
 
-def _on_a_line(text: str) -> str:
+def on_a_line(text: str) -> str:
     """Without line ends, and without what a terminal would obey."""
     return " ".join(_CONTROLS.sub(" ", text).split())
 
 
-def _table(columns: Sequence[tuple[str, int]], rows: Sequence[_Row], width: int) -> Table:
+def number_table(columns: Sequence[tuple[str, int]], rows: Sequence[NumberRow], width: int) -> Table:
     """Names, which fold where they are long, and columns of numbers, each with its width.
 
     Columns that do not fit are left out, the last ones first, and named below. One without a name holds bars.
@@ -250,11 +250,12 @@ def _details(figure: Figure) -> tuple[str, str, str, str]:
     return f"{precision:.3f}", f"{recall:.3f}", str(figure.predicted), str(figure.support)
 
 
-def _more(rows: int) -> list[_Row]:
+def _more(rows: int) -> list[NumberRow]:
     return [(Text(f"… {rows - MOST_ROWS} more in --report", style="dim"),)] if rows > MOST_ROWS else []
 
 
-def _titled(title: str, body: RenderableType) -> RenderableType:
+def titled(title: str, body: RenderableType) -> RenderableType:
+    """A part of a report below its heading."""
     return Group(Text(f"\n{title}", style="bold"), body)
 
 

@@ -1,4 +1,4 @@
-"""What ``extract``, ``send`` and ``evaluate`` share: options that say what a file of reviews holds."""
+"""What ``extract``, ``send``, ``evaluate`` and ``compare`` share: options that say what a file of reviews holds."""
 
 from __future__ import annotations
 

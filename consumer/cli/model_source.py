@@ -1,4 +1,4 @@
-"""What ``extract``, ``evaluate`` and ``tune`` share: which model and task to use, opening the model, and exit codes.
+"""What commands that ask a model share: which model and task to use, opening the model, and exit codes.
 
 ``model_options`` give a command its ModelSource, ``opened`` a Session in which extractions run on that model.
 """
@@ -10,7 +10,7 @@ import functools
 import os
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -98,7 +98,9 @@ class ModelSource:
     model: str
     tls: ModelTlsConfig | None = None
     configured: ModelConfig | None = None
-    """Of a worker; it stands for ``model`` and ``tls``."""
+    """Of a worker; it stands for ``model``, ``tls``, ``version`` and ``label``."""
+    version: int | None = None
+    label: str | None = None
 
     def or_configured(self, model: ModelConfig) -> ModelSource:
         """Itself where it names a model, else the model of a worker with this configuration, if that has any."""
@@ -116,13 +118,15 @@ class ModelSource:
         return message if self.configured is not None else as_options(message)
 
 
-def loaded_tasks(tasks_dirs: Sequence[str], chosen: Collection[str]) -> Mapping[str, Task]:
-    """All tasks, those of the folders ``tasks_dirs`` beside the shipped ones.
+def loaded_tasks(
+    tasks_dirs: Sequence[str], chosen: Collection[str], replacing: Sequence[str] = ()
+) -> Mapping[str, Task]:
+    """All tasks, those of the folders ``tasks_dirs`` beside the shipped ones, and of ``replacing`` in place of others.
 
     Raises click.UsageError, also where a task of ``chosen`` is not among them.
     """
     try:
-        tasks = load_tasks(tasks_dirs)
+        tasks = load_tasks(tasks_dirs, replacing)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     for name in chosen:
@@ -159,13 +163,15 @@ def quiet_end() -> Iterator[None]:
 
 
 @contextmanager
-def opened(source: ModelSource, limits: ExtractionLimits | None = None) -> Iterator[Session]:
+def opened(
+    source: ModelSource, limits: ExtractionLimits | None = None, beside: Session | None = None
+) -> Iterator[Session]:
     """Open the model; end as ``quiet_end`` does, and with 3 when the server cannot be reached or serves a model that
-    does not fit the bundle. ``limits`` None are the defaults. Raises click.UsageError (2) for options that do not fit
-    together or cannot be used.
+    does not fit the bundle. ``limits`` None are the defaults. ``beside`` is a session whose event loop it shares.
+    Raises click.UsageError (2) for options that do not fit together or cannot be used.
     """
     try:
-        with quiet_end(), asyncio.Runner() as runner:
+        with quiet_end(), asyncio.Runner() if beside is None else nullcontext(beside.runner) as runner:
             with waiting_for("the model"):
                 client, bundle, concurrency = _open(runner, source)
             engine = Engine(bundle.tokenizer, bundle.limits, limits or ExtractionLimits())
@@ -191,12 +197,16 @@ _OPTIONS = {
     "model.target": "--server",
     "model.name": "--model",
     "model.bundle": "--bundle",
+    "model.version": "--version",
+    "model.label": "--label",
 }
 
 
 def as_options(message: str) -> str:
     """A message about a worker's configuration, in the options of these commands."""
-    return re.sub(r"model\.(tls\.\w+|tls|target|name|bundle)\b", lambda key: _OPTIONS.get(key[0], key[0]), message)
+    return re.sub(
+        r"model\.(tls\.\w+|tls|target|name|bundle|version|label)\b", lambda key: _OPTIONS.get(key[0], key[0]), message
+    )
 
 
 def _known_good(client: ModelClient, engine: Engine) -> Callable[[int], Awaitable[object]] | None:
@@ -226,7 +236,7 @@ def _open(runner: asyncio.Runner, source: ModelSource) -> tuple[ModelClient, Bun
 
 
 def _in_process(checkpoint: Path) -> tuple[ModelClient, Bundle, int]:
-    with _native_stderr_held_back():
+    with native_stderr_held_back():
         with model_extra("running a checkpoint", ", or use --server"):
             from consumer.model.encoder_config import CheckpointError
             from consumer.model.runner import CheckpointModel
@@ -238,7 +248,7 @@ def _in_process(checkpoint: Path) -> tuple[ModelClient, Bundle, int]:
 
 
 @contextmanager
-def _native_stderr_held_back() -> Iterator[None]:
+def native_stderr_held_back() -> Iterator[None]:
     """Keep what TensorFlow writes to file descriptor 2 off standard error.
 
     It describes the processor there before its log level is read. What it wrote is shown after all when loading fails
@@ -270,12 +280,20 @@ async def _served(server: str, source: ModelSource) -> tuple[ModelClient, Bundle
     except ValueError as error:
         raise click.UsageError(source.told(str(error))) from error
     try:
-        model = source.configured or ModelConfig(target=server, name=source.model, tls=source.tls)
+        model = source.configured or ModelConfig(
+            target=server, name=source.model, tls=source.tls, version=source.version, label=source.label
+        )
         client = TfServingClient(model, bundle)
     except ValueError as error:
         raise click.UsageError(source.told(str(error))) from error
     if not await client.ready():
+        loaded = "" if model.version is None else await client.loaded()
         await client.close()
+        if loaded:
+            raise Unreachable(
+                f"version {model.version} of model {source.model!r} is not AVAILABLE at {server}, which has {loaded}: "
+                f"load it, or change {source.told('model.version')}"
+            )
         raise Unreachable(
             f"no version of model {source.model!r} is AVAILABLE at {server} ({source.told(client.unready)}): is a "
             f"server running there, is this its gRPC port, and is {source.told('model.name')} its model's name?"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from consumer.config.tree import Config
 
 Command = Callable[..., Any]
+Pairs = dict[str, str]
 
 
 class ConfigFailure(click.ClickException):
@@ -228,3 +229,20 @@ def model_extra(doing: str, instead: str = "") -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise click.UsageError(f"{doing} needs {error.name}: pip install 'rexstream[model]'{instead}") from error
+
+
+def name_pairs(example: str) -> Callable[[click.Context, click.Parameter, str | None], Pairs]:
+    """A callback for ``OLD=NEW`` pairs, separated by commas."""
+
+    def parsed(_: click.Context, parameter: click.Parameter, value: str | None) -> Pairs:
+        names = {}
+        for pair in filter(None, (value or "").split(",")):
+            old, _equals, new = (part.strip() for part in pair.partition("="))
+            if not (old and new):
+                raise click.BadParameter(
+                    f"{pair!r} is not {(parameter.metavar or '').split(',')[0]}, such as {example}"
+                )
+            names[old] = new
+        return names
+
+    return parsed

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def counter(
         TextColumn(f"{{task.completed:,.0f}}{of} {what}", markup=False),
         *([BarColumn()] if total else []),
         TimeElapsedColumn(),
+        *([TimeRemainingColumn(), TextColumn("left")] if total else []),
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=total)

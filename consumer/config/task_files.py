@@ -22,15 +22,25 @@ _NAMED = 5
 _KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
 
 
-def load_tasks(extra_dirs: Iterable[str | Path] = ()) -> dict[str, Task]:
+def load_tasks(extra_dirs: Iterable[str | Path] = (), replacing: Iterable[str | Path] = ()) -> dict[str, Task]:
     """All tasks by name: the shipped ones, then those of each folder, in the order of their files' names.
 
-    Raises ConfigError with the file, the key and the fix of everything that is wrong; a name may be used once only.
+    Tasks in folders of ``replacing`` take the place of others with their name. Raises ConfigError with the file, the
+    key and the fix of everything that is wrong; beside that a name may be used once only.
     """
     problems: list[Problem] = []
+    found = _loaded((shipped("schemas/tasks"), *map(Path, extra_dirs)), problems)
+    found |= _loaded(tuple(map(Path, replacing)), problems)
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _loaded(folders: Iterable[Path], problems: list[Problem]) -> dict[str, Task]:
+    """The tasks of folders by name; what is wrong goes into ``problems``."""
     found: dict[str, Task] = {}
     paths: dict[str, Path] = {}
-    for folder in (shipped("schemas/tasks"), *map(Path, extra_dirs)):
+    for folder in folders:
         files = _task_files(folder)
         if isinstance(files, str):
             problems.append(Problem("tasks_dirs", None, files, "name a folder with task files, or remove it"))
@@ -46,8 +56,6 @@ def load_tasks(extra_dirs: Iterable[str | Path] = ()) -> dict[str, Task]:
                 problems.append(Problem("name", str(path), what, "give it another name"))
             else:
                 found[task.name], paths[task.name] = task, path
-    if problems:
-        raise ConfigError(problems)
     return found
 
 

@@ -1,1 +1,1 @@
-"""How good predictions are: figures of predicted against gold paths, their intervals and calibration. Pure."""
+"""How good predictions are: figures against gold paths or another model's, their intervals and calibration. Pure."""

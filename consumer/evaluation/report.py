@@ -133,9 +133,9 @@ def _baseline(texts: Sequence[str], labelled: Labelled, training: Training | Non
 def numbers(figure: Figure) -> dict[str, Any]:
     """The numbers of a metric by name, rounded, as the top of a JSON report has them."""
     if figure.name == "accuracy":
-        values = {"accuracy": _rounded(figure.main), "correct": figure.correct}
+        values = {"accuracy": rounded(figure.main), "correct": figure.correct}
     else:
-        values = {name: _rounded(figure.values[name]) for name in ("precision", "recall", "f1")}
+        values = {name: rounded(figure.values[name]) for name in ("precision", "recall", "f1")}
         values |= {"predicted": figure.predicted, "gold": figure.support, "correct": figure.correct}
     return {"metric": figure.name, **values, "interval": _interval(figure)}
 
@@ -156,7 +156,7 @@ def as_json(report: Report, temperature: float = 1.0) -> dict[str, Any]:
         found["baseline"] = {"trained_on": report.baseline.trained_on, "figures": figures}
     found["calibration"] = None
     if report.calibration is not None:
-        found["calibration"] = _rounded(asdict(report.calibration)) | {"temperature": found["temperature"]}
+        found["calibration"] = rounded(asdict(report.calibration)) | {"temperature": found["temperature"]}
     found["notes"] = list(report.notes)
     return found
 
@@ -193,12 +193,12 @@ def csv_rows(report: Report, temperature: float = 1.0) -> Iterator[tuple[object,
         return
     for metric in ("mean_score", "share_right", "ece", "ece_after"):
         if (value := getattr(found, metric)) is not None:
-            yield "calibration", "", metric, _rounded(value), "", "", found.facts
+            yield "calibration", "", metric, rounded(value), "", "", found.facts
     if (fitted := _temperature(found, temperature)) is not None:
         yield "calibration", "", "temperature", fitted, "", "", found.facts
     for each in found.bins:
         for metric in ("mean_score", "share_right") if each.facts else ():
-            value = _rounded(getattr(each, metric))
+            value = rounded(getattr(each, metric))
             yield "calibration", f"{each.low:.2f}-{each.high:.2f}", metric, value, "", "", each.facts
 
 
@@ -215,8 +215,8 @@ def _figure(figure: Figure) -> dict[str, Any]:
     return {
         "section": figure.section,
         "name": figure.name,
-        **{name: _rounded(value) for name, value in figure.values.items()},
-        "intervals": _rounded(dict(figure.intervals)),
+        **{name: rounded(value) for name, value in figure.values.items()},
+        "intervals": rounded(dict(figure.intervals)),
         "support": figure.support,
         "predicted": figure.predicted,
         "correct": figure.correct,
@@ -226,20 +226,20 @@ def _figure(figure: Figure) -> dict[str, Any]:
 
 def _figure_rows(figure: Figure) -> Iterator[tuple[object, ...]]:
     for metric, value in figure.values.items():
-        low, high = _rounded(figure.intervals.get(metric, ("", "")))
-        yield figure.section, figure.name, metric, _rounded(value), low, high, figure.support
+        low, high = rounded(figure.intervals.get(metric, ("", "")))
+        yield figure.section, figure.name, metric, rounded(value), low, high, figure.support
 
 
 def _interval(figure: Figure) -> list[float] | None:
-    return None if figure.interval is None else [_rounded(value) for value in figure.interval]
+    return None if figure.interval is None else [rounded(value) for value in figure.interval]
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Floats in it rounded."""
     if isinstance(value, float):
         return round(value, DECIMALS)
     if isinstance(value, dict):
-        return {name: _rounded(each) for name, each in value.items()}
+        return {name: rounded(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(each) for each in value]
+        return [rounded(each) for each in value]
     return value

@@ -190,6 +190,16 @@ class TfServingClient:
         self.unready = "" if self._was_ready else unready
         return self._was_ready
 
+    async def loaded(self) -> str:
+        """All versions that the server has of the model, as ``listed``; empty where it does not tell."""
+        request = descriptors.GET_MODEL_STATUS.request()
+        request.model_spec.name = self._config.name
+        try:
+            raw = await self._status(request.SerializeToString(), timeout=READY_SECONDS)
+            return listed(descriptors.GET_MODEL_STATUS.response.FromString(raw).model_version_status)
+        except (grpc.aio.AioRpcError, DecodeError):
+            return ""
+
     def renew(self) -> Coroutine[Any, Any, None]:
         """Read the files of ``model.tls`` again: new calls use them, on a connection of their own.
 

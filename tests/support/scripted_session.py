@@ -1,4 +1,4 @@
-"""A session of ``extract`` and ``evaluate`` whose model finds what a script says, without a model."""
+"""A session of ``extract``, ``evaluate`` and ``compare`` whose model finds what a script says, without a model."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class ScriptedSession:
 
     script: Mapping[str, Sequence[Path]]
     asked: list[tuple[str, Task]] = field(default_factory=list)
+    known_good: None = None
+    """As a model's in this process."""
 
     @property
     def engine(self) -> ScriptedSession:

@@ -42,6 +42,7 @@ ELSEWHERE = {
     r"\.venv/bin/rexstream export .*--version 2": "tests/unit/model/test_export.py",
     r"\.venv/bin/rexstream tune": "tests/integration/test_tune.py",
     r"rexstream (status|resume) --config": "tests/integration/apache/test_group_commands.py",
+    r"\.venv/bin/rexstream compare": "tests/unit/cli/test_compare.py",
 }
 """Shell commands of the documents, as regular expressions -> the test that runs them, or what they call."""
 

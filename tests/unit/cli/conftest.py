@@ -1,17 +1,13 @@
-"""What commands that talk to a model need: a server that finds nothing, and logging put back as it was."""
+"""What commands that talk to a model need: a server that finds nothing."""
 
 from __future__ import annotations
 
-import logging
-import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
 import pytest
-import structlog
 
 from consumer.config.shipped import shipped
 from consumer.extraction.prompts import PromptLimits, contract_hash, with_markers
@@ -22,22 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-@pytest.fixture
-def logging_as_before() -> Iterator[None]:
-    """Puts the process-wide logging state back after a command that configures it."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
-    yield
-    logging.captureWarnings(False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
-    structlog.reset_defaults()
-
-
 class StubModelServer:
-    """Version 5 of the demo model, as far as the wire goes: AVAILABLE, and without a positive cell in any window."""
+    """Version 5 of the demo model, as far as the wire goes: AVAILABLE, and without a positive cell in any window.
+
+    Of other versions it says what TensorFlow Serving says; it has no labels.
+    """
 
     def __init__(self) -> None:
         tokenizer_json = with_markers((shipped("deploy/demo-model") / "tokenizer.json").read_bytes())
@@ -61,7 +46,10 @@ class StubModelServer:
         """Free the port."""
         self._server.stop(None).wait()
 
-    def _status(self, _request: bytes, _context: Any) -> bytes:
+    def _status(self, raw: bytes, context: Any) -> bytes:
+        request = descriptors.GET_MODEL_STATUS.request.FromString(raw)
+        if (version := request.model_spec.version.value) not in (0, 5):
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Could not find version {version} of model rexuninlu")
         response = descriptors.GET_MODEL_STATUS.response()
         response.model_version_status.add(version=5, state=descriptors.ModelVersionStatus.State.Value("AVAILABLE"))
         content: bytes = response.SerializeToString()
@@ -70,6 +58,8 @@ class StubModelServer:
     def _predict(self, raw: bytes, context: Any) -> bytes:
         request = descriptors.PREDICT.request.FromString(raw)
         self.refuse(request, context)
+        if label := request.model_spec.version_label:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}")
         rows = request.inputs["length"].tensor_shape.dim[0].size
         self.rows.append(rows)
         response = descriptors.PREDICT.response()

@@ -209,3 +209,15 @@ def test_a_task_file_may_hold_what_its_anchors_name(tmp_path: Path) -> None:
         "x-parts: &parts {优点: , 缺点: }\nname: own\nkind: extract\nschema: {属性: {<<: *parts}}\n", "utf-8"
     )
     assert read_task_file(path).schema == {"属性": {"优点": None, "缺点": None}}
+
+
+def test_tasks_of_replacing_folders_take_the_place_of_others(tmp_path: Path) -> None:
+    """Whoever compares two schemas of one task has both under its name; two of them there are still refused."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "own.yaml").write_text("name: sentiment\nkind: classify\nschema: {好: }\n", "utf-8")
+    found = load_tasks([], [tmp_path / "a"])
+    assert found.keys() == load_tasks().keys()
+    assert found["sentiment"].schema == {"好": None}
+    with pytest.raises(ConfigError, match="sentiment is already the task of"):
+        load_tasks([], [tmp_path / "a", tmp_path / "b"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from consumer.evaluation.figures import counted, f1_figure, macro_figure, share_figure
+from consumer.evaluation.figures import counted, f1_difference, f1_figure, macro_figure, share_figure
 from consumer.evaluation.intervals import Resamples, interval
 
 
@@ -89,3 +89,44 @@ def test_unknown_values_are_left_out_of_an_interval() -> None:
     """Draws in which the figure does not exist."""
     assert interval(np.array([np.nan, 0.5, 0.5])) == (0.5, 0.5)
     assert interval(np.array([np.nan])) is None
+
+
+def test_the_interval_of_a_difference_is_of_the_same_texts_for_both() -> None:
+    """Two models that miss the same hard texts, one of them one more: what both miss cancels out."""
+    hard = np.tile([[1, 1, 0], [1, 1, 1]], (50, 1))
+    worse = hard.copy()
+    worse[1] = [1, 1, 0]
+    found = f1_difference(hard, worse, Resamples(100))
+    assert (found.old, found.new) == (0.5, 0.49)
+    assert found.value == pytest.approx(-0.01)
+    assert found.interval is not None
+    assert found.interval[0] >= -0.04
+    assert found.interval[1] == 0
+    alone = f1_figure("all", "paths", hard, Resamples(100)).interval
+    assert alone is not None
+    assert alone[1] - alone[0] > 0.15
+
+
+def test_a_difference_is_not_of_the_order_of_texts() -> None:
+    """And changes its sign with the sides; without anything found or wanted there is none."""
+    rng = np.random.default_rng(5)
+    old, new = (np.stack((*rng.integers(1, 4, (2, 30)), rng.integers(0, 2, 30)), axis=1) for _ in range(2))
+    new[:, 1] = old[:, 1]
+    mixed = rng.permutation(30)
+    there, back = f1_difference(old, new, Resamples(30)), f1_difference(new, old, Resamples(30))
+    assert f1_difference(old[mixed], new[mixed], Resamples(30)) == there
+    assert back.value == -there.value
+    assert f1_difference(old * 0, new * 0, Resamples(30)).interval is None
+
+
+def test_intervals_of_differences_hold_the_truth_as_often_as_they_say() -> None:
+    """Two models of the same accuracy: the interval is beside 0 in about one of twenty cases."""
+    rng = np.random.default_rng(7)
+    resamples = Resamples(200, resamples=400)
+    beside = 0
+    for _ in range(100):
+        sides = (rng.random((2, 200)) < 0.8).astype(int)
+        old, new = (np.stack((np.ones(200, int), np.ones(200, int), right), axis=1) for right in sides)
+        low, high = f1_difference(old, new, resamples).interval or (1, 1)
+        beside += not low <= 0 <= high
+    assert 0 < beside < 13

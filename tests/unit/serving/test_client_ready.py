@@ -92,3 +92,22 @@ def test_a_busy_server_does_not_change_readiness(bundle: Bundle) -> None:
             return found
 
     assert asyncio.run(scenario()) == [False, True, True, False, False, True, False]
+
+
+def test_all_versions_are_told_whichever_is_configured(bundle: Bundle) -> None:
+    """For a message about one that is not there; nothing where the server does not tell."""
+    seen = []
+
+    def reply(request: Any, _: Any) -> Any:
+        seen.append(request.model_spec.version.value)
+        return status((7, AVAILABLE), (3, END))
+
+    async def scenario() -> None:
+        async with serving(status=reply) as target:
+            client = TfServingClient(ModelConfig(target=target, version=9), bundle)
+            assert await client.loaded() == "version 3 END, version 7 AVAILABLE"
+        assert await client.loaded() == ""
+        await client.close()
+
+    asyncio.run(scenario())
+    assert seen == [0]
