@@ -17,6 +17,7 @@ from consumer.config.problems import Check, KeyPath, Origin, Problem, dotted, ne
 from consumer.config.security_rules import key_pair, security_checks, security_warnings
 from consumer.config.start import start_check
 from consumer.config.topic_patterns import is_pattern
+from consumer.config.tracing import TracingConfig
 from consumer.config.value_rules import value_checks
 from consumer.extraction.task import INLINE, SchemaTree, Task
 
@@ -276,7 +277,7 @@ def _model_and_limits(config: Config) -> Iterator[Check]:
     )
     tracing = config.observability.tracing
     yield (
-        tracing.endpoint is None and "sample_ratio" in tracing.model_fields_set,
+        tracing.endpoint is None and tracing.sample_ratio != TracingConfig().sample_ratio,
         ("observability", "tracing", "sample_ratio"),
         "is set without observability.tracing.endpoint, so nothing is recorded",
         "set the endpoint, such as http://otel-collector:4317, or remove it",
