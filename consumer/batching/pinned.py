@@ -41,8 +41,9 @@ class Pinned:
     ) -> Decision:
         """As ``LeastTime.decide`` for the windows here and those that any endpoint may answer, in ``common``.
 
-        ``served`` has the version of each endpoint, None for one that is out or has answered nothing. Begun events go
-        first. What waits for a version that is gone goes to ``common``: it will be answered, if by another one.
+        ``served`` has the version of each endpoint, None for one that is out or has answered nothing. Who has the most
+        urgent window goes first: begun events always would let none begin while a large one goes on. What waits for a
+        version that is gone goes to ``common``: it will be answered, if by another one.
         """
         versions = frozenset(version for version in served if version)
         self.versions = versions if len(versions) > 1 else frozenset()
@@ -54,7 +55,7 @@ class Pinned:
             return self._policy.decide(now, common, endpoints)
         batches: list[Batch] = []
         times: list[float] = []
-        for version, queue in (*self._queues.items(), ("", common)):
+        for version, queue in sorted((*self._queues.items(), ("", common)), key=_urgency):
             loads = [
                 load if version in ("", its) else load._replace(takes_windows=False)
                 for load, its in zip(endpoints, served, strict=True)
@@ -69,6 +70,12 @@ class Pinned:
             endpoints = [load._replace(calls=each) for load, each in zip(endpoints, calls, strict=True)]
         self.size = sum(map(len, self._queues.values()))
         return Decision(tuple(batches), min(times, default=None))
+
+
+def _urgency(queue: tuple[str, LengthQueue]) -> tuple[float, int, int]:
+    """Of its most urgent window, the lowest first; the last one of all where none waits."""
+    urgent = queue[1].turn(math.inf)
+    return (math.inf, 0, 0) if urgent is None else (urgent.deadline, -urgent.level, urgent.id)
 
 
 def _drained(queue: LengthQueue) -> Iterator[Pending]:

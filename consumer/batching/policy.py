@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from consumer.batching.queue import padded_length
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Collection, Iterable, Sequence
 
     from consumer.batching.queue import LengthQueue, Pending
@@ -290,25 +290,29 @@ class LeastTime:
 class CallTimeout:
     """Timeout of a model call in seconds: far above what such calls take, since a server may go on computing after it.
 
-    Five times what it is expected to take: its cost, times how many times its cost the slowest of the last 100 calls
-    took. (By tokens, a short call, which takes long for its tokens, would let a full one hang for minutes.) Never below
-    ``FLOOR``, so that a pause of the server is not taken for an outage, and ``CEILING`` before the first measurement:
-    the first calls after a model was loaded are slow. Each timeout doubles the next ones, since a server that has
-    become slow gives no successes to measure; each success halves them again.
+    Five times what it is expected to take: its cost, times how many times its cost the slowest of the last 100 calls to
+    any endpoint took, or of the last ``OWN`` to this one: many fast ones would make all forget a slow one. (By tokens,
+    a short call, which takes long for its tokens, would let a full one hang for minutes.) Never below ``FLOOR``, so
+    that a pause of the server is not taken for an outage, and ``CEILING`` before the first measurement: the first calls
+    after a model was loaded are slow. Each timeout doubles the next ones, since a server that has become slow gives no
+    successes to measure; each success halves them again.
     """
 
     FACTOR = 5.0
     FLOOR = 10.0
     CEILING = 120.0
+    OWN = 20
 
     def __init__(self, rates: deque[float]) -> None:
         """``rates``: seconds / cost of the last calls to all endpoints: one that hangs from the beginning shows it."""
         self._rates = rates
+        self._own: deque[float] = deque(maxlen=self.OWN)
         self._factor = 1.0
 
     def observe(self, cost: float, seconds: float) -> None:
         """Record one successful call that should have taken ``cost`` seconds."""
         self._rates.append(seconds / cost)
+        self._own.append(seconds / cost)
         self._factor = max(1.0, self._factor / 2)
 
     def missed(self) -> None:
@@ -319,4 +323,5 @@ class CallTimeout:
         """Timeout for a call that should take ``cost`` seconds."""
         if not self._rates:
             return self.CEILING
-        return min(self.CEILING, self._factor * max(self.FLOOR, self.FACTOR * max(self._rates) * cost))
+        slowest = max(*self._rates, *self._own, 0.0)
+        return min(self.CEILING, self._factor * max(self.FLOOR, self.FACTOR * slowest * cost))

@@ -40,8 +40,9 @@ class LastMinute:
     def count(self, events: int) -> None:
         """Count what happened since the last time as if it were now; ``events`` were processed since the start."""
         with self._counting:
-            self.add(events=events - self._events)
-            self._events = events
+            more = max(events - self._events, 0)  # less, if another thread looked later and was here first
+            self.add(events=more)
+            self._events += more
             for _ in range(len(self._latencies)):
                 self.add_value("latency", self._latencies.popleft())
             for _ in range(len(self._batches)):

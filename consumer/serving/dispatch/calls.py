@@ -92,6 +92,10 @@ class ModelCalls:
         self.answered = self.failed = 0
         """Calls that did, health probes included."""
 
+    def measured(self) -> None:
+        """Calls were measured just now: what they took of another cost says nothing."""
+        self._timeout = CallTimeout(self._learned.rates)
+
     def begin(self, group: Group, length: int) -> None:
         """A call of ``group``, padded to ``length`` tokens, is in flight from now on; whoever began it takes it out."""
         self.in_flight[group] = Call(len(group.entries), length, self.clock())

@@ -92,7 +92,7 @@ class Dispatcher:
         self._policy.cost = cost
         self._learned.measured(cost)
         for endpoint in self._endpoints.values():
-            endpoint.times.cost = cost
+            endpoint.costs(cost)
 
     def resolved(self, addresses: Collection[str], connect: Callable[[str], ModelClient]) -> None:
         """``addresses``, one at least, are those of the model servers now; ``connect`` makes the client of a new one.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
     from typing import Any
 
-    from consumer.batching.policy import LeastTime, ReleaseReason
+    from consumer.batching.policy import CallCost, LeastTime, ReleaseReason
     from consumer.resilience.backoff import Backoff
     from consumer.serving.dispatch.batch import Entry, Group
     from consumer.serving.dispatch.calls import ModelCalls
@@ -162,6 +162,11 @@ class Endpoint:
         found = dict.fromkeys(self.recovery.suspects(), self.recovery.take_suspect)
         found |= dict.fromkeys(self.isolation.suspects(), self.isolation.take_suspect)
         return found | {group: self.retries.remove for group in self.retries if group.suspected}
+
+    def costs(self, cost: CallCost) -> None:
+        """Expect calls to cost so much from now on."""
+        self.times.cost = cost
+        self.calls.measured()
 
     async def try_out(self) -> None:
         """A health probe before the first window; if it fails, the endpoint is an outage's or does not fit."""

@@ -35,6 +35,18 @@ def test_a_begun_event_waits_for_its_version_and_new_ones_take_the_other_server(
     assert pinned.size == 192
 
 
+def test_a_large_event_that_began_goes_behind_what_is_more_urgent() -> None:
+    """It always has windows that wait for its version: if they went first, no other event would begin beside it."""
+    pinned, common = Pinned(POLICY, None), LengthQueue()
+    pinned.decide(0.0, common, idle("1", "1"), ["1", "2"])
+    for number in range(200):
+        pinned.add(Pending(number, 512, 9.0, 0, 0.0, over_share=True, version="12"[number % 2]))
+    common.add(Pending(999, 40, 5.0, 0, 0.0))
+    first, *others = pinned.decide(0.0, common, idle("1", "2"), ["1", "2"]).batches
+    assert [window.id for window in first.windows] == [999]
+    assert {window.over_share for batch in others for window in batch.windows} == {True}
+
+
 @pytest.mark.parametrize("served", [["2", "2"], [None, "2"]])
 def test_an_event_whose_version_is_gone_is_answered_by_another(served: list[str | None]) -> None:
     """It begins again, but it does not wait for what will not come."""

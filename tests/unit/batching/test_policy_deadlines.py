@@ -53,3 +53,16 @@ def test_a_missed_timeout_doubles_the_next_and_a_success_halves_it() -> None:
         assert timeout.seconds(1.0) == pytest.approx(expected)
     timeout.observe(1.0, 0.1)
     assert timeout.seconds(1.0) == pytest.approx(60.0)
+
+
+def test_many_fast_servers_do_not_shorten_the_timeout_of_a_slow_one() -> None:
+    """Ten that answer a hundred calls during one of its own: else it would miss every second timeout for ever."""
+    rates = deque[float](maxlen=100)
+    fast, slow = CallTimeout(rates), CallTimeout(rates)
+    slow.observe(1.0, 15.0)
+    for _ in range(100):
+        fast.observe(1.0, 1.0)
+    assert (slow.seconds(1.0), fast.seconds(1.0)) == (75.0, CallTimeout.FLOOR)
+    for _ in range(CallTimeout.OWN):
+        slow.observe(1.0, 3.0)
+    assert slow.seconds(1.0) == 15.0

@@ -120,3 +120,14 @@ def test_what_happened_since_the_latest_count_is_counted_once() -> None:
         "sent_tokens": 1600,
     }
     assert sum(count for name, count in counts.items() if isinstance(name, tuple)) == 6
+
+
+def test_who_looked_first_and_counts_last_takes_no_event_back() -> None:
+    """The status page and the worker count on two threads."""
+    clock = Clock()
+    minute = LastMinute(clock)
+    minute.count(10)
+    clock.now += 1
+    for events in (7, 10, 12):
+        minute.count(events)
+        assert [counts["events"] for counts in minute._seconds.values()] == [10, max(events - 10, 0)]

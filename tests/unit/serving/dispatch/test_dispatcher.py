@@ -20,6 +20,7 @@ from dispatcher_harness import (
     window,
 )
 
+from consumer.batching.policy import CallCost, CallTimeout
 from consumer.resilience.call_limits import CallLimits
 from consumer.resilience.crash_evidence import ServerUptime
 from consumer.resilience.lone_failures import UNUSABLE_ATTEMPTS
@@ -287,6 +288,25 @@ def test_a_full_call_that_hangs_is_given_up_as_soon_as_a_short_one() -> None:
 
     run(Hangs(), body)
     assert max(timeouts) < 25
+
+
+def test_what_calls_took_of_another_cost_lengthens_no_timeout_once_they_are_measured() -> None:
+    """An answer of two seconds was five hundred times what an accelerator takes; now it is what it should take."""
+    timeouts: list[float] = []
+
+    class Slow(StubClient):
+        async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
+            timeouts.append(timeout)
+            return replace(await super().predict(windows, padded_length, timeout), seconds=2.0)
+
+    async def body(dispatcher: Dispatcher) -> None:
+        for mark in (100, 101):
+            assert_answered([mark], await all_answers(dispatcher, [mark]))
+        dispatcher.costs(CallCost(floor=3.0, fixed=0.0, per_token=1e-3, per_pair=0.0))
+        assert_answered([102], await all_answers(dispatcher, [102]))
+
+    run(Slow(), body)
+    assert timeouts == pytest.approx([CallTimeout.CEILING, CallTimeout.FLOOR, 15.0])
 
 
 def test_a_defect_while_a_failure_is_handled_reaches_the_caller() -> None:
