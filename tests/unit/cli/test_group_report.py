@@ -93,7 +93,7 @@ def test_a_group_that_is_well_has_no_problem() -> None:
         ),
         (
             answer(2, 1, model={"endpoints": [{**SERVER, "state": "outage", "reason": "refused"}]}),
-            "model server 10.1.0.1:8500: outage for 1 workers: refused",
+            "model server 10.1.0.1:8500: outage for 1 of 2 workers: refused",
         ),
         (answer(2, 1, model={"version": "4"}), "several models answer: rexuninlu:3, rexuninlu:4"),
         (answer(2, 1, version="0.2.0"), "workers of several versions: 0.1.0, 0.2.0"),
