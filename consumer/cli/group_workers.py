@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,6 +44,8 @@ class Target:
     """None for a worker that --http names."""
     guessed: bool = False
     """Whether the port is only taken to be that of ``observability.http``."""
+    group: str = ""
+    """The group of a member. Workers of before do not say theirs, and are taken for its own."""
 
 
 def named(addresses: Iterable[str]) -> list[Target]:
@@ -78,14 +80,18 @@ def _addresses(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(each[4][0]) for each in found if each[0] == family))
 
 
-def of_members(members: Iterable[Member], http: str, is_here: Callable[[str], bool] | None = None) -> list[Target]:
+def of_members(
+    group: str, members: Iterable[Member], http: str, is_here: Callable[[str], bool] | None = None
+) -> list[Target]:
     """A target for each member. ``http``: ``observability.http`` of the configuration that the command goes by."""
     here = is_here or _is_here
-    return [_target(member, http, here(member.host)) for member in members]
+    return [replace(_target(member, http, here(member.host)), group=group) for member in members]
 
 
 def _target(member: Member, http: str, here: bool) -> Target:
     shown = member.instance or member.host or member.id
+    if not member.host:  # which would stand for this machine
+        return Target(shown, None, "the brokers do not tell its address: name it with --http HOST:PORT", member)
     told = told_by(member.client_id)
     port = told or http_port_of(http)
     if port is None or not port.port:
@@ -150,7 +156,11 @@ def reached(targets: Sequence[Target], replies: Mapping[Address, Reply]) -> list
             continue
         reply = replies[target.address]
         status = reply.content
-        if status is not None and whose[target.address] is target:
+        if status is not None and target.group and (other := status.get("group") or target.group) != target.group:
+            # Only a port that was guessed, or an address that is translated, leads there.
+            why = f"{target.address}: what answers is a worker of group {other!r}; name its own with --http HOST:PORT"
+            found.append(Reached(target, None, why))
+        elif status is not None and whose[target.address] is target:
             found.append(Reached(target, status))
         elif status is not None:
             why = (
@@ -221,7 +231,7 @@ def workers_of(kafka: KafkaAccess, addresses: Sequence[str], reader: GroupReader
     except ClusterUnreachable as error:
         raise Unreachable(f"{error}. Workers that --http HOST:PORT names are asked without Kafka") from None
     if group is not None:
-        return Workers(of_members(group.members, config.observability.http), group)
+        return Workers(of_members(group.name, group.members, config.observability.http), group)
     http = config.observability.http
     if (port := http_port_of(http)) is None or not port.port:
         raise click.UsageError(

@@ -52,6 +52,7 @@ class _Model(_Form):
 
 class _Status(_Form):
     worker: str | None = None
+    group: str | None = None
     version: str | None = None
     state: str | None = None
     ready: bool | None = None

@@ -23,7 +23,7 @@ def member(client_id: str, host: str = "10.0.0.2", *partitions: int, instance: s
 
 
 def targets(*members: Member, http: str = "127.0.0.1:9464") -> list[Target]:
-    return of_members(members, http, lambda host: HERE.get(host, False))
+    return of_members("reviews", members, http, lambda host: HERE.get(host, False))
 
 
 def status(*partitions: int, worker: str = "w") -> Reply:
@@ -105,6 +105,22 @@ def test_what_another_version_leaves_out_is_no_fault() -> None:
     for content in ({}, {"model": None, "assignment": None, "paused": ["flood"], "new": [1]}):
         (found,) = reached([one], {Address("10.0.0.2", 1): Reply({"service": "rexstream", **content})})
         assert report("g", None, [found], {}).workers
+
+
+def test_a_worker_of_another_group_is_not_taken_for_a_member() -> None:
+    """Two groups on one host, with a client.id of the owner's: the guessed port is the other's."""
+    (one,) = targets(member("mine"), http="0.0.0.0:9464")
+    for group, reached_there in (("reviews", True), (None, True), ("orders", False)):
+        (found,) = reached([one], {Address("10.0.0.2", 9464): Reply({"service": "rexstream", "group": group})})
+        assert (found.status is not None) is reached_there
+        assert ("is a worker of group 'orders'" in found.why) is not reached_there
+
+
+def test_a_member_whose_address_is_not_told_is_not_looked_for_here() -> None:
+    """An empty host would stand for this machine."""
+    (found,) = targets(member("rexstream-http-9464", ""))
+    assert found.address is None
+    assert "do not tell its address" in found.why
 
 
 def test_of_members_behind_one_address_only_the_one_that_answers_counts() -> None:
