@@ -214,7 +214,7 @@ def _problems(found: Report) -> list[str]:
     for address, server in found.servers.items():
         bad = {state: count for state, count in server.states.items() if state not in ("ok", "gone")}
         if bad:
-            seen = ", ".join(f"{state} for {count} workers" for state, count in bad.items())
+            seen = ", ".join(f"{state} for {count} of {len(found.workers)} workers" for state, count in bad.items())
             problems.append(": ".join(filter(None, (f"model server {address}", seen, "; ".join(server.reasons)))))
     for topic, each in found.topics.items():
         if each.unassigned:
@@ -231,5 +231,5 @@ def _having(partitions: Sequence[Partition]) -> str:
     """The first of them, since a member without a name of its own is known by these."""
     if not partitions:
         return ""
-    more = f" and {len(partitions) - 1} more partitions" if len(partitions) > 1 else ""
+    more = f" and {len(partitions) - 1} more" if len(partitions) > 1 else ""
     return f" (with {partitions[0]}{more})"

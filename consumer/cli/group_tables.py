@@ -60,7 +60,7 @@ def _problems(problems: Sequence[str]) -> Iterator[Text]:
 def _head(report: Report) -> Text:
     group = report.group
     if group["members"] is None:
-        who = f"{len(report.workers) + len(report.unreached)} workers that were named"
+        who = f"{len(report.workers) + len(report.unreached)} named"
     elif group["state"] == "DEAD":
         who = f"group {group['name']}: not there"
     else:

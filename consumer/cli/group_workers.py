@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from consumer.cli.options import Unreachable
-from consumer.cli.worker_requests import Address, ask
+from consumer.cli.worker_answer import not_understood
+from consumer.cli.worker_requests import HERE, Address, Reply, ask
 from consumer.kafka.clients.cluster import ClusterUnreachable
 from consumer.kafka.clients.http_port import http_port_of, is_loopback, told_by
 from consumer.kafka.tools.group import GroupReader, GroupUnknown
@@ -24,12 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from consumer.cli.options import KafkaAccess
-    from consumer.cli.worker_requests import Reply
     from consumer.kafka.tools.group import Group, Member
 
 _EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
-_HERE = "localhost"
-"""Connecting tries its addresses one after another, so it fits workers on either loopback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +44,8 @@ class Target:
     """None for a worker that --http names."""
     guessed: bool = False
     """Whether the port is only taken to be that of ``observability.http``."""
+    group: str = ""
+    """The group of a member. Workers of before do not say theirs, and are taken for its own."""
 
 
 def named(addresses: Iterable[str]) -> list[Target]:
@@ -60,7 +60,7 @@ def named(addresses: Iterable[str]) -> list[Target]:
             raise click.UsageError(f"{given} stands for any free port; give --http the one that the worker's log shows")
         host = _EVERY_INTERFACE.get(host, host)
         try:
-            hosts = [host] if host == _HERE else _addresses(host, port)
+            hosts = [host] if host == HERE else _addresses(host, port)
         except (OSError, UnicodeError) as error:
             what = getattr(error, "strerror", None) or str(error)
             found[given] = Target(given, None, f"its name leads to no address ({what}); check --http")
@@ -80,14 +80,18 @@ def _addresses(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(each[4][0]) for each in found if each[0] == family))
 
 
-def of_members(members: Iterable[Member], http: str, is_here: Callable[[str], bool] | None = None) -> list[Target]:
+def of_members(
+    group: str, members: Iterable[Member], http: str, is_here: Callable[[str], bool] | None = None
+) -> list[Target]:
     """A target for each member. ``http``: ``observability.http`` of the configuration that the command goes by."""
     here = is_here or _is_here
-    return [_target(member, http, here(member.host)) for member in members]
+    return [replace(_target(member, http, here(member.host)), group=group) for member in members]
 
 
 def _target(member: Member, http: str, here: bool) -> Target:
     shown = member.instance or member.host or member.id
+    if not member.host:  # which would stand for this machine
+        return Target(shown, None, "the brokers do not tell its address: name it with --http HOST:PORT", member)
     told = told_by(member.client_id)
     port = told or http_port_of(http)
     if port is None or not port.port:
@@ -103,7 +107,7 @@ def _target(member: Member, http: str, here: bool) -> Target:
             f"{member.host}"
         )
         return Target(shown, None, why, member)
-    address = Address(_HERE if port.loopback or is_loopback(member.host) else member.host, port.port)
+    address = Address(HERE if port.loopback or is_loopback(member.host) else member.host, port.port)
     return Target(member.instance or str(Address(member.host, port.port)), address, "", member, guessed=told is None)
 
 
@@ -143,6 +147,7 @@ def reached(targets: Sequence[Target], replies: Mapping[Address, Reply]) -> list
     for target in targets:
         if target.address is not None:
             sharing.setdefault(target.address, []).append(target)
+    replies = {address: _understood(replies[address]) for address in sharing}
     whose = {address: _whose(its, replies[address]) for address, its in sharing.items()}
     found = []
     for target in targets:
@@ -150,8 +155,12 @@ def reached(targets: Sequence[Target], replies: Mapping[Address, Reply]) -> list
             found.append(Reached(target, None, target.why))
             continue
         reply = replies[target.address]
-        status = reply.content if reply.content is not None and reply.content.get("service") == "rexstream" else None
-        if status is not None and whose[target.address] is target:
+        status = reply.content
+        if status is not None and target.group and (other := status.get("group") or target.group) != target.group:
+            # Only a port that was guessed, or an address that is translated, leads there.
+            why = f"{target.address}: what answers is a worker of group {other!r}; name its own with --http HOST:PORT"
+            found.append(Reached(target, None, why))
+        elif status is not None and whose[target.address] is target:
             found.append(Reached(target, status))
         elif status is not None:
             why = (
@@ -164,10 +173,23 @@ def reached(targets: Sequence[Target], replies: Mapping[Address, Reply]) -> list
     return found
 
 
+def _understood(reply: Reply) -> Reply:
+    """The reply, with the content of a worker's ``/status`` that this version reads, or why it has none."""
+    if reply.content is None:
+        return reply
+    if reply.content.get("service") != "rexstream":
+        return Reply(None, "what answers is no worker")
+    if part := not_understood(reply.content):
+        return Reply(
+            None, f"its answer has another form than this version reads, at {part}: is it a worker of another one?"
+        )
+    return reply
+
+
 def _whose(targets: Sequence[Target], reply: Reply) -> Target:
     """The one of the targets at an address that has most of the partitions which the answer names."""
-    listed = reply.content.get("assignment") if reply.content is not None else None
-    own = {(each["topic"], each["partition"]) for each in listed} if isinstance(listed, list) else set()
+    listed = (reply.content or {}).get("assignment") or ()
+    own = {(each["topic"], each["partition"]) for each in listed}
     return max(targets, key=lambda each: len(own.intersection(each.member.partitions)) if each.member else 0)
 
 
@@ -175,11 +197,11 @@ def _why(target: Target, reply: Reply) -> str:
     at = "" if str(target.address) == target.shown else f"{target.address}: "
     if target.guessed and target.member is not None:
         return (
-            f"{at}{reply.error or 'what answers is no worker'}. Its client.id, {target.member.client_id!r}, tells no "
+            f"{at}{reply.error}. Its client.id, {target.member.client_id!r}, tells no "
             "HTTP port, so that of observability.http was tried: it is no worker, or name it with --http HOST:PORT"
         )
     if reply.answered:
-        return f"{at}{reply.error or 'what answers is no worker'}"
+        return f"{at}{reply.error}"
     if target.member is None:
         return f"{at}{reply.error}; check --http and that the worker runs"
     return f"{at}{reply.error}; check that it runs and that this machine reaches that port, or name it with --http"
@@ -209,7 +231,7 @@ def workers_of(kafka: KafkaAccess, addresses: Sequence[str], reader: GroupReader
     except ClusterUnreachable as error:
         raise Unreachable(f"{error}. Workers that --http HOST:PORT names are asked without Kafka") from None
     if group is not None:
-        return Workers(of_members(group.members, config.observability.http), group)
+        return Workers(of_members(group.name, group.members, config.observability.http), group)
     http = config.observability.http
     if (port := http_port_of(http)) is None or not port.port:
         raise click.UsageError(

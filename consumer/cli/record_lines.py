@@ -32,7 +32,7 @@ def record_json(record: SourceRecord) -> str:
     """
     if record.value is not None and result_of(record.value) is not None:
         text = record.value.decode()
-        return json.dumps(json.loads(text), ensure_ascii=False) if "\n" in text or "\r" in text else text
+        return json_line(json.loads(text)) if "\n" in text or "\r" in text else text
     described: dict[str, Any] = {
         "topic": record.topic,
         "partition": record.partition,
@@ -42,7 +42,12 @@ def record_json(record: SourceRecord) -> str:
         "headers": [[name, _text(value)] for name, value in record.headers],
         **_named("value", record.value),
     }
-    return json.dumps(described, ensure_ascii=False)
+    return json_line(described)
+
+
+def json_line(content: Any) -> str:
+    """``content`` as JSON. Half a surrogate pair, which JSON may escape and UTF-8 has not, stays escaped."""
+    return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def printable(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -11,6 +10,7 @@ import click
 
 from consumer.cli import suggestions
 from consumer.cli.options import KafkaAccess, Unreachable, group_options
+from consumer.cli.record_lines import json_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,9 +53,10 @@ def command(kafka: KafkaAccess, addresses: tuple[str, ...], topic: str | None, a
         told = tell(workers.targets, topic, kafka.timeout)
     for each in told:
         if as_json:
-            click.echo(json.dumps(each.as_json(), ensure_ascii=False))
+            click.echo(json_line(each.as_json()))
         elif each.answer is not None:
-            click.echo(each.answer["message"] if len(told) == 1 else f"{each.name}  {each.answer['message']}")
+            message = printable(each.answer["message"])
+            click.echo(message if len(told) == 1 else f"{each.name}  {message}")
     _judge(told, each_named=not as_json)
 
 
@@ -63,10 +64,10 @@ class _Told:
     """One worker that was told, or was not reached."""
 
     def __init__(self, worker: Reached, reply: Reply | None) -> None:
-        self.name = worker.name
+        self.name = printable(worker.name)
         self.address = str(worker.target.address or worker.target.shown)
         self.answer: Mapping[str, Any] | None = None
-        self.why = worker.why
+        self.why = printable(worker.why)
         self.answered = reply is not None and reply.answered
         if reply is None:
             return
@@ -75,7 +76,7 @@ class _Told:
             self.answer = content
         else:
             known = reply.error if reply.content is None else ""
-            self.why = known or "what answers is no worker that knows /resume"
+            self.why = printable(known) or "what answers is no worker that knows /resume"
             if not reply.answered and worker.target.member is None:
                 self.why += "; check --http and that it runs"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -92,9 +91,10 @@ def _show(found: Report, as_json: bool) -> None:
     from rich.console import Console, Group
 
     from consumer.cli.group_tables import report_tables
+    from consumer.cli.record_lines import json_line
 
     if as_json:
-        click.echo(json.dumps({**asdict(found), "well": found.well}, ensure_ascii=False))
+        click.echo(json_line({**asdict(found), "well": found.well}))
     else:
         console = Console(highlight=False)
         console.print(Group(*report_tables(found, console.width)))

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 AT_ONCE = 128
 """So many workers are asked at the same time, a thread for each: a hundred that hang cost one deadline together."""
+HERE = "localhost"
+"""Either loopback, whichever answers: a member tells that it has one, not which. In many containers the name itself
+stands for the first only."""
 _BODY_BYTES = 8 << 20
 """A /status of ten thousand partitions has a megabyte. What is longer than this is no worker's."""
 
@@ -49,7 +52,7 @@ def ask(addresses: Iterable[Address], method: str, path: str, deadline: float) -
         # Not urllib: a proxy that the environment names must not come between.
         connection = http.client.HTTPConnection(*address, timeout=left)
         try:
-            connection.connect()
+            connection.sock = _connected(address, left)
             sockets.append(connection.sock)  # which the connection forgets before the body is read
             # The address in place of the name, which the worker need not know (observability.http_hosts).
             peer = Address(connection.sock.getpeername()[0], address.port)
@@ -85,6 +88,17 @@ def ask(addresses: Iterable[Address], method: str, path: str, deadline: float) -
 
 
 _SILENT = "no answer in time"
+
+
+def _connected(address: Address, seconds: float) -> socket.socket:
+    if address.host != HERE:
+        return socket.create_connection(address, seconds)
+    try:
+        return socket.create_connection(("127.0.0.1", address.port), seconds)
+    except OSError:
+        with suppress(OSError):
+            return socket.create_connection(("::1", address.port), seconds)
+        raise
 
 
 def _reply(status: int, body: bytes) -> Reply:

@@ -51,7 +51,8 @@ _FILES = [
 _HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 
 _log = structlog.stdlib.get_logger(__name__)
-logging.getLogger("opentelemetry.util.re").setLevel(logging.CRITICAL)  # it would log a header that it cannot read
+for _name in ("opentelemetry.util.re", "opentelemetry.trace.span"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)  # they would log a header that they cannot read
 _sdk_log = logging.getLogger("opentelemetry.exporter")
 _sdk_log.setLevel(logging.ERROR)  # it warns of every single try
 

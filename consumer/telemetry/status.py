@@ -83,6 +83,8 @@ class WorkerStatus(RecentActivity):
     service: str
     version: str
     worker: str
+    group: str
+    """The consumer group that it is in, or is to join."""
     state: str
     state_seconds: float
     """For how long it has been in this state. Seconds of states are known to half a second."""

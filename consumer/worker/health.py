@@ -166,6 +166,7 @@ class Health:
             "service": "rexstream",
             "version": __version__,
             "worker": self.worker,
+            "group": self.config.kafka.group_id,
             "state": state,
             "state_seconds": seconds(state),
             "uptime_seconds": round(now - self.started, 1),

@@ -6,6 +6,7 @@ With ``--pictures FOLDER`` the pictures of docs/operations.md are taken on the w
 from __future__ import annotations
 
 import io
+import json
 import re
 import signal
 import time
@@ -202,6 +203,31 @@ def test_every_reason_to_pause_says_what_to_do(browser: Browser, told: Told, rea
     assert "reviews.raw" in said
     assert "for 1 min 15 s" in said
     assert ("Runbook" in said) is (reason != "backpressure")
+
+
+def test_whatever_things_are_called_is_shown_as_text(browser: Browser, told: Told) -> None:
+    """Names and reasons come from producers, brokers and model servers; ``constructor`` is a legal topic."""
+    evil = "<img src=x onerror=alert(1)>"
+    sick = EndpointStatus(evil, evil, 0, 1, 1, 0, evil, 1.0)
+    told.said |= {
+        "worker": evil,
+        "waiting": {evil: [f"{evil}: mend it with `rexstream resume`"]},
+        "paused_topics": {"backpressure": ["constructor"], "outage": ["toString"], evil: [evil]},
+        "paused_seconds": {"backpressure": 1.0, "outage": 1.0, evil: 1.0},
+        "assignment": [{"topic": evil, "partition": 0, "lag": 1, "lag_age_seconds": 0.0}],
+        "dead_letters": {evil: 1},
+        "totals": {evil: 1},
+        "model": told.said["model"]
+        | {"name": evil, "version": evil, "endpoints": [sick._asdict() | {"state_seconds": 1}]},
+    }
+    show(browser, told)
+    browser.until(f"document.getElementById('dead').innerText.includes({json.dumps(evil)})", 10)
+    assert browser.run("return document.images.length") == 0
+    problems = browser.text("#problems")
+    assert "constructor" in problems
+    assert "toString" in problems
+    assert "mend it with rexstream resume" in problems
+    assert browser.complaints() == []
 
 
 def test_an_answer_that_it_does_not_know_is_no_silence(browser: Browser, told: Told) -> None:

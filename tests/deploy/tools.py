@@ -199,7 +199,8 @@ def _crd_schemas() -> None:
 
 
 STEPS: dict[str, Callable[[], None]] = {
-    "Python packages " + " ".join(PACKAGES): _python_packages,
+    # Its programs begin with the path of its interpreter: in another folder they are of no use.
+    f"Python packages {' '.join(PACKAGES)} in {PYTHON}": _python_packages,
     f"schemas of Kubernetes {KUBERNETES}": _core_schemas,
     KUBECONFORM: lambda: _program(KUBECONFORM),
     f"CRDs of {KEDA} and {PROMETHEUS_OPERATOR}": _crd_schemas,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from typing import Any
 
 import click
 import pytest
 
+from consumer.cli.group_report import report
 from consumer.cli.group_workers import Target, named, of_members, reached
 from consumer.cli.worker_requests import Address, Reply
 from consumer.events import Partition
@@ -21,7 +23,7 @@ def member(client_id: str, host: str = "10.0.0.2", *partitions: int, instance: s
 
 
 def targets(*members: Member, http: str = "127.0.0.1:9464") -> list[Target]:
-    return of_members(members, http, lambda host: HERE.get(host, False))
+    return of_members("reviews", members, http, lambda host: HERE.get(host, False))
 
 
 def status(*partitions: int, worker: str = "w") -> Reply:
@@ -74,6 +76,51 @@ def test_what_answers_at_the_port_may_be_no_worker() -> None:
         assert lost.status is None
         assert "'orders-service'" in lost.why
         assert "it is no worker, or name it with --http" in lost.why
+
+
+@pytest.mark.parametrize(
+    ("content", "at"),
+    [
+        ({"assignment": ["in-0"]}, "assignment.0"),
+        ({"assignment": [{"topic": "in", "partition": "0"}]}, "assignment.0.partition"),
+        ({"assignment": [{"topic": "in", "partition": 0, "lag": 10**400}]}, "assignment.0.lag"),
+        ({"rates": {"events_per_second": math.nan}}, "rates.events_per_second"),
+        ({"model": "m"}, "model"),
+        ({"model": {"endpoints": [{"state": []}]}}, "model.endpoints.0.state"),
+        ({"waiting": ["in"]}, "waiting"),
+    ],
+)
+def test_an_answer_of_another_form_costs_no_other_worker_its_report(content: dict[str, Any], at: str) -> None:
+    """Any member of the group may answer anything."""
+    odd, good = targets(member("rexstream-http-1"), member("rexstream-http-2"))
+    odd_reply = Reply({"service": "rexstream", **content})
+    found = reached([odd, good], {Address("10.0.0.2", 1): odd_reply, Address("10.0.0.2", 2): status(0)})
+    told = report("g", None, found, {})
+    assert [row.name for row in told.workers] == ["w"]
+    assert f"another form than this version reads, at {at}: " in told.unreached[0].why
+
+
+def test_what_another_version_leaves_out_is_no_fault() -> None:
+    (one,) = targets(member("rexstream-http-1"))
+    for content in ({}, {"model": None, "assignment": None, "paused": ["flood"], "new": [1]}):
+        (found,) = reached([one], {Address("10.0.0.2", 1): Reply({"service": "rexstream", **content})})
+        assert report("g", None, [found], {}).workers
+
+
+def test_a_worker_of_another_group_is_not_taken_for_a_member() -> None:
+    """Two groups on one host, with a client.id of the owner's: the guessed port is the other's."""
+    (one,) = targets(member("mine"), http="0.0.0.0:9464")
+    for group, reached_there in (("reviews", True), (None, True), ("orders", False)):
+        (found,) = reached([one], {Address("10.0.0.2", 9464): Reply({"service": "rexstream", "group": group})})
+        assert (found.status is not None) is reached_there
+        assert ("is a worker of group 'orders'" in found.why) is not reached_there
+
+
+def test_a_member_whose_address_is_not_told_is_not_looked_for_here() -> None:
+    """An empty host would stand for this machine."""
+    (found,) = targets(member("rexstream-http-9464", ""))
+    assert found.address is None
+    assert "do not tell its address" in found.why
 
 
 def test_of_members_behind_one_address_only_the_one_that_answers_counts() -> None:

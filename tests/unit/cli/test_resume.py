@@ -66,6 +66,19 @@ def test_it_says_what_the_worker_did(server: HttpServer) -> None:
     assert json.loads(found.stdout)["topics"] == ["shop a&b"]
 
 
+def test_an_answer_moves_no_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anything may answer, with half a surrogate pair too."""
+    monkeypatch.setitem(ANSWER, "message", "\x1b[2J\ud800 done")
+    odd = serving()
+    try:
+        found = resume("--http", f"127.0.0.1:{odd.server_port}")
+        assert (found.exit_code, found.stdout) == (0, "\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER} done\n")
+        found = resume("--http", f"127.0.0.1:{odd.server_port}", "--json")
+        assert (found.exit_code, json.loads(found.stdout)["message"]) == (0, "\x1b[2J\ud800 done")
+    finally:
+        odd.close()
+
+
 def test_on_the_embedded_broker_the_configured_address_is_asked(
     server: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from consumer.cli.worker_requests import Address, ask
+from consumer.cli.worker_requests import HERE, Address, ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,3 +112,23 @@ def test_a_port_that_nobody_has_is_said_in_the_systems_words() -> None:
     """As short as that."""
     (reply,) = ask([Address("127.0.0.1", 1)], "GET", "/status", time.monotonic() + 30).values()
     assert reply.error == "Connection refused"
+
+
+def test_either_loopback_is_here() -> None:
+    """Also where the name ``localhost`` stands for the IPv4 one only, as in many containers."""
+    try:
+        listening = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 on this machine")
+    with listening:
+        port = listening.getsockname()[1]
+
+        def answer() -> None:
+            with listening.accept()[0] as connection:
+                connection.recv(4096)
+                connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}')
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = Address(HERE, port)
+        (reply,) = ask([address], "GET", "/status", time.monotonic() + 30).values()
+    assert reply.content == {"a": 1}, reply

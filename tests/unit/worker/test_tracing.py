@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -179,6 +180,16 @@ def test_a_span_says_what_was_published(
     ) == expected
     assert span.status.status_code is (StatusCode.ERROR if expected[1] else StatusCode.UNSET)
     assert SECRET not in span.to_json(indent=None) + str(span.status.description)
+
+
+@pytest.mark.usefixtures("memory")
+@pytest.mark.parametrize("state", [SECRET, f"a=1,{SECRET}=2", "a=1,a=" + SECRET])
+def test_a_tracestate_that_cannot_be_read_is_not_logged(caplog: pytest.LogCaptureFixture, state: str) -> None:
+    """The SDK would quote what a producer put there, for every record."""
+    caplog.set_level("DEBUG")
+    one = record()
+    EventSpans(config(), "w").trace(replace(one, headers=(*one.headers, ("tracestate", state.encode()))))
+    assert not caplog.records
 
 
 def test_revoked_partitions_end_their_spans_and_no_others(memory: InMemorySpanExporter) -> None:
