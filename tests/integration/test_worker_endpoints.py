@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
@@ -10,7 +11,7 @@ from stub_server import StubServer
 from worker_run import Run, expected, ids, reviews
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from typing import Protocol
 
@@ -60,6 +61,16 @@ def reported(worker: Run, server: StubServer) -> list[str]:
     return [line["event"] for line in lines if "model server" in line["event"]][1:]
 
 
+def send_until(worker: Run, sent: int, enough: Callable[[], bool]) -> int:
+    """Send reviews, a few at a time so that they are many calls, from number ``sent`` on; how many were sent then."""
+    while not enough():
+        assert sent < 4000
+        worker.send(reviews(20, sent))
+        sent += 20
+        time.sleep(0.05)
+    return sent
+
+
 def all_is_well(worker: Run, events: int) -> None:
     """Every result, no dead letter, and consumption was never paused for the model."""
     worker.wait_for_results(2 * events)
@@ -71,21 +82,16 @@ def all_is_well(worker: Run, events: int) -> None:
 
 def test_a_server_that_dies_and_comes_back(worker: Run, servers: Sequence[StubServer]) -> None:
     """Under load: what was in its calls waits for it, the rest does not; it is said once that it went, and came."""
-    worker.send(reviews(200))
-    worker.wait(lambda: all(server.calls > 3 for server in servers))
+    sent = send_until(worker, 0, lambda: all(server.calls > 3 for server in servers))
     servers[0].stop()
-    worker.send(reviews(200, 200))
-    worker.wait(lambda: states(worker)[servers[0].target] == "outage")
+    sent = send_until(worker, sent, lambda: states(worker)[servers[0].target] == "outage")
     assert worker.get("/readyz")[0] == 200
-    worker.send(reviews(100, 400))
+    worker.send(reviews(100, sent))
     servers[0].start()
     worker.wait(lambda: states(worker)[servers[0].target] == "ok")
-    calls, sent = servers[0].calls, 500
-    while servers[0].calls < calls + 10 and sent < 3000:  # some are health probes
-        worker.send(reviews(100, sent))
-        sent += 100
+    calls = servers[0].calls
+    sent = send_until(worker, sent + 100, lambda: servers[0].calls >= calls + 10)  # some are health probes
     all_is_well(worker, sent)
-    assert servers[0].calls >= calls + 10
     assert reported(worker, servers[0]) == ["a model server cannot be used", "a model server can be used"]
     assert reported(worker, servers[1]) == reported(worker, servers[2]) == []
     metrics = worker.get("/metrics")[1]
@@ -99,11 +105,10 @@ def test_a_server_whose_model_does_not_fit(worker: Run, servers: Sequence[StubSe
         context.abort(grpc.StatusCode.FAILED_PRECONDITION, 'Serving signature key "serving_default" not found.')
 
     servers[1].before = unfit
-    worker.send(reviews(200))
-    worker.wait(lambda: states(worker)[servers[1].target] == "deployment_fault")
+    sent = send_until(worker, 0, lambda: states(worker)[servers[1].target] == "deployment_fault")
     assert worker.get("/readyz")[0] == 200
-    worker.send(reviews(100, 200))
-    all_is_well(worker, 300)
+    worker.send(reviews(100, sent))
+    all_is_well(worker, sent + 100)
     status = worker.get("/status")[1]["model"]["endpoints"]
     assert "serving_default" in next(each["reason"] for each in status if each["address"] == servers[1].target)
 
