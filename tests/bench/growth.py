@@ -136,9 +136,18 @@ def text(draft: Draft, engine: Engine, rounds: int) -> None:
     }
     one, two = costs.values()
     asked = f"{characters[0]} to {characters[-1]:,}"
-    straight(draft, "engine CPU by characters, one level", asked, straight_line(characters, _ms(one)))
-    both = fitted(_ms(two), [1.0] * len(two), characters, [cost.windows for cost in two])
+    # A text pays once for its first letters or digits, about which the tokenizer library is asked, and for being cut.
+    has_letters = [float(engine_cost.has_letters(each)) for each in texts]
+    is_cut = [float(cost.windows > 1) for cost in one]
+    line = fitted(_ms(one), [1.0] * len(one), characters, has_letters, is_cut)
+    straight(draft, "engine CPU by characters, one level", asked, line)
+    both = fitted(_ms(two), [1.0] * len(two), characters, has_letters, [cost.windows for cost in two])
     straight(draft, "engine CPU by characters and windows, two levels", asked, both)
+    draft.note(
+        f"By characters: a text pays once {line.coefficients[2] * 1000:.0f} us for its first letters or digits, which "
+        f"the tokenizer library is asked about, and {line.coefficients[3] * 1000:.0f} us for being cut into windows at "
+        "all. The line is what is left."
+    )
     draft.note(
         "Two levels: the children of all that was found are asked for, some in each hint, on every piece of the text; "
         "windows grow with the square of a text that has many pieces. That is how RexUniNLU asks, not how it is "

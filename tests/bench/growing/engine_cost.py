@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import unicodedata
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -51,6 +52,11 @@ def review_text(characters: int) -> str:
     """The sample reviews one after the other, from the first on, cut."""
     endless = itertools.chain.from_iterable(itertools.cycle(sample_reviews()))
     return "".join(itertools.islice(endless, characters))
+
+
+def has_letters(text: str) -> bool:
+    """Whether the tokenizer library is asked about a part of it: letters and digits, also full-width ones."""
+    return any(unicodedata.category(each) in ("Ll", "Lu", "Nd") for each in text)
 
 
 def flat_task(types: int, name: str) -> Task:
