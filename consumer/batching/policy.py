@@ -186,8 +186,9 @@ class LeastTime:
     joins while its padding costs less than a call of its own. The call with the most urgent window leaves, for the
     endpoint that is expected to have answered it first. An idle one gets it at once; a busy one when it is expected to
     be free, or when as much waits as a call can hold: until then waiting costs nothing, since the server is busy.
-    Windows of events over their share have small calls of their own that never leave before a server is free, so that
-    whoever comes meanwhile goes first and waits for little.
+    While several servers are idle, what waits is divided among them, as far as the fixed cost stays about a tenth of a
+    call. Windows of events over their share have small calls of their own that never leave before a server is free, so
+    that whoever comes meanwhile goes first and waits for little.
     """
 
     PREPARE_SECONDS, PREPARE_ROW_SECONDS = 0.005, 4e-5
@@ -216,9 +217,13 @@ class LeastTime:
             if len(calls) >= load.max_in_flight:
                 break
             counts = queue.counts()
-            tokens = min(load.max_tokens, self.cost.worthwhile_tokens()) if urgent.over_share else load.max_tokens
+            waiting, tokens = sum(length * count for length, count in counts), load.max_tokens
+            if urgent.over_share:
+                tokens = min(tokens, self.cost.worthwhile_tokens())
+            elif (idle := sum(self._idle(each, fastest) for each in loads)) > 1:
+                tokens = min(tokens, max(self.cost.worthwhile_tokens(), math.ceil(waiting / idle)))
             reason: ReleaseReason = "idle"
-            if sum(length * count for length, count in counts) >= load.max_tokens and not urgent.over_share:
+            if waiting >= load.max_tokens and not urgent.over_share:
                 reason = "full"
             elif len(calls) >= (servers := load.servers):
                 rows = min(sum(count for _, count in counts), full_rows(tokens, own))
@@ -232,6 +237,12 @@ class LeastTime:
             batches.append(batch)
             calls.append(Call(len(batch.windows), batch.padded_length, now))
         return Decision(tuple(batches), None)
+
+    @staticmethod
+    def _idle(placed: _Placed, fastest: float) -> int:
+        """Servers behind an endpoint that have nothing to do; none of one that is ``SLOWER`` than the fastest."""
+        _, load, calls = placed
+        return max(0, load.servers - len(calls)) if load.times.factor <= SLOWER * fastest else 0
 
     @classmethod
     def prepare_seconds(cls, rows: int) -> float:

@@ -40,6 +40,25 @@ def test_an_idle_endpoint_gets_what_waits_at_once() -> None:
     assert (batch.endpoint, batch.reason) == (1, "idle")
 
 
+@pytest.mark.parametrize(
+    ("fixed", "rows"),
+    [
+        pytest.param(0.01, [10, 10, 10], id="a call costs little: each endpoint has a third"),
+        pytest.param(0.1, [20, 10], id="a call costs as much as two windows: not a tenth of a smaller call"),
+    ],
+)
+def test_less_than_a_full_call_is_divided_among_idle_endpoints(fixed: float, rows: list[int]) -> None:
+    policy = LeastTime(16_384, 2, CallCost(floor=0.0, fixed=fixed, per_token=1e-4, per_pair=0.0))
+    decision = policy.decide(0.0, queue_of(*[512] * 30), [load(), load(), load()])
+    assert [len(batch.windows) for batch in decision.batches] == rows
+    assert len({batch.endpoint for batch in decision.batches}) == len(rows)
+
+
+def test_an_endpoint_that_is_much_slower_makes_no_calls_smaller_while_it_is_idle() -> None:
+    (batch,) = POLICY.decide(0.0, queue_of(*[512] * 30), [load(), load(factor=4.0)]).batches[:1]
+    assert (len(batch.windows), batch.endpoint) == (30, 0)
+
+
 def test_an_idle_slow_endpoint_is_left_idle_while_a_busy_fast_one_answers_sooner() -> None:
     """And helps where more waits than the fast one's next call holds, or where that one hangs or has no place."""
     fast, slow = load(Call(1, 40, 0.0)), load(factor=4.0)
