@@ -303,7 +303,12 @@ class EventProcessor:
             budget = self._budgets[record.topic]
             if not budget.take(work, HELD_COPIES * output.held_bytes):
                 await budget.queue.wait(work)
-            return output, inference.extracted.model_calls
+            extracted, restarts = inference.extracted, inference.restarts
+            warned = bool(extracted.warnings or inference.overflowed or restarts)
+            self._metrics.result_made(
+                inference.model, task.name, len(extracted.paths), warned=warned, restarts=restarts
+            )
+            return output, extracted.model_calls
         except BadInput as bad:
             return FailedTask(task.name, int(self._wall() * 1000), bad)
         except WindowRefused as refused:
