@@ -284,14 +284,7 @@ class EventProcessor:
         return [await running[0]] if len(running) == 1 else await asyncio.gather(*running)
 
     async def _run_task(
-        self,
-        record: SourceRecord,
-        event: ReviewEvent,
-        task: Task,
-        trace: Trace,
-        work: Work,
-        *,
-        again: bool = False,
+        self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, work: Work, *, again: bool = False
     ) -> tuple[Output, int | None] | FailedTask:
         stage: Stage = "extract"
         try:
