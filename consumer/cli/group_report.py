@@ -42,7 +42,9 @@ class WorkerRow:
     events_per_second: float
     p95_ms: float | None
     model: str
-    """Name and version, such as ``rexuninlu:3``."""
+    """Name and version that answered last, such as ``rexuninlu:3``."""
+    versions: dict[str, dict[str, Any]]
+    """What each version did in the last minute, by such a name; workers of before have none."""
     uptime_seconds: float
     servers: dict[str, dict[str, Any]]
     """The model servers that it uses, by address."""
@@ -79,6 +81,19 @@ class ServerRow:
     """Windows in the workers' calls to it."""
 
 
+@dataclass(slots=True)
+class VersionRow:
+    """A version of a model, in the last minute of all workers together."""
+
+    workers: int = 0
+    """Those that met it."""
+    calls: int = 0
+    failed_calls: int = 0
+    results: int = 0
+    empty_results: int = 0
+    extractions: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     group: dict[str, Any]
@@ -86,6 +101,7 @@ class Report:
     unreached: list[UnreachedRow]
     topics: dict[str, TopicRow]
     servers: dict[str, ServerRow]
+    versions: dict[str, VersionRow]
     events_per_second: float
     lag: int | None
     seconds_behind: float | None
@@ -126,6 +142,7 @@ def report(
         unreached,
         topics,
         servers,
+        _versions(rows),
         rate,
         total,
         None if total is None or not rate else round(total / rate, 1),
@@ -155,6 +172,7 @@ def _row(name: str, address: str, status: Mapping[str, Any], lags: Mapping[Parti
         events_per_second=float((status.get("rates") or {}).get("events_per_second") or 0.0),
         p95_ms=(status.get("latency_ms") or {}).get("p95"),
         model=f"{model.get('name', '?')}:{model.get('version') or '?'}",
+        versions={f"{each.get('name', '?')}:{each.get('version', '?')}": each for each in model.get("versions") or ()},
         uptime_seconds=float(status.get("uptime_seconds") or 0.0),
         servers={str(each.get("address", "?")): dict(each) for each in model.get("endpoints") or ()},
     )
@@ -198,6 +216,20 @@ def _servers(rows: Sequence[WorkerRow]) -> dict[str, ServerRow]:
     }
 
 
+def _versions(rows: Sequence[WorkerRow]) -> dict[str, VersionRow]:
+    found: dict[str, VersionRow] = {}
+    for row in rows:
+        for model, its in row.versions.items():
+            version = found.setdefault(model, VersionRow())
+            version.workers += 1
+            version.calls += int(its.get("calls") or 0)
+            version.failed_calls += int(its.get("failed_calls") or 0)
+            version.results += int(its.get("results") or 0)
+            version.empty_results += int(its.get("empty_results") or 0)
+            version.extractions += int(its.get("extractions") or 0)
+    return dict(sorted(found.items()))
+
+
 def _problems(found: Report) -> list[str]:
     problems = [f"{each.name}{_having(each.partitions)} was not reached: {each.why}" for each in found.unreached]
     for row in found.workers:
@@ -221,8 +253,10 @@ def _problems(found: Report) -> list[str]:
             problems.append(f"{topic}: no member has {each.unassigned} of its {each.partitions} partitions")
         if each.unknown:
             problems.append(f"{topic}: the lag of {each.unknown} of its {each.partitions} partitions is not known")
+    # A worker that met all of them within a minute gives each its share: which one answered it last means nothing.
     models, versions = ({row.model for row in found.workers}, {row.version for row in found.workers})
-    problems += [f"several models answer: {', '.join(sorted(models))}"] if len(models) > 1 else []
+    together = any(models <= row.versions.keys() for row in found.workers)
+    problems += [f"several models answer: {', '.join(sorted(models))}"] if len(models) > 1 and not together else []
     problems += [f"workers of several versions: {', '.join(sorted(versions))}"] if len(versions) > 1 else []
     return problems
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from consumer.cli.group_report import Report, ServerRow, WorkerRow
+    from consumer.cli.group_report import Report, ServerRow, VersionRow, WorkerRow
 
 _WIDE, _WIDER = 100, 130
 """Width from which there is room for a worker's version and model, and for its address and wait."""
@@ -42,6 +42,9 @@ def report_tables(report: Report, width: int, *, problems_first: bool = False) -
     if report.servers:
         yield Text("\nModel servers", style="bold")
         yield _servers(report.servers)
+    if report.versions:
+        yield Text("\nModel versions, last minute", style="bold")
+        yield _versions(report.versions)
     if not problems_first:
         yield from _problems(report.problems)
 
@@ -137,6 +140,17 @@ def _servers(servers: dict[str, ServerRow]) -> Table:
             for state, count in server.states.items()
         )
         table.add_row(Text(printable(address)), states, Text(f"{server.in_flight:,}"))
+    return table
+
+
+def _versions(versions: dict[str, VersionRow]) -> Table:
+    heads = ("workers", "calls", "failed", "results", "empty", "per result")
+    table = _table(Column("model", overflow="fold"), *(Column(head, justify="right", no_wrap=True) for head in heads))
+    for model, each in versions.items():
+        empty = f"{each.empty_results / each.results:.1%}" if each.results else "-"
+        mean = f"{each.extractions / each.results:.2f}" if each.results else "-"
+        numbers = f"{each.workers}", f"{each.calls:,}", f"{each.failed_calls:,}", f"{each.results:,}"
+        table.add_row(*(Text(printable(cell)) for cell in (model, *numbers, empty, mean)))
     return table
 
 

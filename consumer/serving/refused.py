@@ -72,7 +72,9 @@ class DispatchObserver(Protocol):
         """So many tokens of a batch are of ``lane``; the oldest of its windows in it waited so long (seconds)."""
 
     def model_called(self, model: str, version: str, code: str, seconds: float) -> None:
-        """A model call ended. ``code`` is OK or the gRPC status name."""
+        """A model call ended. ``code`` is OK or the gRPC status name; ``version`` of one that failed is that of its
+        server's last answer, empty before the first.
+        """
 
     def model_retried(self) -> None:
         """The windows of a failed call will be sent again."""

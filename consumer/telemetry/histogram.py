@@ -79,6 +79,11 @@ class Histogram(Collector):
                 self._series[values] = Series(self._bounds)
             return self._series[values]
 
+    def remove(self, *values: str) -> None:
+        """Drop the series of these label values. Whoever still holds it observes for nobody."""
+        with self._lock:
+            self._series.pop(values, None)
+
     def count(self) -> None:
         """As ``Series.count``, of every series."""
         for _, series in self._every():

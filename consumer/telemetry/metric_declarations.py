@@ -1,4 +1,5 @@
 """Every metric of a worker: a table by name for each kind, with help, labels and, for a histogram, buckets in its unit.
+Those of single model versions are in ``version_metrics``.
 
 The help of a metric explains what a spike means. ``Metrics`` calls ``register`` once, at its start. Label values come
 from bounded sets: the configuration, this code, or, where a server or broker chooses them, the first few that were seen
@@ -29,7 +30,7 @@ PAUSE_REASONS = (
 
 ENDPOINT_STATES = ("ok", "outage", "deployment_fault", "gone", "trial", "busy")
 
-LABEL_LIMITS = {"topic": 200, "endpoint": 100, "model": 20, "version": 100, "code": 30, "class": 100}
+LABEL_LIMITS = {"topic": 200, "endpoint": 100, "version": 20, "code": 30, "class": 100}
 """How many values a label may have; later new ones become ``other``."""
 
 
@@ -119,6 +120,13 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "means a model that finds nonsense, and calls that cost a hundred times the bytes."
         ),
         (),
+    ),
+    "rexstream_canary_fallbacks_total": (
+        (
+            "Times that the canary's keys went back to the stable model by themselves, by why: unavailable, slow or "
+            "refused. A spike means that the canary cannot serve its share; no event is lost by it."
+        ),
+        ("reason",),
     ),
 }
 
@@ -230,6 +238,20 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
         ("endpoint",),
     ),
+    "rexstream_canary_share": (
+        (
+            "Share of keys, 0 to 1, that the configuration gives to the canary. Anything above 0 means that two models "
+            "answer beside each other."
+        ),
+        (),
+    ),
+    "rexstream_canary_fallback": (
+        (
+            "1 while the canary's keys are answered by the stable model, since the canary failed. Anything above 0 "
+            "means that nobody watches the canary's own figures: there are none."
+        ),
+        (),
+    ),
     "rexstream_certificate_expiry_days": (
         (
             "Days until the first of the certificates expires that are in use from the file of this setting; below 0 "
@@ -290,14 +312,6 @@ HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
         ),
         (),
         (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9),
-    ),
-    "rexstream_model_call_seconds": (
-        (
-            "Round trip of a model call by the version that answered and the gRPC status. A spike of OK means a busy "
-            "model server; of any other code, the fault that the code names."
-        ),
-        ("model", "version", "code"),
-        (0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0),
     ),
     "rexstream_windows_per_event": (
         (

@@ -22,11 +22,13 @@ from consumer.telemetry.endpoint_metrics import EndpointMetrics
 from consumer.telemetry.last_minute import LastMinute
 from consumer.telemetry.metric_declarations import LABEL_LIMITS, PAUSE_REASONS, register
 from consumer.telemetry.status import RecentActivity, milliseconds, quantile
+from consumer.telemetry.version_metrics import OTHER, VersionMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from consumer.batching.policy import ReleaseReason
+    from consumer.codecs.outputs import ModelUsed
     from consumer.events import Outcome, Partition, SourceRecord, Stage
     from consumer.telemetry.endpoint_metrics import Breaker
 
@@ -34,8 +36,6 @@ EventOutcome = Literal["done", "partial", "dead_letter", "dropped", "deleted"]
 """One record: every task gave a result; some did; none did; nothing to do (null value, another group's replay); a
 delete that went on to the result topics."""
 DropReason = Literal["null_value", "other_group", "delete", "delete_without_key", "no_review", "text_unavailable"]
-
-OTHER = "other"
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -59,6 +59,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._counters, self._gauges, self._histograms = register(self.registry)
         self.endpoints = EndpointMetrics(self._counters, self._gauges)
+        self.versions = VersionMetrics(clock)
+        self.registry.register(self.versions)
         self._counter = cache(lambda name, *labels: self._counters[name].labels(*labels))  # labels() is slow
         self._histogram = cache(lambda name, *labels: self._histograms[name].labels(*labels))
         self._events = cache(lambda *of: self._counter("rexstream_events_total", self._capped("topic", of[0]), of[1]))
@@ -108,6 +110,11 @@ class Metrics:
             # Moved to the end: the dictionary is ordered by the latest count.
             self._dead_letters_total[kept] = self._dead_letters_total.pop(kept, 0) + 1
 
+    def result_made(self, model: ModelUsed, task: str, extractions: int, *, warned: bool, restarts: int) -> None:
+        """A task has its result of so many ``extractions``, after so many restarts since the version changed."""
+        if model.version:  # else every type was skipped, and no model asked
+            self.versions.made((model.name, model.version, task, extractions, warned, restarts))
+
     # Called by the dispatcher.
 
     def batch_sent(self, rows: int, useful_tokens: int, padded_tokens: int, reason: ReleaseReason) -> None:
@@ -130,11 +137,12 @@ class Metrics:
         self._counters["rexstream_windows_over_share_total"].inc()
 
     def model_called(self, model: str, version: str, code: str, seconds: float) -> None:
-        """A call ended with gRPC status ``code`` (or ``CONTRACT``, ``ANSWER``); no answer, empty ``version``."""
+        """A call ended with gRPC status ``code`` (or ``CONTRACT``, ``ANSWER``). ``version`` of one that failed is that
+        which this server answered with last; empty when it never did.
+        """
         if code == "OK":
             self.model_version = version
-        labels = self._capped("model", model), self._capped("version", version), self._capped("code", code)
-        self._histogram("rexstream_model_call_seconds", *labels).observe(seconds)
+        self.versions.called((model, version, code, seconds))
 
     def model_retried(self) -> None:
         """A failed call is repeated."""
@@ -257,6 +265,7 @@ class Metrics:
         """Count what was observed since the last time. To be called about every second."""
         for histogram in self._histograms.values():
             histogram.count()
+        self.versions.count()
         self._last_minute.count(sum(self._totals().values()))
 
     # Reading.

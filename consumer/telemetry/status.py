@@ -40,6 +40,8 @@ class ModelStatus(TypedDict):
     name: str
     version: str | None
     """The version that answered last; None before the first answer."""
+    versions: list[dict[str, Any]]
+    """The fields of ``version_metrics.VersionActivity`` for each version that was met in the last minute."""
     available: bool
     call_cost: CallCostStatus
     endpoints: list[dict[str, Any]]

@@ -284,14 +284,7 @@ class EventProcessor:
         return [await running[0]] if len(running) == 1 else await asyncio.gather(*running)
 
     async def _run_task(
-        self,
-        record: SourceRecord,
-        event: ReviewEvent,
-        task: Task,
-        trace: Trace,
-        work: Work,
-        *,
-        again: bool = False,
+        self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, work: Work, *, again: bool = False
     ) -> tuple[Output, int | None] | FailedTask:
         stage: Stage = "extract"
         try:
@@ -303,7 +296,12 @@ class EventProcessor:
             budget = self._budgets[record.topic]
             if not budget.take(work, HELD_COPIES * output.held_bytes):
                 await budget.queue.wait(work)
-            return output, inference.extracted.model_calls
+            extracted, restarts = inference.extracted, inference.restarts
+            warned = bool(extracted.warnings or inference.overflowed or restarts)
+            self._metrics.result_made(
+                inference.model, task.name, len(extracted.paths), warned=warned, restarts=restarts
+            )
+            return output, extracted.model_calls
         except BadInput as bad:
             return FailedTask(task.name, int(self._wall() * 1000), bad)
         except WindowRefused as refused:

@@ -198,6 +198,7 @@ class Health:
                 "target": self.config.model.target,
                 "name": self.config.model.name,
                 "version": self.metrics.model_version,
+                "versions": [{**each} for each in self.metrics.versions.last_minute()],
                 "available": self.model_available,
                 "call_cost": {
                     "known": self.call_cost[0],

@@ -2,7 +2,8 @@
 
 The shipped expressions with seconds for minutes, since nobody waits ten minutes here; promtool's unit tests have the
 real times. These need more than a fault of seconds and have those tests only: RexstreamLagGrows, RexstreamLagUnknown,
-RexstreamDefect, RexstreamNotCommitted, RexstreamRestarts, RexstreamCertificateExpires and RexstreamVersionsDiffer.
+RexstreamDefect, RexstreamNotCommitted, RexstreamRestarts, RexstreamCertificateExpires, RexstreamVersionsDiffer,
+RexstreamCanaryFellBack and RexstreamModelVersionsDisagree.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from deploy.chart import ALERTS, DASHBOARDS, ROOT, queries
 from deploy.tools import tool
 
 from consumer.telemetry.metric_declarations import COUNTERS, GAUGES, HISTOGRAMS
+from consumer.telemetry.version_metrics import MODEL_CALL, VERSION_COUNTERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +23,11 @@ ALERTS_TEST = ROOT / "tests" / "deploy" / "alerts_test.yaml"
 TARGET_LABELS = {"job", "instance", "namespace", "le", "__name__"}
 """What Prometheus, or a histogram, adds to a metric's own labels."""
 OWN_LABELS = {name: set(labels) for name, (_, labels) in (COUNTERS | GAUGES).items()} | {
-    f"{name}_{part}": set(labels) for name, (_, labels, _) in HISTOGRAMS.items() for part in ("bucket", "sum", "count")
+    f"{name}_{part}": set(labels)
+    for name, (_, labels, _) in (HISTOGRAMS | {"rexstream_model_call_seconds": MODEL_CALL}).items()
+    for part in ("bucket", "sum", "count")
 }
+OWN_LABELS |= {name: {"model", "version", "task"} for name in VERSION_COUNTERS}
 
 # Run in the tools' environment: selectors of each expression, with the labels that they match, and labels of groupings.
 PARSE = """

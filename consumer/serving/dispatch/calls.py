@@ -218,7 +218,7 @@ class ModelCalls:
             # A server that is alive has answered the others.
             if error.failure is Failure.TRANSIENT and error.code != "RESOURCE_EXHAUSTED":
                 self.uptime.failed(self.ended_at, isolated=isolated)
-            self.observer.model_called(self._model, "", error.code, self.ended_at - started)
+            self.observer.model_called(self._model, self.version or "", error.code, self.ended_at - started)
             raise
         self.ended_at = self.clock()
         self.answered += 1

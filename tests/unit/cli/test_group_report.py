@@ -106,6 +106,35 @@ def test_each_fault_is_one_sentence(worker: Reached, words: str) -> None:
     assert not found.well
 
 
+def minute(version: str, results: int, empty: int) -> dict[str, Any]:
+    return {
+        "name": "rexuninlu",
+        "version": version,
+        "calls": 5,
+        "failed_calls": 1,
+        "results": results,
+        "empty_results": empty,
+        "extractions": 2 * results,
+    }
+
+
+def test_versions_that_share_a_workers_keys_are_shown_and_no_problem() -> None:
+    """Which of two versions answered a worker last is chance, where it asks both; their numbers stand side by side."""
+    both = {"versions": [minute("3", 90, 9), minute("4", 10, 4)]}
+    found = of(answer(1, 0, model=both), answer(2, 1, model={**both, "version": "4"}), lags={0: 0, 1: 0})
+    assert found.problems == []
+    assert (found.versions["rexuninlu:4"].results, found.versions["rexuninlu:4"].workers) == (20, 2)
+    shown = [line.split() for line in lines(found, 100)]
+    assert ["rexuninlu:3", "2", "10", "2", "180", "10.0%", "2.00"] in shown
+    assert ["rexuninlu:4", "2", "10", "2", "20", "40.0%", "2.00"] in shown
+    apart = of(
+        answer(1, 0, model={"versions": [minute("3", 90, 9)]}),
+        answer(2, 1, model={"versions": [minute("4", 10, 4)], "version": "4"}),
+        lags={0: 0, 1: 0},
+    )
+    assert apart.problems == ["several models answer: rexuninlu:3, rexuninlu:4"]
+
+
 def test_partitions_that_nobody_has_or_knows_are_counted() -> None:
     """Without an owner nobody consumes them; without a lag nobody knows how much waits."""
     found = of(answer(1, 0), lags={0: None, 1: 5})

@@ -8,6 +8,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumer import __version__
+from consumer.codecs.outputs import ModelUsed
 from consumer.events import Partition
 from consumer.telemetry.metrics import Metrics
 
@@ -19,6 +20,13 @@ CONTRACT = {
     "batch_tokens": set(),
     "padding_ratio": set(),
     "model_call_seconds": {"model", "version", "code"},
+    "model_results_total": {"model", "version", "task"},
+    "model_results_empty_total": {"model", "version", "task"},
+    "model_extractions_total": {"model", "version", "task"},
+    "model_results_warned_total": {"model", "version", "task"},
+    "model_restarts_total": {"model", "version", "task"},
+    "canary_share": set(),
+    "canary_fallback": set(),
     "windows_per_event": set(),
     "in_flight_windows": set(),
     "work_bytes": set(),
@@ -56,6 +64,7 @@ def used() -> Metrics:
     metrics.lane_sent("live", 400, 0.03)
     metrics.window_over_share()
     metrics.model_called("rexuninlu", "3", "OK", 0.02)
+    metrics.result_made(ModelUsed("rexuninlu", "3", "compact"), "aspects", 2, warned=True, restarts=1)
     metrics.model_retried()
     metrics.windows_overflowed(1)
     metrics.in_flight_windows(12)
