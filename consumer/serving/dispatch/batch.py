@@ -55,6 +55,8 @@ class Group:
     """How many times as long as others its calls may take: doubled whenever one of them ran out of time."""
     broke_at: frozenset[str] = frozenset()
     """Addresses of the endpoints that its calls in a row broke off at: it may have ended these servers."""
+    broke_off_at: float = 0.0
+    """When the last of them broke off, in seconds of the clock."""
     batch: BatchReview | None = None
     """The batch in which its windows were first sent together, if that is under review and they are still part of it"""
 
@@ -79,6 +81,7 @@ class Group:
         if error.failure is Failure.TRANSIENT and error.code in BROKEN_OFF:
             self.crash.broke_off(seconds, isolated=isolated)
             self.broke_at |= {address}
+            self.broke_off_at = now
         else:
             self.crash.broken = 0
             self.broke_at = frozenset()
@@ -103,6 +106,7 @@ class Group:
             first_failed_at=self.first_failed_at,
             timeout_factor=self.timeout_factor,
             broke_at=self.broke_at,
+            broke_off_at=self.broke_off_at,
             batch=self.batch,
         )
 

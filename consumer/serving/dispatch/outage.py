@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from consumer.resilience.backoff import Backoff
 from consumer.resilience.circuit_breaker import CircuitBreaker
-from consumer.resilience.crash_evidence import AWAY_SECONDS
+from consumer.resilience.crash_evidence import AWAY_SECONDS, BROKEN_OFF
+from consumer.serving.dispatch.batch import Group
 from consumer.serving.dispatch.calls import MOST_REPEATED
+from consumer.serving.errors import unreached
 from consumer.serving.protocol import Failure, Relief, ServingError
 from consumer.serving.refused import State
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from consumer.extraction.window import Window
-    from consumer.serving.dispatch.batch import Entry, Group
+    from consumer.serving.dispatch.batch import Entry
     from consumer.serving.dispatch.calls import ModelCalls
 
 
@@ -105,6 +107,8 @@ class OutageRecovery:
         # What showed the fault, and was answered elsewhere since, or will be: this one must answer it, too.
         self._shown_held: list[Entry] = []
         self._shown_misfit: list[Group] = []
+        # The windows of ``_held``, past or present, with which a health probe broke off, and how the last one did.
+        self._broke_off: dict[Group, ServingError] = {}
         self._canary: Window | None = None
         self._needs_canary = self._canary_failed = False
         self._length = 0
@@ -146,14 +150,17 @@ class OutageRecovery:
     def take_unsuspected(self) -> list[Entry]:
         """Take out the windows that are suspected of nothing, for another endpoint.
 
-        Where they showed that the model does not fit, or rejects too much, they or others must still be answered before
-        the fault ends.
+        Those with which a health probe broke off become suspects: they may have ended the server. Where windows showed
+        that the model does not fit, or rejects too much, they or others must still be answered before the fault ends.
         """
         others = [(group, error) for group, error in self._failed if not group.suspected]
         self._failed = [(group, error) for group, error in self._failed if group.suspected]
         self._shown_misfit = (self._shown_misfit + _unfit(others))[:MOST_REPEATED]
         self._shown_held = (self._shown_held + self._held)[-MOST_SHOWN:]
-        entries = [entry for group, _ in others for entry in group.entries] + self._held
+        entries = [entry for group, _ in others for entry in group.entries]
+        suspects = {id(group.entries[0]): (group, error) for group, error in self._broke_off.items()}
+        self._failed += [suspects[id(entry)] for entry in self._held if id(entry) in suspects]
+        entries += [entry for entry in self._held if id(entry) not in suspects]
         self._held = []
         return entries
 
@@ -214,16 +221,21 @@ class OutageRecovery:
             await asyncio.sleep(max(0.0, self._breaker.try_at - self._clock()))
             self._breaker.half_open(max(self._clock(), self._breaker.try_at))
             self._observer.breaker(self._breaker.state, self._calls.address)
+            asked: list[Window] = []
+            began = self._clock()
             try:
                 alone = (group.length for group, _ in self._failed if len(group.entries) == 1)
                 await self._calls.probe_again(max([self._length, *alone]), self._probe_failed)
                 if (canary := self._next_canary(failures)) is not None:
+                    asked, began = [canary], self._clock()
                     await self._calls.probe_with(canary)
                 if unfit := self._shown_misfit + [group for group in _unfit(self._failed) if group.still_waiting()]:
+                    asked, began = [entry.window for group in unfit for entry in group.entries], self._clock()
                     await self._calls.repeat(unfit)
             except ServingError as error:
                 if error.relief is not Relief.FEWER_IN_FLIGHT:  # a busy server is neither healthy nor failed
                     failures += 1
+                    self._asked(asked, error, self._clock() - began)
                     self._probe_failed(error)
             else:
                 return self._end(failures)
@@ -255,6 +267,22 @@ class OutageRecovery:
                 return self._canary
             failures //= 2
         return windows[failures % len(windows)]
+
+    def _asked(self, windows: list[Window], error: ServingError, seconds: float) -> None:
+        """A health probe with these windows failed after ``seconds``: if it broke off, they may have ended the server.
+
+        With one server this changes nothing; another one must not meet them now (``take_unsuspected``).
+        """
+        if not windows or error.failure is not Failure.TRANSIENT or error.code not in BROKEN_OFF or unreached(error):
+            return
+        asked = {id(window) for window in windows}
+        known = {id(group.entries[0]) for group in self._broke_off}
+        for entry in self._held:
+            if id(entry.window) in asked and id(entry) not in known:
+                self._broke_off[Group([entry])] = error
+        for group in {*self._broke_off, *(group for group, _ in self._failed)}:
+            if not asked.isdisjoint(id(entry.window) for entry in group.entries):
+                group.failed(error, self._clock(), seconds, self._calls.address, isolated=False)
 
     def _end(self, failures: int) -> Recovered:
         away = failures >= AWAY_PROBES and self._clock() - self.began >= AWAY_SECONDS

@@ -55,8 +55,10 @@ def transfer(endpoints: Collection[Endpoint], now: float) -> Transfer:
             # At one; or at none, since a call of an isolated one failed otherwise after it had broken off.
             if not to and len(group.broke_at) <= 1:
                 seconds = HELD_SECONDS if group.crash.broken <= 1 else HELD_AGAIN_SECONDS
-                to = usable if endpoint.recovery.began + seconds <= now else []
-                times.append(endpoint.recovery.began + seconds)
+                # Its call may have broken off long after the fault began: a server that rejects all may end in a probe.
+                until = max(endpoint.recovery.began, group.broke_off_at) + seconds
+                to = usable if until <= now else []
+                times.append(until)
             if to:
                 take(group)
                 # The one with the fewest suspects: one server should not be risked for all of them.

@@ -137,6 +137,59 @@ def test_what_broke_off_once_is_tried_alone_on_one_other_server_after_a_minute()
     assert run_cluster(body, restart=None).states == []
 
 
+def test_a_server_that_comes_back_and_dies_again_unseen_has_been_away_since_it_first_died() -> None:
+    """Whoever waits for it waits a minute, not a minute more with each death that no health probe came between."""
+
+    async def body(cluster: Cluster) -> None:
+        held = submit(cluster, 100)
+        await asyncio.sleep(0.01)
+        (server,) = [server for server in cluster.servers if [100] in server.calls]
+        began, server.restart = cluster.now(), None
+        server.die()
+        for _ in range(3):
+            await asyncio.sleep(10)
+            server.mode = "up"
+            server.die()
+        await held
+        assert HELD_SECONDS <= cluster.now() - began < HELD_SECONDS + 2
+        assert server.calls[-1] == [100], "no probe was answered"
+
+    assert run_cluster(body).states == []
+
+
+@pytest.mark.parametrize("restart", [20.0, None])
+def test_a_window_with_which_a_health_probe_broke_off_waits_for_that_server(restart: float | None) -> None:
+    """Its server rejects all, so those that it rejected are asked again in turn; then it dies in such a probe."""
+
+    async def body(cluster: Cluster) -> None:
+        await answered(cluster, range(100, 130))
+        rejecting, other = cluster.servers
+        rejecting.mode, rejecting.restart = "rejects", restart
+        waiting = asyncio.create_task(stream(cluster, 200, 1.0))
+        while cluster.status("a") == "ok" or rejecting.in_flight:
+            await asyncio.sleep(0.001)
+        before = len(rejecting.calls)
+        cluster.poison = sent(cluster, "a") - sent(cluster, "b") - set(range(130))
+        while not rejecting.deaths:
+            await asyncio.sleep(0.001)
+        (asked,) = rejecting.calls[-1]
+        assert before < len(rejecting.calls), "in a health probe"
+        assert asked in cluster.poison
+        cluster.poison, died_at = set(), cluster.now()
+        await asyncio.sleep(15)
+        assert asked not in sent(cluster, "b")
+        assert not waiting.done()
+        assert_answered(range(200, 230), await waiting)
+        if restart is None:
+            assert asked in sent(cluster, "b")
+            assert HELD_SECONDS <= cluster.now() - died_at < HELD_SECONDS + 2
+        else:
+            assert asked not in sent(cluster, "b")
+        assert other.deaths == 0
+
+    assert run_cluster(body, count=2).states == []
+
+
 def test_a_window_that_ends_servers_ends_only_the_first_while_that_comes_back() -> None:
     """It is refused after five crashes that count, as before one server; the others never meet it."""
 
@@ -428,7 +481,7 @@ def test_one_server_that_becomes_three_and_one_again_loses_nothing() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_whatever_servers_do_all_windows_are_answered_and_no_window_spreads_harm(seed: int) -> None:
-    """Random deaths, hangs, misfits and lists of addresses; ``Cluster.check`` judges every call."""
+    """Random deaths, hangs, misfits and lists of addresses; ``Cluster.check`` judges every call. The same each time."""
     draw = random.Random(seed)
 
     async def body(cluster: Cluster) -> None:
@@ -458,4 +511,4 @@ def test_whatever_servers_do_all_windows_are_answered_and_no_window_spreads_harm
         assert_answered(range(1000, 4600), await answers)
         assert cluster.dispatcher.waiting == cluster.dispatcher.in_flight == 0
 
-    run_cluster(body)
+    run_cluster(body, jitter=seed)
