@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,7 @@ def test_a_changed_type_is_said_beside_the_task_that_stays(folder: Path) -> None
     assert "results of sentiment on raw  unchanged: fingerprint " in lines[1]
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_the_earlier_commit_of_a_repository_is_the_old_one(folder: Path) -> None:
     """As the command's help shows: folders of the old file are those beside it, not those of today."""
 
