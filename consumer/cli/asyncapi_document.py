@@ -206,6 +206,7 @@ def _result(route: RouteConfig, names: Sequence[str], tasks: Mapping[str, Task])
         payload["properties"]["task"] |= {"enum": list(names)}
     sent = {
         "rexstream-task": task.name,
+        "rexstream-task-fingerprint": task.fingerprint,
         "rexstream-result-id": result_id(_EVENT.event_id, task),
         "traceparent": f"00-{'4bf92f3577b34da6' * 2}-00f067aa0ba902b7-01",
     }

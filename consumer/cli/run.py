@@ -48,6 +48,8 @@ def command(config_file: str | None, overrides: tuple[str, ...]) -> None:
     checks = StartChecks(configuration.config)
     if checks.bundle is None or checks.refused():
         raise ConfigFailure("\n".join(map(str, checks.refused())))
+    named = dict.fromkeys(name for route in configuration.config.routes for name in route.tasks)
+    log.info("tasks", fingerprints={name: configuration.tasks[name].fingerprint for name in named})
     worker = Worker(configuration.config, configuration.tasks, name, checks.bundle)
     try:
         code = asyncio.run(worker.run())

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from consumer.extraction.task import Extracted, Fact
 
 TASK = "rexstream-task"
+TASK_FINGERPRINT = "rexstream-task-fingerprint"
 RESULT_ID = "rexstream-result-id"
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
@@ -59,6 +60,7 @@ DROPPED = Dropped(
     | frozenset(
         {
             TASK,
+            TASK_FINGERPRINT,
             RESULT_ID,
             TRACEPARENT,
             "content-type",
@@ -252,6 +254,7 @@ def result_fields(
         "result_id": result_id(event.event_id, task),
         "event_id": event.event_id,
         "task": task.name,
+        "task_fingerprint": task.fingerprint,
         "extractions": [[_fact_fields(fact) for fact in path] for path in extracted.paths],
         "model": {"name": model.name, "version": model.version, "signature": model.signature},
         **({} if place is None else {"record": place}),
@@ -324,9 +327,9 @@ def continue_trace(headers: Sequence[Header], random_bytes: Callable[[int], byte
 
 
 def result_headers(
-    carried: Sequence[Header], task: str, identifier: str, trace: Trace, dropped: Dropped = DROPPED
+    carried: Sequence[Header], task: Task, identifier: str, trace: Trace, dropped: Dropped = DROPPED
 ) -> tuple[Header, ...]:
-    """Headers of a result: the record's own but for the ``dropped``, in order, then task, result id and traceparent.
+    """Headers of a result: the record's own but for the ``dropped``, in order, then task, result id and trace.
 
     The tracestate of a trace that could not be continued is not carried over either (W3C Trace Context, section 3.3).
     """
@@ -340,7 +343,8 @@ def result_headers(
     ]
     return (
         *kept,
-        (TASK, task.encode()),
+        (TASK, task.name.encode()),
+        (TASK_FINGERPRINT, task.fingerprint.encode()),
         (RESULT_ID, identifier.encode()),
         (TRACEPARENT, trace.traceparent.encode()),
     )

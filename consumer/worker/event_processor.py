@@ -343,6 +343,6 @@ class EventProcessor:
             topic=topic,
             key=record.key,
             value=value,
-            headers=result_headers(carried, task.name, fields["result_id"], trace, dropped),
+            headers=result_headers(carried, task, fields["result_id"], trace, dropped),
             partition=record.partition,
         )

@@ -32,16 +32,19 @@ from consumer.delivery.dead_letters import (
 )
 from consumer.delivery.letters import read_letter, replayed, why_not
 from consumer.events import BadInput, SourceRecord
+from consumer.extraction.task import Task
 from consumer.local.partition_budget import murmur2, partition_of
 
 if TYPE_CHECKING:
     from consumer.events import Header, Output
 
 _TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+_TASK = Task("sentiment", "classify", {"好": None, "坏": None})
 _NAMES = (
     "traceparent", "Traceparent", "TRACEPARENT", "tracestate", EVENT_ID, ONLY_TASKS, REPLAY_COUNT, REPLAY_GROUP,
     ORIGINAL_TIMESTAMP, PREFIX + "class", PREFIX, KIP_1191 + "topic", KIP_1191 + "delivery.count", "content-type",
     "Content-Type", "__TypeId__", "rexstream-task", "", "x", "rexstream-result-id", "日志",
+    "rexstream-task-fingerprint",
 )  # fmt: skip
 _NUMBERS = (
     b"0",
@@ -97,7 +100,7 @@ def check_headers(headers: tuple[Header, ...]) -> str:
     require(trace.traceparent[3:35] == trace.trace_id, "another trace id")
     require(_TRACEPARENT.fullmatch(trace.traceparent), f"traceparent {trace.traceparent!r}")
     require(all(int(part, 16) for part in trace.traceparent.split("-")[1:3]), "a trace of nothing but zeros")
-    sent = result_headers(headers, "sentiment", "0" * 64, trace)
+    sent = result_headers(headers, _TASK, "0" * 64, trace)
     check_sendable(sent)
     require(sum(name.lower() == "traceparent" for name, _ in sent) == 1, "not one traceparent")
     require(replay_count(headers, "group") >= 0, "a negative count")

@@ -7,15 +7,13 @@ model takes the place of the published one. ``tests/unit/test_documents.py`` lis
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from checkout import Place, checkout
 from house.documents import ROOT, blocks, commands
 from house.task_examples import FILE, ask, examples
 
@@ -36,49 +34,12 @@ def shown(page: Path, beginning: str) -> str:
     return next(command for command in found if command.startswith(beginning))
 
 
-class Place(NamedTuple):
-    """A folder that looks like a checkout, with ``.venv/bin/rexstream``, an exported model, and data to evaluate."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    def run(self, command: str, seconds: float = 170) -> str:
-        """What a command of a shell prints."""
-        done = subprocess.run(
-            ["sh", "-c", command],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    def start(self, command: str, log: Path) -> subprocess.Popen[str]:
-        """A command that goes on; the shell is replaced by it."""
-        return subprocess.Popen(
-            ["sh", "-c", f"exec {command}"],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=log.open("w"),
-            text=True,
-        )
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """``examples/own_model.sh`` exports, serves and asks the model, and leaves it there."""
     pytest.importorskip("tensorflow")
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("deploy", "examples", "schemas"):
-        (folder / name).symlink_to(ROOT / name)
-    program = folder / ".venv/bin/rexstream"
-    program.parent.mkdir(parents=True)
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m consumer "$@"\n')
-    program.chmod(0o755)
-    place = Place(folder, {**os.environ, "REXSTREAM": str(program), "PYTHONPATH": str(ROOT)})
+    place = checkout(folder)
     made = place.run(f"bash {ROOT}/examples/own_model.sh deploy/demo-model {folder}", 500)
     result = json.loads(made.splitlines()[-1])
     assert result["model"] == {"name": "reviews", "version": "1", "signature": "serving_default"}

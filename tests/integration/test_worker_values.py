@@ -92,7 +92,7 @@ def test_values_of_real_producers(mock_broker: Broker, server: StubServer, runs:
     assert dropped[60] == ["headers"]
     assert [warning[:25] for warning in results[61]["warnings"]] == ["field-suspect: created_at"]
     names = [[name for name, _ in headers_of(each)] for each in (sent[0], sent[60])]
-    ours = ["rexstream-task", "rexstream-result-id", "traceparent"]
+    ours = ["rexstream-task", "rexstream-task-fingerprint", "rexstream-result-id", "traceparent"]
     assert names == [["trace", *ours], ours]
 
     assert sorted(result["event_id"] for result in worker.results()) == [f"{chinese}-0-0", f"{chinese}-0-2", "packed"]

@@ -44,6 +44,7 @@ def check_result(value: bytes, headers: Sequence[Header]) -> None:
     RESULT_HEADERS.validate(text_of(headers))
     assert text_of(headers)["rexstream-result-id"] == fields["result_id"]
     assert text_of(headers)["rexstream-task"] == fields["task"]
+    assert text_of(headers)["rexstream-task-fingerprint"] == fields["task_fingerprint"]
 
 
 def check_dead_letter(headers: Sequence[Header], carried: Sequence[str] | None = None) -> None:

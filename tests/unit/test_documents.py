@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 RUN = "tests/integration/test_document_commands.py"
 """Runs the commands below that name it, as they stand in the documents, but for addresses and folders."""
 
+RUNBOOKS = "tests/integration/test_runbooks.py"
+"""Runs those of docs/runbooks in the same way."""
+
 ELSEWHERE = {
     "make demo": "tests/integration/test_demo.py",
     "make deploy-check": "tests/deploy/test_chart.py",
@@ -43,6 +46,9 @@ ELSEWHERE = {
     r"\.venv/bin/rexstream tune": "tests/integration/test_tune.py",
     r"rexstream (status|resume) --config": "tests/integration/apache/test_group_commands.py",
     r"\.venv/bin/rexstream compare": "tests/unit/cli/test_compare.py",
+    r"rexstream (export|check|compare|tail) ": RUNBOOKS,
+    r"sed -i \S+.* models\.config": RUNBOOKS,
+    r"git worktree": RUNBOOKS,
 }
 """Shell commands of the documents, as regular expressions -> the test that runs them, or what they call."""
 

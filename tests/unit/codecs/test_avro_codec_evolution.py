@@ -160,6 +160,7 @@ def result() -> dict[str, Any]:
         "result_id": "r",
         "event_id": "e",
         "task": "ner",
+        "task_fingerprint": "0123456789abcdef",
         "extractions": [[{"type": "品牌", "span": "表带", "start": 0, "end": 2, "score": 0.9}]],
         "model": {"name": "m", "version": "1", "signature": "s"},
         "record": {"topic": "in", "partition": 1, "offset": 2, "timestamp": None},
@@ -198,3 +199,14 @@ def test_a_reader_of_tomorrows_results_reads_todays() -> None:
     parsed: Any = fastavro.parse_schema(reader)
     read_back = fastavro.schemaless_reader(io.BytesIO(encode_avro(result(), None)), result_schema(), parsed)
     assert read_back == {**result(), "confidence": None}
+
+
+def test_a_reader_of_todays_results_reads_those_before_fingerprints() -> None:
+    """A topic keeps results of the release before; a record in Confluent's frame has the schema of its writer."""
+    schema: Any = json.loads(json.dumps(result_schema()))
+    schema["fields"] = [field for field in schema["fields"] if field["name"] != "task_fingerprint"]
+    written = io.BytesIO()
+    fastavro.schemaless_writer(written, fastavro.parse_schema(schema), result())
+    written.seek(0)
+    read_back = fastavro.schemaless_reader(written, fastavro.parse_schema(schema), result_schema())
+    assert read_back == {**result(), "task_fingerprint": ""}

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     MakeRecord = Callable[..., SourceRecord]
 
 TASK = Task("sentiment", "classify", {"正向情感": None, "负向情感": None})
+NER = Task("ner", "extract", {"人物": None})
 EVENT = ReviewEvent("e-1", "杯盖密封好。", product_id="p", created_at=5, attributes={"shop": "南"})
 MODEL = ModelUsed("rexuninlu", "3", "serving_default")
 TIMING = Timing(1.5, 20.25, 30.0, 2)
@@ -53,6 +54,7 @@ def test_the_fields_of_a_result(make_record: MakeRecord) -> None:
         "result_id": result_id("e-1", TASK),
         "event_id": "e-1",
         "task": "sentiment",
+        "task_fingerprint": TASK.fingerprint,
         "extractions": [
             [
                 {"type": "属性词", "span": "杯盖", "start": 0, "end": 2, "score": 0.9871},
@@ -147,17 +149,19 @@ def test_headers_are_carried_over_in_order() -> None:
         ("__value_schema_id", b"\x01"),
         ("raw", b"\xff"),
         ("rexstream-task", b"stale"),
+        ("rexstream-task-fingerprint", b"stale"),
         ("rexstream-result-id", b"stale"),
         ("traceparent", b"old"),
         ("tracestate", b"v=1"),
     )
     trace = Trace("a" * 32, f"00-{'a' * 32}-{'b' * 16}-01", continued=True)
-    assert result_headers(carried, "ner", "id-1", trace) == (
+    assert result_headers(carried, NER, "id-1", trace) == (
         ("shop", b"1"),
         ("shop", None),
         ("raw", b"\xff"),
         ("tracestate", b"v=1"),
         ("rexstream-task", b"ner"),
+        ("rexstream-task-fingerprint", NER.fingerprint.encode()),
         ("rexstream-result-id", b"id-1"),
         ("traceparent", f"00-{'a' * 32}-{'b' * 16}-01".encode()),
     )
@@ -212,14 +216,14 @@ def test_what_describes_the_reviews_value_does_not_travel(name: str) -> None:
     """A result is another value: with these a reader would take it for one of the producer's class, id or encoding."""
     trace = Trace("a" * 32, f"00-{'a' * 32}-{'b' * 16}-01", continued=True)
     carried = ((name, b"1"), (name.upper(), b"2"), (name.lower(), None), ("shop", b"3"))
-    assert result_headers(carried, "ner", "id-1", trace)[:-3] == (("shop", b"3"),)
+    assert result_headers(carried, NER, "id-1", trace)[:-4] == (("shop", b"3"),)
 
 
 @pytest.mark.parametrize("name", DESCRIBES_ANYTHING_ELSE)
 def test_what_describes_the_key_or_nothing_of_it_travels(name: str) -> None:
     """The key is the review's own."""
     trace = Trace("a" * 32, f"00-{'a' * 32}-{'b' * 16}-01", continued=False)
-    assert result_headers(((name, b"1"),), "ner", "id-1", trace)[:-3] == ((name, b"1"),)
+    assert result_headers(((name, b"1"),), NER, "id-1", trace)[:-4] == ((name, b"1"),)
 
 
 def test_a_route_may_drop_more_headers() -> None:
@@ -242,9 +246,10 @@ def test_a_route_may_drop_more_headers() -> None:
     ]
 
     def kept(topic: str) -> list[str]:
-        headers = result_headers(carried, "ner", "id-1", trace, routes.dropped[topic])
-        assert [name for name, _ in headers[-3:]] == ["rexstream-task", "rexstream-result-id", "traceparent"]
-        return [name for name, _ in headers[:-3]]
+        headers = result_headers(carried, NER, "id-1", trace, routes.dropped[topic])
+        own = ["rexstream-task", "rexstream-task-fingerprint", "rexstream-result-id", "traceparent"]
+        assert [name for name, _ in headers[-4:]] == own
+        return [name for name, _ in headers[:-4]]
 
     assert kept("some") == ["X-SHOPS", "tracestate"]
     assert kept("all") == []
@@ -274,7 +279,7 @@ def test_a_records_timestamp_of_no_year_is_left_out(make_record: MakeRecord, tim
 def test_the_state_of_a_broken_trace_is_dropped() -> None:
     """tracestate belongs to its traceparent."""
     trace = Trace("a" * 32, f"00-{'a' * 32}-{'b' * 16}-00", continued=False)
-    kept = result_headers((("tracestate", b"v=1"),), "ner", "id-1", trace)
+    kept = result_headers((("tracestate", b"v=1"),), NER, "id-1", trace)
     assert "tracestate" not in dict(kept)
 
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from consumer.codecs.outputs import continue_trace, result_headers
+from consumer.extraction.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
+TASK = Task("task", "extract", {"a": None})
 
 
 def counted() -> Callable[[int], bytes]:
@@ -54,7 +56,7 @@ def test_without_a_traceparent_a_trace_starts() -> None:
     """Every result has a traceparent, and it is the only header that its trace adds: no tracestate without a parent."""
     trace = continue_trace([], counted())
     assert not trace.continued
-    headers = result_headers((("tracestate", b"of=nobody"), ("a", b"b")), "task", "id", trace)
+    headers = result_headers((("tracestate", b"of=nobody"), ("a", b"b")), TASK, "id", trace)
     assert [value for name, value in headers if name == "traceparent"] == [f"00-{'02' * 16}-{'01' * 8}-00".encode()]
     assert "tracestate" not in dict(headers)
 

@@ -221,3 +221,43 @@ def test_tasks_of_replacing_folders_take_the_place_of_others(tmp_path: Path) -> 
     assert found["sentiment"].schema == {"好": None}
     with pytest.raises(ConfigError, match="sentiment is already the task of"):
         load_tasks([], [tmp_path / "a", tmp_path / "b"])
+
+
+TREE = "name: brand\nkind: extract\nschema:\n  品牌:\n    型号:\n  产地:\n"
+SAME = {
+    "comments and empty lines": "# ours\n\n" + TREE.replace("产地:", "产地:  # where from"),
+    "another style of YAML": '{"name": "brand", "kind": "extract", "schema": {"品牌": {"型号": null}, "产地": {}}}',
+    "keys in another order": "schema:\n  产地:\n  品牌: {型号: }\nkind: extract\nname: brand\n",
+    "a description": TREE + "description: brands\n",
+    "examples": TREE + "examples: [{text: 一二, extractions: []}]\n",
+    "a key without a value": TREE + "threshold:\nimplicit_aspect:\n",
+    "another name": TREE.replace("brand", "brands"),
+}
+OTHER = {
+    "a type renamed": TREE.replace("产地", "出产地"),
+    "a type added": TREE + "  价格:\n",
+    "a type removed": TREE.replace("  产地:\n", ""),
+    "a type below another": TREE.replace("    型号:\n  产地:\n", "    型号:\n    产地:\n"),
+    "another kind": TREE.replace("extract", "multi_classify"),
+    "a threshold": TREE + "threshold: 0.5\n",
+    "an implicit aspect": TREE + 'implicit_aspect: "#"\n',
+    "an implicit aspect of another sign": TREE + 'implicit_aspect: "*"\n',
+}
+
+
+def fingerprint(text: str, path: Path) -> str:
+    path.write_text(text, encoding="utf-8")
+    return read_task_file(path).fingerprint
+
+
+@pytest.mark.parametrize("text", SAME.values(), ids=SAME)
+def test_an_edit_that_asks_nothing_else_keeps_the_fingerprint(text: str, tmp_path: Path) -> None:
+    """docs/tasks.md lists them; the name is a part of result ids beside the fingerprint."""
+    assert fingerprint(text, tmp_path / "new.yaml") == fingerprint(TREE, tmp_path / "old.yaml")
+
+
+def test_an_edit_that_asks_something_else_changes_the_fingerprint(tmp_path: Path) -> None:
+    """Each to another one."""
+    found = {fingerprint(text, tmp_path / "task.yaml") for text in (TREE, *OTHER.values())}
+    assert len(found) == 1 + len(OTHER)
+    assert fingerprint(TREE + "threshold: 0.50\n", tmp_path / "a.yaml") in found

@@ -271,7 +271,8 @@ def test_headers_that_fill_a_record_are_in_no_result(own: list[Header]) -> None:
     check(made, source, 2)
     assert made.letters == []
     for output in made.results:
-        assert sorted(headers(output)) == ["rexstream-result-id", "rexstream-task", "traceparent"]
+        ours = ["rexstream-result-id", "rexstream-task", "rexstream-task-fingerprint", "traceparent"]
+        assert sorted(headers(output)) == ours
         (warning,) = dropped_of(output)
         assert warning == (
             f"field-dropped: headers ({len(own)} of {sum(len(name) + len(value or b'') for name, value in own)} bytes) "
