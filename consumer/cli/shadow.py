@@ -179,6 +179,50 @@ def drop(kafka: KafkaAccess, topics: tuple[str, ...], yes: bool) -> None:
     group.close()
 
 
+@command.command(name="diff", short_help="Compare the shadow's results with the live ones.")
+@cluster_options
+@_input_option
+@click.option("--examples", type=click.IntRange(min=0), default=5, show_default=True, help="Events shown of each task.")
+@click.option("--max-changed", type=click.FloatRange(0, 1), metavar="SHARE", help="Exit code 1 above this share: 0.05")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def diff(kafka: KafkaAccess, topics: tuple[str, ...], examples: int, max_changed: float | None, as_json: bool) -> None:
+    """Compare the shadow's results with the live ones of the same records: no review text, only counts and event ids.
+
+    Results are paired by event and task; same_id says how many pairs have the same result_id, which all have unless the
+    schema is another. Reads JSON results.
+
+    \b
+    Example:
+      rexstream shadow diff --config worker.yaml --input reviews.raw --max-changed 0.05
+    """  # noqa: D301 - click's own mark for a block that is not wrapped
+    from consumer.cli.shadow_diff import read_diff, say
+    from consumer.config.shadow import shadow_config
+    from consumer.config.task_files import load_tasks
+    from consumer.delivery.shadow_plan import PlanUnreadable
+    from consumer.evaluation.result_diff import crossed
+
+    try:
+        config = shadow_config(kafka.config, topics, None)
+    except ValueError as error:
+        raise click.UsageError(f"--input {error}") from None
+    if any(route.output_format != "json" for route in config.routes):
+        raise click.UsageError("shadow diff reads JSON results, and a route's output_format is avro")
+    group = _group(kafka, config)
+    try:
+        plan = group.plan(topics)
+    except PlanUnreadable as error:
+        raise click.UsageError(str(error)) from None
+    group.close()
+    if not plan:
+        raise click.UsageError(f"group {group.group!r} has begun no run of these topics: 'rexstream shadow run'")
+    pairs = _shadow_topics(kafka.config, config, load_tasks(config.tasks_dirs))
+    del pairs[config.delivery.dead_letter_topic]
+    found = read_diff(kafka, pairs, plan, examples)
+    beyond = list(crossed(found, max_changed))
+    say(found, beyond, as_json)
+    sys.exit(EXIT_FAILED if beyond or not found else EXIT_OK)
+
+
 def _group(kafka: KafkaAccess, config: Config) -> ShadowGroup:
     from consumer.kafka.clients.cluster import is_embedded
     from consumer.kafka.tools.shadow_group import ShadowGroup

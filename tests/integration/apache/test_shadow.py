@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -58,6 +59,18 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     assert len({each["result_id"] for each in worker.results(shadow)}) == len(found)
     assert worker.results() == []
     assert worker.dead_letters() == []
+
+    # As a live worker would have written them, all but one event, and one of them otherwise.
+    live = [each for each in worker.results(shadow) if each["event_id"] != "e0"]
+    live[-1]["extractions"] = [[{"type": "else", "span": "x", "start": 0, "end": 1, "score": 0.9}]]
+    worker.send([("k", json.dumps(each).encode()) for each in live], worker.output)
+    compared = ended(*base, "diff", *given, "--json")
+    assert compared.returncode == 0, compared.stderr
+    tasks = json.loads(compared.stdout)["tasks"].values()
+    assert [sum(each[name] for each in tasks) for name in ("changed", "only_old", "only_new")] == [1, 0, 2]
+    assert sum(each["same"] for each in tasks) == 2 * COUNT - 3
+    assert ended(*base, "diff", *given, "--max-changed", "0.001").returncode == 1
+
     with Reader(apache_kafka) as reader:
         assert len(reader.partitions(shadow)) == 4
 
