@@ -127,7 +127,7 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
     pace = None if rate is None else Pace(rate)
     watch = _Watch(group, plan)
     watch.start()
-    parts = ShadowParts({place: each.end for place, each in plan.items()}, pace)
+    parts = ShadowParts(plan, pace)
     code = asyncio.run(Worker(config, tasks, name, checks.bundle, parts).run())
     watch.ended.set()
     watch.join()

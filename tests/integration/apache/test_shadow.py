@@ -56,6 +56,7 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     assert f"{COUNT} of {COUNT} records are extracted again" in done.stderr
     found = Counter((each["event_id"], each["task"]) for each in worker.results(shadow))
     assert found.keys() == {(f"e{i}", task) for i in range(COUNT) for task in ("product_features", "sentiment")}
+    assert found.total() - len(found) < before  # it went on, and did not begin anew
     assert len({each["result_id"] for each in worker.results(shadow)}) == len(found)
     assert worker.results() == []
     assert worker.dead_letters() == []
