@@ -39,7 +39,10 @@ class RangeProcessor(EventProcessor):
     pace: Pace | None
 
     async def process(self, record: SourceRecord) -> Outcome:
-        """As EventProcessor; ``dropped`` for a record outside the range: before it, where brokers forgot the offsets."""
+        """As EventProcessor; ``dropped`` for a record outside the range.
+
+        It gets those before it where brokers forgot the group's offsets.
+        """
         planned = self.plan.get(Partition.of(record))
         if planned is None or not planned.start <= record.offset < planned.end:
             return Outcome("dropped")

@@ -51,8 +51,14 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     assert "has begun a run with other model" in refused.stderr
     assert "rexstream shadow drop" in refused.stderr
 
-    done = ended(*asked)
-    assert done.returncode == 0, done.stderr
+    # Two share what is left, and both end when all of it is done.
+    beside = subprocess.Popen([*asked, "--rate", "60"], env=worker.environment, stderr=subprocess.DEVNULL)
+    try:
+        done = ended(*asked, "--rate", "60")
+        assert done.returncode == 0, done.stderr
+        assert beside.wait(30) == 0
+    finally:
+        beside.kill()
     assert f"{COUNT} of {COUNT} records are extracted again" in done.stderr
     found = Counter((each["event_id"], each["task"]) for each in worker.results(shadow))
     assert found.keys() == {(f"e{i}", task) for i in range(COUNT) for task in ("product_features", "sentiment")}

@@ -51,6 +51,7 @@ def test_progress_is_within_the_range() -> None:
     plan = {ONE: PlannedRange(10, 20, ASKED), TWO: PlannedRange(4, 4, ASKED)}
     assert progress(plan, {}) == Progress(0, 10)
     assert progress(plan, {ONE: 15}) == Progress(5, 10)
+    assert not progress(plan, {ONE: 19, TWO: 50}).is_complete
     assert progress(plan, {ONE: 99, TWO: 50}).is_complete
 
 
