@@ -26,7 +26,7 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
 ) -> None:
     """Each record of the range has its results in the shadow, none after it has; live topics are as they were."""
     topics = [new_topic(), new_topic(), new_topic(partitions=1)]
-    worker = Run(apache_kafka, topics, server, tmp_path)
+    worker = Run(apache_kafka, topics, server, tmp_path, delivery={"mode": "exactly_once"})
     worker.send(reviews(COUNT))
     base = [*worker.program, "shadow"]
     given = ["--config", str(worker.config_file), "--input", worker.input]
@@ -62,7 +62,7 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     assert f"{COUNT} of {COUNT} records are extracted again" in done.stderr
     found = Counter((each["event_id"], each["task"]) for each in worker.results(shadow))
     assert found.keys() == {(f"e{i}", task) for i in range(COUNT) for task in ("product_features", "sentiment")}
-    assert found.total() - len(found) < before  # it went on, and did not begin anew
+    assert found.total() == len(found)
     assert len({each["result_id"] for each in worker.results(shadow)}) == len(found)
     assert worker.results() == []
     assert worker.dead_letters() == []
