@@ -27,6 +27,7 @@ COMMANDS = {
     "send": "Send reviews to a topic.",
     "tail": "Print the results on a topic as they arrive.",
     "dead-letters": "List, show and replay dead letters.",
+    "shadow": "Extract a topic again into shadow topics, beside the live workers.",
     "status": "Show the workers of a group: partitions, lag, pauses, model servers.",
     "resume": "End the workers' pauses after too many dead letters.",
     "check": "Validate the configuration; with --connect, try every dependency.",

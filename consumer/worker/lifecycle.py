@@ -40,7 +40,7 @@ from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 from consumer.worker.event_processor import Intake
 from consumer.worker.health import Health, open_http
 from consumer.worker.model_watch import ModelServers, first_found, watch_model
-from consumer.worker.parts import parts_of
+from consumer.worker.parts import Parts, parts_of
 from consumer.worker.task_runner import WorkBudget, durable
 
 if TYPE_CHECKING:
@@ -63,17 +63,17 @@ STATE_REASONS = {State.OUTAGE: "outage", State.DEPLOYMENT_FAULT: "deployment_fau
 class Worker:
     """One member of the consumer group. ``run`` once."""
 
-    def __init__(self, config: Config, tasks: Mapping[str, Task], name: str, bundle: Bundle) -> None:
-        """``bundle`` is that of ``config.model``; what cannot be was refused before (``start_checks``)."""
-        self._bundle = bundle
-        limits = config.limits
-        self._config = config
+    def __init__(
+        self, config: Config, tasks: Mapping[str, Task], name: str, bundle: Bundle, parts: Parts | None = None
+    ) -> None:
+        """``bundle`` is that of ``config.model`` (``start_checks`` refused others); ``parts`` those of a shadow run."""
+        self._bundle, self._config, limits = bundle, config, config.limits
         self._routes = Routes(config.routes, tasks)
         self._engine = Engine(self._bundle.tokenizer, self._bundle.limits, limits.of_extraction())
         self._breaker = DeadLetterBreaker(config.delivery, self._routes.inputs)
         share = limits.work_bytes // len(self._routes.inputs)
         self._budgets = ByInput(self._routes.inputs, lambda each: WorkBudget(share, self._routes.route(each).lane))
-        self._parts = parts_of(config, name)
+        self._parts = parts or parts_of(config, name)
         on_durable: list[Any] = [self._breaker.durable, partial(durable, self._budgets), *self._parts.on_durable]
         self._metrics = Metrics(on_durable, input_topics=self._routes.inputs, lanes=config.lanes())
         self._parts.count_in(self._metrics.registry)

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "make house": "tests/integration/test_one_event.py",
     r"echo '\{.*rexstream extract": RUN,
     r"echo .* > known\.jsonl": RUN,
+    r"rexstream shadow": "tests/integration/apache/test_shadow.py",
     r"\.venv/bin/rexstream broker": RUN,
     r"\.venv/bin/rexstream serve": RUN,
     r"\.venv/bin/rexstream export .*--version 1$": RUN,

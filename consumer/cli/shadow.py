@@ -1,0 +1,333 @@
+"""``rexstream shadow``: extract a topic again, into topics beside the live ones."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from consumer.cli import suggestions
+from consumer.cli.options import ConfigFailure, KafkaAccess, cluster_options, rate_option
+from consumer.exit_codes import EXIT_FAILED, EXIT_FENCED, EXIT_OK
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from consumer.config.tree import Config
+    from consumer.delivery.shadow_plan import PlannedRange, Progress
+    from consumer.events import Partition
+    from consumer.extraction.task import Task
+    from consumer.kafka.tools.shadow_group import ShadowGroup
+
+LOOK_SECONDS = 1.0
+LINE_SECONDS = 10.0
+"""Seconds between two lines of progress."""
+KEEP_SECONDS = 3600.0
+"""The plan is committed again so often: brokers forget offsets of an empty group after a week by default."""
+
+
+@click.group(name="shadow", short_help="Extract a topic again into shadow topics, beside the live workers.")
+def command() -> None:
+    """Extract a topic again into <output>.shadow, beside the live workers, or drop what was extracted so.
+
+    \b
+    Example:
+      rexstream shadow run --config worker.yaml --input reviews.raw --from 2026-11-01T00:00:00Z --set model.version=2
+      rexstream shadow drop --config worker.yaml --input reviews.raw
+    """  # noqa: D301 - click's own mark for a block that is not wrapped
+
+
+_input_option = click.option(
+    "--input",
+    "topics",
+    metavar="TOPIC",
+    multiple=True,
+    required=True,
+    shell_complete=suggestions.topics,
+    help="Input topic to extract again; may be given many times.",
+)
+
+
+def _moment(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    from consumer.config.start import start_ms
+
+    word = "earliest" if parameter.name == "since" else "now"
+    if value not in (None, word):
+        try:
+            if start_ms(value) is None:
+                raise ValueError
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is neither {word} nor a time such as 2026-11-01T00:00:00Z") from None
+    return value
+
+
+@command.command(name="run", short_help="Extract a range of a topic again; go on where it was interrupted.")
+@cluster_options
+@_input_option
+@click.option(
+    "--from", "since", metavar="TIME", required=True, callback=_moment, help="First record: a time, or earliest."
+)
+@click.option(
+    "--until", metavar="TIME", default="now", show_default=True, callback=_moment, help="Records before this time."
+)
+@rate_option("Most records a second of this process. Default: as fast as one model call at a time allows.")
+def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rate: float | None) -> None:
+    """Extract the records of a time again, with the model and the tasks of this configuration, into <output>.shadow.
+
+    The workers' own code runs, in the group <kafka.group_id>.shadow, in lane backfill, with one model call at a time.
+    Dead letters go to <dead-letter topic>.shadow. Nothing is written to live topics, and the live group is not
+    touched. The range is noted with the brokers when the run begins: interrupted or killed, the same command goes on
+    and ends at the same place. Several processes may run it; start the others once the first has begun. A command
+    that asks for something else is refused until the shadow is dropped.
+
+    Exit code 0 when all of the range is extracted, 1 when it stopped before, which the same command resumes.
+
+    \b
+    Example:
+      rexstream shadow run --config worker.yaml --input reviews.raw --from 2026-11-01T00:00:00Z --set model.version=2
+      rexstream shadow run --config new-schema.yaml --input reviews.raw --from earliest --rate 50
+    """  # noqa: D301 - click's own mark for a block that is not wrapped
+    from consumer.config.shadow import shadow_config
+    from consumer.config.task_files import load_tasks
+    from consumer.delivery.shadow_plan import Pace, PlanUnreadable, progress
+    from consumer.telemetry.logs import configure_logging
+    from consumer.worker.health import worker_name
+
+    config = kafka.config.model_copy(
+        update={"kafka": kafka.config.kafka.model_copy(update={"bootstrap_servers": kafka.servers})}
+    )
+    try:
+        config = shadow_config(config, topics, rate)
+    except ValueError as error:
+        raise click.UsageError(f"--input {error}") from None
+    tasks = load_tasks(config.tasks_dirs)
+    name = worker_name()
+    # Before gRPC is imported: its core chooses its verbosity then.
+    configure_logging(config.observability.log_level, name)
+
+    from consumer.worker.lifecycle import Worker
+    from consumer.worker.shadow_parts import ShadowParts
+    from consumer.worker.start_checks import StartChecks
+
+    checks = StartChecks(config)
+    if checks.bundle is None or checks.refused():
+        raise ConfigFailure("\n".join(map(str, checks.refused())))
+    group = _group(kafka, config)
+    try:
+        plan = _planned(group, kafka.config, config, tasks, (since, until))
+    except PlanUnreadable as error:
+        raise click.UsageError(f"{error}; or drop the shadow: 'rexstream shadow drop'") from None
+    pace = None if rate is None else Pace(rate)
+    watch = _Watch(group, plan)
+    watch.start()
+    parts = ShadowParts(plan, pace)
+    code = asyncio.run(Worker(config, tasks, name, checks.bundle, parts).run())
+    watch.ended.set()
+    watch.join()
+    found = progress(plan, group.committed(plan))
+    group.close()
+    click.echo(
+        f"{found.done} of {found.total} records are extracted again"
+        + ("" if found.is_complete else "; the same command goes on with the rest"),
+        err=True,
+    )
+    if code == EXIT_OK and not found.is_complete:
+        code = EXIT_FAILED
+    if code in (EXIT_FAILED, EXIT_FENCED):
+        # A client that hangs in C would hold the interpreter's own way out.
+        logging.shutdown()
+        os._exit(code)
+    sys.exit(code)
+
+
+@command.command(name="drop", short_help="Delete the shadow topics and the shadow group.")
+@cluster_options
+@_input_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def drop(kafka: KafkaAccess, topics: tuple[str, ...], yes: bool) -> None:
+    """Delete the shadow's result topics, its dead-letter topic, its group and its plan. Live topics are not touched.
+
+    Refused while the shadow's group has members.
+
+    \b
+    Example:
+      rexstream shadow drop --config worker.yaml --input reviews.raw
+      rexstream shadow drop --config worker.yaml --input reviews.raw --yes
+    """  # noqa: D301 - click's own mark for a block that is not wrapped
+    from consumer.config.shadow import shadow_config
+    from consumer.config.task_files import load_tasks
+
+    try:
+        config = shadow_config(kafka.config, topics, None)
+    except ValueError as error:
+        raise click.UsageError(f"--input {error}") from None
+    doomed = sorted(_shadow_topics(kafka.config, config, load_tasks(config.tasks_dirs)))
+    group = _group(kafka, config)
+    if members := group.members():
+        raise click.ClickException(f"group {group.group!r} has {members} members: stop the shadow run first")
+    if not yes:
+        click.confirm(f"Delete {', '.join(doomed)} and group {group.group} at {kafka.servers}?", abort=True, err=True)
+    for gone in group.drop(doomed):
+        click.echo(f"deleted {gone}")
+    group.close()
+
+
+@command.command(name="diff", short_help="Compare the shadow's results with the live ones.")
+@cluster_options
+@_input_option
+@click.option("--examples", type=click.IntRange(min=0), default=5, show_default=True, help="Events shown of each task.")
+@click.option("--max-changed", type=click.FloatRange(0, 1), metavar="SHARE", help="Exit code 1 above this share: 0.05")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def diff(kafka: KafkaAccess, topics: tuple[str, ...], examples: int, max_changed: float | None, as_json: bool) -> None:
+    """Compare the shadow's results with the live ones of the same records: no review text, only counts and event ids.
+
+    Results are paired by event and task; same_id says how many pairs have the same result_id, which all have unless the
+    schema is another. Reads JSON results.
+
+    \b
+    Example:
+      rexstream shadow diff --config worker.yaml --input reviews.raw --max-changed 0.05
+    """  # noqa: D301 - click's own mark for a block that is not wrapped
+    from consumer.cli.shadow_diff import read_diff, say
+    from consumer.config.shadow import shadow_config
+    from consumer.config.task_files import load_tasks
+    from consumer.delivery.shadow_plan import PlanUnreadable
+    from consumer.evaluation.result_diff import crossed
+
+    try:
+        config = shadow_config(kafka.config, topics, None)
+    except ValueError as error:
+        raise click.UsageError(f"--input {error}") from None
+    if any(route.output_format != "json" for route in config.routes):
+        raise click.UsageError("shadow diff reads JSON results, and a route's output_format is avro")
+    group = _group(kafka, config)
+    try:
+        plan = group.plan(topics)
+    except PlanUnreadable as error:
+        raise click.UsageError(str(error)) from None
+    group.close()
+    if not plan:
+        raise click.UsageError(f"group {group.group!r} has begun no run of these topics: 'rexstream shadow run'")
+    pairs = _shadow_topics(kafka.config, config, load_tasks(config.tasks_dirs))
+    del pairs[config.delivery.dead_letter_topic]
+    found = read_diff(kafka, pairs, plan, examples)
+    beyond = list(crossed(found, max_changed))
+    say(found, beyond, as_json)
+    sys.exit(EXIT_FAILED if beyond or not found else EXIT_OK)
+
+
+def _group(kafka: KafkaAccess, config: Config) -> ShadowGroup:
+    from consumer.kafka.clients.cluster import is_embedded
+    from consumer.kafka.tools.shadow_group import ShadowGroup
+
+    if is_embedded(kafka.servers, client=kafka.client, timeout=kafka.timeout):
+        raise click.UsageError(
+            f"{kafka.servers} is the embedded broker, which neither looks up times nor shows members; use Apache Kafka"
+        )
+    return ShadowGroup(kafka.servers, config.kafka.group_id, kafka.client, kafka.timeout)
+
+
+def _shadow_topics(live: Config, config: Config, tasks: Mapping[str, Task]) -> dict[str, str]:
+    """Every topic that a run writes to, with the one that it shadows."""
+    from consumer.config.inputs import Inputs
+    from consumer.config.names import output_topic, runnable
+
+    by_input = {route.input: route for route in live.routes}
+    inputs = Inputs(by_input)
+    found = {config.delivery.dead_letter_topic: live.delivery.dead_letter_topic}
+    for route in config.routes:
+        original = by_input[inputs.find(route.input) or ""]
+        for task in runnable(route, tasks):
+            found[output_topic(route.output, task)] = output_topic(original.output, task)
+    return found
+
+
+def _planned(
+    group: ShadowGroup, live: Config, config: Config, tasks: Mapping[str, Task], times: tuple[str, str]
+) -> dict[Partition, PlannedRange]:
+    """The plan of the run that goes on, or of the one that begins with this. Raises PlanUnreadable."""
+    from consumer.config.names import runnable
+    from consumer.config.start import start_ms
+    from consumer.delivery.shadow_plan import PlannedRange, checksums, differences
+
+    model = config.model
+    used = {name for route in config.routes for name in runnable(route, tasks) if name in tasks}
+    asked = checksums(
+        {
+            "times": times,
+            "routes": [route.model_dump(mode="json") for route in config.routes],
+            "model": [model.name, model.version, model.label],
+            "tasks": {name: tasks[name].fingerprint for name in used},
+        }
+    )
+    topics = [route.input for route in config.routes]
+    if plan := group.plan(topics):
+        if others := differences(plan, asked):
+            raise click.UsageError(
+                f"group {group.group!r} has begun a run with other {' and '.join(others)}: repeat its own command to "
+                "go on with it, or delete it with 'rexstream shadow drop'"
+            )
+    else:
+        since, until = (None if each in ("earliest", "now") else start_ms(each) for each in times)
+        partitions = group.partitions(topics)
+        starts = group.positions(partitions, since, end=False)
+        ends = group.positions(partitions, until, end=True)
+        plan = {
+            each: PlannedRange(starts.get(each, 0), max(starts.get(each, 0), ends.get(each, 0)), asked)
+            for each in partitions
+        }
+        group.ensure_topics(_shadow_topics(live, config, tasks))
+        group.begin(plan)
+    group.keep(plan)
+    return plan
+
+
+class _Watch(threading.Thread):
+    """Logs how far the group is, and ends this process as SIGTERM does once the whole range is done."""
+
+    def __init__(self, group: ShadowGroup, plan: Mapping[Partition, PlannedRange]) -> None:
+        super().__init__(name="shadow-watch", daemon=True)
+        self._group = group
+        self._plan = plan
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        import structlog
+        from confluent_kafka import KafkaException
+
+        from consumer.delivery.shadow_plan import progress
+        from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
+
+        log: Any = structlog.stdlib.get_logger("consumer.cli.shadow")
+        first: tuple[float, int] | None = None
+        line_at, keep_at = 0.0, time.monotonic() + KEEP_SECONDS
+        while not self.ended.wait(LOOK_SECONDS):
+            now = time.monotonic()
+            try:
+                found = progress(self._plan, self._group.committed(self._plan))
+                if now >= keep_at:
+                    self._group.keep(self._plan)
+                    keep_at = now + KEEP_SECONDS
+            except (ClusterUnreachable, TopicUnusable, KafkaException) as error:
+                log.warning("how far the run is cannot be seen now", reason=str(error))
+                continue
+            first = first or (now, found.done)
+            if now >= line_at or found.is_complete:
+                log.info("shadow", **_shown(found, now - first[0], found.done - first[1]))
+                line_at = now + LINE_SECONDS
+            if found.is_complete:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+
+def _shown(found: Progress, seconds: float, done: int) -> dict[str, Any]:
+    rate = done / seconds if seconds > 0 else 0.0
+    left = round((found.total - found.done) / rate) if rate else None
+    return {"done": found.done, "total": found.total, "records_per_second": round(rate, 1), "seconds_left": left}

@@ -1,0 +1,63 @@
+"""``rexstream shadow diff``: reading both sides' topics, and printing what changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from consumer.cli.record_lines import printable
+from consumer.evaluation.result_diff import ResultDiff
+from consumer.events import Partition
+from consumer.kafka.tools.reader import read_to_end
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from consumer.cli.options import KafkaAccess
+    from consumer.delivery.shadow_plan import PlannedRange
+    from consumer.evaluation.result_diff import TaskDiff
+
+
+def read_diff(
+    kafka: KafkaAccess, topics: Mapping[str, str], plan: Mapping[Partition, PlannedRange], examples: int
+) -> dict[str, TaskDiff]:
+    """Compare the results of the planned records; ``topics``: shadow topics, each with the live one."""
+    found = ResultDiff(examples)
+    for shadow, live in topics.items():
+        for topic, is_new in ((live, False), (shadow, True)):
+            for message in read_to_end(kafka.servers, topic, client=kafka.client, timeout=kafka.timeout):
+                try:
+                    result = json.loads(message.value() or b"")
+                    place = result["record"]
+                    planned = plan.get(Partition(place["topic"], place["partition"]))
+                    if planned is not None and planned.start <= place["offset"] < planned.end:
+                        found.add("new" if is_new else "old", result)
+                except (ValueError, KeyError, TypeError):
+                    continue  # no result: others may write to the topic, too, and a delete has no value
+    return found.tasks()
+
+
+def say(found: Mapping[str, TaskDiff], beyond: Sequence[str], as_json: bool) -> None:
+    """Print it: a JSON object, or lines."""
+    if as_json:
+        tasks = {
+            name: {**asdict(each), "agreement": round(each.agreement, 6), "share_changed": round(each.share_changed, 6)}
+            | {"examples": [change._asdict() for change in each.examples]}
+            for name, each in found.items()
+        }
+        click.echo(json.dumps({"tasks": tasks, "crossed": list(beyond)}, ensure_ascii=False))
+        return
+    for name, each in found.items():
+        click.echo(
+            f"{name}: {each.same} same, {each.changed} changed, {each.only_old} only live, {each.only_new} only in the "
+            f"shadow; agreement {each.agreement:.3f}; {each.same_id} with the same result_id"
+        )
+        for change in each.examples:
+            click.echo(f"  {printable(change.event_id)}  -{change.only_old} +{change.only_new}")
+    if not found:
+        click.echo("neither side has a result of the range")
+    for sentence in beyond:
+        click.echo(f"bound crossed: {sentence}", err=True)

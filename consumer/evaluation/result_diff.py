@@ -1,0 +1,118 @@
+"""Two sets of results of the same events, such as live ones and those of a shadow run: what changed, task by task.
+
+Results are paired by event and task; where the schema is the same they have the same result_id. Of several results of
+a pair the last one counts, as for whoever reads them. Of each only hashes are kept: some 300 bytes, without any text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_HASH_BYTES = 8
+
+
+class _Kept(NamedTuple):
+    result_id: bytes
+    paths: frozenset[bytes]
+
+
+class Change(NamedTuple):
+    """An event whose results of one task differ."""
+
+    event_id: str
+    only_old: int
+    only_new: int
+    """Paths that one side alone has."""
+
+
+@dataclass(slots=True)
+class TaskDiff:
+    """What changed for one task. ``old_paths``, ``new_paths`` and ``both`` are of events that both sides have."""
+
+    same: int = 0
+    changed: int = 0
+    only_old: int = 0
+    only_new: int = 0
+    """Events that one side alone has a result for."""
+    same_id: int = 0
+    """Pairs with the same result_id; where there are fewer than pairs, the schema is another."""
+    old_paths: int = 0
+    new_paths: int = 0
+    both: int = 0
+    examples: list[Change] = field(default_factory=list)
+    """The worst first."""
+
+    @property
+    def share_changed(self) -> float:
+        """The share of all events that either side has a result for and that are not the same, in 0 .. 1."""
+        every = self.same + self.changed + self.only_old + self.only_new
+        return 1 - self.same / every if every else 0.0
+
+    @property
+    def agreement(self) -> float:
+        """2 both / (old + new), as ``agreement`` has it, in 0 .. 1."""
+        paths = self.old_paths + self.new_paths
+        return 2 * self.both / paths if paths else 1.0
+
+
+class ResultDiff:
+    """Add every result of both sides, in their order; then ``tasks``."""
+
+    def __init__(self, examples: int = 0) -> None:
+        """``examples``: how many changed events of each task are kept."""
+        self._examples = examples
+        self._sides: dict[Literal["old", "new"], dict[tuple[str, str], _Kept]] = {"old": {}, "new": {}}
+
+    def add(self, side: Literal["old", "new"], result: Mapping[str, Any]) -> None:
+        """``result`` as its topic has it. Raises KeyError and TypeError for what is no result."""
+        paths = frozenset(
+            _hashed([[fact["type"], fact["span"], fact["start"], fact["end"]] for fact in path])
+            for path in result["extractions"]
+        )
+        key = (str(result["task"]), str(result["event_id"]))
+        self._sides[side][key] = _Kept(_hashed(result["result_id"]), paths)
+
+    def tasks(self) -> dict[str, TaskDiff]:
+        """By task, in order of names."""
+        old, new = self._sides["old"], self._sides["new"]
+        found: dict[str, TaskDiff] = {}
+        for key in sorted(old.keys() | new.keys()):
+            task = found.setdefault(key[0], TaskDiff())
+            before, after = old.get(key), new.get(key)
+            if before is None:
+                task.only_new += 1
+            elif after is None:
+                task.only_old += 1
+            else:
+                self._pair(task, key[1], before, after)
+        return found
+
+    def _pair(self, task: TaskDiff, event_id: str, before: _Kept, after: _Kept) -> None:
+        task.same_id += before.result_id == after.result_id
+        task.old_paths += len(before.paths)
+        task.new_paths += len(after.paths)
+        task.both += len(before.paths & after.paths)
+        if before.paths == after.paths:
+            task.same += 1
+            return
+        task.changed += 1
+        task.examples.append(Change(event_id, len(before.paths - after.paths), len(after.paths - before.paths)))
+        task.examples.sort(key=lambda each: (-each.only_old - each.only_new, each.event_id))
+        del task.examples[self._examples :]
+
+
+def _hashed(value: Any) -> bytes:
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=_HASH_BYTES).digest()
+
+
+def crossed(found: Mapping[str, TaskDiff], most: float | None) -> Iterator[str]:
+    """In sentences, the tasks of which a larger share than ``most`` changed."""
+    for name, each in found.items():
+        if most is not None and each.share_changed > most + 1e-9:
+            yield f"{each.share_changed:.4f} of task {name} changed, and at most {most:g} is allowed"

@@ -1,0 +1,161 @@
+"""The group of a shadow run and its plan, as the brokers keep them; its topics.
+
+The plan is the offsets of a second group, ``<group>.plan``: brokers keep offsets with a text beside each, so the run
+needs no topic of its own for it. Nobody is ever a member of that group.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from consumer.delivery.shadow_plan import PlannedRange, PlanUnreadable
+from consumer.events import Partition
+from consumer.kafka.clients.cluster import ClientErrors, Reader, TopicUnusable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+
+def plan_group(group: str) -> str:
+    """The group whose offsets are the plan."""
+    return f"{group}.plan"
+
+
+class ShadowGroup:
+    """Asks and changes what the brokers hold of one shadow run. Methods raise ClusterUnreachable and TopicUnusable."""
+
+    def __init__(self, servers: str, group: str, client: Mapping[str, Any], timeout: float) -> None:
+        """``group``: the run's own. ``timeout``: seconds for each question."""
+        self.group = group
+        self._timeout = timeout
+        self._errors = ClientErrors(servers)
+        self._admin = AdminClient(self._errors.settings(client))
+        self._of = {
+            each: Reader(servers, client=client, timeout=timeout, group_id=each) for each in (group, plan_group(group))
+        }
+
+    def close(self) -> None:
+        """Close the clients."""
+        for reader in self._of.values():
+            reader.consumer.close()
+
+    def plan(self, topics: Collection[str]) -> dict[Partition, PlannedRange]:
+        """The plan for these topics; empty where no run has begun. Raises PlanUnreadable."""
+        found = {}
+        for each in self._offsets(plan_group(self.group), self.partitions(topics)):
+            if each.offset >= 0:
+                place = Partition(each.topic, each.partition)
+                try:
+                    found[place] = PlannedRange.read(each.offset, each.metadata or "")
+                except PlanUnreadable as error:
+                    raise PlanUnreadable(f"the plan of group {self.group!r} {error}") from None
+        return found
+
+    def committed(self, partitions: Collection[Partition]) -> dict[Partition, int]:
+        """How far the run is; a partition that has not begun is left out."""
+        answered = self._offsets(self.group, partitions)
+        return {Partition(each.topic, each.partition): each.offset for each in answered if each.offset >= 0}
+
+    def begin(self, plan: Mapping[Partition, PlannedRange]) -> None:
+        """Commit where the run begins, and then the plan: a run without a plan has not begun."""
+        self._commit(self.group, [TopicPartition(*place, each.start) for place, each in plan.items()])
+        self.keep(plan)
+
+    def keep(self, plan: Mapping[Partition, PlannedRange]) -> None:
+        """Commit the plan, again where it is there: brokers forget offsets of a group that nobody commits to."""
+        offsets = [TopicPartition(*place, each.end, metadata=each.note()) for place, each in plan.items()]
+        self._commit(plan_group(self.group), offsets)
+
+    def partitions(self, topics: Collection[str]) -> list[Partition]:
+        """All of these topics, which must be there."""
+        reader = self._of[self.group]
+        found = []
+        for topic in topics:
+            numbers = reader.partitions(topic)
+            if not numbers:
+                raise TopicUnusable(f"topic {topic!r} does not exist{reader.similar(topic)}")
+            found += [Partition(topic, number) for number in numbers]
+        return found
+
+    def positions(self, partitions: Collection[Partition], time_ms: int | None, *, end: bool) -> dict[Partition, int]:
+        """The first offset of a record that is not older than ``time_ms``; the end where there is none such.
+
+        None for the ends themselves (``end``), or the first offsets that are held.
+        """
+        ends = self._at(partitions, OFFSET_END)
+        if time_ms is None:
+            return ends if end else self._at(partitions, OFFSET_BEGINNING)
+        return {**ends, **self._at(partitions, time_ms)}
+
+    def ensure_topics(self, wanted: Mapping[str, str]) -> list[str]:
+        """Create the topics that are missing, each with as many partitions as the one that it shadows; their names."""
+        reader = self._of[self.group]
+        new = [
+            NewTopic(shadow, max(1, len(reader.partitions(topic))), -1)
+            for shadow, topic in wanted.items()
+            if not reader.partitions(shadow)
+        ]
+        for name, future in (self._admin.create_topics(new) if new else {}).items():
+            try:
+                future.result(self._timeout)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise TopicUnusable(
+                        f"topic {name!r} cannot be created: {error.args[0].str()}; create it, or grant this client "
+                        "CREATE on it"
+                    ) from None
+        return [each.topic for each in new]
+
+    def members(self) -> int:
+        """How many members the run has now."""
+        (asked,) = self._admin.describe_consumer_groups([self.group], request_timeout=self._timeout).values()
+        return len(asked.result().members)
+
+    def drop(self, topics: Collection[str]) -> list[str]:
+        """Delete the topics that are there and both groups; what was deleted. The plan goes last."""
+        reader = self._of[self.group]
+        there = [topic for topic in topics if reader.partitions(topic)]
+        for name, future in (self._admin.delete_topics(there) if there else {}).items():
+            try:
+                future.result(self._timeout)
+            except KafkaException as error:
+                raise TopicUnusable(f"topic {name!r} cannot be deleted: {error.args[0].str()}") from None
+        gone = list(there)
+        for group in (self.group, plan_group(self.group)):
+            try:
+                self._admin.delete_consumer_groups([group], request_timeout=self._timeout)[group].result(self._timeout)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+                    raise TopicUnusable(f"group {group!r} cannot be deleted: {error.args[0].str()}") from None
+            else:
+                gone.append(group)
+        return gone
+
+    def _at(self, partitions: Collection[Partition], which: int) -> dict[Partition, int]:
+        with self._asking():
+            asked = [TopicPartition(*place, which) for place in partitions]
+            found = self._of[self.group].consumer.offsets_for_times(asked, timeout=self._timeout)
+        return {Partition(each.topic, each.partition): each.offset for each in found if each.offset >= 0}
+
+    def _offsets(self, group: str, partitions: Collection[Partition]) -> list[TopicPartition]:
+        with self._asking():
+            asked = [TopicPartition(*place) for place in partitions]
+            return list(self._of[group].consumer.committed(asked, timeout=self._timeout))
+
+    def _commit(self, group: str, offsets: list[TopicPartition]) -> None:
+        with self._asking():
+            self._of[group].consumer.commit(offsets=offsets, asynchronous=False)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID:
+                raise TopicUnusable(f"group {self.group!r} has members, so it cannot begin now") from None
+            raise self._of[self.group].unreachable() from error

@@ -1,0 +1,51 @@
+"""The parts of a worker that re-extracts a range of a topic: it passes over what lies outside the range, at a pace."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from consumer.events import Outcome, Partition
+from consumer.worker.event_processor import EventProcessor
+from consumer.worker.parts import Parts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from consumer.delivery.shadow_plan import Pace, PlannedRange
+    from consumer.events import SourceRecord
+
+
+class ShadowParts(Parts):
+    """Those of a worker of a shadow run."""
+
+    def __init__(self, plan: Mapping[Partition, PlannedRange], pace: Pace | None) -> None:
+        """``plan``: what to read of each partition; of one that is missing, nothing."""
+        self._plan = plan
+        self._pace = pace
+
+    def event_processor(self, *of_any: Any, **by_name: Any) -> RangeProcessor:  # type: ignore[override]
+        """In place of ``EventProcessor``, with the same arguments."""
+        processor = RangeProcessor(*of_any, **by_name)
+        processor.plan, processor.pace = self._plan, self._pace
+        return processor
+
+
+class RangeProcessor(EventProcessor):
+    """Turns the records of a range into outcomes."""
+
+    plan: Mapping[Partition, PlannedRange]
+    pace: Pace | None
+
+    async def process(self, record: SourceRecord) -> Outcome:
+        """As EventProcessor; ``dropped`` for a record outside the range.
+
+        It gets those before it where brokers forgot the group's offsets.
+        """
+        planned = self.plan.get(Partition.of(record))
+        if planned is None or not planned.start <= record.offset < planned.end:
+            return Outcome("dropped")
+        if self.pace is not None and (seconds := self.pace.wait(time.monotonic())) > 0:
+            await asyncio.sleep(seconds)
+        return await super().process(record)
