@@ -46,9 +46,9 @@ def command(config_file: str | None, overrides: tuple[str, ...]) -> None:
         log.warning("configuration", problem=str(warning))
     # Kafka's clients are made when the model is there: what they would refuse is reported before that wait.
     checks = StartChecks(configuration.config)
-    if checks.bundle is None or checks.refused():
+    if checks.refused():
         raise ConfigFailure("\n".join(map(str, checks.refused())))
-    worker = Worker(configuration.config, configuration.tasks, name, checks.bundle)
+    worker = Worker(configuration.config, configuration.tasks, name, checks.bundles)
     try:
         code = asyncio.run(worker.run())
     except OSError as error:

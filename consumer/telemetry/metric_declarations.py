@@ -82,6 +82,14 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
         (),
     ),
+    "rexstream_canary_fallbacks_total": (
+        (
+            "Times that the canary lost its events to the stable version: unavailable (no label, no version, no bundle "
+            "that fits, no answer), slow (model.canary.slower), refused (no results where the stable version gives "
+            "them). Any rise means: look at the canary before its share grows."
+        ),
+        ("reason",),
+    ),
     "rexstream_endpoint_calls_total": (
         (
             "Calls to each model server, health probes included, by how they ended. A spike of failed at one address "
@@ -205,6 +213,20 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
             "fail for reasons that retrying may cure; nothing is dead-lettered meanwhile."
         ),
         ("endpoint",),
+    ),
+    "rexstream_canary_share": (
+        (
+            "Share of the events that the canary answers by configuration (model.canary.share), 0 to 1; 0 without one. "
+            "Two values in a fleet mean that workers have not read the changed file yet."
+        ),
+        (),
+    ),
+    "rexstream_canary_fallback": (
+        (
+            "1 while the stable version answers the canary's share of the events, too, since the canary is at fault: "
+            "rexstream_canary_fallbacks_total has the reason, the log the figures."
+        ),
+        (),
     ),
     "rexstream_endpoint_state": (
         (
