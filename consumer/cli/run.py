@@ -38,6 +38,7 @@ def command(config_file: str | None, overrides: tuple[str, ...]) -> None:
 
     import structlog
 
+    from consumer.config.loading import load_config
     from consumer.worker.lifecycle import Worker
     from consumer.worker.start_checks import StartChecks
 
@@ -48,7 +49,14 @@ def command(config_file: str | None, overrides: tuple[str, ...]) -> None:
     checks = StartChecks(configuration.config)
     if checks.refused():
         raise ConfigFailure("\n".join(map(str, checks.refused())))
-    worker = Worker(configuration.config, configuration.tasks, name, checks.bundles)
+    watch = None
+    if configuration.config.model.canary is not None and config_file is not None:
+        # Not at the top: without a canary nothing of the file can change in a running worker.
+        from consumer.worker.config_watch import ConfigWatch
+
+        file = config_file
+        watch = ConfigWatch(configuration.config, lambda: load_config(file, os.environ, overrides), file)
+    worker = Worker(configuration.config, configuration.tasks, name, checks.bundles, watch)
     try:
         code = asyncio.run(worker.run())
     except OSError as error:

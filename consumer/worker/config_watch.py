@@ -6,23 +6,21 @@ Loaded only where a canary is configured: nothing else can change in a running w
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
-from consumer.config.loading import load_config
 from consumer.config.problems import ConfigError, KeyPath, dotted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from consumer.config.canary import CanaryConfig
     from consumer.config.section import Section
     from consumer.config.tree import Config
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 2.0
 """Between two looks at the file. Kubernetes takes up to a minute until a changed ConfigMap is in the pod."""
 
 LIVE: tuple[KeyPath, ...] = (("model", "canary", "share"), ("model", "canary", "slower"))
@@ -88,14 +86,6 @@ class ConfigWatch:
             return self._file.read_bytes()
         except OSError:
             return None
-
-
-def watch_of(config: Config, file: str | None, overrides: tuple[str, ...]) -> ConfigWatch | None:
-    """The watch of this worker's file; None where there is none."""
-    if file is None:
-        return None
-    environ: Mapping[str, str] = dict(os.environ)
-    return ConfigWatch(config, lambda: load_config(file, environ, overrides), file)
 
 
 def _different(one: Section, other: Section, path: KeyPath = ()) -> Iterator[KeyPath]:

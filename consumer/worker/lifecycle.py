@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from consumer.kafka.registry.awaited import AwaitedSchemas
     from consumer.serving.bundle import Bundle
     from consumer.serving.protocol import ServingError
+    from consumer.worker.config_watch import ConfigWatch
     from consumer.worker.event_processor import EventProcessor
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -63,9 +64,18 @@ STATE_REASONS = {State.OUTAGE: "outage", State.DEPLOYMENT_FAULT: "deployment_fau
 class Worker:
     """One member of the consumer group. ``run`` once."""
 
-    def __init__(self, config: Config, tasks: Mapping[str, Task], name: str, bundles: Sequence[Bundle]) -> None:
-        """``bundles`` are those of ``config.model``; what cannot be was refused before (``start_checks``)."""
-        self._bundles = bundles
+    def __init__(
+        self,
+        config: Config,
+        tasks: Mapping[str, Task],
+        name: str,
+        bundles: Sequence[Bundle],
+        watch: ConfigWatch | None = None,
+    ) -> None:
+        """``bundles`` are those of ``config.model``; what cannot be was refused before (``start_checks``). ``watch`` is
+        that of the configuration file, where something in it may change while the worker runs.
+        """
+        self._bundles, self._watch = bundles, watch
         limits = config.limits
         self._config = config
         self._routes = Routes(config.routes, tasks)
@@ -194,6 +204,8 @@ class Worker:
         runtime.start()
         for intake in intakes.values():
             self._background.start(intake.run(runtime.processed))
+        if self._watch is not None and (router := self._variants.router) is not None:
+            self._background.start(self._watch.run(router.change))
         _log.info("consuming", topics=list(self._routes.inputs), group=self._config.kafka.group_id)
         await self._stopping.wait()
         await self._drain(runtime)

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from consumer.worker.variant_observer import VariantObserver
     from consumer.worker.variants import Variant, VariantName
 
+FIRST_SECONDS = 10.0
+"""So long a worker waits at its start for the first answer of a canary, or of a bundle that fits nothing yet."""
+
 _STATES = ("ok", "busy", "trial", "outage", "deployment_fault", "gone")
 """Of an endpoint that several bundles try, the first of these is its state."""
 
@@ -58,14 +61,27 @@ class VariantRouter:
         self._share = 0.0 if canary is None else canary.share
         self.fallback = CanaryFallback(3.0 if canary is None else canary.slower)
         self._in_use: dict[VariantName, Variant] = {}
-        self.stable_usable = asyncio.Event()
-        """Set for good when the stable version could be used for the first time."""
+        self._begun = False
+        self._stable_usable = asyncio.Event()
         self.state = State.OK
         self.observers: list[VariantObserver] = []
         self._usable: frozenset[Variant] = frozenset()
         self._is_looking = False
         self._failures: dict[tuple[Variant, str], tuple[int, int]] = {}
         metrics.canary_share(self._share)
+
+    async def all_tried(self) -> None:
+        """Return once the stable version can be used, and every variant has had its chance to answer."""
+        await self._stable_usable.wait()
+        end = self._clock() + FIRST_SECONDS
+        while self._clock() < end and any(
+            server.trial and server.recovery.fault is None
+            for variant in self._variants
+            for server in variant.dispatcher.servers
+        ):
+            await asyncio.sleep(0.05)
+        self.look()
+        self._begun = True
 
     async def infer(self, text: str, task: Task, work: Work) -> Inference:
         """As ``TaskRunner.infer``, at the variant that the event is for.
@@ -158,7 +174,7 @@ class VariantRouter:
         states = {each.dispatcher.state for each in stable}
         if any(not each.unusable for each in stable):
             states.add(State.OK)
-            self.stable_usable.set()
+            self._stable_usable.set()
         state = next(each for each in (State.OK, State.OUTAGE, State.DEPLOYMENT_FAULT) if each in states)
         if state is not self.state:
             self.state = state
@@ -171,7 +187,7 @@ class VariantRouter:
 
     def _look_at_canary(self) -> None:
         canaries = [each for each in self._variants if each.name == "canary"]
-        if not canaries or not self.stable_usable.is_set():
+        if not canaries or not self._begun:
             return
         before = self.fallback.reason
         missing = all(each.unusable for each in canaries)

@@ -140,7 +140,7 @@ class Variants:
         if self.router is None:
             await self.all[0].dispatcher.health_probe()
         else:
-            await self.router.stable_usable.wait()
+            await self.router.all_tried()
 
     def costs(self, cost: CallCost) -> None:
         """Expect calls to cost so much, of whichever version."""

@@ -67,9 +67,9 @@ def send_until(run: Run, sent: int, enough: Callable[[], bool]) -> int:
     """Send reviews from number ``sent`` on; how many were sent then."""
     while not enough():
         assert sent < 4000, run.lines()[-10:]
-        run.send(reviews(20, sent))
-        sent += 20
-        time.sleep(0.05)
+        run.send(reviews(10, sent))
+        sent += 10
+        time.sleep(0.1)
     return sent
 
 
@@ -88,6 +88,11 @@ def audit(run: Run, sent: int) -> None:
         assert found == [[(fact.type, fact.span) for fact in path] for path in alone.paths]
 
 
+def usable(run: Run) -> list[bool]:
+    """Of every variant."""
+    return [each["usable"] for each in run.get("/status")[1]["model"]["variants"]]
+
+
 def said(run: Run, event: str) -> list[dict[str, Any]]:
     return [line for line in run.lines() if line["event"] == event]
 
@@ -98,9 +103,9 @@ def test_a_version_with_another_tokenizer_is_rolled_out_under_load_and_back(work
     sent = send_until(worker, 0, lambda: answered_by(worker)["1"] > 40)
     server.version = 2
     sent = send_until(worker, sent, lambda: answered_by(worker)["2"] > 40)
-    variants = worker.get("/status")[1]["model"]["variants"]
-    assert [each["usable"] for each in variants] == [False, True]
-    assert "bundle and served model do not belong together" in variants[0]["reason"]
+    worker.wait(lambda: usable(worker) == [False, True])
+    waits, _ = worker.get("/status")[1]["model"]["variants"]
+    assert "bundle and served model do not belong together" in waits["reason"]
     back = answered_by(worker)["1"]
     server.version = 1
     sent = send_until(worker, sent, lambda: answered_by(worker)["1"] > back + 40)
@@ -211,4 +216,3 @@ def test_what_the_canary_refuses_is_answered_by_the_stable_version(canary: Run, 
     sent = send_until(canary, 0, lambda: bool(said(canary, FALLBACK)))
     assert said(canary, FALLBACK)[0]["reason"] in ("refused", "unavailable")
     audit(canary, sent)
-    assert set(answered_by(canary)) == {"1"}

@@ -32,7 +32,7 @@ def engine(limits: ExtractionLimits | None = None) -> Engine:
 def stub_cells(window: Window, version: int = 1, tokenizer: PromptTokenizer = TOKENIZER) -> Cells:
     """One fact per type, at a place that the hash of the window's tokens decides; classification always votes.
 
-    Another ``version`` finds other facts, as another model does. ``tokenizer`` is the one that the window was made with.
+    Another ``version`` finds other facts, as another model does. ``tokenizer`` is the one that made the window.
     """
     digest = hashlib.sha256(window.input_ids.tobytes() + window.segment.tobytes() + b"v" * (version - 1)).digest()
     start, end = window.text_start, window.length - 1

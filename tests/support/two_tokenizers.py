@@ -33,8 +33,13 @@ ANOTHER_TOKENIZER = _another()
 
 
 @functools.cache
+def _tokenizer(tokenizer: bytes) -> PromptTokenizer:
+    return PromptTokenizer(tokenizer)
+
+
+@functools.cache
 def _engine(tokenizer: bytes) -> Engine:
-    return Engine(PromptTokenizer(tokenizer), PromptLimits(), ExtractionLimits())
+    return Engine(_tokenizer(tokenizer), PromptLimits(), ExtractionLimits())
 
 
 @functools.cache
@@ -47,5 +52,5 @@ def facts_alone(text: str, task: str, version: int, tokenizer: bytes = TOKENIZER
     extraction = _engine(tokenizer).start(text, _tasks()[task])
     while not extraction.finished:
         for window in extraction.windows:
-            extraction.read(stub_cells(window, version, PromptTokenizer(tokenizer)))
+            extraction.read(stub_cells(window, version, _tokenizer(tokenizer)))
     return extraction.result()
