@@ -9,7 +9,7 @@ from string import Formatter
 from typing import TYPE_CHECKING
 
 from consumer.config.address_rules import address_checks, address_warnings
-from consumer.config.canary import canary_checks
+from consumer.config.canary_rules import canary_checks
 from consumer.config.client_rules import client_problems
 from consumer.config.mapping_rules import mapping_checks, mapping_doubts
 from consumer.config.names import HTTP_HOST, TOPIC_NAME, marker_topic, plain_topic, result_topics, runnable

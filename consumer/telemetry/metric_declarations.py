@@ -86,7 +86,7 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "Times that the canary lost its events to the stable version: unavailable (no label, no version, no bundle "
             "that fits, no answer), slow (model.canary.slower), refused (no results where the stable version gives "
-            "them). Any rise means: look at the canary before its share grows."
+            "them). A spike means: look at the canary before its share grows."
         ),
         ("reason",),
     ),
@@ -223,8 +223,8 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "rexstream_canary_fallback": (
         (
-            "1 while the stable version answers the canary's share of the events, too, since the canary is at fault: "
-            "rexstream_canary_fallbacks_total has the reason, the log the figures."
+            "1 while the stable version answers the canary's share of the events, too. A spike means that the canary "
+            "is at fault: rexstream_canary_fallbacks_total has the reason, the log the figures."
         ),
         (),
     ),

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from consumer.batching.policy import ReleaseReason
     from consumer.resilience.circuit_breaker import BreakerState
     from consumer.telemetry.metrics import Metrics
+    from consumer.worker.variant import Variant, VariantName
     from consumer.worker.variant_router import VariantRouter
-    from consumer.worker.variants import Variant, VariantName
 
 _BREAKERS: tuple[BreakerState, ...] = ("closed", "half_open", "open")
 
@@ -27,9 +27,11 @@ class VariantObserver:
     What a bundle is told that waits for its version is no failure: it is not counted.
     """
 
-    def __init__(self, router: VariantRouter, name: VariantName, metrics: Metrics) -> None:
-        """``variant`` is set as soon as there is one."""
-        self._router, self.name, self._metrics = router, name, metrics
+    def __init__(
+        self, router: VariantRouter, observers: list[VariantObserver], name: VariantName, metrics: Metrics
+    ) -> None:
+        """``observers``: of all variants; this one is added. ``variant`` is set as soon as there is one."""
+        self._router, self._observers, self.name, self._metrics = router, observers, name, metrics
         self.variant: Variant | None = None
         self.windows = 0
         """As ``in_flight_windows`` was told."""
@@ -39,7 +41,7 @@ class VariantObserver:
         self.lane_sent: Callable[[str, int, float], None] = metrics.lane_sent
         self.model_retried: Callable[[], None] = metrics.model_retried
         self.windows_overflowed: Callable[[int], None] = metrics.windows_overflowed
-        router.observers.append(self)
+        observers.append(self)
 
     def model_called(self, model: str, version: str, code: str, seconds: float) -> None:
         """As ``Metrics.model_called``; the version of ``/status`` is the stable one."""
@@ -53,7 +55,7 @@ class VariantObserver:
     def in_flight_windows(self, windows: int) -> None:
         """So many here. It is called after whatever happened to a dispatcher, so the router looks at it now."""
         self.windows = windows
-        self._metrics.in_flight_windows(sum(each.windows for each in self._router.observers))
+        self._metrics.in_flight_windows(sum(each.windows for each in self._observers))
         if self.variant is not None:
             now = unusable(self.variant.dispatcher.servers)
             if bool(now) != bool(self._was_unusable) or self._was_unusable is None:
@@ -63,6 +65,6 @@ class VariantObserver:
     def breaker(self, state: BreakerState, endpoint: str) -> None:
         """The breaker before a model server is closed while that of any stable variant is."""
         self.breakers[endpoint] = state
-        others = [each for each in self._router.observers if each.name == "stable"]
+        others = [each for each in self._observers if each.name == "stable"]
         states = [each.breakers.get(endpoint, "closed") for each in others]
         self._metrics.breaker(min(states, key=_BREAKERS.index), endpoint)

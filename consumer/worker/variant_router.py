@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from consumer.telemetry.metrics import Metrics
     from consumer.telemetry.status import VariantsStatus
     from consumer.worker.inference import Inference
-    from consumer.worker.variant_observer import VariantObserver
-    from consumer.worker.variants import Variant, VariantName
+    from consumer.worker.variant import Variant, VariantName
 
 FIRST_SECONDS = 10.0
 """So long a worker waits at its start for the first answer of a canary, or of a bundle that fits nothing yet."""
@@ -64,7 +63,6 @@ class VariantRouter:
         self._begun = False
         self._stable_usable = asyncio.Event()
         self.state = State.OK
-        self.observers: list[VariantObserver] = []
         self._usable: frozenset[Variant] = frozenset()
         self._is_looking = False
         self._failures: dict[tuple[Variant, str], tuple[int, int]] = {}

@@ -7,12 +7,12 @@ With ``model.bundles`` or ``model.canary`` there are several: one for each bundl
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from consumer.batching.policy import LeastTime
 from consumer.extraction.engine import Engine
 from consumer.worker.model_watch import ModelServers
+from consumer.worker.variant import Variant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from consumer.config.tree import Config, ModelConfig
     from consumer.extraction.task import Task
     from consumer.serving.bundle import Bundle
-    from consumer.serving.dispatch.dispatcher import Dispatcher
     from consumer.serving.dispatch.endpoint import EndpointStatus
     from consumer.serving.protocol import ServingError
     from consumer.serving.refused import State
@@ -30,34 +29,11 @@ if TYPE_CHECKING:
     from consumer.telemetry.status import VariantsStatus
     from consumer.worker.inference import Inference
     from consumer.worker.parts import Parts
-    from consumer.worker.task_runner import TaskRunner, WorkBudget
+    from consumer.worker.task_runner import WorkBudget
     from consumer.worker.tracing import Tracing
+    from consumer.worker.variant import VariantName
+    from consumer.worker.variant_observer import VariantObserver
     from consumer.worker.variant_router import VariantRouter
-
-VariantName = Literal["stable", "canary"]
-
-
-@dataclass(eq=False)
-class Variant:
-    """One version to ask, with one bundle, and everything that sends windows there."""
-
-    name: VariantName
-    bundle: Bundle
-    engine: Engine
-    servers: ModelServers
-    policy: LeastTime
-    dispatcher: Dispatcher
-    runner: TaskRunner = field(init=False)
-    """Set by ``Variants.infer``."""
-    running: set[asyncio.Task[Inference]] = field(default_factory=set)
-    """Extractions that go on here, where there are several variants."""
-    unusable: str = ""
-    """Why it cannot be used, as far as the router has looked; empty while it can."""
-
-    @property
-    def windows(self) -> int:
-        """Windows that wait or are in a call here."""
-        return self.dispatcher.waiting + self.dispatcher.in_flight
 
 
 class Variants:
@@ -89,12 +65,13 @@ class Variants:
         from consumer.worker.variant_router import VariantRouter
 
         self.router = router = VariantRouter(self.all, canary, metrics, on_state)
+        observers: list[VariantObserver] = []
         asked: list[tuple[VariantName, ModelConfig]] = [("stable", model)]
         if canary is not None:
             asked.append(("canary", model.model_copy(update={"label": canary.label, "version": canary.version})))
         for name, its in asked:
             for bundle in bundles:
-                observer = VariantObserver(router, name, metrics)
+                observer = VariantObserver(router, observers, name, metrics)
                 observer.variant = self._made(name, its, bundle, observer, router.state_changed)
                 self.all.append(observer.variant)
 

@@ -56,8 +56,8 @@ Sections merge; a list or a value replaces the one below it. An element of a lis
 it is written; for any other key it is read as YAML, so `--set 'routes.0.tasks=[ner, sentiment]'` gives a list, and
 `null` switches off what can be. Settings below `kafka.client` are always text there, and a variable writes
 librdkafka's dots as underscores: `REXSTREAM_KAFKA__CLIENT__CLIENT_RACK` is `client.rack`. A section whose keys are all
-commented out means its defaults, except `model.tls`: write `tls: {}` for TLS with public authorities. Keys at the top
-of the file that begin with `x-` are no configuration: they hold what YAML anchors name (`x-route: &route {…}`, and then
+commented out means its defaults, except `model.tls` and `model.canary`: write `tls: {}` for TLS with public
+authorities. Keys at the top of the file that begin with `x-` are no configuration: they hold what YAML anchors name (`x-route: &route {…}`, and then
 `{<<: *route, input: a}`).
 
 Numbers that YAML reads as others than are written (`010` is 8, `1:30` is 90) are refused; below `kafka.client` they are
@@ -120,7 +120,10 @@ routes:
     output: shop.facts.{task}
 model:
   target: tf-serving.example:8500
+  label: stable
   bundle: /models/rexuninlu/1/bundle
+  bundles: [/models/rexuninlu/2/bundle]
+  canary: {label: canary, share: 0.05}
   tls:
     ca_file: /etc/ssl/model-ca.pem
     certificate_file: /etc/ssl/worker.pem
