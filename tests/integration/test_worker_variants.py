@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -157,7 +158,8 @@ def test_a_canary_answers_its_keys_and_its_share_changes_without_a_restart(canar
     assert 0 < len(its) < 60
     assert by == {(f"e{n}", "2" if f"e{n}" in its else "1") for n in range(60)}
     for share, version in ((0.0, "1"), (1.0, "2")):
-        configure(canary, canary={"label": "canary", "share": share})
+        command = ["sed", "-i", f"s/share: [0-9.]*/share: {share}/", str(canary.config_file)]  # as the runbook does
+        subprocess.run(command, check=True)
         canary.wait(lambda share=share: f"rexstream_canary_share {share}" in canary.get("/metrics")[1])  # type: ignore[misc]
         before = len(canary.results()) // 2
         canary.send(reviews(20, before))

@@ -43,6 +43,7 @@ ELSEWHERE = {
     r"\.venv/bin/rexstream tune": "tests/integration/test_tune.py",
     r"rexstream (status|resume) --config": "tests/integration/apache/test_group_commands.py",
     r"\.venv/bin/rexstream compare": "tests/unit/cli/test_compare.py",
+    r"sed -i 's/share": "tests/integration/test_worker_variants.py",
 }
 """Shell commands of the documents, as regular expressions -> the test that runs them, or what they call."""
 
