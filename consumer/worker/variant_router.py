@@ -191,7 +191,7 @@ class VariantRouter:
         missing = all(each.unusable for each in canaries)
         self.fallback.look(
             self._clock(),
-            unusable="; ".join(dict.fromkeys(each.unusable for each in canaries)) if missing else "",
+            unusable="; ".join(dict.fromkeys(map(_of_canary, canaries))) if missing else "",
             stable_usable=any(each.name == "stable" for each in self._usable),
             rates=self.in_use("canary").dispatcher.learned.rates,
             stable_rates=self.in_use("stable").dispatcher.learned.rates,
@@ -303,6 +303,11 @@ class VariantRouter:
 def _load(variant: Variant) -> float:
     """Windows for each endpoint that takes some."""
     return variant.windows / max(1, sum(each.usable for each in variant.dispatcher.servers))
+
+
+def _of_canary(variant: Variant) -> str:
+    """Why it cannot be used, with the canary's keys in place of the stable version's."""
+    return variant.unusable.replace("change model.", "change model.canary.")
 
 
 def _leave(variant: Variant) -> None:

@@ -180,6 +180,7 @@ def test_a_canary_whose_label_is_removed_falls_back_loudly(canary: Run, server: 
     assert said(canary, FALLBACK)[0]["level"] == "error"
     assert said(canary, FALLBACK)[0]["reason"] == "unavailable"
     assert "Unrecognized servable version label: canary" in said(canary, FALLBACK)[0]["detail"]
+    assert "change model.canary.label" in said(canary, FALLBACK)[0]["detail"]
     before = sent
     canary.send(reviews(40, sent))
     audit(canary, sent := sent + 40)

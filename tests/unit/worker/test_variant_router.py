@@ -152,6 +152,21 @@ def test_a_lost_call_moves_nobody() -> None:
     run(body)
 
 
+def test_the_tasks_of_an_event_go_to_one_bundle_while_several_are_in_use() -> None:
+    """Also when there is less to do at another one; new events go there."""
+
+    async def body() -> None:
+        first, second = Way("stable"), Way("stable", "two")
+        second.windows = 1
+        stage, event = Stage(first, second), work()
+        assert (await stage.infer(event)).model.version == "stable one"
+        first.windows = 9
+        assert (await stage.infer(event)).model.version == "stable one"
+        assert (await stage.infer(work())).model.version == "stable two"
+
+    run(body)
+
+
 def test_only_when_no_bundle_fits_the_model_cannot_be_used_and_all_are_named() -> None:
     """Whatever the canary does."""
 
