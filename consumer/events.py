@@ -111,6 +111,13 @@ class Work:
     """Tokens of all windows that it has sent."""
     windows: int = 0
     """Of all levels that it began, sent or not."""
+    key: bytes | None = None
+    """The record's."""
+    version: str = ""
+    """Of the model that answered its last window, in whatever task; empty before the first answer."""
+    variant: object = None
+    """The way to the model that it goes, where a worker has several (``worker.variants``); None before its first window
+    and where there is one."""
 
 
 class Milliseconds(int):

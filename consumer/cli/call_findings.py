@@ -17,13 +17,11 @@ if TYPE_CHECKING:
     from consumer.serving.bundle import Bundle
 
 
-def model_call_findings(config: Config, bundle: Bundle | None, tasks: Mapping[str, Task]) -> Iterator[Finding]:
+def model_call_findings(config: Config, bundle: Bundle, tasks: Mapping[str, Task]) -> Iterator[Finding]:
     """A warning for each task that a text within ``limits.text_chars`` may ask more of than ``limits.model_calls``.
 
-    Nothing without a bundle that can be read: its tokenizer says how long prompts are.
+    The bundle's tokenizer says how long prompts are.
     """
-    if bundle is None:
-        return
     limits = config.limits
     for name in sorted({name for route in config.routes for name in runnable(route, tasks)} - {INLINE}):
         calls = longest_text_calls(bundle.tokenizer, bundle.limits, tasks[name], limits.text_chars, limits.facts)

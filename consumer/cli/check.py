@@ -73,7 +73,7 @@ def command(
         *route_findings(config, found.tasks),
         *start_setting_findings(config),
         *dependencies.start_findings(start),
-        *model_call_findings(config, start.bundle, found.tasks),
+        *dict.fromkeys(each for one in start.bundles for each in model_call_findings(config, one, found.tasks)),
         *dependencies.expiry_findings(config),
         *dependencies.http_findings(config),
         *dependencies.bare_avro_findings(config),

@@ -38,8 +38,9 @@ def print_config(config_file: str | None, overrides: tuple[str, ...]) -> None:
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     found = loaded(config_file, overrides)
     tree = found.config.model_dump()
-    if tree["model"]["tls"] is None:
-        del tree["model"]["tls"]  # an empty section is refused
+    for section in ("tls", "canary"):
+        if tree["model"][section] is None:
+            del tree["model"][section]  # an empty section is refused
     for line in _lines(tree, (), found.origins):
         click.echo(line)
 

@@ -40,6 +40,7 @@ ROUNDS: Final = 4
 """Pairs of windows that are sent at once: an idle server that batches does not put every pair together."""
 ROWS: Final = 64
 """Short windows of one call; a worker sends more. 512 padded tokens of the shortest length, as one long window has."""
+_ANSWERS: Final = "model answers"
 SHORT, LONG = "好", "屏幕很清晰，就是有点重。" * 8
 
 _SIGNATURES: Final = {
@@ -50,9 +51,33 @@ _SIGNATURES: Final = {
 
 
 def model_findings(config: Config) -> Iterator[Finding]:
-    """Whether a worker with this configuration could use the model server. Its bundle has to be readable."""
-    bundle = load_bundle(Path(config.model.bundle or ""))
-    yield from asyncio.run(_ModelCheck(config.model, bundle, config.batching.max_tokens).findings())
+    """Whether a worker with this configuration could use the model server. Its bundles have to be readable.
+
+    Of several bundles one has to fit what is served. A canary that does not is only a warning: a worker does without.
+    """
+    model, canary = config.model, config.model.canary
+    bundles = [load_bundle(Path(folder)) for folder in (model.bundle or "", *model.bundles)]
+    yield from _of_version(model, bundles, config.batching.max_tokens)
+    if canary is not None:
+        asked = model.model_copy(update={"label": canary.label, "version": canary.version})
+        for finding in _of_version(asked, bundles, config.batching.max_tokens):
+            status = "warn" if finding.status == "fail" else finding.status
+            detail = finding.detail.replace("change model.", "change model.canary.")
+            yield Finding(f"canary: {finding.subject}", status, detail)
+
+
+def _of_version(model: ModelConfig, bundles: Sequence[Bundle], max_tokens: int) -> Iterator[Finding]:
+    """What is found with the first bundle that fits, and which that is; where none does, what is wrong with each."""
+    failed: list[Finding] = []
+    for bundle in bundles:
+        found = asyncio.run(_ModelCheck(model, bundle, max_tokens).findings())
+        if found[-1].status != "fail" or found[-1].subject != _ANSWERS:  # with another bundle it would be the same
+            yield from found
+            if len(bundles) > 1 and found[-1].status != "fail":
+                yield Finding("model bundle", "ok", f"{bundle.name} fits; the others wait for a version that they fit")
+            return
+        failed.append(found[-1])
+    yield from dict.fromkeys((*found[:-1], *failed))
 
 
 class _Fault(Exception):  # noqa: N818 - a finding, not a fault of the program
@@ -77,7 +102,7 @@ class _ModelCheck:
         steps = (
             (f"model {self._model.name}", self._status()),
             ("model signatures", self._signatures()),
-            ("model answers", self._answers()),
+            (_ANSWERS, self._answers()),
             ("server-side batching", self._batching()),
         )
         try:

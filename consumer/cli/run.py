@@ -38,6 +38,7 @@ def command(config_file: str | None, overrides: tuple[str, ...]) -> None:
 
     import structlog
 
+    from consumer.config.loading import load_config
     from consumer.worker.lifecycle import Worker
     from consumer.worker.start_checks import StartChecks
 
@@ -46,11 +47,18 @@ def command(config_file: str | None, overrides: tuple[str, ...]) -> None:
         log.warning("configuration", problem=str(warning))
     # Kafka's clients are made when the model is there: what they would refuse is reported before that wait.
     checks = StartChecks(configuration.config)
-    if checks.bundle is None or checks.refused():
+    if checks.refused():
         raise ConfigFailure("\n".join(map(str, checks.refused())))
     named = dict.fromkeys(name for route in configuration.config.routes for name in route.tasks)
     log.info("tasks", fingerprints={name: configuration.tasks[name].fingerprint for name in named})
-    worker = Worker(configuration.config, configuration.tasks, name, checks.bundle)
+    watch = None
+    if configuration.config.model.canary is not None and config_file is not None:
+        # Not at the top: without a canary nothing of the file can change in a running worker.
+        from consumer.worker.config_watch import ConfigWatch
+
+        file = config_file
+        watch = ConfigWatch(configuration.config, lambda: load_config(file, os.environ, overrides), file)
+    worker = Worker(configuration.config, configuration.tasks, name, checks.bundles, watch)
     try:
         code = asyncio.run(worker.run())
     except OSError as error:

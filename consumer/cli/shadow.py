@@ -117,7 +117,7 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
     from consumer.worker.start_checks import StartChecks
 
     checks = StartChecks(config)
-    if checks.bundle is None or checks.refused():
+    if checks.refused():
         raise ConfigFailure("\n".join(map(str, checks.refused())))
     group = _group(kafka, config)
     try:
@@ -128,7 +128,7 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
     watch = _Watch(group, plan)
     watch.start()
     parts = ShadowParts(plan, pace)
-    code = asyncio.run(Worker(config, tasks, name, checks.bundle, parts).run())
+    code = asyncio.run(Worker(config, tasks, name, checks.bundles, parts=parts).run())
     watch.ended.set()
     watch.join()
     found = progress(plan, group.committed(plan))

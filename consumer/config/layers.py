@@ -103,13 +103,14 @@ def _without_empty_sections(layers: Layers, value: dict[str, Any], path: KeyPath
 
 
 def _refuse_empty_section(layers: Layers, path: KeyPath, origin: str | None) -> None:
-    """Report an empty section that is off by default (only model.tls): it could mean off, or on with the defaults."""
+    """Report an empty section that is off by default: it could mean off, or on with the defaults."""
+    is_tls = path[-1] == "tls"
     layers.problems.append(
         Problem(
             dotted(path),
             origin,
-            "has nothing below it, which may mean TLS and may mean none",
-            "write {} for TLS with public authorities, or remove it",
+            f"has nothing below it, which may mean {'TLS' if is_tls else 'one'} and may mean none",
+            "write {} for TLS with public authorities, or remove it" if is_tls else "write its keys, or remove it",
         )
     )
 

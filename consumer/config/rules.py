@@ -9,6 +9,7 @@ from string import Formatter
 from typing import TYPE_CHECKING
 
 from consumer.config.address_rules import address_checks, address_warnings
+from consumer.config.canary_rules import canary_checks
 from consumer.config.client_rules import client_problems
 from consumer.config.mapping_rules import mapping_checks, mapping_doubts
 from consumer.config.names import HTTP_HOST, TOPIC_NAME, marker_topic, plain_topic, result_topics, runnable
@@ -39,6 +40,7 @@ def find_problems(config: Config, tasks: Mapping[str, Task] | None, origin: Orig
         *pattern_checks(config, tasks or ()),
         *_lanes(config),
         *_model_and_limits(config),
+        *canary_checks(config.model),
         *_registry(config.kafka.registry),
         *address_checks(config),
         *_delivery(config),

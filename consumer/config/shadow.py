@@ -26,8 +26,8 @@ def shadow_name(name: str) -> str:
 def shadow_config(config: Config, topics: Sequence[str], rate: float | None) -> Config:
     """What a shadow run of these input topics runs with; ``rate`` is in records a second, None for no bound.
 
-    One model call at a time, so that live calls find the model server free. HTTP takes a free port, and no spans are
-    made. Raises ValueError for a topic that no route reads.
+    One model call at a time, so that live calls find the model server free, and no canary: one model answers the whole
+    range. HTTP takes a free port, and no spans are made. Raises ValueError for a topic that no route reads.
     """
     by_input = {route.input: route for route in config.routes}
     inputs = Inputs(by_input)
@@ -49,6 +49,7 @@ def shadow_config(config: Config, topics: Sequence[str], rate: float | None) -> 
                 update={"group_id": shadow_name(config.kafka.group_id), "start": EARLIEST}
             ),
             "routes": tuple(routes),
+            "model": config.model.model_copy(update={"canary": None}),
             "batching": config.batching.model_copy(update={"max_in_flight": 1}),
             "delivery": config.delivery.model_copy(
                 update={"dead_letter_topic": shadow_name(config.delivery.dead_letter_topic)}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeGuard
 from pydantic import BeforeValidator, Field
 
 from consumer.batching.policy import ASSUMED, CallCost
+from consumer.config.canary import CanaryConfig  # noqa: TC001 - pydantic reads it
 from consumer.config.route import RouteConfig
 from consumer.config.section import Count, NotNegative, Seconds, Section, Text
 from consumer.config.start import as_text
@@ -129,6 +130,10 @@ class ModelConfig(Section):
     bundle: Text | None = None
     """Folder with tokenizer.json and bundle.json that the export wrote (``<model>/<version>/bundle``). A worker needs
     it: it is the part of the model that runs in the worker."""
+    bundles: tuple[Text, ...] = ()
+    """Further bundles, of versions with another tokenizer or other limits that are, or will be, served under the same
+    name. The worker uses those that belong to what answers."""
+    canary: CanaryConfig | None = None
     tls: ModelTlsConfig | None = None
 
 

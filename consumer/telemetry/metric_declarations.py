@@ -83,6 +83,14 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
         (),
     ),
+    "rexstream_canary_fallbacks_total": (
+        (
+            "Times that the canary lost its events to the stable version: unavailable (no label, no version, no bundle "
+            "that fits, no answer), slow (model.canary.slower), refused (no results where the stable version gives "
+            "them). A spike means: look at the canary before its share grows."
+        ),
+        ("reason",),
+    ),
     "rexstream_endpoint_calls_total": (
         (
             "Calls to each model server, health probes included, by how they ended. A spike of failed at one address "
@@ -120,13 +128,6 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "means a model that finds nonsense, and calls that cost a hundred times the bytes."
         ),
         (),
-    ),
-    "rexstream_canary_fallbacks_total": (
-        (
-            "Times that the canary's keys went back to the stable model by themselves, by why: unavailable, slow or "
-            "refused. A spike means that the canary cannot serve its share; no event is lost by it."
-        ),
-        ("reason",),
     ),
 }
 
@@ -214,6 +215,20 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
         ("endpoint",),
     ),
+    "rexstream_canary_share": (
+        (
+            "Share of the events that the canary answers by configuration (model.canary.share), 0 to 1; 0 without one. "
+            "Two values in a fleet mean that workers have not read the changed file yet."
+        ),
+        (),
+    ),
+    "rexstream_canary_fallback": (
+        (
+            "1 while the stable version answers the canary's share of the events, too. A spike means that the canary "
+            "is at fault: rexstream_canary_fallbacks_total has the reason, the log the figures."
+        ),
+        (),
+    ),
     "rexstream_endpoint_state": (
         (
             "1 for the state that a model server is in. outage and deployment_fault at one address mean that the "
@@ -237,20 +252,6 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
             "or long queues. 1 before its first call."
         ),
         ("endpoint",),
-    ),
-    "rexstream_canary_share": (
-        (
-            "Share of keys, 0 to 1, that the configuration gives to the canary. Anything above 0 means that two models "
-            "answer beside each other."
-        ),
-        (),
-    ),
-    "rexstream_canary_fallback": (
-        (
-            "1 while the canary's keys are answered by the stable model, since the canary failed. Anything above 0 "
-            "means that nobody watches the canary's own figures: there are none."
-        ),
-        (),
     ),
     "rexstream_certificate_expiry_days": (
         (

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from consumer.batching.policy import ReleaseReason
     from consumer.codecs.outputs import ModelUsed
     from consumer.events import Outcome, Partition, SourceRecord, Stage
+    from consumer.resilience.canary import FallbackReason
     from consumer.telemetry.endpoint_metrics import Breaker
 
 EventOutcome = Literal["done", "partial", "dead_letter", "dropped", "deleted"]
@@ -160,6 +161,16 @@ class Metrics:
         """Bytes of the budget of memory that are taken now, and how many wait for some."""
         self._gauges["rexstream_work_bytes"].set(size)
         self._gauges["rexstream_work_waiting"].set(waiting)
+
+    def canary_share(self, share: float) -> None:
+        """The share of the events that is the canary's by configuration, 0 to 1."""
+        self._gauges["rexstream_canary_share"].set(share)
+
+    def canary_fallback(self, reason: FallbackReason | None) -> None:
+        """From now on all events go to the stable version, for this reason; None: no longer."""
+        self._gauges["rexstream_canary_fallback"].set(reason is not None)
+        if reason is not None:
+            self._counters["rexstream_canary_fallbacks_total"].labels(reason).inc()
 
     def breaker(self, state: Breaker, endpoint: str) -> None:
         """The state of one model server's circuit breaker now."""

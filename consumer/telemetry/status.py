@@ -35,7 +35,16 @@ class CallCostStatus(TypedDict):
     square_seconds: float
 
 
-class ModelStatus(TypedDict):
+class VariantsStatus(TypedDict, total=False):
+    """Only where there are several ways to the model."""
+
+    canary: dict[str, Any] | None
+    """``share``, ``fallback`` (its reason, or null) and ``detail``; None without a canary."""
+    variants: list[dict[str, Any]]
+    """``variant`` (stable, canary), ``bundle``, ``usable``, ``reason``, and ``windows``: those in calls or waiting."""
+
+
+class ModelStatus(VariantsStatus):
     target: str
     name: str
     version: str | None

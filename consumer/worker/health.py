@@ -16,6 +16,7 @@ from consumer.batching.policy import ASSUMED, CallCost
 from consumer.config.inputs import InputOf
 from consumer.serving.dispatch.dispatcher import State
 from consumer.telemetry.http import HttpServer
+from consumer.telemetry.status import VariantsStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -63,6 +64,8 @@ class Health:
     """What calls are expected to cost, and how that is known."""
     endpoints: Sequence[EndpointStatus] = ()
     """The model servers."""
+    variants: VariantsStatus = field(default_factory=VariantsStatus)
+    """Of several ways to the model; empty where there is one."""
 
     since: Mapping[object, float] = field(default_factory=dict)
     """Monotonic seconds since when each thing has been so that is so now, for ages: ``observe`` names them."""
@@ -210,6 +213,7 @@ class Health:
                 "endpoints": [
                     {**each._asdict(), "state_seconds": seconds((each.address, each.state))} for each in self.endpoints
                 ],
+                **self.variants,
             },
             **self.metrics.recent(),
         }

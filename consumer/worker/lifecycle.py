@@ -19,18 +19,16 @@ import structlog
 from confluent_kafka import KafkaException
 
 from consumer import __version__
-from consumer.batching.policy import LeastTime
 from consumer.batching.queue import EventShare
 from consumer.codecs.outputs import Routes
 from consumer.config.inputs import ByInput
 from consumer.delivery.dead_letters import DeadLetters
 from consumer.exit_codes import EXIT_CREDENTIALS, EXIT_FAILED, EXIT_FENCED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
-from consumer.extraction.engine import Engine
 from consumer.kafka.clients.cluster import refuse_embedded
 from consumer.kafka.clients.errors import ClientFailed, UnreadableBatch
 from consumer.kafka.consume.group_start import commit_start
 from consumer.kafka.runtime import KafkaRuntime
-from consumer.serving.dispatch.dispatcher import State
+from consumer.serving.refused import State
 from consumer.telemetry import stacks
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.background import BackgroundTasks, finished_before, signals_handled
@@ -39,19 +37,22 @@ from consumer.worker.credentials import CredentialWatch
 from consumer.worker.dead_letter_breaker import DeadLetterBreaker
 from consumer.worker.event_processor import Intake
 from consumer.worker.health import Health, open_http
-from consumer.worker.model_watch import ModelServers, first_found, watch_model
+from consumer.worker.model_watch import first_found, watch_model
 from consumer.worker.parts import Parts, parts_of
 from consumer.worker.task_runner import WorkBudget, durable
+from consumer.worker.variants import Variants
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from consumer.batching.policy import CallCost
     from consumer.config.tree import Config
     from consumer.events import Partition, SourceRecord
     from consumer.extraction.task import Task
     from consumer.kafka.registry.awaited import AwaitedSchemas
     from consumer.serving.bundle import Bundle
     from consumer.serving.protocol import ServingError
+    from consumer.worker.config_watch import ConfigWatch
     from consumer.worker.event_processor import EventProcessor
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -64,12 +65,19 @@ class Worker:
     """One member of the consumer group. ``run`` once."""
 
     def __init__(
-        self, config: Config, tasks: Mapping[str, Task], name: str, bundle: Bundle, parts: Parts | None = None
+        self,
+        config: Config,
+        tasks: Mapping[str, Task],
+        name: str,
+        bundles: Sequence[Bundle],
+        watch: ConfigWatch | None = None,
+        parts: Parts | None = None,
     ) -> None:
-        """``bundle`` is that of ``config.model`` (``start_checks`` refused others); ``parts`` those of a shadow run."""
-        self._bundle, self._config, limits = bundle, config, config.limits
+        """``bundles``: of ``config.model`` (``start_checks`` refused others). ``watch``: of the configuration file, if
+        something in it may change while the worker runs. ``parts``: those of a shadow run.
+        """
+        self._bundles, self._watch, self._config, limits = bundles, watch, config, config.limits
         self._routes = Routes(config.routes, tasks)
-        self._engine = Engine(self._bundle.tokenizer, self._bundle.limits, limits.of_extraction())
         self._breaker = DeadLetterBreaker(config.delivery, self._routes.inputs)
         share = limits.work_bytes // len(self._routes.inputs)
         self._budgets = ByInput(self._routes.inputs, lambda each: WorkBudget(share, self._routes.route(each).lane))
@@ -102,20 +110,8 @@ class Worker:
             signal.SIGINT: stop,
             signal.SIGUSR1: lambda number: stacks.dump(number.name, self._loop),
         }
-        batching = self._config.batching
         with signals_handled(handlers):
-            self._servers = ModelServers(self._config.model, self._bundle)
-            self._policy = LeastTime(batching.max_tokens, batching.max_in_flight, batching.cost.of_calls())
-            self._dispatcher = self._parts.dispatcher(
-                self._servers.clients,
-                self._policy,
-                self._engine.known_good_window(),
-                self._config.model.name,
-                self._metrics,
-                self._dispatcher_state,
-                on_endpoint=self._servers.endpoint,
-                lanes=self._config.lanes(),
-            )
+            self._variants = Variants(self._config, self._bundles, self._parts, self._metrics, self._serving_state)
             self._http = http = open_http(self._health)
             try:
                 self._background.start(self._heartbeat())
@@ -128,7 +124,7 @@ class Worker:
                 self._exit = EXIT_FAILED
             finally:
                 self._background.cancel()
-                await self._servers.close()
+                await self._variants.close()
                 if http is not None:
                     http.close()
                 # asyncio.run would wait for these threads, too, but without our handlers of signals.
@@ -140,8 +136,11 @@ class Worker:
 
     async def _prepare(self) -> None:
         """Join the group only when the model can be used: a member that cannot work would hold partitions."""
-        self._background.start(self._servers.run(self._dispatcher))
-        self._background.start(watch_model(self._servers, self._config.model, self._health, self._model_ready))
+        variants = self._variants
+        variants.follow(self._background.start)
+        self._background.start(
+            watch_model(variants.all[0].servers, self._config.model, self._health, self._model_ready)
+        )
         told = partial(setattr, self._health, "unreachable")
         try:
             if self._config.delivery.mode == "exactly_once":
@@ -153,16 +152,16 @@ class Worker:
             return
         paused = {"outage": self._routes.inputs}
         await first_found(self._model_ready, lambda waits: self._metrics.paused(paused if waits else {}))
-        self._background.start(self._dispatcher.pump())
-        # One call before the first event: a model that does not fit the bundle is waited out here as it is later.
-        await self._dispatcher.health_probe()
+        await variants.usable(self._background.start)
         self._version = self._metrics.model_version
         model = self._config.model
         _log.info("model ready", target=model.target, model=model.name, version=self._version)
         if "cost" not in (batching := self._config.batching).model_fields_set:
-            window = self._engine.known_good_window()
-            cost = await measure_first(self._servers.clients, self._dispatcher, window, batching.max_tokens)
+            main = variants.main
+            window = main.engine.known_good_window()
+            cost = await measure_first(main.servers.clients, main.dispatcher, window, batching.max_tokens)
             if cost is not None:
+                variants.costs(cost)
                 self._health.call_cost = "measured", cost
         if self._config.kafka.registry.url is not None:
             self._open_registry()
@@ -194,7 +193,7 @@ class Worker:
             return
         self._health.runtime = self._breaker.runtime = runtime
         self._metrics.ages(uncommitted=runtime.uncommitted_seconds, lag=runtime.lag_age)
-        if (reason := STATE_REASONS.get(self._dispatcher.state)) is not None:
+        if (reason := STATE_REASONS.get(self._variants.state)) is not None:
             runtime.pause(reason)
         # What is there now stays: the garbage collector need not look at it for every few hundred events (6 % of CPU).
         gc.collect()
@@ -204,6 +203,8 @@ class Worker:
         runtime.start()
         for intake in intakes.values():
             self._background.start(intake.run(runtime.processed))
+        if self._watch is not None and (router := self._variants.router) is not None:
+            self._background.start(self._watch.run(router.change))
         _log.info("consuming", topics=list(self._routes.inputs), group=self._config.kafka.group_id)
         await self._stopping.wait()
         await self._drain(runtime)
@@ -224,17 +225,15 @@ class Worker:
         # The objective is for an event's last window; a transaction may wait for further records after that.
         waits = config.delivery.transaction_interval_ms if config.delivery.mode == "exactly_once" else 0
         objective, full = max(1, config.batching.latency_objective_ms - waits) / 1000, config.batching.max_tokens
+
+        def share(cost: CallCost) -> EventShare:
+            return EventShare(full, objective, cost.seconds(full // 512, 512))
+
+        # Calls under way, and one that waits for them: a lone long event keeps the model server busy.
+        tokens = full * (config.batching.max_in_flight + 1)
         return self._parts.event_processor(
             self._routes,
-            self._parts.task_runner(
-                self._engine,
-                self._dispatcher,
-                self._budgets,
-                # Calls under way, and one that waits for them: a lone long event keeps the model server busy.
-                event_tokens=full * (config.batching.max_in_flight + 1),
-                share=EventShare(full, objective, self._policy.cost.seconds(full // 512, 512)),
-                over_share=self._metrics.window_over_share,
-            ).infer,
+            self._variants.infer(self._budgets, tokens, share, self._metrics.window_over_share),
             DeadLetters(
                 config.delivery.dead_letter_topic,
                 config.kafka.group_id,
@@ -276,7 +275,7 @@ class Worker:
         for budget in self._budgets.of.values():
             budget.queue.revoke(epochs)
 
-    def _dispatcher_state(self, state: State, error: ServingError | None) -> None:
+    def _serving_state(self, state: State, error: ServingError | None) -> None:
         self._health.serving = state
         if error is not None:
             _log.error("the model server cannot be used", state=state.value, code=error.code, reason=error.message)
@@ -287,8 +286,8 @@ class Worker:
                 (runtime.pause if state is paused_state else runtime.resume)(reason)
 
     def _renew_model_tls(self) -> None:
-        for client in self._servers.clients.values():
-            self._background.start(client.renew())
+        for renewal in self._variants.renewals():
+            self._background.start(renewal)
 
     def _registry_state(self, reasons: Mapping[str, str]) -> None:
         self._health.registry = reasons
@@ -338,10 +337,11 @@ class Worker:
                     model=self._config.model.name,
                     version=answers,
                     before=self._version,
-                    contract=self._bundle.contract,
+                    contract=self._variants.main.bundle.contract,
                 )
                 self._version = answers
-            self._health.observe(self._dispatcher.endpoints, self._dispatcher.waiting + self._dispatcher.in_flight)
+            self._health.variants = self._variants.look()
+            self._health.observe(self._variants.endpoints, self._variants.windows)
             self._metrics.endpoints.show(self._health.endpoints)
             queues = [budget.queue for budget in self._budgets.of.values()]
             self._metrics.count()

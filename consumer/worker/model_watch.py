@@ -115,6 +115,12 @@ class ModelServers:
         else:
             _log.info("a model server can be used", address=address)
 
+    def endpoint_of_several(self, address: str, reason: str) -> None:
+        """As ``endpoint``, for one of several bundles or versions: that one does not fit is usual there."""
+        if reason:
+            self._soon.set()
+        _log.info("a bundle and a model server", address=address, reason=reason or "they belong together")
+
     async def run(self, dispatcher: Dispatcher) -> None:
         """Tell the dispatcher of every change, until cancelled; ends at once where the target has no name."""
         while self._name is not None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from confluent_kafka import Consumer, KafkaException, Producer
 
 from consumer.config.credential_files import CredentialFileError
+from consumer.config.problems import dotted
 from consumer.extraction.engine import Engine
 from consumer.extraction.task import ExtractionLimits
 from consumer.kafka.clients.settings import consumer_settings, producer_settings, transaction_settings
@@ -57,11 +58,11 @@ class StartChecks:
     """All of these checks, made at once. Nothing is connected to."""
 
     def __init__(self, config: Config) -> None:
-        self.bundle: Bundle | None = None
-        """The model's bundle; None where it cannot be read."""
+        self.bundles: tuple[Bundle, ...] = ()
+        """Those of ``model.bundle`` and ``model.bundles`` that can be read."""
         self.found: tuple[Checked, ...] = (
             _clients(config),
-            self._read_bundle(config),
+            *self._read_bundles(config),
             *_model_tls(config),
             *_registry(config),
             *_tracing(config),
@@ -72,18 +73,24 @@ class StartChecks:
         """What a worker cannot start with; empty when it can."""
         return [each for each in self.found if not each.well]
 
-    def _read_bundle(self, config: Config) -> Checked:
-        subject = "model.bundle"
-        if config.model.bundle is None:
-            what = "is not set, and a worker needs it; name the folder <model>/<version>/bundle that the export wrote"
-            return Checked(subject, False, what)
-        try:
-            bundle = load_bundle(Path(config.model.bundle))
-            Engine(bundle.tokenizer, bundle.limits, ExtractionLimits())  # refuses limits that cannot work
-        except (OSError, ValueError) as error:
-            return Checked(subject, False, str(error))
-        self.bundle = bundle
-        return Checked(subject, True, bundle.name)
+    def _read_bundles(self, config: Config) -> Iterator[Checked]:
+        folders = {"model.bundle": config.model.bundle}
+        folders |= {dotted(("model", "bundles", number)): each for number, each in enumerate(config.model.bundles)}
+        for subject, folder in folders.items():
+            if folder is None:
+                what = (
+                    "is not set, and a worker needs it; name the folder <model>/<version>/bundle that the export wrote"
+                )
+                yield Checked(subject, False, what)
+                continue
+            try:
+                bundle = load_bundle(Path(folder))
+                Engine(bundle.tokenizer, bundle.limits, ExtractionLimits())  # refuses limits that cannot work
+            except (OSError, ValueError) as error:
+                yield Checked(subject, False, str(error))
+                continue
+            self.bundles += (bundle,)
+            yield Checked(subject, True, bundle.name)
 
 
 def _clients(config: Config) -> Checked:

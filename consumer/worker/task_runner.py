@@ -25,6 +25,7 @@ from consumer.worker.work_queue import WorkQueue
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from consumer.batching.pinned import Pinned
     from consumer.batching.queue import EventShare
     from consumer.events import Outcome, SourceRecord
     from consumer.extraction.engine import Engine, Extraction
@@ -85,14 +86,12 @@ class TaskRunner:
         self._unread = 0
 
     async def infer(self, text: str, task: Task, work: Work) -> Inference:
-        """Extract ``task`` from the text of an event.
-
-        However many windows of an event the model refuses, in whatever tasks, they count once.
+        """Extract ``task`` from the text of an event, whose windows that the model refuses count once.
 
         One result never mixes models: when another version answers than answered before, the extraction starts again at
         level 0. Raises BadInput for a text or schema over the limits, and WindowRefused.
         """
-        restarts, version = 0, ""
+        restarts, version = 0, work.version
         while isinstance(inference := await self._attempt(text, task, work, restarts, version), str):
             restarts, version = restarts + 1, inference
             if restarts > self.RESTARTS_WITHOUT_WAIT:
@@ -102,7 +101,7 @@ class TaskRunner:
 
     async def _attempt(self, text: str, task: Task, work: Work, restarts: int, version: str) -> Inference | str:
         """Answer level after level, by ``version`` if any server has it; the newest version where it changed."""
-        run = _Run(work, self._budgets[work.place.partition.topic], version)
+        run = _Run(work, self._budgets[work.place.partition.topic], self._dispatcher.pinned, version)
         try:
             run.held = CHARACTER_BYTES * len(text)
             if not run.take(run.held):
@@ -115,8 +114,7 @@ class TaskRunner:
                 if not await self._level(run, extraction):
                     return run.version
                 elapsed = self._clock() - started
-                in_model = min(elapsed, run.slowest)
-                run.in_model += in_model
+                run.in_model += (in_model := min(elapsed, run.slowest))
                 run.queued += elapsed - in_model
             return Inference(extraction.result(), run.model, run.queued, run.in_model, run.overflowed, restarts)
         finally:
@@ -126,8 +124,7 @@ class TaskRunner:
     async def _level(self, run: _Run, extraction: Extraction) -> bool:
         """Send the windows of a level, a few at a time, and read their answers in order; False for another model."""
         asked, work, windows, sent = run.asked, run.work, extraction.windows, 0
-        total = len(windows)
-        work.windows += total
+        work.windows += (total := len(windows))
         while asked or sent < total:
             while sent < total and (not asked or work.tokens < self._event_tokens):
                 window = windows[sent]
@@ -221,6 +218,7 @@ class _Run:
 
     work: Work
     budget: WorkBudget
+    pinned: Pinned  # of the dispatcher: what is served, if that is several versions
     version: str = ""  # of the model that answered last, or is to answer
     used: int = 0  # bytes that it accounts for
     held: int = 0  # those of them that the extraction itself holds
@@ -252,15 +250,18 @@ class _Run:
         self.call = call = answer.answer
         self.slowest = max(self.slowest, call.seconds)
         model = ModelUsed(call.model_name, call.model_version, call.signature)
-        self.version = call.model_version
+        asked, its, self.version = self.version, self.work.version, call.model_version
+        if not self.model.version and its not in (asked, model.version) and its in self.pinned.versions:
+            self.version = its  # of another task of the event, beside this one, that was answered first
+            return False
+        self.work.version = model.version
         if self.model.version and self.model != model:
             return False
         self.model = model
         return True
 
 
-def _size(length: int) -> int:
-    """Bytes of a window of ``length`` tokens at the dispatcher."""
+def _size(length: int) -> int:  # bytes of a window of ``length`` tokens at the dispatcher
     return WINDOW_BYTES + WINDOW_TOKEN_BYTES * length
 
 
@@ -278,7 +279,6 @@ class WorkBudget:
         self.lane = lane  # of the topic's route
         self._durable: deque[Place] = deque()
         self.queue = WorkQueue(size, self._take_back)
-        """``wait`` is for an event for which ``take`` returned False."""
 
     async def enter(self, number: int, record: SourceRecord, size: int | None = None) -> Work:
         """Admit the event that arrived as ``number``, before its value is decoded; may wait for others.
@@ -286,7 +286,7 @@ class WorkBudget:
         """
         self._take_back()
         queue, decoded = self.queue, DECODED * (len(record.value or b"") if size is None else size)
-        work = Work(Place.of(record), number, EVENT_BYTES + decoded)
+        work = Work(Place.of(record), number, EVENT_BYTES + decoded, key=record.key)
         if queue.waiting or work.used > queue.free - queue.reserve:
             try:
                 await queue.wait(work)
@@ -328,7 +328,7 @@ class WorkBudget:
     def durable(self, record: SourceRecord) -> None:
         """All outputs of ``record`` are durable. From any thread."""
         self._durable.append(Place.of(record))
-        # Looked at after the record was added: who waits looks for such records after it was added to those who wait.
+        # After the record was added: who waits looks for such records after it was added to those who wait.
         if self.queue.waiting:
             self.queue.call()
 

@@ -289,6 +289,21 @@ def test_workers_reach_the_collector_and_have_the_variables_that_it_wants(tmp_pa
     assert opened not in objects()["NetworkPolicy", "worker"]["spec"]["egress"]
 
 
+def test_only_a_change_of_the_canarys_share_is_no_roll_out() -> None:
+    """The pods' annotation stays, and the file in the ConfigMap has the new share."""
+
+    def rendered(label: str, share: float) -> tuple[str, str]:
+        canary = f"{{label: {label}, share: {share}}}"
+        found = objects(f"config: {{model: {{label: stable, canary: {canary}}}}}")
+        pod = found["Deployment", "worker"]["spec"]["template"]["metadata"]["annotations"]["rexstream/config"]
+        return pod, found["ConfigMap", "worker"]["data"]["worker.yaml"]
+
+    (before, _), (after, file) = rendered("canary", 0.05), rendered("canary", 0.5)
+    assert before == after
+    assert yaml.safe_load(file)["model"]["canary"] == {"label": "canary", "share": 0.5}
+    assert rendered("other", 0.5)[0] != before
+
+
 def test_the_job_creates_every_topic_of_the_configuration() -> None:
     """Inputs, outputs with and without a task, dead letters; another list is another Job."""
     manifests = objects(VARIANTS["two topics"].replace("ner", "ner, sentiment"))

@@ -56,9 +56,9 @@ Sections merge; a list or a value replaces the one below it. An element of a lis
 it is written; for any other key it is read as YAML, so `--set 'routes.0.tasks=[ner, sentiment]'` gives a list, and
 `null` switches off what can be. Settings below `kafka.client` are always text there, and a variable writes
 librdkafka's dots as underscores: `REXSTREAM_KAFKA__CLIENT__CLIENT_RACK` is `client.rack`. A section whose keys are all
-commented out means its defaults, except `model.tls`: write `tls: {}` for TLS with public authorities. Keys at the top
-of the file that begin with `x-` are no configuration: they hold what YAML anchors name (`x-route: &route {…}`, and then
-`{<<: *route, input: a}`).
+commented out means its defaults, except `model.tls` and `model.canary`: write `tls: {}` for TLS with public
+authorities. Keys at the top of the file that begin with `x-` are no configuration: they hold what YAML anchors name
+(`x-route: &route {…}`, and then `{<<: *route, input: a}`).
 
 Numbers that YAML reads as others than are written (`010` is 8, `1:30` is 90) are refused; below `kafka.client` they are
 text as written, as are `1.10` and dates.
@@ -70,8 +70,9 @@ looks like a variable; certificates (`….pem`) and `sasl.kerberos.kinit.cmd` ar
 
 A key that does not exist is an error, also as a variable, and so is a value of another type: `"500"` in quotes is no
 number. Left alone are `REXSTREAM_CONFIG`, variables that begin with `REXSTREAM_TEST_`, and those that Kubernetes sets
-for a Service whose name begins with `rexstream`. The configuration, task files and the bundle are read once, when a
-worker starts; certificates, keys and passwords in files are read again when they change
+for a Service whose name begins with `rexstream`. The configuration, task files and bundles are read once, when a
+worker starts, but for `model.canary.share` and `model.canary.slower`, which a running worker reads again from its file;
+certificates, keys and passwords in files are read again when they change
 ([operations](operations.md#certificates-keys-and-passwords)).
 
 ## Secrets
@@ -120,7 +121,10 @@ routes:
     output: shop.facts.{task}
 model:
   target: tf-serving.example:8500
+  label: stable
   bundle: /models/rexuninlu/1/bundle
+  bundles: [/models/rexuninlu/2/bundle]
+  canary: {label: canary, share: 0.05}
   tls:
     ca_file: /etc/ssl/model-ca.pem
     certificate_file: /etc/ssl/worker.pem

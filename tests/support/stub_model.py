@@ -29,16 +29,16 @@ def engine(limits: ExtractionLimits | None = None) -> Engine:
     return Engine(TOKENIZER, PromptLimits(), limits or ExtractionLimits(text_chars=50_000))
 
 
-def stub_cells(window: Window, version: int = 1) -> Cells:
+def stub_cells(window: Window, version: int = 1, tokenizer: PromptTokenizer = TOKENIZER) -> Cells:
     """One fact per type, at a place that the hash of the window's tokens decides; classification always votes.
 
-    Another ``version`` finds other facts, as another model does.
+    Another ``version`` finds other facts, as another model does. ``tokenizer`` is the one that made the window.
     """
     digest = hashlib.sha256(window.input_ids.tobytes() + window.segment.tobytes() + b"v" * (version - 1)).digest()
     start, end = window.text_start, window.length - 1
-    types = [int(i) for i in np.flatnonzero(window.input_ids[:start] == TOKENIZER.type)]
+    types = [int(i) for i in np.flatnonzero(window.input_ids[:start] == tokenizer.type)]
     cells: dict[tuple[int, int], float] = {}
-    if end > start and int(window.input_ids[start]) in (TOKENIZER.classify, TOKENIZER.multiclassify):
+    if end > start and int(window.input_ids[start]) in (tokenizer.classify, tokenizer.multiclassify):
         cells[start, start] = 3.0
         for number, token in enumerate(types):
             cells[start, token] = cells[token, start] = 2.0 if digest[0] % len(types) == number else -2.0

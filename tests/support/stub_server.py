@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ import grpc
 import numpy as np
 from stub_model import TOKENIZER_JSON, stub_cells
 
-from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW, PromptLimits, contract_hash
+from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW, PromptLimits, PromptTokenizer, contract_hash
 from consumer.extraction.window import Window
 from consumer.serving.descriptors import GET_MODEL_STATUS, PREDICT
 from consumer.serving.tensors import Expected, read_output, write_content
@@ -22,23 +24,28 @@ if TYPE_CHECKING:
 CONTRACT = contract_hash(TOKENIZER_JSON, PromptLimits())
 
 
-def write_bundle(folder: Path) -> Path:
-    """The bundle that belongs to this server."""
+def write_bundle(folder: Path, tokenizer_json: bytes = TOKENIZER_JSON) -> Path:
+    """The bundle that belongs to this server, or to a version of it with another tokenizer."""
     import hashlib
     import json
     from dataclasses import asdict
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.json").write_bytes(TOKENIZER_JSON)
+    (folder / "tokenizer.json").write_bytes(tokenizer_json)
     settings = {
         "format": 1,
         "limits": asdict(PromptLimits()),
         "cells_per_window": MAX_CELLS_PER_WINDOW,
-        "contract": CONTRACT,
-        "tokenizer_sha256": hashlib.sha256(TOKENIZER_JSON).hexdigest(),
+        "contract": contract_hash(tokenizer_json, PromptLimits()),
+        "tokenizer_sha256": hashlib.sha256(tokenizer_json).hexdigest(),
     }
     (folder / "bundle.json").write_text(json.dumps(settings))
     return folder
+
+
+@functools.cache
+def _tokenizer(tokenizer_json: bytes) -> PromptTokenizer:
+    return PromptTokenizer(tokenizer_json)
 
 
 class StubServer:
@@ -55,6 +62,11 @@ class StubServer:
         self.version = 1
         self.versions_differ = False
         """Whether another version gives other answers."""
+        self.tokenizers: dict[int, bytes] = {}
+        """``tokenizer.json`` by version; of those that are not here, that of the stub model."""
+        self.labels: dict[str, int] = {}
+        self.seconds: dict[int, float] = {}
+        """How long a call of a version takes."""
         self.gate = threading.Event()
         self.gate.set()
         self.before: Callable[[Any, grpc.ServicerContext], None] = lambda *_: None
@@ -109,11 +121,22 @@ class StubServer:
         response.model_version_status.add(version=request.model_spec.version.value or self.version, state=30)
         return response
 
+    def _asked(self, spec: Any, context: grpc.ServicerContext) -> int:
+        if spec.version_label:
+            if spec.version_label not in self.labels:
+                what = f"Unrecognized servable version label: {spec.version_label}"
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, what)
+            return self.labels[spec.version_label]
+        return spec.version.value or self.version
+
     def _predict(self, request: Any, context: grpc.ServicerContext) -> Any:
         self.calls += 1
         self.gate.wait(60)
         self.before(request, context)
-        version = self.version
+        version = self._asked(request.model_spec, context)
+        time.sleep(self.seconds.get(version, 0.0))
+        tokenizer_json = self.tokenizers.get(version, TOKENIZER_JSON)
+        tokenizer = _tokenizer(tokenizer_json)
         rows, length = (dim.size for dim in request.inputs["input_ids"].tensor_shape.dim)
         full = Expected(np.int32, (rows, length))
         ids, segment, positions = (
@@ -128,14 +151,15 @@ class StubServer:
         for row in range(rows):
             n = int(lengths[row])
             window = Window(ids[row, :n], positions[row, :n], segment[row, :n], int(starts[row]))
-            found = stub_cells(window, version if self.versions_differ else 1)
+            found = stub_cells(window, version if self.versions_differ else 1, tokenizer)
             count[row] = len(found.rows)
             cells[row, : len(found.rows)] = found.rows << 16 | found.columns
             scores[row, : len(found.rows)] = found.logits
         response = PREDICT.response()
         response.model_spec.name = request.model_spec.name
         response.model_spec.version.value = version
-        contract = np.full((rows, 1), CONTRACT, np.int32)
+        own = version in self.tokenizers
+        contract = np.full((rows, 1), contract_hash(tokenizer_json, PromptLimits()) if own else CONTRACT, np.int32)
         for name, array in (("cells", cells), ("scores", scores), ("count", count), ("contract", contract)):
             write_content(response.outputs[name], array)
         return response

@@ -50,6 +50,7 @@ ELSEWHERE = {
     r"rexstream (export|check|compare|tail) ": RUNBOOKS,
     r"sed -i \S+.* models\.config": RUNBOOKS,
     r"git worktree": RUNBOOKS,
+    r"sed -i 's/share": "tests/integration/test_worker_variants.py",
 }
 """Shell commands of the documents, as regular expressions -> the test that runs them, or what they call."""
 

@@ -51,27 +51,28 @@ class Dispatcher:
         backoff: Backoff | None = None,
         on_endpoint: Callable[[str, str], None] = lambda address, reason: None,  # noqa: ARG005
         lanes: Mapping[str, float] | None = None,
+        *,
+        trial: bool = False,
     ) -> None:
         """``clients`` are one or more, by address. ``probe_window`` is a window that any healthy model answers.
 
         ``model`` is the configured name, for calls that fail before any answer has named it. ``on_state`` is called
         when sending stops, since every endpoint has an outage or a deployment fault, and when it goes on; of several,
         ``on_endpoint`` with one's address and why it cannot be used, or nothing when it can. ``clock`` is the loop's,
-        ``lanes`` the weights of all lanes.
+        ``lanes`` the weights of all lanes. ``trial``: also a single endpoint is tried out before it gets a window.
         """
-        self._policy = policy
+        self._policy, self._clock = policy, clock
         self._probe_window, self._model = probe_window, model
         self._observer = observer
         self._on_state, self._on_endpoint = on_state, on_endpoint
-        self._clock = clock
         self._backoff = backoff or PAUSES
         self._queue = LengthQueue(lanes)
-        self._pinned = Pinned(policy, lanes)
+        self.pinned = Pinned(policy, lanes)
         self._entries: dict[int, Entry] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last_id, self._wake = 0, asyncio.Event()
         self._defect: BaseException | None = None
-        self._learned = Learned(policy.cost)
+        self._trial, self.learned = trial, Learned(policy.cost)
         self.state = State.OK
         """Whether windows are being sent."""
         self._endpoints: dict[str, Endpoint] = {}
@@ -87,10 +88,15 @@ class Dispatcher:
         """Every endpoint at this moment."""
         return [endpoint.status for endpoint in self._endpoints.values()]
 
+    @property
+    def servers(self) -> Collection[Endpoint]:
+        """The endpoints themselves."""
+        return self._endpoints.values()
+
     def costs(self, cost: CallCost) -> None:
         """Expect calls to cost so much from now on."""
         self._policy.cost = cost
-        self._learned.measured(cost)
+        self.learned.measured(cost)
         for endpoint in self._endpoints.values():
             endpoint.costs(cost)
 
@@ -107,12 +113,10 @@ class Dispatcher:
         self._report(None)
 
     def _add(self, clients: Mapping[str, ModelClient]) -> None:
-        trial = len(clients) + len(self._endpoints) > 1
+        trial = self._trial or len(clients) + len(self._endpoints) > 1
         for address, client in clients.items():
             endpoint = self._endpoints[address] = Endpoint(
-                ModelCalls(
-                    client, self._probe_window, self._model, self._observer, self._clock, address, self._learned
-                ),
+                ModelCalls(client, self._probe_window, self._model, self._observer, self._clock, address, self.learned),
                 self._policy,
                 self._backoff,
                 trial=trial,
@@ -139,15 +143,6 @@ class Dispatcher:
         if state is not self.state:
             self.state = state
             self._on_state(state, error if error and reasons and len(self._endpoints) == 1 else reasons)
-
-    def _close_gone(self) -> None:
-        """Close the endpoints that are gone and hold nothing."""
-        for address, endpoint in list(self._endpoints.items()):
-            if endpoint.gone and not endpoint.holds:
-                del self._endpoints[address]
-                if endpoint.recovering is not None:
-                    endpoint.recovering.cancel()
-                self._spawn(endpoint.calls.client.close(), ())
 
     def submit(
         self,
@@ -179,7 +174,7 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """Windows that wait for a batch, a retry or a decision."""
-        windows = len(self._queue) + self._pinned.size
+        windows = len(self._queue) + self.pinned.size
         for each in self._endpoints.values():
             if each.retries or each.review.rejections or each.recovery.fault or each.isolation.active:
                 windows += each.waiting
@@ -218,7 +213,9 @@ class Dispatcher:
             if moved:
                 self._enqueue(moved)
             times.append(again_at)
-            self._close_gone()
+            for endpoint in [each for each in self._endpoints.values() if each.gone and not each.holds]:
+                del self._endpoints[endpoint.address]
+                endpoint.close()
         endpoints, loads, isolated = list(self._endpoints.values()), [], []
         for endpoint in endpoints:
             limits, takes_windows = endpoint.limits, self._ready(endpoint, now, times)
@@ -227,9 +224,9 @@ class Dispatcher:
             takes_windows = takes_windows and not (endpoint.gone or endpoint.trial)
             calls = endpoint.calls.in_flight.values()
             loads.append(Load(calls, endpoint.times, limits.max_tokens, limits.max_in_flight, takes_windows))
-        if len(endpoints) > 1 or self._pinned.size:
+        if len(endpoints) > 1 or self.pinned.size:
             served = [each.calls.version if each.usable else None for each in endpoints]
-            decision = self._pinned.decide(now, self._queue, loads, served)
+            decision = self.pinned.decide(now, self._queue, loads, served)
         else:
             decision = self._policy.decide(now, self._queue, loads)
         for batch in decision.batches:
@@ -276,7 +273,7 @@ class Dispatcher:
     def _enqueue(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             self._entries[entry.pending.id] = entry
-            (self._pinned if entry.pending.version in self._pinned.versions else self._queue).add(entry.pending)
+            (self.pinned if entry.pending.version in self.pinned.versions else self._queue).add(entry.pending)
         self._wake.set()
 
     def _spawn(self, work: Coroutine[Any, Any, Any], entries: Iterable[Entry]) -> asyncio.Task[Any]:

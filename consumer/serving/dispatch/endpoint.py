@@ -168,6 +168,12 @@ class Endpoint:
         self.times.cost = cost
         self.calls.measured()
 
+    def close(self) -> None:
+        """It is gone and holds nothing."""
+        if self.recovering is not None:
+            self.recovering.cancel()
+        self._spawn(self.calls.client.close(), ())
+
     async def try_out(self) -> None:
         """A health probe before the first window; if it fails, the endpoint is an outage's or does not fit."""
         await self.recovery.check()
@@ -325,3 +331,19 @@ def together(endpoints: Collection[Endpoint], before: State) -> tuple[State, Ser
     failure = Failure.TRANSIENT if state is State.OUTAGE else Failure.DEPLOYMENT
     code = states.get(state, "").partition(":")[0]
     return state, ServingError(failure, code, "; ".join(f"{each.address}: {each.reason}" for each in here))
+
+
+def unusable(endpoints: Collection[Endpoint]) -> str:
+    """Why none of them can be used, in words; empty while one can, or while that may be a lost call.
+
+    A model that does not fit is a reason at once: nothing that is sent there is answered.
+    """
+    reasons = []
+    for each in (each for each in endpoints if not each.gone):
+        fault, reason = each.recovery.fault, each.reason or "it has answered nothing yet"
+        if not each.trial:
+            if fault is None or (each.recovery.state is State.OK and not misfit(fault)):
+                return ""
+            reason = f"{fault.code}: {fault.message}"
+        reasons.append(f"{each.address}: {reason}")
+    return "; ".join(reasons) or "it has no address"

@@ -11,6 +11,7 @@ what lasts.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from consumer.resilience.backoff import Backoff
@@ -99,6 +100,7 @@ class OutageRecovery:
         self.began = self._failing_since = 0.0
         """When the ``fault`` began, in seconds of the clock: since then no health probe was answered."""
         self._failing = State.OK
+        self._soon = asyncio.Event()
         self._forget()
 
     def _forget(self) -> None:
@@ -218,7 +220,10 @@ class OutageRecovery:
         """Send nothing but one health probe at a time until the server answers."""
         failures = 0
         while True:
-            await asyncio.sleep(max(0.0, self._breaker.try_at - self._clock()))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._breaker.try_at - self._clock())):
+                    await self._soon.wait()
+            self._soon.clear()
             self._breaker.half_open(max(self._clock(), self._breaker.try_at))
             self._observer.breaker(self._breaker.state, self._calls.address)
             asked: list[Window] = []
@@ -241,6 +246,11 @@ class OutageRecovery:
                 return self._end(failures)
             self._breaker.open(self._clock())
             self._observer.breaker(self._breaker.state, self._calls.address)
+
+    def probe_soon(self) -> None:
+        """Make the next health probe at once, if one is waited for."""
+        if self.fault is not None:
+            self._soon.set()
 
     def begin(self, error: ServingError) -> None:
         """Send nothing but health probes from now on."""

@@ -32,7 +32,7 @@ def run(*arguments: str, **environ: str) -> Result:
 
 
 def test_the_defaults_are_printed_without_a_word_on_their_origin() -> None:
-    """The output is YAML that holds every key, but for the section whose absence is its default."""
+    """The output is YAML that holds every key, but for the sections whose absence is their default."""
     result = run()
     assert result.exit_code == 0
     assert "#" not in result.stdout
@@ -40,6 +40,7 @@ def test_the_defaults_are_printed_without_a_word_on_their_origin() -> None:
     printed = yaml.safe_load(result.stdout)
     expected = yaml.safe_load(yaml.safe_dump(Config().model_dump(mode="json")))
     assert expected["model"].pop("tls") is None
+    assert expected["model"].pop("canary") is None
     assert printed == expected
 
 

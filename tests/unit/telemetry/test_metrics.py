@@ -25,8 +25,6 @@ CONTRACT = {
     "model_extractions_total": {"model", "version", "task"},
     "model_results_warned_total": {"model", "version", "task"},
     "model_restarts_total": {"model", "version", "task"},
-    "canary_share": set(),
-    "canary_fallback": set(),
     "windows_per_event": set(),
     "in_flight_windows": set(),
     "work_bytes": set(),
@@ -34,6 +32,9 @@ CONTRACT = {
     "consumer_lag": {"topic", "partition"},
     "paused": {"reason", "topic"},
     "breaker_state": {"endpoint"},
+    "canary_share": set(),
+    "canary_fallback": set(),
+    "canary_fallbacks_total": {"reason"},
     "endpoint_state": {"endpoint", "state"},
     "endpoint_in_flight": {"endpoint"},
     "endpoint_slowness": {"endpoint"},
@@ -78,6 +79,8 @@ def used() -> Metrics:
     metrics.paused({"outage": {"reviews.raw"}})
     metrics.endpoints.show([("m:1", "ok", 5, 3, 1, 0, "", 1.0)])
     metrics.breaker("open", "m:1")
+    metrics.canary_share(0.05)
+    metrics.canary_fallback("slow")
     metrics.dead_letter("validate", "TextTooLong")
     return metrics
 

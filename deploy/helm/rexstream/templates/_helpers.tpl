@@ -43,6 +43,16 @@ securityContext:
 {{- mergeOverwrite $own (deepCopy .Values.config) | toYaml -}}
 {{- end }}
 
+{{- /* The same without what running workers read again: a change of it is no roll-out. */ -}}
+{{- define "rexstream.startConfig" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- with dig "model" "canary" dict $config -}}
+  {{- $_ := unset . "share" -}}
+  {{- $_ = unset . "slower" -}}
+{{- end -}}
+{{- include "rexstream.config" (dict "Release" .Release "Values" (dict "config" $config)) -}}
+{{- end }}
+
 {{- /* Input topics without patterns, as a JSON list. */ -}}
 {{- define "rexstream.inputs" -}}
 {{- $inputs := .Values.autoscaling.worker.topics -}}

@@ -1,0 +1,90 @@
+"""Whether a dispatcher can be used, as those see it who have another one; and a probe that need not wait."""
+
+from __future__ import annotations
+
+import asyncio
+
+import virtual_time
+from dispatcher_harness import KNOWN_GOOD, UNAVAILABLE, WRONG_SIGNATURE, Observer, StubClient, until, window
+
+from consumer.batching.policy import LeastTime
+from consumer.resilience.backoff import Backoff
+from consumer.serving.dispatch.dispatcher import Dispatcher, State
+from consumer.serving.dispatch.endpoint import unusable
+
+
+def dispatcher(client: StubClient, *, trial: bool = False, pause: float = 0.5) -> Dispatcher:
+    clock = asyncio.get_running_loop().time
+    backoff = Backoff(limit=pause, least=pause)
+    policy, observer = LeastTime(512, 2), Observer()
+    return Dispatcher(
+        {"a:1": client}, policy, window(KNOWN_GOOD), "m", observer, lambda *_: None, clock, backoff, trial=trial
+    )
+
+
+def test_a_misfit_is_unusable_at_once_and_a_lost_call_only_when_it_lasts() -> None:
+    """Windows of a lost call wait a moment; those of a misfit would wait for somebody to act."""
+
+    async def main() -> None:
+        client = StubClient()
+        one = dispatcher(client)
+        pump = asyncio.create_task(one.pump())
+        await one.submit(window(7), 0.0, 0)
+        assert unusable(one.servers) == ""
+        for error, at_once in ((UNAVAILABLE, False), (WRONG_SIGNATURE, True)):
+            client.fail = lambda _, error=error: error  # type: ignore[misc]
+            waiting = one.submit(window(8), 0.0, 0)
+            await asyncio.sleep(0.01)
+            assert bool(unusable(one.servers)) == at_once
+            await asyncio.sleep(5)
+            assert unusable(one.servers) == f"a:1: {error.code}: {error.message}"
+            client.fail = lambda _: None
+            await waiting
+            assert unusable(one.servers) == ""
+            await until(State.OK, one)
+        pump.cancel()
+
+    virtual_time.run(main())
+
+
+def test_with_a_trial_nothing_is_sent_before_a_health_probe_was_answered() -> None:
+    """Not to a model that may not fit."""
+
+    async def main() -> None:
+        client = StubClient(lambda _: WRONG_SIGNATURE)
+        one = dispatcher(client, trial=True)
+        assert unusable(one.servers) == "a:1: it has answered nothing yet"
+        pump = asyncio.create_task(one.pump())
+        waiting = one.submit(window(7), 0.0, 0)
+        await asyncio.sleep(30)
+        assert all(call == [KNOWN_GOOD] for call in client.calls)
+        assert "no such signature" in unusable(one.servers)
+        client.fail = lambda _: None
+        await waiting
+        assert unusable(one.servers) == ""
+        pump.cancel()
+
+    virtual_time.run(main())
+
+
+def test_a_probe_that_is_asked_for_is_made_at_once() -> None:
+    """Whatever pause it was in; without a fault nothing is asked."""
+
+    async def main() -> None:
+        client = StubClient(lambda _: WRONG_SIGNATURE)
+        one = dispatcher(client, trial=True, pause=1000.0)
+        pump = asyncio.create_task(one.pump())
+        await asyncio.sleep(10)
+        client.fail = lambda _: None
+        for server in one.servers:
+            server.recovery.probe_soon()
+        await asyncio.sleep(0.1)
+        assert unusable(one.servers) == ""
+        calls = len(client.calls)
+        for server in one.servers:
+            server.recovery.probe_soon()
+        await asyncio.sleep(5)
+        assert len(client.calls) == calls
+        pump.cancel()
+
+    virtual_time.run(main())

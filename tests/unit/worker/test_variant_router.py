@@ -1,0 +1,293 @@
+"""Which of several ways to the model an event goes, and that it is moved to another when its own is closed."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog.testing
+
+from consumer.codecs.outputs import ModelUsed
+from consumer.config.canary import CanaryConfig
+from consumer.events import BadInput, Partition, Place, Work
+from consumer.resilience.canary import FEWEST_CALLS, FEWEST_REFUSED
+from consumer.serving.protocol import Failure, ServingError
+from consumer.serving.refused import State, WindowRefused
+from consumer.telemetry.metrics import Metrics
+from consumer.worker.inference import Inference
+from consumer.worker.variant_router import VariantRouter
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+MISFIT = ServingError(Failure.DEPLOYMENT, "CONTRACT", "another contract")
+REFUSED = WindowRefused("BatchFault", ServingError(Failure.BATCH_FAULT, "INVALID_ARGUMENT", "no"), 2)
+
+
+class Recovery:
+    """Of one endpoint."""
+
+    def __init__(self) -> None:
+        self.fault: ServingError | None = None
+        self.state = State.OK
+        self.probes = 0
+
+    def probe_soon(self) -> None:
+        self.probes += 1
+
+
+class Way:
+    """A variant whose runner answers when it may, or raises."""
+
+    def __init__(self, name: str, bundle: str = "one") -> None:
+        self.name = name
+        self.bundle = SimpleNamespace(name=bundle)
+        self.recovery = Recovery()
+        self.server = SimpleNamespace(
+            address="a:1", gone=False, trial=False, usable=True, reason="", recovery=self.recovery
+        )
+        self.rates: list[float] = []
+        self.dispatcher = SimpleNamespace(
+            servers=[self.server], state=State.OK, learned=SimpleNamespace(rates=self.rates)
+        )
+        self.runner, self.running, self.unusable, self.windows = self, set[Any](), "", 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.raises: Exception | None = None
+        self.asked = self.cancelled = 0
+
+    async def infer(self, text: str, task: Any, work: Work) -> Inference:  # noqa: ARG002
+        self.asked += 1
+        try:
+            await self.may_answer.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.raises is not None:
+            raise self.raises
+        return Inference(None, ModelUsed("m", f"{self.name} {self.bundle.name}", ""), 0.0, 0.0, 0, 0)  # type: ignore[arg-type]
+
+
+class Stage:
+    """A router with its ways, and what it reported."""
+
+    def __init__(self, *ways: Way, share: float | None = None) -> None:
+        self.metrics, self.states = Metrics(), list[tuple[State, str]]()
+        canary = None if share is None else CanaryConfig(label="canary", share=share)
+        self.router = VariantRouter(ways, canary, self.metrics, self._state)  # type: ignore[arg-type]
+        self.router.look()
+
+    def _state(self, state: State, error: ServingError | None) -> None:
+        self.states.append((state, error.message if error else ""))
+
+    async def infer(self, work: Work) -> Inference:
+        return await self.router.infer("text", None, work)  # type: ignore[arg-type]
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+def work(key: bytes | None = b"k", offset: int = 0) -> Work:
+    return Work(Place(Partition("t", 0), 0, offset), offset, 0, key=key)
+
+
+def run(body: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(5):
+            await body()
+
+    asyncio.run(main())
+
+
+async def begun(way: Way) -> None:
+    while not way.asked:
+        await asyncio.sleep(0)
+
+
+def test_an_event_goes_to_the_bundle_that_fits_and_moves_when_another_one_does() -> None:
+    """Level 0 again, at the other bundle; the one that fits no more is cancelled, and both are asked to try at once."""
+
+    async def body() -> None:
+        first, second = Way("stable"), Way("stable", "two")
+        second.recovery.fault = MISFIT
+        stage = Stage(first, second)
+        first.may_answer.clear()
+        event = work()
+        waiting = asyncio.create_task(stage.infer(event))
+        await begun(first)
+        first.recovery.fault = MISFIT
+        stage.router.look()
+        assert first.cancelled == 0  # nobody else could answer it
+        assert second.recovery.probes == 1
+        second.recovery.fault = None
+        stage.router.look()
+        inference = await waiting
+        assert (inference.model.version, inference.restarts) == ("stable two", 1)
+        assert first.cancelled == 1
+        assert event.variant is second
+        assert (await stage.infer(work())).restarts == 0
+        assert stage.states == []
+
+    run(body)
+
+
+def test_a_lost_call_moves_nobody() -> None:
+    """While two bundles are served, one server's blip would send its events to and fro."""
+
+    async def body() -> None:
+        first, second = Way("stable"), Way("stable", "two")
+        stage = Stage(first, second)
+        first.may_answer.clear()
+        second.windows = 100
+        waiting = asyncio.create_task(stage.infer(work()))
+        await begun(first)
+        first.recovery.fault = ServingError(Failure.TRANSIENT, "UNAVAILABLE", "socket closed")
+        stage.router.look()
+        first.recovery.fault = None
+        first.may_answer.set()
+        assert (await waiting).model.version == "stable one"
+
+    run(body)
+
+
+def test_the_tasks_of_an_event_go_to_one_bundle_while_several_are_in_use() -> None:
+    """Also when there is less to do at another one; new events go there."""
+
+    async def body() -> None:
+        first, second = Way("stable"), Way("stable", "two")
+        second.windows = 1
+        stage, event = Stage(first, second), work()
+        assert (await stage.infer(event)).model.version == "stable one"
+        first.windows = 9
+        assert (await stage.infer(event)).model.version == "stable one"
+        assert (await stage.infer(work())).model.version == "stable two"
+
+    run(body)
+
+
+def test_only_when_no_bundle_fits_the_model_cannot_be_used_and_all_are_named() -> None:
+    """Whatever the canary does."""
+
+    async def body() -> None:
+        first, second, canary = Way("stable"), Way("stable", "two"), Way("canary")
+        stage = Stage(first, second, canary, share=0.5)
+        for way in (first, second):
+            way.recovery.fault, way.dispatcher.state = MISFIT, State.DEPLOYMENT_FAULT
+            stage.router.look()
+        ((state, message),) = stage.states
+        assert state is State.DEPLOYMENT_FAULT
+        assert "another contract" in message
+        second.recovery.fault = None
+        stage.router.look()
+        assert stage.states[1:] == [(State.OK, "")]
+
+    run(body)
+
+
+def test_a_revoked_event_is_withdrawn() -> None:
+    """Cancelling ends its extraction, too."""
+
+    async def body() -> None:
+        stable = Way("stable")
+        stage = Stage(stable, Way("canary"), share=0.0)
+        stable.may_answer.clear()
+        waiting = asyncio.create_task(stage.infer(work()))
+        await begun(stable)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await asyncio.sleep(0)
+        assert stable.cancelled == 1
+        assert not stable.running
+
+    run(body)
+
+
+def test_an_event_stays_where_it_began_and_a_new_one_follows_the_share() -> None:
+    """All tasks of an event, also when the share changes in between; without a key, by its place."""
+
+    async def body() -> None:
+        stage = Stage(Way("stable"), Way("canary"), share=1.0)
+        began = work()
+        assert (await stage.infer(began)).model.version == "canary one"
+        stage.router.change(CanaryConfig(label="canary", share=0.0))
+        assert (await stage.infer(began)).model.version == "canary one"
+        assert (await stage.infer(work())).model.version == "stable one"
+        stage.router.change(CanaryConfig(label="canary", share=0.5))
+        versions = [(await stage.infer(work(None, offset))).model.version for offset in range(200)]
+        assert 60 < versions.count("canary one") < 140
+        assert versions == [(await stage.infer(work(None, offset))).model.version for offset in range(200)]
+        assert stage.sample("rexstream_canary_share") == 0.5
+        stage.router.change(None)
+        assert stage.sample("rexstream_canary_share") == 0
+
+    run(body)
+
+
+@pytest.mark.parametrize("error", [REFUSED, BadInput("extract", "TooManyModelCalls", "too many"), KeyError("bug")])
+def test_what_the_canary_cannot_answer_is_the_stable_versions(error: Exception) -> None:
+    """No dead letter of the canary's; many of them take its share away, loudly. What both refuse counts for nothing."""
+
+    async def body() -> None:
+        stable, canary = Way("stable"), Way("canary")
+        stage = Stage(stable, canary, share=1.0)
+        canary.raises = error
+        stable.raises = REFUSED
+        for _ in range(10):
+            with pytest.raises(WindowRefused):
+                await stage.infer(work())
+        stable.raises = None
+        with structlog.testing.capture_logs() as lines:
+            for _ in range(FEWEST_REFUSED):
+                inference = await stage.infer(work())
+                assert (inference.model.version, inference.restarts) == ("stable one", 1)
+        (line,) = [each for each in lines if each["log_level"] == "error"]
+        assert line["reason"] == "refused"
+        asked = canary.asked
+        await stage.infer(work())
+        assert canary.asked == asked
+        assert stage.sample("rexstream_canary_fallback") == 1
+        assert stage.sample("rexstream_canary_fallbacks_total", reason="refused") == 1
+        stage.router.change(CanaryConfig(label="canary", share=0.5))
+        assert stage.sample("rexstream_canary_fallback") == 0
+
+    run(body)
+
+
+def test_a_memory_error_is_nobodys_refusal() -> None:
+    """The worker ends for it, as it does without a canary."""
+
+    async def body() -> None:
+        canary = Way("canary")
+        canary.raises = MemoryError()
+        with pytest.raises(MemoryError):
+            await Stage(Way("stable"), canary, share=1.0).infer(work())
+
+    run(body)
+
+
+@pytest.mark.parametrize("reason", ["unavailable", "slow"])
+def test_what_waits_at_a_canary_that_falls_back_is_answered_by_the_stable_version(reason: str) -> None:
+    """At once, with the reason in the log."""
+
+    async def body() -> None:
+        stable, canary = Way("stable"), Way("canary")
+        stage = Stage(stable, canary, share=1.0)
+        await stage.router.all_tried()
+        canary.may_answer.clear()
+        waiting = asyncio.create_task(stage.infer(work()))
+        await begun(canary)
+        if reason == "slow":
+            stable.rates += [1.0] * FEWEST_CALLS
+            canary.rates += [9.0] * FEWEST_CALLS
+        else:
+            canary.recovery.fault = MISFIT
+        with structlog.testing.capture_logs() as lines:
+            stage.router.look()
+        assert [(each["log_level"], each["reason"]) for each in lines if "reason" in each] == [("error", reason)]
+        assert (await waiting).model.version == "stable one"
+        assert stage.router.status()["canary"]["fallback"] == reason  # type: ignore[index]
+
+    run(body)
