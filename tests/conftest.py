@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
 TOGETHER = ("golden", "integration/apache", "integration/serving", "unit/extraction", "unit/model", "unit/serving")
 """Folders whose tests share what is made once for a process: a broker, models, encoders."""
 
+OF_THE_CORE = (
+    "golden/",
+    "unit/batching/",
+    "unit/codecs/",
+    "unit/config/",
+    "unit/delivery/",
+    "unit/evaluation/",
+    "unit/extraction/",
+    "unit/resilience/",
+)
+"""Folders of the pure core's own tests. ``--cov`` measures what these run: others would take three times as long, and
+what only they run is not tested where it should be."""
+
 
 # The default of 200 ms an example is a measurement of the machine, which may have other work.
 settings.register_profile("any machine", deadline=None)
@@ -28,7 +42,16 @@ class ByFolder(LoadScopeScheduling):  # type: ignore[misc]  # xdist publishes no
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0].removeprefix("tests/")
-        return next((folder for folder in TOGETHER if module.startswith(folder + "/")), module)
+        folder = str(PurePosixPath(module).parent)
+        return folder if folder in TOGETHER else module
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Measure no coverage but that of the core's own tests."""
+    if config.pluginmanager.hasplugin("_cov"):
+        for item in items:
+            if not item.nodeid.removeprefix("tests/").startswith(OF_THE_CORE):
+                item.add_marker(pytest.mark.no_cover)
 
 
 @pytest.hookimpl(optionalhook=True)

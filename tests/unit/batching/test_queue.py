@@ -96,6 +96,7 @@ def test_a_lane_that_had_nothing_to_send_has_saved_up_nothing() -> None:
 steps = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 60), st.integers(1, 512)), min_size=1, max_size=60)
 
 
+@pytest.mark.no_cover  # simulates for long; others run the same lines
 @settings(deadline=None, max_examples=200)
 @example(
     {"a": 1.0, "b": 0.5, "c": 1.0},
@@ -168,6 +169,7 @@ def served(seconds: float, events: list[Event]) -> tuple[list[float], tuple[floa
     return sorted(outcome.latencies), outcome.large_latencies
 
 
+@pytest.mark.no_cover  # simulates for long; others run the same lines
 @settings(deadline=None, max_examples=25)
 @given(st.floats(0.02, 1.5), st.floats(0.0, 20.0), st.integers(1, 2))
 def test_reviews_that_come_after_a_large_event_wait_for_less_than_two_calls_of_it(

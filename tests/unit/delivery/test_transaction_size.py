@@ -30,6 +30,7 @@ def test_what_is_taken_fits_both_bounds_and_is_never_nothing(sizes: list[int], r
     assert taken in (len(sizes), records) or sum(sizes[: taken + 1]) > most
 
 
+@pytest.mark.no_cover  # simulates for long; others run the same lines
 @given(st.floats(0.0001, 10.0), st.integers(1, 200_000))
 def test_whatever_the_brokers_write_a_second_transactions_become_quick_enough_and_stay_so(
     seconds_a_megabyte: float, record: int
