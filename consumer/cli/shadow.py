@@ -19,7 +19,7 @@ from consumer.cli.shadow_access import input_option, shadow_group, shadow_topics
 from consumer.exit_codes import EXIT_FAILED, EXIT_FENCED, EXIT_OK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from consumer.config.tree import Config
     from consumer.delivery.shadow_plan import PlannedRange, Progress
@@ -116,7 +116,7 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
         raise ConfigFailure("\n".join(map(str, checks.refused())))
     group = shadow_group(kafka, config)
     try:
-        plan = _planned(group, kafka.config, config, tasks, (since, until), checks.bundle.contract)
+        plan = _planned(group, kafka.config, config, tasks, (since, until), [checks.bundle.contract])
     except PlanUnreadable as error:
         raise click.UsageError(f"{error}; or drop the shadow: 'rexstream shadow drop'") from None
     pace = None if rate is None else Pace(rate)
@@ -202,29 +202,38 @@ def diff(kafka: KafkaAccess, topics: tuple[str, ...], examples: int, max_changed
     sys.exit(EXIT_FAILED if beyond or not found else EXIT_OK)
 
 
+def asked_for(
+    config: Config, tasks: Mapping[str, Task], times: tuple[str, str], contracts: Sequence[int]
+) -> dict[str, str]:
+    """What a run is asked for, as checksums; ``contracts`` are those of the model's bundles, wherever they lie."""
+    from consumer.config.names import runnable
+    from consumer.delivery.shadow_plan import checksums
+
+    model = config.model
+    used = {name for route in config.routes for name in runnable(route, tasks) if name in tasks}
+    return checksums(
+        {
+            "times": times,
+            "routes": [route.model_dump(mode="json") for route in config.routes],
+            "model": [model.target, model.name, model.version, model.label, sorted(contracts)],
+            "tasks": {name: tasks[name].fingerprint for name in used},
+        }
+    )
+
+
 def _planned(
     group: ShadowGroup,
     live: Config,
     config: Config,
     tasks: Mapping[str, Task],
     times: tuple[str, str],
-    contract: int,
+    contracts: Sequence[int],
 ) -> dict[Partition, PlannedRange]:
     """The plan of the run that goes on, or of the one that begins with this. Raises PlanUnreadable."""
-    from consumer.config.names import runnable
     from consumer.config.start import start_ms
-    from consumer.delivery.shadow_plan import PlannedRange, checksums, differences
+    from consumer.delivery.shadow_plan import PlannedRange, differences
 
-    model = config.model
-    used = {name for route in config.routes for name in runnable(route, tasks) if name in tasks}
-    asked = checksums(
-        {
-            "times": times,
-            "routes": [route.model_dump(mode="json") for route in config.routes],
-            "model": [model.name, model.version, model.label, model.target, contract],
-            "tasks": {name: tasks[name].fingerprint for name in used},
-        }
-    )
+    asked = asked_for(config, tasks, times, contracts)
     topics = [route.input for route in config.routes]
     if plan := group.plan(topics):
         if others := differences(plan, asked):

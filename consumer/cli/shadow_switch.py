@@ -103,7 +103,8 @@ def command(
             click.echo(f"Error: {fenced}", err=True)
             sys.exit(EXIT_FENCED)
     group.close()
-    click.echo(f"{done['publish']} results published; the live stream had made {done['newer']} of the rest newer")
+    left_out = done["newer"] + done["deleted"]
+    click.echo(f"{done['publish']} results published; {left_out} left out: newer in the live topics, or deleted")
 
 
 def _refuse_unfinished(shadow: Shadow, incomplete: bool) -> None:

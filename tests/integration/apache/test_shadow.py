@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from worker_run import Run, reviews
 
 from consumer.kafka.clients.cluster import Reader
 from consumer.kafka.tools.reader import headers_of, read_to_end
+from consumer.kafka.tools.transactions import CHUNK_RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +26,24 @@ if TYPE_CHECKING:
     from consumer.events import Header
 
 COUNT = 300
+
+
+_KILLED_IN_ITS_SECOND_TRANSACTION = """
+import os, signal
+from consumer.kafka.tools.transactions import Transactions
+
+calls, patiently = [], Transactions._patiently
+
+def counted(self, call):
+    calls.append(call)  # init; offsets and commit of each transaction
+    if len(calls) == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    patiently(self, call)
+
+Transactions._patiently = counted
+from consumer.cli import main
+main()
+"""
 
 
 def _pair(message: Message) -> tuple[str, str]:
@@ -40,7 +61,7 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
 ) -> None:
     """Each record of the range has its results in the shadow, none after it has; live topics are as they were.
 
-    A switch that is killed between two transactions and run again publishes each result once.
+    A switch that is killed, with all but the commit of a transaction done, and run again publishes each result once.
     """
     topics = [new_topic(), new_topic(), new_topic(partitions=1)]
     worker = Run(apache_kafka, topics, server, tmp_path, delivery={"mode": "exactly_once"})
@@ -110,14 +131,9 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     assert tried.stdout == f"{2 * COUNT - 1} results would be published\n", tried.stderr
     assert f"{2 * COUNT - 1} results of {shadow} to {worker.output}" in tried.stderr
     assert "1 left out: the live topic has a newer one" in tried.stderr
-    slow = subprocess.Popen([*switch, "--rate", "100"], env=worker.environment, stderr=subprocess.DEVNULL)
-    try:
-        worker._process = slow
-        worker.wait(lambda: len(worker.results()) >= before + 100)
-    finally:
-        slow.kill()
-        slow.wait()
-    assert before < len(worker.results()) < before + 2 * COUNT - 1
+    killed = ended(sys.executable, "-c", _KILLED_IN_ITS_SECOND_TRANSACTION, *switch[len(worker.program) :])
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(worker.results()) == before + CHUNK_RECORDS < before + 2 * COUNT - 1
     for said in (" results published; ", "nothing is left to publish"):
         switched = ended(*switch)
         assert switched.returncode == 0, switched.stderr
