@@ -150,7 +150,8 @@ class Replaying:
         from consumer.cli.progress import counter
         from consumer.kafka.clients.settings import transaction_settings
         from consumer.kafka.tools.replay_markers import ensure_marker_topic
-        from consumer.kafka.tools.replayer import ReplayFenced, open_replayer
+        from consumer.kafka.tools.replayer import open_replayer
+        from consumer.kafka.tools.transactions import TakenOver
 
         kafka, topic = self.source.kafka, self.source.topic
         ensure_marker_topic(kafka.servers, topic, client=kafka.client, timeout=kafka.timeout)
@@ -167,7 +168,7 @@ class Replaying:
                         self._refuse(one.id, f"topic {one.output.topic} refuses it: {reason}")
                     done += len(chunk) - len(refused)
                     progress(done)
-        except ReplayFenced as fenced:
+        except TakenOver as fenced:
             click.echo(f"Error: {fenced}", err=True)
             sys.exit(EXIT_FENCED)
         finally:
@@ -208,7 +209,8 @@ class Replaying:
 
 def _paced(letters: Iterator[Letter], group: str, rate: float | None) -> Iterator[list[Replay]]:
     """Lists of letters, one for each transaction: at most a second's worth. Waits between transactions only."""
-    from consumer.kafka.tools.replayer import CHUNK_BYTES, CHUNK_RECORDS, Replay
+    from consumer.kafka.tools.replayer import Replay
+    from consumer.kafka.tools.transactions import CHUNK_BYTES, CHUNK_RECORDS
 
     most = CHUNK_RECORDS if rate is None else min(CHUNK_RECORDS, max(1, int(rate)))
     started, sent = time.monotonic(), 0

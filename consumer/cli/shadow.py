@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from consumer.cli import suggestions
+from consumer.cli import shadow_switch
 from consumer.cli.options import ConfigFailure, KafkaAccess, cluster_options, rate_option
+from consumer.cli.shadow_access import input_option, shadow_group, shadow_topics
 from consumer.exit_codes import EXIT_FAILED, EXIT_FENCED, EXIT_OK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from consumer.config.tree import Config
     from consumer.delivery.shadow_plan import PlannedRange, Progress
@@ -35,24 +36,18 @@ KEEP_SECONDS = 3600.0
 
 @click.group(name="shadow", short_help="Extract a topic again into shadow topics, beside the live workers.")
 def command() -> None:
-    """Extract a topic again into <output>.shadow, beside the live workers, or drop what was extracted so.
+    """Extract a topic again into <output>.shadow, beside the live workers; then publish what was extracted, or drop it.
 
     \b
     Example:
       rexstream shadow run --config worker.yaml --input reviews.raw --from 2026-11-01T00:00:00Z --set model.version=2
+      rexstream shadow diff --config worker.yaml --input reviews.raw
+      rexstream shadow switch --config worker.yaml --input reviews.raw
       rexstream shadow drop --config worker.yaml --input reviews.raw
     """  # noqa: D301 - click's own mark for a block that is not wrapped
 
 
-_input_option = click.option(
-    "--input",
-    "topics",
-    metavar="TOPIC",
-    multiple=True,
-    required=True,
-    shell_complete=suggestions.topics,
-    help="Input topic to extract again; may be given many times.",
-)
+command.add_command(shadow_switch.command)
 
 
 def _moment(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -70,7 +65,7 @@ def _moment(_: click.Context, parameter: click.Parameter, value: str | None) -> 
 
 @command.command(name="run", short_help="Extract a range of a topic again; go on where it was interrupted.")
 @cluster_options
-@_input_option
+@input_option
 @click.option(
     "--from", "since", metavar="TIME", required=True, callback=_moment, help="First record: a time, or earliest."
 )
@@ -119,9 +114,9 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
     checks = StartChecks(config)
     if checks.refused():
         raise ConfigFailure("\n".join(map(str, checks.refused())))
-    group = _group(kafka, config)
+    group = shadow_group(kafka, config)
     try:
-        plan = _planned(group, kafka.config, config, tasks, (since, until))
+        plan = _planned(group, kafka.config, config, tasks, (since, until), [each.contract for each in checks.bundles])
     except PlanUnreadable as error:
         raise click.UsageError(f"{error}; or drop the shadow: 'rexstream shadow drop'") from None
     pace = None if rate is None else Pace(rate)
@@ -149,7 +144,7 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
 
 @command.command(name="drop", short_help="Delete the shadow topics and the shadow group.")
 @cluster_options
-@_input_option
+@input_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def drop(kafka: KafkaAccess, topics: tuple[str, ...], yes: bool) -> None:
     """Delete the shadow's result topics, its dead-letter topic, its group and its plan. Live topics are not touched.
@@ -168,8 +163,8 @@ def drop(kafka: KafkaAccess, topics: tuple[str, ...], yes: bool) -> None:
         config = shadow_config(kafka.config, topics, None)
     except ValueError as error:
         raise click.UsageError(f"--input {error}") from None
-    doomed = sorted(_shadow_topics(kafka.config, config, load_tasks(config.tasks_dirs)))
-    group = _group(kafka, config)
+    doomed = sorted(shadow_topics(kafka.config, config, load_tasks(config.tasks_dirs)))
+    group = shadow_group(kafka, config)
     if members := group.members():
         raise click.ClickException(f"group {group.group!r} has {members} members: stop the shadow run first")
     if not yes:
@@ -181,7 +176,7 @@ def drop(kafka: KafkaAccess, topics: tuple[str, ...], yes: bool) -> None:
 
 @command.command(name="diff", short_help="Compare the shadow's results with the live ones.")
 @cluster_options
-@_input_option
+@input_option
 @click.option("--examples", type=click.IntRange(min=0), default=5, show_default=True, help="Events shown of each task.")
 @click.option("--max-changed", type=click.FloatRange(0, 1), metavar="SHARE", help="Exit code 1 above this share: 0.05")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -195,78 +190,50 @@ def diff(kafka: KafkaAccess, topics: tuple[str, ...], examples: int, max_changed
     Example:
       rexstream shadow diff --config worker.yaml --input reviews.raw --max-changed 0.05
     """  # noqa: D301 - click's own mark for a block that is not wrapped
+    from consumer.cli.shadow_access import begun, dead_letters
     from consumer.cli.shadow_diff import read_diff, say
-    from consumer.config.shadow import shadow_config
-    from consumer.config.task_files import load_tasks
-    from consumer.delivery.shadow_plan import PlanUnreadable
     from consumer.evaluation.result_diff import crossed
 
-    try:
-        config = shadow_config(kafka.config, topics, None)
-    except ValueError as error:
-        raise click.UsageError(f"--input {error}") from None
-    if any(route.output_format != "json" for route in config.routes):
-        raise click.UsageError("shadow diff reads JSON results, and a route's output_format is avro")
-    group = _group(kafka, config)
-    try:
-        plan = group.plan(topics)
-    except PlanUnreadable as error:
-        raise click.UsageError(str(error)) from None
-    group.close()
-    if not plan:
-        raise click.UsageError(f"group {group.group!r} has begun no run of these topics: 'rexstream shadow run'")
-    pairs = _shadow_topics(kafka.config, config, load_tasks(config.tasks_dirs))
-    del pairs[config.delivery.dead_letter_topic]
-    found = read_diff(kafka, pairs, plan, examples)
+    shadow = begun(kafka, topics, "shadow diff")
+    shadow.group.close()
+    found = read_diff(kafka, shadow.topics, shadow.plan, examples)
     beyond = list(crossed(found, max_changed))
-    say(found, beyond, as_json)
+    say(found, dead_letters(kafka, shadow), beyond, as_json)
     sys.exit(EXIT_FAILED if beyond or not found else EXIT_OK)
 
 
-def _group(kafka: KafkaAccess, config: Config) -> ShadowGroup:
-    from consumer.kafka.clients.cluster import is_embedded
-    from consumer.kafka.tools.shadow_group import ShadowGroup
-
-    if is_embedded(kafka.servers, client=kafka.client, timeout=kafka.timeout):
-        raise click.UsageError(
-            f"{kafka.servers} is the embedded broker, which neither looks up times nor shows members; use Apache Kafka"
-        )
-    return ShadowGroup(kafka.servers, config.kafka.group_id, kafka.client, kafka.timeout)
-
-
-def _shadow_topics(live: Config, config: Config, tasks: Mapping[str, Task]) -> dict[str, str]:
-    """Every topic that a run writes to, with the one that it shadows."""
-    from consumer.config.inputs import Inputs
-    from consumer.config.names import output_topic, runnable
-
-    by_input = {route.input: route for route in live.routes}
-    inputs = Inputs(by_input)
-    found = {config.delivery.dead_letter_topic: live.delivery.dead_letter_topic}
-    for route in config.routes:
-        original = by_input[inputs.find(route.input) or ""]
-        for task in runnable(route, tasks):
-            found[output_topic(route.output, task)] = output_topic(original.output, task)
-    return found
-
-
-def _planned(
-    group: ShadowGroup, live: Config, config: Config, tasks: Mapping[str, Task], times: tuple[str, str]
-) -> dict[Partition, PlannedRange]:
-    """The plan of the run that goes on, or of the one that begins with this. Raises PlanUnreadable."""
+def asked_for(
+    config: Config, tasks: Mapping[str, Task], times: tuple[str, str], contracts: Sequence[int]
+) -> dict[str, str]:
+    """What a run is asked for, as checksums; ``contracts`` are those of the model's bundles, wherever they lie."""
     from consumer.config.names import runnable
-    from consumer.config.start import start_ms
-    from consumer.delivery.shadow_plan import PlannedRange, checksums, differences
+    from consumer.delivery.shadow_plan import checksums
 
     model = config.model
     used = {name for route in config.routes for name in runnable(route, tasks) if name in tasks}
-    asked = checksums(
+    return checksums(
         {
             "times": times,
             "routes": [route.model_dump(mode="json") for route in config.routes],
-            "model": [model.name, model.version, model.label],
+            "model": [model.target, model.name, model.version, model.label, sorted(contracts)],
             "tasks": {name: tasks[name].fingerprint for name in used},
         }
     )
+
+
+def _planned(
+    group: ShadowGroup,
+    live: Config,
+    config: Config,
+    tasks: Mapping[str, Task],
+    times: tuple[str, str],
+    contracts: Sequence[int],
+) -> dict[Partition, PlannedRange]:
+    """The plan of the run that goes on, or of the one that begins with this. Raises PlanUnreadable."""
+    from consumer.config.start import start_ms
+    from consumer.delivery.shadow_plan import PlannedRange, differences
+
+    asked = asked_for(config, tasks, times, contracts)
     topics = [route.input for route in config.routes]
     if plan := group.plan(topics):
         if others := differences(plan, asked):
@@ -283,7 +250,7 @@ def _planned(
             each: PlannedRange(starts.get(each, 0), max(starts.get(each, 0), ends.get(each, 0)), asked)
             for each in partitions
         }
-        group.ensure_topics(_shadow_topics(live, config, tasks))
+        group.ensure_topics(shadow_topics(live, config, tasks))
         group.begin(plan)
     group.keep(plan)
     return plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,13 @@ from consumer.evaluation.result_diff import ResultDiff
 from consumer.events import Partition
 from consumer.kafka.tools.reader import read_to_end
 
+_TYPES_SHOWN = 10
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from consumer.cli.options import KafkaAccess
+    from consumer.delivery.letter_summary import LetterSummary
     from consumer.delivery.shadow_plan import PlannedRange
     from consumer.evaluation.result_diff import TaskDiff
 
@@ -40,24 +44,38 @@ def read_diff(
     return found.tasks()
 
 
-def say(found: Mapping[str, TaskDiff], beyond: Sequence[str], as_json: bool) -> None:
-    """Print it: a JSON object, or lines."""
+def say(found: Mapping[str, TaskDiff], letters: LetterSummary, beyond: Sequence[str], as_json: bool) -> None:
+    """Print it, with the shadow's dead letters: a JSON object, or lines."""
+    failed = Counter[tuple[str, str, str]]()
+    for (cause, _), number in letters.rows.items():
+        failed[cause.task or "", cause.stage, cause.reason] += number
     if as_json:
         tasks = {
             name: {**asdict(each), "agreement": round(each.agreement, 6), "share_changed": round(each.share_changed, 6)}
             | {"examples": [change._asdict() for change in each.examples]}
             for name, each in found.items()
         }
-        click.echo(json.dumps({"tasks": tasks, "crossed": list(beyond)}, ensure_ascii=False))
+        named = [
+            {"task": task or None, "stage": stage, "class": reason, "count": number}
+            for (task, stage, reason), number in failed.items()
+        ]
+        said = {"tasks": tasks, "dead_letters": {"total": letters.total, "causes": named}, "crossed": list(beyond)}
+        click.echo(json.dumps(said, ensure_ascii=False))
         return
     for name, each in found.items():
         click.echo(
             f"{name}: {each.same} same, {each.changed} changed, {each.only_old} only live, {each.only_new} only in the "
             f"shadow; agreement {each.agreement:.3f}; {each.same_id} with the same result_id"
         )
+        for kind, (only_old, only_new) in sorted(each.types.items(), key=lambda item: -sum(item[1]))[:_TYPES_SHOWN]:
+            click.echo(f"  {printable(kind)}: {only_old} facts only live, {only_new} only in the shadow")
         for change in each.examples:
             click.echo(f"  {printable(change.event_id)}  -{change.only_old} +{change.only_new}")
     if not found:
         click.echo("neither side has a result of the range")
+    if letters.total:
+        click.echo(f"{letters.total} dead letters in the shadow, which have no result there")
+    for (task, stage, reason), number in failed.most_common():
+        click.echo(printable(f"  {number} {stage}/{reason}{f' task {task}' if task else ''}"))
     for sentence in beyond:
         click.echo(f"bound crossed: {sentence}", err=True)

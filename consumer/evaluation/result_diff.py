@@ -11,15 +11,22 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from consumer.extraction.task import INLINE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _HASH_BYTES = 8
 
 
+_TYPES = 65_536
+"""Types that are told apart."""
+
+
 class _Kept(NamedTuple):
     result_id: bytes
     paths: frozenset[bytes]
+    """Each the number of its type, and its hash."""
 
 
 class Change(NamedTuple):
@@ -45,6 +52,9 @@ class TaskDiff:
     old_paths: int = 0
     new_paths: int = 0
     both: int = 0
+    types: dict[str, list[int]] = field(default_factory=dict)
+    """Type of a path's last fact -> paths that the old side alone has, and the new one; without those of inline tasks,
+    whose types are anybody's words."""
     examples: list[Change] = field(default_factory=list)
     """The worst first."""
 
@@ -68,11 +78,14 @@ class ResultDiff:
         """``examples``: how many changed events of each task are kept."""
         self._examples = examples
         self._sides: dict[Literal["old", "new"], dict[tuple[str, str], _Kept]] = {"old": {}, "new": {}}
+        self._types: dict[str, int] = {"": 0}
 
     def add(self, side: Literal["old", "new"], result: Mapping[str, Any]) -> None:
         """``result`` as its topic has it. Raises KeyError and TypeError for what is no result."""
+        named = result["task"] != INLINE
         paths = frozenset(
-            _hashed([[fact["type"], fact["span"], fact["start"], fact["end"]] for fact in path])
+            self._type(path[-1]["type"] if named and path else "")
+            + _hashed([[fact["type"], fact["span"], fact["start"], fact["end"]] for fact in path])
             for path in result["extractions"]
         )
         key = (str(result["task"]), str(result["event_id"]))
@@ -80,6 +93,7 @@ class ResultDiff:
 
     def tasks(self) -> dict[str, TaskDiff]:
         """By task, in order of names."""
+        names = {number.to_bytes(2, "big"): name for name, number in self._types.items()}
         old, new = self._sides["old"], self._sides["new"]
         found: dict[str, TaskDiff] = {}
         for key in sorted(old.keys() | new.keys()):
@@ -91,7 +105,16 @@ class ResultDiff:
                 task.only_old += 1
             else:
                 self._pair(task, key[1], before, after)
+                for side, moved in enumerate((before.paths - after.paths, after.paths - before.paths)):
+                    for path in moved:
+                        if name := names[path[:2]]:
+                            task.types.setdefault(name, [0, 0])[side] += 1
         return found
+
+    def _type(self, name: str) -> bytes:
+        if name not in self._types and len(self._types) == _TYPES:
+            name = ""
+        return self._types.setdefault(name, len(self._types)).to_bytes(2, "big")
 
     def _pair(self, task: TaskDiff, event_id: str, before: _Kept, after: _Kept) -> None:
         task.same_id += before.result_id == after.result_id

@@ -121,16 +121,24 @@ class Tail:
 
 
 def read_to_end(
-    bootstrap_servers: str, topic: str, *, client: Mapping[str, Any] | None = None, timeout: float = 10.0
+    bootstrap_servers: str,
+    topic: str,
+    *,
+    client: Mapping[str, Any] | None = None,
+    timeout: float = 10.0,
+    since: Mapping[int, int] | None = None,
 ) -> Iterator[Message]:
     """Every committed record that ``topic`` holds now, in order within a partition. A missing topic holds none.
+
+    ``since``: offsets to begin with, by partition; of a partition that is missing all is read.
 
     Raises ClusterUnreachable when nothing comes for ``timeout`` seconds, and TopicUnusable.
     """
     with Reader(bootstrap_servers, client=client, timeout=timeout, enable_partition_eof=True) as reader:
         held = {partition: reader.watermarks(topic, partition) for partition in reader.partitions(topic)}
-        ends = {partition: end for partition, (first, end) in held.items() if first < end}
-        reader.consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in ends])
+        begins = {partition: max(first, (since or {}).get(partition, 0)) for partition, (first, _) in held.items()}
+        ends = {partition: end for partition, (_, end) in held.items() if begins[partition] < end}
+        reader.consumer.assign([TopicPartition(topic, partition, begins[partition]) for partition in ends])
         while ends:
             message = reader.consumer.poll(timeout)
             if message is None:

@@ -7,6 +7,7 @@ needs no topic of its own for it. Nobody is ever a member of that group.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
@@ -26,6 +27,11 @@ def plan_group(group: str) -> str:
     return f"{group}.plan"
 
 
+def switch_group(group: str) -> str:
+    """The group whose offsets say how far a switch has published the shadow topics."""
+    return f"{group}.switch"
+
+
 class ShadowGroup:
     """Asks and changes what the brokers hold of one shadow run. Methods raise ClusterUnreachable and TopicUnusable."""
 
@@ -35,9 +41,8 @@ class ShadowGroup:
         self._timeout = timeout
         self._errors = ClientErrors(servers)
         self._admin = AdminClient(self._errors.settings(client))
-        self._of = {
-            each: Reader(servers, client=client, timeout=timeout, group_id=each) for each in (group, plan_group(group))
-        }
+        self._reader = partial(Reader, servers, client=client, timeout=timeout)
+        self._of = {each: self._reader(group_id=each) for each in (group, plan_group(group), switch_group(group))}
 
     def close(self) -> None:
         """Close the clients."""
@@ -60,6 +65,24 @@ class ShadowGroup:
         """How far the run is; a partition that has not begun is left out."""
         answered = self._offsets(self.group, partitions)
         return {Partition(each.topic, each.partition): each.offset for each in answered if each.offset >= 0}
+
+    def switched(self, partitions: Collection[Partition], *, pending: bool) -> dict[Partition, int]:
+        """Up to where a switch has published these partitions of shadow topics; without those that it did not begin.
+
+        ``pending``: do not wait for the end of a transaction that is open, as of a switch that was killed.
+        """
+        if pending:
+            own = self._reader(group_id=switch_group(self.group), isolation_level="read_uncommitted")
+            with own as reader, self._asking():
+                asked = [TopicPartition(*place) for place in partitions]
+                answered = list(reader.consumer.committed(asked, timeout=self._timeout))
+        else:
+            answered = self._offsets(switch_group(self.group), partitions)
+        return {Partition(each.topic, each.partition): each.offset for each in answered if each.offset >= 0}
+
+    def switch_metadata(self) -> Any:
+        """Of the group of ``switched``, to commit its offsets in a transaction."""
+        return self._of[switch_group(self.group)].consumer.consumer_group_metadata()
 
     def begin(self, plan: Mapping[Partition, PlannedRange]) -> None:
         """Commit where the run begins, and then the plan: a run without a plan has not begun."""
@@ -117,7 +140,7 @@ class ShadowGroup:
         return len(asked.result().members)
 
     def drop(self, topics: Collection[str]) -> list[str]:
-        """Delete the topics that are there and both groups; what was deleted. The plan goes last."""
+        """Delete the topics that are there and the groups; what was deleted. The plan goes last."""
         reader = self._of[self.group]
         there = [topic for topic in topics if reader.partitions(topic)]
         for name, future in (self._admin.delete_topics(there) if there else {}).items():
@@ -126,7 +149,7 @@ class ShadowGroup:
             except KafkaException as error:
                 raise TopicUnusable(f"topic {name!r} cannot be deleted: {error.args[0].str()}") from None
         gone = list(there)
-        for group in (self.group, plan_group(self.group)):
+        for group in (self.group, switch_group(self.group), plan_group(self.group)):
             try:
                 self._admin.delete_consumer_groups([group], request_timeout=self._timeout)[group].result(self._timeout)
             except KafkaException as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -11,20 +13,56 @@ from confluent_kafka.admin import AdminClient
 from worker_run import Run, reviews
 
 from consumer.kafka.clients.cluster import Reader
+from consumer.kafka.tools.reader import headers_of, read_to_end
+from consumer.kafka.tools.transactions import CHUNK_RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from confluent_kafka import Message
     from stub_server import StubServer
 
+    from consumer.events import Header
+
 COUNT = 300
+
+
+_KILLED_IN_ITS_SECOND_TRANSACTION = """
+import os, signal
+from consumer.kafka.tools.transactions import Transactions
+
+calls, patiently = [], Transactions._patiently
+
+def counted(self, call):
+    calls.append(call)  # init; offsets and commit of each transaction
+    if len(calls) == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    patiently(self, call)
+
+Transactions._patiently = counted
+from consumer.cli import main
+main()
+"""
+
+
+def _pair(message: Message) -> tuple[str, str]:
+    result = json.loads(message.value() or b"")
+    return result["event_id"], result["task"]
+
+
+def _content(message: Message) -> tuple[int, bytes, bytes, tuple[Header, ...]]:
+    """All but the offset and the time."""
+    return message.partition() or 0, message.key() or b"", message.value() or b"", headers_of(message)
 
 
 def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     apache_kafka: str, new_topic: Callable[..., str], server: StubServer, tmp_path: Path
 ) -> None:
-    """Each record of the range has its results in the shadow, none after it has; live topics are as they were."""
+    """Each record of the range has its results in the shadow, none after it has; live topics are as they were.
+
+    A switch that is killed, with all but the commit of a transaction done, and run again publishes each result once.
+    """
     topics = [new_topic(), new_topic(), new_topic(partitions=1)]
     worker = Run(apache_kafka, topics, server, tmp_path, delivery={"mode": "exactly_once"})
     worker.send(reviews(COUNT))
@@ -32,6 +70,7 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     given = ["--config", str(worker.config_file), "--input", worker.input]
     shadow = f"{worker.output}.shadow"
     asked = [*base, "run", *given, "--from", "2020-01-01T00:00:00Z"]
+    switch = [*base, "switch", *given, "--yes"]
     slow = subprocess.Popen([*asked, "--rate", "60"], env=worker.environment, stderr=subprocess.DEVNULL)
     try:
         worker._process = slow
@@ -50,6 +89,11 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     assert refused.returncode == 2
     assert "has begun a run with other model" in refused.stderr
     assert "rexstream shadow drop" in refused.stderr
+
+    refused = ended(*switch)
+    assert refused.returncode == 2
+    # A member that was killed is one for a while.
+    assert "has 1 members: wait for" in refused.stderr or f"of {COUNT} records: go on with its own" in refused.stderr
 
     # Two share what is left, and both end when all of it is done.
     beside = subprocess.Popen([*asked, "--rate", "60"], env=worker.environment, stderr=subprocess.DEVNULL)
@@ -76,7 +120,28 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     tasks = json.loads(compared.stdout)["tasks"].values()
     assert [sum(each[name] for each in tasks) for name in ("changed", "only_old", "only_new")] == [1, 0, 2]
     assert sum(each["same"] for each in tasks) == 2 * COUNT - 3
+    assert json.loads(compared.stdout)["dead_letters"] == {"total": 0, "causes": []}
     assert ended(*base, "diff", *given, "--max-changed", "0.001").returncode == 1
+
+    # Of one event the live workers have read a later record by now.
+    newer = {**live[0], "record": {**live[0]["record"], "offset": 10**6}}
+    worker.send([("k", json.dumps(newer).encode())], worker.output)
+    expected = [each for each in read_to_end(apache_kafka, shadow) if _pair(each) != (newer["event_id"], newer["task"])]
+    before = len(worker.results())
+    tried = ended(*switch, "--dry-run")
+    assert tried.stdout == f"{2 * COUNT - 1} results would be published\n", tried.stderr
+    assert f"{2 * COUNT - 1} results of {shadow} to {worker.output}" in tried.stderr
+    assert "1 left out: the live topic has a newer one" in tried.stderr
+    killed = ended(sys.executable, "-c", _KILLED_IN_ITS_SECOND_TRANSACTION, *switch[len(worker.program) :])
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(worker.results()) == before + CHUNK_RECORDS < before + 2 * COUNT - 1
+    for said in (" results published; ", "nothing is left to publish"):
+        switched = ended(*switch)
+        assert switched.returncode == 0, switched.stderr
+        assert said in switched.stdout
+    published = [each for each in read_to_end(apache_kafka, worker.output) if each.headers()]
+    assert len(worker.results()) == before + len(published), "what was there before has no headers"
+    assert sorted(map(_content, published)) == sorted(map(_content, expected))
 
     with Reader(apache_kafka) as reader:
         assert len(reader.partitions(shadow)) == 4

@@ -20,7 +20,7 @@ from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
 from consumer.kafka.tools import replay_markers
 from consumer.kafka.tools import replayer as replay_targets
 from consumer.kafka.tools import replayer as replaying
-from consumer.kafka.tools.replayer import Replay, ReplayFenced
+from consumer.kafka.tools.transactions import TakenOver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from click.testing import Result
 
     from consumer.delivery.letters import Letter, LetterFilter
+    from consumer.kafka.tools.replayer import Replay
 
 NOW = 1_760_000_000_000
 
@@ -236,7 +237,7 @@ def test_refused_letters_fail_the_command_and_are_named(there: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(ReplayFenced("taken over"), 4), (ClusterUnreachable("away"), 3), (KeyboardInterrupt(), 130)]
+    ("error", "code"), [(TakenOver("taken over"), 4), (ClusterUnreachable("away"), 3), (KeyboardInterrupt(), 130)]
 )
 def test_whatever_ends_it_what_was_replayed_is_said(there: Cluster, error: BaseException, code: int) -> None:
     """The exit code says why."""

@@ -38,3 +38,16 @@ def test_a_bound_is_of_each_task() -> None:
     (sentence,) = crossed(found, 0.05)
     assert "task u" in sentence
     assert found["u"].examples == []
+
+
+def test_what_moved_is_told_by_type() -> None:
+    """That of a path's last fact; the types of inline tasks are anybody's words, and are not told."""
+    diff = ResultDiff()
+    old, new = result("a", "p", "q"), result("a", "q", "r", "s")
+    new["extractions"][1].append({"type": "y", "span": "t", "start": 0, "end": 1, "score": 0.5})
+    for task in ("t", "inline"):
+        diff.add("old", old | {"task": task})
+        diff.add("new", new | {"task": task})
+    found = diff.tasks()
+    assert found["t"].types == {"x": [1, 1], "y": [0, 1]}
+    assert found["inline"].types == {}

@@ -11,9 +11,10 @@ from confluent_kafka import KafkaError, KafkaException
 
 from consumer.events import Output
 from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
-from consumer.kafka.tools import replayer as replaying
+from consumer.kafka.tools import transactions
 from consumer.kafka.tools.replay_markers import marker_topic_fault
-from consumer.kafka.tools.replayer import Replay, Replayer, ReplayFenced, ReplayTargets
+from consumer.kafka.tools.replayer import Replay, Replayer, ReplayTargets
+from consumer.kafka.tools.transactions import TakenOver, Transactions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,9 +110,10 @@ def producer() -> StubProducer:
 
 @pytest.fixture
 def replayer(producer: StubProducer, monkeypatch: pytest.MonkeyPatch) -> Replayer:
-    monkeypatch.setattr(replaying, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(transactions, "_PAUSE_SECONDS", 0.0)
     it: Any = producer
-    return Replayer(it, ReplayTargets(lambda topic: COUNTS.get(topic, 0)), "reviews.dead", "host:1", timeout=5.0)
+    own = Transactions(it, "host:1", "replay of reviews.dead", "what was replayed has its marker", timeout=5.0)
+    return Replayer(own, ReplayTargets(lambda topic: COUNTS.get(topic, 0)), "reviews.dead")
 
 
 def replay(number: int, topic: str = "reviews.raw", partition: int = 2) -> Replay:
@@ -202,7 +204,7 @@ def test_whoever_is_fenced_stops(producer: StubProducer, replayer: Replayer, cal
         replayer.begin()
         replayer.write([replay(1)])
 
-    with pytest.raises(ReplayFenced, match=r"another replay of reviews\.dead"):
+    with pytest.raises(TakenOver, match=r"another replay of reviews\.dead"):
         run()
     assert producer.committed == []
     assert producer.log[-1] == call
@@ -216,7 +218,7 @@ def test_whoever_is_fenced_while_reports_are_served_stops(
     producer.refuse[call] = [SystemError]
     if call == "abort":
         producer.fail = lambda *_: KafkaError._PURGE_QUEUE
-    with pytest.raises(ReplayFenced):
+    with pytest.raises(TakenOver):
         replayer.write([replay(1)])
     assert producer.committed == []
 

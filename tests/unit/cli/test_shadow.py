@@ -1,0 +1,38 @@
+"""``rexstream shadow run``: what makes a command another than the one that began a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from consumer.cli.shadow import asked_for
+from consumer.config.shadow import shadow_config
+from consumer.config.task_files import load_tasks
+from consumer.config.tree import Config
+
+TIMES = "earliest", "now"
+
+
+@pytest.mark.parametrize(
+    ("changes", "contract", "names"),
+    [
+        ({}, 7, []),
+        ({"bundle": "elsewhere"}, 7, []),
+        ({"target": "host:1"}, 7, ["model"]),
+        ({"name": "other"}, 7, ["model"]),
+        ({"version": 3}, 7, ["model"]),
+        ({"label": "canary"}, 7, ["model"]),
+        ({}, 8, ["model"]),
+    ],
+)
+def test_another_model_is_another_run(changes: dict[str, Any], contract: int, names: list[str]) -> None:
+    """Its server, name, version and bundle; the folder of the bundle may be another."""
+    config = Config()
+    tasks = load_tasks(config.tasks_dirs)
+    changed = config.model_copy(update={"model": config.model.model_copy(update=changes)})
+    before, after = (
+        asked_for(shadow_config(each, ["reviews.raw"], None), tasks, TIMES, [number])
+        for each, number in ((config, 7), (changed, contract))
+    )
+    assert [name for name in before if before[name] != after[name]] == names
