@@ -172,6 +172,8 @@ def drop(kafka: KafkaAccess, topics: tuple[str, ...], yes: bool) -> None:
     group = _group(kafka, config)
     if members := group.members():
         raise click.ClickException(f"group {group.group!r} has {members} members: stop the shadow run first")
+    if others := group.other_topics(topics):
+        raise click.UsageError(f"the run of group {group.group!r} also reads {', '.join(others)}: give --input for all")
     if not yes:
         click.confirm(f"Delete {', '.join(doomed)} and group {group.group} at {kafka.servers}?", abort=True, err=True)
     for gone in group.drop(doomed):
@@ -268,13 +270,19 @@ def _planned(
         }
     )
     topics = [route.input for route in config.routes]
+    shadows = _shadow_topics(live, config, tasks)
     if plan := group.plan(topics):
         if others := differences(plan, asked):
             raise click.UsageError(
                 f"group {group.group!r} has begun a run with other {' and '.join(others)}: repeat its own command to "
                 "go on with it, or delete it with 'rexstream shadow drop'"
             )
+        refused = group.going_on_refused(plan, shadows)
     else:
+        refused = group.beginning_refused(topics, shadows)
+    if refused:
+        raise click.UsageError(f"{refused}; delete the shadow with 'rexstream shadow drop', and begin again")
+    if not plan:
         since, until = (None if each in ("earliest", "now") else start_ms(each) for each in times)
         partitions = group.partitions(topics)
         starts = group.positions(partitions, since, end=False)
@@ -283,7 +291,7 @@ def _planned(
             each: PlannedRange(starts.get(each, 0), max(starts.get(each, 0), ends.get(each, 0)), asked)
             for each in partitions
         }
-        group.ensure_topics(_shadow_topics(live, config, tasks))
+        group.ensure_topics(shadows)
         group.begin(plan)
     group.keep(plan)
     return plan

@@ -9,7 +9,14 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -19,6 +26,8 @@ from consumer.kafka.clients.cluster import ClientErrors, Reader, TopicUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+
+_NO_RIGHT = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
 
 def plan_group(group: str) -> str:
@@ -60,6 +69,38 @@ class ShadowGroup:
         """How far the run is; a partition that has not begun is left out."""
         answered = self._offsets(self.group, partitions)
         return {Partition(each.topic, each.partition): each.offset for each in answered if each.offset >= 0}
+
+    def other_topics(self, topics: Collection[str]) -> list[str]:
+        """Input topics besides these that the run reads."""
+        asked = [ConsumerGroupTopicPartitions(plan_group(self.group))]
+        with self._asking():
+            (answer,) = self._admin.list_consumer_group_offsets(asked, request_timeout=self._timeout).values()
+            offsets = answer.result().topic_partitions or []
+        return sorted({each.topic for each in offsets if each.offset >= 0}.difference(topics))
+
+    def beginning_refused(self, topics: Collection[str], shadows: Collection[str]) -> str:
+        """Why no run of these topics may begin; empty where it may. ``shadows``: what it would write to.
+
+        A shadow topic has the results of one run: those of two models or tasks in it could not be told apart.
+        """
+        if others := self.other_topics(topics):
+            return f"group {self.group!r} has begun a run of {', '.join(others)}: give all inputs in one command"
+        reader = self._of[self.group]
+        for topic in shadows:
+            for partition in reader.partitions(topic):
+                first, end = reader.watermarks(topic, partition)
+                if first < end:
+                    return f"topic {topic!r} has records already, and group {self.group!r} has no plan of their run"
+        return ""
+
+    def going_on_refused(self, plan: Collection[Partition], shadows: Collection[str]) -> str:
+        """Why a run that has begun cannot go on; empty where it can."""
+        if gone := [topic for topic in shadows if not self._of[self.group].partitions(topic)]:
+            return f"topic {gone[0]!r} of the run that group {self.group!r} has begun is gone"
+        # ``begin`` commits one for each partition before the plan.
+        if len(self.committed(plan)) < len(plan):
+            return f"the brokers have forgotten how far the run of group {self.group!r} is"
+        return ""
 
     def begin(self, plan: Mapping[Partition, PlannedRange]) -> None:
         """Commit where the run begins, and then the plan: a run without a plan has not begun."""
@@ -113,8 +154,9 @@ class ShadowGroup:
 
     def members(self) -> int:
         """How many members the run has now."""
-        (asked,) = self._admin.describe_consumer_groups([self.group], request_timeout=self._timeout).values()
-        return len(asked.result().members)
+        with self._asking():
+            (asked,) = self._admin.describe_consumer_groups([self.group], request_timeout=self._timeout).values()
+            return len(asked.result().members)
 
     def drop(self, topics: Collection[str]) -> list[str]:
         """Delete the topics that are there and both groups; what was deleted. The plan goes last."""
@@ -139,17 +181,17 @@ class ShadowGroup:
     def _at(self, partitions: Collection[Partition], which: int) -> dict[Partition, int]:
         with self._asking():
             asked = [TopicPartition(*place, which) for place in partitions]
-            found = self._of[self.group].consumer.offsets_for_times(asked, timeout=self._timeout)
+            found = _without_errors(self._of[self.group].consumer.offsets_for_times(asked, timeout=self._timeout))
         return {Partition(each.topic, each.partition): each.offset for each in found if each.offset >= 0}
 
     def _offsets(self, group: str, partitions: Collection[Partition]) -> list[TopicPartition]:
         with self._asking():
             asked = [TopicPartition(*place) for place in partitions]
-            return list(self._of[group].consumer.committed(asked, timeout=self._timeout))
+            return _without_errors(self._of[group].consumer.committed(asked, timeout=self._timeout))
 
     def _commit(self, group: str, offsets: list[TopicPartition]) -> None:
         with self._asking():
-            self._of[group].consumer.commit(offsets=offsets, asynchronous=False)
+            _without_errors(self._of[group].consumer.commit(offsets=offsets, asynchronous=False) or [])
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -158,4 +200,17 @@ class ShadowGroup:
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID:
                 raise TopicUnusable(f"group {self.group!r} has members, so it cannot begin now") from None
+            if error.args[0].code() in _NO_RIGHT:
+                raise TopicUnusable(
+                    f"group {self.group!r} cannot be used: {error.args[0].str()}; grant this client READ on the groups "
+                    f"{self.group} and {plan_group(self.group)}, and on the input topics"
+                ) from None
             raise self._of[self.group].unreachable() from error
+
+
+def _without_errors(answered: list[TopicPartition]) -> list[TopicPartition]:
+    """What brokers answered. Raises KafkaException for the first partition with an error: it is not one without."""
+    for each in answered:
+        if each.error is not None:
+            raise KafkaException(each.error)
+    return answered
