@@ -292,7 +292,9 @@ def _planned(
             for each in partitions
         }
         group.ensure_topics(shadows)
-        group.begin(plan)
+        plan = group.begin(plan)
+        if others := differences(plan, asked):
+            raise click.UsageError(f"another process began a run with other {' and '.join(others)} at the same time")
     group.keep(plan)
     return plan
 

@@ -6,6 +6,7 @@ needs no topic of its own for it. Nobody is ever a member of that group.
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ from consumer.kafka.clients.cluster import ClientErrors, Reader, TopicUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+
+SETTLE_SECONDS = 1.0
+"""From a look that finds no plan to the plan that is committed then, a process takes two requests: milliseconds."""
 
 _NO_RIGHT = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
@@ -102,10 +106,19 @@ class ShadowGroup:
             return f"the brokers have forgotten how far the run of group {self.group!r} is"
         return ""
 
-    def begin(self, plan: Mapping[Partition, PlannedRange]) -> None:
-        """Commit where the run begins, and then the plan: a run without a plan has not begun."""
-        self._commit(self.group, [TopicPartition(*place, each.start) for place, each in plan.items()])
-        self.keep(plan)
+    def begin(self, plan: Mapping[Partition, PlannedRange]) -> dict[Partition, PlannedRange]:
+        """Commit where the run begins, and then the plan: a run without a plan has not begun. Returns the plan.
+
+        That of another process, with other ends, where one began at the same time: the last to commit its plan. Hence
+        the wait, before either joins the group: nobody can commit to a group with members.
+        """
+        topics = {place.topic for place in plan}
+        if not (found := self.plan(topics)):
+            self._commit(self.group, [TopicPartition(*place, each.start) for place, each in plan.items()])
+            self.keep(plan)
+            time.sleep(SETTLE_SECONDS)
+            found = self.plan(topics)
+        return found
 
     def keep(self, plan: Mapping[Partition, PlannedRange]) -> None:
         """Commit the plan, again where it is there: brokers forget offsets of a group that nobody commits to."""

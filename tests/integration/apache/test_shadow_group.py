@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -64,7 +65,7 @@ def test_a_run_begins_only_where_its_topics_are_empty_and_goes_on_only_where_it_
     topic, output = new_topic(partitions=2), new_topic(partitions=1)
     plan = _plan(topic)
     assert shadow.beginning_refused([topic], [output, f"{output}.shadow"]) == ""
-    shadow.begin(plan)
+    assert shadow.begin(plan) == plan
     assert shadow.plan([topic]) == plan
     assert shadow.going_on_refused(plan, [output]) == ""
     assert f"'{output}.shadow' of the run" in shadow.going_on_refused(plan, [output, f"{output}.shadow"])
@@ -81,3 +82,17 @@ def test_a_run_begins_only_where_its_topics_are_empty_and_goes_on_only_where_it_
     producer.produce(output, b"{}")
     assert producer.flush(10) == 0
     assert f"'{output}' has records already" in shadow.beginning_refused([topic], [output])
+
+
+def test_of_two_processes_that_begin_at_the_same_time_both_have_the_same_plan(
+    apache_kafka: str, new_topic: Callable[..., str], shadow: ShadowGroup, group: str
+) -> None:
+    """Each passes over what lies outside its plan, also where that is in the other's."""
+    topic = new_topic(partitions=2)
+    ends = _plan(topic), {place: each._replace(end=20) for place, each in _plan(topic).items()}
+    second = ShadowGroup(apache_kafka, group, {}, 10.0)
+    with ThreadPoolExecutor() as at_once:
+        found = list(at_once.map(ShadowGroup.begin, (shadow, second), ends))
+    assert found[0] == found[1] == shadow.plan([topic])
+    assert shadow.begin(ends[0]) == found[0]  # one that comes later
+    second.close()

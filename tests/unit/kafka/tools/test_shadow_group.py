@@ -67,5 +67,5 @@ def test_a_plan_of_which_a_part_is_not_kept_is_not_begun_with(group: ShadowGroup
 
 def test_a_right_that_is_missing_is_named(group: ShadowGroup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_Reader, "code", KafkaError.GROUP_AUTHORIZATION_FAILED)
-    with pytest.raises(TopicUnusable, match="READ on the groups g[.]shadow and g[.]shadow[.]plan"):
+    with pytest.raises(TopicUnusable, match=r"READ on the groups g[.]shadow and g[.]shadow[.]plan"):
         group.committed(PLACES)
