@@ -63,7 +63,9 @@ def _moment(_: click.Context, parameter: click.Parameter, value: str | None) -> 
         try:
             if start_ms(value) is None:
                 raise ValueError
-        except ValueError:
+        except ValueError as error:
+            if str(error) in ("has no zone", "is before 1970"):
+                raise click.BadParameter(f"{value} {error}; a time is such as 2026-11-01T00:00:00Z") from None
             raise click.BadParameter(f"{value!r} is neither {word} nor a time such as 2026-11-01T00:00:00Z") from None
     return value
 
@@ -121,16 +123,18 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
         raise ConfigFailure("\n".join(map(str, checks.refused())))
     group = _group(kafka, config)
     try:
-        plan = _planned(group, kafka.config, config, tasks, (since, until))
+        plan = _planned(group, kafka.config, config, tasks, (since, until), checks.bundle.contract)
     except PlanUnreadable as error:
         raise click.UsageError(f"{error}; or drop the shadow: 'rexstream shadow drop'") from None
     pace = None if rate is None else Pace(rate)
-    watch = _Watch(group, plan)
-    watch.start()
-    parts = ShadowParts(plan, pace)
-    code = asyncio.run(Worker(config, tasks, name, checks.bundle, parts).run())
-    watch.ended.set()
-    watch.join()
+    code = EXIT_OK
+    if not progress(plan, group.committed(plan)).is_complete:
+        watch = _Watch(group, plan)
+        watch.start()
+        parts = ShadowParts(plan, pace)
+        code = asyncio.run(Worker(config, tasks, name, checks.bundle, parts).run())
+        watch.ended.set()
+        watch.join()
     found = progress(plan, group.committed(plan))
     group.close()
     click.echo(
@@ -252,9 +256,9 @@ def _shadow_topics(live: Config, config: Config, tasks: Mapping[str, Task]) -> d
 
 
 def _planned(
-    group: ShadowGroup, live: Config, config: Config, tasks: Mapping[str, Task], times: tuple[str, str]
+    group: ShadowGroup, live: Config, config: Config, tasks: Mapping[str, Task], times: tuple[str, str], contract: int
 ) -> dict[Partition, PlannedRange]:
-    """The plan of the run that goes on, or of the one that begins with this. Raises PlanUnreadable."""
+    """The plan of the run that goes on, or of the one that begins with this bundle. Raises PlanUnreadable."""
     from consumer.config.names import runnable
     from consumer.config.start import start_ms
     from consumer.delivery.shadow_plan import PlannedRange, checksums, differences
@@ -265,7 +269,7 @@ def _planned(
         {
             "times": times,
             "routes": [route.model_dump(mode="json") for route in config.routes],
-            "model": [model.name, model.version, model.label],
+            "model": [model.name, model.version, model.label, contract],
             "tasks": {name: tasks[name].fingerprint for name in used},
         }
     )
@@ -284,6 +288,8 @@ def _planned(
         raise click.UsageError(f"{refused}; delete the shadow with 'rexstream shadow drop', and begin again")
     if not plan:
         since, until = (None if each in ("earliest", "now") else start_ms(each) for each in times)
+        if (since or 0) >= (until or time.time() * 1000):
+            raise click.UsageError(f"--from {times[0]} is not before --until {times[1]}: there is nothing to extract")
         partitions = group.partitions(topics)
         starts = group.positions(partitions, since, end=False)
         ends = group.positions(partitions, until, end=True)

@@ -8,8 +8,11 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from confluent_kafka.admin import AdminClient
+from stub_model import TOKENIZER_JSON
+from stub_server import write_bundle
 from worker_run import Run, reviews
 
+from consumer.extraction.prompts import PromptLimits, contract_hash
 from consumer.kafka.clients.cluster import Reader
 
 if TYPE_CHECKING:
@@ -19,6 +22,14 @@ if TYPE_CHECKING:
     from stub_server import StubServer
 
 COUNT = 300
+
+
+def _another_bundle(folder: Path) -> Path:
+    """That of a model of which another graph, with another contract, is served."""
+    file = write_bundle(folder) / "bundle.json"
+    contract = contract_hash(TOKENIZER_JSON, PromptLimits(), 1)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "cells_per_window": 1, "contract": contract}))
+    return folder
 
 
 def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
@@ -32,6 +43,14 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     given = ["--config", str(worker.config_file), "--input", worker.input]
     shadow = f"{worker.output}.shadow"
     asked = [*base, "run", *given, "--from", "2020-01-01T00:00:00Z"]
+
+    def ended(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, env=worker.environment, capture_output=True, text=True, timeout=90, check=False)
+
+    nothing = ended(*asked, "--until", "2019-12-31T00:00:00Z")
+    assert nothing.returncode == 2
+    assert "--from 2020-01-01T00:00:00Z is not before --until 2019-12-31T00:00:00Z" in nothing.stderr
+
     slow = subprocess.Popen([*asked, "--rate", "60"], env=worker.environment, stderr=subprocess.DEVNULL)
     try:
         worker._process = slow
@@ -43,13 +62,13 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     assert before < 2 * COUNT
     worker.send(reviews(50, COUNT))  # after the run began: no part of it
 
-    def ended(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, env=worker.environment, capture_output=True, text=True, timeout=90, check=False)
-
     refused = ended(*asked, "--set", "model.version=7")
     assert refused.returncode == 2
     assert "has begun a run with other model" in refused.stderr
     assert "rexstream shadow drop" in refused.stderr
+    refused = ended(*asked, "--set", f"model.bundle={_another_bundle(tmp_path / 'another')}")
+    assert refused.returncode == 2
+    assert "has begun a run with other model" in refused.stderr
 
     # Two share what is left, and both end when all of it is done.
     beside = subprocess.Popen([*asked, "--rate", "60"], env=worker.environment, stderr=subprocess.DEVNULL)
@@ -60,6 +79,9 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     finally:
         beside.kill()
     assert f"{COUNT} of {COUNT} records are extracted again" in done.stderr
+    again = ended(*asked)
+    assert again.returncode == 0
+    assert "consuming" not in again.stderr  # nothing is left, and no model server is waited for
     found = Counter((each["event_id"], each["task"]) for each in worker.results(shadow))
     assert found.keys() == {(f"e{i}", task) for i in range(COUNT) for task in ("product_features", "sentiment")}
     assert found.total() == len(found)
