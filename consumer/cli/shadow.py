@@ -180,8 +180,7 @@ def drop(kafka: KafkaAccess, topics: tuple[str, ...], yes: bool) -> None:
         raise click.UsageError(f"the run of group {group.group!r} also reads {', '.join(others)}: give --input for all")
     if not yes:
         click.confirm(f"Delete {', '.join(doomed)} and group {group.group} at {kafka.servers}?", abort=True, err=True)
-    for gone in group.drop(doomed):
-        click.echo(f"deleted {gone}")
+    click.echo("\n".join(f"deleted {gone}" for gone in group.drop(doomed)) or "there was nothing to delete")
     group.close()
 
 
@@ -201,10 +200,10 @@ def diff(kafka: KafkaAccess, topics: tuple[str, ...], examples: int, max_changed
     Example:
       rexstream shadow diff --config worker.yaml --input reviews.raw --max-changed 0.05
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    from consumer.cli.shadow_diff import read_diff, say
+    from consumer.cli.shadow_diff import read_diff, say, say_unfinished
     from consumer.config.shadow import shadow_config
     from consumer.config.task_files import load_tasks
-    from consumer.delivery.shadow_plan import PlanUnreadable
+    from consumer.delivery.shadow_plan import PlanUnreadable, progress
     from consumer.evaluation.result_diff import crossed
 
     try:
@@ -218,9 +217,10 @@ def diff(kafka: KafkaAccess, topics: tuple[str, ...], examples: int, max_changed
         plan = group.plan(topics)
     except PlanUnreadable as error:
         raise click.UsageError(str(error)) from None
-    group.close()
     if not plan:
         raise click.UsageError(f"group {group.group!r} has begun no run of these topics: 'rexstream shadow run'")
+    say_unfinished(progress(plan, group.committed(plan)))
+    group.close()
     pairs = _shadow_topics(kafka.config, config, load_tasks(config.tasks_dirs))
     del pairs[config.delivery.dead_letter_topic]
     found = read_diff(kafka, pairs, plan, examples)

@@ -70,6 +70,8 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     assert refused.returncode == 2
     assert "has begun a run with other model" in refused.stderr
 
+    assert "the run is not done: " in ended(*base, "diff", *given).stderr
+
     # Two share what is left, and both end when all of it is done.
     beside = subprocess.Popen([*asked, "--rate", "60"], env=worker.environment, stderr=subprocess.DEVNULL)
     try:
@@ -94,7 +96,7 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     live[-1]["extractions"] = [[{"type": "else", "span": "x", "start": 0, "end": 1, "score": 0.9}]]
     worker.send([("k", json.dumps(each).encode()) for each in live], worker.output)
     compared = ended(*base, "diff", *given, "--json")
-    assert compared.returncode == 0, compared.stderr
+    assert (compared.returncode, compared.stderr) == (0, "")
     tasks = json.loads(compared.stdout)["tasks"].values()
     assert [sum(each[name] for each in tasks) for name in ("changed", "only_old", "only_new")] == [1, 0, 2]
     assert sum(each["same"] for each in tasks) == 2 * COUNT - 3
@@ -106,6 +108,7 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     dropped = ended(*base, "drop", *given, "--yes")
     assert dropped.returncode == 0, dropped.stderr
     assert shadow in dropped.stdout
+    assert ended(*base, "drop", *given, "--yes").stdout == "there was nothing to delete\n"
     left = AdminClient({"bootstrap.servers": apache_kafka}).list_topics(timeout=10).topics
     assert shadow not in left
     assert worker.output in left
