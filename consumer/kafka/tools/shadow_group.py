@@ -18,7 +18,7 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
 from consumer.delivery.shadow_plan import PlannedRange, PlanUnreadable
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 SETTLE_SECONDS = 1.0
 """From a look that finds no plan to the plan that is committed then, a process takes two requests: milliseconds."""
+
+_COPIED = ("cleanup.policy", "max.message.bytes", "retention.bytes", "retention.ms")
+"""Settings of a live topic that its shadow gets: a result that it takes must not become a dead letter, nor be deleted
+sooner. Not min.insync.replicas: a shadow has as many replicas as the brokers give by default."""
 
 _NO_RIGHT = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
@@ -147,10 +151,13 @@ class ShadowGroup:
         return {**ends, **self._at(partitions, time_ms)}
 
     def ensure_topics(self, wanted: Mapping[str, str]) -> list[str]:
-        """Create the topics that are missing, each with as many partitions as the one that it shadows; their names."""
+        """Create the topics that are missing, as the ones that they shadow are; their names.
+
+        With as many partitions, and the same ``_COPIED`` settings, where this client may see these.
+        """
         reader = self._of[self.group]
         new = [
-            NewTopic(shadow, max(1, len(reader.partitions(topic))), -1)
+            NewTopic(shadow, max(1, len(reader.partitions(topic))), -1, config=self._settings(topic))
             for shadow, topic in wanted.items()
             if not reader.partitions(shadow)
         ]
@@ -190,6 +197,15 @@ class ShadowGroup:
             else:
                 gone.append(group)
         return gone
+
+    def _settings(self, topic: str) -> dict[str, str]:
+        """Of ``_COPIED``, what is set for this topic; empty where it is missing, or may not be asked."""
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        try:
+            entries = self._admin.describe_configs([resource], request_timeout=self._timeout)[resource].result()
+        except KafkaException:
+            return {}
+        return {name: entries[name].value for name in _COPIED if name in entries and not entries[name].is_default}
 
     def _at(self, partitions: Collection[Partition], which: int) -> dict[Partition, int]:
         with self._asking():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 from worker_run import Run
 
 from consumer.delivery.shadow_plan import ASKED, PlannedRange
@@ -96,3 +96,18 @@ def test_of_two_processes_that_begin_at_the_same_time_both_have_the_same_plan(
     assert found[0] == found[1] == shadow.plan([topic])
     assert shadow.begin(ends[0]) == found[0]  # one that comes later
     second.close()
+
+
+def test_a_shadow_topic_takes_and_keeps_what_the_live_one_does(
+    apache_kafka: str, new_topic: Callable[..., str], shadow: ShadowGroup
+) -> None:
+    """Not smaller results than it, which would become dead letters, nor for a shorter time."""
+    topic = new_topic(partitions=3, max_message_bytes="5000000", retention_ms="-1")
+    wanted = {f"{topic}.shadow": topic}
+    assert shadow.ensure_topics(wanted) == list(wanted)
+    admin = AdminClient({"bootstrap.servers": apache_kafka})
+    resource = ConfigResource(ConfigResource.Type.TOPIC, f"{topic}.shadow")
+    found = admin.describe_configs([resource])[resource].result(10)
+    assert (found["max.message.bytes"].value, found["retention.ms"].value) == ("5000000", "-1")
+    assert shadow.ensure_topics(wanted) == []
+    assert shadow.drop(wanted) == list(wanted)
