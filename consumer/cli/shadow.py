@@ -58,7 +58,9 @@ def _moment(_: click.Context, parameter: click.Parameter, value: str | None) -> 
         try:
             if start_ms(value) is None:
                 raise ValueError
-        except ValueError:
+        except ValueError as error:
+            if str(error) in ("has no zone", "is before 1970"):
+                raise click.BadParameter(f"{value} {error}; a time is such as 2026-11-01T00:00:00Z") from None
             raise click.BadParameter(f"{value!r} is neither {word} nor a time such as 2026-11-01T00:00:00Z") from None
     return value
 
@@ -120,12 +122,14 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
     except PlanUnreadable as error:
         raise click.UsageError(f"{error}; or drop the shadow: 'rexstream shadow drop'") from None
     pace = None if rate is None else Pace(rate)
-    watch = _Watch(group, plan)
-    watch.start()
-    parts = ShadowParts(plan, pace)
-    code = asyncio.run(Worker(config, tasks, name, checks.bundles, parts=parts).run())
-    watch.ended.set()
-    watch.join()
+    code = EXIT_OK
+    if not progress(plan, group.committed(plan)).is_complete:
+        watch = _Watch(group, plan)
+        watch.start()
+        parts = ShadowParts(plan, pace)
+        code = asyncio.run(Worker(config, tasks, name, checks.bundles, parts=parts).run())
+        watch.ended.set()
+        watch.join()
     found = progress(plan, group.committed(plan))
     group.close()
     click.echo(
@@ -167,10 +171,11 @@ def drop(kafka: KafkaAccess, topics: tuple[str, ...], yes: bool) -> None:
     group = shadow_group(kafka, config)
     if members := group.members():
         raise click.ClickException(f"group {group.group!r} has {members} members: stop the shadow run first")
+    if others := group.other_topics(topics):
+        raise click.UsageError(f"the run of group {group.group!r} also reads {', '.join(others)}: give --input for all")
     if not yes:
         click.confirm(f"Delete {', '.join(doomed)} and group {group.group} at {kafka.servers}?", abort=True, err=True)
-    for gone in group.drop(doomed):
-        click.echo(f"deleted {gone}")
+    click.echo("\n".join(f"deleted {gone}" for gone in group.drop(doomed)) or "there was nothing to delete")
     group.close()
 
 
@@ -191,10 +196,12 @@ def diff(kafka: KafkaAccess, topics: tuple[str, ...], examples: int, max_changed
       rexstream shadow diff --config worker.yaml --input reviews.raw --max-changed 0.05
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.cli.shadow_access import begun, dead_letters
-    from consumer.cli.shadow_diff import read_diff, say
+    from consumer.cli.shadow_diff import read_diff, say, say_unfinished
+    from consumer.delivery.shadow_plan import progress
     from consumer.evaluation.result_diff import crossed
 
     shadow = begun(kafka, topics, "shadow diff")
+    say_unfinished(progress(shadow.plan, shadow.group.committed(shadow.plan)))
     shadow.group.close()
     found = read_diff(kafka, shadow.topics, shadow.plan, examples)
     beyond = list(crossed(found, max_changed))
@@ -235,14 +242,22 @@ def _planned(
 
     asked = asked_for(config, tasks, times, contracts)
     topics = [route.input for route in config.routes]
+    shadows = shadow_topics(live, config, tasks)
     if plan := group.plan(topics):
         if others := differences(plan, asked):
             raise click.UsageError(
                 f"group {group.group!r} has begun a run with other {' and '.join(others)}: repeat its own command to "
                 "go on with it, or delete it with 'rexstream shadow drop'"
             )
+        refused = group.going_on_refused(plan, shadows)
     else:
+        refused = group.beginning_refused(topics, shadows)
+    if refused:
+        raise click.UsageError(f"{refused}; delete the shadow with 'rexstream shadow drop', and begin again")
+    if not plan:
         since, until = (None if each in ("earliest", "now") else start_ms(each) for each in times)
+        if (since or 0) >= (until or time.time() * 1000):
+            raise click.UsageError(f"--from {times[0]} is not before --until {times[1]}: there is nothing to extract")
         partitions = group.partitions(topics)
         starts = group.positions(partitions, since, end=False)
         ends = group.positions(partitions, until, end=True)
@@ -250,8 +265,10 @@ def _planned(
             each: PlannedRange(starts.get(each, 0), max(starts.get(each, 0), ends.get(each, 0)), asked)
             for each in partitions
         }
-        group.ensure_topics(shadow_topics(live, config, tasks))
-        group.begin(plan)
+        group.ensure_topics(shadows)
+        plan = group.begin(plan)
+        if others := differences(plan, asked):
+            raise click.UsageError(f"another process began a run with other {' and '.join(others)} at the same time")
     group.keep(plan)
     return plan
 

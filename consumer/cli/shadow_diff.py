@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from consumer.cli.options import KafkaAccess
     from consumer.delivery.letter_summary import LetterSummary
-    from consumer.delivery.shadow_plan import PlannedRange
+    from consumer.delivery.shadow_plan import PlannedRange, Progress
     from consumer.evaluation.result_diff import TaskDiff
 
 
@@ -42,6 +42,13 @@ def read_diff(
                 except (ValueError, KeyError, TypeError):
                     continue  # no result: others may write to the topic, too, and a delete has no value
     return found.tasks()
+
+
+def say_unfinished(so_far: Progress) -> None:
+    """Say of a run that is not at its end what its results are compared with."""
+    if not so_far.is_complete:
+        rest = "the rest counts as only live"
+        click.echo(f"the run is not done: {so_far.done} of {so_far.total} records are extracted; {rest}", err=True)
 
 
 def say(found: Mapping[str, TaskDiff], letters: LetterSummary, beyond: Sequence[str], as_json: bool) -> None:

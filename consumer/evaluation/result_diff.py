@@ -1,7 +1,8 @@
 """Two sets of results of the same events, such as live ones and those of a shadow run: what changed, task by task.
 
 Results are paired by event and task; where the schema is the same they have the same result_id. Of several results of
-a pair the last one counts, as for whoever reads them. Of each only hashes are kept: some 300 bytes, without any text.
+a pair the last one counts, as for whoever reads them. Of each only hashes are kept, in one value: of a result with five
+paths some 300 bytes with its event's id, without any text.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from consumer.extraction.task import INLINE
 
@@ -18,15 +19,11 @@ if TYPE_CHECKING:
 
 _HASH_BYTES = 8
 
-
 _TYPES = 65_536
 """Types that are told apart."""
+_TYPE_BYTES = 2
 
-
-class _Kept(NamedTuple):
-    result_id: bytes
-    paths: frozenset[bytes]
-    """Each the number of its type, and its hash."""
+Side: TypeAlias = Literal["old", "new"]
 
 
 class Change(NamedTuple):
@@ -77,61 +74,69 @@ class ResultDiff:
     def __init__(self, examples: int = 0) -> None:
         """``examples``: how many changed events of each task are kept."""
         self._examples = examples
-        self._sides: dict[Literal["old", "new"], dict[tuple[str, str], _Kept]] = {"old": {}, "new": {}}
+        self._sides: dict[Side, dict[str, dict[str, bytes]]] = {"old": {}, "new": {}}
+        """By task and event: the hash of result_id, and behind it of each path the number of its type and the hash."""
         self._types: dict[str, int] = {"": 0}
 
-    def add(self, side: Literal["old", "new"], result: Mapping[str, Any]) -> None:
+    def add(self, side: Side, result: Mapping[str, Any]) -> None:
         """``result`` as its topic has it. Raises KeyError and TypeError for what is no result."""
         named = result["task"] != INLINE
-        paths = frozenset(
+        paths = {
             self._type(path[-1]["type"] if named and path else "")
             + _hashed([[fact["type"], fact["span"], fact["start"], fact["end"]] for fact in path])
             for path in result["extractions"]
-        )
-        key = (str(result["task"]), str(result["event_id"]))
-        self._sides[side][key] = _Kept(_hashed(result["result_id"]), paths)
+        }
+        kept = b"".join((_hashed(result["result_id"]), *sorted(paths)))
+        self._sides[side].setdefault(str(result["task"]), {})[str(result["event_id"])] = kept
 
     def tasks(self) -> dict[str, TaskDiff]:
         """By task, in order of names."""
-        names = {number.to_bytes(2, "big"): name for name, number in self._types.items()}
+        names = {number.to_bytes(_TYPE_BYTES, "big"): name for name, number in self._types.items()}
         old, new = self._sides["old"], self._sides["new"]
         found: dict[str, TaskDiff] = {}
-        for key in sorted(old.keys() | new.keys()):
-            task = found.setdefault(key[0], TaskDiff())
-            before, after = old.get(key), new.get(key)
-            if before is None:
-                task.only_new += 1
-            elif after is None:
-                task.only_old += 1
-            else:
-                self._pair(task, key[1], before, after)
-                for side, moved in enumerate((before.paths - after.paths, after.paths - before.paths)):
-                    for path in moved:
-                        if name := names[path[:2]]:
-                            task.types.setdefault(name, [0, 0])[side] += 1
+        for name in sorted(old.keys() | new.keys()):
+            task = found[name] = TaskDiff()
+            olds, news = old.get(name, {}), new.get(name, {})
+            for event_id, before in olds.items():
+                if (after := news.get(event_id)) is None:
+                    task.only_old += 1
+                else:
+                    self._pair(task, event_id, before, after, names)
+            task.only_new = len(news.keys() - olds.keys())
         return found
 
     def _type(self, name: str) -> bytes:
         if name not in self._types and len(self._types) == _TYPES:
             name = ""
-        return self._types.setdefault(name, len(self._types)).to_bytes(2, "big")
+        return self._types.setdefault(name, len(self._types)).to_bytes(_TYPE_BYTES, "big")
 
-    def _pair(self, task: TaskDiff, event_id: str, before: _Kept, after: _Kept) -> None:
-        task.same_id += before.result_id == after.result_id
-        task.old_paths += len(before.paths)
-        task.new_paths += len(after.paths)
-        task.both += len(before.paths & after.paths)
-        if before.paths == after.paths:
+    def _pair(self, task: TaskDiff, event_id: str, before: bytes, after: bytes, names: Mapping[bytes, str]) -> None:
+        olds, news = _paths(before), _paths(after)
+        both = len(olds & news)
+        task.same_id += before[:_HASH_BYTES] == after[:_HASH_BYTES]
+        task.old_paths += len(olds)
+        task.new_paths += len(news)
+        task.both += both
+        for side, moved in enumerate((olds - news, news - olds)):
+            for path in moved:
+                if name := names[path[:_TYPE_BYTES]]:
+                    task.types.setdefault(name, [0, 0])[side] += 1
+        if olds == news:
             task.same += 1
             return
         task.changed += 1
-        task.examples.append(Change(event_id, len(before.paths - after.paths), len(after.paths - before.paths)))
+        task.examples.append(Change(event_id, len(olds) - both, len(news) - both))
         task.examples.sort(key=lambda each: (-each.only_old - each.only_new, each.event_id))
         del task.examples[self._examples :]
 
 
 def _hashed(value: Any) -> bytes:
     return hashlib.blake2b(json.dumps(value).encode(), digest_size=_HASH_BYTES).digest()
+
+
+def _paths(kept: bytes) -> set[bytes]:
+    size = _TYPE_BYTES + _HASH_BYTES
+    return {kept[at : at + size] for at in range(_HASH_BYTES, len(kept), size)}
 
 
 def crossed(found: Mapping[str, TaskDiff], most: float | None) -> Iterator[str]:

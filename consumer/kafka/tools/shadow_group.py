@@ -6,12 +6,20 @@ needs no topic of its own for it. Nobody is ever a member of that group.
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
 from consumer.delivery.shadow_plan import PlannedRange, PlanUnreadable
@@ -20,6 +28,15 @@ from consumer.kafka.clients.cluster import ClientErrors, Reader, TopicUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+
+SETTLE_SECONDS = 1.0
+"""From a look that finds no plan to the plan that is committed then, a process takes two requests: milliseconds."""
+
+_COPIED = ("cleanup.policy", "max.message.bytes", "retention.bytes", "retention.ms")
+"""Settings of a live topic that its shadow gets: a result that it takes must not become a dead letter, nor be deleted
+sooner. Not min.insync.replicas: a shadow has as many replicas as the brokers give by default."""
+
+_NO_RIGHT = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
 
 def plan_group(group: str) -> str:
@@ -75,7 +92,7 @@ class ShadowGroup:
             own = self._reader(group_id=switch_group(self.group), isolation_level="read_uncommitted")
             with own as reader, self._asking():
                 asked = [TopicPartition(*place) for place in partitions]
-                answered = list(reader.consumer.committed(asked, timeout=self._timeout))
+                answered = _without_errors(reader.consumer.committed(asked, timeout=self._timeout))
         else:
             answered = self._offsets(switch_group(self.group), partitions)
         return {Partition(each.topic, each.partition): each.offset for each in answered if each.offset >= 0}
@@ -84,10 +101,51 @@ class ShadowGroup:
         """Of the group of ``switched``, to commit its offsets in a transaction."""
         return self._of[switch_group(self.group)].consumer.consumer_group_metadata()
 
-    def begin(self, plan: Mapping[Partition, PlannedRange]) -> None:
-        """Commit where the run begins, and then the plan: a run without a plan has not begun."""
-        self._commit(self.group, [TopicPartition(*place, each.start) for place, each in plan.items()])
-        self.keep(plan)
+    def other_topics(self, topics: Collection[str]) -> list[str]:
+        """Input topics besides these that the run reads."""
+        asked = [ConsumerGroupTopicPartitions(plan_group(self.group))]
+        with self._asking():
+            (answer,) = self._admin.list_consumer_group_offsets(asked, request_timeout=self._timeout).values()
+            offsets = answer.result().topic_partitions or []
+        return sorted({each.topic for each in offsets if each.offset >= 0}.difference(topics))
+
+    def beginning_refused(self, topics: Collection[str], shadows: Collection[str]) -> str:
+        """Why no run of these topics may begin; empty where it may. ``shadows``: what it would write to.
+
+        A shadow topic has the results of one run: those of two models or tasks in it could not be told apart.
+        """
+        if others := self.other_topics(topics):
+            return f"group {self.group!r} has begun a run of {', '.join(others)}: give all inputs in one command"
+        reader = self._of[self.group]
+        for topic in shadows:
+            for partition in reader.partitions(topic):
+                first, end = reader.watermarks(topic, partition)
+                if first < end:
+                    return f"topic {topic!r} has records already, and group {self.group!r} has no plan of their run"
+        return ""
+
+    def going_on_refused(self, plan: Collection[Partition], shadows: Collection[str]) -> str:
+        """Why a run that has begun cannot go on; empty where it can."""
+        if gone := [topic for topic in shadows if not self._of[self.group].partitions(topic)]:
+            return f"topic {gone[0]!r} of the run that group {self.group!r} has begun is gone"
+        # ``begin`` commits one for each partition before the plan.
+        if len(self.committed(plan)) < len(plan):
+            return f"the brokers have forgotten how far the run of group {self.group!r} is"
+        return ""
+
+    def begin(self, plan: Mapping[Partition, PlannedRange]) -> dict[Partition, PlannedRange]:
+        """Commit where the run begins, and then the plan: a run without a plan has not begun. Returns the plan.
+
+        That of another process, with other ends, where one began at the same time: the last to commit its plan. Hence
+        the wait, before either joins the group: nobody can commit to a group with members.
+        """
+        topics = {place.topic for place in plan}
+        if not (found := self.plan(topics)):
+            self._commit(self.group, [TopicPartition(*place, each.start) for place, each in plan.items()])
+            self.keep(plan)
+            time.sleep(SETTLE_SECONDS)
+            found = self.plan(topics)
+        return found
 
     def keep(self, plan: Mapping[Partition, PlannedRange]) -> None:
         """Commit the plan, again where it is there: brokers forget offsets of a group that nobody commits to."""
@@ -116,10 +174,13 @@ class ShadowGroup:
         return {**ends, **self._at(partitions, time_ms)}
 
     def ensure_topics(self, wanted: Mapping[str, str]) -> list[str]:
-        """Create the topics that are missing, each with as many partitions as the one that it shadows; their names."""
+        """Create the topics that are missing, as the ones that they shadow are; their names.
+
+        With as many partitions, and the same ``_COPIED`` settings, where this client may see these.
+        """
         reader = self._of[self.group]
         new = [
-            NewTopic(shadow, max(1, len(reader.partitions(topic))), -1)
+            NewTopic(shadow, max(1, len(reader.partitions(topic))), -1, config=self._settings(topic))
             for shadow, topic in wanted.items()
             if not reader.partitions(shadow)
         ]
@@ -136,8 +197,9 @@ class ShadowGroup:
 
     def members(self) -> int:
         """How many members the run has now."""
-        (asked,) = self._admin.describe_consumer_groups([self.group], request_timeout=self._timeout).values()
-        return len(asked.result().members)
+        with self._asking():
+            (asked,) = self._admin.describe_consumer_groups([self.group], request_timeout=self._timeout).values()
+            return len(asked.result().members)
 
     def drop(self, topics: Collection[str]) -> list[str]:
         """Delete the topics that are there and the groups; what was deleted. The plan goes last."""
@@ -159,20 +221,29 @@ class ShadowGroup:
                 gone.append(group)
         return gone
 
+    def _settings(self, topic: str) -> dict[str, str]:
+        """Of ``_COPIED``, what is set for this topic; empty where it is missing, or may not be asked."""
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        try:
+            entries = self._admin.describe_configs([resource], request_timeout=self._timeout)[resource].result()
+        except KafkaException:
+            return {}
+        return {name: entries[name].value for name in _COPIED if name in entries and not entries[name].is_default}
+
     def _at(self, partitions: Collection[Partition], which: int) -> dict[Partition, int]:
         with self._asking():
             asked = [TopicPartition(*place, which) for place in partitions]
-            found = self._of[self.group].consumer.offsets_for_times(asked, timeout=self._timeout)
+            found = _without_errors(self._of[self.group].consumer.offsets_for_times(asked, timeout=self._timeout))
         return {Partition(each.topic, each.partition): each.offset for each in found if each.offset >= 0}
 
     def _offsets(self, group: str, partitions: Collection[Partition]) -> list[TopicPartition]:
         with self._asking():
             asked = [TopicPartition(*place) for place in partitions]
-            return list(self._of[group].consumer.committed(asked, timeout=self._timeout))
+            return _without_errors(self._of[group].consumer.committed(asked, timeout=self._timeout))
 
     def _commit(self, group: str, offsets: list[TopicPartition]) -> None:
         with self._asking():
-            self._of[group].consumer.commit(offsets=offsets, asynchronous=False)
+            _without_errors(self._of[group].consumer.commit(offsets=offsets, asynchronous=False) or [])
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -181,4 +252,17 @@ class ShadowGroup:
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID:
                 raise TopicUnusable(f"group {self.group!r} has members, so it cannot begin now") from None
+            if error.args[0].code() in _NO_RIGHT:
+                raise TopicUnusable(
+                    f"group {self.group!r} cannot be used: {error.args[0].str()}; grant this client READ on the groups "
+                    f"{self.group} and {plan_group(self.group)}, and on the input topics"
+                ) from None
             raise self._of[self.group].unreachable() from error
+
+
+def _without_errors(answered: list[TopicPartition]) -> list[TopicPartition]:
+    """What brokers answered. Raises KafkaException for the first partition with an error: it is not one without."""
+    for each in answered:
+        if each.error is not None:
+            raise KafkaException(each.error)
+    return answered

@@ -10,8 +10,11 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from confluent_kafka.admin import AdminClient
+from stub_model import TOKENIZER_JSON
+from stub_server import write_bundle
 from worker_run import Run, reviews
 
+from consumer.extraction.prompts import PromptLimits, contract_hash
 from consumer.kafka.clients.cluster import Reader
 from consumer.kafka.tools.reader import headers_of, read_to_end
 from consumer.kafka.tools.transactions import CHUNK_RECORDS
@@ -56,6 +59,14 @@ def _content(message: Message) -> tuple[int, bytes, bytes, tuple[Header, ...]]:
     return message.partition() or 0, message.key() or b"", message.value() or b"", headers_of(message)
 
 
+def _another_bundle(folder: Path) -> Path:
+    """That of a model of which another graph, with another contract, is served."""
+    file = write_bundle(folder) / "bundle.json"
+    contract = contract_hash(TOKENIZER_JSON, PromptLimits(), 1)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "cells_per_window": 1, "contract": contract}))
+    return folder
+
+
 def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     apache_kafka: str, new_topic: Callable[..., str], server: StubServer, tmp_path: Path
 ) -> None:
@@ -71,6 +82,14 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     shadow = f"{worker.output}.shadow"
     asked = [*base, "run", *given, "--from", "2020-01-01T00:00:00Z"]
     switch = [*base, "switch", *given, "--yes"]
+
+    def ended(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, env=worker.environment, capture_output=True, text=True, timeout=90, check=False)
+
+    nothing = ended(*asked, "--until", "2019-12-31T00:00:00Z")
+    assert nothing.returncode == 2
+    assert "--from 2020-01-01T00:00:00Z is not before --until 2019-12-31T00:00:00Z" in nothing.stderr
+
     slow = subprocess.Popen([*asked, "--rate", "60"], env=worker.environment, stderr=subprocess.DEVNULL)
     try:
         worker._process = slow
@@ -82,13 +101,15 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     assert before < 2 * COUNT
     worker.send(reviews(50, COUNT))  # after the run began: no part of it
 
-    def ended(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, env=worker.environment, capture_output=True, text=True, timeout=90, check=False)
-
     refused = ended(*asked, "--set", "model.version=7")
     assert refused.returncode == 2
     assert "has begun a run with other model" in refused.stderr
     assert "rexstream shadow drop" in refused.stderr
+    refused = ended(*asked, "--set", f"model.bundle={_another_bundle(tmp_path / 'another')}")
+    assert refused.returncode == 2
+    assert "has begun a run with other model" in refused.stderr
+
+    assert "the run is not done: " in ended(*base, "diff", *given).stderr
 
     refused = ended(*switch)
     assert refused.returncode == 2
@@ -104,6 +125,9 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     finally:
         beside.kill()
     assert f"{COUNT} of {COUNT} records are extracted again" in done.stderr
+    again = ended(*asked)
+    assert again.returncode == 0
+    assert "consuming" not in again.stderr  # nothing is left, and no model server is waited for
     found = Counter((each["event_id"], each["task"]) for each in worker.results(shadow))
     assert found.keys() == {(f"e{i}", task) for i in range(COUNT) for task in ("product_features", "sentiment")}
     assert found.total() == len(found)
@@ -116,7 +140,7 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     live[-1]["extractions"] = [[{"type": "else", "span": "x", "start": 0, "end": 1, "score": 0.9}]]
     worker.send([("k", json.dumps(each).encode()) for each in live], worker.output)
     compared = ended(*base, "diff", *given, "--json")
-    assert compared.returncode == 0, compared.stderr
+    assert (compared.returncode, compared.stderr) == (0, "")
     tasks = json.loads(compared.stdout)["tasks"].values()
     assert [sum(each[name] for each in tasks) for name in ("changed", "only_old", "only_new")] == [1, 0, 2]
     assert sum(each["same"] for each in tasks) == 2 * COUNT - 3
@@ -149,6 +173,7 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     dropped = ended(*base, "drop", *given, "--yes")
     assert dropped.returncode == 0, dropped.stderr
     assert shadow in dropped.stdout
+    assert ended(*base, "drop", *given, "--yes").stdout == "there was nothing to delete\n"
     left = AdminClient({"bootstrap.servers": apache_kafka}).list_topics(timeout=10).topics
     assert shadow not in left
     assert worker.output in left

@@ -12,10 +12,11 @@ from click.testing import CliRunner
 from confluent_kafka import Producer
 from stub_server import StubServer, write_bundle
 
-from consumer.cli import cli
+from consumer.cli import change_findings, cli
 from consumer.cli.change_findings import last_result_findings
 from consumer.codecs.outputs import result_id
 from consumer.config.loading import load
+from consumer.kafka.clients.cluster import Reader, TopicUnusable
 from consumer.local.broker import EmbeddedBroker
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ def test_an_old_configuration_that_cannot_be_read_is_no_unchanged_one(folder: Pa
     assert "--fail-on-change needs --against" in check("--fail-on-change").stderr
 
 
-def produced(bootstrap: str, task: str, fingerprint: str | None, identifier: str = "", **value: Any) -> None:
+def produced(
+    bootstrap: str, task: str, fingerprint: str | None, identifier: str = "", topic: str = "facts", **value: Any
+) -> None:
     producer = Producer({"bootstrap.servers": bootstrap})
     headers: list[tuple[str, str | bytes | None]] = [
         ("rexstream-task", task.encode()),
@@ -115,7 +118,7 @@ def produced(bootstrap: str, task: str, fingerprint: str | None, identifier: str
     ]
     if fingerprint is not None:
         headers.append(("rexstream-task-fingerprint", fingerprint.encode()))
-    producer.produce("facts", json.dumps(value).encode(), headers=headers)
+    producer.produce(topic, json.dumps(value).encode(), headers=headers)
     assert producer.flush(10) == 0
 
 
@@ -151,3 +154,24 @@ def test_the_last_results_say_what_a_start_changes() -> None:
         detail = {each.subject: each.detail for each in last_result_findings(config, loaded.tasks)}
         assert detail["last result of brand on facts"].startswith("has the fingerprint of today's definition")
     server.stop()
+
+
+@pytest.mark.broker
+def test_a_topic_that_may_not_be_read_hides_no_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rights are given topic by topic."""
+    write(folder, worker=WORKER.replace("facts", "'{task}'"))
+    loaded = load("worker.yaml", {})
+    read = change_findings._last_results
+
+    def refused(reader: Reader, topic: str) -> dict[str, Any]:
+        if topic == "brand":
+            raise TopicUnusable("topic brand cannot be read: denied")
+        return read(reader, topic)
+
+    monkeypatch.setattr(change_findings, "_last_results", refused)
+    with EmbeddedBroker(topics={"brand": 1, "sentiment": 1}) as broker:
+        produced(broker.bootstrap_servers, "sentiment", "0123456789abcdef", topic="sentiment")
+        config = load("worker.yaml", {}, (f"kafka.bootstrap_servers={broker.bootstrap_servers}",)).config
+        denied, found = last_result_findings(config, loaded.tasks)
+    assert (denied.subject, denied.detail) == ("last results on brand", "not known: topic brand cannot be read: denied")
+    assert found.subject == "last result of sentiment on sentiment"

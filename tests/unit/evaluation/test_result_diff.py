@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 from consumer.evaluation.result_diff import Change, ResultDiff, crossed
@@ -51,3 +52,16 @@ def test_what_moved_is_told_by_type() -> None:
     found = diff.tasks()
     assert found["t"].types == {"x": [1, 1], "y": [0, 1]}
     assert found["inline"].types == {}
+
+
+def test_a_result_takes_some_300_bytes() -> None:
+    """A million of each side fit into a gigabyte."""
+    diff, count = ResultDiff(), 2000
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            diff.add("new", result(f"event-{number:030}", *(f"{number} {path}" for path in range(5))))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held / count < 400

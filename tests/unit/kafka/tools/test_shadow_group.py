@@ -1,0 +1,71 @@
+"""What a shadow run does with an answer that has an error for one partition."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError
+
+from consumer.delivery.shadow_plan import ASKED, PlannedRange
+from consumer.events import Partition
+from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
+from consumer.kafka.tools import shadow_group
+from consumer.kafka.tools.shadow_group import ShadowGroup
+
+PLACES = [Partition("reviews", 0), Partition("reviews", 1)]
+
+
+class _Reader:
+    """Answers all questions with the offset 5, and for partition 1 with an error."""
+
+    code = KafkaError.NOT_LEADER_FOR_PARTITION
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.consumer = self
+
+    def _answer(self, *_: object, **__: object) -> list[Any]:
+        errors = None, KafkaError(self.code)
+        return [
+            SimpleNamespace(topic=topic, partition=number, offset=5, metadata="", error=error)
+            for (topic, number), error in zip(PLACES, errors, strict=True)
+        ]
+
+    offsets_for_times = committed = commit = _answer
+
+    def partitions(self, _: str) -> list[int]:
+        return [0, 1]
+
+    def unreachable(self) -> ClusterUnreachable:
+        return ClusterUnreachable("away")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def group(monkeypatch: pytest.MonkeyPatch) -> ShadowGroup:
+    monkeypatch.setattr(shadow_group, "Reader", _Reader)
+    return ShadowGroup("127.0.0.1:1", "g.shadow", {}, 1.0)
+
+
+def test_a_partition_without_an_answer_is_not_planned_as_an_empty_one(group: ShadowGroup) -> None:
+    with pytest.raises(ClusterUnreachable):
+        group.positions(PLACES, 1000, end=True)
+
+
+def test_a_plan_of_which_a_part_is_not_read_is_not_taken_for_none(group: ShadowGroup) -> None:
+    with pytest.raises(ClusterUnreachable):
+        group.plan(["reviews"])
+
+
+def test_a_plan_of_which_a_part_is_not_kept_is_not_begun_with(group: ShadowGroup) -> None:
+    with pytest.raises(ClusterUnreachable):
+        group.begin({place: PlannedRange(0, 9, dict.fromkeys(ASKED, "")) for place in PLACES})
+
+
+def test_a_right_that_is_missing_is_named(group: ShadowGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Reader, "code", KafkaError.GROUP_AUTHORIZATION_FAILED)
+    with pytest.raises(TopicUnusable, match=r"READ on the groups g[.]shadow and g[.]shadow[.]plan"):
+        group.committed(PLACES)
