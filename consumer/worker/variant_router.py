@@ -98,10 +98,10 @@ class VariantRouter:
             finally:
                 variant.running.discard(attempt)
                 attempt.cancel()  # in case this task was: the event's assignment ended
-            if attempt.cancelled():
+            if attempt.cancelled() and attempt.cancelling():  # by ``_leave``
                 restarts += 1
                 continue
-            error = attempt.exception()
+            error = asyncio.CancelledError() if attempt.cancelled() else attempt.exception()
             if error is None:
                 if variant.name == "canary" or refused:
                     self._ended(refused=refused)

@@ -16,6 +16,7 @@ from consumer.resilience.canary import FEWEST_CALLS, FEWEST_REFUSED
 from consumer.serving.protocol import Failure, ServingError
 from consumer.serving.refused import State, WindowRefused
 from consumer.telemetry.metrics import Metrics
+from consumer.worker.failures import is_defect
 from consumer.worker.inference import Inference
 from consumer.worker.variant_router import VariantRouter
 
@@ -55,7 +56,7 @@ class Way:
         self.runner, self.running, self.unusable, self.windows = self, set[Any](), "", 0
         self.may_answer = asyncio.Event()
         self.may_answer.set()
-        self.raises: Exception | None = None
+        self.raises: BaseException | None = None
         self.asked = self.cancelled = 0
 
     async def infer(self, text: str, task: Any, work: Work) -> Inference:  # noqa: ARG002
@@ -291,3 +292,18 @@ def test_what_waits_at_a_canary_that_falls_back_is_answered_by_the_stable_versio
         assert stage.router.status()["canary"]["fallback"] == reason  # type: ignore[index]
 
     run(body)
+def test_an_extraction_that_ends_as_cancelled_is_not_begun_again_for_ever() -> None:
+    """Nobody asked for it: it is a defect, as without several variants, and the event gets its outcome."""
+
+    async def body() -> None:
+        stable = Way("stable")
+        stage = Stage(stable, Way("canary"), share=0.0)
+        stable.raises = asyncio.CancelledError()
+        with pytest.raises(asyncio.CancelledError) as raised:
+            await stage.infer(work())
+        assert is_defect(raised.value)
+        assert stable.asked == 1
+
+    run(body)
+
+
