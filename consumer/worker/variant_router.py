@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 FIRST_SECONDS = 10.0
 """So long a worker waits at its start for the first answer of a canary, or of a bundle that fits nothing yet."""
 
+SWITCH_SECONDS = 1.0
+"""So long a canary may fit none of several bundles before it falls back: its label may have moved to a version of
+another, which is asked at once and answers in milliseconds."""
+
 _STATES = ("ok", "busy", "trial", "outage", "deployment_fault", "gone")
 """Of an endpoint that several bundles try, the first of these is its state."""
 
@@ -65,6 +69,8 @@ class VariantRouter:
         self.state = State.OK
         self._usable: frozenset[Variant] = frozenset()
         self._is_looking = False
+        self._fitted_at = -SWITCH_SECONDS
+        """When a bundle of the canary was last seen to fit."""
         self._failures: dict[tuple[Variant, str], tuple[int, int]] = {}
         metrics.canary_share(self._share)
 
@@ -185,12 +191,15 @@ class VariantRouter:
 
     def _look_at_canary(self) -> None:
         canaries = [each for each in self._variants if each.name == "canary"]
+        before, now = self.fallback.reason, self._clock()
+        missing = all(each.unusable for each in canaries)
+        if not missing:
+            self._fitted_at = now
         if not canaries or not self._begun:
             return
-        before = self.fallback.reason
-        missing = all(each.unusable for each in canaries)
+        missing = missing and (len(canaries) == 1 or now - self._fitted_at >= SWITCH_SECONDS)
         self.fallback.look(
-            self._clock(),
+            now,
             unusable="; ".join(dict.fromkeys(map(_of_canary, canaries))) if missing else "",
             stable_usable=any(each.name == "stable" for each in self._usable),
             rates=self.in_use("canary").dispatcher.learned.rates,

@@ -18,7 +18,7 @@ from consumer.serving.refused import State, WindowRefused
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.failures import is_defect
 from consumer.worker.inference import Inference
-from consumer.worker.variant_router import VariantRouter
+from consumer.worker.variant_router import SWITCH_SECONDS, VariantRouter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -77,7 +77,8 @@ class Stage:
     def __init__(self, *ways: Way, share: float | None = None) -> None:
         self.metrics, self.states = Metrics(), list[tuple[State, str]]()
         canary = None if share is None else CanaryConfig(label="canary", share=share)
-        self.router = VariantRouter(ways, canary, self.metrics, self._state)  # type: ignore[arg-type]
+        self.time = 0.0
+        self.router = VariantRouter(ways, canary, self.metrics, self._state, lambda: self.time)  # type: ignore[arg-type]
         self.router.look()
 
     def _state(self, state: State, error: ServingError | None) -> None:
@@ -257,6 +258,40 @@ def test_what_the_canary_cannot_answer_is_the_stable_versions(error: Exception) 
     run(body)
 
 
+def test_a_canary_whose_label_moves_to_a_version_of_another_bundle_keeps_its_events() -> None:
+    """That bundle is asked at once: no error, and nothing goes to the stable version. What fits none for a second falls
+    back.
+    """
+
+    async def body() -> None:
+        stable, one, two = Way("stable"), Way("canary"), Way("canary", "two")
+        two.recovery.fault = MISFIT
+        stage = Stage(stable, one, two, share=1.0)
+        await stage.router.all_tried()
+        one.may_answer.clear()
+        waiting = asyncio.create_task(stage.infer(work()))
+        await begun(one)
+        with structlog.testing.capture_logs() as lines:
+            one.recovery.fault = MISFIT
+            stage.router.look()
+            stage.time += SWITCH_SECONDS / 2
+            stage.router.look()
+            two.recovery.fault = None
+            stage.router.look()
+            assert (await waiting).model.version == "canary two"
+        assert [each["event"] for each in lines] == ["this bundle is in use"]
+        assert two.recovery.probes == 1
+        two.recovery.fault = MISFIT
+        stage.router.look()
+        assert stage.router.fallback.reason is None
+        stage.time += SWITCH_SECONDS
+        stage.router.look()
+        assert stage.router.fallback.reason == "unavailable"
+        assert (await stage.infer(work())).model.version == "stable one"
+
+    run(body)
+
+
 def test_a_memory_error_is_nobodys_refusal() -> None:
     """The worker ends for it, as it does without a canary."""
 
@@ -265,6 +300,21 @@ def test_a_memory_error_is_nobodys_refusal() -> None:
         canary.raises = MemoryError()
         with pytest.raises(MemoryError):
             await Stage(Way("stable"), canary, share=1.0).infer(work())
+
+    run(body)
+
+
+def test_an_extraction_that_ends_as_cancelled_is_not_begun_again_for_ever() -> None:
+    """Nobody asked for it: it is a defect, as without several variants, and the event gets its outcome."""
+
+    async def body() -> None:
+        stable = Way("stable")
+        stage = Stage(stable, Way("canary"), share=0.0)
+        stable.raises = asyncio.CancelledError()
+        with pytest.raises(asyncio.CancelledError) as raised:
+            await stage.infer(work())
+        assert is_defect(raised.value)
+        assert stable.asked == 1
 
     run(body)
 
@@ -292,18 +342,3 @@ def test_what_waits_at_a_canary_that_falls_back_is_answered_by_the_stable_versio
         assert stage.router.status()["canary"]["fallback"] == reason  # type: ignore[index]
 
     run(body)
-def test_an_extraction_that_ends_as_cancelled_is_not_begun_again_for_ever() -> None:
-    """Nobody asked for it: it is a defect, as without several variants, and the event gets its outcome."""
-
-    async def body() -> None:
-        stable = Way("stable")
-        stage = Stage(stable, Way("canary"), share=0.0)
-        stable.raises = asyncio.CancelledError()
-        with pytest.raises(asyncio.CancelledError) as raised:
-            await stage.infer(work())
-        assert is_defect(raised.value)
-        assert stable.asked == 1
-
-    run(body)
-
-
