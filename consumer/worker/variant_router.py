@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from consumer.delivery.dead_letters import raised_in
 from consumer.events import BadInput
 from consumer.resilience.canary import CanaryFallback, place_of
 from consumer.serving.dispatch.endpoint import unusable
@@ -93,7 +94,7 @@ class VariantRouter:
         It starts again at level 0 elsewhere when that variant cannot be used any more and another one can, or the
         canary loses its share. What the canary cannot answer is the stable version's, and refused only by that.
         """
-        restarts, refused = 0, False
+        restarts, refused = 0, ""
         while True:
             variant = self._chosen(work)
             attempt = asyncio.ensure_future(variant.runner.infer(text, task, work))
@@ -115,7 +116,9 @@ class VariantRouter:
                 return inference._replace(restarts=inference.restarts + restarts)
             if variant.name != "canary" or not (isinstance(error, BadInput | WindowRefused) or is_defect(error)):
                 raise error
-            work.variant, refused, restarts = self.in_use("stable"), True, restarts + 1
+            work.variant, refused, restarts = self.in_use("stable"), _without_text(error), restarts + 1
+            # The record's place is in the line. Too many of them end the canary's share, so they are not too many.
+            _log.warning("the canary had no result; the stable version is asked", task=task.name, reason=refused)
 
     def in_use(self, name: VariantName) -> Variant:
         """The variant of that name that is in use, or was in use last; before one could be used, the first."""
@@ -226,7 +229,7 @@ class VariantRouter:
             if each.name == "canary":
                 _leave(each)
 
-    def _ended(self, *, refused: bool) -> None:
+    def _ended(self, *, refused: str) -> None:
         before = self.fallback.reason
         self.fallback.ended(refused=refused)
         if self.fallback.reason != before:
@@ -317,6 +320,13 @@ def _load(variant: Variant) -> float:
 def _of_canary(variant: Variant) -> str:
     """Why it cannot be used, with the canary's keys in place of the stable version's."""
     return variant.unusable.replace("change model.", "change model.canary.")
+
+
+def _without_text(error: BaseException) -> str:
+    """Why the canary had no result, without anything of the review: the server's words, else a reason or a class."""
+    if isinstance(error, WindowRefused):
+        return f"{error.reason}: {error.error}"
+    return error.reason if isinstance(error, BadInput) else f"{type(error).__name__} in {raised_in(error)}"
 
 
 def _leave(variant: Variant) -> None:

@@ -71,6 +71,9 @@ class Way:
         return Inference(None, ModelUsed("m", f"{self.name} {self.bundle.name}", ""), 0.0, 0.0, 0, 0)  # type: ignore[arg-type]
 
 
+TASK = SimpleNamespace(name="sentiment")
+
+
 class Stage:
     """A router with its ways, and what it reported."""
 
@@ -85,7 +88,7 @@ class Stage:
         self.states.append((state, error.message if error else ""))
 
     async def infer(self, work: Work) -> Inference:
-        return await self.router.infer("text", None, work)  # type: ignore[arg-type]
+        return await self.router.infer("text", TASK, work)  # type: ignore[arg-type]
 
     def sample(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
@@ -228,8 +231,15 @@ def test_an_event_stays_where_it_began_and_a_new_one_follows_the_share() -> None
     run(body)
 
 
-@pytest.mark.parametrize("error", [REFUSED, BadInput("extract", "TooManyModelCalls", "too many"), KeyError("bug")])
-def test_what_the_canary_cannot_answer_is_the_stable_versions(error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (REFUSED, "BatchFault: INVALID_ARGUMENT: no"),
+        (BadInput("extract", "TooManyModelCalls", "too many for 好"), "TooManyModelCalls"),
+        (KeyError("好"), "KeyError in test_variant_router.py"),
+    ],
+)
+def test_what_the_canary_cannot_answer_is_the_stable_versions(error: Exception, why: str) -> None:
     """No dead letter of the canary's; many of them take its share away, loudly. What both refuse counts for nothing."""
 
     async def body() -> None:
@@ -246,7 +256,12 @@ def test_what_the_canary_cannot_answer_is_the_stable_versions(error: Exception) 
                 inference = await stage.infer(work())
                 assert (inference.model.version, inference.restarts) == ("stable one", 1)
         (line,) = [each for each in lines if each["log_level"] == "error"]
+        told = [each["reason"] for each in lines if each["log_level"] == "warning"]
+        assert len(told) == FEWEST_REFUSED
+        assert told[0].startswith(why)
         assert line["reason"] == "refused"
+        assert f"; the last one: {why}" in line["detail"]
+        assert "好" not in line["detail"]
         asked = canary.asked
         await stage.infer(work())
         assert canary.asked == asked
