@@ -214,17 +214,21 @@ class VariantRouter:
     def _tell(self) -> None:
         """Say loudly that the canary lost its events, or that it has them again."""
         reason = self.fallback.reason
-        self._metrics.canary_fallback(reason)
+        # Without a share nobody misses it: its label may not have been given yet, or be taken away again.
+        self._metrics.canary_fallback(reason if self._share > 0 else None)
         if reason is None:
             _log.info("the canary can be used again and gets its share", share=self._share)
             return
-        _log.error(
-            "the canary fell back: the stable version answers all events",
-            reason=reason,
-            detail=self.fallback.detail,
-            share=self._share,
-            ends="by itself" if reason == "unavailable" else "when model.canary.share is changed, or at a restart",
-        )
+        if self._share > 0:
+            _log.error(
+                "the canary fell back: the stable version answers all events",
+                reason=reason,
+                detail=self.fallback.detail,
+                share=self._share,
+                ends="by itself" if reason == "unavailable" else "when model.canary.share is changed, or at a restart",
+            )
+        else:
+            _log.info("the canary cannot be used, and has no share", reason=reason, detail=self.fallback.detail)
         for each in self._variants:
             if each.name == "canary":
                 _leave(each)

@@ -334,6 +334,34 @@ def test_an_extraction_that_ends_as_cancelled_is_not_begun_again_for_ever() -> N
     run(body)
 
 
+def test_a_canary_without_a_share_is_missed_by_nobody() -> None:
+    """Workers know it before its label is given: no error, no alert. An event that had begun with it is moved."""
+
+    async def body() -> None:
+        stable, canary = Way("stable"), Way("canary")
+        stage = Stage(stable, canary, share=1.0)
+        await stage.router.all_tried()
+        canary.may_answer.clear()
+        waiting = asyncio.create_task(stage.infer(work()))
+        await begun(canary)
+        stage.router.change(CanaryConfig(label="canary", share=0.0))
+        with structlog.testing.capture_logs() as lines:
+            canary.recovery.fault = MISFIT
+            stage.router.look()
+            assert (await waiting).model.version == "stable one"
+            assert not stage.sample("rexstream_canary_fallback")
+            assert [each["log_level"] for each in lines] == ["info"]
+            stage.router.change(CanaryConfig(label="canary", share=0.1))
+            assert [each["log_level"] for each in lines] == ["info", "error"]
+            assert stage.sample("rexstream_canary_fallback") == 1
+            stage.router.change(CanaryConfig(label="canary", share=0.0))
+            assert stage.sample("rexstream_canary_fallback") == 0
+        assert stage.sample("rexstream_canary_fallbacks_total", reason="unavailable") == 1
+        assert "error" not in [each["log_level"] for each in lines[2:]]
+
+    run(body)
+
+
 @pytest.mark.parametrize("reason", ["unavailable", "slow"])
 def test_what_waits_at_a_canary_that_falls_back_is_answered_by_the_stable_version(reason: str) -> None:
     """At once, with the reason in the log."""
