@@ -131,6 +131,9 @@ class VariantRouter:
         if canary is not None:
             self.fallback.slower = canary.slower
         self.fallback.reset()
+        for each in self._variants:
+            if each.name == "canary":
+                each.dispatcher.learned.measured(each.dispatcher.learned.cost)
         self._metrics.canary_fallback(None)
         self.look()
 

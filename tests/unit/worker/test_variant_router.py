@@ -13,6 +13,7 @@ from consumer.codecs.outputs import ModelUsed
 from consumer.config.canary import CanaryConfig
 from consumer.events import BadInput, Partition, Place, Work
 from consumer.resilience.canary import FEWEST_CALLS, FEWEST_REFUSED
+from consumer.serving.dispatch.calls import Learned
 from consumer.serving.protocol import Failure, ServingError
 from consumer.serving.refused import State, WindowRefused
 from consumer.telemetry.metrics import Metrics
@@ -49,10 +50,9 @@ class Way:
         self.server = SimpleNamespace(
             address="a:1", gone=False, trial=False, usable=True, reason="", recovery=self.recovery
         )
-        self.rates: list[float] = []
-        self.dispatcher = SimpleNamespace(
-            servers=[self.server], state=State.OK, learned=SimpleNamespace(rates=self.rates)
-        )
+        self.learned = Learned()
+        self.rates = self.learned.rates
+        self.dispatcher = SimpleNamespace(servers=[self.server], state=State.OK, learned=self.learned)
         self.runner, self.running, self.unusable, self.windows = self, set[Any](), "", 0
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -358,6 +358,28 @@ def test_a_canary_without_a_share_is_missed_by_nobody() -> None:
             assert stage.sample("rexstream_canary_fallback") == 0
         assert stage.sample("rexstream_canary_fallbacks_total", reason="unavailable") == 1
         assert "error" not in [each["log_level"] for each in lines[2:]]
+
+    run(body)
+
+
+def test_a_slow_canary_is_tried_again_when_its_share_is_changed() -> None:
+    """Without what its calls took before: it gets no calls that could show otherwise."""
+
+    async def body() -> None:
+        stable, canary = Way("stable"), Way("canary")
+        stage = Stage(stable, canary, share=1.0)
+        await stage.router.all_tried()
+        stable.rates += [1.0] * FEWEST_CALLS
+        canary.rates += [9.0] * FEWEST_CALLS
+        stage.router.look()
+        assert (await stage.infer(work())).model.version == "stable one"
+        stage.router.change(CanaryConfig(label="canary", share=0.5))
+        stage.router.look()
+        assert not stage.sample("rexstream_canary_fallback")
+        assert (await stage.infer(work(b"k"))).model.version == "canary one"
+        canary.rates += [9.0] * FEWEST_CALLS
+        stage.router.look()
+        assert stage.sample("rexstream_canary_fallbacks_total", reason="slow") == 2
 
     run(body)
 
