@@ -278,6 +278,7 @@ class VariantRouter:
             if variant.name == "stable":
                 for each in variant.dispatcher.endpoints:
                     found.setdefault(each.address, []).append((variant, each))
+        self._failures = {key: counts for key, counts in self._failures.items() if key[1] in found}
         return [self._one(its) for its in found.values()]
 
     def _one(self, its: list[tuple[Variant, EndpointStatus]]) -> EndpointStatus:

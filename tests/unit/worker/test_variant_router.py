@@ -14,6 +14,7 @@ from consumer.config.canary import CanaryConfig
 from consumer.events import BadInput, Partition, Place, Work
 from consumer.resilience.canary import FEWEST_CALLS, FEWEST_REFUSED
 from consumer.serving.dispatch.calls import Learned
+from consumer.serving.dispatch.endpoint import EndpointStatus
 from consumer.serving.protocol import Failure, ServingError
 from consumer.serving.refused import State, WindowRefused
 from consumer.telemetry.metrics import Metrics
@@ -405,5 +406,27 @@ def test_what_waits_at_a_canary_that_falls_back_is_answered_by_the_stable_versio
         assert [(each["log_level"], each["reason"]) for each in lines if "reason" in each] == [("error", reason)]
         assert (await waiting).model.version == "stable one"
         assert stage.router.status()["canary"]["fallback"] == reason  # type: ignore[index]
+
+    run(body)
+
+
+def test_an_address_that_vanished_and_came_back_counts_its_failures_anew() -> None:
+    """It is another server; and addresses of pods would add up for as long as the worker runs."""
+
+    def at(*found: tuple[str, int]) -> list[EndpointStatus]:
+        return [EndpointStatus(address, "ok", 0, 9, failed, 0, "", 1.0) for address, failed in found]
+
+    async def body() -> None:
+        one, two = Way("stable"), Way("stable", "two")
+        stage = Stage(one, two)
+        for way in (one, two):
+            way.dispatcher.endpoints = at(("a:1", 3))
+        assert [each.failed for each in stage.router.endpoints()] == [6]
+        for way in (one, two):
+            way.dispatcher.endpoints = at(("b:1", 1))
+        assert [each.failed for each in stage.router.endpoints()] == [2]
+        for way in (one, two):
+            way.dispatcher.endpoints = at(("a:1", 0), ("b:1", 1))
+        assert [each.failed for each in stage.router.endpoints()] == [0, 2]
 
     run(body)
