@@ -45,6 +45,8 @@ class WorkerRow:
     """Name and version that answered last, such as ``rexuninlu:3``."""
     versions: dict[str, dict[str, Any]]
     """What each version did in the last minute, by such a name; workers of before have none."""
+    canary: str
+    """Why it fell back; empty while it answers its events, and where there is none."""
     uptime_seconds: float
     servers: dict[str, dict[str, Any]]
     """The model servers that it uses, by address."""
@@ -173,9 +175,16 @@ def _row(name: str, address: str, status: Mapping[str, Any], lags: Mapping[Parti
         p95_ms=(status.get("latency_ms") or {}).get("p95"),
         model=f"{model.get('name', '?')}:{model.get('version') or '?'}",
         versions={f"{each.get('name', '?')}:{each.get('version', '?')}": each for each in model.get("versions") or ()},
+        canary=_fallback(model.get("canary") or {}),
         uptime_seconds=float(status.get("uptime_seconds") or 0.0),
         servers={str(each.get("address", "?")): dict(each) for each in model.get("endpoints") or ()},
     )
+
+
+def _fallback(canary: Mapping[str, Any]) -> str:
+    """Why the canary's events are the stable version's; empty where they are not, and without a share."""
+    lost = canary.get("fallback") and canary.get("share")
+    return f"{canary['fallback']}: {canary.get('detail')}" if lost else ""
 
 
 def _assignment(status: Mapping[str, Any]) -> dict[Partition, int | None]:
@@ -248,6 +257,8 @@ def _problems(found: Report) -> list[str]:
         if bad:
             seen = ", ".join(f"{state} for {count} of {len(found.workers)} workers" for state, count in bad.items())
             problems.append(": ".join(filter(None, (f"model server {address}", seen, "; ".join(server.reasons)))))
+    for why, count in Counter(row.canary for row in found.workers if row.canary).items():
+        problems.append(f"the canary fell back at {count} of {len(found.workers)} workers: {why}")
     for topic, each in found.topics.items():
         if each.unassigned:
             problems.append(f"{topic}: no member has {each.unassigned} of its {each.partitions} partitions")

@@ -53,21 +53,23 @@ class CanaryFallback:
         """The figures behind ``reason``, for people."""
         self._back_at: float | None = None
         self._ended = self._refused = 0.0
+        self._why = ""
 
     def reset(self) -> None:
         """Somebody changed the canary: begin anew."""
         self.reason, self.detail, self._back_at = None, "", None
         self._ended = self._refused = 0.0
 
-    def ended(self, *, refused: bool) -> None:
-        """An event of the canary's ended; ``refused``: it had no result there, and the stable version gave one."""
+    def ended(self, *, refused: str) -> None:
+        """An event of the canary's ended; ``refused``: why it had no result there, and the stable version gave one."""
         self._ended += 1
-        self._refused += refused
+        self._refused += bool(refused)
+        self._why = refused or self._why
         if self.reason is None and self._refused >= FEWEST_REFUSED and self._refused > MOST_REFUSED * self._ended:
             self.reason = "refused"
             self.detail = (
                 f"{self._refused:.0f} of its last {self._ended:.0f} events had no result there, and the stable version "
-                "gave one"
+                f"gave one; the last one: {self._why}"
             )
         if self._ended >= REMEMBERED:
             self._ended, self._refused = self._ended / 2, self._refused / 2

@@ -40,6 +40,8 @@ class ConfigWatch:
         self._config, self._reload, self._file = config, reload, Path(file)
         self._seen = self._content()
         self._waiting: list[str] = []
+        self._failed = ""
+        """Why the changed file cannot be used, as it was logged."""
 
     async def run(self, change: Callable[[CanaryConfig | None], None]) -> None:
         """Look until cancelled; ``change`` is called with a canary whose share or bound is another one."""
@@ -54,16 +56,19 @@ class ConfigWatch:
         A file that cannot be read or is no valid configuration changes nothing.
         """
         if (content := self._content()) == self._seen:
+            self._failed = ""
             return None
-        self._seen = content
         try:
             if content is None:
                 raise OSError(f"{self._file} cannot be read")
             new = self._reload()
         except (OSError, ConfigError) as error:
             what = "the changed configuration file cannot be used; everything stays as it is"
-            _log.error(what, file=str(self._file), reason=str(error))
-            return None
+            if (reason := str(error)) != self._failed:
+                _log.error(what, file=str(self._file), reason=reason)
+            self._failed = reason
+            return None  # the next look tries it again: what it names may not have been there yet
+        self._seen, self._failed = content, ""
         before, now = self._config.model.canary, new.model.canary
         live = before
         if before is not None:

@@ -59,7 +59,7 @@ class StartChecks:
 
     def __init__(self, config: Config) -> None:
         self.bundles: tuple[Bundle, ...] = ()
-        """Those of ``model.bundle`` and ``model.bundles`` that can be read."""
+        """Those of ``model.bundle`` and ``model.bundles`` that can be read, of several with one contract the first."""
         self.found: tuple[Checked, ...] = (
             _clients(config),
             *self._read_bundles(config),
@@ -76,6 +76,8 @@ class StartChecks:
     def _read_bundles(self, config: Config) -> Iterator[Checked]:
         folders = {"model.bundle": config.model.bundle}
         folders |= {dotted(("model", "bundles", number)): each for number, each in enumerate(config.model.bundles)}
+        # Two that fit the same versions would halve every batch between them.
+        fitting: dict[int, str] = {}
         for subject, folder in folders.items():
             if folder is None:
                 what = (
@@ -89,6 +91,11 @@ class StartChecks:
             except (OSError, ValueError) as error:
                 yield Checked(subject, False, str(error))
                 continue
+            if (same := fitting.get(bundle.contract)) is not None:
+                what = f"{bundle.name} is not used: {same} has the same contract and does for both"
+                yield Checked(subject, True, what)
+                continue
+            fitting[bundle.contract] = folder
             self.bundles += (bundle,)
             yield Checked(subject, True, bundle.name)
 

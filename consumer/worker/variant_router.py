@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from consumer.delivery.dead_letters import raised_in
 from consumer.events import BadInput
 from consumer.resilience.canary import CanaryFallback, place_of
 from consumer.serving.dispatch.endpoint import unusable
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 FIRST_SECONDS = 10.0
 """So long a worker waits at its start for the first answer of a canary, or of a bundle that fits nothing yet."""
+
+SWITCH_SECONDS = 1.0
+"""So long a canary may fit none of several bundles before it falls back: its label may have moved to a version of
+another, which is asked at once and answers in milliseconds."""
 
 _STATES = ("ok", "busy", "trial", "outage", "deployment_fault", "gone")
 """Of an endpoint that several bundles try, the first of these is its state."""
@@ -65,6 +70,8 @@ class VariantRouter:
         self.state = State.OK
         self._usable: frozenset[Variant] = frozenset()
         self._is_looking = False
+        self._fitted_at = -SWITCH_SECONDS
+        """When a bundle of the canary was last seen to fit."""
         self._failures: dict[tuple[Variant, str], tuple[int, int]] = {}
         metrics.canary_share(self._share)
 
@@ -87,7 +94,7 @@ class VariantRouter:
         It starts again at level 0 elsewhere when that variant cannot be used any more and another one can, or the
         canary loses its share. What the canary cannot answer is the stable version's, and refused only by that.
         """
-        restarts, refused = 0, False
+        restarts, refused = 0, ""
         while True:
             variant = self._chosen(work)
             attempt = asyncio.ensure_future(variant.runner.infer(text, task, work))
@@ -98,10 +105,10 @@ class VariantRouter:
             finally:
                 variant.running.discard(attempt)
                 attempt.cancel()  # in case this task was: the event's assignment ended
-            if attempt.cancelled():
+            if attempt.cancelled() and attempt.cancelling():  # by ``_leave``
                 restarts += 1
                 continue
-            error = attempt.exception()
+            error = asyncio.CancelledError() if attempt.cancelled() else attempt.exception()
             if error is None:
                 if variant.name == "canary" or refused:
                     self._ended(refused=refused)
@@ -109,7 +116,9 @@ class VariantRouter:
                 return inference._replace(restarts=inference.restarts + restarts)
             if variant.name != "canary" or not (isinstance(error, BadInput | WindowRefused) or is_defect(error)):
                 raise error
-            work.variant, refused, restarts = self.in_use("stable"), True, restarts + 1
+            work.variant, refused, restarts = self.in_use("stable"), _without_text(error), restarts + 1
+            # The record's place is in the line. Too many of them end the canary's share, so they are not too many.
+            _log.warning("the canary had no result; the stable version is asked", task=task.name, reason=refused)
 
     def in_use(self, name: VariantName) -> Variant:
         """The variant of that name that is in use, or was in use last; before one could be used, the first."""
@@ -122,6 +131,9 @@ class VariantRouter:
         if canary is not None:
             self.fallback.slower = canary.slower
         self.fallback.reset()
+        for each in self._variants:
+            if each.name == "canary":
+                each.dispatcher.learned.measured(each.dispatcher.learned.cost)
         self._metrics.canary_fallback(None)
         self.look()
 
@@ -185,12 +197,15 @@ class VariantRouter:
 
     def _look_at_canary(self) -> None:
         canaries = [each for each in self._variants if each.name == "canary"]
+        before, now = self.fallback.reason, self._clock()
+        missing = all(each.unusable for each in canaries)
+        if not missing:
+            self._fitted_at = now
         if not canaries or not self._begun:
             return
-        before = self.fallback.reason
-        missing = all(each.unusable for each in canaries)
+        missing = missing and (len(canaries) == 1 or now - self._fitted_at >= SWITCH_SECONDS)
         self.fallback.look(
-            self._clock(),
+            now,
             unusable="; ".join(dict.fromkeys(map(_of_canary, canaries))) if missing else "",
             stable_usable=any(each.name == "stable" for each in self._usable),
             rates=self.in_use("canary").dispatcher.learned.rates,
@@ -202,22 +217,26 @@ class VariantRouter:
     def _tell(self) -> None:
         """Say loudly that the canary lost its events, or that it has them again."""
         reason = self.fallback.reason
-        self._metrics.canary_fallback(reason)
+        # Without a share nobody misses it: its label may not have been given yet, or be taken away again.
+        self._metrics.canary_fallback(reason if self._share > 0 else None)
         if reason is None:
             _log.info("the canary can be used again and gets its share", share=self._share)
             return
-        _log.error(
-            "the canary fell back: the stable version answers all events",
-            reason=reason,
-            detail=self.fallback.detail,
-            share=self._share,
-            ends="by itself" if reason == "unavailable" else "when model.canary.share is changed, or at a restart",
-        )
+        if self._share > 0:
+            _log.error(
+                "the canary fell back: the stable version answers all events",
+                reason=reason,
+                detail=self.fallback.detail,
+                share=self._share,
+                ends="by itself" if reason == "unavailable" else "when model.canary.share is changed, or at a restart",
+            )
+        else:
+            _log.info("the canary cannot be used, and has no share", reason=reason, detail=self.fallback.detail)
         for each in self._variants:
             if each.name == "canary":
                 _leave(each)
 
-    def _ended(self, *, refused: bool) -> None:
+    def _ended(self, *, refused: str) -> None:
         before = self.fallback.reason
         self.fallback.ended(refused=refused)
         if self.fallback.reason != before:
@@ -259,6 +278,7 @@ class VariantRouter:
             if variant.name == "stable":
                 for each in variant.dispatcher.endpoints:
                     found.setdefault(each.address, []).append((variant, each))
+        self._failures = {key: counts for key, counts in self._failures.items() if key[1] in found}
         return [self._one(its) for its in found.values()]
 
     def _one(self, its: list[tuple[Variant, EndpointStatus]]) -> EndpointStatus:
@@ -308,6 +328,13 @@ def _load(variant: Variant) -> float:
 def _of_canary(variant: Variant) -> str:
     """Why it cannot be used, with the canary's keys in place of the stable version's."""
     return variant.unusable.replace("change model.", "change model.canary.")
+
+
+def _without_text(error: BaseException) -> str:
+    """Why the canary had no result, without anything of the review: the server's words, else a reason or a class."""
+    if isinstance(error, WindowRefused):
+        return f"{error.reason}: {error.error}"
+    return error.reason if isinstance(error, BadInput) else f"{type(error).__name__} in {raised_in(error)}"
 
 
 def _leave(variant: Variant) -> None:

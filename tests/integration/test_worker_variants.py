@@ -157,6 +157,14 @@ def test_a_canary_answers_its_keys_and_its_share_changes_without_a_restart(canar
     its = canarys(60, 0.5)
     assert 0 < len(its) < 60
     assert by == {(f"e{n}", "2" if f"e{n}" in its else "1") for n in range(60)}
+    metrics, versions = canary.get("/metrics")[1], canary.get("/status")[1]["model"]["versions"]
+    for version, events in (("1", 60 - len(its)), ("2", len(its))):
+        counted = f'rexstream_model_results_total{{model="stub",task="sentiment",version="{version}"}} {events:.1f}'
+        assert counted in metrics
+    assert {(each["name"], each["version"], each["results"]) for each in versions} == {
+        ("stub", "1", 2 * (60 - len(its))),
+        ("stub", "2", 2 * len(its)),
+    }
     for share, version in ((0.0, "1"), (1.0, "2")):
         command = ["sed", "-i", f"s/share: [0-9.]*/share: {share}/", str(canary.config_file)]  # as the runbook does
         subprocess.run(command, check=True)

@@ -63,6 +63,8 @@ class Observer:
 
     def __init__(self) -> None:
         self.codes: list[str] = []
+        self.versions: list[tuple[str, str]] = []
+        """Of every call: its code, and the version that it is counted for."""
         self.breaker_states: list[BreakerState] = []
 
     def batch_sent(self, rows: int, useful_tokens: int, padded_tokens: int, reason: str) -> None:
@@ -76,6 +78,7 @@ class Observer:
 
     def model_called(self, model: str, version: str, code: str, seconds: float) -> None:  # noqa: ARG002
         self.codes.append(code)
+        self.versions.append((code, version))
 
     def model_retried(self) -> None:
         self.codes.append("again")

@@ -340,10 +340,11 @@ def unusable(endpoints: Collection[Endpoint]) -> str:
     """
     reasons = []
     for each in (each for each in endpoints if not each.gone):
-        fault, reason = each.recovery.fault, each.reason or "it has answered nothing yet"
-        if not each.trial:
-            if fault is None or (each.recovery.state is State.OK and not misfit(fault)):
-                return ""
+        fault = each.recovery.fault
+        if not each.trial and (fault is None or (each.recovery.state is State.OK and not misfit(fault))):
+            return ""
+        reason = each.reason or "it has answered nothing yet"
+        if fault is not None and (not each.trial or not each.reason):
             reason = f"{fault.code}: {fault.message}"
         reasons.append(f"{each.address}: {reason}")
     return "; ".join(reasons) or "it has no address"

@@ -96,6 +96,10 @@ def test_a_group_that_is_well_has_no_problem() -> None:
             "model server 10.1.0.1:8500: outage for 1 of 2 workers: refused",
         ),
         (answer(2, 1, model={"version": "4"}), "several models answer: rexuninlu:3, rexuninlu:4"),
+        (
+            answer(2, 1, model={"canary": {"share": 0.1, "fallback": "slow", "detail": "9 times as long"}}),
+            "the canary fell back at 1 of 2 workers: slow: 9 times as long",
+        ),
         (answer(2, 1, version="0.2.0"), "workers of several versions: 0.1.0, 0.2.0"),
     ],
 )
@@ -199,3 +203,9 @@ def test_what_a_worker_says_moves_no_cursor() -> None:
 def test_it_is_json() -> None:
     """All of it."""
     assert json.loads(json.dumps(asdict(of(answer(1, 0), lost(2, 1)))))["unreached"][0]["partitions"] == [["in", 1]]
+
+
+def test_a_canary_without_a_share_is_no_problem() -> None:
+    """Nobody misses it; a worker without one says null."""
+    absent = {"canary": {"share": 0.0, "fallback": "unavailable", "detail": "no such label"}}
+    assert of(answer(1, 0, model=absent), answer(2, 1, model={"canary": None}), lags={0: 0, 1: 0}).well

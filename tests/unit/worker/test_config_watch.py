@@ -13,6 +13,8 @@ from consumer.worker.config_watch import ConfigWatch
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from consumer.config.tree import Config
+
 BEFORE = "{label: stable, canary: {label: canary, share: 0.1}}"
 
 
@@ -95,3 +97,29 @@ def test_a_file_that_cannot_be_used_changes_nothing(file: Path, content: str | N
     found = looks.changed()
     assert found is not None
     assert found.share == 0.4
+
+
+def test_a_good_file_that_could_not_be_loaded_is_tried_again(file: Path, tmp_path: Path) -> None:
+    """What it names came a moment later: its share must not wait for the next edit. The reason is logged once."""
+    named = tmp_path / "ca.pem"
+
+    def reload() -> Config:
+        if "0.2" in file.read_text() and not named.exists():
+            raise OSError(f"{named} is not there")
+        return load_config(str(file), {})
+
+    looks = ConfigWatch(reload(), reload, str(file))
+    file.write_text(f"model: {BEFORE.replace('0.1', '0.2')}")
+    with structlog.testing.capture_logs() as lines:
+        assert looks.changed() is None
+        assert looks.changed() is None
+    assert [line["log_level"] for line in lines] == ["error"]
+    named.touch()
+    found = looks.changed()
+    assert found is not None
+    assert found.share == 0.2
+    assert looks.changed() is None
+    file.write_text("model: [")
+    with structlog.testing.capture_logs() as lines:
+        assert looks.changed() is None
+    assert [line["log_level"] for line in lines] == ["error"]

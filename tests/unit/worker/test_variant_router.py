@@ -13,11 +13,14 @@ from consumer.codecs.outputs import ModelUsed
 from consumer.config.canary import CanaryConfig
 from consumer.events import BadInput, Partition, Place, Work
 from consumer.resilience.canary import FEWEST_CALLS, FEWEST_REFUSED
+from consumer.serving.dispatch.calls import Learned
+from consumer.serving.dispatch.endpoint import EndpointStatus
 from consumer.serving.protocol import Failure, ServingError
 from consumer.serving.refused import State, WindowRefused
 from consumer.telemetry.metrics import Metrics
+from consumer.worker.failures import is_defect
 from consumer.worker.inference import Inference
-from consumer.worker.variant_router import VariantRouter
+from consumer.worker.variant_router import SWITCH_SECONDS, VariantRouter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -48,14 +51,13 @@ class Way:
         self.server = SimpleNamespace(
             address="a:1", gone=False, trial=False, usable=True, reason="", recovery=self.recovery
         )
-        self.rates: list[float] = []
-        self.dispatcher = SimpleNamespace(
-            servers=[self.server], state=State.OK, learned=SimpleNamespace(rates=self.rates)
-        )
+        self.learned = Learned()
+        self.rates = self.learned.rates
+        self.dispatcher = SimpleNamespace(servers=[self.server], state=State.OK, learned=self.learned)
         self.runner, self.running, self.unusable, self.windows = self, set[Any](), "", 0
         self.may_answer = asyncio.Event()
         self.may_answer.set()
-        self.raises: Exception | None = None
+        self.raises: BaseException | None = None
         self.asked = self.cancelled = 0
 
     async def infer(self, text: str, task: Any, work: Work) -> Inference:  # noqa: ARG002
@@ -70,20 +72,24 @@ class Way:
         return Inference(None, ModelUsed("m", f"{self.name} {self.bundle.name}", ""), 0.0, 0.0, 0, 0)  # type: ignore[arg-type]
 
 
+TASK = SimpleNamespace(name="sentiment")
+
+
 class Stage:
     """A router with its ways, and what it reported."""
 
     def __init__(self, *ways: Way, share: float | None = None) -> None:
         self.metrics, self.states = Metrics(), list[tuple[State, str]]()
         canary = None if share is None else CanaryConfig(label="canary", share=share)
-        self.router = VariantRouter(ways, canary, self.metrics, self._state)  # type: ignore[arg-type]
+        self.time = 0.0
+        self.router = VariantRouter(ways, canary, self.metrics, self._state, lambda: self.time)  # type: ignore[arg-type]
         self.router.look()
 
     def _state(self, state: State, error: ServingError | None) -> None:
         self.states.append((state, error.message if error else ""))
 
     async def infer(self, work: Work) -> Inference:
-        return await self.router.infer("text", None, work)  # type: ignore[arg-type]
+        return await self.router.infer("text", TASK, work)  # type: ignore[arg-type]
 
     def sample(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
@@ -226,8 +232,15 @@ def test_an_event_stays_where_it_began_and_a_new_one_follows_the_share() -> None
     run(body)
 
 
-@pytest.mark.parametrize("error", [REFUSED, BadInput("extract", "TooManyModelCalls", "too many"), KeyError("bug")])
-def test_what_the_canary_cannot_answer_is_the_stable_versions(error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (REFUSED, "BatchFault: INVALID_ARGUMENT: no"),
+        (BadInput("extract", "TooManyModelCalls", "too many for 好"), "TooManyModelCalls"),
+        (KeyError("好"), "KeyError in test_variant_router.py"),
+    ],
+)
+def test_what_the_canary_cannot_answer_is_the_stable_versions(error: Exception, why: str) -> None:
     """No dead letter of the canary's; many of them take its share away, loudly. What both refuse counts for nothing."""
 
     async def body() -> None:
@@ -244,7 +257,12 @@ def test_what_the_canary_cannot_answer_is_the_stable_versions(error: Exception) 
                 inference = await stage.infer(work())
                 assert (inference.model.version, inference.restarts) == ("stable one", 1)
         (line,) = [each for each in lines if each["log_level"] == "error"]
+        told = [each["reason"] for each in lines if each["log_level"] == "warning"]
+        assert len(told) == FEWEST_REFUSED
+        assert told[0].startswith(why)
         assert line["reason"] == "refused"
+        assert f"; the last one: {why}" in line["detail"]
+        assert "好" not in line["detail"]
         asked = canary.asked
         await stage.infer(work())
         assert canary.asked == asked
@@ -252,6 +270,40 @@ def test_what_the_canary_cannot_answer_is_the_stable_versions(error: Exception) 
         assert stage.sample("rexstream_canary_fallbacks_total", reason="refused") == 1
         stage.router.change(CanaryConfig(label="canary", share=0.5))
         assert stage.sample("rexstream_canary_fallback") == 0
+
+    run(body)
+
+
+def test_a_canary_whose_label_moves_to_a_version_of_another_bundle_keeps_its_events() -> None:
+    """That bundle is asked at once: no error, and nothing goes to the stable version. What fits none for a second falls
+    back.
+    """
+
+    async def body() -> None:
+        stable, one, two = Way("stable"), Way("canary"), Way("canary", "two")
+        two.recovery.fault = MISFIT
+        stage = Stage(stable, one, two, share=1.0)
+        await stage.router.all_tried()
+        one.may_answer.clear()
+        waiting = asyncio.create_task(stage.infer(work()))
+        await begun(one)
+        with structlog.testing.capture_logs() as lines:
+            one.recovery.fault = MISFIT
+            stage.router.look()
+            stage.time += SWITCH_SECONDS / 2
+            stage.router.look()
+            two.recovery.fault = None
+            stage.router.look()
+            assert (await waiting).model.version == "canary two"
+        assert [each["event"] for each in lines] == ["this bundle is in use"]
+        assert two.recovery.probes == 1
+        two.recovery.fault = MISFIT
+        stage.router.look()
+        assert not stage.sample("rexstream_canary_fallback")
+        stage.time += SWITCH_SECONDS
+        stage.router.look()
+        assert stage.sample("rexstream_canary_fallbacks_total", reason="unavailable") == 1
+        assert (await stage.infer(work())).model.version == "stable one"
 
     run(body)
 
@@ -264,6 +316,71 @@ def test_a_memory_error_is_nobodys_refusal() -> None:
         canary.raises = MemoryError()
         with pytest.raises(MemoryError):
             await Stage(Way("stable"), canary, share=1.0).infer(work())
+
+    run(body)
+
+
+def test_an_extraction_that_ends_as_cancelled_is_not_begun_again_for_ever() -> None:
+    """Nobody asked for it: it is a defect, as without several variants, and the event gets its outcome."""
+
+    async def body() -> None:
+        stable = Way("stable")
+        stage = Stage(stable, Way("canary"), share=0.0)
+        stable.raises = asyncio.CancelledError()
+        with pytest.raises(asyncio.CancelledError) as raised:
+            await stage.infer(work())
+        assert is_defect(raised.value)
+        assert stable.asked == 1
+
+    run(body)
+
+
+def test_a_canary_without_a_share_is_missed_by_nobody() -> None:
+    """Workers know it before its label is given: no error, no alert. An event that had begun with it is moved."""
+
+    async def body() -> None:
+        stable, canary = Way("stable"), Way("canary")
+        stage = Stage(stable, canary, share=1.0)
+        await stage.router.all_tried()
+        canary.may_answer.clear()
+        waiting = asyncio.create_task(stage.infer(work()))
+        await begun(canary)
+        stage.router.change(CanaryConfig(label="canary", share=0.0))
+        with structlog.testing.capture_logs() as lines:
+            canary.recovery.fault = MISFIT
+            stage.router.look()
+            assert (await waiting).model.version == "stable one"
+            assert not stage.sample("rexstream_canary_fallback")
+            assert [each["log_level"] for each in lines] == ["info"]
+            stage.router.change(CanaryConfig(label="canary", share=0.1))
+            assert [each["log_level"] for each in lines] == ["info", "error"]
+            assert stage.sample("rexstream_canary_fallback") == 1
+            stage.router.change(CanaryConfig(label="canary", share=0.0))
+            assert stage.sample("rexstream_canary_fallback") == 0
+        assert stage.sample("rexstream_canary_fallbacks_total", reason="unavailable") == 1
+        assert "error" not in [each["log_level"] for each in lines[2:]]
+
+    run(body)
+
+
+def test_a_slow_canary_is_tried_again_when_its_share_is_changed() -> None:
+    """Without what its calls took before: it gets no calls that could show otherwise."""
+
+    async def body() -> None:
+        stable, canary = Way("stable"), Way("canary")
+        stage = Stage(stable, canary, share=1.0)
+        await stage.router.all_tried()
+        stable.rates += [1.0] * FEWEST_CALLS
+        canary.rates += [9.0] * FEWEST_CALLS
+        stage.router.look()
+        assert (await stage.infer(work())).model.version == "stable one"
+        stage.router.change(CanaryConfig(label="canary", share=0.5))
+        stage.router.look()
+        assert not stage.sample("rexstream_canary_fallback")
+        assert (await stage.infer(work(b"k"))).model.version == "canary one"
+        canary.rates += [9.0] * FEWEST_CALLS
+        stage.router.look()
+        assert stage.sample("rexstream_canary_fallbacks_total", reason="slow") == 2
 
     run(body)
 
@@ -289,5 +406,27 @@ def test_what_waits_at_a_canary_that_falls_back_is_answered_by_the_stable_versio
         assert [(each["log_level"], each["reason"]) for each in lines if "reason" in each] == [("error", reason)]
         assert (await waiting).model.version == "stable one"
         assert stage.router.status()["canary"]["fallback"] == reason  # type: ignore[index]
+
+    run(body)
+
+
+def test_an_address_that_vanished_and_came_back_counts_its_failures_anew() -> None:
+    """It is another server; and addresses of pods would add up for as long as the worker runs."""
+
+    def at(*found: tuple[str, int]) -> list[EndpointStatus]:
+        return [EndpointStatus(address, "ok", 0, 9, failed, 0, "", 1.0) for address, failed in found]
+
+    async def body() -> None:
+        one, two = Way("stable"), Way("stable", "two")
+        stage = Stage(one, two)
+        for way in (one, two):
+            way.dispatcher.endpoints = at(("a:1", 3))
+        assert [each.failed for each in stage.router.endpoints()] == [6]
+        for way in (one, two):
+            way.dispatcher.endpoints = at(("b:1", 1))
+        assert [each.failed for each in stage.router.endpoints()] == [2]
+        for way in (one, two):
+            way.dispatcher.endpoints = at(("a:1", 0), ("b:1", 1))
+        assert [each.failed for each in stage.router.endpoints()] == [0, 2]
 
     run(body)

@@ -401,3 +401,20 @@ def test_a_defect_in_a_call_leaves_no_decision_waiting_for_it() -> None:
         assert isinstance(second, ZeroDivisionError)
 
     run(StubClient(fail), body)
+
+
+def test_a_failed_call_counts_for_the_version_that_its_server_answered_with_last() -> None:
+    """None before the first answer: what a server would have answered with, only it knows."""
+
+    def fails(_: list[int]) -> ServingError | None:
+        return UNAVAILABLE if len(client.calls) in (1, 4) else None
+
+    client = StubClient(fails)
+
+    async def body(dispatcher: Dispatcher) -> None:
+        for mark in (7, 8, 9):
+            await dispatcher.submit(window(mark), deadline=0.0, level=0)
+
+    observer = run(client, body)
+    assert [each for each in observer.versions if each[0] != "OK"] == [("UNAVAILABLE", ""), ("UNAVAILABLE", "1")]
+    assert {version for code, version in observer.versions if code == "OK"} == {"1"}

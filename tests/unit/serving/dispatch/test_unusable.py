@@ -67,6 +67,19 @@ def test_with_a_trial_nothing_is_sent_before_a_health_probe_was_answered() -> No
     virtual_time.run(main())
 
 
+def test_the_first_probe_that_fails_says_why_it_cannot_be_used() -> None:
+    """Also before that lasts: a canary falls back at once, and its reason is what people read."""
+
+    async def main() -> None:
+        one = dispatcher(StubClient(lambda _: UNAVAILABLE), trial=True)
+        pump = asyncio.create_task(one.pump())
+        await asyncio.sleep(0.01)
+        assert unusable(one.servers) == f"a:1: {UNAVAILABLE.code}: {UNAVAILABLE.message}"
+        pump.cancel()
+
+    virtual_time.run(main())
+
+
 def test_a_probe_that_is_asked_for_is_made_at_once() -> None:
     """Whatever pause it was in; without a fault nothing is asked."""
 
@@ -80,6 +93,7 @@ def test_a_probe_that_is_asked_for_is_made_at_once() -> None:
             server.recovery.probe_soon()
         await asyncio.sleep(0.1)
         assert unusable(one.servers) == ""
+        await asyncio.sleep(20)  # until what follows a fault is over: one more probe before its state is ok
         calls = len(client.calls)
         for server in one.servers:
             server.recovery.probe_soon()
