@@ -9,6 +9,9 @@ shadow run`, which itself refuses the embedded broker: its calls and pauses are 
 events a second with which the live worker alone drains a backlog. p99 with / without should be 1.10 at most.
 
 Broker, both workers and whoever measures share the other CPUs, so what the shadow costs there counts as well.
+
+Before that the same is simulated: both workers' policies in front of a server that computes what is in flight side by
+side. That shows the model server's part without the machine's, for an accelerator, too, and without sparing (1).
 """
 
 from __future__ import annotations
@@ -24,11 +27,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import click
 from bench.live.stage import ROOT, Stage, Unmeasurable
 from bench.live.windows import batching, read_texts, recorded, session_on, timed
-from bench.report.section import Goal, Section
+from bench.report.section import Goal, Section, Table
+from bench.simulator.beside import beside
 from bench.simulator.trace import SAMPLES, arrivals, steady
 
 from consumer.batching.call_cost import fit_call_cost
-from consumer.local.demo import MAX_TOKENS
+from consumer.batching.policy import ASSUMED
+from consumer.config.tree import CallCostConfig
+from consumer.local.demo import COST, MAX_TOKENS
 from consumer.telemetry.logs import configure_logging
 
 if TYPE_CHECKING:
@@ -46,6 +52,11 @@ TASK: Final = "product_features"
 IN_FLIGHT: Final = 2
 GOAL: Final = 1.10
 BACKLOG_SECONDS: Final = 10.0
+SERVERS: Final = (
+    ("the demo model on a CPU", CallCostConfig(**COST).of_calls(), MAX_TOKENS, 240.0),
+    ("an accelerator (assumed)", ASSUMED, 16_384, 40.0),
+)
+"""Simulated: name, cost of calls, tokens of a full one, seconds of a run."""
 
 
 class Pair(NamedTuple):
@@ -63,6 +74,35 @@ class Pair(NamedTuple):
 def percentile(ordered: Sequence[float], share: float) -> float:
     """``share`` of them are no longer."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def simulated(loads: Sequence[float], share: float, seeds: int) -> tuple[Table, list[Goal]]:
+    """Medians of runs that differ in their arrivals."""
+    rows: list[list[str | int | float | None]] = []
+    goals = []
+    for name, cost, max_tokens, seconds in SERVERS:
+        for load in loads:
+            alone = [beside(load, None, seed, seconds, cost, max_tokens).latencies for seed in range(seeds)]
+            for its in (share, 1.0):
+                runs = [beside(load, its, seed, seconds, cost, max_tokens) for seed in range(seeds)]
+                ratios = [
+                    [
+                        percentile(run.latencies, each) / percentile(one, each)
+                        for run, one in zip(runs, alone, strict=True)
+                    ]
+                    for each in (0.5, 0.99)
+                ]
+                if its == share:
+                    goals.append(_goal(f"{load:.0%} of capacity, simulated, {name}", ratios[1]))
+                rate = statistics.median(run.shadow_rate for run in runs)
+                rows.append([name, f"{load:.0%}", its, *map(in_words, ratios), round(rate, 2)])
+                print(*rows[-1], sep="   ", flush=True)
+    columns = ["server", "load", "share", "p50, with / without", "p99, with / without", "shadow, records/s"]
+    return Table("Simulated", columns, rows), goals
+
+
+def _goal(where: str, ratios: Sequence[float]) -> Goal:
+    return Goal(f"p99 with / without <= {GOAL:.2f} at {where}", in_words(ratios), statistics.median(ratios) <= GOAL)
 
 
 def measured(
@@ -125,7 +165,9 @@ def in_words(ratios: Sequence[float]) -> str:
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def section(found: dict[float, list[Pair]], capacity: float, share: float) -> Section:
+def section(
+    found: dict[float, list[Pair]], capacity: float, share: float, model: Table, model_goals: Sequence[Goal]
+) -> Section:
     """For the report."""
     rows: list[list[str | int | float | None]] = []
     goals = []
@@ -134,8 +176,7 @@ def section(found: dict[float, list[Pair]], capacity: float, share: float) -> Se
         alone = [statistics.median(percentile(pair.alone, each) for pair in pairs) for each in (0.5, 0.99)]
         shadow = statistics.median(pair.shadow_rate for pair in pairs)
         rows.append([f"{load:.0%}", len(pairs[0].alone), in_words(p50), in_words(p99), *alone, shadow])
-        goal = f"p99 with / without <= {GOAL:.2f} at {load:.0%} of capacity"
-        goals.append(Goal(goal, in_words(p99), statistics.median(p99) <= GOAL))
+        goals.append(_goal(f"{load:.0%} of capacity", p99))
     pairs_each = len(next(iter(found.values())))
     return Section(
         TITLE,
@@ -150,7 +191,8 @@ def section(found: dict[float, list[Pair]], capacity: float, share: float) -> Se
             "shadow, records/s",
         ],
         rows=rows,
-        goals=goals,
+        goals=[*goals, *model_goals],
+        tables=[model],
         notes=[
             f"{pairs_each} pairs for each load, median, range; --share {share:g}; a backlog: {capacity:.1f} events/s.",
             "The model server with the demo model on a CPU of its own; broker, both workers, the producer on the rest.",
@@ -171,15 +213,16 @@ def main(quick: bool, pairs: int, seconds: float, loads: str, share: float, path
     configure_logging("error", "bench")
     if quick:
         pairs, seconds = 1, 8.0
+    shares = [float(load) for load in loads.split(",")]
+    model = simulated(shares, share, 2 if quick else 10)
     try:
         with Stage(ROOT / "build/bench/live") as stage:
-            texts = read_texts(SAMPLES, 400)
-            found = measured(stage, texts, [float(load) for load in loads.split(",")], pairs, seconds, share)
+            found = measured(stage, read_texts(SAMPLES, 400), shares, pairs, seconds, share)
     except Unmeasurable as why:
         print(f"not measured: {why}")
         result = Section(TITLE, not_measured=str(why))
     else:
-        result = section(*found, share)
+        result = section(*found, share, *model)
         for goal in result.goals:
             print(f"{'reached' if goal.met else 'MISSED'}: {goal.goal}: {goal.found}")
     if path is not None:
