@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
-import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,16 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from consumer.config.tree import Config
-    from consumer.delivery.shadow_plan import PlannedRange, Progress
+    from consumer.delivery.shadow_plan import PlannedRange
     from consumer.events import Partition
     from consumer.extraction.task import Task
     from consumer.kafka.tools.shadow_group import ShadowGroup
-
-LOOK_SECONDS = 1.0
-LINE_SECONDS = 10.0
-"""Seconds between two lines of progress."""
-KEEP_SECONDS = 3600.0
-"""The plan is committed again so often: brokers forget offsets of an empty group after a week by default."""
 
 
 @click.group(name="shadow", short_help="Extract a topic again into shadow topics, beside the live workers.")
@@ -74,15 +66,23 @@ def _moment(_: click.Context, parameter: click.Parameter, value: str | None) -> 
 @click.option(
     "--until", metavar="TIME", default="now", show_default=True, callback=_moment, help="Records before this time."
 )
-@rate_option("Most records a second of this process. Default: as fast as one model call at a time allows.")
-def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rate: float | None) -> None:
+@rate_option("Most records a second of this process. Default: as fast as --share allows.")
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="Most of the model servers' time for this process; 1 for full calls without pauses, which live workers feel.",
+)
+def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rate: float | None, share: float) -> None:
     """Extract the records of a time again, with the model and the tasks of this configuration, into <output>.shadow.
 
-    The workers' own code runs, in the group <kafka.group_id>.shadow, in lane backfill, with one model call at a time.
-    Dead letters go to <dead-letter topic>.shadow. Nothing is written to live topics, and the live group is not
-    touched. The range is noted with the brokers when the run begins: interrupted or killed, the same command goes on
-    and ends at the same place. Several processes may run it; start the others once the first has begun. A command
-    that asks for something else is refused until the shadow is dropped.
+    The workers' own code runs, in the group <kafka.group_id>.shadow, in lane backfill. To spare the live workers it has
+    one small model call at a time, with pauses that grow while others use the model servers. Dead letters go to
+    <dead-letter topic>.shadow. Nothing is written to live topics, and the live group is not touched. The range is noted
+    with the brokers when the run begins: interrupted or killed, the same command goes on and ends at the same place.
+    Several processes may run it, each with a share; start the others once the first has begun. A command that asks for
+    something else is refused until the shadow is dropped.
 
     Exit code 0 when all of the range is extracted, 1 when it stopped before, which the same command resumes.
 
@@ -91,6 +91,7 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
       rexstream shadow run --config worker.yaml --input reviews.raw --from 2026-11-01T00:00:00Z --set model.version=2
       rexstream shadow run --config new-schema.yaml --input reviews.raw --from earliest --rate 50
     """  # noqa: D301 - click's own mark for a block that is not wrapped
+    from consumer.cli.shadow_progress import ShadowWatch
     from consumer.config.shadow import shadow_config
     from consumer.config.task_files import load_tasks
     from consumer.delivery.shadow_plan import Pace, PlanUnreadable, progress
@@ -101,7 +102,7 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
         update={"kafka": kafka.config.kafka.model_copy(update={"bootstrap_servers": kafka.servers})}
     )
     try:
-        config = shadow_config(config, topics, rate)
+        config = shadow_config(config, topics, rate, share)
     except ValueError as error:
         raise click.UsageError(f"--input {error}") from None
     tasks = load_tasks(config.tasks_dirs)
@@ -121,12 +122,11 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
         plan = _planned(group, kafka.config, config, tasks, (since, until), [each.contract for each in checks.bundles])
     except PlanUnreadable as error:
         raise click.UsageError(f"{error}; or drop the shadow: 'rexstream shadow drop'") from None
-    pace = None if rate is None else Pace(rate)
     code = EXIT_OK
     if not progress(plan, group.committed(plan)).is_complete:
-        watch = _Watch(group, plan)
+        watch = ShadowWatch(group, plan)
         watch.start()
-        parts = ShadowParts(plan, pace)
+        parts = ShadowParts(plan, None if rate is None else Pace(rate), share)
         code = asyncio.run(Worker(config, tasks, name, checks.bundles, parts=parts).run())
         watch.ended.set()
         watch.join()
@@ -164,7 +164,7 @@ def drop(kafka: KafkaAccess, topics: tuple[str, ...], yes: bool) -> None:
     from consumer.config.task_files import load_tasks
 
     try:
-        config = shadow_config(kafka.config, topics, None)
+        config = shadow_config(kafka.config, topics)
     except ValueError as error:
         raise click.UsageError(f"--input {error}") from None
     doomed = sorted(shadow_topics(kafka.config, config, load_tasks(config.tasks_dirs)))
@@ -271,47 +271,3 @@ def _planned(
             raise click.UsageError(f"another process began a run with other {' and '.join(others)} at the same time")
     group.keep(plan)
     return plan
-
-
-class _Watch(threading.Thread):
-    """Logs how far the group is, and ends this process as SIGTERM does once the whole range is done."""
-
-    def __init__(self, group: ShadowGroup, plan: Mapping[Partition, PlannedRange]) -> None:
-        super().__init__(name="shadow-watch", daemon=True)
-        self._group = group
-        self._plan = plan
-        self.ended = threading.Event()
-
-    def run(self) -> None:
-        import structlog
-        from confluent_kafka import KafkaException
-
-        from consumer.delivery.shadow_plan import progress
-        from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
-
-        log: Any = structlog.stdlib.get_logger("consumer.cli.shadow")
-        first: tuple[float, int] | None = None
-        line_at, keep_at = 0.0, time.monotonic() + KEEP_SECONDS
-        while not self.ended.wait(LOOK_SECONDS):
-            now = time.monotonic()
-            try:
-                found = progress(self._plan, self._group.committed(self._plan))
-                if now >= keep_at:
-                    self._group.keep(self._plan)
-                    keep_at = now + KEEP_SECONDS
-            except (ClusterUnreachable, TopicUnusable, KafkaException) as error:
-                log.warning("how far the run is cannot be seen now", reason=str(error))
-                continue
-            first = first or (now, found.done)
-            if now >= line_at or found.is_complete:
-                log.info("shadow", **_shown(found, now - first[0], found.done - first[1]))
-                line_at = now + LINE_SECONDS
-            if found.is_complete:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-
-
-def _shown(found: Progress, seconds: float, done: int) -> dict[str, Any]:
-    rate = done / seconds if seconds > 0 else 0.0
-    left = round((found.total - found.done) / rate) if rate else None
-    return {"done": found.done, "total": found.total, "records_per_second": round(rate, 1), "seconds_left": left}

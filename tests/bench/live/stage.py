@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import yaml
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.kafka.tools.reader import Tail
@@ -55,11 +55,14 @@ class Passed(NamedTuple):
 class Process:
     """``rexstream ARGUMENTS`` on some CPUs, with its output in a file."""
 
-    def __init__(self, arguments: Sequence[str], log: Path, cpus: set[int]) -> None:
+    def __init__(
+        self, arguments: Sequence[str], log: Path, cpus: set[int], program: Sequence[str] = ("-m", "consumer")
+    ) -> None:
+        """``program``: what Python runs in place of ``rexstream``."""
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "consumer", *arguments],
+                [sys.executable, *program, *arguments],
                 cwd=ROOT,
                 stdout=output,
                 stderr=output,
@@ -148,6 +151,44 @@ class Stage(ExitStack):
         self.callback(process.stop)
         process.wait(lambda: _answers(f"http://{http}/readyz"))
         return Worker(process, http, self.broker, topics, producer)
+
+    def shadow(self, name: str, share: float) -> Shadow:
+        """A shadow run beside the worker of that name, of all that its input topic holds and gets, once it has results.
+
+        It runs until the stage ends or it is stopped, and then goes on where it was.
+        """
+        results = f"{name}.out.shadow"
+        producer = Producer({"bootstrap.servers": self.broker})
+        for topic in (results, f"{name}.dead.shadow"):
+            producer.list_topics(topic, timeout=10)
+        program = Path(__file__).parent / "shadow_worker.py"
+        arguments = str(self._folder / f"{name}.yaml"), f"{name}.in", str(share)
+        process = Process(arguments, self._folder / f"{name}.shadow.log", self._others, (str(program),))
+        self.callback(process.stop)
+        shadow = Shadow(process, self.broker, results)
+        before = shadow.results()
+        process.wait(lambda: shadow.results() > before)
+        return shadow
+
+
+class Shadow:
+    """A shadow run."""
+
+    def __init__(self, process: Process, broker: str, topic: str) -> None:
+        self._process = process
+        self._reader = Consumer({"bootstrap.servers": broker, "group.id": topic})
+        self._topic = topic
+
+    def results(self) -> int:
+        """So many are in its topic now, those of earlier runs included."""
+        partitions = self._reader.list_topics(self._topic, timeout=10).topics[self._topic].partitions
+        places = [TopicPartition(self._topic, number) for number in partitions]
+        return sum(self._reader.get_watermark_offsets(place, timeout=10)[1] for place in places)
+
+    def stop(self) -> None:
+        """Drain and end."""
+        self._process.stop()
+        self._reader.close()
 
 
 class Worker:

@@ -80,7 +80,7 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     base = [*worker.program, "shadow"]
     given = ["--config", str(worker.config_file), "--input", worker.input]
     shadow = f"{worker.output}.shadow"
-    asked = [*base, "run", *given, "--from", "2020-01-01T00:00:00Z"]
+    asked = [*base, "run", *given, "--from", "2020-01-01T00:00:00Z", "--share", "0.5"]
     switch = [*base, "switch", *given, "--yes"]
 
     def ended(*command: str) -> subprocess.CompletedProcess[str]:

@@ -74,6 +74,9 @@ def test_a_shadow_writes_to_no_live_topic_and_commits_for_no_live_group() -> Non
     assert shadow.kafka.group_id == f"{live.kafka.group_id}.shadow"
     assert shadow.delivery.dead_letter_topic == "reviews.dead.shadow"
     assert (shadow.limits.in_flight_events, shadow.batching.max_in_flight) == (50, 1)
+    assert shadow.batching.max_tokens == live.batching.max_tokens
     assert shadow.model == live.model
+    spared = shadow_config(live, ["reviews.raw"], share=0.1)
+    assert (spared.limits.in_flight_events, spared.batching.max_tokens) == (32, 1638)
     with pytest.raises(ValueError, match=r"its inputs are reviews\.raw"):
         shadow_config(live, ["other"], None)

@@ -1,0 +1,54 @@
+"""The dispatcher of a shadow run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+import virtual_time
+from dispatcher_harness import KNOWN_GOOD, Observer, StubClient, all_answers, assert_answered, window
+
+from consumer.batching.policy import LeastTime
+from consumer.worker.shadow_parts import ShadowParts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from consumer.extraction.window import Window
+    from consumer.serving.protocol import Answer
+
+MARKS = list(range(100, 140))
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_a_share_bounds_the_time_that_calls_take_of_a_model_server(share: float) -> None:
+    """Calls take two seconds each: with a tenth of the time one leaves every 20 s at most, with all of it every 2 s."""
+    client = SlowClient()
+
+    async def main() -> float:
+        clock = asyncio.get_running_loop().time
+        dispatcher = ShadowParts({}, None, share).dispatcher(
+            {"one:1": client}, LeastTime(160, 1), window(KNOWN_GOOD), "m", Observer(), lambda *_: None, clock
+        )
+        pump = asyncio.create_task(dispatcher.pump())
+        began = clock()
+        assert_answered(MARKS, await all_answers(dispatcher, MARKS))
+        pump.cancel()
+        return clock() - began
+
+    seconds = virtual_time.run(main())
+    assert len(client.calls) >= 4
+    assert SlowClient.SECONDS * (len(client.calls) - 1) <= share * seconds
+    if share == 1:
+        assert seconds == pytest.approx(SlowClient.SECONDS * len(client.calls))
+
+
+class SlowClient(StubClient):
+    """Each call takes two seconds."""
+
+    SECONDS = 2.0
+
+    async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
+        await asyncio.sleep(self.SECONDS)
+        return await super().predict(windows, padded_length, timeout)
