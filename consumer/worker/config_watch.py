@@ -71,10 +71,13 @@ class ConfigWatch:
         self._seen, self._failed = content, ""
         before, now = self._config.model.canary, new.model.canary
         live = before
+        is_other = before is not None and now is not None and (now.label, now.version) != (before.label, before.version)
         if before is not None:
             share, slower = (0.0, before.slower) if now is None else (now.share, now.slower)
+            if is_other:  # the larger share is for that one, which this worker does not know
+                share = min(before.share, share)
             live = before.model_copy(update={"share": share, "slower": slower})
-        waiting = [dotted(path) for path in _different(self._config, new) if path not in LIVE]
+        waiting = [dotted(path) for path in _different(self._config, new) if is_other or path not in LIVE]
         if waiting and waiting != self._waiting:
             _log.warning("changed keys of the configuration file take effect at the next start", keys=waiting)
         self._waiting = waiting

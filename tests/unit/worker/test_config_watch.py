@@ -70,16 +70,26 @@ def test_a_canary_that_is_removed_has_no_share(file: Path) -> None:
     assert [line["keys"] for line in lines if "keys" in line] == [["model.canary"]]
 
 
+@pytest.mark.parametrize(("share", "taken"), [("0.5", None), ("0.02", 0.02)])
+def test_a_larger_share_for_another_label_is_not_this_canarys(file: Path, share: str, taken: float | None) -> None:
+    """The next start has both; a smaller one is taken from this one at once."""
+    looks = watch(file)
+    file.write_text(f"model: {{label: stable, canary: {{label: other, share: {share}}}}}")
+    with structlog.testing.capture_logs() as lines:
+        found = looks.changed()
+    assert (found and found.share) == taken
+    assert [line["keys"] for line in lines if "keys" in line] == [["model.canary.label", "model.canary.share"]]
+
+
 def test_what_takes_effect_at_the_next_start_is_named_once(file: Path) -> None:
     """By its keys, not its values."""
     looks = watch(file)
     with structlog.testing.capture_logs() as lines:
         for share in ("0.1", "0.3"):
-            canary = BEFORE.replace("0.1", share).replace("label: canary", "label: other")
-            file.write_text(f"model: {canary}\nlimits: {{text_chars: 99}}")
+            file.write_text(f"model: {BEFORE.replace('0.1', share)}\nlimits: {{text_chars: 99}}")
             found = looks.changed()
             assert (found is None) == (share == "0.1")
-    assert [line["keys"] for line in lines if "keys" in line] == [["model.canary.label", "limits.text_chars"]]
+    assert [line["keys"] for line in lines if "keys" in line] == [["limits.text_chars"]]
 
 
 @pytest.mark.parametrize("content", ["model: {label: stable, canary: {share: 9}}", "model: [", None])
