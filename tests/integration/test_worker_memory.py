@@ -199,7 +199,7 @@ def test_a_model_that_finds_everything_stays_below_the_ceiling(
 ) -> None:
     """Hundreds of facts in every window, on every level, up to the limits, for a thousand reviews with eight tasks."""
 
-    def everything(window: Window, _version: int) -> Cells:
+    def everything(window: Window, _version: int, _tokenizer: object) -> Cells:
         start, end = window.text_start, window.length - 1
         types = np.flatnonzero(window.input_ids[:start] == TOKENIZER.type)[:13].tolist()
         text = range(start, min(end, start + 8))
