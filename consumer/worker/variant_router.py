@@ -8,6 +8,7 @@ version that they fit. Loaded only where there are several variants.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ class VariantRouter:
         """
         self._variants, self._metrics, self._on_state, self._clock = variants, metrics, on_state, clock
         self._share = 0.0 if canary is None else canary.share
-        self.fallback = CanaryFallback(3.0 if canary is None else canary.slower)
+        self.fallback = CanaryFallback(math.inf if canary is None else canary.slower)
         self._in_use: dict[VariantName, Variant] = {}
         self._begun = False
         self._stable_usable = asyncio.Event()
