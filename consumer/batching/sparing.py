@@ -22,7 +22,7 @@ LOOK_BACK: Final = 200
 """Calls of which the fastest, for its cost, is taken for one that met no other."""
 CROWDED: Final = 1.5
 """A call that took so many times as long as that one, for its cost, met others at the server."""
-LONGEST: Final = 10.0
+LONGEST: Final = 30.0
 """Pauses grow to so many times what the share asks for after a call that met no other."""
 
 

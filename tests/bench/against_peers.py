@@ -10,7 +10,7 @@ get the same events, the same engine, and at-least-once: a result is delivered b
    (``peers/paced_server.py``);
 3. p50 and p99 of the latency, by the broker's clock, at 60 % of the slowest contender's figure of 2;
 4. the largest resident set in the first seconds on a lag of 1,000 and of 1,000,000 small records;
-5. duplicates and losses after two SIGKILLs on the way, with a restart each.
+5. duplicates and losses after two SIGKILLs on the way, with a restart each; for the worker in exactly_once as well.
 
 ``--quick``: 1 and 2 once for the worker, the loop and the two fastest peers. Runs take turns, and each round's runs
 make the pairs. Peers are installed on first use, each in an environment of its own under ``.cache/bench``, from the
@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import click
 from apache_kafka import KafkaUnavailable, fetch_jars
-from bench.peers.contenders import LOOP, PEERS, QUICK, WORKER, NotInstalledError, install
+from bench.peers.contenders import EXACTLY_ONCE, LOOP, PEERS, QUICK, WORKER, NotInstalledError, install
 from bench.peers.measures import killed, latency, peak_memory, throughput
 from bench.peers.reviews import small_events
 from bench.peers.section import Figures, section
@@ -69,7 +69,7 @@ class Size(NamedTuple):
 
 
 FULL = Size(
-    rounds=3, enough=8.0, instant=2000, bound=1600, seconds=10.0, killed=450, lags=(1_000, 1_000_000), lag_seconds=5.0
+    rounds=3, enough=8.0, instant=8000, bound=1600, seconds=10.0, killed=450, lags=(1_000, 1_000_000), lag_seconds=5.0
 )
 SHORT = Size(rounds=1, enough=4.0, instant=1000, bound=1000, seconds=0.0, killed=0, lags=(0, 0), lag_seconds=0.0)
 SMALL = Size(rounds=1, enough=8.0, instant=800, bound=800, seconds=2.0, killed=300, lags=(100, 2_000), lag_seconds=1.0)
@@ -122,6 +122,12 @@ class Comparison:
             with self._named(contender, f"memory at a lag of {lag:,}") as figures:
                 figures.memory[lag] = peak_memory(self._stage, contender, source, seconds)
 
+    def exactly_once(self, count: int) -> None:
+        """The same SIGKILLs of a worker that writes in transactions."""
+        if not self.late:
+            with self._named(EXACTLY_ONCE, "SIGKILL") as figures:
+                figures.audit = killed(self._stage, EXACTLY_ONCE, count)
+
     def _in_turn(self, number: int) -> Iterator[Contender]:
         left = [one for one in self._contenders if self._found[one.name].error is None]
         first = number % len(left) if left else 0
@@ -170,7 +176,7 @@ def _measured(quick: bool, small: bool, peers: list[Contender]) -> dict[str, obj
     except KafkaUnavailable as error:
         return {"title": title, "not_measured": str(error)}
     pythons = {}
-    found = {one.name: Figures() for one in (WORKER, LOOP, *peers)}
+    found = {one.name: Figures() for one in (WORKER, LOOP, *peers, EXACTLY_ONCE)}
     for peer, python in install(peers).items():
         if isinstance(python, NotInstalledError):
             for contender in peers:
@@ -193,6 +199,7 @@ def _measured(quick: bool, small: bool, peers: list[Contender]) -> dict[str, obj
             for lag in size.lags:
                 comparison.memory(lag, size.lag_seconds)
             comparison.kills(size.killed)
+            comparison.exactly_once(size.killed)
     notes = [
         "Contender on one CPU; broker and model servers on the others.",
         f"Each throughput {size.rounds} x; {size.instant:,} events where the model is instant, else {size.bound:,}.",

@@ -31,6 +31,8 @@ class Contender(NamedTuple):
 
 
 WORKER: Final = Contender("worker")
+EXACTLY_ONCE: Final = Contender("worker, exactly_once")
+"""Of the SIGKILLs alone: what the peers are given is at least once."""
 LOOP: Final = Contender("loop")
 PEERS: Final = (
     Contender("arroyo", "arroyo"),

@@ -51,7 +51,10 @@ def section(found: Mapping[str, Figures], worker: str, rate: float | None, notes
         ],
         "rows": rows,
         "notes": list(notes),
-        "goals": _goals(measured, worker, others) if worker in measured and others else [],
+        "goals": [
+            *(_goals(measured, worker, others) if worker in measured and others else []),
+            *(_exact(name, figures.audit) for name, figures in found.items() if name not in measured and figures.audit),
+        ],
         "tables": tables,
         "plots": _plots(measured),
     }
@@ -137,6 +140,12 @@ def _goals(found: Mapping[str, Figures], worker: str, others: Sequence[str]) -> 
         lost = ours.audit.lost
         goals.append({"goal": "nothing lost after SIGKILL", "found": f"{lost} lost", "met": lost == 0})
     return goals
+
+
+def _exact(name: str, audit: Audit) -> dict[str, Any]:
+    """Of a contender that only was killed: the worker in exactly_once, whose results a reader sees committed."""
+    found = f"{audit.duplicates} duplicates, {audit.lost} lost"
+    return {"goal": f"{name}: nothing twice or lost after SIGKILL", "found": found, "met": not any(audit)}
 
 
 def _least(goal: str, ours: float, theirs: Mapping[str, float], unit: str) -> dict[str, Any]:

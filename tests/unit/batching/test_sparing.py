@@ -72,10 +72,10 @@ def test_calls_that_meet_others_make_pauses_longer_and_others_shorter_again() ->
     """To a bound: live workers that are never idle must not stop a run for good."""
     pauses = Pauses(0.1)
     assert pauses.after(0.1, 0.1) == pytest.approx(0.9)
-    grown = [pauses.after(0.2, 0.1) for _ in range(5)]
-    assert grown == pytest.approx([3.6, 7.2, 9.0, 9.0, 9.0])
-    shrunk = [pauses.after(0.1, 0.1) for _ in range(5)]
-    assert shrunk == pytest.approx([4.5, 2.25, 1.125, 0.9, 0.9])
+    grown = [pauses.after(0.2, 0.1) for _ in range(6)]
+    assert grown == pytest.approx([3.6, 7.2, 14.4, 27.0, 27.0, 27.0])
+    shrunk = [pauses.after(0.1, 0.1) for _ in range(6)]
+    assert shrunk == pytest.approx([13.5, 6.75, 3.375, 1.6875, 0.9, 0.9])
 
 
 def test_calls_that_are_faster_than_their_cost_show_what_a_call_takes_alone() -> None:
