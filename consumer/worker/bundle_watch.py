@@ -54,8 +54,7 @@ class BundleWatch:
         """
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            # On a thread, though the tokenizer's library lets the event loop go on for half of the time only: a vocabulary
-            # of 250,000 tokens takes 4 s.
+            # A vocabulary of 250,000 tokens takes 4 s, in half of which its library lets no other thread run.
             self._waiting += await asyncio.to_thread(self.look)
             try:
                 while self._waiting:

@@ -133,7 +133,7 @@ def test_a_bundle_that_comes_after_its_version_is_taken_in_without_a_restart(
     configure(worker, bundles=[f"{tmp_path}/models/*/bundle"])
     worker.program = [sys.executable, "-c", _LOOKING_OFTEN]
     start(worker)
-    assert usable(worker) == [True]
+    worker.wait(lambda: usable(worker) == [True])
     sent = send_until(worker, 0, lambda: answered_by(worker)["1"] > 40)
     server.version = 2
     sent = send_until(worker, sent, lambda: bool(said(worker, "consumption paused")))
