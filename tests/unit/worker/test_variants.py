@@ -34,6 +34,7 @@ CANARY = ("model.label=stable", "model.canary.label=canary")
     ("overrides", "bundles", "ways"),
     [
         ((), 1, ["stable"]),
+        (LATER, 1, ["stable"]),
         ((), 2, ["stable", "stable"]),
         (CANARY, 1, ["stable", "canary"]),
         (CANARY, 2, ["stable", "stable", "canary", "canary"]),
