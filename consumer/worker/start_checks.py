@@ -81,8 +81,13 @@ class StartChecks:
 
 def read_bundle(folder: Path) -> Bundle:
     """As ``load_bundle``. Raises ValueError, too, for limits that cannot work."""
-    bundle = load_bundle(folder)
-    Engine(bundle.tokenizer, bundle.limits, ExtractionLimits())
+    try:
+        bundle = load_bundle(folder)
+        Engine(bundle.tokenizer, bundle.limits, ExtractionLimits())
+    except ValueError as error:
+        if str(folder) in str(error):
+            raise
+        raise ValueError(f"{folder}: {error}") from error
     return bundle
 
 

@@ -26,6 +26,13 @@ def test_a_bundle_with_the_contract_of_another_is_left_out(tmp_path: Path) -> No
     assert another in found["model.bundles.1"].detail
 
 
+def test_what_is_wrong_with_a_bundle_names_its_folder(tmp_path: Path) -> None:
+    """Also where the tokenizer's library, or a limit, is what refuses it."""
+    folder = write_bundle(tmp_path / "1", b'{"version": "9"}')
+    (refused,) = StartChecks(load_config(None, {}, [f"model.bundle={folder}"])).refused()
+    assert str(refused).startswith(f"model.bundle: {folder}: not a tokenizer.json")
+
+
 def test_what_an_asterisk_finds_stops_no_start(tmp_path: Path) -> None:
     """The newest come first, and no tokenizer is loaded twice; what is half copied, or one too many, is a warning."""
     first = str(write_bundle(tmp_path / "1/bundle"))
