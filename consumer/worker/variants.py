@@ -141,6 +141,7 @@ class Variants:
         for name, servers in made:
             variant = self._one_of_several(name, servers, bundle)
             variant.dispatcher.costs(self.all[0].policy.cost)
+            variant.dispatcher.state = self.state  # or it would end a pause before it has shown anything
             if self._runner is not None:
                 variant.runner = self._runner(variant)
             self.all.append(variant)

@@ -153,6 +153,7 @@ def test_a_bundle_that_comes_after_its_version_is_taken_in_without_a_restart(
     assert [str(folder) in line["bundle"] for line in said(worker, "another bundle was found")] == [True]
     assert worker.process.poll() is None
     assert len(said(worker, "consuming")) == 1
+    assert len(said(worker, "the model server can be used again")) == 1
 
 
 def test_a_version_that_no_bundle_fits_pauses_and_names_them_all(worker: Run, server: StubServer) -> None:

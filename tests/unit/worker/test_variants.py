@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from stub_server import write_bundle
-from two_tokenizers import ANOTHER_TOKENIZER
+from two_tokenizers import ANOTHER_TOKENIZER, another_tokenizer
 
 from consumer.batching.policy import CallCost
 from consumer.batching.queue import EventShare
 from consumer.config.credential_files import CredentialFileError
 from consumer.config.loading import load_config
 from consumer.serving.bundle import load_bundle
+from consumer.serving.refused import State
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.parts import parts_of
 from consumer.worker.variants import Variants
@@ -65,12 +66,14 @@ def test_a_bundle_is_added_to_a_running_worker_for_each_version(tmp_path: Path) 
     first = load_bundle(write_bundle(tmp_path / "1"))
     second = load_bundle(write_bundle(tmp_path / "2", ANOTHER_TOKENIZER))
     cost = CallCost(0.0, 0.5, 1e-5, 0.0)
+    third = load_bundle(write_bundle(tmp_path / "3", another_tokenizer(3)))
     started: list[Coroutine[Any, Any, None]] = []
+    states: list[State] = []
 
     async def main() -> None:
         overrides = ["model.target=127.0.0.1:9", *CANARY, f"model.bundle={tmp_path}/1", f"model.bundles=[{tmp_path}/*]"]
         config = load_config(None, {}, overrides)
-        variants = Variants(config, [first], parts_of(config, "w"), Metrics(), lambda *_: None)
+        variants = Variants(config, [first], parts_of(config, "w"), Metrics(), lambda state, _: states.append(state))
         variants.follow(started.append)
         variants.costs(cost)
         variants.infer({}, 100, lambda cost: EventShare(100, 1.0, cost.seconds(1, 512)), lambda: None)
@@ -88,9 +91,15 @@ def test_a_bundle_is_added_to_a_running_worker_for_each_version(tmp_path: Path) 
         assert variants.router is not None
         status = variants.router.status()
         assert [each["usable"] for each in status["variants"]][2:] == [False, False]
+        assert states == []
+        for each in variants.all:
+            each.unusable, each.dispatcher.state = "another contract", State.DEPLOYMENT_FAULT
+        variants.look()
+        variants.add(third)
+        assert states == [State.DEPLOYMENT_FAULT]  # a bundle that has shown nothing yet ends no pause
         await variants.close()
-        for each in started:
-            each.close()
+        for work in started:
+            work.close()
 
     asyncio.run(main())
 
