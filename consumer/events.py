@@ -164,13 +164,13 @@ class BadInput(Exception):  # noqa: N818 - named for what it is; it is not a fau
     thing, the value's position or size and the way out, and never holds review text.
     """
 
-    def __init__(self, stage: Stage, reason: str, message: str) -> None:
+    def __init__(self, stage: Stage, reason: str, message: str, model_version: str | None = None) -> None:
         super().__init__(message)
         self.stage: Stage = stage
         self.reason = reason
         self.message = message
-        self.model_version: str | None = None
-        """The model version that had answered before a limit was met; None where no window was answered."""
+        self.model_version = model_version
+        """The model version that had answered before; None where no window was answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +189,8 @@ class Output:
     timestamp_ms: int | None = None
     row: int | None = None
     """Of a result: its row's number, in a record of several."""
+    model_version: str | None = None
+    """Of a result: the model's that answered."""
 
     @property
     def size(self) -> int:

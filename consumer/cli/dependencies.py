@@ -33,8 +33,8 @@ class Finding(NamedTuple):
 
 def start_findings(checks: StartChecks) -> Iterator[Finding]:
     """What a worker would refuse before it connects; a port that a worker has already is none of this one's faults."""
-    for subject, well, detail, beside in checks.found:
-        yield Finding(subject, "ok" if well else "warn" if beside else "fail", detail)
+    for subject, well, detail, warns in checks.found:
+        yield Finding(subject, "warn" if warns else "ok" if well else "fail", detail)
 
 
 def expiry_findings(config: Config) -> Iterator[Finding]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import grpc.aio
@@ -21,12 +20,12 @@ from consumer.config.proxies import unused_proxy
 from consumer.extraction.engine import Engine
 from consumer.extraction.task import ExtractionLimits
 from consumer.serving import descriptors
-from consumer.serving.bundle import load_bundle
 from consumer.serving.channels import open_channel, tls_hint
 from consumer.serving.client import COMPACT, DENSE, TfServingClient, address, listed
 from consumer.serving.errors import remedy
 from consumer.serving.protocol import Failure, Relief, ServingError
 from consumer.serving.tensors import ENCODINGS, pad, write_content
+from consumer.worker.start_checks import read_bundles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,7 +55,7 @@ def model_findings(config: Config) -> Iterator[Finding]:
     Of several bundles one has to fit what is served. A canary that does not is only a warning: a worker does without.
     """
     model, canary = config.model, config.model.canary
-    bundles = [load_bundle(Path(folder)) for folder in (model.bundle or "", *model.bundles)]
+    bundles, _ = read_bundles(model)
     yield from _of_version(model, bundles, config.batching.max_tokens)
     if canary is not None:
         asked = model.model_copy(update={"label": canary.label, "version": canary.version})

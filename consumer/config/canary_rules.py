@@ -27,6 +27,12 @@ def canary_checks(model: ModelConfig) -> Iterator[Check]:
         "is set without model.bundle",
         "write the first of them into model.bundle",
     )
+    yield (
+        "*" in (model.bundle or ""),
+        ("model", "bundle"),
+        f"{model.bundle} may be several folders",
+        "write it into model.bundles, and here the folder of one bundle that is there when a worker starts",
+    )
     if (canary := model.canary) is None:
         return
     yield (

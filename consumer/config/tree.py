@@ -132,7 +132,8 @@ class ModelConfig(Section):
     it: it is the part of the model that runs in the worker."""
     bundles: tuple[Text, ...] = ()
     """Further bundles, of versions with another tokenizer or other limits that are, or will be, served under the same
-    name. The worker uses those that belong to what answers."""
+    name. The worker uses those that belong to what answers. With ``*`` an entry names all folders that match, such as
+    ``/models/rexuninlu/*/bundle``: also those that come while a worker runs, which it looks for every two seconds."""
     canary: CanaryConfig | None = None
     tls: ModelTlsConfig | None = None
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import re
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consumer.config.git_lfs import lfs_pointer
 from consumer.extraction.prompts import PromptLimits, PromptTokenizer, contract_hash
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
 FORMAT = 1
 TOKENIZER_FILE = "tokenizer.json"
@@ -30,6 +33,30 @@ class Bundle:
     contract: int
     name: str = "of an unknown folder"
     """What messages call it: its folder, and the checkpoint that it was exported from."""
+
+
+def patterns(entries: Iterable[str]) -> list[str]:
+    """Those entries of ``model.bundles`` that name many folders: with an asterisk."""
+    return [entry for entry in entries if "*" in entry]
+
+
+def folders_like(pattern: str) -> list[Path]:
+    """The folders with a bundle.json that a pattern names now, where it names versions the newest first.
+
+    An asterisk is any part of a folder's name; other characters are themselves.
+    """
+    files = glob.escape(f"{pattern}/{BUNDLE_FILE}").replace("[*]", "*")
+    # By the numbers in them: 10 comes before 9.
+    newest = sorted(glob.glob(files), key=lambda each: ([int(n) for n in re.findall(r"\d+", each)], each), reverse=True)
+    return [Path(file).parent for file in newest]
+
+
+def recorded_contract(folder: Path) -> int | None:
+    """The contract that a folder's bundle.json names, unchecked; None where it names none. ``load_bundle`` says why."""
+    try:
+        return int(json.loads((folder / BUNDLE_FILE).read_bytes())["contract"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def load_bundle(folder: Path) -> Bundle:

@@ -309,7 +309,8 @@ class EventProcessor:
             return FailedTask(task.name, int(self._wall() * 1000), unanswerable, refused)
         except BaseException as error:
             if again and is_defect(error):
-                return FailedTask(task.name, int(self._wall() * 1000), BadInput(stage, DEFECT, ""), defect=error)
+                why = BadInput(stage, DEFECT, "", work.version or None)
+                return FailedTask(task.name, int(self._wall() * 1000), why, defect=error)
             self._failures.tried_once(error)
         return await self._run_task(record, event, task, trace, work, again=True)
 
@@ -345,4 +346,5 @@ class EventProcessor:
             value=value,
             headers=result_headers(carried, task, fields["result_id"], trace, dropped),
             partition=record.partition,
+            model_version=inference.model.version,
         )

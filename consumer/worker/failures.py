@@ -121,7 +121,7 @@ class Failures:
         """The dead letter of tasks that failed for one reason."""
         first, tasks = failed[0], [each.name for each in failed]
         if first.defect is not None:
-            return self.defect(record, first.defect, first.bad.stage, tasks)
+            return self.defect(record, first.defect, first.bad.stage, tasks, version=first.bad.model_version)
         return self.letter(record, first.bad, tasks, first.refused, first.at_ms)
 
     def of_rows(self, record: SourceRecord, failed: Sequence[FailedRow], rows: int) -> Iterator[Output]:
@@ -136,11 +136,12 @@ class Failures:
             # None of them: a replay then runs all tasks of these rows.
             tasks = tuple(named) if len(named) <= MAX_TASKS and all(each.tasks for each in group) else ()
             if first.defect is not None:
-                yield self.defect(record, first.defect, first.bad.stage, tasks, numbers)
+                version = first.bad.model_version
+                yield self.defect(record, first.defect, first.bad.stage, tasks, numbers, version)
                 continue
             shown = numbers if len(numbers) <= _SHOWN_ROWS else f"{numbers[:_SHOWN_ROWS]}…"
-            bad = BadInput(first.bad.stage, first.bad.reason, f"row {shown} of {rows}: {first.bad.message}")
-            bad.model_version = first.bad.model_version
+            what = f"row {shown} of {rows}: {first.bad.message}"
+            bad = BadInput(first.bad.stage, first.bad.reason, what, first.bad.model_version)
             yield self.letter(record, bad, tasks, first.refused, first.at_ms, numbers)
 
     def letter(
@@ -177,7 +178,7 @@ class Failures:
             attempts=refused.attempts if refused else 1,
             task=",".join(tasks) or None,
             task_count=len(tasks),
-            model=self._model if bad.stage == "extract" else None,
+            model=self._model if bad.stage == "extract" or bad.model_version else None,
             model_version=refused.model_version if refused else bad.model_version,
             rows=rows,
         )
@@ -201,11 +202,12 @@ class Failures:
             rows = None
             if refused.row is not None:
                 rows, what = str(refused.row), f"row {refused.row}: {what}"
-            return self.letter(record, BadInput("produce", reason, what), () if task is None else (task,), rows=rows)
+            bad = BadInput("produce", reason, what, refused.model_version)
+            return self.letter(record, bad, () if task is None else (task,), rows=rows)
         except BaseException as error:
             if not is_defect(error):
                 raise
-            return self.defect(record, error, "produce", ())
+            return self.defect(record, error, "produce", (), version=refused.model_version)
 
     def tried_once(self, error: BaseException) -> None:
         """Log a first defect, which a second try may pass. Raises ``error`` when it is none."""
@@ -220,9 +222,10 @@ class Failures:
         stage: Stage,
         tasks: Sequence[str],
         rows: str | None = None,
+        version: str | None = None,
     ) -> Output:
         """The dead letter of ``tasks`` (none before they were known) for ``error``, also when the usual one cannot be
-        made of this record.
+        made of this record. ``version``: of the model that had answered.
         """
         now_ms = int(self._wall() * 1000)
         failure = Failure(
@@ -237,7 +240,8 @@ class Failures:
             attempts=2,
             task=",".join(tasks) or None,
             task_count=len(tasks),
-            model=self._model if stage == "extract" else None,
+            model=self._model if stage == "extract" or version else None,
+            model_version=version,
             rows=rows,
         )
         self._metrics.dead_letter(stage, DEFECT)

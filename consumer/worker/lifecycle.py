@@ -152,7 +152,7 @@ class Worker:
             return
         paused = {"outage": self._routes.inputs}
         await first_found(self._model_ready, lambda waits: self._metrics.paused(paused if waits else {}))
-        await variants.usable(self._background.start)
+        await variants.usable()
         self._version = self._metrics.model_version
         model = self._config.model
         _log.info("model ready", target=model.target, model=model.name, version=self._version)

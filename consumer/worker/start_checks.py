@@ -21,7 +21,7 @@ from consumer.config.problems import dotted
 from consumer.extraction.engine import Engine
 from consumer.extraction.task import ExtractionLimits
 from consumer.kafka.clients.settings import consumer_settings, producer_settings, transaction_settings
-from consumer.serving.bundle import load_bundle
+from consumer.serving.bundle import folders_like, load_bundle, patterns, recorded_contract
 from consumer.serving.channels import read_credentials
 from consumer.telemetry.http import parse_address
 from consumer.worker.parts import is_traced
@@ -29,11 +29,14 @@ from consumer.worker.parts import is_traced
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from consumer.config.tree import Config
+    from consumer.config.tree import Config, ModelConfig
     from consumer.serving.bundle import Bundle
 
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
 """An address of every interface -> one at which to reach it from this machine."""
+MOST_BUNDLES = 4
+"""With more than these, what an asterisk of ``model.bundles`` finds is not used: a vocabulary of 250,000 tokens takes
+some 160 MB, and each bundle asks each model server a known-good window every second or two."""
 _NOWHERE = logging.Logger("of no client that works", logging.CRITICAL + 1)
 """Takes what these clients say, which with the setting ``debug`` is no JSON and a hundred lines."""
 _STATUS_SECONDS = 1.0
@@ -47,8 +50,9 @@ class Checked(NamedTuple):
     well: bool
     detail: str
     """What was found, or what is wrong with the way out."""
-    beside: bool = False
-    """Whether it is only a second worker on this machine that could not start."""
+    warns: bool = False
+    """Whether it is worth a warning, and no more: only a second worker on this machine could not start, or a worker
+    starts without this."""
 
     def __str__(self) -> str:
         return self.detail if self.detail.startswith(self.subject) else f"{self.subject}: {self.detail}"
@@ -58,11 +62,12 @@ class StartChecks:
     """All of these checks, made at once. Nothing is connected to."""
 
     def __init__(self, config: Config) -> None:
-        self.bundles: tuple[Bundle, ...] = ()
+        bundles, read = read_bundles(config.model)
+        self.bundles: tuple[Bundle, ...] = bundles
         """Those of ``model.bundle`` and ``model.bundles`` that can be read, of several with one contract the first."""
         self.found: tuple[Checked, ...] = (
             _clients(config),
-            *self._read_bundles(config),
+            *read,
             *_model_tls(config),
             *_registry(config),
             *_tracing(config),
@@ -73,31 +78,65 @@ class StartChecks:
         """What a worker cannot start with; empty when it can."""
         return [each for each in self.found if not each.well]
 
-    def _read_bundles(self, config: Config) -> Iterator[Checked]:
-        folders = {"model.bundle": config.model.bundle}
-        folders |= {dotted(("model", "bundles", number)): each for number, each in enumerate(config.model.bundles)}
-        # Two that fit the same versions would halve every batch between them.
-        fitting: dict[int, str] = {}
-        for subject, folder in folders.items():
-            if folder is None:
-                what = (
-                    "is not set, and a worker needs it; name the folder <model>/<version>/bundle that the export wrote"
-                )
-                yield Checked(subject, False, what)
-                continue
-            try:
-                bundle = load_bundle(Path(folder))
-                Engine(bundle.tokenizer, bundle.limits, ExtractionLimits())  # refuses limits that cannot work
-            except (OSError, ValueError) as error:
-                yield Checked(subject, False, str(error))
-                continue
-            if (same := fitting.get(bundle.contract)) is not None:
-                what = f"{bundle.name} is not used: {same} has the same contract and does for both"
-                yield Checked(subject, True, what)
-                continue
-            fitting[bundle.contract] = folder
-            self.bundles += (bundle,)
-            yield Checked(subject, True, bundle.name)
+
+def read_bundle(folder: Path) -> Bundle:
+    """As ``load_bundle``. Raises ValueError, too, for limits that cannot work."""
+    try:
+        bundle = load_bundle(folder)
+        Engine(bundle.tokenizer, bundle.limits, ExtractionLimits())
+    except ValueError as error:
+        if str(folder) in str(error):
+            raise
+        raise ValueError(f"{folder}: {error}") from error
+    return bundle
+
+
+def read_bundles(model: ModelConfig) -> tuple[tuple[Bundle, ...], list[Checked]]:
+    """The bundles that can be used, of several with one contract the first; and what was found of each folder.
+
+    A folder that is named has to be there. What an asterisk finds may be half copied, so it stops no start.
+    """
+    found: list[Checked] = []
+    # Two that fit the same versions would halve every batch between them.
+    fitting: dict[int, Bundle] = {}
+    named = {"model.bundle": model.bundle}
+    named |= {dotted(("model", "bundles", number)): each for number, each in enumerate(model.bundles)}
+    found_by = {subject: each for subject, each in named.items() if each is not None and patterns((each,))}
+    for subject, folder in named.items():
+        if folder is None:
+            what = "is not set, and a worker needs it; name the folder <model>/<version>/bundle that the export wrote"
+            found.append(Checked(subject, False, what))
+        elif subject not in found_by:
+            found.append(_read(subject, Path(folder), fitting, stops=True))
+    for subject, pattern in found_by.items():
+        folders = folders_like(pattern)
+        what = f"{pattern} finds {len(folders)} bundles; a worker looks for others while it runs"
+        found.append(Checked(subject, True, what, warns=not folders))
+        # Versions with the contract of another are usual: nothing is said of them, and no tokenizer is loaded.
+        new = (each for each in folders if recorded_contract(each) not in fitting)
+        found.extend(_read(subject, each, fitting, stops=False) for each in new)  # and fills ``fitting`` one by one
+    return tuple(fitting.values()), found
+
+
+def _read(subject: str, folder: Path, fitting: dict[int, Bundle], *, stops: bool) -> Checked:
+    """Read one into ``fitting``, by contract. ``stops``: without it no worker starts."""
+    if not stops and len(fitting) >= MOST_BUNDLES:
+        return Checked(subject, True, too_many(folder), warns=True)
+    try:
+        bundle = read_bundle(folder)
+    except (OSError, ValueError) as error:
+        return Checked(subject, not stops, str(error), warns=not stops)
+    if (same := fitting.setdefault(bundle.contract, bundle)) is not bundle:
+        return Checked(subject, True, f"{bundle.name} is not used: {same.name} has the same contract and does for both")
+    return Checked(subject, True, bundle.name)
+
+
+def too_many(folder: Path) -> str:
+    """Why the bundle of a folder that an asterisk found is not used where there are ``MOST_BUNDLES``."""
+    return (
+        f"{folder} is not used: there are {MOST_BUNDLES} bundles already; remove folders of versions that are gone, or "
+        "name it in model.bundles without an asterisk, and restart the workers"
+    )
 
 
 def _clients(config: Config) -> Checked:

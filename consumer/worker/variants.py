@@ -1,7 +1,8 @@
 """The ways to the model that a worker has: usually one, the configured version with the configured bundle.
 
-With ``model.bundles`` or ``model.canary`` there are several: one for each bundle, of the stable version and the canary.
-``variant_router`` chooses among them then, and is not even loaded otherwise.
+With ``model.bundles`` or ``model.canary`` there are several: one for each bundle, of the stable version and the canary;
+more come where an entry of ``model.bundles`` has an asterisk. ``variant_router`` chooses among them then, and is not
+even loaded otherwise.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from consumer.batching.policy import LeastTime
 from consumer.extraction.engine import Engine
+from consumer.serving.bundle import patterns
 from consumer.worker.model_watch import ModelServers
 from consumer.worker.variant import Variant
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from consumer.telemetry.status import VariantsStatus
     from consumer.worker.inference import Inference
     from consumer.worker.parts import Parts
-    from consumer.worker.task_runner import WorkBudget
+    from consumer.worker.task_runner import TaskRunner, WorkBudget
     from consumer.worker.tracing import Tracing
     from consumer.worker.variant import VariantName
     from consumer.worker.variant_observer import VariantObserver
@@ -52,13 +54,15 @@ class Variants:
 
         Raises CredentialFileError.
         """
-        self._config, self._parts = config, parts
-        self.bundles = bundles
+        self._config, self._parts, self._bundles = config, parts, bundles
         model, canary = config.model, config.model.canary
         self.router: VariantRouter | None = None
         self.all: list[Variant] = []
-        if len(bundles) == 1 and canary is None:
-            self.all.append(self._made("stable", model, bundles[0], metrics, on_state))
+        self._runner: Callable[[Variant], TaskRunner] | None = None
+        self._asked: list[tuple[VariantName, ModelConfig]] = [("stable", model)]
+        if len(bundles) == 1 and canary is None and not patterns(model.bundles):
+            servers = ModelServers(model, bundles[0])
+            self.all.append(self._made("stable", servers, bundles[0], metrics, on_state))
             return
         # Not at the top: a worker with one way to the model should not load what chooses among several.
         from consumer.worker.variant_observer import VariantObserver
@@ -66,14 +70,19 @@ class Variants:
 
         self.router = router = VariantRouter(self.all, canary, metrics, on_state)
         observers: list[VariantObserver] = []
-        asked: list[tuple[VariantName, ModelConfig]] = [("stable", model)]
+
+        def one_of_several(name: VariantName, servers: ModelServers, bundle: Bundle) -> Variant:
+            observer = VariantObserver(router, observers, name, metrics)
+            observer.variant = self._made(name, servers, bundle, observer, router.state_changed)
+            return observer.variant
+
+        self._one_of_several = one_of_several
         if canary is not None:
-            asked.append(("canary", model.model_copy(update={"label": canary.label, "version": canary.version})))
-        for name, its in asked:
+            asked = model.model_copy(update={"label": canary.label, "version": canary.version})
+            self._asked.append(("canary", asked))
+        for name, its in self._asked:
             for bundle in bundles:
-                observer = VariantObserver(router, observers, name, metrics)
-                observer.variant = self._made(name, its, bundle, observer, router.state_changed)
-                self.all.append(observer.variant)
+                self.all.append(one_of_several(name, ModelServers(its, bundle), bundle))
 
     @property
     def main(self) -> Variant:
@@ -104,20 +113,41 @@ class Variants:
 
     def follow(self, start: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         """Follow the addresses of the model servers; ``start`` runs it beside the rest."""
+        self._start = start
         for variant in self.all:
             start(variant.servers.run(variant.dispatcher))
 
-    async def usable(self, start: Callable[[Coroutine[Any, Any, None]], None]) -> None:
-        """Begin to send; return once the stable version has answered a known-good window of one of the bundles.
-
-        A model that fits none of them is waited out here as it is later.
+    async def usable(self) -> None:
+        """Begin to send, after ``follow``; return once the stable version has answered a known-good window of one of
+        the bundles. A model that fits none of them is waited out here as it is later.
         """
         for variant in self.all:
-            start(variant.dispatcher.pump())
+            self._start(variant.dispatcher.pump())
+        if wanted := patterns(self._config.model.bundles):
+            from consumer.worker.bundle_watch import BundleWatch
+
+            self._start(BundleWatch(wanted, self._bundles).run(self.add))
         if self.router is None:
             await self.all[0].dispatcher.health_probe()
         else:
             await self.router.all_tried()
+
+    def add(self, bundle: Bundle) -> None:
+        """Use another bundle as well, from now on; the worker runs, with several bundles or an asterisk configured.
+
+        Raises CredentialFileError; nothing has changed then.
+        """
+        made = [(name, ModelServers(its, bundle)) for name, its in self._asked]
+        for name, servers in made:
+            variant = self._one_of_several(name, servers, bundle)
+            variant.dispatcher.costs(self.all[0].policy.cost)
+            variant.dispatcher.state = self.state  # or it would end a pause before it has shown anything
+            if self._runner is not None:
+                variant.runner = self._runner(variant)
+            self.all.append(variant)
+            self._start(servers.run(variant.dispatcher))
+            self._start(variant.dispatcher.pump())
+        self.look()
 
     def costs(self, cost: CallCost) -> None:
         """Expect calls to cost so much, of whichever version."""
@@ -132,8 +162,9 @@ class Variants:
         over_share: Callable[[], None],
     ) -> Callable[[str, Task, Any], Coroutine[Any, Any, Inference]]:
         """What runs one task on one text. The arguments are those of ``TaskRunner``, ``share`` for a cost of calls."""
-        for variant in self.all:
-            variant.runner = self._parts.task_runner(
+
+        def runner(variant: Variant) -> TaskRunner:
+            return self._parts.task_runner(
                 variant.engine,
                 variant.dispatcher,
                 budgets,
@@ -141,6 +172,10 @@ class Variants:
                 share=share(variant.policy.cost),
                 over_share=over_share,
             )
+
+        self._runner = runner
+        for variant in self.all:
+            variant.runner = runner(variant)
         return self.all[0].runner.infer if self.router is None else self.router.infer
 
     def renewals(self) -> list[Coroutine[Any, Any, None]]:
@@ -157,20 +192,19 @@ class Variants:
     def _made(
         self,
         name: VariantName,
-        model: ModelConfig,
+        servers: ModelServers,
         bundle: Bundle,
         observer: Any,
         on_state: Callable[[State, ServingError | None], None],
     ) -> Variant:
         config, batching = self._config, self._config.batching
         engine = Engine(bundle.tokenizer, bundle.limits, config.limits.of_extraction())
-        servers = ModelServers(model, bundle)
         policy = LeastTime(batching.max_tokens, batching.max_in_flight, batching.cost.of_calls())
         dispatcher = self._parts.dispatcher(
             servers.clients,
             policy,
             engine.known_good_window(),
-            model.name,
+            config.model.name,
             observer,
             on_state,
             on_endpoint=servers.endpoint if self.router is None else servers.endpoint_of_several,

@@ -71,9 +71,9 @@ looks like a variable; certificates (`….pem`) and `sasl.kerberos.kinit.cmd` ar
 A key that does not exist is an error, also as a variable, and so is a value of another type: `"500"` in quotes is no
 number. Left alone are `REXSTREAM_CONFIG`, variables that begin with `REXSTREAM_TEST_`, and those that Kubernetes sets
 for a Service whose name begins with `rexstream`. The configuration, task files and bundles are read once, when a
-worker starts, but for `model.canary.share` and `model.canary.slower`, which a running worker reads again from its file;
-certificates, keys and passwords in files are read again when they change
-([operations](operations.md#certificates-keys-and-passwords)).
+worker starts, but for `model.canary.share` and `model.canary.slower`, which a running worker reads again from its file,
+and the bundles that an asterisk in `model.bundles` finds later; certificates, keys and passwords in files are read
+again when they change ([operations](operations.md#certificates-keys-and-passwords)).
 
 ## Secrets
 

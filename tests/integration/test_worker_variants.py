@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -115,6 +116,44 @@ def test_a_version_with_another_tokenizer_is_rolled_out_under_load_and_back(work
     assert len(said(worker, "this bundle is in use")) == 3
     assert said(worker, "consumption paused") == []
     assert worker.get("/status")[1]["model"]["version"] == "1"
+
+
+_LOOKING_OFTEN = """
+import consumer.worker.bundle_watch as bundle_watch
+bundle_watch.LOOK_SECONDS = 0.2
+from consumer.cli import main
+main()
+"""
+
+
+def test_a_bundle_that_comes_after_its_version_is_taken_in_without_a_restart(
+    worker: Run, server: StubServer, tmp_path: Path
+) -> None:
+    """Under load, file by file: consumption is paused until it is whole, and nothing becomes a dead letter."""
+    configure(worker, bundles=[f"{tmp_path}/models/*/bundle"])
+    worker.program = [sys.executable, "-c", _LOOKING_OFTEN]
+    start(worker)
+    worker.wait(lambda: usable(worker) == [True])
+    sent = send_until(worker, 0, lambda: answered_by(worker)["1"] > 40)
+    server.version = 2
+    sent = send_until(worker, sent, lambda: bool(said(worker, "consumption paused")))
+    assert worker.get("/status")[1]["paused"] == ["deployment_fault"]
+    folder = tmp_path / "models/2/bundle"
+    folder.mkdir(parents=True)
+    (folder / "bundle.json").write_bytes((tmp_path / "another/bundle.json").read_bytes())
+    for end in (len(ANOTHER_TOKENIZER) // 2, None):
+        sent = send_until(worker, sent, lambda end=end: len(said(worker, "a bundle cannot be used")) > (end is None))  # type: ignore[misc]
+        (folder / "tokenizer.json").write_bytes(ANOTHER_TOKENIZER[:end])
+    sent = send_until(worker, sent, lambda: answered_by(worker)["2"] > 40)
+    audit(worker, sent)
+    assert usable(worker) == [False, True]
+    reasons = [line["reason"] for line in said(worker, "a bundle cannot be used")]
+    assert ["cannot be read" in reasons[0], "has SHA-256" in reasons[1]] == [True, True]
+    assert len(reasons) == 2
+    assert [str(folder) in line["bundle"] for line in said(worker, "another bundle was found")] == [True]
+    assert worker.process.poll() is None
+    assert len(said(worker, "consuming")) == 1
+    assert len(said(worker, "the model server can be used again")) == 1
 
 
 def test_a_version_that_no_bundle_fits_pauses_and_names_them_all(worker: Run, server: StubServer) -> None:

@@ -17,19 +17,17 @@ from consumer.extraction.task import ExtractionLimits
 if TYPE_CHECKING:
     from consumer.extraction.task import Task
 
-MORE = 7
-"""Entries that the second vocabulary has in front of all words."""
 
-
-def _another() -> bytes:
+def another_tokenizer(more: int) -> bytes:
+    """Its vocabulary has ``more`` entries in front of all words."""
     content = json.loads(tokenizer_json())
     known = content["model"]["vocab"]
-    shifted = {word: number + MORE * (number >= len(SPECIAL)) for word, number in known.items()}
-    content["model"]["vocab"] = shifted | {f"[more{n}]": len(SPECIAL) + n for n in range(MORE)}
+    shifted = {word: number + more * (number >= len(SPECIAL)) for word, number in known.items()}
+    content["model"]["vocab"] = shifted | {f"[more{n}]": len(SPECIAL) + n for n in range(more)}
     return with_markers(json.dumps(content, ensure_ascii=False).encode())
 
 
-ANOTHER_TOKENIZER = _another()
+ANOTHER_TOKENIZER = another_tokenizer(7)
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from consumer.batching.pinned import Pinned
 from consumer.batching.policy import Load
 from consumer.batching.queue import LANE, LengthQueue, Pending, by_lane
 from consumer.serving.dispatch.batch import Entry, Group
-from consumer.serving.dispatch.calls import Learned, ModelCalls
+from consumer.serving.dispatch.calls import FOREIGN_TRIES, Learned, ModelCalls
 from consumer.serving.dispatch.endpoint import Endpoint, EndpointStatus, together
 from consumer.serving.dispatch.outage import IDLE_SECONDS, PAUSES
 from consumer.serving.dispatch.transfers import transfer
@@ -115,8 +115,10 @@ class Dispatcher:
     def _add(self, clients: Mapping[str, ModelClient]) -> None:
         trial = self._trial or len(clients) + len(self._endpoints) > 1
         for address, client in clients.items():
+            to = ModelCalls(client, self._probe_window, self._model, self._observer, self._clock, address, self.learned)
+            to.tries = FOREIGN_TRIES if self._trial else 1
             endpoint = self._endpoints[address] = Endpoint(
-                ModelCalls(client, self._probe_window, self._model, self._observer, self._clock, address, self.learned),
+                to,
                 self._policy,
                 self._backoff,
                 trial=trial,

@@ -54,6 +54,15 @@ def test_a_canary_that_is_not_there_is_a_warning(server: StubServer, tmp_path: P
     assert "Unrecognized servable version label" in warned.detail
 
 
+def test_a_bundle_that_is_half_copied_keeps_no_other_from_fitting(server: StubServer, tmp_path: Path) -> None:
+    """An asterisk found it."""
+    half = write_bundle(tmp_path / "half", ANOTHER_TOKENIZER)
+    (half / "tokenizer.json").unlink()
+    findings = found(server, tmp_path, bundles=(str(tmp_path / "*"),))
+    assert [each for each in findings if each.status != "ok"] == []
+    assert any("/two " in each.detail for each in findings if each.subject == "model bundle")
+
+
 def test_where_no_bundle_fits_each_is_named(server: StubServer, tmp_path: Path) -> None:
     """With what is wrong with it."""
     server.tokenizers[2] = ANOTHER_TOKENIZER.replace(b"[more1]", b"[more9]")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ("{label: stable, canary: }", "write its keys, or remove it"),
         ("{bundles: [b]}", "write the first of them into model.bundle"),
         ("{bundle: a, bundles: [b, a]}", "model.bundles.1"),
+        ("{bundle: /models/*/bundle}", "write it into model.bundles"),
     ],
 )
 def test_what_cannot_work_is_refused(model: str, says: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from consumer.extraction.prompts import PromptLimits, contract_hash
-from consumer.serving.bundle import load_bundle
+from consumer.serving.bundle import folders_like, load_bundle, patterns, recorded_contract
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +44,27 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     file.write_text(json.dumps(settings))
 
 
+def test_an_asterisk_names_folders_with_a_bundle_the_newest_first(tmp_path: Path) -> None:
+    """By the numbers in their names. Other characters are themselves, and hidden folders are Kubernetes' own."""
+    for name in ("m[1]/2", "m[1]/10", "m[1]/9", "m[1]/.hidden", "m1/11", "m[1]/lost+found", "m[1]/old"):
+        (tmp_path / name / "bundle").mkdir(parents=True)
+        if name != "m[1]/lost+found":
+            (tmp_path / name / "bundle/bundle.json").write_text("{}")
+    found = folders_like(f"{tmp_path}/m[1]/*/bundle")
+    assert [each.relative_to(tmp_path).as_posix() for each in found] == [
+        f"m[1]/{name}/bundle" for name in ("10", "9", "2", "old")
+    ]
+    assert patterns(["/a/b", "/a/*/b", "c*"]) == ["/a/*/b", "c*"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"contract": null}', '{"contract": "x"}', None])
+def test_a_contract_that_is_not_recorded_is_none(tmp_path: Path, content: str | None) -> None:
+    """Reading the bundle says why."""
+    if content is not None:
+        (tmp_path / "bundle.json").write_text(content)
+    assert recorded_contract(tmp_path) is None
+
+
 def test_a_bundle_reads_back(folder: Path, tokenizer_json: bytes) -> None:
     """Limits, K, contract and tokenizer are those that were exported."""
     bundle = load_bundle(folder)
@@ -51,6 +72,7 @@ def test_a_bundle_reads_back(folder: Path, tokenizer_json: bytes) -> None:
     assert bundle.cells_per_window == 256
     assert bundle.contract == contract_hash(tokenizer_json, LIMITS, 256)
     assert bundle.tokenizer.json == tokenizer_json
+    assert recorded_contract(folder) == bundle.contract
 
 
 @pytest.mark.parametrize(

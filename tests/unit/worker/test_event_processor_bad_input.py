@@ -332,3 +332,4 @@ def test_a_result_too_large_for_its_topic_becomes_a_dead_letter_of_stage_produce
     assert found["rexstream-dlq-stage"] == "produce"
     assert found["rexstream-dlq-class"] == "ResultTooLarge"
     assert found["rexstream-dlq-task"] == "sentiment"
+    assert (found["rexstream-dlq-model"], found["rexstream-dlq-model-version"]) == ("m", "1")

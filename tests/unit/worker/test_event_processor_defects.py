@@ -27,6 +27,7 @@ from consumer.worker.task_runner import WorkBudget
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from consumer.events import Work
     from consumer.extraction.task import Task
 
 SECRET = "鞋底软"
@@ -48,6 +49,8 @@ class Bench:
 
     def __init__(self, failing: Mapping[str, list[BaseException]] | None = None) -> None:
         self.failing = {} if failing is None else failing
+        self.answered_by = ""
+        """The model version that answers a first window."""
         self.metrics = Metrics()
         self.letters = DeadLetters("dead", "group", "1", "spring")
         self.processor = EventProcessor(
@@ -63,7 +66,8 @@ class Bench:
             clock=lambda: 0.0,
         )
 
-    async def infer(self, _text: str, task: Task, *_: object) -> Inference:
+    async def infer(self, _text: str, task: Task, work: Work) -> Inference:
+        work.version = self.answered_by
         if waiting := self.failing.get(task.name):
             raise waiting.pop(0)
         return Inference(Extracted((), (), 1), ModelUsed("rex", "3", "s"), 0.0, 0.0, 0, 0)
@@ -125,6 +129,16 @@ def test_a_record_that_raises_before_its_tasks_is_one_dead_letter(where: str, mo
     assert said(letter)["rexstream-dlq-class"] == "Defect"
     assert "rexstream-dlq-task" not in said(letter)
     assert bench.defects("decode") == 1
+
+
+def test_a_defect_names_the_model_version_that_had_answered() -> None:
+    """Another version may not bring it about. Before the first answer there is none to name."""
+    for version in ("7", ""):
+        bench = Bench({"sentiment": [KeyError(SECRET), KeyError(SECRET)]})
+        bench.answered_by = version
+        found = said(bench.process().outputs[-1])
+        assert found["rexstream-dlq-class"] == "Defect"
+        assert (found["rexstream-dlq-model"], found.get("rexstream-dlq-model-version", "")) == ("rex", version)
 
 
 @pytest.mark.parametrize("where", ["result_fields", "encode_json", "result_headers"])

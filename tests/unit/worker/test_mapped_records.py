@@ -174,6 +174,8 @@ def test_a_result_that_its_topic_refuses_is_its_rows_alone(why: Literal["size", 
     refused = [failures.of_refused(source, output, why) for output in Worker().process(source).outputs]
     found = [read_letter(as_record(output)) for output in refused]
     assert len({letter.id for letter in found if letter is not None}) == len(refused) == 6
+    headers = dict(refused[3].headers)
+    assert (headers["rexstream-dlq-model"], headers["rexstream-dlq-model-version"]) == (b"m", b"1")
     assert found[3] is not None
     again = replayed(found[3], "group")
     record = SourceRecord("canal", 0, 99, 1, again.key, again.value, again.headers, 1, 0.0)

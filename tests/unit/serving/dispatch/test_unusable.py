@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 import virtual_time
 from dispatcher_harness import KNOWN_GOOD, UNAVAILABLE, WRONG_SIGNATURE, Observer, StubClient, until, window
 
 from consumer.batching.policy import LeastTime
 from consumer.resilience.backoff import Backoff
+from consumer.serving.dispatch.calls import FOREIGN_TRIES
 from consumer.serving.dispatch.dispatcher import Dispatcher, State
 from consumer.serving.dispatch.endpoint import unusable
+from consumer.serving.protocol import Failure, ServingError
 
 
 def dispatcher(client: StubClient, *, trial: bool = False, pause: float = 0.5) -> Dispatcher:
@@ -76,6 +79,37 @@ def test_the_first_probe_that_fails_says_why_it_cannot_be_used() -> None:
         await asyncio.sleep(0.01)
         assert unusable(one.servers) == f"a:1: {UNAVAILABLE.code}: {UNAVAILABLE.message}"
         pump.cancel()
+
+    virtual_time.run(main())
+
+
+@pytest.mark.parametrize("code", ["CONTRACT", "INVALID_ARGUMENT"])
+def test_where_several_are_tried_a_foreign_answer_is_asked_for_again_at_once(code: str) -> None:
+    """A balancer may have asked a server of the other version; only when that goes on is this one unusable."""
+    foreign = ServingError(Failure.DEPLOYMENT, code, "another version's")
+
+    async def main() -> None:
+        for trial, times in ((True, FOREIGN_TRIES), (False, 1)):
+            client = StubClient()
+            one = dispatcher(client, trial=trial)
+            pump = asyncio.create_task(one.pump())
+            await one.submit(window(7), 0.0, 0)
+            left = times - 1
+
+            def fail(marks: list[int]) -> ServingError | None:
+                nonlocal left
+                left -= 1
+                return foreign if marks != [KNOWN_GOOD] and left >= 0 else None
+
+            client.fail = fail
+            await one.submit(window(8), 0.0, 0)
+            assert client.calls[-times:] == [[8]] * times
+            assert unusable(one.servers) == ""
+            client.calls.clear()
+            left = times
+            await one.submit(window(9), 0.0, 0)
+            assert client.calls[: times + 1] == [[9]] * times + [[KNOWN_GOOD]]
+            pump.cancel()
 
     virtual_time.run(main())
 
