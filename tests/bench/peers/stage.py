@@ -161,10 +161,10 @@ class Stage:
             # Ends are counted, not records: transactions leave offsets without one.
             while ended < PARTITIONS and time.monotonic() < give_up:
                 for message in reader.consume(1000, 1.0):
-                    if message.error() is None:
+                    if (error := message.error()) is None:
                         event_id = str(json.loads(message.value() or b"")["event_id"])
                         found.append((event_id, int(message.timestamp()[1])))
-                    elif message.error().code() == KafkaError._PARTITION_EOF:
+                    elif error.code() == KafkaError._PARTITION_EOF:
                         ended += 1
         if ended < PARTITIONS:
             raise RuntimeError(f"read {len(found)} records of {topic} in a minute, and not to its end")
