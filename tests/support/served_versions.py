@@ -97,8 +97,9 @@ class StubVersion:
         scores = outputs["scores"] = np.zeros((rows, MAX_CELLS_PER_WINDOW), np.float32)
         outputs["count"] = np.array([[len(its.rows)] for its in found], np.int32)
         for row, its in enumerate(found):
-            cells[row, : len(its.rows)] = its.rows << 16 | its.columns
-            scores[row, : len(its.rows)] = its.logits
+            n = min(len(its.rows), MAX_CELLS_PER_WINDOW)
+            cells[row, :n] = (its.rows << 16 | its.columns)[:n]
+            scores[row, :n] = its.logits[:n]
         return outputs
 
     def close(self) -> None:
