@@ -168,11 +168,11 @@ class VariantRouter:
                 for server in (server for each in mine for server in each.dispatcher.servers):
                     server.recovery.probe_soon()
             return
-        for each in mine:
-            if each.unusable:
-                _leave(each)
-        if self._in_use.get(name) not in usable:
-            self._in_use[name] = used = usable[0]
+        for each in (one for one in mine if one.unusable):
+            _leave(each)
+        best = [each for each in usable if each not in before] or usable  # what fits since now is what is served
+        if self._in_use.get(name) not in best:
+            self._in_use[name] = used = best[0]
             if len(mine) > 1:
                 waiting = [each.bundle.name for each in mine if each.unusable]
                 _log.info("this bundle is in use", variant=name, bundle=used.bundle.name, waiting=waiting)

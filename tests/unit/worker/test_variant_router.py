@@ -218,6 +218,29 @@ def test_a_label_that_moves_to_and_fro_within_a_minute_pauses_nothing() -> None:
     run(body)
 
 
+def test_a_bundle_that_fits_before_the_other_one_has_met_the_new_version_is_the_one_in_use() -> None:
+    """Its health probe comes first where few events do. The log and /status name it, and a short absence changes
+    nothing.
+    """
+
+    async def body() -> None:
+        first, second = Way("stable"), Way("stable", "two")
+        second.recovery.fault = MISFIT
+        stage = Stage(first, second)
+        with structlog.testing.capture_logs() as lines:
+            second.recovery.fault = None
+            stage.router.look()
+            assert stage.router.in_use("stable").bundle.name == "two"
+            first.recovery.fault = MISFIT
+            stage.router.look()
+            for fault in (MISFIT, None):
+                second.recovery.fault = fault
+                stage.router.look()
+        assert [each["bundle"] for each in lines if each["event"] == "this bundle is in use"] == ["two"]
+
+    run(body)
+
+
 def test_a_revoked_event_is_withdrawn() -> None:
     """Cancelling ends its extraction, too."""
 
