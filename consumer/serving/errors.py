@@ -39,7 +39,7 @@ _DEPLOYMENT_FAULTS = {
     "NOT_FOUND": (
         (
             r"request: Specific\(|Could not find version",
-            "the model server has not loaded that version, or has unloaded it: load it, or change model.version",
+            "the model server has not that version loaded: load it, give the label another, or change model.version",
         ),
         (
             r"request: Latest\(|Could not find any versions",

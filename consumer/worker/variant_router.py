@@ -18,7 +18,7 @@ from consumer.delivery.dead_letters import raised_in
 from consumer.events import BadInput
 from consumer.resilience.canary import CanaryFallback, place_of
 from consumer.serving.dispatch.endpoint import unusable
-from consumer.serving.protocol import Failure, ServingError
+from consumer.serving.protocol import Failure, Relief, ServingError
 from consumer.serving.refused import State, WindowRefused
 from consumer.worker.failures import is_defect
 
@@ -38,7 +38,7 @@ FIRST_SECONDS = 10.0
 """So long a worker waits at its start for the first answer of a canary, or of a bundle that fits nothing yet."""
 
 SWITCH_SECONDS = 1.0
-"""So long a canary may fit none of several bundles before it falls back: its label may have moved to a version of
+"""So long a version may fit none of several bundles before that is its fault: its label may have moved to a version of
 another, which is asked at once and answers in milliseconds."""
 
 _STATES = ("ok", "busy", "trial", "outage", "deployment_fault", "gone")
@@ -66,13 +66,11 @@ class VariantRouter:
         self._share = 0.0 if canary is None else canary.share
         self.fallback = CanaryFallback(math.inf if canary is None else canary.slower)
         self._in_use: dict[VariantName, Variant] = {}
-        self._begun = False
         self._stable_usable = asyncio.Event()
         self.state = State.OK
         self._usable: frozenset[Variant] = frozenset()
-        self._is_looking = False
-        self._fitted_at = -SWITCH_SECONDS
-        """When a bundle of the canary was last seen to fit."""
+        self._begun = self._is_looking = False
+        self._fitted_at: dict[VariantName, float] = {}  # when a bundle was last seen to fit
         self._failures: dict[tuple[Variant, str], tuple[int, int]] = {}
         metrics.canary_share(self._share)
 
@@ -81,7 +79,7 @@ class VariantRouter:
         await self._stable_usable.wait()
         end = self._clock() + FIRST_SECONDS
         while self._clock() < end and any(
-            server.trial and server.recovery.fault is None
+            server.trial and ((fault := server.recovery.fault) is None or fault.relief is Relief.FEWER_IN_FLIGHT)
             for variant in self._variants
             for server in variant.dispatcher.servers
         ):
@@ -156,25 +154,25 @@ class VariantRouter:
             variant.unusable = unusable(variant.dispatcher.servers)
         self._usable = frozenset(each for each in self._variants if not each.unusable)
         for name in dict.fromkeys(each.name for each in self._variants):
-            mine = [each for each in self._variants if each.name == name]
-            self._look_at(name, mine, before)
+            self._look_at(name, [each for each in self._variants if each.name == name], before)
         self._report()
         self._look_at_canary()
 
     def _look_at(self, name: VariantName, mine: list[Variant], before: frozenset[Variant]) -> None:
         usable = [each for each in mine if not each.unusable]
-        if not usable:
+        if usable:
+            self._fitted_at[name] = self._clock()
+        else:
             if any(each in before for each in mine):
                 # What is served changed, perhaps: the bundle that fits it now should not wait for its next try.
-                for each in mine:
-                    for server in each.dispatcher.servers:
-                        server.recovery.probe_soon()
+                for server in (server for each in mine for server in each.dispatcher.servers):
+                    server.recovery.probe_soon()
             return
-        for each in mine:
-            if each.unusable:
-                _leave(each)
-        if self._in_use.get(name) not in usable:
-            self._in_use[name] = used = usable[0]
+        for each in (one for one in mine if one.unusable):
+            _leave(each)
+        best = [each for each in usable if each not in before] or usable  # what fits since now is what is served
+        if self._in_use.get(name) not in best:
+            self._in_use[name] = used = best[0]
             if len(mine) > 1:
                 waiting = [each.bundle.name for each in mine if each.unusable]
                 _log.info("this bundle is in use", variant=name, bundle=used.bundle.name, waiting=waiting)
@@ -184,8 +182,9 @@ class VariantRouter:
         stable = [each for each in self._variants if each.name == "stable"]
         states = {each.dispatcher.state for each in stable}
         if any(not each.unusable for each in stable):
-            states.add(State.OK)
             self._stable_usable.set()
+        if not self._is_missing(stable):
+            states.add(State.OK)
         state = next(each for each in (State.OK, State.OUTAGE, State.DEPLOYMENT_FAULT) if each in states)
         if state is not self.state:
             self.state = state
@@ -196,18 +195,19 @@ class VariantRouter:
             reasons = dict.fromkeys(each.unusable for each in stable)
             self._on_state(state, ServingError(failure, state.name, "; ".join(reasons)))
 
+    def _is_missing(self, mine: list[Variant]) -> bool:
+        """Whether none can be used; of several bundles, for ``SWITCH_SECONDS``."""
+        since = self._fitted_at.get(mine[0].name, -math.inf) if len(mine) > 1 else -math.inf
+        return all(each.unusable for each in mine) and self._clock() - since >= SWITCH_SECONDS
+
     def _look_at_canary(self) -> None:
         canaries = [each for each in self._variants if each.name == "canary"]
-        before, now = self.fallback.reason, self._clock()
-        missing = all(each.unusable for each in canaries)
-        if not missing:
-            self._fitted_at = now
+        before = self.fallback.reason
         if not canaries or not self._begun:
             return
-        missing = missing and (len(canaries) == 1 or now - self._fitted_at >= SWITCH_SECONDS)
         self.fallback.look(
-            now,
-            unusable="; ".join(dict.fromkeys(map(_of_canary, canaries))) if missing else "",
+            self._clock(),
+            unusable="; ".join(dict.fromkeys(map(_of_canary, canaries))) if self._is_missing(canaries) else "",
             stable_usable=any(each.name == "stable" for each in self._usable),
             rates=self.in_use("canary").dispatcher.learned.rates,
             stable_rates=self.in_use("stable").dispatcher.learned.rates,

@@ -206,7 +206,8 @@ class OutageRecovery:
         try:
             await self._calls.probe(0, canary)
         except ServingError as error:
-            if error.relief is not Relief.FEWER_IN_FLIGHT:
+            # A busy server lives; whether its model fits is not known before it has answered anything.
+            if error.relief is not Relief.FEWER_IN_FLIGHT or self._calls.version is None:
                 self.stop(error, [], canary)
                 return
             self._settle()

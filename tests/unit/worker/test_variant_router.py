@@ -182,12 +182,61 @@ def test_only_when_no_bundle_fits_the_model_cannot_be_used_and_all_are_named() -
         for way in (first, second):
             way.recovery.fault, way.dispatcher.state = MISFIT, State.DEPLOYMENT_FAULT
             stage.router.look()
+        stage.time += SWITCH_SECONDS
+        stage.router.look()
         ((state, message),) = stage.states
         assert state is State.DEPLOYMENT_FAULT
         assert "another contract" in message
         second.recovery.fault = None
         stage.router.look()
         assert stage.states[1:] == [(State.OK, "")]
+
+    run(body)
+
+
+def test_a_label_that_moves_to_and_fro_within_a_minute_pauses_nothing() -> None:
+    """A bundle that fits no more for the second time is at fault at once, and one that fits again still is for a while:
+    that none can be used for the milliseconds in between is no state of the worker's.
+    """
+
+    async def body() -> None:
+        first, second = Way("stable"), Way("stable", "two")
+        second.recovery.fault = MISFIT
+        stage = Stage(first, second)
+        for way in (first, second):
+            way.dispatcher.state = State.DEPLOYMENT_FAULT
+        for now, before in ((second, first), (first, second)):
+            before.recovery.fault = MISFIT
+            stage.router.look()
+            now.recovery.fault = None
+            stage.router.look()
+            assert stage.router.in_use("stable").bundle.name == now.bundle.name
+            stage.time += 5.0
+            stage.router.look()
+        assert stage.states == []
+
+    run(body)
+
+
+def test_a_bundle_that_fits_before_the_other_one_has_met_the_new_version_is_the_one_in_use() -> None:
+    """Its health probe comes first where few events do. The log and /status name it, and a short absence changes
+    nothing.
+    """
+
+    async def body() -> None:
+        first, second = Way("stable"), Way("stable", "two")
+        second.recovery.fault = MISFIT
+        stage = Stage(first, second)
+        with structlog.testing.capture_logs() as lines:
+            second.recovery.fault = None
+            stage.router.look()
+            assert stage.router.in_use("stable").bundle.name == "two"
+            first.recovery.fault = MISFIT
+            stage.router.look()
+            for fault in (MISFIT, None):
+                second.recovery.fault = fault
+                stage.router.look()
+        assert [each["bundle"] for each in lines if each["event"] == "this bundle is in use"] == ["two"]
 
     run(body)
 

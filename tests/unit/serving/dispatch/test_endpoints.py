@@ -314,6 +314,23 @@ def test_a_server_that_fails_and_then_is_too_busy_for_health_probes_keeps_nothin
     assert run_cluster(body).states == []
 
 
+def test_a_new_server_that_is_too_busy_for_its_first_probe_gets_no_windows_yet() -> None:
+    """Its model may not fit: with several bundles that is what an answer shows, and nothing else does."""
+
+    async def body(cluster: Cluster) -> None:
+        server = cluster.connect("d:1")
+        server.mode = "busy"
+        cluster.dispatcher.resolved(["a:1", "b:1", "c:1", "d:1"], lambda _: server)
+        assert_answered(range(100, 250), await stream(cluster, 100, 5.0))
+        assert (sent(cluster, "d"), cluster.status("d")) == (set(), "trial")
+        server.mode = "up"
+        await asyncio.sleep(3)
+        assert_answered(range(300, 360), await stream(cluster, 300, 2.0))
+        assert sent(cluster, "d")
+
+    assert run_cluster(body).states == []
+
+
 @pytest.mark.parametrize("mode", ["misfit", "rejects"])
 def test_a_server_whose_model_does_not_fit_refuses_nobody(mode: Mode) -> None:
     """Its windows are answered by the others, and it is not used until it answers them as well."""
