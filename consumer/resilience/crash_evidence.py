@@ -143,6 +143,9 @@ class CrashEvidence:
     """Seconds that its longest broken call lasted."""
     cleared: int = 0
     """How often in a row the server ended without it."""
+    given_up: bool = False
+    """Whether another version that the same server serves gave it up, with evidence of its own: the last crash counts
+    here without a real window that was answered, of which there may be none, as all events are the other version's."""
     _seen: int | None = None
     """The server's ``unrelated_crashes`` as of the latest ``notice_unrelated``; None before the window was isolated."""
     _counts: bool = False
@@ -207,4 +210,4 @@ class CrashEvidence:
         return self.broken >= (SUSPECTED_AFTER if away else UNSEEN_AFTER)
 
     def _may_count(self, uptime: ServerUptime) -> bool:
-        return self.crashes < CRASHES - 1 or uptime.real_windows > 0
+        return self.crashes < CRASHES - 1 or uptime.real_windows > 0 or self.given_up
