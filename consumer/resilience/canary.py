@@ -10,7 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 FallbackReason = Literal["unavailable", "slow", "refused"]
 """It cannot be used; its calls take too long; it refuses what the stable version answers."""
@@ -48,17 +48,25 @@ def place_of(key: bytes) -> float:
 
 
 def hung_after(
-    slower: float, cost: float, *, answered: int, stable_rates: Sequence[float], stable_seconds: Iterable[float]
+    slower: float,
+    cost: float,
+    *,
+    answered: int,
+    stable_rates: Sequence[float],
+    stable_seconds: Sequence[float],
+    stable_under_way: Sequence[float],
 ) -> float:
     """After so many seconds a call to the canary that should take ``cost`` seconds hangs, if the stable one answers.
 
-    ``slower`` times as long as any of the stable version's last calls took (``stable_seconds``, those that are still
-    under way included, since a small call may wait behind a large one), or as they usually take for their size
-    (``stable_rates``), whichever is longer; and never less than ``HUNG_SECONDS``. ``answered``: calls of the canary.
+    ``slower`` times as long as all but the slowest twentieth of the stable version's last calls took
+    (``stable_seconds``, of whatever size, since a small call may wait behind a large one), as any of them has been
+    under way (``stable_under_way``), or as they usually take for that size (``stable_rates``), whichever is longest;
+    and never less than ``HUNG_SECONDS``. ``answered``: calls of the canary.
     """
     usual = cost * (median(stable_rates) if stable_rates else 1.0)
     least = HUNG_SECONDS if answered >= FEWEST_CALLS else COLD_SECONDS
-    return max(least, slower * max(usual, *stable_seconds, 0.0))
+    slowest = sorted(stable_seconds)[-1 - len(stable_seconds) // 20 :][:1]
+    return max(least, slower * max([usual, *slowest, *stable_under_way]))
 
 
 class CanaryFallback:

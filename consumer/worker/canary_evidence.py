@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING
 
 from consumer.resilience.canary import RETURN_SECONDS, hung_after
-from consumer.serving.protocol import Failure, ServingError
+from consumer.serving.protocol import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,11 +74,17 @@ class CanaryEvidence:
             return
         now, learned, servers = self._clock(), variant.dispatcher.learned, variant.dispatcher.servers
         stable_calls = [call for each in stable.dispatcher.servers for call in each.calls.in_flight.values()]
-        seconds = [*stable.recent, *(now - call.sent_at for call in stable_calls)]
+        under_way = [now - call.sent_at for call in stable_calls]
 
         def after(cost: float, answered: int) -> float:
-            rates = stable.dispatcher.learned.rates
-            return hung_after(slower, cost, answered=answered, stable_rates=rates, stable_seconds=seconds)
+            return hung_after(
+                slower,
+                cost,
+                answered=answered,
+                stable_rates=stable.dispatcher.learned.rates,
+                stable_seconds=stable.recent,
+                stable_under_way=under_way,
+            )
 
         for server in servers:
             for call in server.calls.in_flight.values():
@@ -114,13 +120,12 @@ class CanaryEvidence:
         return False
 
     async def _ask(self, server: Endpoint) -> None:
+        """One that does not answer is out from now on, also where the stable version has no event that would show it."""
         began = self._clock()
         try:
-            await server.calls.probe(0)
-        except ServingError:  # the next look asks again
-            return
-        else:
-            self._answered[server.address] = began, self._clock()
+            await server.recovery.check()
+            if server.recovery.fault is None:
+                self._answered[server.address] = began, self._clock()
         finally:
             del self._asked[server.address]
 

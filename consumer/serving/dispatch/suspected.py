@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from consumer.resilience.crash_evidence import CRASHES, CrashEvidence
+from consumer.resilience.crash_evidence import CRASHES, SUSPECTED_AFTER, CrashEvidence
 from consumer.serving.dispatch.batch import Group
 
 if TYPE_CHECKING:
@@ -57,11 +57,11 @@ def given_up(refused: WindowRefused) -> list[Suspect]:
 
 
 def isolated(dispatcher: Dispatcher) -> dict[Hashable, list[Suspect]]:
-    """The windows that are isolated at this moment, by the events that they come from."""
+    """The windows that are isolated at this moment, or are about to be, by the events that they come from."""
     found: dict[Hashable, list[Suspect]] = {}
     for server in dispatcher.servers:
         for group in {*server.suspects(), *server.calls.in_flight}:
-            if not group.isolated:  # its call broke off once: most do by chance
+            if not group.isolated and group.crash.broken < SUSPECTED_AFTER:  # most calls that break off do so by chance
                 continue
             alone, crash = len(group.entries) == 1, group.crash
             for entry in group.entries:

@@ -46,9 +46,18 @@ class Recovery:
         self.fault: ServingError | None = None
         self.state = State.OK
         self.probes, self.began = 0, 0.0
+        self.check: Callable[[], Awaitable[None]]
 
     def probe_soon(self) -> None:
         self.probes += 1
+
+
+class Server(SimpleNamespace):
+    """One endpoint."""
+
+    @property
+    def usable(self) -> bool:
+        return self.recovery.fault is None
 
 
 class Way:
@@ -58,20 +67,20 @@ class Way:
         self.name = name
         self.bundle = SimpleNamespace(name=bundle)
         self.recovery = Recovery()
-        probed = SimpleNamespace(in_flight={}, probe=self.probe)
-        self.server = SimpleNamespace(
+        calls = SimpleNamespace(in_flight={})
+        self.recovery.check = self.check
+        self.server = Server(
             address="a:1",
             gone=False,
             trial=False,
-            usable=True,
             reason="",
             recovery=self.recovery,
-            calls=probed,
+            calls=calls,
             isolation=SimpleNamespace(active=False),
             suspects=tuple,
             times=SimpleNamespace(answered_at=0.0),
         )
-        self.calls: dict[Group, Call] = probed.in_flight
+        self.calls: dict[Group, Call] = calls.in_flight
         self.recent, self.health_probes = list[float](), 0
         self.answers_probes = True
         self.learned = Learned()
@@ -83,11 +92,17 @@ class Way:
         self.raises: BaseException | None = None
         self.asked = self.cancelled = 0
 
-    async def probe(self, _length: int) -> None:
+    async def check(self) -> None:
         self.health_probes += 1
         await asyncio.sleep(0)
         if not self.answers_probes:
-            raise AWAY
+            self.recovery.fault = AWAY
+
+    def answers(self, *, probes: bool) -> None:
+        """From now on."""
+        self.answers_probes = probes
+        if probes:
+            self.recovery.fault = None
 
     async def infer(self, text: str, task: Any, work: Work) -> Inference:  # noqa: ARG002
         self.asked += 1
@@ -516,11 +531,12 @@ def test_a_server_that_hangs_is_no_fault_of_the_canary() -> None:
 
     async def body() -> None:
         stage, stable, canary = await warm()
-        stable.answers_probes = False
+        stable.answers(probes=False)
         await stage.look_after(60)
-        assert stable.health_probes > 10
+        assert stable.health_probes == 1
+        assert stable.recovery.fault is AWAY
         assert not stage.sample("rexstream_canary_fallback")
-        stable.answers_probes = True
+        stable.answers(probes=True)
         stable.calls[IN_FLIGHT] = Call(1, 16, stage.time - 59)
         await stage.look_after(60)
         assert not stage.sample("rexstream_canary_fallback")
@@ -541,9 +557,9 @@ def test_a_server_that_goes_on_answers_both() -> None:
 
     async def body() -> None:
         stage, stable, canary = await warm()
-        stable.answers_probes = False
+        stable.answers(probes=False)
         await stage.look_after(HUNG_SECONDS + 2)
-        stable.answers_probes = True
+        stable.answers(probes=True)
         await stage.look_after(0.5)
         stage.time += 0.1
         stage.router.look()
@@ -584,9 +600,9 @@ def test_a_crash_of_the_server_is_no_fault_of_the_canary() -> None:
         canary.calls.clear()
         canary.windows = 0
         canary.recovery.fault, canary.recovery.state = AWAY, State.OUTAGE
-        stable.answers_probes = False
+        stable.answers(probes=False)
         await stage.look_after(20)
-        stable.answers_probes = True
+        stable.answers(probes=True)
         await stage.look_after(1.5)
         assert canary.recovery.probes > 0
         assert not stage.sample("rexstream_canary_fallback")
