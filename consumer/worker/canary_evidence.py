@@ -120,7 +120,7 @@ class CanaryEvidence:
         return False
 
     async def _ask(self, server: Endpoint) -> None:
-        """One that does not answer is out from now on, also where the stable version has no event that would show it."""
+        """One that does not answer is out from now on, also where no event of the stable version would show it."""
         began = self._clock()
         try:
             await server.recovery.check()
