@@ -225,7 +225,7 @@ def test_deaths_at_random_do_not_add_up(mean_life: float, call: float) -> None:
 
 
 def test_what_another_version_gave_up_needs_one_crash_whatever_else_ends_the_server() -> None:
-    """The other version's next poison window does, and there may be no real window here. It must be seen alive first."""
+    """Such as its next poison window; and there may be no real window here. First the server must be seen alive."""
     history = History()
     history.window = CrashEvidence(crashes=CRASHES - 1, alone=CRASHES, broken=CRASHES, proven=True, given_up=True)
     history.window.notice_unrelated(history.uptime)
