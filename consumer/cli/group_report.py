@@ -22,6 +22,19 @@ UNREMARKABLE: Final = frozenset({"backpressure"})
 
 
 @dataclass(frozen=True, slots=True)
+class VariantsRow:
+    """The ways to the model of a worker that has several."""
+
+    share: float | None
+    """Of its canary, 0 to 1; None without one."""
+    fallback: str
+    """Why the stable version has that share, too, in a word; empty while the canary has it, and without a share."""
+    stable: list[str]
+    """Bundles of the stable version that are in use: several in the middle of a roll-out, none if none fits."""
+    canary: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRow:
     """A worker that was reached."""
 
@@ -47,6 +60,8 @@ class WorkerRow:
     """What each version did in the last minute, by such a name; workers of before have none."""
     canary: str
     """Why it fell back; empty while it answers its events, and where there is none."""
+    variants: VariantsRow | None
+    """None where it has one way to the model."""
     uptime_seconds: float
     servers: dict[str, dict[str, Any]]
     """The model servers that it uses, by address."""
@@ -176,6 +191,7 @@ def _row(name: str, address: str, status: Mapping[str, Any], lags: Mapping[Parti
         model=f"{model.get('name', '?')}:{model.get('version') or '?'}",
         versions={f"{each.get('name', '?')}:{each.get('version', '?')}": each for each in model.get("versions") or ()},
         canary=_fallback(model.get("canary") or {}),
+        variants=_variants(model),
         uptime_seconds=float(status.get("uptime_seconds") or 0.0),
         servers={str(each.get("address", "?")): dict(each) for each in model.get("endpoints") or ()},
     )
@@ -185,6 +201,21 @@ def _fallback(canary: Mapping[str, Any]) -> str:
     """Why the canary's events are the stable version's; empty where they are not, and without a share."""
     lost = canary.get("fallback") and canary.get("share")
     return f"{canary['fallback']}: {canary.get('detail')}" if lost else ""
+
+
+def _variants(model: Mapping[str, Any]) -> VariantsRow | None:
+    if not (found := model.get("variants")):
+        return None
+    canary, in_use = model.get("canary") or {}, defaultdict(list)
+    for each in found:
+        if each.get("usable"):
+            in_use[str(each.get("variant"))].append(str(each.get("bundle", "?")).partition(" (")[0])
+    return VariantsRow(
+        share=canary.get("share"),
+        fallback=str(canary.get("fallback") or "") if canary.get("share") else "",
+        stable=in_use["stable"],
+        canary=in_use["canary"],
+    )
 
 
 def _assignment(status: Mapping[str, Any]) -> dict[Partition, int | None]:

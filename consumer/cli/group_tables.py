@@ -36,6 +36,9 @@ def report_tables(report: Report, width: int, *, problems_first: bool = False) -
     if report.workers or report.unreached:
         yield Text("\nWorkers", style="bold")
         yield _workers(report, width)
+    if any(row.variants is not None for row in report.workers):
+        yield Text("\nCanary and bundles", style="bold")
+        yield _variants(report.workers)
     if report.topics:
         yield Text("\nTopics", style="bold")
         yield _topics(report)
@@ -104,6 +107,29 @@ def _state(row: WorkerRow) -> Text:
     words = row.state if row.state != "consuming" or row.ready else "not ready"
     shown = f"{words} ({', '.join(reasons)})" if reasons else words
     return Text(printable(shown), style="red" if reasons else _COLOURS.get(words, "red"))
+
+
+def _variants(workers: Sequence[WorkerRow]) -> Table:
+    """Of those that have several ways to the model."""
+    table = _table(
+        Column("worker", overflow="fold"),
+        Column("share", justify="right", no_wrap=True),
+        Column("canary", no_wrap=True),
+        Column("bundle in use", overflow="fold"),
+    )
+    for row in workers:
+        if (its := row.variants) is None:
+            continue
+        share = "-" if its.share is None else f"{its.share:.4g}"
+        state = "-" if its.share is None else its.fallback or ("answers" if its.share else "no share")
+        bundles = ", ".join(its.stable) or "none fits"
+        if its.share is not None and its.canary != its.stable:
+            bundles += f"; canary: {', '.join(its.canary) or 'none'}"
+        colour = "red" if its.fallback else "green" if its.share else ""
+        table.add_row(
+            *(Text(printable(row.name)), Text(share), Text(printable(state), style=colour)), Text(printable(bundles))
+        )
+    return table
 
 
 def _topics(report: Report) -> Table:

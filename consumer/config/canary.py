@@ -24,4 +24,5 @@ class CanaryConfig(Section):
     and whoever is in a small share is in a larger one. Records without a key go by topic, partition and offset."""
     slower: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3.0
     """When the canary's calls take more than so many times as long as those of the stable version, each for its size,
-    all events go back to the stable one, until the share is changed."""
+    all events go back to the stable one, until the share is changed. A call that is under way for so many times as long
+    as the stable one's last calls took, and 5 s at least, hangs."""

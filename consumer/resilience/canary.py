@@ -21,6 +21,15 @@ BACK_SECONDS = 10.0
 FEWEST_CALLS = 20
 """Calls of each side before they are compared: a median of fewer says little."""
 
+HUNG_SECONDS, COLD_SECONDS = 5.0, 10.0
+"""No call of the canary's hangs before it was under way for so long; for ``COLD_SECONDS`` as long as it has answered
+fewer than ``FEWEST_CALLS``. A pause of the server, or a busy network, is shorter; so are the first calls of a model
+that was not warmed up, seconds on an accelerator, unless it compiles each shape: that takes up to 11 s."""
+
+RETURN_SECONDS = 3.0
+"""A canary that is out, as after a crash of the server that both versions are on, may come back so much later than the
+stable version: so long the next health probe and the next try of the connection take."""
+
 MOST_REFUSED = 0.02
 FEWEST_REFUSED = 3
 """More than this share of the canary's events, and so many of them, refused by the canary and answered by the stable
@@ -38,11 +47,35 @@ def place_of(key: bytes) -> float:
     return int.from_bytes(hashlib.blake2b(key, digest_size=6).digest()) / 2**48
 
 
+def hung_after(
+    slower: float,
+    cost: float,
+    *,
+    answered: int,
+    stable_rates: Sequence[float],
+    stable_seconds: Sequence[float],
+    stable_under_way: Sequence[float],
+) -> float:
+    """After so many seconds a call to the canary that should take ``cost`` seconds hangs, if the stable one answers.
+
+    ``slower`` times as long as all but the slowest twentieth of the stable version's last calls took
+    (``stable_seconds``, of whatever size, since a small call may wait behind a large one), as any of them has been
+    under way (``stable_under_way``), or as they usually take for that size (``stable_rates``), whichever is longest;
+    and never less than ``HUNG_SECONDS``. ``answered``: calls of the canary.
+    """
+    usual = cost * (median(stable_rates) if stable_rates else 1.0)
+    least = HUNG_SECONDS if answered >= FEWEST_CALLS else COLD_SECONDS
+    slowest = sorted(stable_seconds)[-1 - len(stable_seconds) // 20 :][:1]
+    return max(least, slower * max([usual, *slowest, *stable_under_way]))
+
+
 class CanaryFallback:
     """Whether events of the canary's share must go to the stable version, and why.
 
     ``slow`` and ``refused`` last until ``reset``: whatever is wrong with the canary, sending it more events would show
     it again, to the events' cost. ``unavailable`` ends by itself, since its own health probes show when it can be used.
+    A call that hangs is ``unavailable`` the first time; what hangs again, although its health probes were answered in
+    between, is ``slow``.
     """
 
     def __init__(self, slower: float) -> None:
@@ -54,18 +87,31 @@ class CanaryFallback:
         self._back_at: float | None = None
         self._ended = self._refused = 0.0
         self._why = ""
+        self._has_hung = False
+        self._missed_since: float | None = None
 
     def reset(self) -> None:
         """Somebody changed the canary: begin anew."""
         self.reason, self.detail, self._back_at = None, "", None
         self._ended = self._refused = 0.0
+        self._has_hung = False
 
-    def ended(self, *, refused: str) -> None:
-        """An event of the canary's ended; ``refused``: why it had no result there, and the stable version gave one."""
+    def hangs(self, detail: str) -> None:
+        """A call of it hangs, and the stable version answers on."""
+        if self.reason is None:
+            self.reason, self.detail = "slow" if self._has_hung else "unavailable", detail
+            self._back_at, self._has_hung = None, True
+
+    def ended(self, *, refused: str, ended_servers: bool = False) -> None:
+        """An event of the canary's ended; ``refused``: why it had no result there, and the stable version gave one.
+
+        One is enough if the server ``ended_servers`` in its calls: the stable version is on the same one.
+        """
         self._ended += 1
         self._refused += bool(refused)
         self._why = refused or self._why
-        if self.reason is None and self._refused >= FEWEST_REFUSED and self._refused > MOST_REFUSED * self._ended:
+        many = self._refused >= FEWEST_REFUSED and self._refused > MOST_REFUSED * self._ended
+        if self.reason is None and (many or ended_servers):
             self.reason = "refused"
             self.detail = (
                 f"{self._refused:.0f} of its last {self._ended:.0f} events had no result there, and the stable version "
@@ -75,22 +121,37 @@ class CanaryFallback:
             self._ended, self._refused = self._ended / 2, self._refused / 2
 
     def look(
-        self, now: float, *, unusable: str, stable_usable: bool, rates: Sequence[float], stable_rates: Sequence[float]
+        self,
+        now: float,
+        *,
+        unusable: str,
+        stable_usable: bool,
+        rates: Sequence[float],
+        stable_rates: Sequence[float],
+        patience: float = 0.0,
+        uncertain: bool = False,
     ) -> None:
         """See how it is at ``now`` (seconds of a clock).
 
         ``unusable``: why the canary cannot be used, empty while it can. That counts only while the stable version can
         be used: what hits both is no fault of the canary. ``rates``: how many times what it should take each of the
-        last calls took.
+        last calls took. ``patience``: so many seconds it may be missed. ``uncertain``: a call of it hangs, or a failed
+        one may have been chance: it loses nothing for it, and gets nothing back.
         """
         if self.reason in ("slow", "refused"):
             return
+        if not (unusable and stable_usable):
+            self._missed_since = None
+        elif self._missed_since is None:
+            self._missed_since = now
         if unusable:
             self._back_at = None
-            if self.reason is None and stable_usable:
+            if self.reason is None and self._missed_since is not None and now - self._missed_since >= patience:
                 self.reason, self.detail = "unavailable", unusable
         elif self.reason == "unavailable":
-            if self._back_at is None:
+            if uncertain:
+                self._back_at = None
+            elif self._back_at is None:
                 self._back_at = now + BACK_SECONDS
             elif now >= self._back_at:
                 self.reason, self.detail, self._back_at = None, "", None

@@ -143,6 +143,10 @@ class CrashEvidence:
     """Seconds that its longest broken call lasted."""
     cleared: int = 0
     """How often in a row the server ended without it."""
+    given_up: bool = False
+    """Whether another version that the same server serves gave it up, with evidence of its own. No other crash clears
+    it then: that may be the other version's next poison window. And the last crash counts without a real window that
+    was answered: there may be none here, as all events are the other version's."""
     _seen: int | None = None
     """The server's ``unrelated_crashes`` as of the latest ``notice_unrelated``; None before the window was isolated."""
     _counts: bool = False
@@ -154,7 +158,8 @@ class CrashEvidence:
         seen, self._seen = self._seen, uptime.unrelated_crashes
         if seen is None or seen == self._seen:
             return False
-        self.crashes = 0
+        if not self.given_up:
+            self.crashes = 0
         self.cleared += uptime.away_seconds >= AWAY_SECONDS
         return True
 
@@ -207,4 +212,4 @@ class CrashEvidence:
         return self.broken >= (SUSPECTED_AFTER if away else UNSEEN_AFTER)
 
     def _may_count(self, uptime: ServerUptime) -> bool:
-        return self.crashes < CRASHES - 1 or uptime.real_windows > 0
+        return self.crashes < CRASHES - 1 or uptime.real_windows > 0 or self.given_up

@@ -9,9 +9,11 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from consumer.resilience.crash_evidence import BROKEN_OFF
+
 if TYPE_CHECKING:
     from consumer.batching.policy import ReleaseReason
-    from consumer.extraction.window import Cells
+    from consumer.extraction.window import Cells, Window
     from consumer.resilience.circuit_breaker import BreakerState
     from consumer.serving.protocol import Answer, ServingError
 
@@ -23,7 +25,8 @@ class WindowRefused(Exception):  # noqa: N818 - an outcome, not a fault of the p
     had this window alone, and lived without it: ``resilience.crash_evidence``; or alone in its call it failed five
     times for another reason, and the health probes before and after each try did not) or ``UnusableAnswer`` (the same,
     twenty times, with answers that are not finite or of a wrong shape). ``failing_seconds`` have passed since it failed
-    first; ``model_version`` is the one that answered others meanwhile, None when there was no such answer.
+    first; ``model_version`` is the one that answered others meanwhile, None when there was no such answer. ``window``
+    is the one, ``level`` its round, and ``address`` the server's.
     """
 
     def __init__(
@@ -33,6 +36,9 @@ class WindowRefused(Exception):  # noqa: N818 - an outcome, not a fault of the p
         attempts: int,
         failing_seconds: float = 0.0,
         model_version: str | None = None,
+        window: Window | None = None,
+        level: int = 0,
+        address: str = "",
     ) -> None:
         super().__init__(f"{reason}: {error}")
         self.__cause__ = error
@@ -41,6 +47,12 @@ class WindowRefused(Exception):  # noqa: N818 - an outcome, not a fault of the p
         self.attempts = attempts
         self.failing_seconds = failing_seconds
         self.model_version = model_version
+        self.window, self.level, self.address = window, level, address
+
+    @property
+    def ended_servers(self) -> bool:
+        """Whether the server went away in its calls, as often as proves that it was the cause."""
+        return self.reason == "Poison" and self.error.code in BROKEN_OFF
 
 
 class State(Enum):

@@ -38,7 +38,7 @@ class ConfigWatch:
         ``reload`` raises ConfigError.
         """
         self._config, self._reload, self._file = config, reload, Path(file)
-        self._seen = self._content()
+        self._seen = self._last = self._content()
         self._waiting: list[str] = []
         self._failed = ""
         """Why the changed file cannot be used, as it was logged."""
@@ -53,10 +53,15 @@ class ConfigWatch:
     def changed(self) -> CanaryConfig | None:
         """The canary with what is new of it; None where nothing of it is. Logs what has to wait for the next start.
 
-        A file that cannot be read or is no valid configuration changes nothing.
+        A file that cannot be read or is no valid configuration changes nothing, nor does one that was another at the
+        look before: it may be half written, and without the canary's section a share of 0 would be valid.
         """
-        if (content := self._content()) == self._seen:
+        content, before_that = self._content(), self._last
+        self._last = content
+        if content == self._seen:
             self._failed = ""
+            return None
+        if content != before_that:
             return None
         try:
             if content is None:

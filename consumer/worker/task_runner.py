@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from consumer.extraction.task import Task
     from consumer.extraction.window import Window
     from consumer.serving.dispatch.dispatcher import Dispatcher
+    from consumer.serving.dispatch.suspected import SuspectedWindows
     from consumer.serving.protocol import Answer
     from consumer.serving.refused import WindowAnswer
 
@@ -65,7 +66,7 @@ class TaskRunner:
     def __init__(
         self,
         engine: Engine,
-        dispatcher: Dispatcher,
+        dispatcher: Dispatcher | SuspectedWindows,
         budgets: Mapping[str, WorkBudget],
         *,
         event_tokens: int,
@@ -76,8 +77,7 @@ class TaskRunner:
         """One event has windows of at most ``event_tokens`` tokens at the dispatcher, all its tasks together. They are
         due as ``share`` says; ``over_share`` is called for each that is beyond it.
         """
-        self._engine = engine
-        self._dispatcher = dispatcher
+        self._engine, self.dispatcher = engine, dispatcher
         self._budgets = budgets
         self._event_tokens = event_tokens
         self._share = share
@@ -101,7 +101,7 @@ class TaskRunner:
 
     async def _attempt(self, text: str, task: Task, work: Work, restarts: int, version: str) -> Inference | str:
         """Answer level after level, by ``version`` if any server has it; the newest version where it changed."""
-        run = _Run(work, self._budgets[work.place.partition.topic], self._dispatcher.pinned, version)
+        run = _Run(work, self._budgets[work.place.partition.topic], self.dispatcher.pinned, version)
         try:
             run.held = CHARACTER_BYTES * len(text)
             if not run.take(run.held):
@@ -172,7 +172,7 @@ class TaskRunner:
             self._over_share()
         asked = _Asked(number, length)
         overflowed = partial(self._overflowed, run, asked)
-        asked.future = self._dispatcher.submit(window, due, level, work.place, lane, over, overflowed, run.version)
+        asked.future = self.dispatcher.submit(window, due, level, work.place, lane, over, overflowed, run.version)
         work.tokens += length
         work.sent += length
         return asked

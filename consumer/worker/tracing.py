@@ -5,6 +5,7 @@ Subclasses of what a worker is made of anyway: they see what passes, and decide 
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from consumer.worker.call_spans import CallSpans, TracedDispatcher
 from consumer.worker.event_processor import EventProcessor
 from consumer.worker.event_spans import EventSpans, failed
 from consumer.worker.task_runner import TaskRunner
+from consumer.worker.variant import MOVED, Variant
 
 if TYPE_CHECKING:
     from consumer.config.tree import Config
@@ -72,9 +74,14 @@ class TracedTaskRunner(TaskRunner):
             return await super().infer(text, task, work)
         context = set_span_in_context(event.span, Context())
         span = self._events.start_span(f"extract {task.name}", context, attributes={"rexstream.task": task.name})
+        if isinstance(work.variant, Variant):
+            span.set_attribute("rexstream.variant", work.variant.name)
         try:
             inference = await super().infer(text, task, work)
         except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and error.args == (MOVED,):
+                span.set_attribute("rexstream.moved", True)  # no failure: it begins again at another variant
+                raise
             # A reason is a slug of ours; of anything else only the class.
             failed(span, error.reason if isinstance(error, (BadInput, WindowRefused)) else type(error).__qualname__)
             raise

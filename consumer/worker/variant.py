@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from consumer.batching.policy import LeastTime
+    from consumer.events import Place
     from consumer.extraction.engine import Engine
     from consumer.serving.bundle import Bundle
     from consumer.serving.dispatch.dispatcher import Dispatcher
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
     from consumer.worker.task_runner import TaskRunner
 
 VariantName = Literal["stable", "canary"]
+
+RECENT = 100
+"""Calls of each variant whose seconds are kept."""
+
+MOVED = "moved to another variant"
+"""What an extraction is cancelled with that begins again elsewhere."""
 
 
 @dataclass(eq=False)
@@ -31,8 +39,10 @@ class Variant:
     dispatcher: Dispatcher
     runner: TaskRunner = field(init=False)
     """Set by ``Variants.infer``."""
-    running: set[asyncio.Task[Inference]] = field(default_factory=set)
-    """Extractions that go on here, where there are several variants."""
+    running: dict[asyncio.Task[Inference], Place] = field(default_factory=dict)
+    """Extractions that go on here, and where their events lie, where there are several variants."""
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    """Seconds that its last calls took, health probes and failed calls too, where there are several variants."""
     unusable: str = ""
     """Why it cannot be used, as far as the router has looked; empty while it can."""
 

@@ -45,7 +45,9 @@ class VariantObserver:
 
     def model_called(self, model: str, version: str, code: str, seconds: float) -> None:
         """As ``Metrics.model_called``; the version of ``/status`` is the stable one."""
-        if code != "OK" and not self._router.shows(self.variant):
+        if self.variant is not None:
+            self.variant.recent.append(seconds)
+        if code != "OK" and not self._router.shown.shows(self.variant):
             return
         before = self._metrics.model_version
         self._metrics.model_called(model, version, code, seconds)

@@ -16,11 +16,16 @@ import structlog
 
 from consumer.delivery.dead_letters import raised_in
 from consumer.events import BadInput
-from consumer.resilience.canary import CanaryFallback, place_of
+from consumer.resilience.canary import RETURN_SECONDS, CanaryFallback, place_of
 from consumer.serving.dispatch.endpoint import unusable
+from consumer.serving.dispatch.suspected import given_up, isolated
 from consumer.serving.protocol import Failure, Relief, ServingError
 from consumer.serving.refused import State, WindowRefused
+from consumer.worker.canary_evidence import CanaryEvidence
 from consumer.worker.failures import is_defect
+from consumer.worker.variant import MOVED
+from consumer.worker.variant_status import ShownVariants
+from consumer.worker.variant_suspects import careful
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +33,7 @@ if TYPE_CHECKING:
     from consumer.config.canary import CanaryConfig
     from consumer.events import Work
     from consumer.extraction.task import Task
-    from consumer.serving.dispatch.endpoint import EndpointStatus
+    from consumer.serving.dispatch.suspected import Suspect
     from consumer.telemetry.metrics import Metrics
     from consumer.telemetry.status import VariantsStatus
     from consumer.worker.inference import Inference
@@ -40,9 +45,6 @@ FIRST_SECONDS = 10.0
 SWITCH_SECONDS = 1.0
 """So long a version may fit none of several bundles before that is its fault: its label may have moved to a version of
 another, which is asked at once and answers in milliseconds."""
-
-_STATES = ("ok", "busy", "trial", "outage", "deployment_fault", "gone")
-"""Of an endpoint that several bundles try, the first of these is its state."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -66,12 +68,15 @@ class VariantRouter:
         self._share = 0.0 if canary is None else canary.share
         self.fallback = CanaryFallback(math.inf if canary is None else canary.slower)
         self._in_use: dict[VariantName, Variant] = {}
+        self.shown = ShownVariants(variants)
+        self._suspects: dict[asyncio.Task[Inference], Sequence[Suspect]] = {}
+        """Windows that were isolated where their extraction has just been taken away."""
+        self._evidence = CanaryEvidence(clock)
         self._stable_usable = asyncio.Event()
         self.state = State.OK
         self._usable: frozenset[Variant] = frozenset()
         self._begun = self._is_looking = False
         self._fitted_at: dict[VariantName, float] = {}  # when a bundle was last seen to fit
-        self._failures: dict[tuple[Variant, str], tuple[int, int]] = {}
         metrics.canary_share(self._share)
 
     async def all_tried(self) -> None:
@@ -93,16 +98,20 @@ class VariantRouter:
         It starts again at level 0 elsewhere when that variant cannot be used any more and another one can, or the
         canary loses its share. What the canary cannot answer is the stable version's, and refused only by that.
         """
-        restarts, refused = 0, ""
+        restarts, refused, ended_servers = 0, "", False
+        suspects: tuple[Variant, Sequence[Suspect]] | None = None
         while True:
             variant = self._chosen(work)
-            attempt = asyncio.ensure_future(variant.runner.infer(text, task, work))
+            runner = variant.runner if suspects is None else careful(variant, *suspects)
+            attempt = asyncio.ensure_future(runner.infer(text, task, work))
             attempt.add_done_callback(_looked_at)
-            variant.running.add(attempt)
+            variant.running[attempt] = work.place
             try:
                 await asyncio.wait({attempt})
             finally:
-                variant.running.discard(attempt)
+                del variant.running[attempt]
+                if (found := self._suspects.pop(attempt, None)) is not None:
+                    suspects = variant, found
                 attempt.cancel()  # in case this task was: the event's assignment ended
             if attempt.cancelled() and attempt.cancelling():  # by ``_leave``
                 restarts += 1
@@ -110,11 +119,13 @@ class VariantRouter:
             error = asyncio.CancelledError() if attempt.cancelled() else attempt.exception()
             if error is None:
                 if variant.name == "canary" or refused:
-                    self._ended(refused=refused)
+                    self._ended(refused=refused, ended_servers=ended_servers)
                 inference = attempt.result()
                 return inference._replace(restarts=inference.restarts + restarts)
             if variant.name != "canary" or not (isinstance(error, BadInput | WindowRefused) or is_defect(error)):
                 raise error
+            if isinstance(error, WindowRefused) and error.ended_servers:
+                suspects, ended_servers = (variant, given_up(error)), True
             work.variant, refused, restarts = self.in_use("stable"), _without_text(error), restarts + 1
             # The record's place is in the line. Too many of them end the canary's share, so they are not too many.
             _log.warning("the canary had no result; the stable version is asked", task=task.name, reason=refused)
@@ -169,7 +180,7 @@ class VariantRouter:
                     server.recovery.probe_soon()
             return
         for each in (one for one in mine if one.unusable):
-            _leave(each)
+            self._leave(each)
         best = [each for each in usable if each not in before] or usable  # what fits since now is what is served
         if self._in_use.get(name) not in best:
             self._in_use[name] = used = best[0]
@@ -205,13 +216,19 @@ class VariantRouter:
         before = self.fallback.reason
         if not canaries or not self._begun:
             return
+        canary, stable, seen = self.in_use("canary"), self.in_use("stable"), self._evidence
+        seen.look(canaries, stable, self.fallback.slower)
         self.fallback.look(
             self._clock(),
             unusable="; ".join(dict.fromkeys(map(_of_canary, canaries))) if self._is_missing(canaries) else "",
-            stable_usable=any(each.name == "stable" for each in self._usable),
-            rates=self.in_use("canary").dispatcher.learned.rates,
-            stable_rates=self.in_use("stable").dispatcher.learned.rates,
+            stable_usable=any(each.name == "stable" for each in self._usable) and seen.stable_answers,
+            rates=canary.dispatcher.learned.rates,
+            stable_rates=stable.dispatcher.learned.rates,
+            patience=RETURN_SECONDS if seen.is_out else 0.0,
+            uncertain=seen.uncertain,
         )
+        if seen.hung:
+            self.fallback.hangs(seen.hung)
         if self.fallback.reason != before:
             self._tell()
 
@@ -235,11 +252,19 @@ class VariantRouter:
             _log.info("the canary cannot be used, and has no share", reason=reason, detail=self.fallback.detail)
         for each in self._variants:
             if each.name == "canary":
-                _leave(each)
+                self._leave(each)
 
-    def _ended(self, *, refused: str) -> None:
+    def _leave(self, variant: Variant) -> None:
+        """What runs there starts again where it is sent."""
+        suspects = isolated(variant.dispatcher)
+        for attempt, place in variant.running.items():
+            if place in suspects:
+                self._suspects[attempt] = suspects[place]
+            attempt.cancel(MOVED)
+
+    def _ended(self, *, refused: str, ended_servers: bool) -> None:
         before = self.fallback.reason
-        self.fallback.ended(refused=refused)
+        self.fallback.ended(refused=refused, ended_servers=ended_servers)
         if self.fallback.reason != before:
             self._tell()
 
@@ -267,58 +292,11 @@ class VariantRouter:
             key = f"{place.partition} {place.offset}".encode()
         return place_of(key) < self._share
 
-    # -- what is shown ----------------------------------------------------------------------------------------------
-
-    def endpoints(self) -> list[EndpointStatus]:
-        """The model servers as the stable version is reached there: of several bundles, what the best one finds.
-
-        Failed health probes of a bundle that waits for its version are no failures of the server.
-        """
-        found: dict[str, list[tuple[Variant, EndpointStatus]]] = {}
-        for variant in self._variants:
-            if variant.name == "stable":
-                for each in variant.dispatcher.endpoints:
-                    found.setdefault(each.address, []).append((variant, each))
-        self._failures = {key: counts for key, counts in self._failures.items() if key[1] in found}
-        return [self._one(its) for its in found.values()]
-
-    def _one(self, its: list[tuple[Variant, EndpointStatus]]) -> EndpointStatus:
-        failed = 0
-        for variant, each in its:
-            before, shown = self._failures.get((variant, each.address), (0, 0))
-            if self.shows(variant):
-                shown += max(0, each.failed - before)
-            self._failures[variant, each.address] = each.failed, shown
-            failed += shown
-        _, best = min(its, key=lambda one: _STATES.index(one[1].state))
-        return best._replace(
-            in_flight=sum(each.in_flight for _, each in its),
-            answered=sum(each.answered for _, each in its),
-            suspected=sum(each.suspected for _, each in its),
-            failed=failed,
-        )
-
-    def shows(self, variant: Variant | None) -> bool:
-        """Whether failed calls of it are worth counting: it can be used, or none of its version can."""
-        return variant in self._usable or not any(each.name == (variant and variant.name) for each in self._usable)
-
     def status(self) -> VariantsStatus:
         """For ``/status``: the canary, and every variant."""
-        reason = self.fallback.reason
-        canary = {"share": self._share, "fallback": reason, "detail": self.fallback.detail}
-        return {
-            "canary": canary if any(each.name == "canary" for each in self._variants) else None,
-            "variants": [
-                {
-                    "variant": each.name,
-                    "bundle": each.bundle.name,
-                    "usable": not each.unusable,
-                    "reason": each.unusable,
-                    "windows": each.windows,
-                }
-                for each in self._variants
-            ],
-        }
+        fallback = self.fallback
+        canary = {"share": self._share, "fallback": fallback.reason, "detail": fallback.detail}
+        return self.shown.status(canary if any(each.name == "canary" for each in self._variants) else None)
 
 
 def _load(variant: Variant) -> float:
@@ -336,12 +314,6 @@ def _without_text(error: BaseException) -> str:
     if isinstance(error, WindowRefused):
         return f"{error.reason}: {error.error}"
     return error.reason if isinstance(error, BadInput) else f"{type(error).__name__} in {raised_in(error)}"
-
-
-def _leave(variant: Variant) -> None:
-    """What runs there starts again where the router sends it."""
-    for attempt in variant.running:
-        attempt.cancel()
 
 
 def _looked_at(attempt: asyncio.Task[Inference]) -> None:

@@ -92,7 +92,7 @@ class Variants:
     @property
     def endpoints(self) -> list[EndpointStatus]:
         """The model servers at this moment, as the stable version is reached there."""
-        return self.all[0].dispatcher.endpoints if self.router is None else self.router.endpoints()
+        return self.all[0].dispatcher.endpoints if self.router is None else self.router.shown.endpoints()
 
     @property
     def state(self) -> State:

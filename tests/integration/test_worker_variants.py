@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -249,6 +250,38 @@ def test_a_slow_canary_falls_back(canary: Run, server: StubServer) -> None:
     assert line["reason"] == "slow"
     assert "times as long" in line["detail"]
     audit(canary, sent)
+
+
+_IMPATIENT = """
+import consumer.resilience.canary as canary
+canary.HUNG_SECONDS = canary.COLD_SECONDS = 0.5
+from consumer.cli import main
+main()
+"""
+
+
+def test_a_canary_that_hangs_holds_its_events_for_a_moment_only(canary: Run, server: StubServer) -> None:
+    """They are the stable version's long before the calls run out of time: each has its result once."""
+    hung = threading.Event()
+
+    def hang(request: Any, context: Any) -> None:
+        # For as long as the caller waits: a thread of the server is not to be lost for ever.
+        while hung.is_set() and request.model_spec.version_label == "canary" and context.is_active():
+            time.sleep(0.02)
+
+    server.before = hang
+    canary.program = [sys.executable, "-c", _IMPATIENT]
+    start(canary)
+    sent = send_until(canary, 0, lambda: answered_by(canary)["2"] > 20)
+    hung.set()
+    began = time.monotonic()
+    sent = send_until(canary, sent, lambda: bool(said(canary, FALLBACK)))
+    assert said(canary, FALLBACK)[0]["reason"] == "unavailable"
+    assert "is not answered after" in said(canary, FALLBACK)[0]["detail"]
+    audit(canary, sent)
+    assert time.monotonic() - began < 10  # the timeout of a call
+    assert said(canary, "consumption paused") == []
+    hung.clear()
 
 
 def test_what_the_canary_refuses_is_answered_by_the_stable_version(canary: Run, server: StubServer) -> None:

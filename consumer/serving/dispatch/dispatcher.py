@@ -62,12 +62,10 @@ class Dispatcher:
         ``lanes`` the weights of all lanes. ``trial``: also a single endpoint is tried out before it gets a window.
         """
         self._policy, self._clock = policy, clock
-        self._probe_window, self._model = probe_window, model
-        self._observer = observer
+        self._probe_window, self._model, self._observer = probe_window, model, observer
         self._on_state, self._on_endpoint = on_state, on_endpoint
         self._backoff = backoff or PAUSES
-        self._queue = LengthQueue(lanes)
-        self.pinned = Pinned(policy, lanes)
+        self._queue, self.pinned = LengthQueue(lanes), Pinned(policy, lanes)
         self._entries: dict[int, Entry] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last_id, self._wake = 0, asyncio.Event()
@@ -156,17 +154,22 @@ class Dispatcher:
         over_share: bool = False,
         on_overflow: Callable[[WindowAnswer], None] | None = None,
         version: str = "",
+        *,
+        apart: Callable[[Entry], None] | None = None,
     ) -> asyncio.Future[WindowAnswer]:
         """Queue one window; the future is answered however long that takes, or raises WindowRefused.
 
         ``deadline`` (seconds of the clock) only orders the work. ``origin`` is the event that the window comes from,
         None one of its own: however many of its windows are refused, it counts once. ``version``: of the model that is
-        to answer, if an endpoint has it. Cancelling withdraws the window.
+        to answer, if an endpoint has it. ``apart`` gets the window instead of the queue. Cancelling withdraws it.
         """
         self._last_id += 1
         pending = Pending(self._last_id, window.length, deadline, level, self._clock(), lane, over_share, version)
         future: asyncio.Future[WindowAnswer] = asyncio.get_running_loop().create_future()
-        self._enqueue([Entry(window, pending, future, object() if origin is None else origin, on_overflow)])
+        entry = Entry(window, pending, future, object() if origin is None else origin, on_overflow)
+        if apart is not None:
+            apart(entry)
+        self._enqueue([entry] if apart is None else ())
         return future
 
     async def health_probe(self) -> None:

@@ -188,7 +188,8 @@ class RejectionReview:
             return
         for entry, reason, error, attempts, first_failed_at in _still_waiting(rejections):
             seconds = self._clock() - first_failed_at
-            entry.future.set_exception(WindowRefused(reason, error, attempts, seconds, self._calls.version))
+            whose = self._calls.version, entry.window, entry.pending.level, self._calls.address
+            entry.future.set_exception(WindowRefused(reason, error, attempts, seconds, *whose))
 
 
 def _still_waiting(rejections: list[Rejection]) -> list[Rejection]:

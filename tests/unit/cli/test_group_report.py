@@ -209,3 +209,48 @@ def test_a_canary_without_a_share_is_no_problem() -> None:
     """Nobody misses it; a worker without one says null."""
     absent = {"canary": {"share": 0.0, "fallback": "unavailable", "detail": "no such label"}}
     assert of(answer(1, 0, model=absent), answer(2, 1, model={"canary": None}), lags={0: 0, 1: 0}).well
+
+
+def several(*ways: tuple[str, str, bool], share: float | None, fallback: str | None = None) -> dict[str, Any]:
+    """``model`` of a worker with these ways to it: version, bundle, and whether it can be used."""
+    return {
+        "canary": None if share is None else {"share": share, "fallback": fallback, "detail": ""},
+        "variants": [
+            {"variant": name, "bundle": f"{bundle} (checkpoint 1, contract 2)", "usable": usable}
+            for name, bundle, usable in ways
+        ],
+    }
+
+
+def test_canaries_and_bundles_are_a_table_of_the_workers_that_have_some() -> None:
+    """Share, reason of a fallback and bundle in use, at 80 columns; nothing where no worker has several ways."""
+    one, two = "/models/rexuninlu/1/bundle", "/models/rexuninlu/2/bundle"
+    found = of(
+        answer(1, 0),
+        answer(2, 1, model=several(("stable", one, True), ("canary", one, True), share=0.05)),
+        answer(3, 2, model=several(("stable", one, True), ("canary", one, False), share=0.05, fallback="unavailable")),
+        answer(4, 3, model=several(("stable", one, False), ("stable", two, True), share=None)),
+        answer(5, 4, model=several(("stable", one, False), ("canary", one, False), share=0.0, fallback="unavailable")),
+    )
+    shown = lines(found, 80)
+    assert max(map(cell_len, shown)) <= 80
+    start = shown.index("Canary and bundles")
+    table = [line.split(None, 3) for line in shown[start + 2 : shown.index("", start)]]
+    assert [line[:3] for line in table if line[0].startswith("worker-")] == [
+        ["worker-2", "0.05", "answers"],
+        ["worker-3", "0.05", "unavailable"],
+        ["worker-4", "-", "-"],
+        ["worker-5", "0", "no"],
+    ]
+    text = " ".join("".join(line) for line in shown[start:])
+    assert f"{one}; canary: none" in text
+    assert two in text
+    assert "none fits" in text
+    assert "checkpoint" not in text
+    assert json.loads(json.dumps(asdict(found)))["workers"][2]["variants"] == {
+        "share": 0.05,
+        "fallback": "unavailable",
+        "stable": [one],
+        "canary": [],
+    }
+    assert "Canary and bundles" not in lines(of(answer(1, 0)), 80)

@@ -7,10 +7,14 @@ from hypothesis import strategies as st
 
 from consumer.resilience.canary import (
     BACK_SECONDS,
+    COLD_SECONDS,
     FEWEST_CALLS,
     FEWEST_REFUSED,
+    HUNG_SECONDS,
     MOST_REFUSED,
+    RETURN_SECONDS,
     CanaryFallback,
+    hung_after,
     place_of,
 )
 
@@ -102,3 +106,90 @@ def test_one_refusal_in_a_hundred_is_borne() -> None:
     for number in range(20_000):
         fallback.ended(refused="" if number % 100 != 99 else "BatchFault")
     assert fallback.reason is None
+
+
+SECONDS = st.floats(0.001, 30)
+
+
+@given(
+    st.floats(1.01, 10),
+    SECONDS,
+    st.integers(0, 100),
+    st.lists(SECONDS, max_size=9),
+    st.lists(SECONDS, max_size=60),
+    st.lists(SECONDS, max_size=9),
+)
+def test_a_call_hangs_only_where_it_takes_longer_than_the_stable_versions_may(
+    slower: float, cost: float, answered: int, rates: list[float], seconds: list[float], under_way: list[float]
+) -> None:
+    """Never before the floor, nor before ``slower`` times as long as all but few calls of the stable version took, and
+    as any has been under way; and at some time it does.
+    """
+    after = hung_after(
+        slower, cost, answered=answered, stable_rates=rates, stable_seconds=seconds, stable_under_way=under_way
+    )
+    assert after >= (HUNG_SECONDS if answered >= FEWEST_CALLS else COLD_SECONDS)
+    assert all(after >= slower * each for each in under_way)
+    assert sum(after < slower * each for each in seconds) <= len(seconds) / 20
+    usual = cost * max([*rates, 1.0])
+    assert after <= max(COLD_SECONDS, slower * max([*seconds, *under_way, usual]))
+
+
+@given(st.floats(1.01, 10), SECONDS, st.integers(0, 100), st.lists(SECONDS, max_size=20))
+def test_a_canary_that_is_as_slow_as_the_stable_version_never_hangs(
+    slower: float, under_way: float, answered: int, seconds: list[float]
+) -> None:
+    """Where a call of the stable version has been under way for as long."""
+    after = hung_after(
+        slower, 0.1, answered=answered, stable_rates=[], stable_seconds=seconds, stable_under_way=[0.1, under_way]
+    )
+    assert after > under_way
+
+
+def test_what_hangs_a_second_time_stays_out() -> None:
+    """Its health probes were answered in between, so they say nothing."""
+    fallback = CanaryFallback(2.0)
+    fallback.hangs("first")
+    assert (fallback.reason, fallback.detail) == ("unavailable", "first")
+    fallback.hangs("first")
+    assert look(fallback, 0.0) == "unavailable"
+    assert look(fallback, BACK_SECONDS) is None
+    fallback.hangs("second")
+    assert (fallback.reason, fallback.detail) == ("slow", "second")
+    assert look(fallback, 1e6) == "slow"
+    fallback.reset()
+    fallback.hangs("third")
+    assert fallback.reason == "unavailable"
+
+
+def test_a_canary_gets_nothing_back_while_a_call_of_it_may_hang() -> None:
+    """The time begins anew."""
+    fallback = CanaryFallback(2.0)
+    fallback.hangs("")
+    for now, uncertain in ((0.0, True), (1.0, False), (2.0, True), (3.0, False)):
+        fallback.look(now, unusable="", stable_usable=True, rates=(), stable_rates=(), uncertain=uncertain)
+    assert look(fallback, 2.9 + BACK_SECONDS) == "unavailable"
+    assert look(fallback, 3.0 + BACK_SECONDS) is None
+
+
+def test_a_canary_that_is_back_a_moment_after_the_stable_version_loses_nothing() -> None:
+    """As after a crash of the server that both are on; the time begins when the stable version is back."""
+    fallback = CanaryFallback(2.0)
+
+    def missed(now: float, *, stable: bool) -> str | None:
+        fallback.look(now, unusable="out", stable_usable=stable, rates=(), stable_rates=(), patience=RETURN_SECONDS)
+        return fallback.reason
+
+    assert missed(0.0, stable=False) is None
+    assert missed(100.0, stable=True) is None
+    assert missed(99.9 + RETURN_SECONDS, stable=True) is None
+    assert look(fallback, 101.0) is None
+    assert missed(200.0, stable=True) is None
+    assert missed(200.0 + RETURN_SECONDS, stable=True) == "unavailable"
+
+
+def test_one_window_that_ends_the_server_is_enough() -> None:
+    """The stable version is on the same one."""
+    fallback = CanaryFallback(2.0)
+    fallback.ended(refused="Poison", ended_servers=True)
+    assert fallback.reason == "refused"

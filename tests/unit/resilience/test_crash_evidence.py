@@ -222,3 +222,19 @@ def test_deaths_at_random_do_not_add_up(mean_life: float, call: float) -> None:
             dies_at = history.now + draw.expovariate(1 / mean_life)
         most = max(most, record.crashes)
     assert most < CRASHES
+
+
+def test_what_another_version_gave_up_needs_one_crash_whatever_else_ends_the_server() -> None:
+    """Such as its next poison window; and there may be no real window here. First the server must be seen alive."""
+    history = History()
+    history.window = CrashEvidence(crashes=CRASHES - 1, alone=CRASHES, broken=CRASHES, proven=True, given_up=True)
+    history.window.notice_unrelated(history.uptime)
+    history.live()
+    history.dies()
+    history.crash()
+    assert history.window.crashes == CRASHES - 1
+    for _ in range(UPTIME_CALLS + 1):
+        history.uptime.answered(history.now, history.now + 1, 0)
+        history.now += 1
+    history.crash()
+    assert history.window.crashes == CRASHES

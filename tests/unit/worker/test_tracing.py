@@ -21,7 +21,7 @@ from consumer.config.route import RouteConfig
 from consumer.config.task_files import load_tasks
 from consumer.config.tree import Config
 from consumer.delivery.dead_letters import DeadLetters
-from consumer.events import BadInput, Outcome, Output, Partition, Place, SourceRecord
+from consumer.events import BadInput, Outcome, Output, Partition, Place, SourceRecord, Work
 from consumer.extraction.task import Extracted
 from consumer.serving.dispatch.dispatcher import Dispatcher
 from consumer.serving.protocol import Failure, ServingError
@@ -33,7 +33,8 @@ from consumer.worker.event_spans import EventSpans
 from consumer.worker.inference import Inference
 from consumer.worker.parts import Parts, parts_of
 from consumer.worker.task_runner import TaskRunner, WorkBudget
-from consumer.worker.tracing import TracedEventProcessor
+from consumer.worker.tracing import TracedEventProcessor, TracedTaskRunner
+from consumer.worker.variant import MOVED, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -298,6 +299,37 @@ def test_a_record_without_an_outcome_ends_its_span(memory: InMemorySpanExporter)
     assert "error.type" not in said(revoked)
     assert said(failed)["error.type"] == "OSError"
     assert SECRET not in failed.to_json(indent=None) + str(failed.status.description)
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_an_extraction_that_is_moved_to_another_variant_has_not_failed(
+    memory: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    """Its span says so, and at which variant it was; one that is cancelled for its event's revocation has failed."""
+
+    async def for_ever(*_: object) -> Inference:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(TaskRunner, "infer", for_ever)
+    spans = EventSpans(config(), "w")
+    spans.trace(record())
+    work = Work(Place.of(record()), 1, 0)
+    work.variant = Variant("canary", *[None] * 5)  # type: ignore[arg-type]
+
+    async def body() -> None:
+        runner = TracedTaskRunner(spans, None, None, {}, event_tokens=1, share=None, over_share=print)
+        task = asyncio.create_task(runner.infer("", load_tasks()["sentiment"], work))
+        await asyncio.sleep(0)
+        task.cancel(*[MOVED] * moved)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(body())
+    (span,) = memory.get_finished_spans()
+    assert said(span)["rexstream.variant"] == "canary"
+    assert said(span).get("rexstream.moved", False) == moved
+    assert span.status.status_code is (StatusCode.UNSET if moved else StatusCode.ERROR)
 
 
 def dispatch(spans: EventSpans, client: StubClient, body: Callable[[Dispatcher], Awaitable[None]]) -> None:

@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog.testing
 
+from consumer.batching.policy import Call
 from consumer.codecs.outputs import ModelUsed
 from consumer.config.canary import CanaryConfig
 from consumer.events import BadInput, Partition, Place, Work
-from consumer.resilience.canary import FEWEST_CALLS, FEWEST_REFUSED
+from consumer.resilience.canary import (
+    BACK_SECONDS,
+    COLD_SECONDS,
+    FEWEST_CALLS,
+    FEWEST_REFUSED,
+    HUNG_SECONDS,
+    RETURN_SECONDS,
+)
+from consumer.serving.dispatch.batch import Group
 from consumer.serving.dispatch.calls import Learned
 from consumer.serving.dispatch.endpoint import EndpointStatus
 from consumer.serving.protocol import Failure, ServingError
@@ -25,6 +34,7 @@ from consumer.worker.variant_router import SWITCH_SECONDS, VariantRouter
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+AWAY = ServingError(Failure.TRANSIENT, "UNAVAILABLE", "socket closed")
 MISFIT = ServingError(Failure.DEPLOYMENT, "CONTRACT", "another contract")
 REFUSED = WindowRefused("BatchFault", ServingError(Failure.BATCH_FAULT, "INVALID_ARGUMENT", "no"), 2)
 
@@ -35,10 +45,19 @@ class Recovery:
     def __init__(self) -> None:
         self.fault: ServingError | None = None
         self.state = State.OK
-        self.probes = 0
+        self.probes, self.began = 0, 0.0
+        self.check: Callable[[], Awaitable[None]]
 
     def probe_soon(self) -> None:
         self.probes += 1
+
+
+class Server(SimpleNamespace):
+    """One endpoint."""
+
+    @property
+    def usable(self) -> bool:
+        return self.recovery.fault is None
 
 
 class Way:
@@ -48,17 +67,42 @@ class Way:
         self.name = name
         self.bundle = SimpleNamespace(name=bundle)
         self.recovery = Recovery()
-        self.server = SimpleNamespace(
-            address="a:1", gone=False, trial=False, usable=True, reason="", recovery=self.recovery
+        calls = SimpleNamespace(in_flight={})
+        self.recovery.check = self.check
+        self.server = Server(
+            address="a:1",
+            gone=False,
+            trial=False,
+            reason="",
+            recovery=self.recovery,
+            calls=calls,
+            isolation=SimpleNamespace(active=False),
+            suspects=tuple,
+            times=SimpleNamespace(answered_at=0.0),
         )
+        self.calls: dict[Group, Call] = calls.in_flight
+        self.recent, self.health_probes = list[float](), 0
+        self.answers_probes = True
         self.learned = Learned()
         self.rates = self.learned.rates
         self.dispatcher = SimpleNamespace(servers=[self.server], state=State.OK, learned=self.learned)
-        self.runner, self.running, self.unusable, self.windows = self, set[Any](), "", 0
+        self.runner, self.running, self.unusable, self.windows = self, dict[Any, Place](), "", 0
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.raises: BaseException | None = None
         self.asked = self.cancelled = 0
+
+    async def check(self) -> None:
+        self.health_probes += 1
+        await asyncio.sleep(0)
+        if not self.answers_probes:
+            self.recovery.fault = AWAY
+
+    def answers(self, *, probes: bool) -> None:
+        """From now on."""
+        self.answers_probes = probes
+        if probes:
+            self.recovery.fault = None
 
     async def infer(self, text: str, task: Any, work: Work) -> Inference:  # noqa: ARG002
         self.asked += 1
@@ -72,6 +116,7 @@ class Way:
         return Inference(None, ModelUsed("m", f"{self.name} {self.bundle.name}", ""), 0.0, 0.0, 0, 0)  # type: ignore[arg-type]
 
 
+IN_FLIGHT = Group([])
 TASK = SimpleNamespace(name="sentiment")
 
 
@@ -87,6 +132,14 @@ class Stage:
 
     def _state(self, state: State, error: ServingError | None) -> None:
         self.states.append((state, error.message if error else ""))
+
+    async def look_after(self, seconds: float) -> None:
+        """As twice a second, so long."""
+        for _ in range(round(seconds / 0.5)):
+            self.time += 0.5
+            self.router.look()
+            for _ in range(3):
+                await asyncio.sleep(0)
 
     async def infer(self, work: Work) -> Inference:
         return await self.router.infer("text", TASK, work)  # type: ignore[arg-type]
@@ -149,7 +202,7 @@ def test_a_lost_call_moves_nobody() -> None:
         second.windows = 100
         waiting = asyncio.create_task(stage.infer(work()))
         await begun(first)
-        first.recovery.fault = ServingError(Failure.TRANSIENT, "UNAVAILABLE", "socket closed")
+        first.recovery.fault = AWAY
         stage.router.look()
         first.recovery.fault = None
         first.may_answer.set()
@@ -470,12 +523,167 @@ def test_an_address_that_vanished_and_came_back_counts_its_failures_anew() -> No
         stage = Stage(one, two)
         for way in (one, two):
             way.dispatcher.endpoints = at(("a:1", 3))
-        assert [each.failed for each in stage.router.endpoints()] == [6]
+        assert [each.failed for each in stage.router.shown.endpoints()] == [6]
         for way in (one, two):
             way.dispatcher.endpoints = at(("b:1", 1))
-        assert [each.failed for each in stage.router.endpoints()] == [2]
+        assert [each.failed for each in stage.router.shown.endpoints()] == [2]
         for way in (one, two):
             way.dispatcher.endpoints = at(("a:1", 0), ("b:1", 1))
-        assert [each.failed for each in stage.router.endpoints()] == [0, 2]
+        assert [each.failed for each in stage.router.shown.endpoints()] == [0, 2]
+
+    run(body)
+
+
+async def warm(share: float = 1.0) -> tuple[Stage, Way, Way]:
+    """A stage whose canary has answered many calls, with an event at it whose call has just left."""
+    stable, canary = Way("stable"), Way("canary")
+    stage = Stage(stable, canary, share=share)
+    await stage.router.all_tried()
+    canary.rates += [1.0] * FEWEST_CALLS
+    stable.rates += [1.0] * FEWEST_CALLS
+    canary.calls[IN_FLIGHT], canary.windows = Call(4, 64, stage.time), 4
+    return stage, stable, canary
+
+
+def test_a_canary_whose_call_hangs_loses_its_events_at_once() -> None:
+    """When the stable version answered a health probe beside it; it gets them back once, and not a second time."""
+
+    async def body() -> None:
+        stage, stable, canary = await warm()
+        canary.may_answer.clear()
+        waiting = asyncio.create_task(stage.infer(work()))
+        await begun(canary)
+        with structlog.testing.capture_logs() as lines:
+            await stage.look_after(HUNG_SECONDS)
+            assert stable.health_probes == 0
+            await stage.look_after(1.5)
+        assert [(each["log_level"], each["reason"]) for each in lines] == [("error", "unavailable")]
+        assert "a:1: a call of 4 windows is not answered after" in lines[0]["detail"]
+        assert (await waiting).model.version == "stable one"
+        assert stable.health_probes == 1
+        await stage.look_after(2 * BACK_SECONDS)
+        assert stage.sample("rexstream_canary_fallback") == 1  # the call is still under way
+        canary.calls.clear()
+        canary.windows = 0
+        await stage.look_after(BACK_SECONDS + 1)
+        assert stage.sample("rexstream_canary_fallback") == 0
+        canary.windows = 4
+        canary.calls[IN_FLIGHT] = Call(4, 64, stage.time)
+        await stage.look_after(HUNG_SECONDS + 1.5)
+        assert stage.sample("rexstream_canary_fallbacks_total", reason="slow") == 1
+
+    run(body)
+
+
+def test_a_server_that_hangs_is_no_fault_of_the_canary() -> None:
+    """Whether the stable version has a call there, or only a health probe that is not answered."""
+
+    async def body() -> None:
+        stage, stable, canary = await warm()
+        stable.answers(probes=False)
+        await stage.look_after(60)
+        assert stable.health_probes == 1
+        assert stable.recovery.fault is AWAY
+        assert not stage.sample("rexstream_canary_fallback")
+        stable.answers(probes=True)
+        stable.calls[IN_FLIGHT] = Call(1, 16, stage.time - 59)
+        await stage.look_after(60)
+        assert not stage.sample("rexstream_canary_fallback")
+        stable.calls.clear()
+        stable.recent = [30.0]
+        canary.calls[IN_FLIGHT] = Call(4, 64, stage.time)
+        canary.server.times.answered_at = stage.time
+        await stage.look_after(80)
+        assert not stage.sample("rexstream_canary_fallback")
+        await stage.look_after(12)
+        assert stage.sample("rexstream_canary_fallback") == 1
+
+    run(body)
+
+
+def test_a_server_that_goes_on_answers_both() -> None:
+    """Who is first means nothing."""
+
+    async def body() -> None:
+        stage, stable, canary = await warm()
+        stable.answers(probes=False)
+        await stage.look_after(HUNG_SECONDS + 2)
+        stable.answers(probes=True)
+        await stage.look_after(0.5)
+        stage.time += 0.1
+        stage.router.look()
+        canary.calls.clear()
+        canary.windows = 0
+        await stage.look_after(5)
+        assert not stage.sample("rexstream_canary_fallback")
+
+    run(body)
+
+
+def test_a_cold_canary_has_more_time() -> None:
+    """The first calls of a model that was not warmed up. Its call may run out of time first: that is seen, too."""
+
+    async def body() -> None:
+        stage, _, canary = await warm()
+        canary.rates.clear()
+        await stage.look_after(COLD_SECONDS)
+        assert not stage.sample("rexstream_canary_fallback")
+        canary.calls.clear()
+        canary.recovery.fault = ServingError(Failure.TRANSIENT, "DEADLINE_EXCEEDED", "")
+        await stage.look_after(RETURN_SECONDS)
+        assert not stage.sample("rexstream_canary_fallback")
+        await stage.look_after(1.5)
+        assert stage.sample("rexstream_canary_fallback") == 1
+        canary.windows = 0
+        await stage.look_after(2 * BACK_SECONDS)
+        assert stage.sample("rexstream_canary_fallback") == 1
+
+    run(body)
+
+
+def test_a_crash_of_the_server_is_no_fault_of_the_canary() -> None:
+    """The stable version has no call there and looks well; or it is back first, and the canary a moment later."""
+
+    async def body() -> None:
+        stage, stable, canary = await warm()
+        canary.calls.clear()
+        canary.windows = 0
+        canary.recovery.fault, canary.recovery.state = AWAY, State.OUTAGE
+        stable.answers(probes=False)
+        await stage.look_after(20)
+        stable.answers(probes=True)
+        await stage.look_after(1.5)
+        assert canary.recovery.probes > 0
+        assert not stage.sample("rexstream_canary_fallback")
+        canary.recovery.fault, canary.recovery.state = None, State.OK
+        await stage.look_after(20)
+        assert not stage.sample("rexstream_canary_fallback")
+        canary.recovery.fault, canary.recovery.state, canary.recovery.began = AWAY, State.OUTAGE, stage.time + 0.5
+        await stage.look_after(RETURN_SECONDS)
+        assert not stage.sample("rexstream_canary_fallback")
+        await stage.look_after(1.5)
+        assert stage.sample("rexstream_canary_fallbacks_total", reason="unavailable") == 1
+
+    run(body)
+
+
+def test_a_canary_that_is_always_busy_loses_its_events() -> None:
+    """Its calls are refused and made again for ever: none hangs, and none is answered. Not while one is answered now
+    and then, nor while a window that may have ended the server has to wait.
+    """
+
+    async def body() -> None:
+        stage, _, canary = await warm()
+        canary.calls.clear()
+        for _ in range(10):
+            await stage.look_after(COLD_SECONDS - 1)
+            canary.server.times.answered_at = stage.time
+        canary.server.isolation.active = True
+        await stage.look_after(10 * COLD_SECONDS)
+        assert not stage.sample("rexstream_canary_fallback")
+        canary.server.isolation.active = False
+        await stage.look_after(COLD_SECONDS + RETURN_SECONDS + 2)
+        assert stage.sample("rexstream_canary_fallback") == 1
+        assert "of 4 windows none is answered for" in stage.router.fallback.detail
 
     run(body)
