@@ -5,6 +5,7 @@ Subclasses of what a worker is made of anyway: they see what passes, and decide 
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ class Tracing:
 
     def __init__(self, config: Config, worker: str) -> None:
         """Raises ValueError for a variable ``OTEL_…`` that cannot be."""
+        self.stopping = asyncio.Event()
         events = EventSpans(config, worker)
         self.dispatcher = partial(TracedDispatcher, CallSpans(events))
         self.task_runner = partial(TracedTaskRunner, events)
