@@ -15,18 +15,17 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_END,
     ConsumerGroupTopicPartitions,
-    IsolationLevel,
     KafkaError,
     KafkaException,
-    TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
 from consumer.delivery.shadow_plan import PlannedRange, PlanUnreadable, replaced
 from consumer.events import Partition
 from consumer.kafka.clients.cluster import ClientErrors, Reader, TopicUnusable
+from consumer.kafka.tools.topic_state import held_back, topic_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -36,12 +35,7 @@ AnswerT = TypeVar("AnswerT")
 SETTLE_SECONDS = 1.0
 """From a look that finds no plan to the plan that is committed then, a process takes two requests: milliseconds."""
 
-MARKED_SECONDS = 2.0
-"""Brokers mark the end of a transaction in its topics a moment after they have answered its commit."""
-
 _RETRY_SECONDS = 0.1
-
-_LATEST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 _COPIED = ("cleanup.policy", "max.message.bytes", "retention.bytes", "retention.ms")
 """Settings of a live topic that its shadow gets: a result that it takes must not become a dead letter, nor be deleted
@@ -76,12 +70,16 @@ class ShadowGroup:
         self._timeout = timeout
         self._errors = ClientErrors(servers)
         self._admin = AdminClient(self._errors.settings(client))
+        self._client = dict(client)
+        self._new_reader = partial(Reader, servers, client=client, timeout=timeout)
         # Its group is of use to a switch alone.
-        self._reader = Reader(servers, client=client, timeout=timeout, group_id=switch_group(group))
+        self._reader = self._new_reader(group_id=switch_group(group))
+        self._own = self._new_reader(group_id=group, isolation_level="read_uncommitted")
 
     def close(self) -> None:
         """Close the clients."""
         self._reader.consumer.close()
+        self._own.consumer.close()
 
     def plan(self, topics: Collection[str]) -> dict[Partition, PlannedRange]:
         """The plan for these topics; empty where no run has begun. Raises PlanUnreadable."""
@@ -183,10 +181,9 @@ class ShadowGroup:
 
         None for the ends themselves (``end``), or the first offsets that are held.
         """
-        ends = self._at(partitions, OFFSET_END)
         if time_ms is None:
-            return ends if end else self._at(partitions, OFFSET_BEGINNING)
-        return {**ends, **self._at(partitions, time_ms)}
+            return self._at(partitions, OFFSET_END if end else OFFSET_BEGINNING)
+        return {**self._at(partitions, OFFSET_END), **self._at(partitions, time_ms)}
 
     def replaced(self, plan: Mapping[Partition, PlannedRange], shadows: Collection[str]) -> list[str]:
         """Of the run's topics, which are others than when it began."""
@@ -197,35 +194,22 @@ class ShadowGroup:
 
         With exactly_once a process that was killed may leave one, for ``delivery.transaction_timeout_ms``.
         """
-        asked: Any = {TopicPartition(*place): _LATEST for place in self.partitions(topics)}
-        deadline = time.monotonic() + MARKED_SECONDS
-        while True:
-            ends = []
-            with self._asking():
-                for level in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED):
-                    found = self._admin.list_offsets(asked, isolation_level=level, request_timeout=self._timeout)
-                    ends.append({Partition(at.topic, at.partition): of.result().offset for at, of in found.items()})
-            held = [place for place, end in ends[0].items() if end > ends[1][place]]
-            if not held or time.monotonic() >= deadline:
-                return held
-            time.sleep(_RETRY_SECONDS)
+        places = self.partitions(topics)
+        with self._asking():
+            return held_back(self._admin, places, self._timeout)
 
     def ids(self, topics: Collection[str], *, all_of_them: bool = False) -> dict[str, str]:
         """What brokers told these topics by when they were created; a topic that is not there is left out.
 
         ``all_of_them``: wait for topics that are new, which not every broker has heard of.
         """
+        # A new client: one that was asked while brokers were away was seen to get no answer ever after, and to end the
+        # process with a failed assertion (librdkafka 2.16). A run asks at its end, whatever it lived through.
+        admin = AdminClient(self._errors.settings(self._client))
         deadline = time.monotonic() + self._timeout
         while True:
-            found = {}
-            asked = self._admin.describe_topics(TopicCollection(sorted(topics)), request_timeout=self._timeout)
             with self._asking():
-                for topic, future in asked.items():
-                    try:
-                        found[topic] = str(future.result().topic_id)
-                    except KafkaException as error:
-                        if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                            raise
+                found = topic_ids(admin, topics, self._timeout)
             if not all_of_them or len(found) == len(topics):
                 return found
             if time.monotonic() >= deadline:
@@ -296,15 +280,23 @@ class ShadowGroup:
 
     def _offsets(self, group: str, partitions: Collection[Partition], *, stable: bool = False) -> list[TopicPartition]:
         """``stable``: wait for the end of transactions that commit some of these."""
-        if not partitions:
-            return []
-        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in partitions])
-        ask = partial(self._admin.list_consumer_group_offsets, [asked], require_stable=stable)
-        return self._answered(lambda: _of_partitions(ask(request_timeout=self._timeout)))
+        level = "read_committed" if stable else "read_uncommitted"
+        with self._client_of(group, level) as consumer:
+            asked = [TopicPartition(*place) for place in partitions]
+            return self._answered(lambda: _without_errors(consumer.committed(asked, timeout=self._timeout)))
 
     def _commit(self, group: str, offsets: list[TopicPartition]) -> None:
-        ask = partial(self._admin.alter_consumer_group_offsets, [ConsumerGroupTopicPartitions(group, offsets)])
-        self._answered(lambda: _of_partitions(ask(request_timeout=self._timeout)))
+        with self._client_of(group, "read_committed") as consumer, self._asking():
+            _without_errors(consumer.commit(offsets=offsets, asynchronous=False) or [])
+
+    @contextmanager
+    def _client_of(self, group: str, level: str) -> Iterator[Any]:
+        """A consumer that asks for offsets of this group; that of the run, which is asked every second, stays."""
+        if group == self.group:
+            yield self._own.consumer
+        else:
+            with self._new_reader(group_id=group, isolation_level=level) as reader:
+                yield reader.consumer
 
     def _answered(self, ask: Callable[[], AnswerT]) -> AnswerT:
         """Ask again, up to the timeout, while brokers look for the coordinator of a group, or it loads the group."""

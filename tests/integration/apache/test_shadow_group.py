@@ -13,7 +13,7 @@ from worker_run import Run
 
 from consumer.delivery.shadow_plan import ASKED, PlannedRange, marks
 from consumer.events import Partition
-from consumer.kafka.tools import shadow_group
+from consumer.kafka.tools import topic_state
 from consumer.kafka.tools.shadow_group import ShadowGroup, plan_group
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def test_results_behind_an_open_transaction_are_known_to_be_there(
     apache_kafka: str, new_topic: Callable[..., str], shadow: ShadowGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever reads to the end would miss them, without a sign, until the brokers abort it."""
-    monkeypatch.setattr(shadow_group, "MARKED_SECONDS", 0.0)
+    monkeypatch.setattr(topic_state, "MARKED_SECONDS", 0.0)
     topic = new_topic(partitions=2)
     left = Producer({"bootstrap.servers": apache_kafka, "transactional.id": topic})
     left.init_transactions(10)
@@ -149,5 +149,5 @@ def test_results_behind_an_open_transaction_are_known_to_be_there(
     assert left.flush(10) == 0
     assert shadow.held_back([topic]) == [Partition(topic, 1)]
     left.abort_transaction(10)
-    monkeypatch.setattr(shadow_group, "MARKED_SECONDS", 20.0)
+    monkeypatch.setattr(topic_state, "MARKED_SECONDS", 20.0)
     assert shadow.held_back([topic]) == []

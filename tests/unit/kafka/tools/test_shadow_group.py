@@ -17,8 +17,8 @@ from consumer.kafka.tools.shadow_group import ShadowGroup
 PLACES = [Partition("reviews", 0), Partition("reviews", 1)]
 
 
-class _Cluster:
-    """Both clients. Answers all questions with the offset 5, and for partition 1 with an error."""
+class _Reader:
+    """Answers all questions with the offset 5, and for partition 1 with an error."""
 
     code = KafkaError.NOT_LEADER_FOR_PARTITION
 
@@ -32,11 +32,7 @@ class _Cluster:
             for (topic, number), error in zip(PLACES, errors, strict=True)
         ]
 
-    def list_consumer_group_offsets(self, asked: list[Any], **_: object) -> dict[str, Any]:
-        answer = SimpleNamespace(topic_partitions=self.offsets_for_times())
-        return {each.group_id: SimpleNamespace(result=lambda: answer) for each in asked}
-
-    alter_consumer_group_offsets = list_consumer_group_offsets
+    committed = commit = offsets_for_times
 
     def partitions(self, _: str) -> list[int]:
         return [0, 1]
@@ -47,11 +43,16 @@ class _Cluster:
     def close(self) -> None:
         pass
 
+    def __enter__(self) -> _Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
 
 @pytest.fixture
 def group(monkeypatch: pytest.MonkeyPatch) -> ShadowGroup:
-    monkeypatch.setattr(shadow_group, "Reader", _Cluster)
-    monkeypatch.setattr(shadow_group, "AdminClient", _Cluster)
+    monkeypatch.setattr(shadow_group, "Reader", _Reader)
     return ShadowGroup("127.0.0.1:1", "g.shadow", {}, 1.0)
 
 
@@ -71,26 +72,21 @@ def test_a_plan_of_which_a_part_is_not_kept_is_not_begun_with(group: ShadowGroup
 
 
 def test_a_coordinator_that_loads_is_waited_for(group: ShadowGroup, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after a restart of a broker: for consumers the client does so by itself."""
+    """As after a restart of a broker."""
     codes = [KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.NOT_COORDINATOR, KafkaError.NO_ERROR]
 
-    def answer(_: object, asked: list[Any], **__: object) -> dict[str, Any]:
-        code = codes.pop(0)
-
-        def result() -> Any:
-            if code:
-                raise KafkaException(KafkaError(code))
-            return SimpleNamespace(topic_partitions=[])
-
-        return {asked[0].group_id: SimpleNamespace(result=result)}
+    def answer(*_: object, **__: object) -> list[Any]:
+        if code := codes.pop(0):
+            raise KafkaException(KafkaError(code))
+        return []
 
     monkeypatch.setattr(shadow_group, "_RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(_Cluster, "list_consumer_group_offsets", answer)
+    monkeypatch.setattr(_Reader, "committed", answer)
     assert group.committed(PLACES) == {}
     assert codes == []
 
 
 def test_a_right_that_is_missing_is_named(group: ShadowGroup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Cluster, "code", KafkaError.GROUP_AUTHORIZATION_FAILED)
+    monkeypatch.setattr(_Reader, "code", KafkaError.GROUP_AUTHORIZATION_FAILED)
     with pytest.raises(TopicUnusable, match=r"READ on the groups g[.]shadow and g[.]shadow[.]plan"):
         group.committed(PLACES)
