@@ -286,8 +286,8 @@ class ShadowGroup:
             return self._answered(lambda: _without_errors(consumer.committed(asked, timeout=self._timeout)))
 
     def _commit(self, group: str, offsets: list[TopicPartition]) -> None:
-        with self._client_of(group, "read_committed") as consumer, self._asking():
-            _without_errors(consumer.commit(offsets=offsets, asynchronous=False) or [])
+        with self._client_of(group, "read_committed") as consumer:
+            self._answered(lambda: _without_errors(consumer.commit(offsets=offsets, asynchronous=False) or []))
 
     @contextmanager
     def _client_of(self, group: str, level: str) -> Iterator[Any]:
