@@ -88,16 +88,10 @@ def test_avro_results_are_compared_and_switched(
     killed = ended(*program, "--rate", str(RATE))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert registry.subjects[subject] == number
-    for said in (f"{2 * COUNT - 1 - RATE} results published; ", "nothing is left to publish"):
-        switched = ended(*switch)
-        assert switched.returncode == 0, switched.stderr
-        assert said in switched.stdout
+    switched = ended(*switch)
+    assert switched.returncode == 0, switched.stderr
+    assert f"{2 * COUNT - 1 - RATE} results published; " in switched.stdout
     newer = results[1]["result_id"]
     expected = [each for each in extracted if dict(headers_of(each))[RESULT_ID] != newer.encode()]
     published = [each for each in read_to_end(apache_kafka, worker.output) if each.headers()]
     assert sorted(map(content, published)) == sorted(map(content, expected))
-
-    registry.stop()
-    away = ended(*base, "diff", *given)
-    assert away.returncode == 3
-    assert "schema registry" in away.stderr
