@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -91,10 +92,10 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
       rexstream shadow run --config worker.yaml --input reviews.raw --from 2026-11-01T00:00:00Z --set model.version=2
       rexstream shadow run --config new-schema.yaml --input reviews.raw --from earliest --rate 50
     """  # noqa: D301 - click's own mark for a block that is not wrapped
-    from consumer.cli.shadow_progress import ShadowWatch
+    from consumer.cli.shadow_progress import ShadowWatch, committed
     from consumer.config.shadow import shadow_config
     from consumer.config.task_files import load_tasks
-    from consumer.delivery.shadow_plan import Pace, PlanUnreadable, progress
+    from consumer.delivery.shadow_plan import Deleted, Pace, PlanUnreadable, progress
     from consumer.telemetry.logs import configure_logging
     from consumer.worker.health import worker_name
 
@@ -122,22 +123,34 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
         plan = _planned(group, kafka.config, config, tasks, (since, until), [each.contract for each in checks.bundles])
     except PlanUnreadable as error:
         raise click.UsageError(f"{error}; or drop the shadow: 'rexstream shadow drop'") from None
-    code = EXIT_OK
-    if not progress(plan, group.committed(plan)).is_complete:
-        watch = ShadowWatch(group, plan)
-        watch.start()
+    code, deleted = EXIT_OK, Deleted(plan)
+    if not progress(plan, committed(group, plan, deleted)).is_complete:
         parts = ShadowParts(plan, None if rate is None else Pace(rate), share)
-        code = asyncio.run(Worker(config, tasks, name, checks.bundles, parts=parts).run())
-        watch.ended.set()
-        watch.join()
+
+        async def until_done() -> int:
+            # No signal: a second one, where the run was interrupted just now, would end the worker without draining.
+            end = partial(asyncio.get_running_loop().call_soon_threadsafe, parts.stopping.set)
+            watch = ShadowWatch(group, plan, deleted, end)
+            watch.start()
+            try:
+                return await Worker(config, tasks, name, checks.bundles, parts=parts).run()
+            finally:
+                watch.ended.set()
+                watch.join()
+
+        code = asyncio.run(until_done())
     found = progress(plan, group.committed(plan))
+    others = group.replaced(plan, shadow_topics(kafka.config, config, tasks))
     group.close()
-    click.echo(
-        f"{found.done} of {found.total} records are extracted again"
-        + ("" if found.is_complete else "; the same command goes on with the rest"),
-        err=True,
-    )
-    if code == EXIT_OK and not found.is_complete:
+    said = f"{found.done} of {found.total} records are extracted again"
+    if deleted.offsets:
+        said += f"; up to {deleted.offsets} of them were deleted from the input before they were read"
+    if others:
+        said += f"; topic {others[0]!r} was deleted meanwhile, so results are missing: drop the shadow and run it again"
+    elif not found.is_complete:
+        said += "; the same command goes on with the rest"
+    click.echo(said, err=True)
+    if code == EXIT_OK and (others or not found.is_complete):
         code = EXIT_FAILED
     if code in (EXIT_FAILED, EXIT_FENCED):
         # A client that hangs in C would hold the interpreter's own way out.
@@ -189,7 +202,7 @@ def diff(kafka: KafkaAccess, topics: tuple[str, ...], examples: int, max_changed
     """Compare the shadow's results with the live ones of the same records: no review text, only counts and event ids.
 
     Results are paired by event and task; same_id says how many pairs have the same result_id, which all have unless the
-    schema is another. Reads JSON results.
+    schema is another. JSON and Avro results are read, and compared with each other.
 
     \b
     Example:
@@ -200,8 +213,12 @@ def diff(kafka: KafkaAccess, topics: tuple[str, ...], examples: int, max_changed
     from consumer.delivery.shadow_plan import progress
     from consumer.evaluation.result_diff import crossed
 
-    shadow = begun(kafka, topics, "shadow diff")
+    shadow = begun(kafka, topics)
     say_unfinished(progress(shadow.plan, shadow.group.committed(shadow.plan)))
+    if held := shadow.group.held_back(shadow.topics):
+        click.echo(f"{held[0]} has an open transaction: results behind it are not seen until it ends", err=True)
+    for other in shadow.group.replaced(shadow.plan, shadow.topics):
+        click.echo(f"topic {other!r} was deleted and created again since the run began: results are missing", err=True)
     shadow.group.close()
     found = read_diff(kafka, shadow.topics, shadow.plan, examples)
     beyond = list(crossed(found, max_changed))
@@ -238,7 +255,7 @@ def _planned(
 ) -> dict[Partition, PlannedRange]:
     """The plan of the run that goes on, or of the one that begins with this. Raises PlanUnreadable."""
     from consumer.config.start import start_ms
-    from consumer.delivery.shadow_plan import PlannedRange, differences
+    from consumer.delivery.shadow_plan import PlannedRange, differences, marks
 
     asked = asked_for(config, tasks, times, contracts)
     topics = [route.input for route in config.routes]
@@ -256,6 +273,11 @@ def _planned(
         raise click.UsageError(f"{refused}; delete the shadow with 'rexstream shadow drop', and begin again")
     if not plan:
         since, until = (None if each in ("earliest", "now") else start_ms(each) for each in times)
+        if (until or 0) > time.time() * 1000:
+            raise click.UsageError(
+                f"--until {times[1]} has not come yet, and a run ends where the input ends when it begins: leave "
+                "--until out, or begin then"
+            )
         if (since or 0) >= (until or time.time() * 1000):
             raise click.UsageError(f"--from {times[0]} is not before --until {times[1]}: there is nothing to extract")
         partitions = group.partitions(topics)
@@ -266,7 +288,8 @@ def _planned(
             for each in partitions
         }
         group.ensure_topics(shadows)
-        plan = group.begin(plan)
+        noted = marks(group.ids({*topics, *shadows}, all_of_them=True))
+        plan = group.begin({place: each._replace(topics=noted) for place, each in plan.items()})
         if others := differences(plan, asked):
             raise click.UsageError(f"another process began a run with other {' and '.join(others)} at the same time")
     group.keep(plan)

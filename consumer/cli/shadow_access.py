@@ -48,7 +48,10 @@ def shadow_group(kafka: KafkaAccess, config: Config) -> ShadowGroup:
 
     if is_embedded(kafka.servers, client=kafka.client, timeout=kafka.timeout):
         raise click.UsageError(
-            f"{kafka.servers} is the embedded broker, which neither looks up times nor shows members; use Apache Kafka"
+            f"{kafka.servers} is the embedded broker, which neither looks up times nor shows members: a shadow run "
+            "needs Apache Kafka. To try it on this machine, 'make kafka PORT=9192' in a checkout starts one (with Java "
+            "and Maven); then --bootstrap-servers 127.0.0.1:9192 here and with 'rexstream send', and "
+            "docs/runbooks/shadow.md has the rest"
         )
     return ShadowGroup(kafka.servers, config.kafka.group_id, kafka.client, kafka.timeout)
 
@@ -68,11 +71,8 @@ def shadow_topics(live: Config, config: Config, tasks: Mapping[str, Task]) -> di
     return found
 
 
-def begun(kafka: KafkaAccess, topics: tuple[str, ...], doing: str) -> Shadow:
-    """The run of these input topics; ``doing`` is the command that reads its results, for messages.
-
-    Raises click.UsageError where none has begun, and for what the command cannot read.
-    """
+def begun(kafka: KafkaAccess, topics: tuple[str, ...]) -> Shadow:
+    """The run of these input topics. Raises click.UsageError where none has begun."""
     from consumer.config.shadow import shadow_config
     from consumer.config.task_files import load_tasks
     from consumer.delivery.shadow_plan import PlanUnreadable
@@ -81,8 +81,6 @@ def begun(kafka: KafkaAccess, topics: tuple[str, ...], doing: str) -> Shadow:
         config = shadow_config(kafka.config, topics, None)
     except ValueError as error:
         raise click.UsageError(f"--input {error}") from None
-    if any(route.output_format != "json" for route in config.routes):
-        raise click.UsageError(f"{doing} reads JSON results, and a route's output_format is avro")
     group = shadow_group(kafka, config)
     try:
         plan = group.plan(topics)

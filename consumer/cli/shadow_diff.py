@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from consumer.cli.record_lines import printable
+from consumer.cli.result_schemas import ResultSchemas
 from consumer.evaluation.result_diff import ResultDiff
-from consumer.events import Partition
+from consumer.events import BadInput, Partition
 from consumer.kafka.tools.reader import read_to_end
 
 _TYPES_SHOWN = 10
@@ -28,19 +29,28 @@ if TYPE_CHECKING:
 def read_diff(
     kafka: KafkaAccess, topics: Mapping[str, str], plan: Mapping[Partition, PlannedRange], examples: int
 ) -> dict[str, TaskDiff]:
-    """Compare the results of the planned records; ``topics``: shadow topics, each with the live one."""
+    """Compare the results of the planned records; ``topics``: shadow topics, each with the live one.
+
+    Says of each topic how many records could not be read.
+    """
     found = ResultDiff(examples)
+    read = ResultSchemas(kafka.config.kafka.registry).read
     for shadow, live in topics.items():
         for topic, is_new in ((live, False), (shadow, True)):
+            unreadable, first = 0, ""
             for message in read_to_end(kafka.servers, topic, client=kafka.client, timeout=kafka.timeout):
                 try:
-                    result = json.loads(message.value() or b"")
+                    result = read(message.value() or b"")
                     place = result["record"]
                     planned = plan.get(Partition(place["topic"], place["partition"]))
                     if planned is not None and planned.start <= place["offset"] < planned.end:
                         found.add("new" if is_new else "old", result)
-                except (ValueError, KeyError, TypeError):
+                except BadInput as bad:
+                    unreadable, first = unreadable + 1, first or bad.message
+                except (KeyError, TypeError):
                     continue  # no result: others may write to the topic, too, and a delete has no value
+            if unreadable:
+                click.echo(f"{unreadable} records of {topic} cannot be read: {first}", err=True)
     return found.tasks()
 
 

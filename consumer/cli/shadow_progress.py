@@ -1,9 +1,7 @@
-"""How far a shadow run is: log lines, a bar on a terminal, and the end of the process when all is done."""
+"""How far a shadow run is: log lines, a bar on a terminal, and the end of its worker when all is done."""
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,7 @@ from consumer.kafka.clients.cluster import ClusterUnreachable, TopicUnusable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from consumer.delivery.shadow_plan import PlannedRange, Progress
+    from consumer.delivery.shadow_plan import Deleted, PlannedRange, Progress
     from consumer.events import Partition
     from consumer.kafka.tools.shadow_group import ShadowGroup
 
@@ -32,12 +30,17 @@ KEEP_SECONDS = 3600.0
 
 
 class ShadowWatch(threading.Thread):
-    """Shows how far the group is, and ends this process as SIGTERM does once the whole range is done."""
+    """Shows how far the group is, and ends the worker once the whole range is done."""
 
-    def __init__(self, group: ShadowGroup, plan: Mapping[Partition, PlannedRange]) -> None:
+    def __init__(
+        self, group: ShadowGroup, plan: Mapping[Partition, PlannedRange], deleted: Deleted, end: Callable[[], object]
+    ) -> None:
+        """``end()`` has the worker drain and end, unless it does already."""
         super().__init__(name="shadow-watch", daemon=True)
         self._group = group
         self._plan = plan
+        self._deleted = deleted
+        self._end = end
         self.ended = threading.Event()
 
     def run(self) -> None:
@@ -45,7 +48,7 @@ class ShadowWatch(threading.Thread):
         with counter("records", progress(self._plan, {}).total) as advance:
             self._watch(advance)
         if not self.ended.is_set():
-            os.kill(os.getpid(), signal.SIGTERM)
+            self._end()
 
     def _watch(self, advance: Callable[[int], None]) -> None:
         first: tuple[float, int] | None = None
@@ -53,7 +56,7 @@ class ShadowWatch(threading.Thread):
         while not self.ended.wait(LOOK_SECONDS):
             now = time.monotonic()
             try:
-                found = progress(self._plan, self._group.committed(self._plan))
+                found = progress(self._plan, committed(self._group, self._plan, self._deleted))
                 if now >= keep_at:
                     self._group.keep(self._plan)
                     keep_at = now + KEEP_SECONDS
@@ -67,6 +70,14 @@ class ShadowWatch(threading.Thread):
                 line_at = now + LINE_SECONDS
             if found.is_complete:
                 return
+
+
+def committed(group: ShadowGroup, plan: Mapping[Partition, PlannedRange], deleted: Deleted) -> Mapping[Partition, int]:
+    """How far the group is; counts what was deleted from the input since the last look."""
+    first = group.positions(plan, None, end=False)
+    found = group.committed(plan)
+    deleted.look(found, first)
+    return found
 
 
 def _shown(found: Progress, seconds: float, done: int) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def command(
       rexstream shadow switch --config worker.yaml --input reviews.raw --rate 500
     """  # noqa: D301 - click's own mark for a block that is not wrapped
     from consumer.cli.progress import LINE_SECONDS, counter
+    from consumer.cli.result_schemas import ResultSchemas
     from consumer.cli.shadow_access import begun, dead_letters
     from consumer.delivery.shadow_switch import SwitchChoice
     from consumer.kafka.clients.cluster import Reader
@@ -67,11 +68,12 @@ def command(
     from consumer.kafka.tools.switcher import Switcher
     from consumer.kafka.tools.transactions import TakenOver, open_transactions
 
-    shadow = begun(kafka, topics, "shadow switch")
+    shadow = begun(kafka, topics)
     group = shadow.group
     _refuse_unfinished(shadow, incomplete)
     places = group.partitions(shadow.topics)
-    choice = SwitchChoice(shadow.plan, over_newer=over_newer)
+    schemas = ResultSchemas(kafka.config.kafka.registry)
+    choice = SwitchChoice(shadow.plan, schemas.read, over_newer=over_newer)
     with Reader(kafka.servers, client=kafka.client, timeout=kafka.timeout) as reader:
         counts = cache(lambda topic: len(reader.partitions(topic)))
         for live in sorted(set(shadow.topics.values())):
@@ -84,6 +86,8 @@ def command(
         total = sum(number for (_, verdict), number in found.items() if verdict == "publish")
         for line in _to_publish(shadow, found, choice.repeated):
             click.echo(line, err=True)
+        for live, (number, why) in sorted(switcher.unreadable.items()):
+            click.echo(f"{number} records of {live} cannot be read, so they may be newer or not: {why}", err=True)
         if letters := dead_letters(kafka, shadow).total:
             click.echo(f"{letters} dead letters in {shadow.dead_letter_topic} are not published", err=True)
         if dry_run or not total:
@@ -92,6 +96,8 @@ def command(
         if not yes:
             question = f"Publish {total} results to the live topics at {kafka.servers}? It cannot be undone."
             click.confirm(question, abort=True, err=True)
+        for live, number in sorted(switcher.schemas):
+            schemas.also_under(live, number)
         settings = transaction_settings(kafka.config, f"rexstream-switch-{group.group}")
         what, kept = f"switch of group {group.group}", "what was published is not published again"
         try:
@@ -119,6 +125,16 @@ def _refuse_unfinished(shadow: Shadow, incomplete: bool) -> None:
         raise click.UsageError(
             f"the run has extracted {found.done} of {found.total} records: go on with its own 'rexstream shadow run', "
             "or publish what there is with --incomplete"
+        )
+    if (others := group.replaced(shadow.plan, shadow.topics)) and not incomplete:
+        raise click.UsageError(
+            f"topic {others[0]!r} was deleted and created again since the run began, and what it had is missing: drop "
+            "the shadow and run it again, or publish what is left with --incomplete"
+        )
+    if held := group.held_back(shadow.topics):
+        raise click.UsageError(
+            f"{held[0]} has a transaction that a process of the run left open when it was killed, and results behind "
+            "it cannot be read yet: try again once delivery.transaction_timeout_ms is over"
         )
     places = group.partitions(shadow.topics)
     switched = group.switched(places, pending=True)

@@ -17,12 +17,12 @@ import hashlib
 import json
 import struct
 from collections import Counter
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from consumer.events import Partition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from consumer.delivery.shadow_plan import PlannedRange
 
@@ -46,10 +46,9 @@ class Said(NamedTuple):
     """Milliseconds since 1970."""
 
 
-def read_said(value: bytes | None) -> Said | None:
-    """None for what is no JSON result of a record."""
+def said_of(result: Any) -> Said | None:
+    """Of what a value holds; None for what is no result of a record."""
     try:
-        result = json.loads(value or b"")
         place = result["record"]
         record = Partition(str(place["topic"]), int(place["partition"]))
         return Said(
@@ -100,9 +99,15 @@ class SwitchChoice:
     Records of the live topics may be added later, too; what the switch itself has published changes nothing.
     """
 
-    def __init__(self, plan: Mapping[Partition, PlannedRange], *, over_newer: bool = False) -> None:
-        """``over_newer``: publish also where the live result is newer."""
+    def __init__(
+        self, plan: Mapping[Partition, PlannedRange], read: Callable[[bytes], Any], *, over_newer: bool = False
+    ) -> None:
+        """``read`` gives what a value holds, as ``codecs.result_values.read_result``; what it raises passes through.
+
+        ``over_newer``: publish also where the live result is newer.
+        """
         self._plan = plan
+        self._read = read
         self._over_newer = over_newer
         self._kept: dict[bytes, bytes] = {}
         self._newer: set[bytes] = set()
@@ -130,7 +135,7 @@ class SwitchChoice:
         hashed = _hash(_KEY_BYTES, topic, key)
         if value is None:
             self._live_deletes.tombstone(hashed)
-        elif (said := read_said(value)) is not None:
+        elif (said := said_of(self._read(value))) is not None:
             identifier = _hash(_ID_BYTES, topic, said.event_id, said.task)
             kept = self._kept.get(identifier)
             if kept is None:
@@ -175,7 +180,7 @@ class SwitchChoice:
         return "newer" if identifier in self._newer and not self._over_newer else "publish"
 
     def _planned(self, value: bytes | None) -> Said | None:
-        said = read_said(value)
+        said = None if value is None else said_of(self._read(value))
         planned = None if said is None else self._plan.get(said.record)
         return said if said and planned and planned.start <= said.offset < planned.end else None
 

@@ -88,7 +88,7 @@ class Worker:
         self._credentials = CredentialWatch(config, self._metrics.certificates)
         self._health = Health(config, name, self._metrics, self._breaker)
         self._background = BackgroundTasks(self._fatal)
-        self._stopping = asyncio.Event()
+        self._stopping = self._parts.stopping
         self._exit = EXIT_OK
         self._abandon = False
         """Whether what is in flight is left to a successor: what it needs has failed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 class Parts:
     """Those of a worker that traces nothing. ``Tracing`` has the same names."""
+
+    def __init__(self) -> None:
+        self.stopping = asyncio.Event()
+        """Set when the worker is to drain and end, by itself or by whoever has its parts."""
 
     dispatcher = Dispatcher
     task_runner = TaskRunner

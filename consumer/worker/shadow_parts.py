@@ -6,7 +6,7 @@ Its model calls are few and small, with pauses between them.
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from consumer.batching.sparing import Sparing
@@ -31,6 +31,7 @@ class ShadowParts(Parts):
         """``plan``: what to read of each partition; of one that is missing, nothing. ``share``: of the model servers'
         time, 1 for all of it.
         """
+        super().__init__()
         self._plan = plan
         self._pace = pace
         self._share = share
@@ -44,7 +45,7 @@ class ShadowParts(Parts):
     def event_processor(self, *of_any: Any, **by_name: Any) -> RangeProcessor:  # type: ignore[override]
         """In place of ``EventProcessor``, with the same arguments."""
         processor = RangeProcessor(*of_any, **by_name)
-        processor.plan, processor.pace = self._plan, self._pace
+        processor.plan, processor.pace, processor.stopping = self._plan, self._pace, self.stopping
         return processor
 
 
@@ -53,6 +54,7 @@ class RangeProcessor(EventProcessor):
 
     plan: Mapping[Partition, PlannedRange]
     pace: Pace | None
+    stopping: asyncio.Event
 
     async def process(self, record: SourceRecord) -> Outcome:
         """As EventProcessor; ``dropped`` for a record outside the range.
@@ -62,6 +64,8 @@ class RangeProcessor(EventProcessor):
         planned = self.plan.get(Partition.of(record))
         if planned is None or not planned.start <= record.offset < planned.end:
             return Outcome("dropped")
-        if self.pace is not None and (seconds := self.pace.wait(time.monotonic())) > 0:
-            await asyncio.sleep(seconds)
+        if self.pace is not None and (seconds := self.pace.wait(asyncio.get_running_loop().time())) > 0:
+            # A drain would wait with it; few records are in flight at a rate.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), seconds)
         return await super().process(record)

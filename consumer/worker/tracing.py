@@ -32,6 +32,7 @@ class Tracing:
 
     def __init__(self, config: Config, worker: str) -> None:
         """Raises ValueError for a variable ``OTEL_…`` that cannot be."""
+        self.stopping = asyncio.Event()
         events = EventSpans(config, worker)
         self.dispatcher = partial(TracedDispatcher, CallSpans(events))
         self.task_runner = partial(TracedTaskRunner, events)

@@ -128,11 +128,28 @@ class SchemaResolver:
         subject = f"{topic}-value"
         if self._auto_register:
             return self._connection.ask(lambda client: client.register_schema(subject, self._result_schema))
-        number = self._registered(subject)
+        number = self._registered(subject, self._result_schema)
         if number is None:
             what = f"subject {subject} of the schema registry does not have this version's result schema"
             raise RegistryRefused(f"{what}; register {RESULT_SCHEMA} there, or set kafka.registry.auto_register")
         return number
+
+    def also_under(self, topic: str, number: int) -> None:
+        """Have the schema of an id under ``<topic>-value``, too: registered there or, without auto_register, found.
+
+        Records with that id are then written to the topic by the subject's own rules. Raises RegistryUnavailable or
+        RegistryRefused, the latter also for an id that is not there.
+        """
+        subject = f"{topic}-value"
+        schema = self._found(number)
+        if schema is None:
+            raise RegistryRefused(f"the schema registry has no schema {number}; check kafka.registry.url")
+        if self._registered(subject, schema) is not None:
+            return
+        if not self._auto_register:
+            what = f"subject {subject} of the schema registry does not have schema {number}, that of the results"
+            raise RegistryRefused(f"{what}; register it there, or set kafka.registry.auto_register")
+        self._connection.ask(lambda client: client.register_schema(subject, schema))
 
     def subject_state(self, topic: str) -> SubjectState:
         """Whether ``<topic>-value`` has, or would accept, the result schema; changes nothing.
@@ -140,7 +157,7 @@ class SchemaResolver:
         Raises RegistryUnavailable or RegistryRefused.
         """
         subject, schema, ask = f"{topic}-value", self._result_schema, self._connection.ask
-        number = self._registered(subject)
+        number = self._registered(subject, schema)
         mode = ask(lambda client: client.get_compatibility(subject), _NOT_FOUND)
         if mode is None:
             mode = ask(lambda client: client.get_compatibility())
@@ -195,9 +212,9 @@ class SchemaResolver:
         # A soft-deleted version is hidden by default, and still needed by schemas that refer to it.
         return self._connection.ask(lambda client: client.get_version(subject, version, deleted=True), _NOT_FOUND)
 
-    def _registered(self, subject: str) -> int | None:
-        """Id of the result schema under a subject, None when it is not there."""
-        schema, ask = self._result_schema, self._connection.ask
+    def _registered(self, subject: str, schema: Schema) -> int | None:
+        """Id of a schema under a subject, None when it is not there."""
+        ask = self._connection.ask
         found = ask(lambda client: client.lookup_schema(subject, schema), _NOT_FOUND)
         if found is None:
             # Registries compare texts, and find one of another layout only when asked to normalize.

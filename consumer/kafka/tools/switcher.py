@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import TopicPartition
 
+from consumer.codecs.result_values import framed_with
 from consumer.delivery.shadow_switch import Step, in_chunks, positions
-from consumer.events import Partition
+from consumer.events import BadInput, Partition
 from consumer.kafka.clients.cluster import TopicUnusable
 from consumer.kafka.publish.producers import KEYED
 from consumer.kafka.tools.reader import headers_of, read_to_end
@@ -59,13 +60,26 @@ class Switcher:
         self._read = partial(read_to_end, servers, client=client, timeout=timeout)
         self._shadow_ends: dict[Partition, int] = {}
         self._live_ends: dict[str, dict[int, int]] = {live: {} for live in topics.values()}
+        self.schemas: set[tuple[str, int]] = set()
+        """Of results of the shadow that have a registry's schema its id, with the live topic that they go to."""
+        self.unreadable: dict[str, tuple[int, str]] = {}
+        """By live topic, how many records could not be read, and why the first of them."""
 
     def read(self) -> None:
-        """Read the shadow topics and the live ones."""
+        """Read the shadow topics and the live ones. A result of the shadow that cannot be read is TopicUnusable."""
         for shadow, live in self._topics.items():
             for message in self._read(shadow):
                 place, offset = _place(message)
-                self._choice.add_shadow(live, place, offset, message.key(), message.value())
+                value = message.value()
+                try:
+                    self._choice.add_shadow(live, place, offset, message.key(), value)
+                except BadInput as bad:
+                    raise TopicUnusable(
+                        f"the result at {place}@{offset} cannot be read: {bad.message}; use the registry that the run "
+                        "had, or drop the shadow and run it again"
+                    ) from None
+                if (number := framed_with(value)) is not None:
+                    self.schemas.add((live, number))
                 self._shadow_ends[place] = offset + 1
         self.look()
 
@@ -74,7 +88,11 @@ class Switcher:
         for live, ends in self._live_ends.items():
             for message in self._read(live, since=ends):
                 place, offset = _place(message)
-                self._choice.add_live(live, message.key(), message.value())
+                try:
+                    self._choice.add_live(live, message.key(), message.value())
+                except BadInput as bad:
+                    number, first = self.unreadable.get(live, (0, bad.message))
+                    self.unreadable[live] = number + 1, first
                 ends[place.number] = offset + 1
 
     def publish(

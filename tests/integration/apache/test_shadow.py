@@ -10,13 +10,14 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from confluent_kafka.admin import AdminClient
+from killed_switch import KILLED_IN_ITS_SECOND_TRANSACTION, content
 from stub_model import TOKENIZER_JSON
 from stub_server import write_bundle
 from worker_run import Run, reviews
 
 from consumer.extraction.prompts import PromptLimits, contract_hash
 from consumer.kafka.clients.cluster import Reader
-from consumer.kafka.tools.reader import headers_of, read_to_end
+from consumer.kafka.tools.reader import read_to_end
 from consumer.kafka.tools.transactions import CHUNK_RECORDS
 
 if TYPE_CHECKING:
@@ -26,37 +27,13 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
     from stub_server import StubServer
 
-    from consumer.events import Header
 
 COUNT = 300
-
-
-_KILLED_IN_ITS_SECOND_TRANSACTION = """
-import os, signal
-from consumer.kafka.tools.transactions import Transactions
-
-calls, patiently = [], Transactions._patiently
-
-def counted(self, call):
-    calls.append(call)  # init; offsets and commit of each transaction
-    if len(calls) == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    patiently(self, call)
-
-Transactions._patiently = counted
-from consumer.cli import main
-main()
-"""
 
 
 def _pair(message: Message) -> tuple[str, str]:
     result = json.loads(message.value() or b"")
     return result["event_id"], result["task"]
-
-
-def _content(message: Message) -> tuple[int, bytes, bytes, tuple[Header, ...]]:
-    """All but the offset and the time."""
-    return message.partition() or 0, message.key() or b"", message.value() or b"", headers_of(message)
 
 
 def _another_bundle(folder: Path) -> Path:
@@ -89,6 +66,10 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     nothing = ended(*asked, "--until", "2019-12-31T00:00:00Z")
     assert nothing.returncode == 2
     assert "--from 2020-01-01T00:00:00Z is not before --until 2019-12-31T00:00:00Z" in nothing.stderr
+
+    nothing = ended(*asked, "--until", "2999-12-31T00:00:00Z")
+    assert nothing.returncode == 2
+    assert "--until 2999-12-31T00:00:00Z has not come yet" in nothing.stderr
 
     slow = subprocess.Popen([*asked, "--rate", "60"], env=worker.environment, stderr=subprocess.DEVNULL)
     try:
@@ -156,7 +137,7 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
     assert tried.stdout == f"{2 * COUNT - 1} results would be published\n", tried.stderr
     assert f"{2 * COUNT - 1} results of {shadow} to {worker.output}" in tried.stderr
     assert "1 left out: the live topic has a newer one" in tried.stderr
-    killed = ended(sys.executable, "-c", _KILLED_IN_ITS_SECOND_TRANSACTION, *switch[len(worker.program) :])
+    killed = ended(sys.executable, "-c", KILLED_IN_ITS_SECOND_TRANSACTION, *switch[len(worker.program) :])
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(worker.results()) == before + CHUNK_RECORDS < before + 2 * COUNT - 1
     for said in (" results published; ", "nothing is left to publish"):
@@ -165,7 +146,7 @@ def test_a_shadow_run_that_is_killed_goes_on_and_ends_at_the_same_place(
         assert said in switched.stdout
     published = [each for each in read_to_end(apache_kafka, worker.output) if each.headers()]
     assert len(worker.results()) == before + len(published), "what was there before has no headers"
-    assert sorted(map(_content, published)) == sorted(map(_content, expected))
+    assert sorted(map(content, published)) == sorted(map(content, expected))
 
     with Reader(apache_kafka) as reader:
         assert len(reader.partitions(shadow)) == 4

@@ -11,8 +11,9 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 from worker_run import Run
 
-from consumer.delivery.shadow_plan import ASKED, PlannedRange
+from consumer.delivery.shadow_plan import ASKED, PlannedRange, marks
 from consumer.events import Partition
+from consumer.kafka.tools import topic_state
 from consumer.kafka.tools.shadow_group import ShadowGroup, plan_group
 
 if TYPE_CHECKING:
@@ -111,3 +112,42 @@ def test_a_shadow_topic_takes_and_keeps_what_the_live_one_does(
     assert (found["max.message.bytes"].value, found["retention.ms"].value) == ("5000000", "-1")
     assert shadow.ensure_topics(wanted) == []
     assert shadow.drop(wanted) == list(wanted)
+
+
+def test_a_run_whose_shadow_topic_was_deleted_and_came_back_is_refused(
+    apache_kafka: str, new_topic: Callable[..., str], shadow: ShadowGroup
+) -> None:
+    """Brokers create a topic again for whoever writes to it: the run would end well, without what the first one had."""
+    topic, output = new_topic(partitions=2), new_topic(partitions=1)
+    again = f"{output}.shadow"
+    shadow.ensure_topics({again: output})
+    noted = marks(shadow.ids([topic, again], all_of_them=True))
+    plan = {place: each._replace(topics=noted) for place, each in _plan(topic).items()}
+    assert shadow.begin(plan) == plan
+    assert shadow.going_on_refused(plan, [again]) == ""
+    assert shadow.replaced(plan, [again]) == []
+    admin = AdminClient({"bootstrap.servers": apache_kafka})
+    admin.delete_topics([again])[again].result(10)
+    assert "is gone" in shadow.going_on_refused(plan, [again])
+    shadow.ensure_topics({again: output})
+    shadow.ids([again], all_of_them=True)
+    assert shadow.replaced(plan, [again]) == [again]
+    assert f"'{again}' was deleted and created again" in shadow.going_on_refused(plan, [again])
+    assert shadow.drop([again]) == [again, shadow.group, plan_group(shadow.group)]
+
+
+def test_results_behind_an_open_transaction_are_known_to_be_there(
+    apache_kafka: str, new_topic: Callable[..., str], shadow: ShadowGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads to the end would miss them, without a sign, until the brokers abort it."""
+    monkeypatch.setattr(topic_state, "MARKED_SECONDS", 0.0)
+    topic = new_topic(partitions=2)
+    left = Producer({"bootstrap.servers": apache_kafka, "transactional.id": topic})
+    left.init_transactions(10)
+    left.begin_transaction()
+    left.produce(topic, b"{}", partition=1)
+    assert left.flush(10) == 0
+    assert shadow.held_back([topic]) == [Partition(topic, 1)]
+    left.abort_transaction(10)
+    monkeypatch.setattr(topic_state, "MARKED_SECONDS", 20.0)
+    assert shadow.held_back([topic]) == []

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
 import pytest
 
+from consumer.cli.options import KafkaAccess
 from consumer.cli.shadow import asked_for
+from consumer.cli.shadow_access import shadow_group
 from consumer.config.shadow import shadow_config
 from consumer.config.task_files import load_tasks
 from consumer.config.tree import Config
+from consumer.kafka.clients import cluster
 
 TIMES = "earliest", "now"
 
@@ -36,3 +40,11 @@ def test_another_model_is_another_run(changes: dict[str, Any], contract: int, na
         for each, number in ((config, 7), (changed, contract))
     )
     assert [name for name in before if before[name] != after[name]] == names
+
+
+def test_the_embedded_broker_is_refused_with_a_way_to_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever tries it after the demo has nothing else."""
+    monkeypatch.setattr(cluster, "is_embedded", lambda *_, **__: True)
+    access = KafkaAccess(Config(), "127.0.0.1:9092", {}, 1.0)
+    with pytest.raises(click.UsageError, match=r"make kafka PORT=9192.*--bootstrap-servers 127\.0\.0\.1:9192"):
+        shadow_group(access, access.config)

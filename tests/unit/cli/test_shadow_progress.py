@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from consumer.cli import shadow_progress
 from consumer.cli.shadow_progress import ShadowWatch
-from consumer.delivery.shadow_plan import PlannedRange
+from consumer.delivery.shadow_plan import Deleted, PlannedRange
 from consumer.events import Partition
 from consumer.kafka.clients.cluster import ClusterUnreachable
 
@@ -33,27 +31,28 @@ class Group:
             raise ClusterUnreachable("away")
         return {PLACE: offset}
 
+    def positions(self, *_: object, **__: object) -> dict[Partition, int]:
+        return {}
 
-@pytest.fixture
-def signals(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
+
+@pytest.fixture(autouse=True)
+def looks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shadow_progress, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(os, "kill", lambda *of: found.append(of))
-    return found
 
 
-def test_a_run_ends_when_all_of_its_range_is_committed_and_not_before(signals: list[tuple[int, int]]) -> None:
+def test_a_run_ends_when_all_of_its_range_is_committed_and_not_before() -> None:
     """Brokers that are away for a moment change nothing."""
     group: Any = Group(10, None, 29, 30)
-    ShadowWatch(group, PLAN).run()
-    assert group.offsets == []
-    assert signals == [(os.getpid(), signal.SIGTERM)]
+    ends: list[int] = []
+    ShadowWatch(group, PLAN, Deleted(PLAN), lambda: ends.append(len(group.offsets))).run()
+    assert ends == [0]
 
 
-def test_a_run_that_was_interrupted_gets_no_second_signal(signals: list[tuple[int, int]]) -> None:
-    """It would end at once, without draining."""
+def test_a_worker_that_has_ended_is_not_ended_again() -> None:
+    """Its event loop is closed."""
     group: Any = Group(10)
-    watch = ShadowWatch(group, PLAN)
+    ends: list[int] = []
+    watch = ShadowWatch(group, PLAN, Deleted(PLAN), lambda: ends.append(1))
     watch.ended.set()
     watch.run()
-    assert signals == []
+    assert ends == []

@@ -16,8 +16,8 @@ from consumer.events import Partition
 PLACE = Partition("out.shadow", 0)
 
 
-def shadow(*, members: int = 0, done: int = 9, first: int = 0, switched: int = 0) -> Shadow:
-    """Of ten records."""
+def shadow(*, members: int = 0, done: int = 9, first: int = 0, switched: int = 0, **topics: int) -> Shadow:
+    """Of nine records. ``topics``: how many are ``others`` than before, or ``held`` back."""
     group: Any = SimpleNamespace(
         group="g.shadow",
         members=lambda: members,
@@ -25,6 +25,8 @@ def shadow(*, members: int = 0, done: int = 9, first: int = 0, switched: int = 0
         partitions=lambda _: [PLACE],
         positions=lambda *_, **__: {PLACE: first},
         switched=lambda *_, **__: {PLACE: switched} if switched else {},
+        replaced=lambda _, found: list(found)[: topics.get("others", 0)],
+        held_back=lambda _: [PLACE][: topics.get("held", 0)],
     )
     return Shadow(group, {Partition("in", 0): PlannedRange(0, 9, {})}, {"out.shadow": "out"}, "dead.shadow")
 
@@ -33,8 +35,10 @@ def shadow(*, members: int = 0, done: int = 9, first: int = 0, switched: int = 0
     ("found", "words", "allowed"),
     [
         (shadow(members=2), "has 2 members", False),
+        (shadow(held=1), "out.shadow-0 has a transaction that a process of the run left open", False),
         (shadow(done=4), "extracted 4 of 9 records: go on with its own 'rexstream shadow run'", True),
         (shadow(first=7), "out.shadow-0 lost its first results", True),
+        (shadow(others=1), "'out.shadow' was deleted and created again", True),
         (shadow(first=7, switched=5), "out.shadow-0 lost its first results", True),
     ],
 )

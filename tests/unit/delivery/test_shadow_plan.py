@@ -11,13 +11,16 @@ from hypothesis import strategies as st
 from consumer.config.shadow import shadow_config
 from consumer.config.tree import Config
 from consumer.delivery.shadow_plan import (
+    Deleted,
     Pace,
     PlannedRange,
     PlanUnreadable,
     Progress,
     checksums,
     differences,
+    marks,
     progress,
+    replaced,
 )
 from consumer.events import Partition
 
@@ -27,8 +30,8 @@ ONE, TWO = Partition("in", 0), Partition("in", 1)
 
 def test_a_note_is_read_back() -> None:
     """With the end that it stands beside."""
-    planned = PlannedRange(3, 9, ASKED)
-    assert PlannedRange.read(9, planned.note()) == planned
+    for planned in (PlannedRange(3, 9, ASKED), PlannedRange(3, 9, ASKED, marks({"out": "x"}))):
+        assert PlannedRange.read(9, planned.note()) == planned
 
 
 @pytest.mark.parametrize("note", ["", "rexstream start 00000000", '{"format": 2}', '{"format": 1}', "[]"])
@@ -46,6 +49,16 @@ def test_what_differs_is_named() -> None:
     assert differences(plan, other) == ["model"]
 
 
+def test_a_topic_that_was_created_again_is_another() -> None:
+    """Also where hundreds of topics are noted. A plan of a release that noted none says nothing."""
+    ids = {f"reviews.task-{number}": f"id {number}" for number in range(500)}
+    planned = PlannedRange(0, 5, ASKED, marks(ids))
+    assert len(planned.note()) < 4096
+    assert replaced({ONE: planned}, ids) == []
+    assert replaced({ONE: planned}, {**ids, "reviews.task-7": "another"}) == ["reviews.task-7"]
+    assert replaced({ONE: PlannedRange(0, 5, ASKED)}, ids) == []
+
+
 def test_progress_is_within_the_range() -> None:
     """Offsets behind the end, which live records have, count no more than the end."""
     plan = {ONE: PlannedRange(10, 20, ASKED), TWO: PlannedRange(4, 4, ASKED)}
@@ -53,6 +66,19 @@ def test_progress_is_within_the_range() -> None:
     assert progress(plan, {ONE: 15}) == Progress(5, 10)
     assert not progress(plan, {ONE: 19, TWO: 50}).is_complete
     assert progress(plan, {ONE: 99, TWO: 50}).is_complete
+
+
+def test_records_that_were_deleted_before_they_were_done_are_counted_once() -> None:
+    """Of the range alone, however often one looks, and a second deletion besides."""
+    deleted = Deleted({ONE: PlannedRange(10, 100, ASKED), TWO: PlannedRange(0, 5, ASKED)})
+    deleted.look({ONE: 20}, {ONE: 20, TWO: 0})
+    assert deleted.offsets == 0
+    for _ in range(2):
+        deleted.look({ONE: 20}, {ONE: 30})
+    assert deleted.offsets == 10
+    deleted.look({ONE: 60}, {ONE: 50})
+    deleted.look({ONE: 60}, {ONE: 70, TWO: 9})
+    assert deleted.offsets == 10 + 10 + 5
 
 
 @given(rate=st.floats(0.1, 1000), steps=st.lists(st.floats(0, 10), min_size=1, max_size=50))

@@ -9,8 +9,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumer.codecs.result_values import read_result
 from consumer.delivery.shadow_plan import PlannedRange
-from consumer.delivery.shadow_switch import Step, SwitchChoice, Verdict, in_chunks, positions, read_said
+from consumer.delivery.shadow_switch import Step, SwitchChoice, Verdict, in_chunks, positions, said_of
 from consumer.events import Partition
 
 IN, OTHER_IN = Partition("in", 0), Partition("in", 1)
@@ -23,9 +24,14 @@ def result(event: str, offset: int = 10, at: int = 100, task: str = "t", partiti
     return json.dumps({"event_id": event, "task": task, "record": place, "processed_at": at}).encode()
 
 
+def read(value: bytes) -> Any:
+    """JSON alone."""
+    return read_result(value, None)
+
+
 def choice_of(*values: bytes | None, live: tuple[bytes | None, ...] = (), **settings: Any) -> SwitchChoice:
     """All under one key."""
-    choice = SwitchChoice(PLAN, **settings)
+    choice = SwitchChoice(PLAN, read, **settings)
     for offset, value in enumerate(values):
         choice.add_shadow("out", PLACE, offset, b"k", value)
     for value in live:
@@ -41,7 +47,7 @@ def test_what_is_no_result_of_the_planned_records_is_passed_over() -> None:
     """Neither what others write to the topic, nor a tombstone, nor a result of a record outside the range."""
     values = (b"", b"[]", b'{"record": 1}', None, result("a", 9), result("b", 20), result("c", 19))
     assert verdicts(choice_of(*values), *values) == ["other"] * 6 + ["publish"]
-    assert read_said(result("c", 19, 5)) == ("c", "t", IN, 19, 5)
+    assert said_of(read(result("c", 19, 5))) == ("c", "t", IN, 19, 5)
 
 
 def test_the_last_result_of_an_event_and_task_is_published() -> None:
@@ -113,7 +119,7 @@ EVENTS = st.tuples(st.sampled_from("abc"), st.integers(8, 21), st.integers(0, 3)
 )
 def test_each_planned_event_comes_to_one_end(shadow: list[Any], live: list[Any]) -> None:
     """Of all its results in the shadow one is published or left out for the live topic's sake; the rest is repeated."""
-    choice = SwitchChoice(PLAN)
+    choice = SwitchChoice(PLAN, read)
     values = [None if gone else result(*event) for event, gone, _ in shadow]
     for offset, value in enumerate(values):
         choice.add_shadow("out", shadow[offset][2], offset, b"k", value)

@@ -10,6 +10,9 @@ import virtual_time
 from dispatcher_harness import KNOWN_GOOD, Observer, StubClient, all_answers, assert_answered, window
 
 from consumer.batching.policy import LeastTime
+from consumer.delivery.shadow_plan import Pace, PlannedRange
+from consumer.events import Outcome, Partition, SourceRecord
+from consumer.worker.event_processor import EventProcessor
 from consumer.worker.shadow_parts import ShadowParts
 
 if TYPE_CHECKING:
@@ -42,6 +45,33 @@ def test_a_share_bounds_the_time_that_calls_take_of_a_model_server(share: float)
     assert SlowClient.SECONDS * (len(client.calls) - 1) <= share * seconds
     if share == 1:
         assert seconds == pytest.approx(SlowClient.SECONDS * len(client.calls))
+
+
+def test_a_drain_does_not_wait_for_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One record a minute: the others wait for their turn, and go on at once when the worker is to end."""
+
+    async def done(_: object, record: SourceRecord) -> Outcome:
+        ended[record.offset] = asyncio.get_running_loop().time()
+        return Outcome("dropped")
+
+    monkeypatch.setattr(EventProcessor, "__init__", lambda *_: None)
+    monkeypatch.setattr(EventProcessor, "process", done)
+    ended: dict[int, float] = {}
+
+    async def main() -> None:
+        parts = ShadowParts({Partition("in", 0): PlannedRange(0, 9, {})}, Pace(1 / 60))
+        processor = parts.event_processor()
+        running = [asyncio.create_task(processor.process(a_record(offset))) for offset in range(4)]
+        await asyncio.sleep(100)
+        parts.stopping.set()
+        await asyncio.gather(*running)
+
+    virtual_time.run(main())
+    assert ended == {0: 0, 1: 60, 2: 100, 3: 100}
+
+
+def a_record(offset: int) -> SourceRecord:
+    return SourceRecord("in", 0, offset, 0, None, b"{}", (), None, 0.0)
 
 
 class SlowClient(StubClient):

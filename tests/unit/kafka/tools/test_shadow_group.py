@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from consumer.delivery.shadow_plan import ASKED, PlannedRange
 from consumer.events import Partition
@@ -25,14 +25,14 @@ class _Reader:
     def __init__(self, *_: object, **__: object) -> None:
         self.consumer = self
 
-    def _answer(self, *_: object, **__: object) -> list[Any]:
+    def offsets_for_times(self, *_: object, **__: object) -> list[Any]:
         errors = None, KafkaError(self.code)
         return [
             SimpleNamespace(topic=topic, partition=number, offset=5, metadata="", error=error)
             for (topic, number), error in zip(PLACES, errors, strict=True)
         ]
 
-    offsets_for_times = committed = commit = _answer
+    committed = commit = offsets_for_times
 
     def partitions(self, _: str) -> list[int]:
         return [0, 1]
@@ -41,6 +41,12 @@ class _Reader:
         return ClusterUnreachable("away")
 
     def close(self) -> None:
+        pass
+
+    def __enter__(self) -> _Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         pass
 
 
@@ -63,6 +69,21 @@ def test_a_plan_of_which_a_part_is_not_read_is_not_taken_for_none(group: ShadowG
 def test_a_plan_of_which_a_part_is_not_kept_is_not_begun_with(group: ShadowGroup) -> None:
     with pytest.raises(ClusterUnreachable):
         group.begin({place: PlannedRange(0, 9, dict.fromkeys(ASKED, "")) for place in PLACES})
+
+
+def test_a_coordinator_that_loads_is_waited_for(group: ShadowGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a restart of a broker."""
+    codes = [KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.NOT_COORDINATOR, KafkaError.NO_ERROR]
+
+    def answer(*_: object, **__: object) -> list[Any]:
+        if code := codes.pop(0):
+            raise KafkaException(KafkaError(code))
+        return []
+
+    monkeypatch.setattr(shadow_group, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(_Reader, "committed", answer)
+    assert group.committed(PLACES) == {}
+    assert codes == []
 
 
 def test_a_right_that_is_missing_is_named(group: ShadowGroup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from avro_values import RESULT_SCHEMA
 from confluent_kafka import KafkaError
 
+from consumer.codecs.avro_codec import encode_avro
+from consumer.codecs.avro_schemas import parse_writer_schema
+from consumer.codecs.result_values import read_result
 from consumer.delivery.shadow_plan import PlannedRange
 from consumer.delivery.shadow_switch import SwitchChoice
 from consumer.events import Partition
@@ -82,9 +86,16 @@ def result(event: int, offset: int = 0, partition: int = 0) -> bytes:
     return json.dumps({"event_id": f"e{event}", "task": "t", "record": place, "processed_at": 1}).encode()
 
 
+def a_switcher(live: str = "out") -> Switcher:
+    """Knows the result schema as the registry's number 7."""
+    plan = {Partition("in", number): PlannedRange(0, 100, {}) for number in range(4)}
+    schemas: dict[Any, Any] = {7: parse_writer_schema(RESULT_SCHEMA)}
+    choice = SwitchChoice(plan, lambda value: read_result(value, schemas.__getitem__))
+    return Switcher("host:1", {"out.shadow": live}, choice, COUNTS.__getitem__, client={}, timeout=1.0)
+
+
 def switched(cluster: StubCluster, live: str = "out") -> dict[Any, int]:
-    choice = SwitchChoice({Partition("in", number): PlannedRange(0, 100, {}) for number in range(4)})
-    switcher = Switcher("host:1", {"out.shadow": live}, choice, COUNTS.__getitem__, client={}, timeout=1.0)
+    switcher = a_switcher(live)
     switcher.read()
     it: Any = cluster
     return dict(switcher.publish(it, it, None, lambda _: None))
@@ -141,3 +152,48 @@ def test_what_live_workers_publish_meanwhile_is_seen_between_transactions(
     cluster.refuses = refuses
     assert switched(cluster) == {"publish": 7, "newer": 1}
     assert cluster.transactions == [4, 3]
+
+
+def avro_result(event: int, number: int | None, offset: int = 0) -> bytes:
+    """In the frame of schema ``number``; bare with None."""
+    model = {"name": "m", "version": "1", "signature": "s"}
+    timing = {"model_ms": 1.0, "total_ms": 1.0, "model_calls": 1}
+    place = {"topic": "in", "partition": 0, "offset": offset, "timestamp": None}
+    own = {"result_id": "0" * 64, "event_id": f"e{event}", "task": "t", "extractions": [], "processed_at": 1}
+    return encode_avro({**own, "model": model, "timing": timing, "record": place}, number)
+
+
+@pytest.mark.parametrize("number", [7, None])
+def test_avro_results_are_published_byte_by_byte(cluster: StubCluster, number: int | None) -> None:
+    """By the same rules; a live topic may hold both formats. Of each schema it is told where it goes."""
+    for event in range(3):
+        cluster.put("out.shadow", 0, avro_result(event, number))
+    cluster.put("out", 0, avro_result(0, number, offset=9))
+    cluster.put("out", 0, result(1, offset=9))
+    switcher = a_switcher()
+    switcher.read()
+    assert switcher.schemas == ({("out", 7)} if number else set())
+    it: Any = cluster
+    assert switcher.publish(it, it, None, lambda _: None) == {"newer": 2, "publish": 1}
+    assert cluster.committed == [("out", 0, avro_result(2, number))]
+
+
+def test_a_result_of_the_shadow_that_cannot_be_read_is_named_and_nothing_is_published(cluster: StubCluster) -> None:
+    cluster.put("out.shadow", 0, avro_result(1, 7))
+    cluster.put("out.shadow", 0, avro_result(2, 8))
+    with pytest.raises(TopicUnusable, match=r"the result at out\.shadow-0@1 .* no schema 8.*registry that the run had"):
+        switched(cluster)
+    assert cluster.committed == []
+
+
+def test_records_of_the_live_topic_that_cannot_be_read_are_counted(cluster: StubCluster) -> None:
+    """Others may write to it, too."""
+    cluster.put("out.shadow", 0, avro_result(1, 7))
+    for number in (8, 9):
+        cluster.put("out", 0, avro_result(1, number, offset=9))
+    switcher = a_switcher()
+    switcher.read()
+    count, why = switcher.unreadable["out"]
+    assert (count, "no schema 8" in why) == (2, True)
+    it: Any = cluster
+    assert switcher.publish(it, it, None, lambda _: None) == {"publish": 1}
