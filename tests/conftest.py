@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from xdist.remote import Producer
 
-# Some environments ask that no bytecode be kept. Then each process of the suite would rewrite the assertions of all tests
-# again, ten seconds of processor, and each of the hundreds of interpreters that it starts would compile all modules.
+# Some environments ask that no bytecode be kept. Then each process of the suite would rewrite the assertions of all
+# tests again, ten seconds of processor, and each of the hundreds of interpreters that it starts compile all modules.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

@@ -132,14 +132,11 @@ class Run:
 
     def wait(self, until: Callable[[], bool], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
-        looked = time.monotonic()
         while not until():
             assert self._process is not None
             assert self._process.poll() is None, self._log.read_text()
             assert time.monotonic() < deadline, self._log.read_text()[-4000:]
-            # A look at a topic takes a client of its own, and processor from the worker: a quarter of it at most.
-            time.sleep(max(0.05, 3 * (time.monotonic() - looked)))
-            looked = time.monotonic()
+            time.sleep(0.05)
 
     def lines(self) -> list[dict[str, Any]]:
         """Every line of the log, which must all be JSON."""
