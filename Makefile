@@ -117,3 +117,4 @@ bench: .venv/.dev  ## benchmarks against limits and peers, one report in build/b
 
 clean:  ## remove .venv and everything else that was made
 	rm -rf .venv .venv-train .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	find consumer deploy examples tests -name __pycache__ -prune -exec rm -rf {} +

@@ -15,15 +15,17 @@ import ctypes
 import glob
 import os
 import sys
+from importlib.util import find_spec
 
-import confluent_kafka
-
-PACKAGE = os.path.dirname(confluent_kafka.__file__)
 PATTERNS = ("../confluent_kafka.libs/librdkafka*", ".dylibs/librdkafka*")
 
 
 def main() -> None:
-    found = [path for pattern in PATTERNS for path in glob.glob(os.path.join(PACKAGE, pattern))]
+    package = find_spec("confluent_kafka")  # not imported, which takes three times as long as all else here
+    assert package is not None
+    assert package.origin is not None
+    folder = os.path.dirname(package.origin)
+    found = [path for pattern in PATTERNS for path in glob.glob(os.path.join(folder, pattern))]
     if not found:
         sys.exit("no librdkafka beside confluent_kafka")
     library = ctypes.CDLL(found[0])

@@ -7,11 +7,15 @@ import os
 import subprocess
 import sys
 import venv
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
 from stub_server import StubServer, write_bundle
+
+# Beside other work, packages take minutes to be unpacked.
+pytestmark = pytest.mark.timeout(600)
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,9 +27,13 @@ def rexstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = folder.glob("rexstream-*.whl")
-    venv.create(folder / "venv", with_pip=True)
+    # This environment's pip fills the empty one, where there is one: uv makes environments without.
+    with_pip = find_spec("pip") is None
+    venv.create(folder / "venv", with_pip=with_pip)
     python = folder / "venv/bin/python"
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(python), "-m", "pip"] if with_pip else [sys.executable, "-m", "pip", "--python", str(python)]
+    # What is not imported here need not be compiled.
+    install = [*pip, "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     constraints = ["-c", str(ROOT / "constraints.txt")]
     done = subprocess.run([*install, *constraints, str(wheel)], capture_output=True, text=True)
     if done.returncode and not os.environ.get("CI") and "Could not find a version" in done.stderr:

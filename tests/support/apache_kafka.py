@@ -6,6 +6,7 @@ Java runs the jars that tests/kafka/pom.xml pins; Maven fetches them once into `
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import os
 import shutil
@@ -18,7 +19,7 @@ import time
 import uuid
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -86,6 +87,16 @@ def fetch_jars(pom: Path = POM) -> Path:
         return jars
     if shutil.which("mvn") is None:
         raise KafkaUnavailable("no 'mvn' on the PATH to fetch Apache Kafka's jars with; install Maven")
+    jars.parent.mkdir(parents=True, exist_ok=True)
+    with jars.with_suffix(".lock").open("w") as lock:
+        # Of processes that need them at once, one fetches.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not jars.is_dir():
+            _fetch(pom, jars)
+    return jars
+
+
+def _fetch(pom: Path, jars: Path) -> None:
     unfinished = jars.with_name(f"{jars.name}.{os.getpid()}")
     command = [
         *("mvn", "-B", "-q", "-f", str(pom), "dependency:copy-dependencies"),
@@ -99,11 +110,7 @@ def fetch_jars(pom: Path = POM) -> Path:
     if fetched.returncode != 0:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise KafkaUnavailable(f"tried 'mvn dependency:copy-dependencies', which answered: {fetched.stdout[-500:]}")
-    try:
-        unfinished.rename(jars)
-    except OSError:  # another run was faster
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return jars
+    unfinished.rename(jars)
 
 
 class ApacheKafka:
@@ -159,6 +166,10 @@ class ApacheKafka:
                 raise RuntimeError(
                     f"Apache Kafka's storage cannot be formatted: {said.decode(errors='replace')[-2000:]}"
                 )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes: addresses and files, and none of the brokers' processes."""
+        return {**self.__dict__, "_processes": {}}
 
     @property
     def bootstrap_servers(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,15 +56,17 @@ def all_imports(tree: ast.AST, module: str) -> set[str]:
     return found - {"consumer", module}
 
 
-TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in PATHS.items()}
-IMPORTS = {name: all_imports(tree, name) for name, tree in TREES.items()}
+@cache
+def imports() -> dict[str, set[str]]:
+    """Of every module. Parsed with the first test, and not as each process of the suite collects them."""
+    return {name: all_imports(ast.parse(path.read_text("utf-8")), name) for name, path in PATHS.items()}
 
 
-def violations(module: str, imports: set[str]) -> set[str]:
+def violations(module: str, found: set[str]) -> set[str]:
     """Those of a module's imports that its floor must not have."""
     own = package_of(module)
     bad = set()
-    for name in imports:
+    for name in found:
         library = name.partition(".")[0]
         if library != "consumer":
             if (own in CORE and library in OUTSIDE_LIBRARIES) or (own not in EXTRAS and library in HEAVY_LIBRARIES):
@@ -76,7 +79,7 @@ def violations(module: str, imports: set[str]) -> set[str]:
     return bad
 
 
-def reachable(start: str, imports: dict[str, set[str]]) -> set[str]:
+def reachable(start: str, found: dict[str, set[str]]) -> set[str]:
     """Everything that importing ``start`` can ever import, lazily or not, packages' own modules included."""
     seen: set[str] = set()
     waiting = [start]
@@ -86,7 +89,7 @@ def reachable(start: str, imports: dict[str, set[str]]) -> set[str]:
             continue
         seen.add(name)
         parents = name.split(".")
-        waiting += [".".join(parents[:end]) for end in range(1, len(parents))] + sorted(imports.get(name, ()))
+        waiting += [".".join(parents[:end]) for end in range(1, len(parents))] + sorted(found.get(name, ()))
     return seen
 
 
@@ -98,17 +101,17 @@ def test_every_package_has_a_floor() -> None:
 @pytest.mark.parametrize("module", sorted(set(PATHS) - {"consumer"}))
 def test_imports_point_downwards(module: str) -> None:
     """The core imports no I/O package, an I/O package imports no other one, and only the command line imports all."""
-    assert violations(module, IMPORTS[module]) == set()
+    assert violations(module, imports()[module]) == set()
 
 
 def test_there_is_no_circle() -> None:
     """Neither between packages nor between modules, imports inside functions included."""
     between: dict[str, set[str]] = {}
-    for name, targets in IMPORTS.items():
+    for name, targets in imports().items():
         known = {package_of(target) for target in targets if target in PATHS}
         between.setdefault(package_of(name), set()).update(known - {package_of(name)})
     assert circles(between) == []
-    assert circles({name: targets & set(PATHS) for name, targets in IMPORTS.items()}) == []
+    assert circles({name: targets & set(PATHS) for name, targets in imports().items()}) == []
 
 
 @pytest.mark.parametrize("module", sorted(PATHS))
@@ -119,7 +122,7 @@ def test_a_module_can_be_read_in_one_go(module: str) -> None:
 
 def test_a_worker_never_loads_tensorflow() -> None:
     """Nothing that a running worker can import leads to the extras' libraries."""
-    found = reachable("consumer.cli.run", IMPORTS) | reachable("consumer.worker.lifecycle", IMPORTS)
+    found = reachable("consumer.cli.run", imports()) | reachable("consumer.worker.lifecycle", imports())
     assert {name for name in found if name.partition(".")[0] in HEAVY_LIBRARIES} == set()
 
 
@@ -150,5 +153,5 @@ def test_the_rules_can_fail(module: str, source: str, expected: set[str]) -> Non
 
 def test_the_search_for_tensorflow_can_fail() -> None:
     """The walk finds the library where it is, through lazy imports and over several modules."""
-    assert "tensorflow" in {name.partition(".")[0] for name in reachable("consumer.cli.export", IMPORTS)}
+    assert "tensorflow" in {name.partition(".")[0] for name in reachable("consumer.cli.export", imports())}
     assert "tensorflow" in reachable("a", {"a": {"b.c"}, "b": {"tensorflow"}})

@@ -4,9 +4,9 @@
 tests that need listeners or crashes of their own start a broker all the same. Where none can be had the tests are
 skipped, which the end of the report counts; with ``CI=true`` they fail.
 
-``apache_kafka`` (bootstrap address for the whole session), ``new_topic`` (creates a topic under a name of its own),
-``secure_kafka`` (the session's broker with its TLS and SCRAM listeners), ``private_kafka`` (a broker for one test,
-which may be stopped, killed and started again).
+``apache_kafka`` (bootstrap address for the whole run), ``new_topic`` (creates a topic under a name of its own),
+``secure_kafka`` (the broker that all processes of the run share, with its TLS and SCRAM listeners), ``private_kafka``
+(a broker for one test, which may be stopped, killed and started again).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from apache_kafka import SKIPPED, ApacheKafka, KafkaUnavailable, fetch_jars, jav
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from runtime_harness import Cluster, Worker, running
+from shared_kafka import shared_kafka
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,17 +44,16 @@ def kafka_jars() -> Path:
 
 @pytest.fixture(scope="session")
 def secure_kafka(
-    kafka_jars: Path, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+    kafka_jars: Path,  # noqa: ARG001 - skips, or fails, where there are none
+    pytestconfig: pytest.Config,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ApacheKafka]:
-    """The session's broker, with every listener of kafka_listeners.SECURE."""
-    broker = ApacheKafka(kafka_jars, tmp_path_factory.mktemp("kafka"), secure=True)
-    broker.start()
-    used = f"Apache Kafka {broker.version} from tests/kafka/pom.xml, Java {java_release()}"
-    pytestconfig.stash.setdefault(_USED, []).append(used)
-    try:
+    """The run's broker, with every listener of kafka_listeners.SECURE. Tests of other processes are beside."""
+    base = tmp_path_factory.getbasetemp()
+    with shared_kafka((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kafka") as broker:
+        used = f"Apache Kafka {broker.version} from tests/kafka/pom.xml, Java {java_release()}"
+        pytestconfig.stash.setdefault(_USED, []).append(used)
         yield broker
-    finally:
-        broker.stop()
 
 
 @pytest.fixture(scope="session")

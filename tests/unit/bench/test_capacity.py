@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,13 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def plans() -> dict[ServerKind, list[Plan]]:
-    # Untraced: with ``--cov`` this takes half a minute, and shows nothing of the core that its own tests do not.
-    trace = sys.gettrace()
-    sys.settrace(None)
-    try:
-        return capacity.plans()
-    finally:
-        sys.settrace(trace)
+    return capacity.plans()
 
 
 def test_the_document_is_what_the_command_computes(plans: dict[ServerKind, list[Plan]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,13 @@ def _library(stored: bytes) -> Any:
 
 STORED = {"demo": DEMO, "tests": raw(), "as it is": _changed(NOT_LOWERED), "accents": _changed(ACCENTS_KEPT)}
 STORED["newer than the library"] = _changed({}, "\u9fff\u2e52\u2e5d\u2e4f")
-BOTH = [(PromptTokenizer(with_markers(stored)), _library(stored)) for stored in STORED.values()]
+
+
+@cache
+def _both() -> list[tuple[PromptTokenizer, Any]]:
+    """Made with the first test, and not as each process of the suite collects them."""
+    return [(PromptTokenizer(with_markers(stored)), _library(stored)) for stored in STORED.values()]
+
 
 _EASY = st.sampled_from(
     "很好用不错物流快，。！？、；：“”‘’（）《》【】…—·,.!?:;-_/'\"()[]{}<>+=$~^`|\\@#%&* \t\n\r\u3000"
@@ -76,7 +83,7 @@ ANY_TEXT = st.lists(st.one_of(_EASY, _RUNS, _HARD, st.characters(exclude_categor
 
 
 def _has_the_same_tokens(text: str) -> None:
-    for tokenizer, library in BOTH:
+    for tokenizer, library in _both():
         wanted = library.encode(text, add_special_tokens=False)
         found = tokenizer.encode(text)
         assert (found.ids.tolist(), found.offsets.tolist()) == (wanted.ids, [list(pair) for pair in wanted.offsets])
@@ -98,7 +105,7 @@ def test_any_text_has_the_tokens_and_offsets_of_the_library(text: str) -> None:
 
 def test_a_text_of_any_length_has_them() -> None:
     """With as many tokens as there are positions at hand, and with more."""
-    tokenizer, library = BOTH[0]
+    tokenizer, library = _both()[0]
     for length in (16_384, 16_385):
         text = ("很好用，" * length)[:length]
         found = tokenizer.encode(text)
@@ -156,7 +163,7 @@ def test_a_review_is_not_given_to_the_library() -> None:
 
 def test_a_table_has_no_entry_for_what_depends_on_its_neighbours() -> None:
     """Letters and digits are parts of words, marks are sorted, and characters that no version of Unicode has may be."""
-    table = character_ids(BOTH[0][1])
+    table = character_ids(_both()[0][1])
     assert table is not None
     assert {int(table[ord(each)]) for each in "a9é１ａカ👍㐀\u200d\ufe0f"} - {RUN, LIBRARY} == set()
     assert {int(table[ord(each)]) for each in "\u0301\u3099\u0378"} == {LIBRARY}
