@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bench.flame.samples import LIBRDKAFKA, OTHER, PARTS, REST, by_part, part_of, shares
-from bench.flame_graphs import REQUIREMENTS, Found, section
+from bench.flame_graphs import REQUIREMENTS, Found, NotMeasured, Profiler, section
 from bench.report.section import parsed
 
 LOOP = "<module> (consumer/__main__.py:5);run (asyncio/runners.py:190);_run_once (asyncio/base_events.py:1922)"
@@ -99,3 +99,14 @@ def test_the_section_keeps_the_contract(tmp_path: Path) -> None:
     found = section([(Found({"codecs": 3.0}, 9.0), Found({"codecs": 1.0}, 20.0))], [])
     found.write(tmp_path / "section.json")
     assert parsed((tmp_path / "section.json").read_text("utf-8")).rows
+
+
+def test_a_machine_that_lets_no_process_look_into_another_is_named_with_the_profilers_words(tmp_path: Path) -> None:
+    """As in a container without ptrace."""
+    program = tmp_path / "py-spy"
+    program.write_text("#!/bin/sh\necho 'Error: Permission Denied' >&2\necho 'Try running again' >&2\nexit 1\n")
+    program.chmod(0o755)
+    profiler = Profiler.__new__(Profiler)
+    profiler._program = str(program)
+    with pytest.raises(NotMeasured, match="the worker: Error: Permission Denied / Try running again"):
+        profiler.record(1, 1, "raw", tmp_path / "out.txt")
