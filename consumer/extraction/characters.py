@@ -39,8 +39,8 @@ _SIZE: Final = 0x20000
 """Planes 0 and 1, where emoji are; what is above stands in no review, and the last entry is true for it, too."""
 _KNOWN: Final = (range(0x3400), range(0xE000, 0x10000), range(0x1F000, 0x1FB00))
 """Where classes are looked up, beside the ideographs: Latin to kana, private use, full-width letters, emoji."""
-_AT_ONCE: Final = 2048
-"""Characters that the library is asked about in one text: 21,000 at once would take megabytes."""
+_AT_ONCE: Final = 256
+"""Characters that the library is asked about in one text: 2,048 at once take 4 MB, which stay, and no less time."""
 
 
 def character_ids(tokenizer: Any) -> NDArray[np.int32] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -122,7 +122,6 @@ class PromptTokenizer:
     def __init__(self, tokenizer_json: bytes) -> None:
         """Raises ValueError when a special token is missing; ``with_markers`` adds the four markers."""
         self.json = tokenizer_json
-        self._matching = _load(tokenizer_json)
         self._literal = _load(tokenizer_json)
         self._literal.encode_special_tokens = True
         self._characters = character_ids(self._literal)
@@ -134,6 +133,11 @@ class PromptTokenizer:
         self.type = self._id(TYPE)
         self.classify = self._id(CLASSIFY)
         self.multiclassify = self._id(MULTICLASSIFY)
+
+    @cached_property
+    def _matching(self) -> Any:
+        """Made when it is first asked: only ``special`` needs it, and it takes as much memory as the other."""
+        return _load(self.json)
 
     def encode(self, text: str, *, special: bool = False) -> Encoded:
         """Tokens and offsets of a text that holds no lone surrogate (see ``encodable``). The arrays may be shared."""
@@ -194,7 +198,7 @@ class PromptTokenizer:
         return np.concatenate((*tokens, ids[before:])), np.concatenate((*places, offsets[before:]))
 
     def _id(self, token: str) -> int:
-        found: int | None = self._matching.token_to_id(token)
+        found: int | None = self._literal.token_to_id(token)
         if found is None:
             raise ValueError(f"the tokenizer has no {token} token; pass its tokenizer.json through with_markers first")
         return found

@@ -147,7 +147,7 @@ class TaskRunner:
                 await queue.wait(work)
                 if is_thrown_away:
                     continue
-            asked.popleft()
+            del asked[0]
             first.future = None
             self._unread -= first.unread
             work.tokens -= first.length
@@ -222,7 +222,7 @@ class _Run:
     version: str = ""  # of the model that answered last, or is to answer
     used: int = 0  # bytes that it accounts for
     held: int = 0  # those of them that the extraction itself holds
-    asked: deque[_Asked] = field(default_factory=deque)
+    asked: list[_Asked] = field(default_factory=list)  # in order; a deque takes 700 bytes, and most are one or two
     awaited: _Asked | None = None
     """The one whose answer it reads as soon as it comes; None while the event waits for memory."""
     model: ModelUsed = _UNKNOWN

@@ -29,6 +29,8 @@ SECONDS_LIMIT = 1.5
 MEGABYTES_LIMIT = 150.0
 ROOT = Path(__file__).parents[2]
 WORKER = "consumer.worker.lifecycle"
+LOGS = "consumer.telemetry.logs"
+"""What ``rexstream run`` imports before the worker."""
 
 PROBE = """
 import json, resource, sys, time
@@ -111,7 +113,8 @@ def main(quick: bool, path: Path | None) -> None:
     """Print the table; exit code 1 when the worker is above a limit."""
     sys.path.insert(0, str(ROOT))
     parts = ("json", "numpy", "confluent_kafka", "grpc.aio", "consumer.config.tree", "consumer.serving.client")
-    found = {name: footprint((name,)) for name in (() if quick else parts) + (WORKER,)}
+    found = {name: footprint((name,)) for name in (() if quick else parts)}
+    found[WORKER] = footprint((LOGS, WORKER))
     with tempfile.TemporaryDirectory() as folder:
         running = running_worker(Path(folder))
     largest = max(found[WORKER].megabytes, running)

@@ -36,6 +36,18 @@ after which brokers give a crashed coordinator up: without one for so long, a wo
 PREFETCH_KBYTES = 16_384
 """Records fetched ahead, over all partitions. librdkafka's default (64 MiB) is thrown away by every pause."""
 
+PREFETCH_RECORDS = 1_000
+"""Of each partition, no more are asked for while so many wait: a worker takes 0.2 s for them at its fastest. A record
+takes some 400 bytes beside its own in the client's queue, which no bound in bytes counts."""
+
+FETCH_BYTES = 262_144
+"""What one fetch brings of a partition, about: a quarter of librdkafka's default, 12,000 short records. A larger
+batch comes whole."""
+
+FETCH_BACKOFF_MS = 50
+"""When a partition with enough records is looked at again. With librdkafka's default, a second, a partition gave some
+4,300 reviews a second at most (and 33,000 with this), since no more were asked for while 2,000 waited."""
+
 MESSAGE_BYTES = 32 * 1024 * 1024
 """Largest record the producer hands to the broker. A dead letter holds its input whole, so this lies far above any
 input topic's max.message.bytes: the broker, not the client, decides what is too large for a topic."""
@@ -85,8 +97,10 @@ def consumer_settings(config: Config, http_port: int | None = None) -> dict[str,
         **({} if brokers_assign(given) or "group.instance.id" in given else {"session.timeout.ms": SESSION_TIMEOUT_MS}),
         "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
         "queued.max.messages.kbytes": PREFETCH_KBYTES,
-        "queued.min.messages": min(10_000, max(100, config.limits.in_flight_events)),
+        "queued.min.messages": min(PREFETCH_RECORDS, max(100, config.limits.in_flight_events)),
+        "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
         "fetch.max.bytes": PREFETCH_KBYTES * 1024,
+        "max.partition.fetch.bytes": FETCH_BYTES,
         **given,
     }
 

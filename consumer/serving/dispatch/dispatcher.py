@@ -113,10 +113,8 @@ class Dispatcher:
     def _add(self, clients: Mapping[str, ModelClient]) -> None:
         trial = self._trial or len(clients) + len(self._endpoints) > 1
         for address, client in clients.items():
-            to = ModelCalls(client, self._probe_window, self._model, self._observer, self._clock, address, self.learned)
-            to.tries = FOREIGN_TRIES if self._trial else 1
             endpoint = self._endpoints[address] = Endpoint(
-                to,
+                ModelCalls(client, self._probe_window, self._model, self._observer, self._clock, address, self.learned),
                 self._policy,
                 self._backoff,
                 trial=trial,
@@ -128,6 +126,7 @@ class Dispatcher:
                 elsewhere=lambda one: any(each.usable for each in self._endpoints.values() if each is not one),
                 on_state=self._endpoint_state,
             )
+            endpoint.calls.tries = FOREIGN_TRIES if self._trial else 1
             if trial:
                 self._spawn(endpoint.try_out(), ())
 
@@ -155,21 +154,19 @@ class Dispatcher:
         on_overflow: Callable[[WindowAnswer], None] | None = None,
         version: str = "",
         *,
-        apart: Callable[[Entry], None] | None = None,
+        apart: Callable[[Entry], Iterable[Entry]] | None = None,
     ) -> asyncio.Future[WindowAnswer]:
         """Queue one window; the future is answered however long that takes, or raises WindowRefused.
 
         ``deadline`` (seconds of the clock) only orders the work. ``origin`` is the event that the window comes from,
         None one of its own: however many of its windows are refused, it counts once. ``version``: of the model that is
-        to answer, if an endpoint has it. ``apart`` gets the window instead of the queue. Cancelling withdraws it.
+        to answer, if an endpoint has it. ``apart`` gets the window first; what it returns is queued. Cancelling withdraws it.
         """
         self._last_id += 1
         pending = Pending(self._last_id, window.length, deadline, level, self._clock(), lane, over_share, version)
         future: asyncio.Future[WindowAnswer] = asyncio.get_running_loop().create_future()
         entry = Entry(window, pending, future, object() if origin is None else origin, on_overflow)
-        if apart is not None:
-            apart(entry)
-        self._enqueue([entry] if apart is None else ())
+        self._enqueue([entry] if apart is None else apart(entry))
         return future
 
     async def health_probe(self) -> None:

@@ -94,8 +94,9 @@ class SuspectedWindows:
         for suspect in self._suspects:
             if suspect.is_like(window, level, same_bundle=self._same_bundle):
 
-                def isolate(entry: Entry, suspect: Suspect = suspect) -> None:
+                def isolate(entry: Entry, suspect: Suspect = suspect) -> tuple[Entry, ...]:
                     self._isolate(entry, suspect)
+                    return ()
 
                 return self._dispatcher.submit(window, deadline, level, *args, apart=isolate)
         return self._dispatcher.submit(window, deadline, level, *args)

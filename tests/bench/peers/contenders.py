@@ -62,11 +62,12 @@ def install(contenders: Iterable[Contender]) -> dict[str, Path | NotInstalledErr
 
 def _environment(peer: str, minor: int) -> Path | NotInstalledError:
     requirements = PIPELINES / "requirements" / f"{peer}.txt"
-    folder = (
-        ROOT
-        / ".cache/bench/peers"
-        / f"{peer}-{hashlib.sha256(b''.join(map(Path.read_bytes, (ENGINE, requirements)))).hexdigest()[:12]}"
-    )
+    mark = hashlib.sha256(b"".join(map(Path.read_bytes, (ENGINE, requirements)))).hexdigest()[:12]
+    return environment(ROOT / ".cache/bench/peers" / f"{peer}-{mark}", requirements, minor)
+
+
+def environment(folder: Path, requirements: Path, minor: int = 11) -> Path | NotInstalledError:
+    """The Python of an environment that is made once, for Python 3.``minor`` or later, or why there is none."""
     python = folder / "bin/python"
     done = folder / "installed"
     if done.exists():

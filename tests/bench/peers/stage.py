@@ -27,12 +27,13 @@ from confluent_kafka.cimpl import NewTopic
 from stub_server import write_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 TASK: Final = "product_features"
 PARTITIONS: Final = 4
 STAMPED: Final = {"message.timestamp.type": "LogAppendTime"}
 """The broker's clock, when it appends: of an event and of its result, so that their difference is the latency."""
+TODAYS: Final = (sys.executable, "-m", "consumer")
 PR_SET_PDEATHSIG: Final = 1
 
 
@@ -171,23 +172,28 @@ class Stage:
         return found
 
     @contextmanager
-    def running(self, contender: Contender, topics: Topics, target: str) -> Iterator[Process]:
-        """The contender on its CPU, in a session of its own; SIGKILL at the end, for its children too."""
+    def running(
+        self, contender: Contender, topics: Topics, target: str, rexstream: Sequence[str] = TODAYS
+    ) -> Iterator[Process]:
+        """The contender on its CPU, in a session of its own; SIGKILL at the end, for its children too.
+
+        ``rexstream``: the worker's program, where it is another release's.
+        """
         if contender.peer == "prosody" and self._without_cassandra is not None:
             raise FailedError(self._without_cassandra)
         with (self._folder / f"{topics.group}.log").open("ab") as log:
-            process = Process(self._command(contender, topics, target), Path(log.name), self._cpu, self._environment)
+            command = self._command(contender, topics, target, rexstream)
+            process = Process(command, Path(log.name), self._cpu, self._environment)
         try:
             yield process
         finally:
             process.kill()
 
-    def _command(self, contender: Contender, topics: Topics, target: str) -> list[str]:
+    def _command(self, contender: Contender, topics: Topics, target: str, rexstream: Sequence[str]) -> list[str]:
         bundle = str(self._folder / "bundle")
         if contender in (WORKER, EXACTLY_ONCE):
             mode = "exactly_once" if contender == EXACTLY_ONCE else "at_least_once"
-            configuration = self._configuration(topics, target, mode)
-            return [sys.executable, "-m", "consumer", "run", "--config", str(configuration)]
+            return [*rexstream, "run", "--config", str(self._configuration(topics, target, mode))]
         given = [self.bootstrap, topics.group, topics.source, topics.output, target, bundle, TASK]
         if contender == LOOP:
             return [sys.executable, str(Path(__file__).parents[1] / "bare/loop.py"), *given]
@@ -249,6 +255,11 @@ class Process:
                 env=environment,
                 preexec_fn=place,
             )
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started."""
+        return self._process.pid
 
     def require_running(self) -> None:
         """Raises FailedError when it ended."""

@@ -21,6 +21,7 @@ class Benchmark(NamedTuple):
 BENCHMARKS: Final = (
     Benchmark("worker-against-loop", "worker_against_loop.py", 120, 1200),
     Benchmark("engine-against-older", "engine_against_older.py", 90, 300),
+    Benchmark("flame-graphs", "flame_graphs.py", 240, 900),
     Benchmark("delivery-modes", "delivery_modes.py", 120, 900),
     Benchmark("limit", "limit.py", 150, 1800),
     Benchmark("simulator-honesty", "simulator_honesty.py", 150, 1800),

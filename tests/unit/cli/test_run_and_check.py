@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import socket
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
@@ -166,3 +168,37 @@ def test_a_port_that_a_worker_has_is_no_fault_of_its_configuration(
         assert "a worker has it" in rows["observability.http"]["detail"]
     finally:
         server.close()
+
+
+ARENAS = """
+import ctypes, os, tempfile, threading
+from consumer.cli.run import share_arenas
+share_arenas()
+libc = ctypes.CDLL(None)
+libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+libc.fopen.restype = ctypes.c_void_p
+together = threading.Barrier(6)
+def take():
+    together.wait()
+    libc.malloc(1000)
+    together.wait()
+threads = [threading.Thread(target=take) for _ in range(6)]
+[each.start() for each in threads]
+[each.join() for each in threads]
+with tempfile.NamedTemporaryFile() as file:
+    stream = ctypes.c_void_p(libc.fopen(file.name.encode(), b"w"))
+    libc.malloc_info(0, stream)
+    libc.fclose(stream)
+    print(open(file.name).read().count("<heap nr"))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize(("given", "arenas"), [(None, {2}), ("4", {3, 4})])
+def test_threads_share_their_memory_unless_the_operator_says_otherwise(given: str | None, arenas: set[int]) -> None:
+    """Each would have an arena of its own, whose reserve is no other's."""
+    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    if given is not None:
+        environment["MALLOC_ARENA_MAX"] = given
+    done = subprocess.run([sys.executable, "-c", ARENAS], check=True, capture_output=True, text=True, env=environment)
+    assert int(done.stdout) in arenas

@@ -56,6 +56,16 @@ def test_literals_are_tokens_only_where_that_is_asked_for() -> None:
     assert literal.offsets[-1].tolist() == [11, 12]
 
 
+def test_the_vocabulary_that_only_the_reference_needs_is_not_loaded_before() -> None:
+    """A worker needs it for no event, and it is as large as the other."""
+    tokenizer = PromptTokenizer(with_markers(raw()))
+    tokenizer.encode("赠[CLASSIFY]品 ab")
+    tokenizer.ids("赠[CLASSIFY]品 ab")
+    assert "_matching" not in vars(tokenizer)
+    tokenizer.encode("赠", special=True)
+    assert "_matching" in vars(tokenizer)
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"[1]"])
 def test_what_is_not_a_tokenizer_is_named(content: bytes) -> None:
     """A wrong file fails with ValueError, whatever is wrong with it."""

@@ -239,3 +239,13 @@ def test_grpc_is_silent_unless_the_operator_says_otherwise(monkeypatch: pytest.M
     monkeypatch.setenv("GRPC_VERBOSITY", "DEBUG")
     configured()
     assert os.environ["GRPC_VERBOSITY"] == "DEBUG"
+
+
+def test_what_colours_consoles_is_not_loaded_for_lines_of_json_and_can_be_loaded_later() -> None:
+    """Though it is installed: commands with tables use it."""
+    code = (
+        "import sys, consumer.telemetry.logs\n"
+        "assert not any(name.split('.')[0] == 'rich' for name in sys.modules)\n"
+        "import rich.console"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -56,6 +56,20 @@ def test_only_the_transactional_producer_keeps_brokers_that_are_away() -> None:
     assert transaction_settings(given, "id")[name] == "rebootstrap"
 
 
+def test_what_is_fetched_ahead_lasts_until_it_is_looked_at_again() -> None:
+    """Else a worker would wait for records that are there; at 5,000 events a second, which is more than one does."""
+    consumer = consumer_settings(config())
+    assert consumer["queued.min.messages"] / 5000 >= 4 * consumer["fetch.queue.backoff.ms"] / 1000
+    assert consumer_settings(config(fetch_queue_backoff_ms=9))["fetch.queue.backoff.ms"] == 9
+
+
+def test_the_size_of_a_fetch_can_be_set_by_both_of_its_names() -> None:
+    """librdkafka takes the later of the two."""
+    names = list(consumer_settings(config(fetch_message_max_bytes=123_456)))
+    assert names.index("max.partition.fetch.bytes") < names.index("fetch.message.max.bytes")
+    assert consumer_settings(config(max_partition_fetch_bytes=123_456))["max.partition.fetch.bytes"] == 123_456
+
+
 def test_settings_reach_the_clients_that_know_them() -> None:
     """So that none of them warns about the other's."""
     given = config(linger_ms=50, session_timeout_ms=9000, security_protocol="PLAINTEXT")
