@@ -160,7 +160,8 @@ class Dispatcher:
 
         ``deadline`` (seconds of the clock) only orders the work. ``origin`` is the event that the window comes from,
         None one of its own: however many of its windows are refused, it counts once. ``version``: of the model that is
-        to answer, if an endpoint has it. ``apart`` gets the window first; what it returns is queued. Cancelling withdraws it.
+        to answer, if an endpoint has it. ``apart`` gets the window first; what it returns is queued. Cancelling
+        withdraws it.
         """
         self._last_id += 1
         pending = Pending(self._last_id, window.length, deadline, level, self._clock(), lane, over_share, version)
