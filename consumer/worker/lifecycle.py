@@ -198,7 +198,7 @@ class Worker:
         # What is there now stays: the garbage collector need not look at it for every few hundred events (6 % of CPU).
         gc.collect()
         gc.freeze()
-        # An event makes no cycles, and thousands in flight are 100,000 objects: looked for after 20,000, a fifth of CPU.
+        # Events make no cycles, and thousands in flight are 100,000 objects: looking after 20,000 took a fifth of CPU.
         gc.set_threshold(100_000)
         runtime.start()
         for intake in intakes.values():
