@@ -240,6 +240,7 @@ class EventProcessor:
                 event = found
             chosen = self._routes.choose(record, event)
         except BadInput as bad:
+            bad.__traceback__ = None  # its frames hold it, and the record: a cycle for the garbage collector
             self._metrics.event_processed(record.topic, "dead_letter")
             return Outcome("done", (self._failures.letter(record, bad, ()),))
         self._metrics.stage("decode", self._clock() - started)
@@ -253,9 +254,7 @@ class EventProcessor:
             outputs += (
                 self._failures.beside(record, ended) if len(done) < len(ended) else [output for output, _ in done]
             )
-        outcome: EventOutcome = "dead_letter"
-        if rows:
-            outcome = "done" if len(rows) == len(outputs) else "partial"
+        outcome: EventOutcome = "dead_letter" if not rows else "done" if len(rows) == len(outputs) else "partial"
         self._metrics.event_processed(record.topic, outcome, sum(rows))
         if record.timestamp_ms is not None:
             self._metrics.event_latency("extracted", self._wall() - record.timestamp_ms / 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, cast
@@ -194,6 +195,18 @@ def test_bad_input_is_one_dead_letter_and_its_neighbours_are_unharmed(
     assert found["rexstream-dlq-stage"] == stage
     assert found["rexstream-dlq-id"].startswith(f"{topic}-3-5")
     assert found["__dlq.errors.message"]
+
+
+def test_bad_input_leaves_nothing_to_the_garbage_collector() -> None:
+    """It looks after 100,000 new objects only, and thousands of records of a megabyte could wait for it."""
+    inputs = [cast("tuple[str, bytes]", each.values[:2]) for each in BAD]
+    gc.collect()
+    gc.disable()
+    try:
+        process([record(value, number, topic, b"collected") for number, (topic, value) in enumerate(inputs)])
+        assert not [each for each in gc.get_objects() if isinstance(each, SourceRecord) and each.key == b"collected"]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("topic", ["json.in", "text.in"])
