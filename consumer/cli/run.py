@@ -80,8 +80,8 @@ def share_arenas() -> None:
     """Have all threads that start from now on allocate from two of glibc's arenas. Without glibc nothing is done.
 
     It would make one for each, up to eight for each CPU, and what one holds in reserve serves no other.
-    ``MALLOC_ARENA_MAX``, where it is set, counts instead.
+    ``MALLOC_ARENA_MAX`` or glibc's tunable of that name, where it is set, counts instead.
     """
-    if "MALLOC_ARENA_MAX" not in os.environ:
+    if "MALLOC_ARENA_MAX" not in os.environ and "glibc.malloc.arena_max" not in os.environ.get("GLIBC_TUNABLES", ""):
         with suppress(AttributeError, OSError):
             ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
