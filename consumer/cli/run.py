@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
 import sys
@@ -83,5 +82,7 @@ def share_arenas() -> None:
     ``MALLOC_ARENA_MAX`` or glibc's tunable of that name, where it is set, counts instead.
     """
     if "MALLOC_ARENA_MAX" not in os.environ and "glibc.malloc.arena_max" not in os.environ.get("GLIBC_TUNABLES", ""):
-        with suppress(AttributeError, OSError):
+        with suppress(ImportError, AttributeError, OSError):
+            import ctypes  # which a Python that was built without libffi does not have
+
             ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)

@@ -209,3 +209,10 @@ def test_threads_share_their_memory_unless_the_operator_says_otherwise(given: di
     environment = {name: value for name, value in os.environ.items() if name not in names} | given
     done = subprocess.run([sys.executable, "-c", ARENAS], check=True, capture_output=True, text=True, env=environment)
     assert int(done.stdout) in arenas
+
+
+def test_a_python_without_ctypes_runs_workers_all_the_same() -> None:
+    """One that was built where libffi was missing."""
+    code = "import sys; sys.modules['_ctypes'] = None; from consumer.cli.run import share_arenas; share_arenas()"
+    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)
