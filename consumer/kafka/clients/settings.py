@@ -43,7 +43,7 @@ its fastest. A record takes some 400 bytes beside its own in the client's queue,
 FETCH_BYTES = 262_144
 """What one fetch brings of a partition, about: a quarter of librdkafka's default, 12,000 short records that are
 compressed, 3,000 of 80 bytes that are not. A larger batch comes whole, one with each fetch (60 records of 5 MB from 20
-partitions took half the time of the default's)."""
+partitions took half the time of the default's). Brokers that are far away want more: docs/operations.md, Memory."""
 
 FETCH_BACKOFF_MS = 50
 """When a partition with enough records is looked at again. With librdkafka's default, a second, a partition gave some
