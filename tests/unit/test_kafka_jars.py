@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import apache_kafka
@@ -17,6 +18,6 @@ def test_a_checkout_that_cannot_be_written_is_a_reason_to_skip(tmp_path: Path, m
     (tmp_path / ".cache").touch()
     monkeypatch.setattr(apache_kafka, "ROOT", tmp_path)
     monkeypatch.setattr(apache_kafka, "java_release", lambda: JAVA_RELEASE)
-    monkeypatch.setattr(apache_kafka.shutil, "which", lambda _: "mvn")
+    monkeypatch.setattr(shutil, "which", lambda _: "mvn")
     with pytest.raises(KafkaUnavailable, match=r"\.cache/kafka cannot be written \(.*\); run where it can"):
         fetch_jars()
