@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
 import sys
@@ -80,8 +79,10 @@ def share_arenas() -> None:
     """Have all threads that start from now on allocate from two of glibc's arenas. Without glibc nothing is done.
 
     It would make one for each, up to eight for each CPU, and what one holds in reserve serves no other.
-    ``MALLOC_ARENA_MAX``, where it is set, counts instead.
+    ``MALLOC_ARENA_MAX`` or glibc's tunable of that name, where it is set, counts instead.
     """
-    if "MALLOC_ARENA_MAX" not in os.environ:
-        with suppress(AttributeError, OSError):
+    if "MALLOC_ARENA_MAX" not in os.environ and "glibc.malloc.arena_max" not in os.environ.get("GLIBC_TUNABLES", ""):
+        with suppress(ImportError, AttributeError, OSError):
+            import ctypes  # which a Python that was built without libffi does not have
+
             ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)

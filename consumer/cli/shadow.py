@@ -14,6 +14,7 @@ import click
 
 from consumer.cli import shadow_switch
 from consumer.cli.options import ConfigFailure, KafkaAccess, cluster_options, rate_option
+from consumer.cli.run import share_arenas
 from consumer.cli.shadow_access import input_option, shadow_group, shadow_topics
 from consumer.exit_codes import EXIT_FAILED, EXIT_FENCED, EXIT_OK
 
@@ -99,6 +100,7 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
     from consumer.telemetry.logs import configure_logging
     from consumer.worker.health import worker_name
 
+    share_arenas()
     config = kafka.config.model_copy(
         update={"kafka": kafka.config.kafka.model_copy(update={"bootstrap_servers": kafka.servers})}
     )

@@ -134,6 +134,8 @@ def measured(
         count = stage.written(reader, topics.output) - done
         seconds = time.monotonic() - began
         after = _cpu(process)
+        if count <= 0:
+            raise FailedError(f"no result in {seconds:.0f} s, behind the first {done}: {process.last_words()}")
         profiler.record(process.pid, size.sampled, "raw", raw)
         profiler.record(process.pid, size.pictured, "flamegraph", picture)
         process.require_running()

@@ -87,12 +87,15 @@ def fetch_jars(pom: Path = POM) -> Path:
         return jars
     if shutil.which("mvn") is None:
         raise KafkaUnavailable("no 'mvn' on the PATH to fetch Apache Kafka's jars with; install Maven")
-    jars.parent.mkdir(parents=True, exist_ok=True)
-    with jars.with_suffix(".lock").open("w") as lock:
-        # Of processes that need them at once, one fetches.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not jars.is_dir():
-            _fetch(pom, jars)
+    try:
+        jars.parent.mkdir(parents=True, exist_ok=True)
+        with jars.with_suffix(".lock").open("w") as lock:
+            # Of processes that need them at once, one fetches.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not jars.is_dir():
+                _fetch(pom, jars)
+    except OSError as error:
+        raise KafkaUnavailable(f"{jars.parent} cannot be written ({error.strerror}); run where it can") from None
     return jars
 
 

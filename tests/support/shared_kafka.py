@@ -63,19 +63,18 @@ def _start_keeper(folder: Path) -> None:
 
 def _keep(folder: Path) -> None:
     broker = ApacheKafka(fetch_jars(), Path(tempfile.mkdtemp(dir=folder)), secure=True)
-    try:
-        broker.start()
-        unfinished = folder / "unfinished"
-        unfinished.write_bytes(pickle.dumps(broker))
-        unfinished.rename(_shared(folder))
-        print("it runs", flush=True)
-        with (folder / "users").open("w") as users:
+    with (folder / "users").open("w") as users:
+        try:
+            broker.start()
+            unfinished = folder / "unfinished"
+            unfinished.write_bytes(pickle.dumps(broker))
+            unfinished.rename(_shared(folder))
+            print("it runs", flush=True)
             fcntl.flock(users, fcntl.LOCK_EX)
-            # Before the lock ends: who gets it next starts another.
-            _shared(folder).unlink()
+        finally:
+            # Before the lock ends: who gets it next starts another. Also where nobody waits for it any more.
+            _shared(folder).unlink(missing_ok=True)
             broker.kill()
-    finally:
-        broker.kill()
 
 
 if __name__ == "__main__":

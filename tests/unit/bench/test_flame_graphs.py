@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from bench.flame.samples import LIBRDKAFKA, OTHER, PARTS, REST, by_part, part_of, shares
-from bench.flame_graphs import REQUIREMENTS, Found, NotMeasured, Profiler, section
+from bench.flame_graphs import FIRST, REQUIREMENTS, Found, NotMeasured, Profiler, Size, measured, section
+from bench.peers.stage import FailedError
 from bench.report.section import parsed
 
 LOOP = "<module> (consumer/__main__.py:5);run (asyncio/runners.py:190);_run_once (asyncio/base_events.py:1922)"
@@ -110,3 +115,18 @@ def test_a_machine_that_lets_no_process_look_into_another_is_named_with_the_prof
     profiler._program = str(program)
     with pytest.raises(NotMeasured, match="the worker: Error: Permission Denied / Try running again"):
         profiler.record(1, 1, "raw", tmp_path / "out.txt")
+
+
+def test_a_worker_that_has_stopped_is_named_with_its_last_words(tmp_path: Path) -> None:
+    """As one that waits for something after its first results: there is nothing to divide by."""
+    process = SimpleNamespace(pid=os.getpid(), require_running=lambda: None, last_words=lambda: "paused (output)")
+    stage: Any = SimpleNamespace(
+        instant="server",
+        topics=lambda _: SimpleNamespace(output="out"),
+        reader=lambda: nullcontext("reader"),
+        running=lambda *_: nullcontext(process),
+        written=lambda *_: FIRST,
+    )
+    profiler = Profiler.__new__(Profiler)
+    with pytest.raises(FailedError, match=r"no result in 0 s, behind the first 500: paused \(output\)"):
+        measured(stage, profiler, "in", ("worker",), Size(1, 1000, 0.0, 1, 1), tmp_path / "x.svg")

@@ -194,11 +194,25 @@ with tempfile.NamedTemporaryFile() as file:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
-@pytest.mark.parametrize(("given", "arenas"), [(None, {2}), ("4", {3, 4})])
-def test_threads_share_their_memory_unless_the_operator_says_otherwise(given: str | None, arenas: set[int]) -> None:
+@pytest.mark.parametrize(
+    ("given", "arenas"),
+    [
+        ({}, {2}),
+        ({"GLIBC_TUNABLES": "glibc.malloc.tcache_count=7"}, {2}),
+        ({"MALLOC_ARENA_MAX": "4"}, {3, 4}),
+        ({"GLIBC_TUNABLES": "glibc.malloc.tcache_count=7:glibc.malloc.arena_max=4"}, {3, 4}),
+    ],
+)
+def test_threads_share_their_memory_unless_the_operator_says_otherwise(given: dict[str, str], arenas: set[int]) -> None:
     """Each would have an arena of its own, whose reserve is no other's."""
-    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
-    if given is not None:
-        environment["MALLOC_ARENA_MAX"] = given
+    names = "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"
+    environment = {name: value for name, value in os.environ.items() if name not in names} | given
     done = subprocess.run([sys.executable, "-c", ARENAS], check=True, capture_output=True, text=True, env=environment)
     assert int(done.stdout) in arenas
+
+
+def test_a_python_without_ctypes_runs_workers_all_the_same() -> None:
+    """One that was built where libffi was missing."""
+    code = "import sys; sys.modules['_ctypes'] = None; from consumer.cli.run import share_arenas; share_arenas()"
+    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)

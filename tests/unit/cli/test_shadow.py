@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from consumer.cli import shadow
 from consumer.cli.options import KafkaAccess
 from consumer.cli.shadow import asked_for
 from consumer.cli.shadow_access import shadow_group
@@ -48,3 +50,13 @@ def test_the_embedded_broker_is_refused_with_a_way_to_a_real_one(monkeypatch: py
     access = KafkaAccess(Config(), "127.0.0.1:9092", {}, 1.0)
     with pytest.raises(click.UsageError, match=r"make kafka PORT=9192.*--bootstrap-servers 127\.0\.0\.1:9192"):
         shadow_group(access, access.config)
+
+
+def test_its_threads_share_arenas_as_those_of_a_worker_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is one, and runs where memory was measured for one."""
+    called: list[bool] = []
+    monkeypatch.setattr(shadow, "share_arenas", lambda: called.append(True))
+    result = CliRunner().invoke(shadow.command, ["run", "--input", "no-route", "--from", "earliest"])
+    assert result.exit_code == 2
+    assert "no-route" in result.output
+    assert called
