@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
 
 from consumer.cli.options import KafkaAccess
-from consumer.cli.shadow import asked_for
+from consumer.cli.shadow import asked_for, named_contracts
 from consumer.cli.shadow_access import shadow_group
 from consumer.config.shadow import shadow_config
 from consumer.config.task_files import load_tasks
-from consumer.config.tree import Config
+from consumer.config.tree import Config, ModelConfig
 from consumer.kafka.clients import cluster
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TIMES = "earliest", "now"
 
@@ -40,6 +44,20 @@ def test_another_model_is_another_run(changes: dict[str, Any], contract: int, na
         for each, number in ((config, 7), (changed, contract))
     )
     assert [name for name in before if before[name] != after[name]] == names
+
+
+def test_a_bundle_that_an_asterisk_finds_makes_no_other_run(tmp_path: Path) -> None:
+    """One may come while a run is stopped. A bundle that is named makes one, in whatever folder it lies."""
+    for name, contract in (("named", 1), ("again", 1), ("1", 2), ("*", 3)):
+        (tmp_path / name / "bundle").mkdir(parents=True)
+        (tmp_path / name / "bundle" / "bundle.json").write_text(json.dumps({"contract": contract}))
+
+    def contracts(*further: str, name: str = "named") -> set[int]:
+        bundles = tuple(f"{tmp_path}/{each}/bundle" for each in further)
+        return named_contracts(ModelConfig(bundle=f"{tmp_path}/{name}/bundle", bundles=bundles))
+
+    assert contracts() == contracts("*") == contracts("again", name="again") == {1}
+    assert contracts("1") == contracts("*", "1") == {1, 2}
 
 
 def test_the_embedded_broker_is_refused_with_a_way_to_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
