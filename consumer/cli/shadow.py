@@ -93,6 +93,7 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
       rexstream shadow run --config worker.yaml --input reviews.raw --from 2026-11-01T00:00:00Z --set model.version=2
       rexstream shadow run --config new-schema.yaml --input reviews.raw --from earliest --rate 50
     """  # noqa: D301 - click's own mark for a block that is not wrapped
+    from consumer.cli.run import share_arenas
     from consumer.cli.shadow_progress import ShadowWatch, committed
     from consumer.config.shadow import shadow_config
     from consumer.config.task_files import load_tasks
@@ -100,6 +101,7 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
     from consumer.telemetry.logs import configure_logging
     from consumer.worker.health import worker_name
 
+    share_arenas()
     config = kafka.config.model_copy(
         update={"kafka": kafka.config.kafka.model_copy(update={"bootstrap_servers": kafka.servers})}
     )

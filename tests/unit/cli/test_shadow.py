@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from consumer.cli import run, shadow
 from consumer.cli.options import KafkaAccess
 from consumer.cli.shadow import asked_for, named_contracts
 from consumer.cli.shadow_access import shadow_group
@@ -58,6 +60,15 @@ def test_a_bundle_that_an_asterisk_finds_makes_no_other_run(tmp_path: Path) -> N
 
     assert contracts() == contracts("*") == contracts("again", name="again") == {1}
     assert contracts("1") == contracts("*", "1") == {1, 2}
+
+
+def test_a_run_has_its_threads_share_their_memory_as_a_worker_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any is started, and so before what is asked for is looked at."""
+    shared: list[bool] = []
+    monkeypatch.setattr(run, "share_arenas", lambda: shared.append(True))
+    said = CliRunner().invoke(shadow.command, ["run", "--input", "nothing", "--from", "earliest"])
+    assert "nothing is no input of this configuration" in said.output
+    assert shared == [True]
 
 
 def test_the_embedded_broker_is_refused_with_a_way_to_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
