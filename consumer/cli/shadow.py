@@ -86,7 +86,8 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
     Several processes may run it, each with a share; start the others once the first has begun. A command that asks for
     something else is refused until the shadow is dropped.
 
-    Exit code 0 when all of the range is extracted, 1 when it stopped before, which the same command resumes.
+    Exit code 0 when all of the range is extracted, 1 when it stopped before, which the same command resumes, as it does
+    after 4 and 5 of 'rexstream run'.
 
     \b
     Example:
