@@ -144,7 +144,8 @@ def run(kafka: KafkaAccess, topics: tuple[str, ...], since: str, until: str, rat
 
         code = asyncio.run(until_done())
     found = progress(plan, group.committed(plan))
-    others = group.replaced(plan, shadow_topics(kafka.config, config, tasks))
+    shadows = shadow_topics(kafka.config, config, tasks)
+    others = group.replaced(plan, shadows) or group.gone({*shadows, *(place.topic for place in plan)})
     group.close()
     said = f"{found.done} of {found.total} records are extracted again"
     if deleted.offsets:

@@ -137,7 +137,7 @@ class ShadowGroup:
 
     def going_on_refused(self, plan: Mapping[Partition, PlannedRange], shadows: Collection[str]) -> str:
         """Why a run that has begun cannot go on; empty where it can."""
-        if gone := [topic for topic in shadows if not self._reader.partitions(topic)]:
+        if gone := self.gone(shadows):
             return f"topic {gone[0]!r} of the run that group {self.group!r} has begun is gone"
         if others := self.replaced(plan, shadows):
             return f"topic {others[0]!r} was deleted and created again since the run of group {self.group!r} began"
@@ -188,6 +188,10 @@ class ShadowGroup:
     def replaced(self, plan: Mapping[Partition, PlannedRange], shadows: Collection[str]) -> list[str]:
         """Of the run's topics, which are others than when it began."""
         return replaced(plan, self.ids({*shadows, *(place.topic for place in plan)}))
+
+    def gone(self, topics: Collection[str]) -> list[str]:
+        """Of these topics, which are not there."""
+        return [topic for topic in sorted(topics) if not self._reader.partitions(topic)]
 
     def held_back(self, topics: Collection[str]) -> list[Partition]:
         """Partitions with a transaction that is open: nobody sees its records, nor any behind the first of them.
@@ -273,7 +277,7 @@ class ShadowGroup:
         return {name: entries[name].value for name in _COPIED if name in entries and not entries[name].is_default}
 
     def _at(self, partitions: Collection[Partition], which: int) -> dict[Partition, int]:
-        with self._asking():
+        with self._asking({place.topic for place in partitions}):
             asked = [TopicPartition(*place, which) for place in partitions]
             found = _without_errors(self._reader.consumer.offsets_for_times(asked, timeout=self._timeout))
         return {Partition(each.topic, each.partition): each.offset for each in found if each.offset >= 0}
@@ -311,10 +315,13 @@ class ShadowGroup:
                 time.sleep(_RETRY_SECONDS)
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _asking(self, topics: Collection[str] = ()) -> Iterator[None]:
         try:
             yield
         except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART and (gone := self.gone(topics)):
+                what = f"topic {gone[0]!r} of the run of group {self.group!r} is gone"
+                raise TopicUnusable(f"{what}; stop the run and drop it: 'rexstream shadow drop'") from None
             if error.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID:
                 raise TopicUnusable(f"group {self.group!r} has members, so it cannot begin now") from None
             if error.args[0].code() in _NO_RIGHT:

@@ -90,3 +90,14 @@ def test_a_right_that_is_missing_is_named(group: ShadowGroup, monkeypatch: pytes
     monkeypatch.setattr(_Reader, "code", KafkaError.GROUP_AUTHORIZATION_FAILED)
     with pytest.raises(TopicUnusable, match=r"READ on the groups g[.]shadow and g[.]shadow[.]plan"):
         group.committed(PLACES)
+
+
+def test_a_topic_that_was_deleted_meanwhile_is_named(group: ShadowGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The brokers answer, so it would mislead to say that they do not; a topic that is there is not said to be gone."""
+    monkeypatch.setattr(_Reader, "code", KafkaError.UNKNOWN_TOPIC_OR_PART)
+    with pytest.raises(ClusterUnreachable):
+        group.positions(PLACES, None, end=False)
+    monkeypatch.setattr(_Reader, "partitions", lambda *_: [])
+    assert group.gone(["reviews"]) == ["reviews"]
+    with pytest.raises(TopicUnusable, match=r"topic 'reviews' of the run of group 'g[.]shadow' is gone.*shadow drop"):
+        group.positions(PLACES, None, end=False)
