@@ -90,6 +90,8 @@ def command(
             click.echo(f"{number} records of {live} cannot be read, so they may be newer or not: {why}", err=True)
         if letters := dead_letters(kafka, shadow).total:
             click.echo(f"{letters} dead letters in {shadow.dead_letter_topic} are not published", err=True)
+        for live, number in sorted(switcher.schemas if total else ()):
+            schemas.also_under(live, number, only_ask=True)
         if dry_run or not total:
             click.echo(f"{total} results would be published" if dry_run else "nothing is left to publish")
             return
