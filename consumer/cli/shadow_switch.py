@@ -32,7 +32,7 @@ _LEFT_OUT: dict[Verdict, str] = {
 @rate_option("Most results a second. Default: as fast as Kafka takes them.")
 @click.option("--over-newer", is_flag=True, help="Also where the live topic has a newer result.")
 @click.option("--incomplete", is_flag=True, help="Although the run has not extracted all of its range.")
-@click.option("--dry-run", is_flag=True, help="Only count what would be published.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be published, and ask if Avro schemas fit.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def command(
     kafka: KafkaAccess,
