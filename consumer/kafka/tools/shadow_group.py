@@ -24,7 +24,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from consumer.delivery.shadow_plan import PlannedRange, PlanUnreadable, replaced
 from consumer.events import Partition
-from consumer.kafka.clients.cluster import ClientErrors, Reader, TopicUnusable
+from consumer.kafka.clients.cluster import ClientErrors, ClusterUnreachable, Reader, TopicUnusable
 from consumer.kafka.tools.topic_state import held_back, topic_ids
 
 if TYPE_CHECKING:
@@ -329,6 +329,9 @@ class ShadowGroup:
                     f"group {self.group!r} cannot be used: {error.args[0].str()}; grant this client READ on the groups "
                     f"{self.group} and {plan_group(self.group)}, and on the input topics"
                 ) from None
+            if error.args[0].code() > 0:  # a broker's answer; those below are the client's own
+                what = f"the brokers answer {error.args[0].name()} for group {self.group!r}: {error.args[0].str()}"
+                raise ClusterUnreachable(f"{what}; try again, or mend what they name") from error
             raise self._reader.unreachable() from error
 
 
