@@ -49,6 +49,7 @@ _PASSING = (
 )
 
 _NO_RIGHT = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+_GONE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
 
 
 def plan_group(group: str) -> str:
@@ -319,7 +320,7 @@ class ShadowGroup:
         try:
             yield
         except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART and (gone := self.gone(topics)):
+            if error.args[0].code() in _GONE and (gone := self.gone(topics)):
                 what = f"topic {gone[0]!r} of the run of group {self.group!r} is gone"
                 raise TopicUnusable(f"{what}; stop the run and drop it: 'rexstream shadow drop'") from None
             if error.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID:

@@ -93,9 +93,12 @@ def test_a_right_that_is_missing_is_named(group: ShadowGroup, monkeypatch: pytes
         group.committed(PLACES)
 
 
-def test_a_topic_that_was_deleted_meanwhile_is_named(group: ShadowGroup, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The brokers answer, so it would mislead to say that they do not; a topic that is there is not said to be gone."""
-    monkeypatch.setattr(_Reader, "code", KafkaError.UNKNOWN_TOPIC_OR_PART)
+@pytest.mark.parametrize("code", [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION])
+def test_a_topic_that_was_deleted_meanwhile_is_named(
+    group: ShadowGroup, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """By the brokers first, and by the client once it has heard of it. A topic that is there is not said to be gone."""
+    monkeypatch.setattr(_Reader, "code", code)
     with pytest.raises(ClusterUnreachable):
         group.positions(PLACES, None, end=False)
     monkeypatch.setattr(_Reader, "partitions", lambda *_: [])
