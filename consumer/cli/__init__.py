@@ -75,7 +75,7 @@ def cli() -> None:
     """Turn streams of shop reviews into structured facts.
 
     Exit codes: 0 success, 1 failed work, 2 bad usage or configuration, 3 a dependency is unreachable,
-    4 fenced by Kafka or a client that failed for good, 130 interrupted.
+    4 fenced by Kafka or a client that failed for good, 5 a worker whose credentials changed, 130 interrupted.
 
     \b
     Example:

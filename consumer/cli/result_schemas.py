@@ -37,9 +37,9 @@ class ResultSchemas:
         """As ``read_result``, whose errors it raises besides."""
         return read_result(value, None if self._config.url is None else self._schema_for)
 
-    def also_under(self, topic: str, number: int) -> None:
-        """Have the schema of this id under the subject of ``topic``, too, where it is not."""
-        self._asked(lambda resolver: resolver.also_under(topic, number))
+    def also_under(self, topic: str, number: int, *, only_ask: bool = False) -> None:
+        """Have the schema of this id under the subject of ``topic``, too, where it is not; or ask if it could be."""
+        self._asked(lambda resolver: resolver.also_under(topic, number, only_ask=only_ask))
 
     def _schema_for(self, number: SchemaId) -> WriterSchema:
         """Raises BadInput (stage ``decode``)."""

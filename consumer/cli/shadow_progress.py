@@ -52,7 +52,8 @@ class ShadowWatch(threading.Thread):
 
     def _watch(self, advance: Callable[[int], None]) -> None:
         first: tuple[float, int] | None = None
-        line_at, keep_at = 0.0, time.monotonic() + KEEP_SECONDS
+        line_at = warn_at = 0.0
+        keep_at = time.monotonic() + KEEP_SECONDS
         while not self.ended.wait(LOOK_SECONDS):
             now = time.monotonic()
             try:
@@ -61,7 +62,9 @@ class ShadowWatch(threading.Thread):
                     self._group.keep(self._plan)
                     keep_at = now + KEEP_SECONDS
             except (ClusterUnreachable, TopicUnusable, KafkaException) as error:
-                _log.warning("how far the run is cannot be seen now", reason=str(error))
+                if now >= warn_at:
+                    _log.warning("how far the run is cannot be seen now", reason=str(error))
+                    warn_at = now + LINE_SECONDS
                 continue
             advance(found.done)
             first = first or (now, found.done)

@@ -32,7 +32,7 @@ _LEFT_OUT: dict[Verdict, str] = {
 @rate_option("Most results a second. Default: as fast as Kafka takes them.")
 @click.option("--over-newer", is_flag=True, help="Also where the live topic has a newer result.")
 @click.option("--incomplete", is_flag=True, help="Although the run has not extracted all of its range.")
-@click.option("--dry-run", is_flag=True, help="Only count what would be published.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be published, and ask if Avro schemas fit.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def command(
     kafka: KafkaAccess,
@@ -90,6 +90,8 @@ def command(
             click.echo(f"{number} records of {live} cannot be read, so they may be newer or not: {why}", err=True)
         if letters := dead_letters(kafka, shadow).total:
             click.echo(f"{letters} dead letters in {shadow.dead_letter_topic} are not published", err=True)
+        for live, number in sorted(switcher.schemas if total else ()):
+            schemas.also_under(live, number, only_ask=True)
         if dry_run or not total:
             click.echo(f"{total} results would be published" if dry_run else "nothing is left to publish")
             return

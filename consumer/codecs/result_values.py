@@ -39,7 +39,7 @@ def read_result(value: bytes, schema_for: SchemaFor | None) -> Any:
 
         try:
             return decode_avro(value, schema_for, (), json.loads)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     if value.startswith(_BARE):
         from consumer.codecs.avro_codec import read_datum
@@ -47,7 +47,7 @@ def read_result(value: bytes, schema_for: SchemaFor | None) -> Any:
         return read_datum(value, _result_writer())
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

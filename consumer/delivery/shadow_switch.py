@@ -51,11 +51,13 @@ def said_of(result: Any) -> Said | None:
     try:
         place = result["record"]
         record = Partition(str(place["topic"]), int(place["partition"]))
-        return Said(
+        said = Said(
             str(result["event_id"]), str(result["task"]), record, int(place["offset"]), int(result["processed_at"])
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
+    # What is larger is of others, and would not be kept in 64 bits.
+    return said if max(map(abs, said[3:])) < 2**63 else None
 
 
 class _Kept(NamedTuple):

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
+
+ECHO_SECONDS = 0.25
+"""The same signal again within this is the first one's echo, and no second: coreutils' ``timeout`` sends one to its
+process and, a moment later, one to the whole group. A person, or a supervisor that means it, waits longer."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -59,7 +65,8 @@ async def finished_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) 
 
 @contextlib.contextmanager
 def signals_handled(handlers: Mapping[signal.Signals, Callable[[signal.Signals], None]]) -> Iterator[None]:
-    """Call ``handlers`` with the signal's number, on a thread of its own. To be entered on the main thread.
+    """Call ``handlers`` with the signal's number, on a thread of its own, for an echo not again. To be entered on the
+    main thread.
 
     Neither ``loop.add_signal_handler`` nor a Python handler would do for a worker that hangs: the one waits for the
     event loop, the other for the main thread to come back from C. The interpreter's handler in C writes the number to
@@ -70,8 +77,12 @@ def signals_handled(handlers: Mapping[signal.Signals, Callable[[signal.Signals],
     os.set_blocking(wakeup, False)
 
     def read() -> None:
+        last: dict[int, float] = {}
         while numbers := os.read(arrived, 64):
             for number in numbers:
+                if (now := time.monotonic()) < last.get(number, -math.inf) + ECHO_SECONDS:
+                    continue
+                last[number] = now
                 # Signals with other Python handlers arrive here as well.
                 if number in handlers:
                     try:

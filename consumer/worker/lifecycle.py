@@ -89,7 +89,7 @@ class Worker:
         self._health = Health(config, name, self._metrics, self._breaker)
         self._background = BackgroundTasks(self._fatal)
         self._stopping = self._parts.stopping
-        self._exit = EXIT_OK
+        self._exit, self._ends = EXIT_OK, False  # parts may set ``stopping``, too, and a first signal then is no second
         self._abandon = False
         """Whether what is in flight is left to a successor: what it needs has failed."""
         self._model_ready = asyncio.Event()
@@ -302,7 +302,7 @@ class Worker:
     def _signalled(self, number: signal.Signals) -> None:
         if self._exit == EXIT_CREDENTIALS:  # already draining, and now for good
             self._exit = EXIT_OK
-        elif self._stopping.is_set():
+        elif self._ends:
             _log.warning("second signal: ending at once; what is in flight is read again", signal=number.name)
             # A worker that failed before the signals keeps the exit code of its failure.
             os._exit(self._exit or EXIT_INTERRUPTED)
@@ -310,7 +310,7 @@ class Worker:
         self._end(EXIT_INTERRUPTED if number == signal.SIGINT else self._exit)
 
     def _end(self, exit_code: int) -> None:
-        self._exit = exit_code
+        self._exit, self._ends = exit_code, True
         self._stopping.set()
 
     def _end_for_credentials(self) -> bool:

@@ -34,8 +34,8 @@ def command(port: int) -> None:
             broker.start()
             address = broker.bootstrap_servers
             click.echo(f"Apache Kafka {broker.version} at {address}, data in {folder}; Ctrl-C stops it")
-            click.echo(f"  rexstream send --bootstrap-servers {address} --topic reviews.raw --input reviews.jsonl")
-            click.echo(f"  rexstream run --set kafka.bootstrap_servers={address}")
+            click.echo(f"  .venv/bin/rexstream send --bootstrap-servers {address}  # the sample reviews")
+            click.echo(f"  .venv/bin/rexstream run --set kafka.bootstrap_servers={address}  # see examples/README.md")
             click.echo(f"  REXSTREAM_TEST_BOOTSTRAP={address} make test")
             ended = broker.wait()
             click.echo(f"Apache Kafka ended by itself with status {ended}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from consumer import exit_codes
+from consumer.cli import cli
 
 
 def test_the_values_are_those_that_are_documented() -> None:
@@ -17,3 +18,5 @@ def test_the_values_are_those_that_are_documented() -> None:
         "EXIT_CREDENTIALS": 5,
         "EXIT_INTERRUPTED": 130,
     }
+    listed = " ".join((cli.help or "").split()).partition("Exit codes: ")[2].partition(". ")[0]
+    assert [int(each.split()[0]) for each in listed.split(", ")] == sorted(values.values())

@@ -134,11 +134,12 @@ class SchemaResolver:
             raise RegistryRefused(f"{what}; register {RESULT_SCHEMA} there, or set kafka.registry.auto_register")
         return number
 
-    def also_under(self, topic: str, number: int) -> None:
+    def also_under(self, topic: str, number: int, *, only_ask: bool = False) -> None:
         """Have the schema of an id under ``<topic>-value``, too: registered there or, without auto_register, found.
 
-        Records with that id are then written to the topic by the subject's own rules. Raises RegistryUnavailable or
-        RegistryRefused, the latter also for an id that is not there.
+        Records with that id are then written to the topic by the subject's own rules. ``only_ask``: nothing is
+        registered, but asked whether it could be. Raises RegistryUnavailable or RegistryRefused, the latter also for an
+        id that is not there.
         """
         subject = f"{topic}-value"
         schema = self._found(number)
@@ -149,7 +150,11 @@ class SchemaResolver:
         if not self._auto_register:
             what = f"subject {subject} of the schema registry does not have schema {number}, that of the results"
             raise RegistryRefused(f"{what}; register it there, or set kafka.registry.auto_register")
-        self._connection.ask(lambda client: client.register_schema(subject, schema))
+        if not only_ask:
+            self._connection.ask(lambda client: client.register_schema(subject, schema))
+        elif not self._accepts(subject, schema):
+            what = f"the compatibility rule of subject {subject} of the schema registry forbids schema {number}"
+            raise RegistryRefused(f"{what}, that of the results; change the rule, or leave the results in the shadow")
 
     def subject_state(self, topic: str) -> SubjectState:
         """Whether ``<topic>-value`` has, or would accept, the result schema; changes nothing.
@@ -161,11 +166,7 @@ class SchemaResolver:
         mode = ask(lambda client: client.get_compatibility(subject), _NOT_FOUND)
         if mode is None:
             mode = ask(lambda client: client.get_compatibility())
-        # None: there is no such subject yet, or it has no versions, so nothing to be incompatible with.
-        accepts = number is not None or ask(
-            lambda client: client.test_compatibility_all_versions(subject, schema), _NOT_FOUND
-        )
-        return SubjectState(number, str(mode), accepts is not False)
+        return SubjectState(number, str(mode), number is not None or self._accepts(subject, schema))
 
     def answers(self) -> bool:
         """Whether the registry answers at all, whatever it says: it is asked for its own compatibility mode."""
@@ -211,6 +212,13 @@ class SchemaResolver:
     def _version(self, subject: str, version: int) -> Any:
         # A soft-deleted version is hidden by default, and still needed by schemas that refer to it.
         return self._connection.ask(lambda client: client.get_version(subject, version, deleted=True), _NOT_FOUND)
+
+    def _accepts(self, subject: str, schema: Schema) -> bool:
+        """Whether a schema could be registered under a subject that does not have it."""
+        ask = self._connection.ask
+        accepts = ask(lambda client: client.test_compatibility_all_versions(subject, schema), _NOT_FOUND)
+        # None: there is no such subject yet, or it has no versions, so nothing to be incompatible with.
+        return accepts is not False
 
     def _registered(self, subject: str, schema: Schema) -> int | None:
         """Id of a schema under a subject, None when it is not there."""

@@ -24,7 +24,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from consumer.delivery.shadow_plan import PlannedRange, PlanUnreadable, replaced
 from consumer.events import Partition
-from consumer.kafka.clients.cluster import ClientErrors, Reader, TopicUnusable
+from consumer.kafka.clients.cluster import ClientErrors, ClusterUnreachable, Reader, TopicUnusable
 from consumer.kafka.tools.topic_state import held_back, topic_ids
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ _PASSING = (
 )
 
 _NO_RIGHT = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+_GONE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
 
 
 def plan_group(group: str) -> str:
@@ -137,7 +138,7 @@ class ShadowGroup:
 
     def going_on_refused(self, plan: Mapping[Partition, PlannedRange], shadows: Collection[str]) -> str:
         """Why a run that has begun cannot go on; empty where it can."""
-        if gone := [topic for topic in shadows if not self._reader.partitions(topic)]:
+        if gone := self.gone(shadows):
             return f"topic {gone[0]!r} of the run that group {self.group!r} has begun is gone"
         if others := self.replaced(plan, shadows):
             return f"topic {others[0]!r} was deleted and created again since the run of group {self.group!r} began"
@@ -188,6 +189,10 @@ class ShadowGroup:
     def replaced(self, plan: Mapping[Partition, PlannedRange], shadows: Collection[str]) -> list[str]:
         """Of the run's topics, which are others than when it began."""
         return replaced(plan, self.ids({*shadows, *(place.topic for place in plan)}))
+
+    def gone(self, topics: Collection[str]) -> list[str]:
+        """Of these topics, which are not there."""
+        return [topic for topic in sorted(topics) if not self._reader.partitions(topic)]
 
     def held_back(self, topics: Collection[str]) -> list[Partition]:
         """Partitions with a transaction that is open: nobody sees its records, nor any behind the first of them.
@@ -273,7 +278,7 @@ class ShadowGroup:
         return {name: entries[name].value for name in _COPIED if name in entries and not entries[name].is_default}
 
     def _at(self, partitions: Collection[Partition], which: int) -> dict[Partition, int]:
-        with self._asking():
+        with self._asking({place.topic for place in partitions}):
             asked = [TopicPartition(*place, which) for place in partitions]
             found = _without_errors(self._reader.consumer.offsets_for_times(asked, timeout=self._timeout))
         return {Partition(each.topic, each.partition): each.offset for each in found if each.offset >= 0}
@@ -311,10 +316,13 @@ class ShadowGroup:
                 time.sleep(_RETRY_SECONDS)
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _asking(self, topics: Collection[str] = ()) -> Iterator[None]:
         try:
             yield
         except KafkaException as error:
+            if error.args[0].code() in _GONE and (gone := self.gone(topics)):
+                what = f"topic {gone[0]!r} of the run of group {self.group!r} is gone"
+                raise TopicUnusable(f"{what}; stop the run and drop it: 'rexstream shadow drop'") from None
             if error.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID:
                 raise TopicUnusable(f"group {self.group!r} has members, so it cannot begin now") from None
             if error.args[0].code() in _NO_RIGHT:
@@ -322,6 +330,9 @@ class ShadowGroup:
                     f"group {self.group!r} cannot be used: {error.args[0].str()}; grant this client READ on the groups "
                     f"{self.group} and {plan_group(self.group)}, and on the input topics"
                 ) from None
+            if error.args[0].code() > 0:  # a broker's answer; those below are the client's own
+                what = f"the brokers answer {error.args[0].name()} for group {self.group!r}: {error.args[0].str()}"
+                raise ClusterUnreachable(f"{what}; try again, or mend what they name") from error
             raise self._reader.unreachable() from error
 
 

@@ -84,6 +84,13 @@ def test_avro_results_are_compared_and_switched(
     assert tried.stdout == f"{2 * COUNT - 1} results would be published\n", tried.stderr
     assert f"1 records of {worker.output} cannot be read" in tried.stderr
     assert subject not in registry.subjects
+    registry.closed.add(subject)
+    registry.subjects[subject], registry.schemas[98] = 98, '"string"'
+    refused = ended(*base, "switch", *given, "--dry-run")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"rule of subject {subject} of the schema registry forbids schema {number}" in refused.stderr
+    registry.closed.clear()
+    del registry.subjects[subject]
     program = [sys.executable, "-c", KILLED_IN_ITS_SECOND_TRANSACTION, *switch[len(worker.program) :]]
     killed = ended(*program, "--rate", str(RATE))
     assert killed.returncode == -signal.SIGKILL, killed.stderr

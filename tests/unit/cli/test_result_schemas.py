@@ -71,6 +71,8 @@ def test_without_a_registry_there_is_none_to_ask() -> None:
 
 def test_a_schema_is_put_under_a_live_topic_as_its_rules_allow(registry: RegistryDouble) -> None:
     """Once, with the id that it has; a rule that forbids it is named before anything is published."""
+    schemas(registry).also_under("out", 7, only_ask=True)
+    assert registry.subjects == {}
     schemas(registry).also_under("out", 7)
     schemas(registry).also_under("out", 7)
     assert registry.subjects == {"out-value": 7}
@@ -78,6 +80,9 @@ def test_a_schema_is_put_under_a_live_topic_as_its_rules_allow(registry: Registr
     with pytest.raises(click.UsageError, match=r"other-value .* does not have schema 7.*auto_register"):
         schemas(registry, auto_register=False).also_under("other", 7)
     registry.closed.add("closed-value")
+    registry.subjects["closed-value"], registry.schemas[6] = 6, '"string"'
+    with pytest.raises(click.UsageError, match=r"rule of subject closed-value .* forbids schema 7"):
+        schemas(registry).also_under("closed", 7, only_ask=True)
     with pytest.raises(click.UsageError, match="compatibility rule forbids"):
         schemas(registry).also_under("closed", 7)
     with pytest.raises(click.UsageError, match="no schema 8"):

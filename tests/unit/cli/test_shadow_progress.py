@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from consumer.cli import shadow_progress
 from consumer.cli.shadow_progress import ShadowWatch
@@ -46,6 +47,14 @@ def test_a_run_ends_when_all_of_its_range_is_committed_and_not_before() -> None:
     ends: list[int] = []
     ShadowWatch(group, PLAN, Deleted(PLAN), lambda: ends.append(len(group.offsets))).run()
     assert ends == [0]
+
+
+def test_brokers_that_are_away_for_long_are_not_reported_at_every_look() -> None:
+    """A line every ten seconds, as of the progress: an hour would be thousands."""
+    group: Any = Group(None, None, None, 30)
+    with capture_logs() as logged:
+        ShadowWatch(group, PLAN, Deleted(PLAN), lambda: None).run()
+    assert [each["event"] for each in logged] == ["how far the run is cannot be seen now", "shadow"]
 
 
 def test_a_worker_that_has_ended_is_not_ended_again() -> None:

@@ -66,7 +66,9 @@ def test_a_result_of_an_older_release_is_read_with_its_own_schema() -> None:
     assert (found["record"]["offset"], found["processed_at"]) == (7, 1_700_000_000_001)
 
 
-@pytest.mark.parametrize("value", [b"", b"{", b"\xff\xfe", b"text", b"\0\0\0\0\x09{"])
+@pytest.mark.parametrize(
+    "value", [b"", b"{", b"\xff\xfe", b"text", b"\0\0\0\0\x09{", b"[" * 100_000, b"\0\0\0\0\x09" + b"[" * 100_000]
+)
 def test_what_no_worker_writes_is_no_result(value: bytes) -> None:
     assert read(value) is None
 

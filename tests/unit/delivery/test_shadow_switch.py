@@ -45,8 +45,10 @@ def verdicts(choice: SwitchChoice, *values: bytes | None) -> list[Verdict]:
 
 def test_what_is_no_result_of_the_planned_records_is_passed_over() -> None:
     """Neither what others write to the topic, nor a tombstone, nor a result of a record outside the range."""
-    values = (b"", b"[]", b'{"record": 1}', None, result("a", 9), result("b", 20), result("c", 19))
-    assert verdicts(choice_of(*values), *values) == ["other"] * 6 + ["publish"]
+    infinite = result("a").replace(b'"partition": 0', b'"partition": 1e999')
+    others = (b"", b"[]", b'{"record": 1}', None, infinite, result("a", at=2**63))
+    values = (*others, result("a", 9), result("b", 20), result("c", 19))
+    assert verdicts(choice_of(*values, live=values[4:]), *values) == ["other"] * 8 + ["publish"]
     assert said_of(read(result("c", 19, 5))) == ("c", "t", IN, 19, 5)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from consumer.worker import background
 from consumer.worker.background import BackgroundTasks, finished_before, signals_handled
 
 if TYPE_CHECKING:
@@ -34,11 +35,11 @@ def test_a_background_task_that_fails_is_reported_and_a_cancelled_one_is_not() -
 
     async def main() -> list[str]:
         failures: list[str] = []
-        background = BackgroundTasks(lambda error: failures.append(type(error).__name__))
-        background.start(fail())
-        background.start(wait_for_ever())
+        tasks = BackgroundTasks(lambda error: failures.append(type(error).__name__))
+        tasks.start(fail())
+        tasks.start(wait_for_ever())
         await asyncio.sleep(0.01)
-        background.cancel()
+        tasks.cancel()
         await asyncio.sleep(0.01)
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return failures
@@ -79,8 +80,19 @@ def test_what_the_work_raises_is_raised() -> None:
     asyncio.run(main())
 
 
-def test_signals_are_handled_on_a_thread_and_as_before_afterwards() -> None:
+def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``timeout 4h rexstream …`` sends it to the process, and then to the group that this is in."""
+    monkeypatch.setattr(background, "ECHO_SECONDS", 60.0)
+    seen: queue.SimpleQueue[signal.Signals] = queue.SimpleQueue()
+    with signals_handled({signal.SIGUSR1: seen.put, signal.SIGUSR2: seen.put}):
+        for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(os.getpid(), number)
+        assert [seen.get(timeout=10) for _ in range(2)] == [signal.SIGUSR1, signal.SIGUSR2]
+
+
+def test_signals_are_handled_on_a_thread_and_as_before_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler that raises costs no later signal."""
+    monkeypatch.setattr(background, "ECHO_SECONDS", 0.0)
     seen: queue.SimpleQueue[tuple[signal.Signals, bool]] = queue.SimpleQueue()
 
     def handle(number: signal.Signals) -> None:

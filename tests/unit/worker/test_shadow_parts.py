@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,9 +12,13 @@ import virtual_time
 from dispatcher_harness import KNOWN_GOOD, Observer, StubClient, all_answers, assert_answered, window
 
 from consumer.batching.policy import LeastTime
+from consumer.config.task_files import load_tasks
+from consumer.config.tree import Config
 from consumer.delivery.shadow_plan import Pace, PlannedRange
 from consumer.events import Outcome, Partition, SourceRecord
+from consumer.exit_codes import EXIT_INTERRUPTED, EXIT_OK
 from consumer.worker.event_processor import EventProcessor
+from consumer.worker.lifecycle import Worker
 from consumer.worker.shadow_parts import ShadowParts
 
 if TYPE_CHECKING:
@@ -45,6 +51,19 @@ def test_a_share_bounds_the_time_that_calls_take_of_a_model_server(share: float)
     assert SlowClient.SECONDS * (len(client.calls) - 1) <= share * seconds
     if share == 1:
         assert seconds == pytest.approx(SlowClient.SECONDS * len(client.calls))
+
+
+def test_a_first_signal_after_the_end_of_the_range_is_no_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run drains already; it ends well, and only another signal ends it at once."""
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    config, parts = Config(), ShadowParts({}, None)
+    worker = Worker(config, load_tasks(config.tasks_dirs), "w", [], parts=parts)
+    parts.stopping.set()
+    worker._signalled(signal.SIGTERM)
+    assert (ended, worker._exit) == ([], EXIT_OK)
+    worker._signalled(signal.SIGTERM)
+    assert ended == [EXIT_INTERRUPTED]
 
 
 def test_a_drain_does_not_wait_for_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:

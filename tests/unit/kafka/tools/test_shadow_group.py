@@ -57,7 +57,8 @@ def group(monkeypatch: pytest.MonkeyPatch) -> ShadowGroup:
 
 
 def test_a_partition_without_an_answer_is_not_planned_as_an_empty_one(group: ShadowGroup) -> None:
-    with pytest.raises(ClusterUnreachable):
+    """What the brokers answered is said, not that none did."""
+    with pytest.raises(ClusterUnreachable, match=r"NOT_LEADER_FOR_PARTITION for group .g[.]shadow"):
         group.positions(PLACES, 1000, end=True)
 
 
@@ -90,3 +91,17 @@ def test_a_right_that_is_missing_is_named(group: ShadowGroup, monkeypatch: pytes
     monkeypatch.setattr(_Reader, "code", KafkaError.GROUP_AUTHORIZATION_FAILED)
     with pytest.raises(TopicUnusable, match=r"READ on the groups g[.]shadow and g[.]shadow[.]plan"):
         group.committed(PLACES)
+
+
+@pytest.mark.parametrize("code", [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION])
+def test_a_topic_that_was_deleted_meanwhile_is_named(
+    group: ShadowGroup, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """By the brokers first, and by the client once it has heard of it. A topic that is there is not said to be gone."""
+    monkeypatch.setattr(_Reader, "code", code)
+    with pytest.raises(ClusterUnreachable):
+        group.positions(PLACES, None, end=False)
+    monkeypatch.setattr(_Reader, "partitions", lambda *_: [])
+    assert group.gone(["reviews"]) == ["reviews"]
+    with pytest.raises(TopicUnusable, match=r"topic 'reviews' of the run of group 'g[.]shadow' is gone.*shadow drop"):
+        group.positions(PLACES, None, end=False)
