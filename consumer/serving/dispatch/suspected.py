@@ -71,6 +71,7 @@ def isolated(dispatcher: Dispatcher) -> dict[Hashable, list[Suspect]]:
                     proven=crash.proven and alone,
                     broken=crash.broken,
                     longest=crash.longest,
+                    given_up=crash.given_up,
                 )
                 suspect = Suspect(entry.window, entry.pending.level, its, server.address)
                 found.setdefault(entry.origin, []).append(suspect)
