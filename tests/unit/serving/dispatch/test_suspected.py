@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 GIVEN_UP = {"crashes": CRASHES - 1, "alone": CRASHES, "broken": CRASHES, "proven": True, "given_up": True}
+AMONG_OTHERS = {"broken": 2}
+"""It was isolated together with others, and is innocent, perhaps."""
 
 
 def run(body: Callable[[Dispatcher], Awaitable[None]]) -> None:
@@ -40,7 +42,7 @@ def suspected(one: Dispatcher, **crash: int) -> SuspectedWindows:
     return SuspectedWindows(one, [Suspect(window(6), 0, CrashEvidence(**crash), "a:1")], same_bundle=True)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("crash", [{"broken": 3, "alone": 1}, GIVEN_UP])
+@pytest.mark.parametrize("crash", [AMONG_OTHERS, {"broken": 3, "alone": 1}, GIVEN_UP])
 def test_it_waits_for_no_other_event(crash: dict[str, int]) -> None:
     """The server is asked whether it lives, also where nothing else is sent there."""
 
