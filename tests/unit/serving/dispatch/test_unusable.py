@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 import virtual_time
@@ -10,10 +11,17 @@ from dispatcher_harness import KNOWN_GOOD, UNAVAILABLE, WRONG_SIGNATURE, Observe
 
 from consumer.batching.policy import LeastTime
 from consumer.resilience.backoff import Backoff
+from consumer.resilience.canary import HUNG_SECONDS
 from consumer.serving.dispatch.calls import FOREIGN_TRIES
 from consumer.serving.dispatch.dispatcher import Dispatcher, State
 from consumer.serving.dispatch.endpoint import unusable
 from consumer.serving.protocol import Failure, ServingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from consumer.extraction.window import Window
+    from consumer.serving.protocol import Answer
 
 
 def dispatcher(client: StubClient, *, trial: bool = False, pause: float = 0.5) -> Dispatcher:
@@ -110,6 +118,33 @@ def test_where_several_are_tried_a_foreign_answer_is_asked_for_again_at_once(cod
             await one.submit(window(9), 0.0, 0)
             assert client.calls[: times + 1] == [[9]] * times + [[KNOWN_GOOD]]
             pump.cancel()
+
+    virtual_time.run(main())
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.3, 1.0, 1.9, 4.0])
+def test_foreign_answers_are_not_asked_for_for_long(seconds: float) -> None:
+    """Where all servers have the other version its events wait for each try, and a canary's call would seem to hang."""
+    foreign = ServingError(Failure.DEPLOYMENT, "CONTRACT", "another version's")
+
+    class Slow(StubClient):
+        async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
+            await asyncio.sleep(seconds)
+            return await super().predict(windows, padded_length, timeout)
+
+    async def main() -> None:
+        client = Slow()
+        one = dispatcher(client, trial=True)
+        pump = asyncio.create_task(one.pump())
+        await one.submit(window(7), 0.0, 0)
+        client.fail = lambda _: foreign
+        began = asyncio.get_running_loop().time()
+        waiting = one.submit(window(8), 0.0, 0)
+        while not unusable(one.servers):
+            await asyncio.sleep(0.01)
+        assert asyncio.get_running_loop().time() - began < max(HUNG_SECONDS, 1.1 * seconds)
+        waiting.cancel()
+        pump.cancel()
 
     virtual_time.run(main())
 
