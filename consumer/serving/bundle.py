@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import re
@@ -45,6 +44,9 @@ def folders_like(pattern: str) -> list[Path]:
 
     An asterisk is any part of a folder's name; other characters are themselves.
     """
+    # Not at the top: a worker without an asterisk should not load it.
+    import glob
+
     files = glob.escape(f"{pattern}/{BUNDLE_FILE}").replace("[*]", "*")
     # By the numbers in them: 10 comes before 9.
     newest = sorted(glob.glob(files), key=lambda each: ([int(n) for n in re.findall(r"\d+", each)], each), reverse=True)
