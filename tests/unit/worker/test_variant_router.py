@@ -687,3 +687,19 @@ def test_a_canary_that_is_always_busy_loses_its_events() -> None:
         assert "of 4 windows none is answered for" in stage.router.fallback.detail
 
     run(body)
+
+
+def test_what_was_taken_away_from_a_bundle_of_the_canary_that_fits_no_more_is_no_fault_of_it() -> None:
+    """Its dispatcher keeps windows until it sends again, for hours perhaps: the other bundle answers meanwhile."""
+
+    async def body() -> None:
+        before, now = Way("canary", "one"), Way("canary", "two")
+        before.recovery.fault = MISFIT
+        stage = Stage(Way("stable"), before, now, share=1.0)
+        await stage.router.all_tried()
+        before.windows, before.calls[IN_FLIGHT] = 4, Call(4, 64, stage.time)
+        await stage.look_after(10 * COLD_SECONDS)
+        assert stage.router.fallback.reason is None
+        assert (await stage.infer(work())).model.version == "canary two"
+
+    run(body)
