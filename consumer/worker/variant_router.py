@@ -164,6 +164,8 @@ class VariantRouter:
         before = self._usable
         for variant in self._variants:
             variant.unusable = unusable(variant.dispatcher.servers)
+            if variant.unusable and variant.windows and not variant.running:
+                variant.dispatcher.forget_withdrawn()  # it may be the bundle of a version that never comes again
         self._usable = frozenset(each for each in self._variants if not each.unusable)
         for name in dict.fromkeys(each.name for each in self._variants):
             self._look_at(name, [each for each in self._variants if each.name == name], before)

@@ -85,12 +85,18 @@ class Way:
         self.answers_probes = True
         self.learned = Learned()
         self.rates = self.learned.rates
-        self.dispatcher = SimpleNamespace(servers=[self.server], state=State.OK, learned=self.learned)
+        self.forgotten = 0
+        self.dispatcher = SimpleNamespace(
+            servers=[self.server], state=State.OK, learned=self.learned, forget_withdrawn=self.forget
+        )
         self.runner, self.running, self.unusable, self.windows = self, dict[Any, Place](), "", 0
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.raises: BaseException | None = None
         self.asked = self.cancelled = 0
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
     async def check(self) -> None:
         self.health_probes += 1
@@ -186,6 +192,9 @@ def test_an_event_goes_to_the_bundle_that_fits_and_moves_when_another_one_does()
         assert (inference.model.version, inference.restarts) == ("stable two", 1)
         assert first.cancelled == 1
         assert event.variant is second
+        first.windows, before = 2, first.forgotten
+        stage.router.look()
+        assert first.forgotten == before + 1  # its windows of the event would stay there
         assert (await stage.infer(work())).restarts == 0
         assert stage.states == []
 

@@ -171,3 +171,29 @@ def test_a_probe_that_is_asked_for_is_made_at_once() -> None:
         pump.cancel()
 
     virtual_time.run(main())
+
+
+def test_what_was_withdrawn_is_forgotten_where_nothing_can_be_sent() -> None:
+    """Thousands of windows of a version that is gone would stay; those that somebody waits for do."""
+
+    async def main() -> None:
+        client = StubClient()
+        one = dispatcher(client, trial=True)
+        pump = asyncio.create_task(one.pump())
+        await one.submit(window(7), 0.0, 0)
+        client.fail = lambda _: WRONG_SIGNATURE
+        waiting = [one.submit(window(mark), 0.0, 0) for mark in range(100, 400)]
+        await asyncio.sleep(5)
+        assert one.waiting == 300
+        for each in waiting[:-1]:
+            each.cancel()
+        one.forget_withdrawn()
+        in_calls = 2 * 512 // 16  # those of the two calls that showed it wait for the server, of whatever version
+        assert 1 <= one.waiting <= in_calls + 1
+        client.fail = lambda _: None
+        await waiting[-1]
+        await asyncio.sleep(5)
+        assert one.waiting == 0
+        pump.cancel()
+
+    virtual_time.run(main())
