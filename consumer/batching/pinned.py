@@ -48,7 +48,7 @@ class Pinned:
         versions = frozenset(version for version in served if version)
         self.versions = versions if len(versions) > 1 else frozenset()
         for version in self._queues.keys() - self.versions:
-            for pending in _drained(self._queues.pop(version)):
+            for pending in drained(self._queues.pop(version)):
                 common.add(pending)
         if not self._queues:
             self.size = 0
@@ -78,7 +78,8 @@ def _urgency(queue: tuple[str, LengthQueue]) -> tuple[float, int, int]:
     return (math.inf, 0, 0) if urgent is None else (urgent.deadline, -urgent.level, urgent.id)
 
 
-def _drained(queue: LengthQueue) -> Iterator[Pending]:
+def drained(queue: LengthQueue) -> Iterator[Pending]:
+    """All of its windows, taken out."""
     while queue.turn(math.inf) is not None:
         for length, count in queue.counts():
             yield from queue.take(length, count)

@@ -22,7 +22,7 @@ from consumer.extraction.task import ExtractionLimits
 from consumer.serving import descriptors
 from consumer.serving.channels import open_channel, tls_hint
 from consumer.serving.client import COMPACT, DENSE, TfServingClient, address, listed
-from consumer.serving.errors import remedy
+from consumer.serving.errors import of_canary, remedy
 from consumer.serving.protocol import Failure, Relief, ServingError
 from consumer.serving.tensors import ENCODINGS, pad, write_content
 from consumer.worker.start_checks import read_bundles
@@ -61,8 +61,7 @@ def model_findings(config: Config) -> Iterator[Finding]:
         asked = model.model_copy(update={"label": canary.label, "version": canary.version})
         for finding in _of_version(asked, bundles, config.batching.max_tokens):
             status = "warn" if finding.status == "fail" else finding.status
-            detail = finding.detail.replace("change model.", "change model.canary.")
-            yield Finding(f"canary: {finding.subject}", status, detail)
+            yield Finding(f"canary: {finding.subject}", status, of_canary(finding.detail))
 
 
 def _of_version(model: ModelConfig, bundles: Sequence[Bundle], max_tokens: int) -> Iterator[Finding]:

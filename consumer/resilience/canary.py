@@ -94,7 +94,7 @@ class CanaryFallback:
         """Somebody changed the canary: begin anew."""
         self.reason, self.detail, self._back_at = None, "", None
         self._ended = self._refused = 0.0
-        self._has_hung = False
+        self._has_hung, self._missed_since = False, None
 
     def hangs(self, detail: str) -> None:
         """A call of it hangs, and the stable version answers on."""

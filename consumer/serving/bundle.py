@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import re
@@ -45,6 +44,9 @@ def folders_like(pattern: str) -> list[Path]:
 
     An asterisk is any part of a folder's name; other characters are themselves.
     """
+    # Not at the top: a worker without an asterisk should not load it.
+    import glob
+
     files = glob.escape(f"{pattern}/{BUNDLE_FILE}").replace("[*]", "*")
     # By the numbers in them: 10 comes before 9.
     newest = sorted(glob.glob(files), key=lambda each: ([int(n) for n in re.findall(r"\d+", each)], each), reverse=True)
@@ -55,7 +57,7 @@ def recorded_contract(folder: Path) -> int | None:
     """The contract that a folder's bundle.json names, unchecked; None where it names none. ``load_bundle`` says why."""
     try:
         return int(json.loads((folder / BUNDLE_FILE).read_bytes())["contract"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 
@@ -68,7 +70,7 @@ def load_bundle(folder: Path) -> Bundle:
     file = folder / BUNDLE_FILE
     try:
         settings = json.loads(_read(folder, BUNDLE_FILE))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON ({error}); {_AGAIN}") from error
     found = settings.get("format") if isinstance(settings, dict) else None
     if found != FORMAT:
@@ -79,7 +81,7 @@ def load_bundle(folder: Path) -> Bundle:
         recorded_contract = int(settings["contract"])
         cells_per_window = int(settings["cells_per_window"])
         limits = _limits(settings["limits"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{file}: {reason}; {_AGAIN}") from error
     sha = hashlib.sha256(tokenizer_json).hexdigest()

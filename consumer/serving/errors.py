@@ -110,9 +110,17 @@ def why_refused(message: str) -> str:
     return f"the model refuses a known-good window: {message.partition(chr(10))[0]}"
 
 
+_POINT = "point model.bundle at"
+
+
 def misfit(bundle: str, served: str, what: str) -> str:
     """The message for a bundle and a served model of different exports; each as it names itself."""
     return (
-        f"bundle and served model do not belong together: bundle {bundle} and {served} ({what}); point model.bundle "
-        "at the bundle folder beside the served version, or serve the version that this bundle was exported with"
+        f"bundle and served model do not belong together: bundle {bundle} and {served} ({what}); {_POINT} "
+        "the bundle folder beside the served version, or serve the version that this bundle was exported with"
     )
+
+
+def of_canary(message: str) -> str:
+    """A message of this module, with the keys of the canary where the way out names those of the stable version."""
+    return message.replace("change model.", "change model.canary.").replace(_POINT, "add to model.bundles")

@@ -69,7 +69,7 @@ class CanaryEvidence:
 
     def _look_at_calls(self, variant: Variant, stable: Variant, slower: float) -> None:
         """Note a call that hangs, or windows of which none is answered, once the stable version has answered since."""
-        if not variant.windows:
+        if variant.unusable or not variant.windows:  # its windows may be those that were taken away from it
             self._waits_since.pop(variant, None)
             return
         now, learned, servers = self._clock(), variant.dispatcher.learned, variant.dispatcher.servers

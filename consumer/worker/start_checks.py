@@ -80,14 +80,19 @@ class StartChecks:
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """As ``load_bundle``. Raises ValueError, too, for limits that cannot work."""
+    """As ``load_bundle``. Raises ValueError, too, for limits or a vocabulary that no window can be made with."""
     try:
         bundle = load_bundle(folder)
-        Engine(bundle.tokenizer, bundle.limits, ExtractionLimits())
+        Engine(bundle.tokenizer, bundle.limits, ExtractionLimits()).known_good_window()
+    except (OSError, MemoryError):
+        raise
     except ValueError as error:
         if str(folder) in str(error):
             raise
         raise ValueError(f"{folder}: {error}") from error
+    except Exception as error:  # the tokenizer's library raises plain ones
+        what = f"no window can be made ({type(error).__name__}: {error}); export the model anew"
+        raise ValueError(f"{folder}: {what}") from error
     return bundle
 
 

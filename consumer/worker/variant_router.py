@@ -19,6 +19,7 @@ from consumer.events import BadInput
 from consumer.resilience.canary import RETURN_SECONDS, CanaryFallback, place_of
 from consumer.serving.dispatch.endpoint import unusable
 from consumer.serving.dispatch.suspected import given_up, isolated
+from consumer.serving.errors import of_canary
 from consumer.serving.protocol import Failure, Relief, ServingError
 from consumer.serving.refused import State, WindowRefused
 from consumer.worker.canary_evidence import CanaryEvidence
@@ -163,6 +164,8 @@ class VariantRouter:
         before = self._usable
         for variant in self._variants:
             variant.unusable = unusable(variant.dispatcher.servers)
+            if variant.unusable and variant.windows and not variant.running:
+                variant.dispatcher.forget_withdrawn()  # it may be the bundle of a version that never comes again
         self._usable = frozenset(each for each in self._variants if not each.unusable)
         for name in dict.fromkeys(each.name for each in self._variants):
             self._look_at(name, [each for each in self._variants if each.name == name], before)
@@ -218,9 +221,10 @@ class VariantRouter:
             return
         canary, stable, seen = self.in_use("canary"), self.in_use("stable"), self._evidence
         seen.look(canaries, stable, self.fallback.slower)
+        reasons = dict.fromkeys(of_canary(each.unusable) for each in canaries)
         self.fallback.look(
             self._clock(),
-            unusable="; ".join(dict.fromkeys(map(_of_canary, canaries))) if self._is_missing(canaries) else "",
+            unusable="; ".join(reasons) if self._is_missing(canaries) else "",
             stable_usable=any(each.name == "stable" for each in self._usable) and seen.stable_answers,
             rates=canary.dispatcher.learned.rates,
             stable_rates=stable.dispatcher.learned.rates,
@@ -302,11 +306,6 @@ class VariantRouter:
 def _load(variant: Variant) -> float:
     """Windows for each endpoint that takes some."""
     return variant.windows / max(1, sum(each.usable for each in variant.dispatcher.servers))
-
-
-def _of_canary(variant: Variant) -> str:
-    """Why it cannot be used, with the canary's keys in place of the stable version's."""
-    return variant.unusable.replace("change model.", "change model.canary.")
 
 
 def _without_text(error: BaseException) -> str:

@@ -36,11 +36,13 @@ REPEATS = 3
 """``ModelCalls.repeat`` makes so many failed calls again beside so many short ones, so often. A server without batching
 computes them in milliseconds each; with it, the third call at once waits for a thread together with the next one."""
 
-FOREIGN_TRIES = 8
+FOREIGN_TRIES, FOREIGN_SECONDS = 8, 2.0
 """Calls of the same windows, where several bundles are tried, before answers of another version than this bundle's stop
 the sending: behind one address that is balanced call by call, half of the model servers may have the other version for
 a while. Eight calls in a row meet those once in 256 times; without a second try a worker did 0.2 events a second then,
-with eight 128, and 320 where all servers had one version."""
+with eight 128, and 320 where all servers had one version. After so many seconds none is begun: where all servers have
+the other version each try only holds the events up, and a canary's call must not seem to hang
+(``resilience.canary.HUNG_SECONDS``)."""
 
 
 @dataclass(slots=True)
@@ -84,7 +86,7 @@ class ModelCalls:
         self.probe_window = probe_window
         self._model = model
         self.tries = 1
-        """How often windows that somebody waits for are sent while the answers are another version's."""
+        """How often, at most, windows that somebody waits for are sent while the answers are another version's."""
         self.observer = observer
         self.clock = clock
         self._learned = learned or Learned()
@@ -117,7 +119,7 @@ class ModelCalls:
         ``timeout_factor`` multiplies it. ``isolated``: no other call is in flight, so if the server goes away now, it
         was in this one.
         """
-        tries = self.tries
+        tries, until = self.tries, self.clock() + FOREIGN_SECONDS
         while True:
             try:
                 answer = await self._predict(windows, length, timeout_factor, isolated=isolated)
@@ -127,7 +129,7 @@ class ModelCalls:
                     self._timeout.missed()
                 tries -= 1
                 is_foreign = error.failure is Failure.DEPLOYMENT and error.code in ("CONTRACT", "INVALID_ARGUMENT")
-                if not (is_foreign and tries):
+                if not (is_foreign and tries and self.clock() < until):
                     raise
         self._timeout.observe(self._learned.cost.seconds(len(windows), length), answer.seconds)
         for window in windows:

@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from consumer.batching.pinned import Pinned
+from consumer.batching.pinned import Pinned, drained
 from consumer.batching.policy import Load
 from consumer.batching.queue import LANE, LengthQueue, Pending, by_lane
 from consumer.serving.dispatch.batch import Entry, Group
@@ -119,9 +119,7 @@ class Dispatcher:
                 self._backoff,
                 trial=trial,
                 spawn=self._spawn,
-                call=lambda endpoint, group, reason: self._call(
-                    endpoint, group, group.length, reason, isolated=group.isolated
-                ),
+                call=lambda endpoint, group, reason: self._call(endpoint, group, group.length, reason),
                 enqueue=self._enqueue,
                 elsewhere=lambda one: any(each.usable for each in self._endpoints.values() if each is not one),
                 on_state=self._endpoint_state,
@@ -173,6 +171,11 @@ class Dispatcher:
     async def health_probe(self) -> None:
         """Return once an endpoint answered the probe window: the model is there and fits this worker."""
         await self.submit(self._probe_window, self._clock(), 0, lane=self._queue.lanes[0])
+
+    def forget_withdrawn(self) -> None:
+        """Take those that nobody waits for out of the queue: while nothing can be sent, nothing else would."""
+        entries = [self._entries.pop(pending.id) for pending in drained(self._queue)]
+        self._enqueue(entry for entry in entries if not entry.future.done())
 
     @property
     def waiting(self) -> int:
@@ -302,18 +305,15 @@ class Dispatcher:
             self._defect = error  # windows that nobody knows of any more: the pump ends with it, and so the worker
             raise
 
-    def _call(
-        self, endpoint: Endpoint, group: Group, length: int, reason: ReleaseReason, *, isolated: bool = False
-    ) -> Coroutine[Any, Any, None]:
+    def _call(self, endpoint: Endpoint, group: Group, length: int, reason: ReleaseReason) -> Coroutine[Any, Any, None]:
         """The call of a group, to be awaited. It counts as in flight from now on."""
         rows = len(group.entries)
         self._observer.batch_sent(rows, sum(entry.window.length for entry in group.entries), rows * length, reason)
         endpoint.calls.begin(group, length)
-        return self._answer(endpoint, group, length, isolated=isolated)
+        return self._answer(endpoint, group, length, isolated=group.isolated)
 
     async def _answer(self, endpoint: Endpoint, group: Group, length: int, *, isolated: bool) -> None:
-        windows = [entry.window for entry in group.entries]
-        sent_at = self._clock()
+        windows, sent_at = [entry.window for entry in group.entries], self._clock()
         try:
             answer = await endpoint.calls.work(windows, length, group.timeout_factor, isolated=isolated)
         except ServingError as error:

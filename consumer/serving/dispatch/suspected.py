@@ -71,6 +71,7 @@ def isolated(dispatcher: Dispatcher) -> dict[Hashable, list[Suspect]]:
                     proven=crash.proven and alone,
                     broken=crash.broken,
                     longest=crash.longest,
+                    given_up=crash.given_up,
                 )
                 suspect = Suspect(entry.window, entry.pending.level, its, server.address)
                 found.setdefault(entry.origin, []).append(suspect)
@@ -110,6 +111,8 @@ class SuspectedWindows:
         now, uptime, known = to.calls.clock(), to.calls.uptime, suspect.crash
         if not uptime.watched:  # so its counts are old: the server went away since, in the other version's calls
             uptime.failed(now, isolated=True)
+            if to.recovery.check_at is None:
+                to.recovery.check_at = now  # or an idle worker would not see for a minute that it is back
         crash = replace(known)  # a text may have it twice
         group = Group([entry], crash=crash, first_failed_at=now, broke_at=frozenset({to.address}), broke_off_at=now)
         to.isolation.add(group, 0.0)

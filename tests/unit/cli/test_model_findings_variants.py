@@ -54,6 +54,17 @@ def test_a_canary_that_is_not_there_is_a_warning(server: StubServer, tmp_path: P
     assert "Unrecognized servable version label" in warned.detail
 
 
+def test_a_canary_without_a_bundle_needs_one_beside_that_of_the_stable_version(
+    server: StubServer, tmp_path: Path
+) -> None:
+    """Another ``model.bundle``, as where there is no canary, would be the wrong one for the stable version."""
+    server.labels |= {"stable": 1, "canary": 2}
+    findings = found(server, tmp_path, bundles=(), canary=CanaryConfig(label="canary", share=0.1))
+    (warned,) = [each for each in findings if each.status != "ok"]
+    assert "add to model.bundles the bundle folder beside the served version" in warned.detail
+    assert "point model.bundle" not in warned.detail
+
+
 def test_a_bundle_that_is_half_copied_keeps_no_other_from_fitting(server: StubServer, tmp_path: Path) -> None:
     """An asterisk found it."""
     half = write_bundle(tmp_path / "half", ANOTHER_TOKENIZER)

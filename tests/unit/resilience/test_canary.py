@@ -186,6 +186,8 @@ def test_a_canary_that_is_back_a_moment_after_the_stable_version_loses_nothing()
     assert look(fallback, 101.0) is None
     assert missed(200.0, stable=True) is None
     assert missed(200.0 + RETURN_SECONDS, stable=True) == "unavailable"
+    fallback.reset()  # somebody changed its share, while the server is away
+    assert missed(300.0, stable=True) is None
 
 
 def test_one_window_that_ends_the_server_is_enough() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import shutil
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,10 +15,12 @@ from stub_server import write_bundle
 from two_tokenizers import ANOTHER_TOKENIZER, another_tokenizer
 
 from consumer.config.credential_files import CredentialFileError
+from consumer.config.loading import load_config
+from consumer.extraction.prompts import PromptLimits, contract_hash
 from consumer.serving.bundle import load_bundle
 from consumer.worker import bundle_watch
 from consumer.worker.bundle_watch import BundleWatch
-from consumer.worker.start_checks import MOST_BUNDLES
+from consumer.worker.start_checks import MOST_BUNDLES, StartChecks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +74,44 @@ def test_what_stays_broken_is_named_once_and_tried_again_when_it_changes(watch: 
     assert "cannot be read" in lines[1]["reason"]
     (broken / "tokenizer.json").write_bytes(ANOTHER_TOKENIZER)
     assert folders(watch.look()) == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "changed", "reason"),
+    [
+        ({}, {}, "no window can be made"),
+        (None, {"limits": {**asdict(PromptLimits()), "prefix_max_len": -5}}, "no window can be made"),
+        (None, {"contract": math.inf}, "cannot convert float infinity to integer"),
+        (None, None, "bundle.json is not JSON"),
+    ],
+    ids=["vocabulary", "limits", "infinity", "depth"],
+)
+def test_no_folder_ends_a_worker(
+    watch: BundleWatch,
+    tmp_path: Path,
+    vocabulary: dict[str, int] | None,
+    changed: dict[str, Any] | None,
+    reason: str,
+) -> None:
+    """Nor stops its start: whatever its files hold is refused by name, also where their checksums are right."""
+    tokenizer = json.loads(ANOTHER_TOKENIZER)
+    if vocabulary is not None:
+        tokenizer["model"]["vocab"] = vocabulary
+    content = json.dumps(tokenizer).encode()
+    folder = write_bundle(tmp_path / "models/2/bundle", content)
+    file = folder / "bundle.json"
+    settings = json.loads(file.read_bytes()) | (changed or {})
+    if changed is not None and "limits" in changed:
+        settings["contract"] = contract_hash(content, PromptLimits(**changed["limits"]))
+    file.write_text("[" * 100_000 if changed is None else json.dumps(settings))
+    with structlog.testing.capture_logs() as lines:
+        assert [watch.look() for _ in range(3)] == [[]] * 3
+    assert [(line["bundle"], reason in line["reason"]) for line in lines] == [(str(folder), True)]
+    assert str(folder) in lines[0]["reason"]
+    overrides = [f"model.bundle={tmp_path}/models/1/bundle", f"model.bundles=[{tmp_path}/models/*/bundle]"]
+    checks = StartChecks(load_config(None, {}, overrides))
+    assert checks.refused() == []
+    assert folders(list(checks.bundles)) == ["1"]
 
 
 def test_a_bundle_that_could_not_be_read_is_tried_at_every_look(

@@ -85,12 +85,18 @@ class Way:
         self.answers_probes = True
         self.learned = Learned()
         self.rates = self.learned.rates
-        self.dispatcher = SimpleNamespace(servers=[self.server], state=State.OK, learned=self.learned)
+        self.forgotten = 0
+        self.dispatcher = SimpleNamespace(
+            servers=[self.server], state=State.OK, learned=self.learned, forget_withdrawn=self.forget
+        )
         self.runner, self.running, self.unusable, self.windows = self, dict[Any, Place](), "", 0
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.raises: BaseException | None = None
         self.asked = self.cancelled = 0
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
     async def check(self) -> None:
         self.health_probes += 1
@@ -186,6 +192,9 @@ def test_an_event_goes_to_the_bundle_that_fits_and_moves_when_another_one_does()
         assert (inference.model.version, inference.restarts) == ("stable two", 1)
         assert first.cancelled == 1
         assert event.variant is second
+        first.windows, before = 2, first.forgotten
+        stage.router.look()
+        assert first.forgotten == before + 1  # its windows of the event would stay there
         assert (await stage.infer(work())).restarts == 0
         assert stage.states == []
 
@@ -685,5 +694,21 @@ def test_a_canary_that_is_always_busy_loses_its_events() -> None:
         await stage.look_after(COLD_SECONDS + RETURN_SECONDS + 2)
         assert stage.sample("rexstream_canary_fallback") == 1
         assert "of 4 windows none is answered for" in stage.router.fallback.detail
+
+    run(body)
+
+
+def test_what_was_taken_away_from_a_bundle_of_the_canary_that_fits_no_more_is_no_fault_of_it() -> None:
+    """Its dispatcher keeps windows until it sends again, for hours perhaps: the other bundle answers meanwhile."""
+
+    async def body() -> None:
+        before, now = Way("canary", "one"), Way("canary", "two")
+        before.recovery.fault = MISFIT
+        stage = Stage(Way("stable"), before, now, share=1.0)
+        await stage.router.all_tried()
+        before.windows, before.calls[IN_FLIGHT] = 4, Call(4, 64, stage.time)
+        await stage.look_after(10 * COLD_SECONDS)
+        assert stage.router.fallback.reason is None
+        assert (await stage.infer(work())).model.version == "canary two"
 
     run(body)

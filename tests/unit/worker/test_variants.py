@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -59,6 +61,30 @@ def test_one_bundle_and_no_canary_is_the_runner_itself(
         await variants.close()
 
     asyncio.run(main())
+
+
+def test_a_worker_with_one_way_to_the_model_loads_nothing_of_several(tmp_path: Path) -> None:
+    """What they cost is theirs."""
+    write_bundle(tmp_path)
+    several = ("variant_", "canary_evidence", "bundle_watch", "config_watch", "resilience.canary", "suspected")
+    program = (
+        "import asyncio, sys\n"
+        "import consumer.cli.run, consumer.worker.lifecycle\n"
+        "from consumer.config.loading import load_config\n"
+        "from consumer.telemetry.metrics import Metrics\n"
+        "from consumer.worker.parts import parts_of\n"
+        "from consumer.worker.start_checks import StartChecks\n"
+        "from consumer.worker.variants import Variants\n"
+        f"config = load_config(None, {{}}, ['model.target=127.0.0.1:9', 'model.bundle={tmp_path}'])\n"
+        "bundles = StartChecks(config).bundles\n"
+        "async def main():\n"
+        "    await Variants(config, bundles, parts_of(config, 'w'), Metrics(), lambda *_: None).close()\n"
+        "asyncio.run(main())\n"
+        f"ours = [each for each in sys.modules if 'consumer.' in each and any(name in each for name in {several})]\n"
+        "sys.exit(', '.join(ours) or 'glob' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_bundle_is_added_to_a_running_worker_for_each_version(tmp_path: Path) -> None:

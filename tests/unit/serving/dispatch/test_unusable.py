@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 import virtual_time
@@ -10,10 +11,17 @@ from dispatcher_harness import KNOWN_GOOD, UNAVAILABLE, WRONG_SIGNATURE, Observe
 
 from consumer.batching.policy import LeastTime
 from consumer.resilience.backoff import Backoff
+from consumer.resilience.canary import HUNG_SECONDS
 from consumer.serving.dispatch.calls import FOREIGN_TRIES
 from consumer.serving.dispatch.dispatcher import Dispatcher, State
 from consumer.serving.dispatch.endpoint import unusable
 from consumer.serving.protocol import Failure, ServingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from consumer.extraction.window import Window
+    from consumer.serving.protocol import Answer
 
 
 def dispatcher(client: StubClient, *, trial: bool = False, pause: float = 0.5) -> Dispatcher:
@@ -114,6 +122,33 @@ def test_where_several_are_tried_a_foreign_answer_is_asked_for_again_at_once(cod
     virtual_time.run(main())
 
 
+@pytest.mark.parametrize("seconds", [0.01, 0.3, 1.0, 1.9, 4.0])
+def test_foreign_answers_are_not_asked_for_for_long(seconds: float) -> None:
+    """Where all servers have the other version its events wait for each try, and a canary's call would seem to hang."""
+    foreign = ServingError(Failure.DEPLOYMENT, "CONTRACT", "another version's")
+
+    class Slow(StubClient):
+        async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Answer:
+            await asyncio.sleep(seconds)
+            return await super().predict(windows, padded_length, timeout)
+
+    async def main() -> None:
+        client = Slow()
+        one = dispatcher(client, trial=True)
+        pump = asyncio.create_task(one.pump())
+        await one.submit(window(7), 0.0, 0)
+        client.fail = lambda _: foreign
+        began = asyncio.get_running_loop().time()
+        waiting = one.submit(window(8), 0.0, 0)
+        while not unusable(one.servers):
+            await asyncio.sleep(0.01)
+        assert asyncio.get_running_loop().time() - began < max(HUNG_SECONDS, 1.1 * seconds)
+        waiting.cancel()
+        pump.cancel()
+
+    virtual_time.run(main())
+
+
 def test_a_probe_that_is_asked_for_is_made_at_once() -> None:
     """Whatever pause it was in; without a fault nothing is asked."""
 
@@ -133,6 +168,32 @@ def test_a_probe_that_is_asked_for_is_made_at_once() -> None:
             server.recovery.probe_soon()
         await asyncio.sleep(5)
         assert len(client.calls) == calls
+        pump.cancel()
+
+    virtual_time.run(main())
+
+
+def test_what_was_withdrawn_is_forgotten_where_nothing_can_be_sent() -> None:
+    """Thousands of windows of a version that is gone would stay; those that somebody waits for do."""
+
+    async def main() -> None:
+        client = StubClient()
+        one = dispatcher(client, trial=True)
+        pump = asyncio.create_task(one.pump())
+        await one.submit(window(7), 0.0, 0)
+        client.fail = lambda _: WRONG_SIGNATURE
+        waiting = [one.submit(window(mark), 0.0, 0) for mark in range(100, 400)]
+        await asyncio.sleep(5)
+        assert one.waiting == 300
+        for each in waiting[:-1]:
+            each.cancel()
+        one.forget_withdrawn()
+        in_calls = 2 * 512 // 16  # those of the two calls that showed it wait for the server, of whatever version
+        assert 1 <= one.waiting <= in_calls + 1
+        client.fail = lambda _: None
+        await waiting[-1]
+        await asyncio.sleep(5)
+        assert one.waiting == 0
         pump.cancel()
 
     virtual_time.run(main())
