@@ -71,7 +71,7 @@ class Size(NamedTuple):
 FULL = Size(
     rounds=3, enough=8.0, instant=8000, bound=1600, seconds=10.0, killed=450, lags=(1_000, 1_000_000), lag_seconds=5.0
 )
-SHORT = Size(rounds=1, enough=4.0, instant=1000, bound=1000, seconds=0.0, killed=0, lags=(0, 0), lag_seconds=0.0)
+SHORT = Size(rounds=1, enough=4.0, instant=8000, bound=1000, seconds=0.0, killed=0, lags=(0, 0), lag_seconds=0.0)
 SMALL = Size(rounds=1, enough=8.0, instant=800, bound=800, seconds=2.0, killed=300, lags=(100, 2_000), lag_seconds=1.0)
 
 

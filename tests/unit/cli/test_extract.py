@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -363,6 +364,7 @@ class TestServer:
             process.stdin.write('{"text": "质量很好"}\n'.encode())
             process.stdin.flush()
             assert json.loads(process.stdout.readline())["task"] == "sentiment"
+            wait_until_it_reads(process.pid)
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 130
             assert process.stderr.read() == b""
@@ -378,6 +380,14 @@ class TestServer:
             process.stdin.close()
             assert process.wait(60) == 1
             assert process.stderr.read() == b""
+
+
+def wait_until_it_reads(pid: int) -> None:
+    """Its main thread sleeps, where Linux tells: an interrupt that meets a destructor is lost in Python."""
+    stat, asleep = Path(f"/proc/{pid}/stat"), 0
+    while stat.exists() and asleep < 5:
+        asleep = asleep + 1 if stat.read_text().rpartition(")")[2].split()[0] == "S" else 0
+        time.sleep(0.01)
 
 
 def started(server: str) -> subprocess.Popen[bytes]:
