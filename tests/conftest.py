@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -42,6 +43,11 @@ what only they run is not tested where it should be."""
 # The default of 200 ms an example is a measurement of the machine, which may have other work.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell started the suite in the background, and what ignores Ctrl-C hands that on to what it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class ByFolder(LoadScopeScheduling):  # type: ignore[misc]  # xdist publishes no types

@@ -78,8 +78,8 @@ def test_a_live_review_is_in_the_next_call_whatever_a_replay_has_waiting(
     held.set()
     try:
         run.wait(lambda: run.get("/status")[1]["paused_topics"].get("backpressure") == [replay])
-        run.wait(lambda: waiting() > 200)
         replayed = waiting()
+        assert replayed > 100, "half of its 300 at least: intake that was paused goes on below that"
         run.send([("k", json.dumps({"event_id": "l", "text": "好" * LONG}).encode())], live)
         run.wait(lambda: waiting() == replayed + 1)
         begun = len(calls)
