@@ -26,11 +26,12 @@ def padded_length(length: int) -> int:
     """
     if not 1 <= length <= 512:
         raise ValueError(f"window length {length} is outside 1..512 tokens")
-    step = 8 if length <= 128 else 32
-    return -(-length // step) * step
+    return _PADDED[length]
 
 
-PADDED_LENGTHS = tuple(sorted({padded_length(n) for n in range(1, 513)}))
+_PADDED = tuple(-(-length // step) * step for length in range(513) for step in (8 if length <= 128 else 32,))
+
+PADDED_LENGTHS = tuple(sorted(set(_PADDED[1:])))
 """All 28 lengths that a batch can have."""
 
 

@@ -218,9 +218,12 @@ class Timing(NamedTuple):
     model_calls: int
 
 
+_json = json.JSONEncoder().encode  # as ``json.dumps``, which looks at its options first
+
+
 def result_id(event_id: str, task: Task) -> str:
     """64 hex digits, equal for the same event, task name and schema: what consumers can deduplicate by."""
-    canonical = f"[{json.dumps(event_id)}, {task.name_and_fingerprint}]"
+    canonical = f"[{_json(event_id)}, {task.name_and_fingerprint}]"
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -314,7 +317,8 @@ def continue_trace(headers: Sequence[Header], random_bytes: Callable[[int], byte
     """
     found = {value for key, value in headers if key.lower() == TRACEPARENT and value is not None}
     match = _TRACEPARENT_VALUE.fullmatch(found.pop()) if len(found) == 1 else None
-    span_id = random_bytes(8).hex()
+    drawn = random_bytes(24).hex()
+    span_id = drawn[:16]
     if match is not None:
         version, trace_id, parent, flags, rest = match.groups()
         if version != b"ff" and trace_id.strip(b"0") and parent.strip(b"0") and (rest is None or version != b"00"):
@@ -322,7 +326,7 @@ def continue_trace(headers: Sequence[Header], random_bytes: Callable[[int], byte
             kept = flags.decode() if version == b"00" else f"{int(flags, 16) & 1:02x}"
             name = trace_id.decode()
             return Trace(name, f"00-{name}-{span_id}-{kept}", True, parent.decode())
-    started = random_bytes(16).hex()
+    started = drawn[16:]
     return Trace(started, f"00-{started}-{span_id}-00", continued=False)
 
 

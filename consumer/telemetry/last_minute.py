@@ -43,8 +43,7 @@ class LastMinute:
             more = max(events - self._events, 0)  # less, if another thread looked later and was here first
             self.add(events=more)
             self._events += more
-            for _ in range(len(self._latencies)):
-                self.add_value("latency", self._latencies.popleft())
+            self.add_value("latency", *[self._latencies.popleft() for _ in range(len(self._latencies))])
             for _ in range(len(self._batches)):
                 rows, useful_tokens, sent_tokens = self._batches.popleft()
                 self.add(windows=rows, useful_tokens=useful_tokens, sent_tokens=sent_tokens)
@@ -58,11 +57,11 @@ class LastMinute:
             for name, amount in sums.items():
                 counts[name] += amount
 
-    def add_value(self, name: str, value: float) -> None:
-        """Record a value (not NaN; clamped to 1e-4 .. 1e6) now."""
-        bucket = name, math.ceil(math.log(min(max(value, 1e-4), 1e6)) / LOG_GROWTH)
+    def add_value(self, name: str, *values: float) -> None:
+        """Record values (not NaN; clamped to 1e-4 .. 1e6) now."""
+        buckets = [(name, math.ceil(math.log(min(max(value, 1e-4), 1e6)) / LOG_GROWTH)) for value in values]
         with self._lock:
-            self._this_second()[bucket] += 1
+            self._this_second().update(buckets)
 
     def summed(self) -> tuple[Counts, float]:
         """All counts, and the seconds they were made in: fewer than the window at the start, but at least 1."""

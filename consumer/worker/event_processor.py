@@ -29,8 +29,7 @@ from consumer.worker.failures import FailedTask, Failures, is_defect
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from consumer.codecs.outputs import Routes, Trace
-    from consumer.config.route import ValueFormat
+    from consumer.codecs.outputs import Chosen, Routes, Trace
     from consumer.delivery.dead_letters import DeadLetters
     from consumer.events import ReviewEvent, SourceRecord, Stage, Work
     from consumer.extraction.task import Task
@@ -45,6 +44,9 @@ STARTED_BYTES, RECORD_BYTES = 131_072, 512
 15 ms of small reviews. What starts together leaves in the same calls, and few calls cost less than many."""
 
 HELD_COPIES = 2  # an output that waits is held here, and for a while by the producer
+
+_Ended = tuple[Output, int | None] | FailedTask
+"""What a task has: its result and the windows it took, or why it has none."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -77,7 +79,7 @@ class Intake:
                 partition = Partition.of(record)
                 if record.epoch > self._ended.get(partition, -1):
                     running = self._running.setdefault((partition, record.epoch), {})
-                    running[record.offset] = asyncio.create_task(self._one(record, processed, running))
+                    running[record.offset] = self._loop.create_task(self._one(record, processed, running))
                     started += RECORD_BYTES + len(record.value or b"")
                     if started >= STARTED_BYTES:
                         started = 0
@@ -186,8 +188,8 @@ class EventProcessor:
         trace = self._trace(record)
         # Each record is processed in a task, and so in a context, of its own.
         logged_fields.set(partial(_logged, record, trace))
-        value_format = self._routes.route(record.topic).format
-        schemas = self._schemas if value_format == "avro" else None
+        route, packing = self._routes.route(record.topic), self._routes.packings[record.topic]
+        schemas = self._schemas if route.format == "avro" else None
         decodes, refused = len(record.value) <= self._max_value_bytes, None
         if schemas is not None and decodes:
             try:
@@ -196,64 +198,60 @@ class EventProcessor:
                 decodes, refused = False, bad
         budget = self._budgets[record.topic]
         size = len(record.value) if decodes else 0
-        if decodes and (packing := self._routes.packings[record.topic]) is not None:
+        if decodes and packing is not None:
             size = packing.size(record.value, self._max_value_bytes)
         work = await budget.enter(number, record, size)
-        work.deadline = event_deadline(
-            record.timestamp_ms,
-            fetched_wall=self._wall() - (self._clock() - record.fetched_at),
-            fetched_at=record.fetched_at,
-            objective=self._objective,
-        )
         try:
-            outcome = await self._admitted(record, value_format, schemas, trace, work, refused)
+            work.deadline = event_deadline(
+                record.timestamp_ms,
+                fetched_wall=self._wall() - (self._clock() - record.fetched_at),
+                fetched_at=record.fetched_at,
+                objective=self._objective,
+            )
+            try:
+                if refused is not None:
+                    raise refused
+                if schemas is not None and len(record.value) <= self._max_value_bytes:
+                    # Others may have taken its place in the cache.
+                    await schemas.ensure(record.value, record.topic, record.headers)
+                started = self._clock()
+                schema_for = schemas.schema_for if schemas else None
+                if self._mapped is None or not route.is_mapped:
+                    event = decode(record, route.format, self._max_value_bytes, schema_for, packing)
+                else:
+                    run = partial(self._run_tasks, record, trace, work)
+                    found = await self._mapped.event_or_outcome(record, schema_for, packing, run)
+                    if isinstance(found, Outcome):
+                        return self._held(budget, work, found)
+                    event = found
+                chosen = self._routes.choose(record, event)
+            except BadInput as bad:
+                bad.__traceback__ = None  # its frames hold it, and the record: a cycle for the garbage collector
+                self._metrics.event_processed(record.topic, "dead_letter")
+                return self._held(budget, work, Outcome("done", (self._failures.letter(record, bad, ()),)))
+            self._metrics.stage("decode", self._clock() - started)
+            logged_fields.set(partial(_logged, record, trace, event_id=event.event_id))
+            if (
+                len(chosen.tasks) == 1
+            ):  # each coroutine more on its way is resumed whenever an event's window is answered
+                ended = [await self._run_task(record, event, chosen.tasks[0], trace, work)]
+            else:
+                ended = await self._run_tasks(record, trace, work, event, chosen.tasks)
+            return self._held(budget, work, self._outcome(record, chosen, ended))
         except BaseException:
             budget.leave(work)
             raise
-        budget.keep(work, HELD_COPIES * sum(output.held_bytes for output in outcome.outputs))
+
+    @staticmethod
+    def _held(budget: WorkBudget, work: Work, outcome: Outcome) -> Outcome:
+        budget.keep(work, HELD_COPIES * sum([output.held_bytes for output in outcome.outputs]))
         return outcome
 
-    async def _admitted(
-        self,
-        record: SourceRecord,
-        value_format: ValueFormat,
-        schemas: AwaitedSchemas | None,
-        trace: Trace,
-        work: Work,
-        refused: BadInput | None,
-    ) -> Outcome:
-        try:
-            if refused is not None:
-                raise refused
-            if schemas is not None and len(record.value or b"") <= self._max_value_bytes:
-                # Others may have taken its place in the cache.
-                await schemas.ensure(record.value or b"", record.topic, record.headers)
-            started = self._clock()
-            schema_for, packing = schemas.schema_for if schemas else None, self._routes.packings[record.topic]
-            if self._mapped is None or not self._routes.route(record.topic).is_mapped:
-                event = decode(record, value_format, self._max_value_bytes, schema_for, packing)
-            else:
-                run = partial(self._run_tasks, record, trace, work)
-                found = await self._mapped.event_or_outcome(record, schema_for, packing, run)
-                if isinstance(found, Outcome):
-                    return found
-                event = found
-            chosen = self._routes.choose(record, event)
-        except BadInput as bad:
-            bad.__traceback__ = None  # its frames hold it, and the record: a cycle for the garbage collector
-            self._metrics.event_processed(record.topic, "dead_letter")
-            return Outcome("done", (self._failures.letter(record, bad, ()),))
-        self._metrics.stage("decode", self._clock() - started)
-        logged_fields.set(partial(_logged, record, trace, event_id=event.event_id))
+    def _outcome(self, record: SourceRecord, chosen: Chosen, ended: Sequence[_Ended]) -> Outcome:
         outputs = [self._failures.letter(record, bad, names or (NO_TASK,)) for names, bad in chosen.refused]
-        rows: list[int] = []
-        if chosen.tasks:
-            ended = await self._run_tasks(record, trace, work, event, chosen.tasks)
-            done = [each for each in ended if not isinstance(each, FailedTask)]
-            rows = [windows for _, windows in done if windows is not None]
-            outputs += (
-                self._failures.beside(record, ended) if len(done) < len(ended) else [output for output, _ in done]
-            )
+        done = [each for each in ended if not isinstance(each, FailedTask)]
+        rows = [windows for _, windows in done if windows is not None]
+        outputs += self._failures.beside(record, ended) if len(done) < len(ended) else [output for output, _ in done]
         outcome: EventOutcome = "dead_letter" if not rows else "done" if len(rows) == len(outputs) else "partial"
         self._metrics.event_processed(record.topic, outcome, sum(rows))
         if record.timestamp_ms is not None:
@@ -277,21 +275,23 @@ class EventProcessor:
 
     async def _run_tasks(
         self, record: SourceRecord, trace: Trace, work: Work, event: ReviewEvent, tasks: Sequence[Task]
-    ) -> list[tuple[Output, int | None] | FailedTask]:
+    ) -> list[_Ended]:
         """All of ``tasks`` side by side."""
-        running = [self._run_task(record, event, task, trace, work) for task in tasks]
-        return [await running[0]] if len(running) == 1 else await asyncio.gather(*running)
+        return await asyncio.gather(*(self._run_task(record, event, task, trace, work) for task in tasks))
 
     async def _run_task(
         self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, work: Work, *, again: bool = False
-    ) -> tuple[Output, int | None] | FailedTask:
+    ) -> _Ended:
         stage: Stage = "extract"
         try:
             inference = await self._infer(event.text, task, work)
             stage = "produce"
             self._metrics.stage("queue", inference.queued)
             self._metrics.stage("model", inference.in_model)
-            output = await self._result(record, event, task, trace, inference)
+            topic, schema_number = self._routes.output_topic(record.topic, task.name), None
+            if self._schemas is not None and self._routes.route(record.topic).output_format == "avro":
+                schema_number = await self._schemas.result_schema_id(topic, record.topic)
+            output = self._result(record, event, task, trace, inference, topic, schema_number)
             budget = self._budgets[record.topic]
             if not budget.take(work, HELD_COPIES * output.held_bytes):
                 await budget.queue.wait(work)
@@ -313,14 +313,16 @@ class EventProcessor:
             self._failures.tried_once(error)
         return await self._run_task(record, event, task, trace, work, again=True)
 
-    async def _result(
-        self, record: SourceRecord, event: ReviewEvent, task: Task, trace: Trace, inference: Inference
+    def _result(
+        self,
+        record: SourceRecord,
+        event: ReviewEvent,
+        task: Task,
+        trace: Trace,
+        inference: Inference,
+        topic: str,
+        schema_number: int | None,
     ) -> Output:
-        topic = self._routes.output_topic(record.topic, task.name)
-        is_avro = self._routes.route(record.topic).output_format == "avro"
-        schema_number = None
-        if is_avro and self._schemas is not None:
-            schema_number = await self._schemas.result_schema_id(topic, record.topic)
         extracted = inference.extracted
         if inference.overflowed or inference.restarts:
             extracted = extracted._replace(warnings=(*extracted.warnings, *inference.warnings))
@@ -331,7 +333,7 @@ class EventProcessor:
             model_calls=extracted.model_calls,
         )
         fields = result_fields(event, task, extracted, inference.model, timing, int(self._wall() * 1000), record)
-        if is_avro:
+        if self._routes.route(record.topic).output_format == "avro":
             # Not at the top: a worker without Avro topics should not load the Avro library.
             from consumer.codecs.avro_codec import encode_avro
 

@@ -91,35 +91,33 @@ class TaskRunner:
         One result never mixes models: when another version answers than answered before, the extraction starts again at
         level 0. Raises BadInput for a text or schema over the limits, and WindowRefused.
         """
-        restarts, version = 0, work.version
-        while isinstance(inference := await self._attempt(text, task, work, restarts, version), str):
-            restarts, version = restarts + 1, inference
+        restarts, version, budget = 0, work.version, self._budgets[work.place.partition.topic]
+        while True:
+            # Answer level after level, by ``version`` if any server has it; the newest version where it changed.
+            run = _Run(work, budget, self.dispatcher.pinned, version)
+            try:
+                run.held = CHARACTER_BYTES * len(text)
+                if not run.take(run.held):
+                    await budget.queue.wait(work)
+                extraction = self._engine.start(text, task)
+                if not run.holds(extraction.held_bytes):
+                    await budget.queue.wait(work)
+                while not extraction.finished:
+                    started, run.slowest = self._clock(), 0.0
+                    if not await self._level(run, extraction):
+                        break
+                    elapsed = self._clock() - started
+                    run.in_model += (in_model := min(elapsed, run.slowest))
+                    run.queued += elapsed - in_model
+                else:
+                    return Inference(extraction.result(), run.model, run.queued, run.in_model, run.overflowed, restarts)
+            finally:
+                self._withdraw(run)
+                work.used -= run.used
+            restarts, version = restarts + 1, run.version
             if restarts > self.RESTARTS_WITHOUT_WAIT:
                 _log.warning("model versions change faster than this text is extracted", restarts=restarts)
                 await asyncio.sleep(random.uniform(0.1, 1.0))  # noqa: S311 - jitter, not cryptography
-        return inference
-
-    async def _attempt(self, text: str, task: Task, work: Work, restarts: int, version: str) -> Inference | str:
-        """Answer level after level, by ``version`` if any server has it; the newest version where it changed."""
-        run = _Run(work, self._budgets[work.place.partition.topic], self.dispatcher.pinned, version)
-        try:
-            run.held = CHARACTER_BYTES * len(text)
-            if not run.take(run.held):
-                await run.budget.queue.wait(work)
-            extraction = self._engine.start(text, task)
-            if not run.holds(extraction.held_bytes):
-                await run.budget.queue.wait(work)
-            while not extraction.finished:
-                started, run.slowest = self._clock(), 0.0
-                if not await self._level(run, extraction):
-                    return run.version
-                elapsed = self._clock() - started
-                run.in_model += (in_model := min(elapsed, run.slowest))
-                run.queued += elapsed - in_model
-            return Inference(extraction.result(), run.model, run.queued, run.in_model, run.overflowed, restarts)
-        finally:
-            self._withdraw(run)
-            work.used -= run.used
 
     async def _level(self, run: _Run, extraction: Extraction) -> bool:
         """Send the windows of a level, a few at a time, and read their answers in order; False for another model."""

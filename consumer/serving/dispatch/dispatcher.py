@@ -163,9 +163,9 @@ class Dispatcher:
         """
         self._last_id += 1
         pending = Pending(self._last_id, window.length, deadline, level, self._clock(), lane, over_share, version)
-        future: asyncio.Future[WindowAnswer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[WindowAnswer] = asyncio.Future()
         entry = Entry(window, pending, future, object() if origin is None else origin, on_overflow)
-        self._enqueue([entry] if apart is None else apart(entry))
+        self._enqueue((entry,) if apart is None else apart(entry))
         return future
 
     async def health_probe(self) -> None:
@@ -277,9 +277,11 @@ class Dispatcher:
         return True
 
     def _enqueue(self, entries: Iterable[Entry]) -> None:
+        versions = self.pinned.versions
         for entry in entries:
-            self._entries[entry.pending.id] = entry
-            (self.pinned if entry.pending.version in self.pinned.versions else self._queue).add(entry.pending)
+            pending = entry.pending
+            self._entries[pending.id] = entry
+            (self.pinned if pending.version in versions else self._queue).add(pending)
         self._wake.set()
 
     def _spawn(self, work: Coroutine[Any, Any, Any], entries: Iterable[Entry]) -> asyncio.Task[Any]:
@@ -340,7 +342,7 @@ class Dispatcher:
             uptime.watched = False
         if answer.overflowed:
             self._observer.windows_overflowed(len(answer.overflowed))
-        overflowed = frozenset(answer.overflowed)
+        overflowed = answer.overflowed and frozenset(answer.overflowed)
         call = replace(answer, cells=())  # or one window's answer would keep those of the whole batch
         for index, (entry, cells) in enumerate(zip(group.entries, answer.cells, strict=True)):
             if not entry.future.done():

@@ -20,13 +20,17 @@ TASK = Task("task", "extract", {"a": None})
 
 def counted() -> Callable[[int], bytes]:
     numbers = itertools.count(1)
-    return lambda size: bytes([next(numbers)] * size)
+    return lambda size: bytes(itertools.islice(numbers, size))
+
+
+SPAN, STARTED = bytes(range(1, 9)).hex(), bytes(range(9, 25)).hex()
+"""What comes of ``counted``."""
 
 
 def test_a_trace_is_continued_with_a_new_span() -> None:
     """Trace id and flags stay, the span id is this worker's."""
     trace = continue_trace([("a", b"b"), ("traceparent", f"00-{TRACE}-{PARENT}-01".encode())], counted())
-    assert trace.traceparent == f"00-{TRACE}-0101010101010101-01"
+    assert trace.traceparent == f"00-{TRACE}-{SPAN}-01"
     assert trace.continued
 
 
@@ -48,7 +52,7 @@ def test_a_trace_is_continued_with_a_new_span() -> None:
 def test_a_broken_traceparent_starts_a_new_trace(value: bytes | None) -> None:
     """What breaks the standard is as good as nothing."""
     trace = continue_trace([("traceparent", value)], counted())
-    assert trace.traceparent == f"00-{'02' * 16}-{'01' * 8}-00"
+    assert trace.traceparent == f"00-{STARTED}-{SPAN}-00"
     assert not trace.continued
 
 
@@ -57,7 +61,7 @@ def test_without_a_traceparent_a_trace_starts() -> None:
     trace = continue_trace([], counted())
     assert not trace.continued
     headers = result_headers((("tracestate", b"of=nobody"), ("a", b"b")), TASK, "id", trace)
-    assert [value for name, value in headers if name == "traceparent"] == [f"00-{'02' * 16}-{'01' * 8}-00".encode()]
+    assert [value for name, value in headers if name == "traceparent"] == [f"00-{STARTED}-{SPAN}-00".encode()]
     assert "tracestate" not in dict(headers)
 
 
@@ -71,4 +75,4 @@ def test_two_different_traceparents_count_as_none() -> None:
 def test_a_later_version_is_read_as_far_as_it_is_known() -> None:
     """A version from the future keeps its trace, and only the sampled flag."""
     trace = continue_trace([("traceparent", f"cc-{TRACE}-{PARENT}-ff-what-comes".encode())], counted())
-    assert trace.traceparent == f"00-{TRACE}-{'01' * 8}-01"
+    assert trace.traceparent == f"00-{TRACE}-{SPAN}-01"
