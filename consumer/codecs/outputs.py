@@ -315,8 +315,10 @@ def continue_trace(headers: Sequence[Header], random_bytes: Callable[[int], byte
     ``random_bytes`` gives that many. Source of the rules: W3C Trace Context, section 3.2. Two different ``traceparent``
     headers count as none.
     """
-    found = {value for key, value in headers if key.lower() == TRACEPARENT and value is not None}
-    match = _TRACEPARENT_VALUE.fullmatch(found.pop()) if len(found) == 1 else None
+    match = None
+    if headers:
+        found = {value for key, value in headers if key.lower() == TRACEPARENT and value is not None}
+        match = _TRACEPARENT_VALUE.fullmatch(found.pop()) if len(found) == 1 else None
     drawn = random_bytes(24).hex()
     span_id = drawn[:16]
     if match is not None:

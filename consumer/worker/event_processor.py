@@ -106,7 +106,7 @@ class Intake:
             running.pop(record.offset, None)
 
 
-def _logged(record: SourceRecord, trace: Trace, **known: str) -> dict[str, object]:
+def _logged(record: SourceRecord, trace: Trace, known: dict[str, str]) -> dict[str, object]:
     place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
     return {**place, "trace_id": trace.trace_id, **known}
 
@@ -187,7 +187,7 @@ class EventProcessor:
             return self._mapped.no_review(record, "null_value") if self._mapped else self._dropped(record, "null_value")
         trace = self._trace(record)
         # Each record is processed in a task, and so in a context, of its own.
-        logged_fields.set(partial(_logged, record, trace))
+        logged_fields.set(partial(_logged, record, trace, known := {}))
         route, packing = self._routes.route(record.topic), self._routes.packings[record.topic]
         schemas = self._schemas if route.format == "avro" else None
         decodes, refused = len(record.value) <= self._max_value_bytes, None
@@ -230,7 +230,7 @@ class EventProcessor:
                 self._metrics.event_processed(record.topic, "dead_letter")
                 return self._held(budget, work, Outcome("done", (self._failures.letter(record, bad, ()),)))
             self._metrics.stage("decode", self._clock() - started)
-            logged_fields.set(partial(_logged, record, trace, event_id=event.event_id))
+            known["event_id"] = event.event_id
             if (
                 len(chosen.tasks) == 1
             ):  # each coroutine more on its way is resumed whenever an event's window is answered
