@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations, product
-from statistics import median
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -52,7 +51,7 @@ class Cell:
     @property
     def seconds(self) -> float:
         """The median of the repeats: one call that was held up changes nothing."""
-        return median(self.repeats)
+        return _quantile(self.repeats, 0.5)
 
     @property
     def spread(self) -> float:
@@ -81,7 +80,7 @@ def fit_call_cost(cells: Sequence[Cell]) -> CallCost:
             tried.append((max(float((off * off).mean()), EXACT**2), floor, found, np.abs(off)))
     _, floor, found, off = min(tried, key=lambda each: each[0])
     fixed, per_token, per_pair = found.tolist()
-    return CallCost(floor, fixed, per_token, per_pair, median(off.tolist()))
+    return CallCost(floor, fixed, per_token, per_pair, _quantile(off.tolist(), 0.5))
 
 
 def _non_negative(work: Floats, measured: Floats) -> Floats:
