@@ -90,7 +90,8 @@ def _non_negative(work: Floats, measured: Floats) -> Floats:
     seven sets of unknowns are tried. One unknown alone is never negative: times and work are not.
     """
     relative = work / measured[:, None]
-    columns = (relative / (scale := np.sqrt((relative * relative).sum(axis=0)))).T
+    scale = np.sqrt((relative * relative).sum(axis=0))
+    columns = (relative / scale).T
     tried = []
     for chosen in (list(each) for count in (1, 2, 3) for each in combinations(range(3), count)):
         solved = _least_squares(list(columns[chosen]), np.ones(len(measured)))
