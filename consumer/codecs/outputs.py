@@ -291,7 +291,7 @@ def encode_json(fields: dict[str, Any]) -> bytes:
     if not math.isfinite(fractions):  # orjson writes null
         raise ValueError("a score or a time of the result is not finite, and JSON has no such number")
     try:
-        return orjson.dumps(fields)
+        return bytes(memoryview(orjson.dumps(fields)))  # a copy: orjson's own (3.13) keeps 8 to 16 times the room
     except TypeError:  # an integer of more than 64 bits, or what cannot be written at all
         return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 

@@ -38,7 +38,6 @@ from consumer.kafka.clients.watchdog import OWN_SECONDS, StuckClientDetector, Wa
 from consumer.kafka.consume.lag import INTERVAL_SECONDS, LagWatch
 from consumer.kafka.consume.poll_thread import JOIN_SECONDS, PollSettings, PollThread
 from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
-from consumer.kafka.publish.exactly_once import TransactionalPublisher
 from consumer.kafka.publish.producers import PartitionCounts, Producers
 from consumer.kafka.publish.refusals import Replacements
 from consumer.kafka.publish.release_thread import ReleaseThread
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from consumer.config.tree import Config
     from consumer.events import Output, Partition, SourceRecord
     from consumer.kafka.clients.observer import KafkaObserver
+    from consumer.kafka.publish.exactly_once import TransactionalPublisher
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -189,6 +189,9 @@ class KafkaRuntime:
         ledger = Ledger(config.delivery.release_order)
         publisher: AtLeastOncePublisher | TransactionalPublisher
         if transactional:
+            # Not at the top: a worker without transactions should not load them.
+            from consumer.kafka.publish.exactly_once import TransactionalPublisher
+
             # No call through the producer: brokers may answer one that has lost its coordinator.
             stuck = StuckClientDetector(None, others)
             publisher = TransactionalPublisher(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,19 @@ def test_json_is_one_readable_line(make_record: MakeRecord) -> None:
     assert json.loads(value) == fields
     assert "杯盖".encode() in value
     assert b"\n" not in value
+
+
+def test_a_result_holds_no_more_memory_than_its_bytes(make_record: MakeRecord) -> None:
+    """It waits until it is durable, thousands at a time; the library's own value keeps the room it was written in."""
+    fields = result_fields(EVENT, TASK, FOUND, MODEL, TIMING, 7, make_record())
+    encode_json(fields)
+    tracemalloc.start()
+    try:
+        value = encode_json(fields)
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 2 * len(value)
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
