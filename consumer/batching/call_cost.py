@@ -1,8 +1,4 @@
-"""Fits how long a model call takes, ``policy.CallCost``, to calls that were measured. Pure.
-
-A worker does so once, so without numpy's medians, products of matrices and ``linalg``: they load masked arrays and
-parts of OpenBLAS, megabytes that it needs for nothing else.
-"""
+"""Fits how long a model call takes, ``policy.CallCost``, to calls that were measured. Pure."""
 
 from __future__ import annotations
 
@@ -31,9 +27,6 @@ nothing about the cost of a token. Of all these, and of no floor, the one is tak
 EXACT: Final = 1e-3
 """Fits that are off by less are equally good; the first is taken, which has no floor."""
 
-PARALLEL: Final = 1e-6
-"""A column of norm 1 of which no more is left without the others is a sum of them."""
-
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -51,12 +44,13 @@ class Cell:
     @property
     def seconds(self) -> float:
         """The median of the repeats: one call that was held up changes nothing."""
-        return _quantile(self.repeats, 0.5)
+        return float(np.median(self.repeats))
 
     @property
     def spread(self) -> float:
         """The middle half of the repeats, as a share of their median: how far apart equal calls are."""
-        return (_quantile(self.repeats, 0.75) - _quantile(self.repeats, 0.25)) / self.seconds
+        low, high = np.quantile(self.repeats, (0.25, 0.75))
+        return float((high - low) / self.seconds)
 
 
 def fit_call_cost(cells: Sequence[Cell]) -> CallCost:
@@ -70,17 +64,17 @@ def fit_call_cost(cells: Sequence[Cell]) -> CallCost:
         raise ValueError(f"the cost of calls cannot be fitted to cells of {measured.tolist()} seconds")
     work: Floats = np.array([(1.0, cell.tokens, cell.tokens * cell.length) for cell in cells])
     smallest = np.argsort(work[:, 1], kind="stable")[: max(1, int(SMALLEST * len(cells)))]
-    lowest = [_quantile(measured[smallest].tolist(), share) for share in FLOOR_QUANTILES]
+    lowest = np.quantile(measured[smallest], FLOOR_QUANTILES).tolist()
     tried = []
     for floor, margin in ((0.0, 0.0), *product(lowest, MARGINS)):
         above = measured > floor * margin
         if above.any():
             found = _non_negative(work[above], measured[above])
-            off = np.maximum(floor, (work * found).sum(axis=1)) / measured - 1
-            tried.append((max(float((off * off).mean()), EXACT**2), floor, found, np.abs(off)))
+            off = np.maximum(floor, work @ found) / measured - 1
+            tried.append((max(float(off @ off / len(off)), EXACT**2), floor, found, np.abs(off)))
     _, floor, found, off = min(tried, key=lambda each: each[0])
     fixed, per_token, per_pair = found.tolist()
-    return CallCost(floor, fixed, per_token, per_pair, _quantile(off.tolist(), 0.5))
+    return CallCost(floor, fixed, per_token, per_pair, float(np.median(off)))
 
 
 def _non_negative(work: Floats, measured: Floats) -> Floats:
@@ -90,40 +84,12 @@ def _non_negative(work: Floats, measured: Floats) -> Floats:
     seven sets of unknowns are tried. One unknown alone is never negative: times and work are not.
     """
     relative = work / measured[:, None]
-    scale = np.sqrt((relative * relative).sum(axis=0))
-    columns = (relative / scale).T
+    scale = np.linalg.norm(relative, axis=0)
     tried = []
     for chosen in (list(each) for count in (1, 2, 3) for each in combinations(range(3), count)):
-        solved = _least_squares(list(columns[chosen]), np.ones(len(measured)))
-        if solved is not None and min(solved) >= 0:
+        solved = np.linalg.lstsq(relative[:, chosen] / scale[chosen], np.ones(len(measured)), rcond=None)[0]
+        if (solved >= 0).all():
             found = np.zeros(3)
-            found[chosen] = np.array(solved) / scale[chosen]
-            tried.append((float((((relative * found).sum(axis=1) - 1) ** 2).sum()), found))
+            found[chosen] = solved / scale[chosen]
+            tried.append((float(np.sum((relative @ found - 1) ** 2)), found))
     return min(tried, key=lambda each: each[0])[1]
-
-
-def _least_squares(columns: Sequence[Floats], wanted: Floats) -> list[float] | None:
-    """Factors of one to three ``columns``, each of norm 1, whose sum is nearest to ``wanted``.
-
-    None for columns that are sums of others: then fewer of them come as near.
-    """
-    first, *others = columns
-    size = float((first * first).sum())
-    if size < PARALLEL**2:
-        return None
-    # The others' factors are those that explain what the first one cannot (Frisch, Waugh, Lovell).
-    factors: list[float] | None = []
-    if others:
-        wanting = [each - first * ((first * each).sum() / size) for each in (*others, wanted)]
-        factors = _least_squares(wanting[:-1], wanting[-1])
-    if factors is None:
-        return None
-    left = wanted - sum(factor * each for factor, each in zip(factors, others, strict=True))
-    return [float((first * left).sum()) / size, *factors]
-
-
-def _quantile(values: Sequence[float], share: float) -> float:
-    """Between the two nearest of the sorted values, in proportion."""
-    ordered, place = sorted(values), share * (len(values) - 1)
-    below = ordered[int(place)]
-    return below + (ordered[min(int(place) + 1, len(values) - 1)] - below) * (place % 1)

@@ -88,6 +88,7 @@ wrong for the result's; and those that a replay tells the worker, which another 
 as told to itself. What describes the key (``__key_schema_id``, ``apicurio.key.*``, ``__Key_TypeId__``) goes on with it.
 docs/delivery.md has the list."""
 
+_encode = json.JSONEncoder().encode  # as ``json.dumps``, which looks at its options first
 _TRACEPARENT_VALUE = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 
 
@@ -218,12 +219,9 @@ class Timing(NamedTuple):
     model_calls: int
 
 
-_json = json.JSONEncoder().encode  # as ``json.dumps``, which looks at its options first
-
-
 def result_id(event_id: str, task: Task) -> str:
     """64 hex digits, equal for the same event, task name and schema: what consumers can deduplicate by."""
-    canonical = f"[{_json(event_id)}, {task.name_and_fingerprint}]"
+    canonical = f"[{_encode(event_id)}, {task.name_and_fingerprint}]"
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -247,12 +245,7 @@ def result_fields(
         if timestamp is not None and not EARLIEST_MS <= timestamp <= LATEST_MS:
             timestamp = None
             warnings = (*warnings, dropped("record.timestamp", "is a time outside the years 1 to 9999"))
-        place = {
-            "topic": record.topic,
-            "partition": record.partition,
-            "offset": record.offset,
-            "timestamp": timestamp,
-        }
+        place = {"topic": record.topic, "partition": record.partition, "offset": record.offset, "timestamp": timestamp}
     return {
         "result_id": result_id(event.event_id, task),
         "event_id": event.event_id,
