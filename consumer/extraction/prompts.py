@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from consumer.extraction.characters import LIBRARY, POSITIONS, RUN, SPACE, character_ids, positions
+from consumer.extraction.characters import CharacterTokenizer
 from consumer.extraction.hint import Chunk, Hint, Owner, Packed
 
 if TYPE_CHECKING:
@@ -70,13 +70,6 @@ MAX_PROMPT_CHARS: Final = 2048
 """A prompt of more characters counts as over its limit of tokens. Only runs of spaces and unknown words of dozens of
 letters make less of 2,048 characters than 125 tokens; without the bound a thousand of them take ten seconds."""
 
-_CACHED_RUNS: Final = 2048
-"""Of 39,000 in 52,000 shop reviews (2, 100, XP) 93 of 100 were among the 2,048 most frequent."""
-_CACHED_RUN_CHARS: Final = 32
-_CHARACTERS_A_RUN: Final = 8
-"""A text of more runs goes to the library as a whole: a run that is not cached takes it as long as four to eight
-characters."""
-
 _BERT: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -124,8 +117,7 @@ class PromptTokenizer:
         self.json = tokenizer_json
         self._literal = _load(tokenizer_json)
         self._literal.encode_special_tokens = True
-        self._characters = character_ids(self._literal)
-        self._run = lru_cache(_CACHED_RUNS)(self._by_library)
+        self._characters = CharacterTokenizer(self._literal)
         self.cls = self._id("[CLS]")
         self.sep = self._id("[SEP]")
         self.pad = self._id("[PAD]")
@@ -141,61 +133,19 @@ class PromptTokenizer:
 
     def encode(self, text: str, *, special: bool = False) -> Encoded:
         """Tokens and offsets of a text that holds no lone surrogate (see ``encodable``). The arrays may be shared."""
-        if not special and (encoded := self._by_character(text)) is not None:
-            return encoded
-        return self._by_library(text, special=special)
-
-    def ids(self, text: str, *, special: bool = False) -> tuple[int, ...]:
-        """Token ids only."""
-        if not special and (encoded := self._by_character(text)) is not None:
-            return tuple(encoded.ids.tolist())
-        return tuple((self._matching if special else self._literal).encode(text, add_special_tokens=False).ids)
-
-    def _by_library(self, text: str, *, special: bool = False) -> Encoded:
+        if not special and (encoded := self._characters.encode(text)) is not None:
+            return Encoded(text, *encoded)
         encoding = (self._matching if special else self._literal).encode(text, add_special_tokens=False)
         ids = np.array(encoding.ids, dtype=np.int32)
         # Python's own pairs would take more than a hundred bytes a token.
         offsets = np.fromiter(chain.from_iterable(encoding.offsets), dtype=np.int32, count=2 * len(ids))
         return Encoded(text, ids, offsets.reshape(-1, 2))
 
-    def _by_character(self, text: str) -> Encoded | None:
-        """As ``encode``, by the table of ``character_ids``; None for a text that the library has to encode."""
-        table = self._characters
-        if table is None or not text:
-            return None
-        ids = table.take(np.frombuffer(text.encode("utf-32-le"), "<u4"), mode="clip")
-        lowest = np.minimum.reduce(ids)
-        if lowest == LIBRARY:
-            return None
-        offsets = POSITIONS[: len(ids)] if len(ids) <= len(POSITIONS) else positions(len(ids))
-        if lowest == RUN:
-            marks, runs, end = (ids == RUN).tobytes() + b"\0", [], 0
-            while (start := marks.find(1, end)) >= 0:
-                end = marks.find(0, start)
-                runs.append((start, end))
-            if len(runs) > 1 + len(ids) // _CHARACTERS_A_RUN:
-                return None
-            ids, offsets = self._with_runs(text, runs, ids, offsets)
-            lowest = np.minimum.reduce(ids, initial=0)
-        if lowest == SPACE:
-            kept = ids != SPACE
-            ids, offsets = ids[kept], offsets[kept]
-        return Encoded(text, ids, offsets)
-
-    def _with_runs(
-        self, text: str, runs: Iterable[tuple[int, int]], ids: IntArray, offsets: IntArray
-    ) -> tuple[IntArray, IntArray]:
-        """Put the tokens of runs in their places."""
-        tokens: list[IntArray] = []
-        places: list[IntArray] = []
-        before = 0
-        for start, end in runs:
-            run = self._run if end - start <= _CACHED_RUN_CHARS else self._by_library
-            _, own, within = run(text[start:end])
-            tokens += ids[before:start], own
-            places += offsets[before:start], within + np.int32(start)
-            before = end
-        return np.concatenate((*tokens, ids[before:])), np.concatenate((*places, offsets[before:]))
+    def ids(self, text: str, *, special: bool = False) -> tuple[int, ...]:
+        """Token ids only."""
+        if not special and (encoded := self._characters.encode(text)) is not None:
+            return tuple(encoded[0].tolist())
+        return tuple((self._matching if special else self._literal).encode(text, add_special_tokens=False).ids)
 
     def _id(self, token: str) -> int:
         found: int | None = self._literal.token_to_id(token)
