@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from consumer.extraction.characters import CharacterTokenizer
+from consumer.extraction import characters
 from consumer.extraction.hint import Chunk, Hint, Owner, Packed
 
 if TYPE_CHECKING:
@@ -117,7 +117,10 @@ class PromptTokenizer:
         self.json = tokenizer_json
         self._literal = _load(tokenizer_json)
         self._literal.encode_special_tokens = True
-        self._characters = CharacterTokenizer(self._literal)
+        self._model = self._literal.model
+        self._lowers = getattr(self._literal.normalizer, "lowercase", False)
+        self._characters = characters.character_ids(self._literal)
+        self._run = lru_cache(characters.CACHED_RUNS)(self._long_run)
         self.cls = self._id("[CLS]")
         self.sep = self._id("[SEP]")
         self.pad = self._id("[PAD]")
@@ -133,8 +136,8 @@ class PromptTokenizer:
 
     def encode(self, text: str, *, special: bool = False) -> Encoded:
         """Tokens and offsets of a text that holds no lone surrogate (see ``encodable``). The arrays may be shared."""
-        if not special and (encoded := self._characters.encode(text)) is not None:
-            return Encoded(text, *encoded)
+        if not special and (encoded := self._by_character(text)) is not None:
+            return encoded
         encoding = (self._matching if special else self._literal).encode(text, add_special_tokens=False)
         ids = np.array(encoding.ids, dtype=np.int32)
         # Python's own pairs would take more than a hundred bytes a token.
@@ -143,9 +146,57 @@ class PromptTokenizer:
 
     def ids(self, text: str, *, special: bool = False) -> tuple[int, ...]:
         """Token ids only."""
-        if not special and (encoded := self._characters.encode(text)) is not None:
-            return tuple(encoded[0].tolist())
+        if not special and (encoded := self._by_character(text)) is not None:
+            return tuple(encoded.ids.tolist())
         return tuple((self._matching if special else self._literal).encode(text, add_special_tokens=False).ids)
+
+    def _by_character(self, text: str) -> Encoded | None:
+        """As ``encode``, by the table of ``character_ids``; None for a text that the library has to encode."""
+        table = self._characters
+        if table is None or not text:
+            return None
+        ids = table.take(np.frombuffer(text.encode("utf-32-le"), "<u4"), mode="clip")
+        kinds = ids.tobytes()[characters.KINDS]
+        if characters.LIBRARY_KIND in kinds:
+            return None
+        count = len(ids)
+        offsets = characters.POSITIONS[:count] if count <= len(characters.POSITIONS) else characters.positions(count)
+        has_gaps = characters.SPACE_KIND in kinds
+        if characters.RUN_KIND in kinds:
+            runs = [found.span() for found in characters.find_runs(kinds)]
+            if len(runs) > 1 + count // characters.CHARACTERS_A_RUN:
+                return None
+            for start, end in runs:
+                read = self._run if end - start <= characters.CACHED_RUN_CHARS else self._long_run
+                if (run := read(text[start:end])) is None:
+                    return None
+                ids[start:end], longer = run
+                has_gaps = has_gaps or characters.SPACE in run[0]
+                if longer and not offsets.flags.writeable:
+                    offsets = offsets.copy()
+                for place, stop in longer:
+                    offsets[start + place, 1] = start + stop
+        if has_gaps:
+            kept = (ids >= characters.FIRST_ID).nonzero()[0]
+            ids, offsets = ids.take(kept), offsets.take(kept, 0)
+        return Encoded(text, ids, offsets)
+
+    def _long_run(self, run: str) -> characters.Run | None:
+        """The tokens of a run. None where two begin at one place."""
+        if run.isascii() and run.isalnum():
+            pieces = self._model.tokenize(run.lower() if self._lowers else run)
+            tokens = [(piece.id, piece.offsets) for piece in pieces]
+        else:
+            encoding = self._literal.encode(run, add_special_tokens=False)
+            tokens = list(zip(encoding.ids, encoding.offsets, strict=True))
+        ids, longer, last = [characters.SPACE] * len(run), [], -1
+        for token, (start, end) in tokens:
+            if start <= last:
+                return None
+            ids[start], last = token, start
+            if end != start + 1:
+                longer.append((start, end))
+        return tuple(ids), tuple(longer)
 
     def _id(self, token: str) -> int:
         found: int | None = self._literal.token_to_id(token)

@@ -159,8 +159,7 @@ def test_a_review_is_not_given_to_the_library() -> None:
             asked.append(text)
             return library.encode(text, add_special_tokens=False)
 
-    library = tokenizer._literal
-    tokenizer._literal = tokenizer._characters._library = Watched()
+    library, tokenizer._literal = tokenizer._literal, Watched()
     for _ in range(2):
         assert len(tokenizer.encode("物流很快， 第2次买iPhone，カメ不错！").ids) > 12
     assert asked == ["カメ"]
