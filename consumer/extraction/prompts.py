@@ -278,14 +278,14 @@ class HintBuilder:
 
     def build(self, packed: Packed, *, special: bool) -> Chunk:
         """The hint of ``packed``, from the cache where the same was built before."""
-        groups = tuple((parent.prompt, tuple(names)) for parent, names in packed.groups)
+        groups = tuple([(parent.prompt, tuple(names)) for parent, names in packed.groups])
         key = (groups, special)
         if (hint := self._cache.hints.get(key)) is None:
             hint = self._hint(groups, special)
             pieces = (piece for prompt, names in groups for piece in prompt + names)
             if sum(len(piece) for piece in pieces if isinstance(piece, str)) <= _CACHED_HINT_CHARS:
                 self._cache.keep(key, hint)
-        owners = (Owner(parent, name, parent.children[name]) for parent, names in packed.groups for name in names)
+        owners = [Owner(parent, name, parent.children[name]) for parent, names in packed.groups for name in names]
         return Chunk(hint, tuple(owners))
 
     def chunks(self, parents: Iterable[Parent], notes: Notes, *, special: bool) -> list[Chunk]:
@@ -325,7 +325,7 @@ class HintBuilder:
         return hint
 
     def _prefix_length(self, prompt: Prompt, special: bool) -> int:
-        if sum(len(piece) for piece in prompt if isinstance(piece, str)) > MAX_PROMPT_CHARS:
+        if sum([len(piece) for piece in prompt if isinstance(piece, str)]) > MAX_PROMPT_CHARS:
             return self.limits.prefix_max_len + 1
         return len(self._prompt_ids(prompt, special)) + 1
 

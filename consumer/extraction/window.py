@@ -78,8 +78,8 @@ class View(NamedTuple):
         """Half-open code points of the tokens ``first`` to ``last``, without leading spaces."""
         begin, finish = first - self.text_start, last - self.text_start
         # Behind the last token stands [SEP], to which the tokenizer gives the offset (0, 0).
-        start = int(self.offsets[begin, 0]) if begin < len(self.offsets) else 0
-        end = int(self.offsets[finish, 1]) if finish < len(self.offsets) else 0
+        start: int = self.offsets.item(begin, 0) if begin < len(self.offsets) else 0
+        end: int = self.offsets.item(finish, 1) if finish < len(self.offsets) else 0
         while 0 <= start < end and self.text[start] == " ":
             start += 1
         return start, end
@@ -202,7 +202,7 @@ class Search:
         if not parents:
             return Hints([], iter(()))
         packed = self.builder.pack(parents, self.notes, special=self.special)
-        types = sum(len(parent.children) for parent in parents)
+        types = sum([len(parent.children) for parent in parents])
         is_held = types <= HELD_TYPES
         held: list[Packed] = []
         before, ends = self.paid, []
