@@ -158,8 +158,9 @@ def pad(windows: Sequence[Window], padded_length: int, pad_id: int) -> dict[str,
     if longest > padded_length:
         raise ValueError(f"a window of {longest} tokens does not fit a padded length of {padded_length}")
     length = np.array(lengths, np.int32)[:, None]
-    input_ids = np.full((rows, padded_length), pad_id, np.int32)
-    segment = np.full((rows, padded_length), PAD_SEGMENT, np.int32)
+    input_ids, segment = np.empty((rows, padded_length), np.int32), np.empty((rows, padded_length), np.int32)
+    input_ids.fill(pad_id)
+    segment.fill(PAD_SEGMENT)
     last = np.array([window.position_ids.item(-1) for window in windows], np.int32)[:, None]
     position_ids = np.arange(1, padded_length + 1, dtype=np.int32) + (last - length)
     for row, (window, end) in enumerate(zip(windows, lengths, strict=True)):
