@@ -9,11 +9,14 @@ Such text needs no tokenizer library, only a table (``PromptTokenizer`` reads it
   their combining class. A text with a character that has a class, or may have one in another version of Unicode, is
   left to the library as a whole.
 - Every character of the table was tokenised by the library between two letters: its id is the library's answer.
+- ASCII letters and digits that stand together are one word, and all that is done to them before WordPiece is to lower
+  their case. So the library's model is asked about the word alone: that takes a sixth of the time of an ``encode``.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections import defaultdict
 from functools import cache
@@ -30,10 +33,28 @@ IDEOGRAPHS: Final = range(0x4E00, 0xA000)
 SPACES: Final = " \t\n\r\u3000"
 SPACE: Final = -1
 """No token; what stands before and behind it are two words."""
-RUN: Final = -2
+RUN: Final = -1 - (1 << 24)
 """May be part of a longer word, or of none: the library is asked about all such characters that stand together."""
-LIBRARY: Final = -3
+LIBRARY: Final = -1 - (2 << 24)
 """The library is asked about the whole text."""
+
+# The highest byte tells these three from each other and from token ids, which have less than 24 bits: bytes are
+# searched in a tenth of the time that numpy takes for as many numbers. Little-endian, as all that gRPC carries.
+KINDS: Final = slice(3, None, 4)
+SPACE_KIND, RUN_KIND, LIBRARY_KIND = (int(np.array(kind, "<i4").tobytes()[3]) for kind in (SPACE, RUN, LIBRARY))
+FIRST_ID: Final = np.array(0, np.int32)
+find_runs: Final = re.compile(re.escape(bytes([RUN_KIND])) + b"+").finditer
+
+Run = tuple[tuple[int, ...], tuple[tuple[int, int], ...]]
+"""What stands in the places of a run's characters: its tokens where they begin, SPACE elsewhere; and where those tokens
+begin and end that are not one character."""
+
+CACHED_RUNS: Final = 2048
+"""Of 39,000 in 52,000 shop reviews (2, 100, XP) 93 of 100 were among the 2,048 most frequent."""
+CACHED_RUN_CHARS: Final = 32
+CHARACTERS_A_RUN: Final = 8
+"""A text of more runs goes to the library as a whole: a run that the library has to encode takes it as long as four to
+eight characters."""
 
 _SIZE: Final = 0x20000
 """Planes 0 and 1, where emoji are; what is above stands in no review, and the last entry is true for it, too."""

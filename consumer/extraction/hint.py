@@ -27,9 +27,9 @@ class Found(NamedTuple):
     score: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Parent:
-    """Found facts (none on level 0) and the types to look for below them."""
+    """Found facts (none on level 0) and the types to look for below them. Not changed: to be frozen takes its time."""
 
     facts: tuple[Found, ...]
     prompt: Prompt
@@ -62,8 +62,7 @@ class Hint:
     """A name or prompt holds a marker token of its own (compatibility mode only): write_window lays it out anew."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Chunk:
+class Chunk(NamedTuple):
     """A hint and the owner of each of its types, in hint order."""
 
     hint: Hint

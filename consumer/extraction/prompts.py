@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from consumer.extraction.characters import LIBRARY, POSITIONS, RUN, SPACE, character_ids, positions
+from consumer.extraction import characters
 from consumer.extraction.hint import Chunk, Hint, Owner, Packed
 
 if TYPE_CHECKING:
@@ -70,13 +70,6 @@ MAX_PROMPT_CHARS: Final = 2048
 """A prompt of more characters counts as over its limit of tokens. Only runs of spaces and unknown words of dozens of
 letters make less of 2,048 characters than 125 tokens; without the bound a thousand of them take ten seconds."""
 
-_CACHED_RUNS: Final = 2048
-"""Of 39,000 in 52,000 shop reviews (2, 100, XP) 93 of 100 were among the 2,048 most frequent."""
-_CACHED_RUN_CHARS: Final = 32
-_CHARACTERS_A_RUN: Final = 8
-"""A text of more runs goes to the library as a whole: a run that is not cached takes it as long as four to eight
-characters."""
-
 _BERT: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -124,8 +117,10 @@ class PromptTokenizer:
         self.json = tokenizer_json
         self._literal = _load(tokenizer_json)
         self._literal.encode_special_tokens = True
-        self._characters = character_ids(self._literal)
-        self._run = lru_cache(_CACHED_RUNS)(self._by_library)
+        self._model = self._literal.model
+        self._lowers = getattr(self._literal.normalizer, "lowercase", False)
+        self._characters = characters.character_ids(self._literal)
+        self._run = lru_cache(characters.CACHED_RUNS)(self._long_run)
         self.cls = self._id("[CLS]")
         self.sep = self._id("[SEP]")
         self.pad = self._id("[PAD]")
@@ -143,7 +138,11 @@ class PromptTokenizer:
         """Tokens and offsets of a text that holds no lone surrogate (see ``encodable``). The arrays may be shared."""
         if not special and (encoded := self._by_character(text)) is not None:
             return encoded
-        return self._by_library(text, special=special)
+        encoding = (self._matching if special else self._literal).encode(text, add_special_tokens=False)
+        ids = np.array(encoding.ids, dtype=np.int32)
+        # Python's own pairs would take more than a hundred bytes a token.
+        offsets = np.fromiter(chain.from_iterable(encoding.offsets), dtype=np.int32, count=2 * len(ids))
+        return Encoded(text, ids, offsets.reshape(-1, 2))
 
     def ids(self, text: str, *, special: bool = False) -> tuple[int, ...]:
         """Token ids only."""
@@ -151,51 +150,53 @@ class PromptTokenizer:
             return tuple(encoded.ids.tolist())
         return tuple((self._matching if special else self._literal).encode(text, add_special_tokens=False).ids)
 
-    def _by_library(self, text: str, *, special: bool = False) -> Encoded:
-        encoding = (self._matching if special else self._literal).encode(text, add_special_tokens=False)
-        ids = np.array(encoding.ids, dtype=np.int32)
-        # Python's own pairs would take more than a hundred bytes a token.
-        offsets = np.fromiter(chain.from_iterable(encoding.offsets), dtype=np.int32, count=2 * len(ids))
-        return Encoded(text, ids, offsets.reshape(-1, 2))
-
     def _by_character(self, text: str) -> Encoded | None:
         """As ``encode``, by the table of ``character_ids``; None for a text that the library has to encode."""
         table = self._characters
         if table is None or not text:
             return None
         ids = table.take(np.frombuffer(text.encode("utf-32-le"), "<u4"), mode="clip")
-        lowest = np.minimum.reduce(ids)
-        if lowest == LIBRARY:
+        kinds = ids.tobytes()[characters.KINDS]
+        if characters.LIBRARY_KIND in kinds:
             return None
-        offsets = POSITIONS[: len(ids)] if len(ids) <= len(POSITIONS) else positions(len(ids))
-        if lowest == RUN:
-            marks, runs, end = (ids == RUN).tobytes() + b"\0", [], 0
-            while (start := marks.find(1, end)) >= 0:
-                end = marks.find(0, start)
-                runs.append((start, end))
-            if len(runs) > 1 + len(ids) // _CHARACTERS_A_RUN:
+        count = len(ids)
+        offsets = characters.POSITIONS[:count] if count <= len(characters.POSITIONS) else characters.positions(count)
+        has_gaps = characters.SPACE_KIND in kinds
+        if characters.RUN_KIND in kinds:
+            runs = [found.span() for found in characters.find_runs(kinds)]
+            if len(runs) > 1 + count // characters.CHARACTERS_A_RUN:
                 return None
-            ids, offsets = self._with_runs(text, runs, ids, offsets)
-            lowest = np.minimum.reduce(ids, initial=0)
-        if lowest == SPACE:
-            kept = ids != SPACE
-            ids, offsets = ids[kept], offsets[kept]
+            for start, end in runs:
+                read = self._run if end - start <= characters.CACHED_RUN_CHARS else self._long_run
+                if (run := read(text[start:end])) is None:
+                    return None
+                ids[start:end], longer = run
+                has_gaps = has_gaps or characters.SPACE in run[0]
+                if longer and not offsets.flags.writeable:
+                    offsets = offsets.copy()
+                for place, stop in longer:
+                    offsets[start + place, 1] = start + stop
+        if has_gaps:
+            kept = (ids >= characters.FIRST_ID).nonzero()[0]
+            ids, offsets = ids.take(kept), offsets.take(kept, 0)
         return Encoded(text, ids, offsets)
 
-    def _with_runs(
-        self, text: str, runs: Iterable[tuple[int, int]], ids: IntArray, offsets: IntArray
-    ) -> tuple[IntArray, IntArray]:
-        """Put the tokens of runs in their places."""
-        tokens: list[IntArray] = []
-        places: list[IntArray] = []
-        before = 0
-        for start, end in runs:
-            run = self._run if end - start <= _CACHED_RUN_CHARS else self._by_library
-            _, own, within = run(text[start:end])
-            tokens += ids[before:start], own
-            places += offsets[before:start], within + np.int32(start)
-            before = end
-        return np.concatenate((*tokens, ids[before:])), np.concatenate((*places, offsets[before:]))
+    def _long_run(self, run: str) -> characters.Run | None:
+        """The tokens of a run. None where two begin at one place."""
+        if run.isascii() and run.isalnum():
+            pieces = self._model.tokenize(run.lower() if self._lowers else run)
+            tokens = [(piece.id, piece.offsets) for piece in pieces]
+        else:
+            encoding = self._literal.encode(run, add_special_tokens=False)
+            tokens = list(zip(encoding.ids, encoding.offsets, strict=True))
+        ids, longer, last = [characters.SPACE] * len(run), [], -1
+        for token, (start, end) in tokens:
+            if start <= last:
+                return None
+            ids[start], last = token, start
+            if end != start + 1:
+                longer.append((start, end))
+        return tuple(ids), tuple(longer)
 
     def _id(self, token: str) -> int:
         found: int | None = self._literal.token_to_id(token)
@@ -277,14 +278,14 @@ class HintBuilder:
 
     def build(self, packed: Packed, *, special: bool) -> Chunk:
         """The hint of ``packed``, from the cache where the same was built before."""
-        groups = tuple((parent.prompt, tuple(names)) for parent, names in packed.groups)
+        groups = tuple([(parent.prompt, tuple(names)) for parent, names in packed.groups])
         key = (groups, special)
         if (hint := self._cache.hints.get(key)) is None:
             hint = self._hint(groups, special)
             pieces = (piece for prompt, names in groups for piece in prompt + names)
             if sum(len(piece) for piece in pieces if isinstance(piece, str)) <= _CACHED_HINT_CHARS:
                 self._cache.keep(key, hint)
-        owners = (Owner(parent, name, parent.children[name]) for parent, names in packed.groups for name in names)
+        owners = [Owner(parent, name, parent.children[name]) for parent, names in packed.groups for name in names]
         return Chunk(hint, tuple(owners))
 
     def chunks(self, parents: Iterable[Parent], notes: Notes, *, special: bool) -> list[Chunk]:
@@ -324,7 +325,7 @@ class HintBuilder:
         return hint
 
     def _prefix_length(self, prompt: Prompt, special: bool) -> int:
-        if sum(len(piece) for piece in prompt if isinstance(piece, str)) > MAX_PROMPT_CHARS:
+        if sum([len(piece) for piece in prompt if isinstance(piece, str)]) > MAX_PROMPT_CHARS:
             return self.limits.prefix_max_len + 1
         return len(self._prompt_ids(prompt, special)) + 1
 

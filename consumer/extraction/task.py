@@ -84,9 +84,10 @@ class Task:
         return f"{json.dumps(self.name)}, {json.dumps(self.fingerprint)}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Fact:
-    """One element of a path. Offsets are Unicode code points of the caller's text, half-open.
+    """One element of a path. Offsets are Unicode code points of the caller's text, half-open. Never changed: frozen it
+    would take three times as long to make.
 
     Classification facts and implicit aspects have neither span nor offsets. ``score`` is the mean of the sigmoids of
     the span, head and tail cells, rounded to 4 decimals.

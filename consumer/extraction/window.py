@@ -35,21 +35,20 @@ FloatArray = NDArray[np.float32]
 LegalPaths = frozenset[tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Window:
     """One row of a model call, not padded. All arrays are int32 of length L (at most 512 tokens)."""
 
-    input_ids: IntArray
-    position_ids: IntArray
-    segment: IntArray
-    """``prefix * 256 + type`` for hint tokens, both from 1 and type 0 for the prefix itself; 0 for everything else."""
-    text_start: int
-    """H: index of the first text token."""
+    __slots__ = ("input_ids", "length", "position_ids", "segment", "text_start")
 
-    @property
-    def length(self) -> int:
+    def __init__(self, input_ids: IntArray, position_ids: IntArray, segment: IntArray, text_start: int) -> None:
+        self.input_ids = input_ids
+        self.position_ids = position_ids
+        self.segment = segment
+        """``prefix * 256 + type`` for hint tokens, both from 1 and type 0 for the prefix itself; else 0."""
+        self.text_start = text_start
+        """H: index of the first text token."""
+        self.length = len(input_ids)
         """L in tokens, special tokens included."""
-        return len(self.input_ids)
 
 
 class Cells(NamedTuple):
@@ -79,8 +78,8 @@ class View(NamedTuple):
         """Half-open code points of the tokens ``first`` to ``last``, without leading spaces."""
         begin, finish = first - self.text_start, last - self.text_start
         # Behind the last token stands [SEP], to which the tokenizer gives the offset (0, 0).
-        start = int(self.offsets[begin, 0]) if begin < len(self.offsets) else 0
-        end = int(self.offsets[finish, 1]) if finish < len(self.offsets) else 0
+        start: int = self.offsets.item(begin, 0) if begin < len(self.offsets) else 0
+        end: int = self.offsets.item(finish, 1) if finish < len(self.offsets) else 0
         while 0 <= start < end and self.text[start] == " ":
             start += 1
         return start, end
@@ -203,7 +202,7 @@ class Search:
         if not parents:
             return Hints([], iter(()))
         packed = self.builder.pack(parents, self.notes, special=self.special)
-        types = sum(len(parent.children) for parent in parents)
+        types = sum([len(parent.children) for parent in parents])
         is_held = types <= HELD_TYPES
         held: list[Packed] = []
         before, ends = self.paid, []
@@ -237,6 +236,8 @@ class Search:
     def piece(self, encoded: Encoded, hint_length: int, number: int) -> tuple[IntArray, IntArray]:
         """Text tokens of the hint's window ``number``, int32[n], and their code points, int32[n, 2]."""
         capacity = self.capacity(hint_length)
+        if not number and len(encoded.ids) <= capacity:
+            return encoded.ids, encoded.offsets  # as nearly always
         start, end = piece_at(number, len(encoded.ids), capacity, capacity - self.overlap)
         return encoded.ids[start:end], encoded.offsets[start:end]
 

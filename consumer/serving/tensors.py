@@ -116,10 +116,10 @@ def read_output(outputs: Mapping[str, Any], name: str, expected: Expected) -> ND
     if shape != expected.shape or proto.tensor_shape.unknown_rank:
         raise bad_answer(f"output {name!r} has shape {list(shape)}, not {list(expected.shape)}")
     count = math.prod(shape)
-    if proto.tensor_content:
-        if len(proto.tensor_content) != count * encoding.wire.itemsize:
-            raise bad_answer(f"output {name!r} holds {len(proto.tensor_content)} bytes for shape {list(shape)}")
-        values = np.frombuffer(proto.tensor_content, encoding.wire)
+    if content := proto.tensor_content:  # a copy each time that it is asked for
+        if len(content) != count * encoding.wire.itemsize:
+            raise bad_answer(f"output {name!r} holds {len(content)} bytes for shape {list(shape)}")
+        values = np.frombuffer(content, encoding.wire)
     else:
         values = typed_values(proto, encoding)
         if len(values) != count:
@@ -158,9 +158,10 @@ def pad(windows: Sequence[Window], padded_length: int, pad_id: int) -> dict[str,
     if longest > padded_length:
         raise ValueError(f"a window of {longest} tokens does not fit a padded length of {padded_length}")
     length = np.array(lengths, np.int32)[:, None]
-    input_ids = np.full((rows, padded_length), pad_id, np.int32)
-    segment = np.full((rows, padded_length), PAD_SEGMENT, np.int32)
-    last = np.array([window.position_ids[-1] for window in windows], np.int32)[:, None]
+    input_ids, segment = np.empty((rows, padded_length), np.int32), np.empty((rows, padded_length), np.int32)
+    input_ids.fill(pad_id)
+    segment.fill(PAD_SEGMENT)
+    last = np.array([window.position_ids.item(-1) for window in windows], np.int32)[:, None]
     position_ids = np.arange(1, padded_length + 1, dtype=np.int32) + (last - length)
     for row, (window, end) in enumerate(zip(windows, lengths, strict=True)):
         input_ids[row, :end] = window.input_ids
@@ -171,7 +172,7 @@ def pad(windows: Sequence[Window], padded_length: int, pad_id: int) -> dict[str,
         "segment": segment,
         "position_ids": position_ids,
         "length": length,
-        "text_start": np.array([[window.text_start] for window in windows], np.int32),
+        "text_start": np.array([window.text_start for window in windows], np.int32)[:, None],
     }
 
 
@@ -219,22 +220,21 @@ def compact_cells(
     count = read_output(outputs, "count", Expected(np.int32, (rows, 1)))[:, 0]
     cells = read_output(outputs, "cells", Expected(np.int32, (rows, limit)))
     scores = read_output(outputs, "scores", Expected(np.float32, (rows, limit)))
-    if (count < 0).any():
-        raise bad_answer(f"output 'count' holds {int(count.min())}")
-    most = min(int(count.max()), limit)  # few of the K cells are used
+    counts: list[int] = count.tolist()
+    if min(counts) < 0:
+        raise bad_answer(f"output 'count' holds {min(counts)}")
+    most = min(max(counts), limit)  # few of the K cells are used
     cells, scores = cells[:, :most], scores[:, :most]
     cell_rows, cell_columns = cells >> 16, cells & 0xFFFF
-    lengths = np.array([[window.length] for window in windows], np.int32)
+    lengths = np.array([window.length for window in windows], np.int32)[:, None]
     inside = (cell_rows >= 0) & (cell_rows < lengths) & (cell_columns < lengths)
     used = np.arange(most) < count[:, None]
     if (used & ~inside).any():
         raise bad_answer("output 'cells' names a cell outside its window")
-    found = np.minimum(count, limit).tolist()
     # Copies: a view would keep the arrays of the whole batch as long as one window's answer waits.
-    return (
-        [Cells(cell_rows[i, :n].copy(), cell_columns[i, :n].copy(), scores[i, :n].copy()) for i, n in enumerate(found)],
-        np.flatnonzero(count > limit).tolist(),
-    )
+    each = zip(cell_rows, cell_columns, scores, counts, strict=True)
+    found = [Cells(r[:n].copy(), c[:n].copy(), s[:n].copy()) for r, c, s, n in each]
+    return found, [row for row, n in enumerate(counts) if n > limit]
 
 
 def dense_cells(outputs: Mapping[str, Any], window: Window, padded_length: int, graph: GraphContract) -> Cells:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from consumer.extraction.hint import Hint, Parent
 from consumer.extraction.prompts import HintBuilder, PromptLimits
-from consumer.extraction.spans import marker_hits, mean, sigmoid, span_hits
+from consumer.extraction.spans import marker_hits, mean, score, sigmoid, span_hits
 from consumer.extraction.task import Notes
 from consumer.extraction.window import Cells, Window, write_window
 
@@ -128,6 +128,14 @@ def test_a_score_is_what_float32_arithmetic_gives() -> None:
     span, head, tail = probabilities
     wanted = [round(score, 4) for score in ((span + head + tail) / np.float32(3)).tolist()]
     assert [mean(*three) for three in zip(*probabilities.tolist(), strict=True)] == wanted
+
+
+@pytest.mark.parametrize("scale", [0.001, 1, 4, 1e30])
+def test_a_score_of_positive_logits_is_that_of_float32_arithmetic(scale: float) -> None:
+    """In double precision one of a thousand would be another one."""
+    logits = np.abs(np.random.default_rng(11).normal(0, scale, (3, 20_000))).astype(np.float32)
+    wanted = [mean(*three) for three in zip(*sigmoid(logits).tolist(), strict=True)]
+    assert [score(*three) for three in zip(*logits.tolist(), strict=True)] == wanted
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), max_size=5))
