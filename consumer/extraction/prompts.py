@@ -120,7 +120,7 @@ class PromptTokenizer:
         self._model = self._literal.model
         self._lowers = getattr(self._literal.normalizer, "lowercase", False)
         self._characters = characters.character_ids(self._literal)
-        self._run = lru_cache(characters.CACHED_RUNS)(self._long_run)
+        self._run = lru_cache(characters.CACHED_RUNS)(self._read_run)
         self.cls = self._id("[CLS]")
         self.sep = self._id("[SEP]")
         self.pad = self._id("[PAD]")
@@ -167,7 +167,7 @@ class PromptTokenizer:
             if len(runs) > 1 + count // characters.CHARACTERS_A_RUN:
                 return None
             for start, end in runs:
-                read = self._run if end - start <= characters.CACHED_RUN_CHARS else self._long_run
+                read = self._run if end - start <= characters.CACHED_RUN_CHARS else self._read_run
                 if (run := read(text[start:end])) is None:
                     return None
                 ids[start:end], longer = run
@@ -181,7 +181,7 @@ class PromptTokenizer:
             ids, offsets = ids.take(kept), offsets.take(kept, 0)
         return Encoded(text, ids, offsets)
 
-    def _long_run(self, run: str) -> characters.Run | None:
+    def _read_run(self, run: str) -> characters.Run | None:
         """The tokens of a run. None where two begin at one place."""
         if run.isascii() and run.isalnum():
             pieces = self._model.tokenize(run.lower() if self._lowers else run)
