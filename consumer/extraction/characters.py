@@ -72,7 +72,7 @@ def character_ids(tokenizer: Any) -> NDArray[np.int32] | None:
     stored = json.loads(tokenizer.to_str())  # not the file as it is: older ones leave out what has a default
     if not _is_bert(stored):
         return None
-    table = _classes().astype(np.int32)
+    table = _classes().copy()
     words = [word for word in stored["model"]["vocab"] if len(word) == 1 and _stands_alone(word)]
     words += SPACES
     for first in range(0, len(words), _AT_ONCE):
@@ -119,9 +119,9 @@ def _stands_alone(character: str) -> bool:
 
 
 @cache
-def _classes() -> NDArray[np.int8]:
+def _classes() -> NDArray[np.int32]:
     """RUN for what has no combining class, LIBRARY for the rest. No Unicode version changes an assigned character's."""
-    table = np.full(_SIZE, LIBRARY, np.int8)
+    table = np.full(_SIZE, LIBRARY, np.int32)
     table[IDEOGRAPHS.start : IDEOGRAPHS.stop] = RUN
     for known in _KNOWN:
         for code in known:
