@@ -231,9 +231,7 @@ class EventProcessor:
                 return self._held(budget, work, Outcome("done", (self._failures.letter(record, bad, ()),)))
             self._metrics.stage("decode", self._clock() - started)
             known["event_id"] = event.event_id
-            if (
-                len(chosen.tasks) == 1
-            ):  # each coroutine more on its way is resumed whenever an event's window is answered
+            if len(chosen.tasks) == 1:  # for speed: every coroutine that waits is resumed for each answer
                 ended = [await self._run_task(record, event, chosen.tasks[0], trace, work)]
             else:
                 ended = await self._run_tasks(record, trace, work, event, chosen.tasks)

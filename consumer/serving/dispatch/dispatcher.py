@@ -277,11 +277,9 @@ class Dispatcher:
         return True
 
     def _enqueue(self, entries: Iterable[Entry]) -> None:
-        versions = self.pinned.versions
         for entry in entries:
-            pending = entry.pending
-            self._entries[pending.id] = entry
-            (self.pinned if pending.version in versions else self._queue).add(pending)
+            self._entries[entry.pending.id] = entry
+            (self.pinned if entry.pending.version in self.pinned.versions else self._queue).add(entry.pending)
         self._wake.set()
 
     def _spawn(self, work: Coroutine[Any, Any, Any], entries: Iterable[Entry]) -> asyncio.Task[Any]:
