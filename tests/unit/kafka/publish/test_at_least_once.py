@@ -101,6 +101,7 @@ class Bench:
             self.fatal.append,
             StuckClientDetector(self.ask, lambda: self.brokers, lambda: self.now),
             lambda: self.now,
+            lambda _: None,
         )
 
     def ask(self) -> None:
