@@ -42,11 +42,9 @@ if TYPE_CHECKING:
 
 _log = structlog.stdlib.get_logger(__name__)
 
-
-ROUND_SECONDS = 0.01
-"""How long a round waits for delivery reports while some are due, and so the longest that an outcome waits for its
-outputs to leave. A round costs the same however few outcomes it finds, and what leaves together is a batch already: the
-client itself hardly waits for more (``linger.ms``)."""
+REPORT_SECONDS = 0.005
+"""How long a round waits for delivery reports while some are due: bounds how long a command waits in the queue
+meanwhile. Not only until the first report: those of each partition come by themselves, and each would cost a round."""
 
 
 class AtLeastOncePublisher:
@@ -130,8 +128,8 @@ class AtLeastOncePublisher:
     def run_once(self, *, linger: bool = True) -> list[Release]:
         """Produce what may leave, and serve reports; returns what became durable, with the outputs that were published.
 
-        While reports are due it waits for them, and for more commands: with ``linger`` ``ROUND_SECONDS``, else until
-        the first comes. Raises ClientFailed when the producer gets no answer from brokers that answer others.
+        Waits ``REPORT_SECONDS`` while reports are due, without ``linger`` only until the first of them comes. Raises
+        ClientFailed when the producer gets no answer from brokers that answer others.
         """
         self._counts.new_round()
         now = self._clock()
@@ -140,10 +138,11 @@ class AtLeastOncePublisher:
         # full.
         topics = sorted(self._windows, key=lambda topic: topic != self._full) if self._full else list(self._windows)
         self._full = next((topic for topic in topics if not self._produce_from(self._windows[topic], now)), None)
-        if awaited := self._awaits_reports and linger:
-            self._sleep(ROUND_SECONDS)
-        self._producer.poll(0.0 if linger or not awaited else ROUND_SECONDS)
-        if awaited and self._clock() >= self._stuck.look_at and self._stuck.look():
+        awaited = self._awaits_reports
+        if awaited and linger:
+            self._sleep(REPORT_SECONDS)
+        self._producer.poll(0.0 if linger or not awaited else REPORT_SECONDS)
+        if self._awaits_reports and self._clock() >= self._stuck.look_at and self._stuck.look():
             raise ClientFailed(
                 "The Kafka producer gets no answer, while brokers answer a new client. Start the worker again; what is "
                 "not committed is read again."
