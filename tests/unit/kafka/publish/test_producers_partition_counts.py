@@ -38,6 +38,15 @@ def test_counts_are_asked_for_once_in_five_minutes() -> None:
     assert bench.place(2) == KEYED
 
 
+def test_a_count_that_was_wrong_is_looked_up_at_once() -> None:
+    """Also in the round that has used it."""
+    bench = Bench(**{"in": 4, "out": 4})
+    assert bench.place(3) == 3
+    bench.counts["out"] = 2
+    bench.cache.forget("out")
+    assert bench.place(3) == KEYED
+
+
 def test_a_known_count_outlives_an_outage() -> None:
     """An unknown one does not exist."""
     bench = Bench(**{"in": 4, "out": 4})
