@@ -12,14 +12,16 @@ import math
 import threading
 from collections import deque
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from consumer.config.inputs import ByInput
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from consumer.events import Partition
+    from consumer.events import Partition, SourceRecord
 
 
 STALL_SECONDS = 1.0
@@ -36,6 +38,25 @@ class Room(NamedTuple):
     """Whether a topic that is not paused is at its cap: take nothing, and ask again soon."""
     records: int
     """How many records may be taken, of whatever topics that are not paused; at least 1."""
+
+
+_ASSIGNMENT = attrgetter("topic", "partition", "epoch")
+
+
+@dataclass(slots=True, eq=False)
+class _Tally:
+    """What one assignment of a partition of ``topic`` has in flight."""
+
+    topic: _Topic
+    events: int = 0
+    bytes: int = 0
+
+    def add(self, events: int, size: int) -> None:
+        topic = self.topic
+        self.events += events
+        self.bytes += size
+        topic.events += events
+        topic.bytes += size
 
 
 @dataclass(slots=True, eq=False)
@@ -94,11 +115,18 @@ class InFlight:
         self._topics = ByInput(topics, lambda _: _Topic())
         self._budget = budget
         self.stall_seconds = STALL_SECONDS
-        self._of: dict[tuple[Partition, int], list[int]] = {}
-        self.events = 0
+        self._of: dict[tuple[str, int, int], _Tally] = {}
+        """By topic, partition and epoch."""
+
+    @property
+    def events(self) -> int:
         """Records in flight."""
-        self.bytes = 0
+        return sum(topic.events for topic in self._topics.of.values())
+
+    @property
+    def bytes(self) -> int:
         """Bytes of the records in flight: keys, values and headers."""
+        return sum(topic.bytes for topic in self._topics.of.values())
 
     def limit(self, topic: str, events: int | None) -> None:
         """Have at most ``events`` records of ``topic`` in flight, for a trial; None: as many as its share allows."""
@@ -106,22 +134,26 @@ class InFlight:
             self._topics[topic].limit = events
             self._changed.notify()
 
-    def admit(self, records: Iterable[tuple[Partition, int, int]]) -> None:
-        """Count these (partition, epoch, bytes) as in flight."""
+    def admit(self, records: Iterable[SourceRecord]) -> None:
+        """Count these records as in flight."""
         with self._changed:
-            for partition, epoch, size in records:
-                self._add(partition, self._of.setdefault((partition, epoch), [0, 0]), 1, size)
+            for place, some in groupby(records, _ASSIGNMENT):
+                sizes = [record.size for record in some]
+                if (tally := self._of.get(place)) is None:
+                    tally = self._of[place] = _Tally(self._topics[place[0]])
+                tally.add(len(sizes), sum(sizes))
 
-    def durable(self, records: Iterable[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
-        """Count these (partition, epoch, bytes) as durable; each was in flight for its ``seconds``.
+    def durable(self, records: Sequence[SourceRecord], now: float) -> None:
+        """Count these records, which are durable at ``now`` (monotonic seconds), as in flight no more.
 
         Records whose assignment was forgotten are not counted again.
         """
         with self._changed:
-            for partition, epoch, size in records:
-                if tally := self._of.get((partition, epoch)):
-                    self._add(partition, tally, -1, -size)
-            self._budget.observe(seconds)
+            for place, some in groupby(records, _ASSIGNMENT):
+                if (tally := self._of.get(place)) is not None:
+                    sizes = [record.size for record in some]
+                    tally.add(-len(sizes), -sum(sizes))
+            self._budget.observe([now - record.fetched_at for record in records])
             self._changed.notify()
 
     def forget(self, ended: Mapping[Partition, int]) -> bool:
@@ -129,9 +161,9 @@ class InFlight:
         with self._changed:
             nothing = True
             for partition, epoch in ended.items():
-                tally = self._of.pop((partition, epoch), [0, 0])
-                nothing = nothing and not tally[0]
-                self._add(partition, tally, -tally[0], -tally[1])
+                if (tally := self._of.pop((*partition, epoch), None)) is not None:
+                    nothing = nothing and not tally.events
+                    tally.add(-tally.events, -tally.bytes)
             return nothing
 
     def intake(self, now: float, paused: Collection[str] = ()) -> Room:
@@ -176,15 +208,6 @@ class InFlight:
         """Wait until records became durable or a limit changed, at most ``seconds``."""
         with self._changed:
             self._changed.wait(seconds)
-
-    def _add(self, partition: Partition, tally: list[int], events: int, size: int) -> None:
-        topic = self._topics[partition.topic]
-        tally[0] += events
-        tally[1] += size
-        topic.events += events
-        topic.bytes += size
-        self.events += events
-        self.bytes += size
 
 
 class _Shares:

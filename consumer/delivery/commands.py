@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from consumer.events import Outcome, SourceRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
     from queue import SimpleQueue
 
-    from consumer.events import Outcome, Partition, SourceRecord
+    from consumer.events import Partition
+
+
+Processed = tuple[SourceRecord, Outcome]
+"""The outcome of a record is known. A plain tuple, since every event makes one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +31,7 @@ class Assigned:
 class Delivered:
     """Records were polled. Always queued before anyone can process them."""
 
-    records: tuple[SourceRecord, ...]
-
-
-class Processed(NamedTuple):
-    """The outcome of a record is known."""
-
-    record: SourceRecord
-    outcome: Outcome
+    records: Sequence[SourceRecord]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from consumer.events import Outcome, Partition, SourceRecord
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from consumer.events import Outcome, Partition, SourceRecord
 
 Order = Literal["partition", "key", "none"]
 """``partition``: results in offset order. ``key``: the results of one key in offset order; records without a key have
@@ -50,6 +50,7 @@ class _Entry:
 
 @dataclass(slots=True, eq=False, repr=False)
 class _Assignment:
+    partition: Partition
     epoch: int
     commit: int | None
     last: int | None = None
@@ -65,7 +66,7 @@ class Ledger:
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._assignments: dict[Partition, _Assignment] = {}
+        self._assignments: dict[tuple[str, int], _Assignment] = {}
         self._moved: dict[Partition, tuple[int, int]] = {}
         self.in_flight = 0
         """Records delivered and not yet durable, over all partitions."""
@@ -97,26 +98,26 @@ class Ledger:
         if current is not None and epoch <= current:
             raise ValueError(f"Epoch {epoch} of {partition} is not newer than {current}: number every assignment anew.")
         self.revoke((partition,))
-        self._assignments[partition] = _Assignment(epoch, position)
+        self._assignments[partition] = _Assignment(partition, epoch, position)
 
     def deliver(self, record: SourceRecord) -> None:
         """Take note of a polled record. Ignored when its epoch is not the current one.
 
         Raises ValueError when its offset is not above the last one delivered: going back is a new epoch.
         """
-        partition, offset = Partition.of(record), record.offset
-        assignment = self._current(partition, record.epoch)
+        offset = record.offset
+        assignment = self._current((record.topic, record.partition), record.epoch)
         if assignment is None:
             return
         if assignment.last is not None and offset <= assignment.last:
             raise ValueError(
-                f"Offset {offset} of {partition} follows {assignment.last} in epoch {record.epoch}: going back is a "
-                "new epoch."
+                f"Offset {offset} of {assignment.partition} follows {assignment.last} in epoch {record.epoch}: going "
+                "back is a new epoch."
             )
-        entry = assignment.entries[offset] = _Entry(offset, assignment.tail)
-        if assignment.tail is not None:
-            assignment.tail.next = entry
-        assignment.tail = entry
+        tail = assignment.tail
+        entry = assignment.tail = assignment.entries[offset] = _Entry(offset, tail)
+        if tail is not None:
+            tail.next = entry
         assignment.last = offset
         assignment.end = None
         self.in_flight += 1
@@ -127,13 +128,12 @@ class Ledger:
 
     def processed(self, record: SourceRecord, outcome: Outcome) -> tuple[Release, ...]:
         """Take the outcome of one record; returns what may be produced now, in the order it must be produced."""
-        partition = Partition.of(record)
-        assignment = self._current(partition, record.epoch)
+        assignment = self._current((record.topic, record.partition), record.epoch)
         entry = assignment.entries.get(record.offset) if assignment else None
         if assignment is None or entry is None or entry.release is not None:
             self.stale += 1
             return ()
-        entry.release = Release(partition, record, outcome)
+        entry.release = Release(assignment.partition, record, outcome)
         queue = entry.queue
         if queue is None:
             entry.released = True
@@ -204,7 +204,7 @@ class Ledger:
         self.in_flight -= abandoned
         return abandoned
 
-    def _current(self, partition: Partition, epoch: int) -> _Assignment | None:
+    def _current(self, partition: tuple[str, int], epoch: int) -> _Assignment | None:
         assignment = self._assignments.get(partition)
         return assignment if assignment is not None and assignment.epoch == epoch else None
 

@@ -60,14 +60,16 @@ class DeadLetterBreaker:
         """
         if outcome.kind == "dropped":
             return
-        dead = any(output.topic == self._dead_letter_topic for output in outcome.outputs)
-        told = self._told(record, outcome) if dead else ((), "")
+        dead = False
+        for output in outcome.outputs:  # for every event; a generator in ``any`` takes twice as long
+            dead = dead or output.topic == self._dead_letter_topic
         with self._lock:
             rate = self._rates[record.topic]
             if not dead and not rate.dead and rate.state == "flowing" and record.fetched_at >= rate.counts_from:
                 rate.counted += 1  # all that ``count`` would do; nearly every event comes this way
                 return
             tried = rate.state == "trial"
+            told = self._told(record, outcome) if dead else ((), "")
             if rate.count(record.fetched_at, dead=dead, classes=told[0], place=told[1]):
                 self._changed(self._input_of[record.topic], again=tried)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, TopicPartition
 
-from consumer.delivery.commands import Command, Delivered, Lost, Processed, Revoke
+from consumer.delivery.commands import Command, Delivered, Lost, Revoke
 from consumer.delivery.ledger import Ledger
 from consumer.events import Outcome, Output, Partition
 from consumer.kafka.clients.observer import KafkaObserver
@@ -386,7 +386,7 @@ class Runtime:
 
     def _on_records(self, records: list[SourceRecord]) -> None:
         assert not self.reasons, f"records arrive although consumption is paused for {self.reasons}"
-        assert self.commands.last == Delivered(tuple(records)), "they can be processed before the ledger knows them"
+        assert self.commands.last == Delivered(records), "they can be processed before the ledger knows them"
         for record in records:
             held = self.brokers.held[Partition.of(record)]
             known = self.assignment_of.setdefault((Partition.of(record), record.epoch), held)
@@ -424,12 +424,12 @@ class Runtime:
         if self.unprocessed:
             record = self.unprocessed.pop(index % len(self.unprocessed))
             self.done.append(record)
-            self.commands.put(Processed(record, OUTCOME))
+            self.commands.put((record, OUTCOME))
 
     def processed_again(self, index: int) -> None:
         """Any record that was processed before is once more."""
         if self.done:
-            self.commands.put(Processed(self.done[index % len(self.done)], OUTCOME))
+            self.commands.put((self.done[index % len(self.done)], OUTCOME))
 
     def acknowledge(self, index: int) -> None:
         """Any output that is under way."""

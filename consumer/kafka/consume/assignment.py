@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import operator
 import threading
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import structlog
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE, TopicPartition
@@ -58,7 +58,8 @@ class Assignment:
 
     def reached(self, partition: Partition, position: int) -> None:
         """The current epoch has delivered all before ``position``: a record, or the end of the partition."""
-        self._next[partition] = max(position, self._next.get(partition, 0))
+        if position > self._next.get(partition, 0):
+            self._next[partition] = position
 
 
 def source_record(message: Message, partition: Partition, epoch: int, now: float) -> SourceRecord:
@@ -74,16 +75,16 @@ def source_record(message: Message, partition: Partition, epoch: int, now: float
             offset=message.offset(),
         )
     return SourceRecord(
-        topic=partition.topic,
-        partition=partition.number,
-        offset=message.offset() or 0,
-        epoch=epoch,
-        key=message.key(),
-        value=message.value(),
-        headers=headers or (),
-        timestamp_ms=None if kind == TIMESTAMP_NOT_AVAILABLE else timestamp,
-        fetched_at=now,
-        log_append_time=kind == TIMESTAMP_LOG_APPEND_TIME,
+        partition.topic,
+        partition.number,
+        message.offset() or 0,
+        epoch,
+        message.key(),
+        message.value(),
+        headers or (),
+        None if kind == TIMESTAMP_NOT_AVAILABLE else timestamp,
+        now,
+        kind == TIMESTAMP_LOG_APPEND_TIME,
     )
 
 
@@ -101,8 +102,7 @@ def readable_headers(message: Message) -> tuple[Header, ...] | None:
         headers = _headers(message)
     except (SystemError, UnicodeDecodeError):
         return None
-    # The library's annotation also allows what it only accepts on the way in.
-    return tuple(cast("list[Header]", headers or []))
+    return tuple(headers) if headers else ()
 
 
 BACKPRESSURE = "backpressure"

@@ -162,8 +162,7 @@ class PollThread:
         self.commit = self.committer.request
         """``commit(offsets)``: commit (epoch, offset) of each partition as long as its epoch is the current one."""
         self.no_longer_in_flight = self.in_flight.durable
-        """``no_longer_in_flight(records, seconds)``: these (partition, epoch, bytes) are durable, so long after their
-        delivery."""
+        """``no_longer_in_flight(records, now)``: these records are durable, at ``now`` (monotonic seconds)."""
         self.thread = threading.Thread(target=self._run, name="rexstream-poll", daemon=True)
 
     @property
@@ -246,32 +245,34 @@ class PollThread:
         ends: list[EndReached] = []
         failed: KafkaError | None = None
         now = self._clock()
+        partition = Partition("", -1)
         for message in messages:
             error = message.error()
             offset = message.offset() or 0
-            partition = Partition(message.topic() or "", message.partition() or 0)
+            if (place := (message.topic() or "", message.partition() or 0)) != partition:  # they come by partition
+                partition = Partition(*place)
             epoch = self._assignment.epochs.get(partition)
-            if error is not None and (error.fatal() or error.code() == KafkaError._FATAL):
-                failed = error
-            elif error is not None and error.code() in UNREADABLE and epoch is not None:
-                # What came before it is finished and committed: whoever gives the batch up loses nothing else.
-                self.pauses.pause(DRAINING)
-                self._on_fatal(unreadable(*partition, offset, error))
-                break  # the client has lost its place, so what follows may be anything
-            elif error is not None and error.code() != KafkaError._PARTITION_EOF:
-                self._client_error(error, partition)
-            elif epoch is None:
-                continue  # revoked between fetch and hand-over; its new owner reads it
-            elif error is not None:
-                ends.append(EndReached(partition, epoch, offset))
-                self._assignment.reached(partition, offset)
-            else:
+            if error is None and epoch is not None:
                 if self._assignment.goes_back(partition, offset):
                     self._hand_over(records)
                     records = []
                     epoch = self.rebalance.rewound(partition, offset)
                 records.append(source_record(message, partition, epoch, now))
                 self._assignment.reached(partition, offset + 1)
+            elif error is None:
+                continue  # revoked between fetch and hand-over; its new owner reads it
+            elif error.fatal() or error.code() == KafkaError._FATAL:
+                failed = error
+            elif error.code() in UNREADABLE and epoch is not None:
+                # What came before it is finished and committed: whoever gives the batch up loses nothing else.
+                self.pauses.pause(DRAINING)
+                self._on_fatal(unreadable(*partition, offset, error))
+                break  # the client has lost its place, so what follows may be anything
+            elif error.code() != KafkaError._PARTITION_EOF:
+                self._client_error(error, partition)
+            elif epoch is not None:
+                ends.append(EndReached(partition, epoch, offset))
+                self._assignment.reached(partition, offset)
         self._hand_over(records)
         for end in ends:
             self._commands.put(end)
@@ -283,8 +284,8 @@ class PollThread:
 
     def _hand_over(self, records: list[SourceRecord]) -> None:
         if records:
-            self.in_flight.admit((Partition.of(record), record.epoch, record.size) for record in records)
-            self._commands.put(Delivered(tuple(records)))  # before anyone can process them
+            self.in_flight.admit(records)
+            self._commands.put(Delivered(records))  # before anyone can process them
             self._on_records(records)
 
     def _client_error(self, error: KafkaError, partition: Partition) -> None:

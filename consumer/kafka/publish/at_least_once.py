@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 
 REPORT_SECONDS = 0.005
-"""Longest wait for delivery reports while some are due: bounds how long a command waits in the queue meanwhile."""
+"""How long a round waits for delivery reports while some are due: bounds how long a command waits in the queue
+meanwhile. Not only until the first report: those of each partition come by themselves, and each would cost a round."""
 
 
 class AtLeastOncePublisher:
@@ -59,6 +60,7 @@ class AtLeastOncePublisher:
         on_fatal: Callable[[BaseException], None],
         stuck: StuckClientDetector,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """``stuck`` is called while delivery reports are awaited."""
         self._producer = producer
@@ -69,10 +71,10 @@ class AtLeastOncePublisher:
         self._on_fatal = on_fatal
         self._stuck = stuck
         self._clock = clock
+        self._sleep = sleep
         self._windows: defaultdict[str, SendWindow] = defaultdict(SendWindow)
         self._durable: list[Release] = []
         self._numbers = count()
-        self._in_flight = 0
         self._full: str | None = None
         self._later = False
         """Whether some outputs wait only for the next round, to have their topic looked up."""
@@ -80,7 +82,11 @@ class AtLeastOncePublisher:
     @property
     def idle_seconds(self) -> float:
         """0 while reports are awaited: they come when ``run_once`` polls for them."""
-        return 0.0 if self._in_flight or self._later else math.inf
+        return 0.0 if self._later or self._awaits_reports else math.inf
+
+    @property
+    def _awaits_reports(self) -> bool:
+        return any(window.in_flight for window in self._windows.values())
 
     @property
     def blocked(self) -> Mapping[str, frozenset[str]]:
@@ -112,27 +118,31 @@ class AtLeastOncePublisher:
         if not outputs:
             self._durable.append(release)
         release.unacknowledged = len(outputs)
-        now = self._clock()
         for output in outputs:
-            self._windows[output.topic].accept(Send(release, output, next(self._numbers)), now)
+            self._windows[output.topic].accept(Send(release, output, next(self._numbers)), self._clock())
 
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
         """Returns all of ``offsets``: in this mode the consumer commits them."""
         return offsets
 
-    def run_once(self, *, linger: bool = True) -> list[Release]:  # noqa: ARG002 - outputs never wait for more of them
+    def run_once(self, *, linger: bool = True) -> list[Release]:
         """Produce what may leave, and serve reports; returns what became durable, with the outputs that were published.
 
-        Raises ClientFailed when the producer gets no answer from brokers that answer others.
+        Waits ``REPORT_SECONDS`` while reports are due, without ``linger`` only until the first of them comes. Raises
+        ClientFailed when the producer gets no answer from brokers that answer others.
         """
         self._counts.new_round()
+        now = self._clock()
         self._later = False
         # A window that found the producer's queue full goes first, or smaller records of other windows would keep it
         # full.
         topics = sorted(self._windows, key=lambda topic: topic != self._full) if self._full else list(self._windows)
-        self._full = next((topic for topic in topics if not self._produce_from(self._windows[topic])), None)
-        self._producer.poll(REPORT_SECONDS if self._in_flight else 0.0)
-        if self._in_flight and self._clock() >= self._stuck.look_at and self._stuck.look():
+        self._full = next((topic for topic in topics if not self._produce_from(self._windows[topic], now)), None)
+        awaited = self._awaits_reports
+        if awaited and linger:
+            self._sleep(REPORT_SECONDS)
+        self._producer.poll(0.0 if linger or not awaited else REPORT_SECONDS)
+        if self._awaits_reports and self._clock() >= self._stuck.look_at and self._stuck.look():
             raise ClientFailed(
                 "The Kafka producer gets no answer, while brokers answer a new client. Start the worker again; what is "
                 "not committed is read again."
@@ -143,15 +153,13 @@ class AtLeastOncePublisher:
     def flush(self, seconds: float) -> int:
         """Wait up to ``seconds`` for what the producer holds; returns the number of outputs not acknowledged."""
         self._producer.flush(max(0.0, seconds))
-        return self._in_flight + sum(len(window.waiting) for window in self._windows.values())
+        return sum(len(window.in_flight) + window.waits for window in self._windows.values())
 
-    def _produce_from(self, window: SendWindow) -> bool:
-        """Produce what the window lets out; False when the producer's queue is full."""
-        while window.open(self._clock()):
-            send = window.take()
+    def _produce_from(self, window: SendWindow, now: float) -> bool:
+        """Produce what the window lets out at ``now``; False when the producer's queue is full."""
+        for send in window.leaving(now):
             release = send.release
             if self._epoch_of(release.partition) != release.record.epoch:
-                window.let_go(send)
                 continue
             partition = self._counts.place(send.output, release.partition.topic)
             if partition is None:
@@ -176,24 +184,23 @@ class AtLeastOncePublisher:
                 else:
                     self._refused(send, error.args[0])
             else:
-                self._in_flight += 1
-                send.alone = window.sent(send)
-        if window.failures and not window.waiting and not window.in_flight:
+                window.sent(send)
+        if window.failures and not window.in_flight and not window.waits:
             window.forgive()
         return True
 
     def _reported(self, send: Send, error: KafkaError | None, _message: object) -> None:
         window = self._windows[send.output.topic]
-        self._in_flight -= 1
-        window.reported(send)
         if error is None:
             self._stuck.worked_at = now = self._clock()
-            window.let_go(send)
-            window.acknowledged(now)
-            send.release.unacknowledged -= 1
-            if not send.release.unacknowledged:
-                self._durable.append(send.release)
-        elif not refused_for_itself(error, send.output):
+            window.acknowledged(send, now)
+            release = send.release
+            release.unacknowledged -= 1
+            if not release.unacknowledged:
+                self._durable.append(release)
+            return
+        window.reported(send)
+        if not refused_for_itself(error, send.output):
             self._refused(send, error)
         elif send.alone:
             self._replace(send, error)
@@ -207,7 +214,6 @@ class AtLeastOncePublisher:
         if instead is None:
             self._refused(send, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, NOTHING_LEFT))
             return
-        self._windows[send.output.topic].let_go(send)
         send.output = instead
         self._windows[instead.topic].accept(send, self._clock())
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections import Counter
+from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -20,7 +21,7 @@ from consumer.kafka.clients.errors import librdkafka_logger
 from consumer.resilience.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from consumer.delivery.ledger import Release
     from consumer.events import Output
@@ -94,6 +95,9 @@ def produce(
     )
 
 
+_UNKNOWN = 0, False
+
+
 class PartitionCounts:
     """How many partitions topics have, cached, so that results keep their input's partition number where they can.
 
@@ -110,10 +114,13 @@ class PartitionCounts:
         self._counts: dict[str, tuple[int, float]] = {}
         self._seconds_left = LOOKUP_SECONDS
         self._failed_at = -math.inf
+        self._this_round: dict[tuple[str, str], tuple[int, bool]] = {}
+        """What ``place`` found in this round, by output and input topic: the input's count; whether it is both's."""
 
     def new_round(self) -> None:
         """To be called at the beginning of every round of the release thread."""
         self._seconds_left = LOOKUP_SECONDS
+        self._this_round.clear()
 
     def of(self, topic: str) -> int:
         """Partitions of ``topic``; 0 while it does not exist or no broker answers, ``LATER`` to ask in the next round.
@@ -142,6 +149,7 @@ class PartitionCounts:
     def forget(self, topic: str) -> None:
         """Look ``topic`` up anew the next time: its cached count was wrong."""
         self._counts.pop(topic, None)
+        self._this_round.clear()
 
     def any_missing(self, topics: Iterable[str]) -> bool:
         """Whether brokers say, asked anew, that they do not have one of ``topics``; its count is forgotten then."""
@@ -164,18 +172,23 @@ class PartitionCounts:
 
         None while either topic cannot be looked up, ``LATER`` where that has to wait for the next round.
         """
-        count = self.of(output.topic)
-        if count <= 0:
-            return count or None
-        if output.partition is None:
-            return KEYED
-        inputs = self.of(input_topic)
-        if inputs <= 0:
-            return inputs or None
-        if output.partition >= inputs:  # the input topic grew since its count was cached
-            self._counts[input_topic] = (inputs, -math.inf)
+        number = output.partition
+        inputs, same = self._this_round.get((output.topic, input_topic), _UNKNOWN)
+        if number is None or number >= inputs:
+            count = self.of(output.topic)
+            if count <= 0:
+                return count or None
+            if number is None:
+                return KEYED
             inputs = self.of(input_topic)
-        return output.partition if inputs == count and output.partition < count else KEYED
+            if inputs <= 0:
+                return inputs or None
+            if number >= inputs:  # the input topic grew since its count was cached
+                self._counts[input_topic] = (inputs, -math.inf)
+                inputs = self.of(input_topic)
+            same = inputs == count and number < count
+            self._this_round[output.topic, input_topic] = inputs, same
+        return number if same else KEYED
 
 
 @dataclass(slots=True, eq=False)
@@ -201,11 +214,11 @@ class SendWindow:
     whole backlog.
     """
 
-    waiting: list[tuple[int, Send]] = field(default_factory=list)
-    """A heap, in order of release."""
-    unacknowledged: Counter[str] = field(default_factory=Counter)
-    """Outputs that wait or are in flight, by input topic."""
-    in_flight: int = 0
+    waiting: deque[Send] = field(default_factory=deque)
+    """What is new, in order of release."""
+    back: list[tuple[int, Send]] = field(default_factory=list)
+    """What was put back, and what takes the place of something older than the latest in ``waiting``: a heap."""
+    in_flight: set[Send] = field(default_factory=set)
     """Outputs handed to the producer and not yet reported."""
     _bytes: int = 0
     """Bytes of their values."""
@@ -222,7 +235,8 @@ class SendWindow:
     @property
     def inputs(self) -> frozenset[str]:
         """The input topics whose outputs wait or are in flight."""
-        return frozenset(topic for topic, outputs in self.unacknowledged.items() if outputs)
+        under_way = chain(self.waiting, (send for _, send in self.back), self.in_flight)
+        return frozenset(send.release.partition.topic for send in under_way)
 
     def blocked(self, now: float) -> bool:
         """Whether the topic takes nothing: it refuses, or is silent."""
@@ -230,18 +244,21 @@ class SendWindow:
 
     def silent(self, now: float) -> bool:
         """Whether nothing was acknowledged for long although something is in flight."""
-        return self.in_flight > 0 and now - self._progress_at > SILENT_SECONDS
+        return bool(self.in_flight) and now - self._progress_at > SILENT_SECONDS
 
     def accept(self, send: Send, now: float) -> None:
         """Take an output that is new to this topic."""
-        if not self.waiting and not self.in_flight:
+        if not (self.in_flight or self.waiting or self.back):
             self._progress_at = now
-        self.unacknowledged[send.release.partition.topic] += 1
-        self.put(send)
+        if self.waiting and send.number < self.waiting[-1].number:
+            self.put(send)
+        else:
+            self.waiting.append(send)
 
-    def let_go(self, send: Send) -> None:
-        """An output is durable, is not to be produced any more, or goes elsewhere."""
-        self.unacknowledged[send.release.partition.topic] -= 1
+    @property
+    def waits(self) -> int:
+        """How many outputs wait."""
+        return len(self.waiting) + len(self.back)
 
     def try_again(self) -> None:
         """The next try may be now, where the last one failed."""
@@ -250,30 +267,33 @@ class SendWindow:
 
     def put(self, send: Send) -> None:
         """Let ``send`` wait; one that is put back keeps its place in the order of release."""
-        heapq.heappush(self.waiting, (send.number, send))
+        heapq.heappush(self.back, (send.number, send))
 
-    def open(self, now: float) -> bool:
-        """Whether one more may leave at ``now`` (monotonic seconds)."""
-        fits = not self.in_flight or (self.in_flight < self._size and self._bytes < MOST_BYTES)
-        return bool(self.waiting) and fits and now >= self._not_before
+    def leaving(self, now: float) -> Iterator[Send]:
+        """Take, one by one and in order, what may leave at ``now`` (monotonic seconds); then call ``sent``."""
+        waiting, back, in_flight = self.waiting, self.back, self.in_flight
+        while (waiting or back) and now >= self._not_before:
+            if in_flight and (len(in_flight) >= self._size or self._bytes >= MOST_BYTES):
+                return
+            if back and not (waiting and waiting[0].number < back[0][0]):
+                yield heapq.heappop(back)[1]
+            else:
+                yield waiting.popleft()
 
-    def take(self) -> Send:
-        """The next one in order. It is in flight only once ``sent`` was called."""
-        return heapq.heappop(self.waiting)[1]
-
-    def sent(self, send: Send) -> bool:
-        """It left. True when it is alone: then, and only then, a refusal for size is about this very record."""
-        self.in_flight += 1
+    def sent(self, send: Send) -> None:
+        """It left. Where it is alone, and only there, a refusal for size is about this very record."""
+        self.in_flight.add(send)
         self._bytes += len(send.output.value or b"")
-        return self._size == 1
+        send.alone = self._size == 1
 
     def reported(self, send: Send) -> None:
         """It is not in flight any more."""
-        self.in_flight -= 1
+        self.in_flight.remove(send)
         self._bytes -= len(send.output.value or b"")
 
-    def acknowledged(self, now: float) -> None:
+    def acknowledged(self, send: Send, now: float) -> None:
         """One that was in flight is durable."""
+        self.reported(send)
         self.failures = 0
         self.refused_again = False
         self._progress_at = now

@@ -22,7 +22,6 @@ from consumer.delivery.commands import (
     Drain,
     EndReached,
     Lost,
-    Processed,
     Revoke,
     Stop,
 )
@@ -92,7 +91,7 @@ class ReleaseThread:
 
     def processed(self, record: SourceRecord, outcome: Outcome) -> None:
         """Hand back what ``record`` turned into. From any thread, in any order, once a record."""
-        self._commands.put(Processed(record, outcome))
+        self._commands.put((record, outcome))
 
     def _run(self) -> None:
         try:
@@ -136,19 +135,23 @@ class ReleaseThread:
     def _take_commands(self) -> None:
         longest = CLOSING_SECONDS if self._revocations or self._drains else IDLE_SECONDS
         timeout = min(longest, self._publisher.idle_seconds)
+        get, processed, send = self._commands.get, self._ledger.processed, self._publisher.send
         try:
-            self._handle(self._commands.get(timeout=timeout) if timeout > 0 else self._commands.get_nowait())
-            for _ in range(COMMANDS_A_ROUND):
-                self._handle(self._commands.get_nowait())
+            command = get(timeout=timeout) if timeout > 0 else get(block=False)
         except Empty:
             return
+        for more in range(min(self._commands.qsize(), COMMANDS_A_ROUND), -1, -1):
+            if isinstance(command, tuple):  # nearly always
+                for release in processed(*command):
+                    send(release)
+                self._outcome_at = self.last_round
+            else:
+                self._handle(command)
+            if more:
+                command = get()
 
     def _handle(self, command: Command) -> None:
         match command:
-            case Processed(record, outcome):
-                self._outcome_at = self.last_round
-                for release in self._ledger.processed(record, outcome):
-                    self._publisher.send(release)
             case Delivered(records):
                 for record in records:
                     self._ledger.deliver(record)
@@ -173,11 +176,7 @@ class ReleaseThread:
             if self._ledger.durable(release):
                 self._observer.durable(release.record, release.outcome)
         if durable:
-            now = self._clock()
-            self._poll_thread.no_longer_in_flight(
-                [(each.partition, each.record.epoch, each.record.size) for each in durable],
-                [now - each.record.fetched_at for each in durable],
-            )
+            self._poll_thread.no_longer_in_flight([release.record for release in durable], self._clock())
 
     def _answer_revocations(self) -> None:
         for revoke in list(self._revocations):

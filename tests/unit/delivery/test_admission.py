@@ -7,13 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.delivery.admission import InFlight, RevokeBudget
-from consumer.events import Partition
+from consumer.events import Partition, SourceRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 P, Q = Partition("reviews", 0), Partition("reviews", 1)
 A, B, C = Partition("a", 0), Partition("b", 0), Partition("c", 0)
+
+
+def record(partition: Partition, epoch: int, size: int) -> SourceRecord:
+    return SourceRecord(*partition, 0, epoch, None, bytes(size), (), None, 0.0)
 
 
 class Admission(InFlight):
@@ -24,10 +28,10 @@ class Admission(InFlight):
         self._was_paused = False
 
     def one(self, partition: Partition, epoch: int, size: int) -> None:
-        self.admit([(partition, epoch, size)])
+        self.admit([record(partition, epoch, size)])
 
     def done(self, partition: Partition, epoch: int, size: int) -> None:
-        self.durable([(partition, epoch, size)], ())
+        self.durable([record(partition, epoch, size)], 0.0)
 
     def decide(self, now: float) -> str:
         """Of a single topic: what its poll thread does."""

@@ -10,6 +10,7 @@ from runtime_simulation import PARTITIONS, Runtime, deliver, runtime_with
 from structlog.testing import capture_logs
 
 from consumer.delivery.commands import Drain
+from consumer.events import SourceRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,8 @@ P, Q = PARTITIONS
 
 
 def observe(runtime: Runtime, seconds: Sequence[float]) -> None:
-    runtime.source.no_longer_in_flight([], seconds)
+    records = [SourceRecord("other", 0, 0, 0, None, None, (), None, -each) for each in seconds]
+    runtime.source.no_longer_in_flight(records, 0.0)
 
 
 @pytest.mark.parametrize(

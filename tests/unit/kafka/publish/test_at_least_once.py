@@ -16,7 +16,7 @@ from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.observer import KafkaObserver
 from consumer.kafka.clients.watchdog import STALLED_SECONDS, StuckClientDetector
-from consumer.kafka.publish.at_least_once import AtLeastOncePublisher
+from consumer.kafka.publish.at_least_once import REPORT_SECONDS, AtLeastOncePublisher
 from consumer.kafka.publish.producers import MOST_BYTES, MOST_RECORDS, SILENT_SECONDS, PartitionCounts
 from consumer.kafka.publish.refusals import Replacements
 
@@ -36,6 +36,7 @@ class Producer:
         self.client_bytes = 1 << 30
         self.header_bytes = 1 << 30
         self.headers: list[dict[str, bytes | None]] = []
+        self.waited: list[float] = []
 
     def produce(self, topic: str, **record: Any) -> None:
         if len(self.queue) >= self.capacity:
@@ -46,7 +47,8 @@ class Producer:
         self.attempts += 1
         self.queue.append({"topic": topic, **record})
 
-    def poll(self, timeout: float) -> int:  # noqa: ARG002
+    def poll(self, timeout: float) -> int:
+        self.waited.append(timeout)
         queue, self.queue = self.queue, []
         for topic in dict.fromkeys(record["topic"] for record in queue):
             batch = [record for record in queue if record["topic"] == topic]
@@ -77,6 +79,7 @@ class Bench:
     def __init__(self) -> None:
         self.producer = Producer()
         self.now = 0.0
+        self.slept: list[float] = []
         self.answered = True
         """Whether brokers answer this producer."""
         self.asked = 0
@@ -101,6 +104,7 @@ class Bench:
             self.fatal.append,
             StuckClientDetector(self.ask, lambda: self.brokers, lambda: self.now),
             lambda: self.now,
+            self.slept.append,
         )
 
     def ask(self) -> None:
@@ -511,3 +515,24 @@ def test_a_topic_that_is_silent_leaves_others_their_place_in_the_producers_queue
     bench.run_once(20)
     assert len(bench.durable) == outputs + 1
     assert len(bench.producer.values("out")) == outputs
+
+
+def test_what_takes_the_place_of_an_older_output_leaves_before_newer_ones() -> None:
+    """The dead letter of a result that the client refused, where that of a later record waits already."""
+    bench = Bench()
+    bench.producer.client_bytes = 5
+    bench.send(0, out(b"too large"), original=b"older")
+    bench.send(1, out(b"newer", topic="dead"))
+    bench.run_once(2)
+    assert bench.producer.values("dead") == [b"older", b"newer"]
+
+
+def test_a_round_waits_its_time_for_reports_unless_somebody_waits_for_it() -> None:
+    """Then only for the first; and nothing waits where no report is due."""
+    bench = Bench()
+    bench.send(0, out())
+    bench.publisher.run_once()
+    bench.publisher.run_once()
+    bench.send(1, out())
+    bench.publisher.run_once(linger=False)
+    assert (bench.slept, bench.producer.waited) == ([REPORT_SECONDS], [0.0, 0.0, REPORT_SECONDS])

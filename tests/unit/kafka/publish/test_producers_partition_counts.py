@@ -34,7 +34,17 @@ def test_counts_are_asked_for_once_in_five_minutes() -> None:
     assert bench.asked == ["out", "in"]
     bench.counts["out"] = 8
     bench.now = 301.0
+    bench.cache.new_round()
     assert bench.place(2) == KEYED
+
+
+def test_a_count_that_was_wrong_is_looked_up_at_once() -> None:
+    """Also in the round that has used it."""
+    bench = Bench(**{"in": 4, "out": 4})
+    assert bench.place(3) == 3
+    bench.counts["out"] = 2
+    bench.cache.forget("out")
+    assert bench.place(3) == KEYED
 
 
 def test_a_known_count_outlives_an_outage() -> None:
@@ -43,6 +53,7 @@ def test_a_known_count_outlives_an_outage() -> None:
     assert bench.place(1) == 1
     bench.down = True
     bench.now = 301.0
+    bench.cache.new_round()
     assert bench.place(1) == 1
     assert Bench().place(1) is None
 
@@ -78,6 +89,7 @@ def test_counts_of_many_topics_that_expire_in_an_outage_cost_one_lookup_in_half_
     assert places(bench) == [1] * 30
     assert len(bench.asked) == 31
     bench.now = 301.0
+    bench.cache.new_round()
     bench.down = True
     bench.asked.clear()
     for _ in range(10):

@@ -17,7 +17,7 @@ from consumer.kafka.clients.observer import KafkaObserver
 from consumer.kafka.publish.release_thread import NO_OUTCOME_SECONDS, ReleaseThread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from consumer.delivery.ledger import Release
 
@@ -85,9 +85,9 @@ class Bench:
     def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
         self.commits.append(dict(offsets))
 
-    def no_longer_in_flight(self, records: list[tuple[Partition, int, int]], seconds: Iterable[float] = ()) -> None:
-        self.freed += records
-        self.in_flight_seconds += seconds
+    def no_longer_in_flight(self, records: Sequence[SourceRecord], now: float) -> None:
+        self.freed += [(Partition.of(each), each.epoch, each.size) for each in records]
+        self.in_flight_seconds += [now - each.fetched_at for each in records]
 
     def pause(self, reason: str, topics: Iterable[str] | None = None) -> None:
         assert reason == "output"
@@ -119,7 +119,7 @@ def record(offset: int, partition: Partition = P, epoch: int = 1, key: bytes | N
 
 
 def done(which: SourceRecord) -> Processed:
-    return Processed(which, Outcome("done", (Output("out", None, b""),)))
+    return (which, Outcome("done", (Output("out", None, b""),)))
 
 
 def test_an_offset_is_committed_only_when_its_results_are_durable(bench: Bench) -> None:
