@@ -62,7 +62,8 @@ class SourceRecord:
     @property
     def size(self) -> int:
         """Bytes that this record holds in memory: key, value and headers."""
-        return len(self.key or b"") + len(self.value or b"") + _held(self.headers)
+        size = len(self.key or b"") + len(self.value or b"")
+        return size + _held(self.headers) if self.headers else size
 
 
 class Partition(NamedTuple):
