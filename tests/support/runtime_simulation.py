@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, TopicPartition
 
 from consumer.delivery.commands import Command, Delivered, Lost, Processed, Revoke
+from consumer.delivery.done_note import read
 from consumer.delivery.ledger import Ledger
 from consumer.events import Outcome, Output, Partition
 from consumer.kafka.clients.observer import KafkaObserver
@@ -25,7 +26,7 @@ from consumer.kafka.publish.release_thread import ReleaseThread
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from consumer.delivery.ledger import Order, Release
+    from consumer.delivery.ledger import Commit, Order, Release
     from consumer.events import SourceRecord
 
 PARTITIONS = (Partition("in", 0), Partition("in", 1))
@@ -41,6 +42,10 @@ class Log:
     records: list[tuple[int, bytes | None]] = field(default_factory=list)
     end: int = 0
     committed: int | None = None
+    note: str = ""
+    """What the last commit carried."""
+    acknowledged: set[int] = field(default_factory=set)
+    """Records whose outputs were, in whatever assignment."""
 
     def append(self, gap: int, key: bytes | None) -> None:
         """One record, behind ``gap`` offsets that hold none: compacted, aborted, or markers."""
@@ -133,8 +138,9 @@ class Client:
         return b"CGMDv2:" + (7).to_bytes(4, sys.byteorder)
 
     def incremental_assign(self, partitions: list[TopicPartition]) -> None:
-        for partition in _named(partitions):
-            self.brokers.begin(partition, self.brokers.logs[partition].committed or 0)
+        for each, partition in zip(partitions, _named(partitions), strict=True):
+            begin = self.brokers.logs[partition].committed or 0
+            self.brokers.begin(partition, each.offset if each.offset >= 0 else begin)
 
     def incremental_unassign(self, partitions: list[TopicPartition]) -> None:
         for partition in _named(partitions):
@@ -175,13 +181,23 @@ class Client:
     def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> list[Any] | None:
         error = None if self.brokers.healthy else KafkaError(KafkaError.REBALANCE_IN_PROGRESS)
         for position in offsets:
-            self.brokers.commit(Partition(position.topic, position.partition), position.offset, error is None)
+            self.brokers.commit(position, error is None)
         if asynchronous:
             self.answers.append((error, offsets))
             return None
         if error is not None:
             raise KafkaException(error)
         return offsets
+
+    def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:  # noqa: ARG002
+        if not self.brokers.tells_committed:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        logs = [(partition, self.brokers.logs[partition]) for partition in _named(partitions)]
+        unknown = OFFSET_INVALID
+        return [
+            TopicPartition(*partition, unknown if log.committed is None else log.committed, metadata=log.note)
+            for partition, log in logs
+        ]
 
     def list_topics(self, topic: str, timeout: float) -> None:  # noqa: ARG002
         self.asked += 1
@@ -205,6 +221,8 @@ class Brokers:
         self.messages: deque[Message] = deque()
         """What the client returns before anything else."""
         self.healthy = True
+        self.tells_committed = True
+        """Whether a client is told what is committed when it asks for it."""
         self.answering = True
         self.tell_ends = True
         self.stepped_back = False
@@ -245,15 +263,26 @@ class Brokers:
                 return Message(partition, log.end, None, KafkaError(KafkaError._PARTITION_EOF))
         return None
 
-    def commit(self, partition: Partition, offset: int, succeeds: bool) -> None:
+    def commit(self, position: TopicPartition, succeeds: bool) -> None:
         """Where every commit is judged, before anyone knows whether it succeeds."""
+        partition, offset, note = (
+            Partition(position.topic, position.partition),
+            position.offset,
+            position.metadata or "",
+        )
         held = self.held.get(partition)
         assert held is not None, f"{partition} is not ours: {offset} must not be committed"
         assert offset <= held.safe(), f"{offset} of {partition} passes {held.safe()}, the durable prefix"
         assert offset >= held.committed, f"{partition} goes back from {held.committed} to {offset}"
+        log = self.logs[partition]
+        if note:
+            named = read(offset, note)
+            assert named is not None, f"{note} of {offset} cannot be read"
+            for each, _ in log.records:
+                assert each not in named or each in log.acknowledged, f"{each} of {partition} is named and not done"
         held.committed = offset
         if succeeds:
-            self.logs[partition].committed = offset
+            log.committed, log.note = offset, note
 
 
 class Publisher:
@@ -283,8 +312,8 @@ class Publisher:
                 assert key is None or other != key, f"{offset} has the same key and was not released before"
         self.under_way.append(release)
 
-    def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
-        return offsets
+    def commit(self, commits: Mapping[Partition, Commit]) -> Mapping[Partition, Commit]:
+        return commits
 
     def run_once(self, *, linger: bool = True) -> list[Release]:  # noqa: ARG002
         if self.meanwhile is not None:
@@ -302,6 +331,7 @@ class Publisher:
     def acknowledge(self, index: int) -> None:
         release = self.under_way.pop(index)
         self._runtime.assignment_of[release.partition, release.record.epoch].durable.add(release.record.offset)
+        self._runtime.brokers.logs[release.partition].acknowledged.add(release.record.offset)
         self.acknowledged.append(release)
 
 
@@ -329,10 +359,19 @@ class Commands(SimpleQueue[Command]):
 class Runtime:
     """The real runtime, its two threads run by hand, on played brokers."""
 
-    def __init__(self, order: Order, cap: int, *, revoke_seconds: float = 10.0, **settings: Any) -> None:
+    def __init__(
+        self,
+        order: Order,
+        cap: int,
+        *,
+        revoke_seconds: float = 10.0,
+        brokers: Brokers | None = None,
+        **settings: Any,
+    ) -> None:
+        """``brokers``: those of a runtime that was killed."""
         self.now = 0.0
         self.order = order
-        self.brokers = Brokers()
+        self.brokers = brokers or Brokers()
         self.unprocessed: list[SourceRecord] = []
         self.done: list[SourceRecord] = []
         self.assignment_of: dict[tuple[Partition, int], Held] = {}
@@ -349,7 +388,7 @@ class Runtime:
             return self.clients[-1]
 
         self.source = PollThread(
-            PollSettings(settings, ["in"], cap, 1_000_000, revoke_seconds, 30.0, "in"),
+            PollSettings(settings, ["in"], cap, 1_000_000, revoke_seconds, 30.0, "in", notes=True),
             self.commands,
             self._on_records,
             self._on_revoked,

@@ -80,6 +80,8 @@ class PollSettings:
     """How long offsets may stay uncommitted because commits fail, before their topics pause."""
     asked_for: str
     """A topic, and no pattern, to ask brokers for."""
+    notes: bool
+    """Whether commits carry notes of what is done behind them (at_least_once)."""
     join_seconds: float = JOIN_SECONDS
     """How long a KIP-848 group may leave a join unanswered."""
     stall_seconds: float = STALL_SECONDS
@@ -140,6 +142,7 @@ class PollThread:
             self._show_life,
             observer,
             clock,
+            settings.notes,
         )
         callbacks = {"on_commit": self.committer.on_commit, "error_cb": error_callback("consumer", observer, on_fatal)}
         self._new_consumer = partial(new_consumer, {**client, **callbacks}, logger=librdkafka_logger("consumer"))
@@ -265,12 +268,14 @@ class PollThread:
             elif error is not None:
                 ends.append(EndReached(partition, epoch, offset))
                 self._assignment.reached(partition, offset)
+                self._assignment.done.pop(partition, None)
             else:
                 if self._assignment.goes_back(partition, offset):
                     self._hand_over(records)
                     records = []
                     epoch = self.rebalance.rewound(partition, offset)
-                records.append(source_record(message, partition, epoch, now))
+                if not self._assignment.done or not self._assignment.is_done(partition, offset, message):
+                    records.append(source_record(message, partition, epoch, now))
                 self._assignment.reached(partition, offset + 1)
         self._hand_over(records)
         for end in ends:

@@ -31,7 +31,7 @@ from consumer.kafka.clients.errors import as_client_failure
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from consumer.delivery.ledger import Ledger
+    from consumer.delivery.ledger import Commit, Ledger
     from consumer.events import Outcome, Partition, SourceRecord
     from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.consume.poll_thread import PollThread
@@ -67,6 +67,7 @@ class ReleaseThread:
         on_fatal: Callable[[BaseException], None],
         commit_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Offsets are handed out every ``commit_seconds``, and when a revocation or a drain ends."""
         self._ledger = ledger
@@ -77,6 +78,7 @@ class ReleaseThread:
         self._on_fatal = on_fatal
         self._commit_seconds = commit_seconds
         self._clock = clock
+        self._wall_clock = wall_clock
         self._revocations: list[Revoke] = []
         self._drains: list[Drain] = []
         self._stop: Stop | None = None
@@ -124,9 +126,9 @@ class ReleaseThread:
         now = self._clock()
         if now >= self._commit_at:
             self._commit_at = now + self._commit_seconds
-            self._commit(self._ledger.committable())
+            self._commit(self._committable())
         if self._drains and (not self._ledger.in_flight or self._nothing_more()):
-            self._commit(self._ledger.committable())
+            self._commit(self._committable())
             self._publish(linger=False)  # the publisher may commit these offsets by itself
             for drain in self._drains:
                 drain.reply.put(not self._ledger.in_flight)
@@ -154,8 +156,8 @@ class ReleaseThread:
                     self._ledger.deliver(record)
             case EndReached(partition, epoch, position):
                 self._ledger.reached_end(partition, epoch, position)
-            case Assigned(partition, epoch, position):
-                self._ledger.assign(partition, epoch, position)
+            case Assigned(partition, epoch, position, done):
+                self._ledger.assign(partition, epoch, position, done)
             case Revoke():
                 self._revocations.append(command)
             case Lost(epochs):
@@ -185,7 +187,7 @@ class ReleaseThread:
             awaited = [partition for partition in partitions if partition in revoke.awaited]
             if self._clock() < revoke.deadline and any(map(self._ledger.in_flight_of, awaited)):
                 continue
-            moved = self._ledger.committable()
+            moved = self._committable()
             last = self._publisher.commit({each: moved.pop(each) for each in partitions if each in moved})
             self._commit(moved)
             if abandoned := self._ledger.revoke(partitions):
@@ -194,15 +196,18 @@ class ReleaseThread:
                     records=abandoned,
                     assignments=sorted(map(str, partitions)),
                 )
-            revoke.reply.put({partition: offset for partition, (_, offset) in last.items()})
+            revoke.reply.put(dict(last))
             self._revocations.remove(revoke)  # only now: where this round fails, it must still be answered
 
     def _current(self, epochs: Mapping[Partition, int]) -> list[Partition]:
         """Those of ``epochs`` that are still the partition's latest."""
         return [partition for partition, epoch in epochs.items() if self._ledger.epoch(partition) == epoch]
 
-    def _commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
-        if left := self._publisher.commit(offsets):
+    def _committable(self) -> dict[Partition, Commit]:
+        return self._ledger.committable(int(self._wall_clock() * 1000))
+
+    def _commit(self, commits: Mapping[Partition, Commit]) -> None:
+        if left := self._publisher.commit(commits):
             self._poll_thread.commit(left)
 
     def _report_changes(self) -> None:
