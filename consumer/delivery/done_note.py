@@ -70,13 +70,13 @@ def note(base: int, in_flight: Iterable[int], end: int, before: Done | None, now
     Runs for which there is no room are left out, from the last one on.
     """
     lengths: list[int] = []
-    position, waiting = base, 0
+    position, since = base, base
     for offset in in_flight:
         if offset != position:
-            lengths += (waiting, offset - position)
-            waiting = 0
-        waiting += 1
+            lengths += (position - since, offset - position)
+            since = offset
         position = offset + 1
+    waiting = position - since
     if end > position:
         lengths += (waiting, end - position)
         position, waiting = end, 0
@@ -125,8 +125,8 @@ def read(offset: int, text: str) -> Done | None:
 
 
 def _packed(lengths: Sequence[int]) -> str:
-    data = bytearray()
-    for length in lengths:
+    data = bytearray() if max(lengths) > 0x7F else bytearray(lengths)  # nearly always, and at once
+    for length in () if data else lengths:
         rest = length
         while rest > 0x7F:
             data.append(rest & 0x7F | 0x80)

@@ -59,7 +59,10 @@ class Held:
 
     partition: Partition
     position: int
+    log: Log
     delivered: list[tuple[int, bytes | None]] = field(default_factory=list)
+    handed: set[int] = field(default_factory=set)
+    """Those of ``delivered`` that went to the worker: others were passed over."""
     durable: set[int] = field(default_factory=set)
     sent: set[int] = field(default_factory=set)
     end: int | None = None
@@ -71,7 +74,8 @@ class Held:
         """The next record to read may be this one and none after it: found by looking at everything."""
         behind = 0
         for offset, _ in self.delivered:
-            if offset not in self.durable:
+            passed_over = offset not in self.handed and offset in self.log.acknowledged
+            if offset not in self.durable and not passed_over:
                 return offset
             behind = offset + 1
         return max(behind, self.end or 0)
@@ -81,7 +85,7 @@ class Held:
         return max(self.delivered[-1][0] + 1 if self.delivered else 0, self.told_end or 0)
 
     def in_flight(self) -> int:
-        return len(self.delivered) - len(self.durable)
+        return len(self.handed) - len(self.durable)
 
 
 class Message:
@@ -231,7 +235,7 @@ class Brokers:
 
     def begin(self, partition: Partition, position: int) -> None:
         assert partition not in self.held
-        self.held[partition] = Held(partition, position)
+        self.held[partition] = Held(partition, position, self.logs[partition])
 
     def take_away(self, partition: Partition) -> None:
         held = self.held.pop(partition, None)
@@ -305,6 +309,8 @@ class Publisher:
         held.sent.add(release.record.offset)
         key = dict(held.delivered)[release.record.offset]
         for offset, other in held.delivered:
+            if offset not in held.handed:
+                continue
             if offset < release.record.offset and self._runtime.order != "none" and offset not in held.sent:
                 assert self._runtime.order == "key", (
                     f"{offset} should have been released before {release.record.offset}"
@@ -371,6 +377,7 @@ class Runtime:
         """``brokers``: those of a runtime that was killed."""
         self.now = 0.0
         self.order = order
+        self.cap = cap
         self.brokers = brokers or Brokers()
         self.unprocessed: list[SourceRecord] = []
         self.done: list[SourceRecord] = []
@@ -430,6 +437,7 @@ class Runtime:
             held = self.brokers.held[Partition.of(record)]
             known = self.assignment_of.setdefault((Partition.of(record), record.epoch), held)
             assert known is held, "two assignments share an epoch"
+            held.handed.add(record.offset)
         self.unprocessed += records
 
     def _on_revoked(self, epochs: Mapping[Partition, int]) -> None:
@@ -526,6 +534,18 @@ def runtime_with(records: int, **settings: object) -> Runtime:
     runtime = Runtime("key", 100, **settings)  # type: ignore[arg-type]  # the settings of any client
     runtime.rebalance("assign")
     deliver(runtime, records)
+    return runtime
+
+
+def successor(killed: Runtime) -> Runtime:
+    """SIGKILL, and another process that reads on: what the brokers hold is all that it knows."""
+    brokers = killed.brokers
+    for partition in list(brokers.held):
+        brokers.take_away(partition)
+    brokers.rebalances.clear()
+    brokers.messages.clear()
+    runtime = Runtime(killed.order, killed.cap, brokers=brokers)
+    runtime.rebalance("assign")
     return runtime
 
 

@@ -51,6 +51,9 @@ _log = structlog.stdlib.get_logger(__name__)
 POLL_SECONDS = 0.1
 """Longest wait in one poll: bounds how long a commit or a pause requested by another thread waits."""
 
+BUSY_POLL_SECONDS = 0.02
+"""The same while records are in flight: what becomes durable meanwhile is repeated after a crash."""
+
 HANDOFF_RECORDS = 256
 """Most records handed over at once."""
 
@@ -228,7 +231,7 @@ class PollThread:
             self.in_flight.wait(POLL_SECONDS)
             self._observer.stalled(self._clock() - now)
             return
-        first = self._consumer.poll(POLL_SECONDS)
+        first = self._consumer.poll(BUSY_POLL_SECONDS if self.in_flight.events else POLL_SECONDS)
         if first is not None:
             self._stuck.worked_at = self._clock()
             more = min(room.records, HANDOFF_RECORDS) - 1

@@ -69,7 +69,9 @@ class ReleaseThread:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Offsets are handed out every ``commit_seconds``, and when a revocation or a drain ends."""
+        """What is durable is handed out to be committed at once, but ``commit_seconds`` after the last time; all of it
+        when a revocation or a drain ends.
+        """
         self._ledger = ledger
         self._commands = commands
         self._publisher = publisher
@@ -83,6 +85,9 @@ class ReleaseThread:
         self._drains: list[Drain] = []
         self._stop: Stop | None = None
         self._commit_at = clock() + commit_seconds
+        """Monotonic seconds before which nothing is handed out."""
+        self._waits = False
+        """Whether something waits for that."""
         self._stale = 0
         self._outcome_at = clock()
         """Monotonic seconds of the latest outcome, or of the start of the drain."""
@@ -125,8 +130,10 @@ class ReleaseThread:
         self._answer_revocations()
         now = self._clock()
         if now >= self._commit_at:
-            self._commit_at = now + self._commit_seconds
-            self._commit(self._committable())
+            self._waits = False
+            if commits := self._committable():
+                self._commit_at = now + self._commit_seconds
+                self._commit(commits)
         if self._drains and (not self._ledger.in_flight or self._nothing_more()):
             self._commit(self._committable())
             self._publish(linger=False)  # the publisher may commit these offsets by itself
@@ -138,6 +145,8 @@ class ReleaseThread:
     def _take_commands(self) -> None:
         longest = CLOSING_SECONDS if self._revocations or self._drains else IDLE_SECONDS
         timeout = min(longest, self._publisher.idle_seconds)
+        if self._waits:
+            timeout = max(0.0, min(timeout, self._commit_at - self.last_round))
         try:
             self._handle(self._commands.get(timeout=timeout) if timeout > 0 else self._commands.get_nowait())
             for _ in range(COMMANDS_A_ROUND):
@@ -175,6 +184,7 @@ class ReleaseThread:
             if self._ledger.durable(release):
                 self._observer.durable(release.record, release.outcome)
         if durable:
+            self._waits = True
             now = self._clock()
             self._poll_thread.no_longer_in_flight(
                 [(each.partition, each.record.epoch, each.record.size) for each in durable],

@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from consumer.delivery.commands import Assigned, Command, Delivered, Drain, EndReached, Lost, Processed, Revoke, Stop
+from consumer.delivery.done_note import Done, read
 from consumer.delivery.ledger import Commit, Ledger
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
@@ -79,7 +80,15 @@ class Bench:
         publisher: Any = self.publisher
         poll_thread: Any = self
         self.thread = ReleaseThread(
-            self.ledger, self.commands, publisher, poll_thread, self.observer, self.fatal.append, 1.0, lambda: self.now
+            self.ledger,
+            self.commands,
+            publisher,
+            poll_thread,
+            self.observer,
+            self.fatal.append,
+            1.0,
+            lambda: self.now,
+            lambda: 1_800_000_000.0,
         )
 
     def commit(self, offsets: Mapping[Partition, Commit]) -> None:
@@ -143,6 +152,32 @@ def test_offsets_are_handed_out_at_intervals(bench: Bench) -> None:
     assert bench.commits == []
     bench.later()
     assert bench.commits == [{P: Commit(1, 10)}]
+
+
+def test_what_is_durable_after_a_quiet_time_is_handed_out_at_once(bench: Bench) -> None:
+    """A crash would repeat it; what comes right behind it waits for the interval, and no longer."""
+    bench.now = 7.0
+    bench.put(Assigned(P, 1, None), Delivered((record(0), record(1), record(2))), done(record(0)))
+    assert bench.commits == [{P: Commit(1, 1)}]
+    bench.put(done(record(1)))
+    bench.put(done(record(2)))
+    assert len(bench.commits) == 1
+    bench.later()
+    assert bench.commits[1:] == [{P: Commit(1, 3)}]
+
+
+def test_what_is_durable_behind_a_record_that_waits_is_handed_out_with_its_commit(bench: Bench) -> None:
+    """Also before any offset could move, and when the partition is revoked."""
+    reply: SimpleQueue[dict[Partition, Commit]] = SimpleQueue()
+    bench.put(Assigned(P, 1, None), Delivered((record(4), record(5), record(6))), done(record(5)))
+    bench.later()
+    ((commit,),) = (each.values() for each in bench.commits)
+    assert commit[:2] == (1, 4)
+    named = read(4, commit.note)
+    assert named == Done((5,), (5,), 1_800_000_000_000)
+    bench.put(done(record(6)), Revoke({P: 1}, {P}, bench.now, reply))
+    last = reply.get_nowait()[P]
+    assert read(4, last.note) == Done((5,), (6,), 1_800_000_000_000)
 
 
 def test_a_revocation_waits_for_what_is_in_flight(bench: Bench) -> None:
