@@ -27,12 +27,14 @@ class Consumer:
 
     def __init__(self) -> None:
         self.commits: list[tuple[dict[int, int], bool]] = []
+        self.notes: list[str] = []
         self.error: KafkaError | None = None
         self.refused: dict[int, KafkaError] = {}
 
     def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> list[Any] | None:
         if self.error is not None:
             raise KafkaException(self.error)
+        self.notes = [p.metadata or "" for p in offsets]
         self.commits.append(({p.partition: p.offset for p in offsets}, asynchronous))
         return None if asynchronous else [Answered(self.refused.get(p.partition)) for p in offsets]
 
@@ -287,3 +289,38 @@ def test_an_assignment_that_ends_takes_its_trouble_with_it() -> None:
     run_for(bench, 0.25, answer=None)
     assert bench.pauses.reasons == {}
     assert bench.committer.uncommitted_since == float("inf")
+
+
+def test_of_two_commits_of_one_offset_the_later_note_counts() -> None:
+    """What is done behind an offset only grows: also where the earlier one failed, and in the last commit."""
+    bench = Bench()
+    bench.committer.request({P: Commit(1, 5, "a")})
+    bench.send(p0=1)
+    bench.committer.request({P: Commit(1, 5, "b")})
+    bench.committer.on_commit(KafkaError(KafkaError.REBALANCE_IN_PROGRESS), [])
+    bench.now = 1.0
+    bench.send(p0=1)
+    assert bench.consumer.notes == ["b"]
+    bench.committer.request({P: Commit(1, 5, "c")})
+    assert bench.committer.commit_last(bench.consumer, {P: 1}, {})
+    assert bench.consumer.notes == ["c"]
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_brokers_that_refuse_notes_get_the_offsets_without(last: bool) -> None:
+    """offset.metadata.max.bytes was set lower: no commit waits for that, and whoever operates is told once."""
+    bench = Bench()
+    refused = KafkaError(KafkaError.OFFSET_METADATA_TOO_LARGE)
+    with capture_logs() as logs:
+        if last:
+            bench.consumer.refused = {0: refused}
+            bench.committer.commit_last(bench.consumer, {P: 1}, {P: Commit(1, 5, "a")})
+        else:
+            bench.committer.request({P: Commit(1, 5, "a")})
+            bench.send(p0=1)
+            bench.committer.on_commit(None, [Answered(refused)])  # type: ignore[list-item]  # all that is read of it
+            bench.send(p0=1)
+    assert bench.consumer.commits == [({0: 5}, not last)] * 2
+    assert bench.consumer.notes == [""]
+    (line,) = (each for each in logs if "fix" in each)
+    assert "offset.metadata.max.bytes" in line["fix"]
