@@ -58,6 +58,8 @@ class Epoch:
     """The furthest that was ever safe: safe once is safe for the rest of the epoch."""
     done: frozenset[int] = frozenset()
     """What the note of an earlier epoch named."""
+    forgotten: frozenset[int] = frozenset()
+    """The same, where the partition ended since."""
     told: frozenset[int] = frozenset()
     """Records behind the prefix that were durable at the last commit."""
 
@@ -126,7 +128,7 @@ class LedgerMachine(RuleBasedStateMachine):
         before = None
         if position is not None and done is not None:
             first, last = position + done[0], position + sum(done)
-            before = Done((first,), (last,), 7)
+            before = Done((first,), (last,), 3)
             epoch.done = frozenset(range(first, last + 1))
         self.ledger.assign(partition, self.numbers, position, before)
 
@@ -175,6 +177,7 @@ class LedgerMachine(RuleBasedStateMachine):
         position = max(0, last + beyond, epoch.end or 0)
         if position >= last:
             epoch.end = position
+        epoch.forgotten |= epoch.done
         epoch.done = frozenset()
         self.ledger.reached_end(partition, epoch.number, position)
 
@@ -222,6 +225,10 @@ class LedgerMachine(RuleBasedStateMachine):
             for record in epoch.records:
                 if record.offset >= each.offset:
                     assert (named is not None and record.offset in named) == (record.state == "durable")
+            last = epoch.records[-1].offset if epoch.records else -1
+            assert not any(named is not None and offset in named for offset in epoch.forgotten if offset > last)
+            if named is not None:
+                assert named.written_ms == (3 if any(offset > last for offset in epoch.done) else 7)
             for offset in epoch.done:
                 if offset >= each.offset:
                     assert named is not None, "what was done before still is"
