@@ -299,6 +299,26 @@ def test_after_every_step_of_any_order_the_commit_is_the_durable_prefix(
     assert ledger.in_flight == 0
 
 
+def test_what_was_done_before_is_named_until_it_is_passed() -> None:
+    """A successor that is killed early, too, leaves its own successor no more to repeat."""
+    ledger = Ledger("key")
+    ledger.assign(P, 2, 10, Done((13,), (19,), 3))
+    for offset in (10, 11, 12):
+        ledger.deliver(record_at(offset, epoch=2))
+    for offset, commit, first, last in ((11, 10, 11, 11), (10, 12, 13, 19)):
+        (release,) = ledger.processed(record_at(offset, epoch=2), outcome("done"))
+        assert ledger.durable(release)
+        found = ledger.committable(7)[P]
+        named = read(commit, found.note)
+        assert found[:2] == (2, commit)
+        assert named is not None
+        assert (named.firsts[0], named.lasts[0], named.lasts[-1], named.written_ms) == (first, last, 19, 3)
+    ledger.deliver(record_at(20, epoch=2))
+    (release,) = ledger.processed(record_at(12, epoch=2), outcome("done"))
+    assert ledger.durable(release)
+    assert read(13, ledger.committable(7)[P].note) == Done((13,), (19,), 7)
+
+
 def test_an_offset_that_goes_back_needs_a_new_epoch() -> None:
     """A position that moved back within an epoch is refused: what was committed could no longer be trusted."""
     ledger = Ledger("key")

@@ -45,6 +45,7 @@ def test_whoever_is_killed_whenever_nothing_is_lost_and_nothing_named_is_repeate
     """Records become durable in any order; a process ends after any step, with or without the last commit."""
     runtime = Runtime(order, cap)
     runtime.rebalance("assign")
+    before: dict[Partition, set[int]] = {partition: set() for partition in PARTITIONS}
     for life, quiet in lives:
         for partition, records, processed, acknowledged, commits in life:
             for gap, key in records:
@@ -61,7 +62,9 @@ def test_whoever_is_killed_whenever_nothing_is_lost_and_nothing_named_is_repeate
         if quiet:
             for _ in range(3):
                 runtime.step()
-        before = {partition: named(runtime, partition) for partition in PARTITIONS}
+        earlier, before = before, {partition: named(runtime, partition) for partition in PARTITIONS}
+        for partition in PARTITIONS:
+            assert earlier[partition] <= before[partition], "what one life names the next one does not take back"
         if quiet:
             for partition in PARTITIONS:
                 assert before[partition] >= runtime.brokers.held[partition].durable, "all that it has done is named"
