@@ -50,6 +50,9 @@ NO_OUTCOME_SECONDS = 10.0
 """A drain awaits no outcomes any more after none came for so long while all that is processed waits for outputs that
 take nothing: what is not processed then waits for the memory that these hold."""
 
+GATHER_SECONDS = 0.005
+"""Wait of the first record that is durable after a commit: those of one call to the model are within milliseconds."""
+
 COMMANDS_A_ROUND = 1000
 """Most commands handled before delivery reports are served again, so that neither starves the other."""
 
@@ -69,7 +72,7 @@ class ReleaseThread:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """What is durable is handed out to be committed at once, but ``commit_seconds`` after the last time; all of it
+        """What is durable is handed out to be committed soon, but ``commit_seconds`` after the last time; all of it
         when a revocation or a drain ends.
         """
         self._ledger = ledger
@@ -184,8 +187,10 @@ class ReleaseThread:
             if self._ledger.durable(release):
                 self._observer.durable(release.record, release.outcome)
         if durable:
-            self._waits = True
             now = self._clock()
+            if not self._waits:
+                self._waits = True
+                self._commit_at = max(self._commit_at, now + GATHER_SECONDS)
             self._poll_thread.no_longer_in_flight(
                 [(each.partition, each.record.epoch, each.record.size) for each in durable],
                 [now - each.record.fetched_at for each in durable],
