@@ -249,5 +249,6 @@ def _commit(assignment: _Assignment, now_ms: int) -> Commit:
         offset = next(iter(in_flight))
     if not in_flight and assignment.done is None:
         return Commit(assignment.epoch, offset)
-    end = offset if assignment.last is None else max(offset, assignment.last + 1)
+    # What was passed: delivered, or done before and behind the last that was delivered, up to the partition's end.
+    end = max(offset, 0 if assignment.last is None else assignment.last + 1, assignment.end or 0)
     return Commit(assignment.epoch, offset, note(offset, in_flight, end, assignment.done, now_ms))
