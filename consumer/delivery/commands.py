@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from queue import SimpleQueue
 
+    from consumer.delivery.done_note import Done
+    from consumer.delivery.ledger import Commit
     from consumer.events import Partition
 
 
@@ -20,11 +22,15 @@ Processed = tuple[SourceRecord, Outcome]
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """An epoch of a partition begins; ``position`` is its first offset where that is known."""
+    """An epoch of a partition begins; ``position`` is its first offset where that is known.
+
+    ``done``: what is durable behind it and will not be delivered.
+    """
 
     partition: Partition
     epoch: int
     position: int | None
+    done: Done | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +54,13 @@ class Revoke:
     """These assignments end: make durable what is possible until ``deadline`` (monotonic seconds), forget the rest.
 
     Only what is in flight of ``awaited`` is waited for: the others are at a standstill. ``reply`` then receives the
-    offsets to commit: those that moved and were not handed out before.
+    commits: those that say more than what was handed out before.
     """
 
     epochs: Mapping[Partition, int]
     awaited: Collection[Partition]
     deadline: float
-    reply: SimpleQueue[dict[Partition, int]]
+    reply: SimpleQueue[dict[Partition, Commit]]
 
 
 @dataclass(frozen=True, slots=True)

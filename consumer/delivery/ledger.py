@@ -7,12 +7,16 @@ Per partition the ledger keeps a linked list of the records in flight, in delive
 has ``through``, the last offset delivered before the next entry in flight: when an entry becomes durable its run joins
 that of its predecessor; when it has none, everything up to ``through`` is durable. Every operation is O(1), a release
 O(1) per released record, and memory is bounded by what is in flight, also while one slow record holds back a commit.
+What is durable behind such a record is named in a note that goes with the commit (``done_note``): all offsets that were
+passed and are not in flight.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from consumer.delivery.done_note import Done, note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +26,16 @@ if TYPE_CHECKING:
 Order = Literal["partition", "key", "none"]
 """``partition``: results in offset order. ``key``: the results of one key in offset order; records without a key have
 no order among themselves or with others, as Kafka gives them none. ``none``: as they finish."""
+
+
+class Commit(NamedTuple):
+    """What may be committed of a partition. Of two in one epoch the later one says more."""
+
+    epoch: int
+    offset: int
+    """The next record to read: all before it are durable."""
+    note: str = ""
+    """Which records behind it are durable, too (``done_note``); empty for none."""
 
 
 @dataclass(slots=True)
@@ -55,6 +69,10 @@ class _Assignment:
     commit: int | None
     last: int | None = None
     end: int | None = None
+    done: Done | None = None
+    """What the note of an earlier epoch names, until it is passed."""
+    changed: bool = False
+    """Whether a commit would say more than the last one."""
     tail: _Entry | None = None
     entries: dict[int, _Entry] = field(default_factory=dict)
     queues: dict[bytes | None, list[_Entry]] = field(default_factory=dict)
@@ -67,7 +85,6 @@ class Ledger:
     def __init__(self, order: Order) -> None:
         self._order = order
         self._assignments: dict[tuple[str, int], _Assignment] = {}
-        self._moved: dict[Partition, tuple[int, int]] = {}
         self.in_flight = 0
         """Records delivered and not yet durable, over all partitions."""
         self.stale = 0
@@ -88,17 +105,18 @@ class Ledger:
         assignment = self._assignments.get(partition)
         return assignment.epoch if assignment else None
 
-    def assign(self, partition: Partition, epoch: int, position: int | None = None) -> None:
+    def assign(self, partition: Partition, epoch: int, position: int | None = None, done: Done | None = None) -> None:
         """Start an epoch. What an earlier epoch of the partition had in flight is forgotten (a seek is a new epoch).
 
-        ``position`` is the first offset to be delivered, where it is known: nothing at or below it is ever committed.
+        ``position`` is the first offset to be delivered, where it is known: nothing below it is ever committed.
+        ``done``: what is durable behind it and is not delivered again.
         Raises ValueError when ``epoch`` is not newer than the current one.
         """
         current = self.epoch(partition)
         if current is not None and epoch <= current:
             raise ValueError(f"Epoch {epoch} of {partition} is not newer than {current}: number every assignment anew.")
         self.revoke((partition,))
-        self._assignments[partition] = _Assignment(partition, epoch, position)
+        self._assignments[partition] = _Assignment(partition, epoch, position, done=done)
 
     def deliver(self, record: SourceRecord) -> None:
         """Take note of a polled record. Ignored when its epoch is not the current one.
@@ -118,6 +136,8 @@ class Ledger:
         entry = assignment.tail = assignment.entries[offset] = _Entry(offset, tail)
         if tail is not None:
             tail.next = entry
+        if assignment.done is not None:
+            assignment.done = assignment.done.behind(offset)
         assignment.last = offset
         assignment.end = None
         self.in_flight += 1
@@ -171,10 +191,11 @@ class Ledger:
         if entry.previous is not None:
             entry.previous.next = entry.next
             entry.previous.through = entry.through
+            assignment.changed = True
         else:
-            self._advance(partition, assignment, entry.through + 1)
+            _advance(assignment, entry.through + 1)
         if not assignment.entries and assignment.end is not None:
-            self._advance(partition, assignment, assignment.end)
+            _advance(assignment, assignment.end)
         return True
 
     def reached_end(self, partition: Partition, epoch: int, position: int) -> None:
@@ -183,16 +204,27 @@ class Ledger:
         It is committed once nothing is in flight; otherwise lag would never reach zero.
         """
         assignment = self._current(partition, epoch)
-        if assignment is None or (assignment.last is not None and position <= assignment.last):
+        if assignment is None:
+            return
+        assignment.done = None  # all of it is passed, or of a log that lost its end
+        if assignment.last is not None and position <= assignment.last:
             return
         assignment.end = position
         if not assignment.entries:
-            self._advance(partition, assignment, position)
+            _advance(assignment, position)
 
-    def committable(self) -> dict[Partition, tuple[int, int]]:
-        """(epoch, offset to commit) of partitions where it moved since the last call: next record to read."""
-        moved, self._moved = self._moved, {}
-        return moved
+    def committable(self, now_ms: int = 0) -> dict[Partition, Commit]:
+        """What may be committed of partitions where something became durable since the last call.
+
+        ``now_ms``: milliseconds since 1970, for notes. Takes time in proportion to the records in flight of these
+        partitions, some 0.1 us each.
+        """
+        found = {}
+        for assignment in self._assignments.values():
+            if assignment.changed:
+                assignment.changed = False
+                found[assignment.partition] = _commit(assignment, now_ms)
+        return found
 
     def revoke(self, partitions: Iterable[Partition]) -> int:
         """Forget these partitions; returns how many records in flight are abandoned. Read ``committable`` first."""
@@ -200,7 +232,6 @@ class Ledger:
         for partition in partitions:
             abandoned += self.in_flight_of(partition)
             self._assignments.pop(partition, None)
-            self._moved.pop(partition, None)
         self.in_flight -= abandoned
         return abandoned
 
@@ -208,7 +239,20 @@ class Ledger:
         assignment = self._assignments.get(partition)
         return assignment if assignment is not None and assignment.epoch == epoch else None
 
-    def _advance(self, partition: Partition, assignment: _Assignment, commit: int) -> None:
-        if assignment.commit is None or commit > assignment.commit:
-            assignment.commit = commit
-            self._moved[partition] = (assignment.epoch, commit)
+
+def _advance(assignment: _Assignment, commit: int) -> None:
+    if assignment.commit is None or commit > assignment.commit:
+        assignment.commit = commit
+        assignment.changed = True
+
+
+def _commit(assignment: _Assignment, now_ms: int) -> Commit:
+    in_flight = assignment.entries
+    offset = assignment.commit
+    if offset is None:  # nothing of the prefix is durable yet, so the first record is the one to begin at again
+        offset = next(iter(in_flight))
+    if not in_flight and assignment.done is None:
+        return Commit(assignment.epoch, offset)
+    # What was passed: delivered, or done before and behind the last that was delivered, up to the partition's end.
+    end = max(offset, 0 if assignment.last is None else assignment.last + 1, assignment.end or 0)
+    return Commit(assignment.epoch, offset, note(offset, in_flight, end, assignment.done, now_ms))

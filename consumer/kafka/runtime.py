@@ -160,6 +160,7 @@ class KafkaRuntime:
                 revoke_seconds,
                 config.delivery.commit_pause_seconds,
                 asked_for,
+                not transactional,
                 join_seconds,
                 STALL_SECONDS if len(config.lanes()) == 1 else 0.0,
             ),
@@ -170,7 +171,6 @@ class KafkaRuntime:
             others,
             observer,
         )
-
         self._lag = LagWatch(
             metadata_settings(config),
             config.kafka.group_id,

@@ -19,6 +19,7 @@ from confluent_kafka import (
 
 from consumer.config.tree import Config, DeliveryConfig, KafkaConfig, LimitsConfig
 from consumer.delivery.dead_letters import DeadLetters, Failure
+from consumer.delivery.done_note import Done, read
 from consumer.events import Outcome, Output
 from consumer.kafka.runtime import KafkaRuntime
 
@@ -225,13 +226,21 @@ class Cluster:
 
     def committed(self, group: str, topic: str, partitions: int) -> list[int]:
         """Committed offset of each partition; -1001 without one."""
+        return [position.offset for position in self._committed(group, topic, partitions)]
+
+    def noted(self, group: str, topic: str, partitions: int) -> list[Done | None]:
+        """What the commit of each partition names as done behind it."""
+        positions = self._committed(group, topic, partitions)
+        return [read(position.offset, position.metadata or "") for position in positions]
+
+    def _committed(self, group: str, topic: str, partitions: int) -> list[TopicPartition]:
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group})
         deadline = time.monotonic() + 30
         try:
             while True:
                 try:
                     wanted = [TopicPartition(topic, number) for number in range(partitions)]
-                    return [position.offset for position in consumer.committed(wanted, timeout=10)]
+                    return consumer.committed(wanted, timeout=10)
                 except KafkaException:
                     # A new broker's coordinator is still being made.
                     if time.monotonic() > deadline:

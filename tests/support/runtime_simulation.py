@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, TopicPartition
 
 from consumer.delivery.commands import Command, Delivered, Lost, Revoke
+from consumer.delivery.done_note import read
 from consumer.delivery.ledger import Ledger
 from consumer.events import Outcome, Output, Partition
 from consumer.kafka.clients.observer import KafkaObserver
@@ -25,7 +26,7 @@ from consumer.kafka.publish.release_thread import ReleaseThread
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from consumer.delivery.ledger import Order, Release
+    from consumer.delivery.ledger import Commit, Order, Release
     from consumer.events import SourceRecord
 
 PARTITIONS = (Partition("in", 0), Partition("in", 1))
@@ -41,6 +42,10 @@ class Log:
     records: list[tuple[int, bytes | None]] = field(default_factory=list)
     end: int = 0
     committed: int | None = None
+    note: str = ""
+    """What the last commit carried."""
+    acknowledged: set[int] = field(default_factory=set)
+    """Records whose outputs were, in whatever assignment."""
 
     def append(self, gap: int, key: bytes | None) -> None:
         """One record, behind ``gap`` offsets that hold none: compacted, aborted, or markers."""
@@ -54,7 +59,10 @@ class Held:
 
     partition: Partition
     position: int
+    log: Log
     delivered: list[tuple[int, bytes | None]] = field(default_factory=list)
+    handed: set[int] = field(default_factory=set)
+    """Those of ``delivered`` that went to the worker: others were passed over."""
     durable: set[int] = field(default_factory=set)
     sent: set[int] = field(default_factory=set)
     end: int | None = None
@@ -66,7 +74,8 @@ class Held:
         """The next record to read may be this one and none after it: found by looking at everything."""
         behind = 0
         for offset, _ in self.delivered:
-            if offset not in self.durable:
+            passed_over = offset not in self.handed and offset in self.log.acknowledged
+            if offset not in self.durable and not passed_over:
                 return offset
             behind = offset + 1
         return max(behind, self.end or 0)
@@ -76,7 +85,7 @@ class Held:
         return max(self.delivered[-1][0] + 1 if self.delivered else 0, self.told_end or 0)
 
     def in_flight(self) -> int:
-        return len(self.delivered) - len(self.durable)
+        return len(self.handed) - len(self.durable)
 
 
 class Message:
@@ -133,8 +142,9 @@ class Client:
         return b"CGMDv2:" + (7).to_bytes(4, sys.byteorder)
 
     def incremental_assign(self, partitions: list[TopicPartition]) -> None:
-        for partition in _named(partitions):
-            self.brokers.begin(partition, self.brokers.logs[partition].committed or 0)
+        for each, partition in zip(partitions, _named(partitions), strict=True):
+            begin = self.brokers.logs[partition].committed or 0
+            self.brokers.begin(partition, each.offset if each.offset >= 0 else begin)
 
     def incremental_unassign(self, partitions: list[TopicPartition]) -> None:
         for partition in _named(partitions):
@@ -175,13 +185,23 @@ class Client:
     def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> list[Any] | None:
         error = None if self.brokers.healthy else KafkaError(KafkaError.REBALANCE_IN_PROGRESS)
         for position in offsets:
-            self.brokers.commit(Partition(position.topic, position.partition), position.offset, error is None)
+            self.brokers.commit(position, error is None)
         if asynchronous:
             self.answers.append((error, offsets))
             return None
         if error is not None:
             raise KafkaException(error)
         return offsets
+
+    def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:  # noqa: ARG002
+        if not self.brokers.tells_committed:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        logs = [(partition, self.brokers.logs[partition]) for partition in _named(partitions)]
+        unknown = OFFSET_INVALID
+        return [
+            TopicPartition(*partition, unknown if log.committed is None else log.committed, metadata=log.note)
+            for partition, log in logs
+        ]
 
     def list_topics(self, topic: str, timeout: float) -> None:  # noqa: ARG002
         self.asked += 1
@@ -205,6 +225,8 @@ class Brokers:
         self.messages: deque[Message] = deque()
         """What the client returns before anything else."""
         self.healthy = True
+        self.tells_committed = True
+        """Whether a client is told what is committed when it asks for it."""
         self.answering = True
         self.tell_ends = True
         self.stepped_back = False
@@ -213,7 +235,7 @@ class Brokers:
 
     def begin(self, partition: Partition, position: int) -> None:
         assert partition not in self.held
-        self.held[partition] = Held(partition, position)
+        self.held[partition] = Held(partition, position, self.logs[partition])
 
     def take_away(self, partition: Partition) -> None:
         held = self.held.pop(partition, None)
@@ -245,15 +267,26 @@ class Brokers:
                 return Message(partition, log.end, None, KafkaError(KafkaError._PARTITION_EOF))
         return None
 
-    def commit(self, partition: Partition, offset: int, succeeds: bool) -> None:
+    def commit(self, position: TopicPartition, succeeds: bool) -> None:
         """Where every commit is judged, before anyone knows whether it succeeds."""
+        partition, offset, note = (
+            Partition(position.topic, position.partition),
+            position.offset,
+            position.metadata or "",
+        )
         held = self.held.get(partition)
         assert held is not None, f"{partition} is not ours: {offset} must not be committed"
         assert offset <= held.safe(), f"{offset} of {partition} passes {held.safe()}, the durable prefix"
         assert offset >= held.committed, f"{partition} goes back from {held.committed} to {offset}"
+        log = self.logs[partition]
+        if note:
+            named = read(offset, note)
+            assert named is not None, f"{note} of {offset} cannot be read"
+            for each, _ in log.records:
+                assert each not in named or each in log.acknowledged, f"{each} of {partition} is named and not done"
         held.committed = offset
         if succeeds:
-            self.logs[partition].committed = offset
+            log.committed, log.note = offset, note
 
 
 class Publisher:
@@ -276,6 +309,8 @@ class Publisher:
         held.sent.add(release.record.offset)
         key = dict(held.delivered)[release.record.offset]
         for offset, other in held.delivered:
+            if offset not in held.handed:
+                continue
             if offset < release.record.offset and self._runtime.order != "none" and offset not in held.sent:
                 assert self._runtime.order == "key", (
                     f"{offset} should have been released before {release.record.offset}"
@@ -283,8 +318,8 @@ class Publisher:
                 assert key is None or other != key, f"{offset} has the same key and was not released before"
         self.under_way.append(release)
 
-    def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
-        return offsets
+    def commit(self, commits: Mapping[Partition, Commit]) -> Mapping[Partition, Commit]:
+        return commits
 
     def run_once(self, *, linger: bool = True) -> list[Release]:  # noqa: ARG002
         if self.meanwhile is not None:
@@ -302,6 +337,7 @@ class Publisher:
     def acknowledge(self, index: int) -> None:
         release = self.under_way.pop(index)
         self._runtime.assignment_of[release.partition, release.record.epoch].durable.add(release.record.offset)
+        self._runtime.brokers.logs[release.partition].acknowledged.add(release.record.offset)
         self.acknowledged.append(release)
 
 
@@ -329,10 +365,20 @@ class Commands(SimpleQueue[Command]):
 class Runtime:
     """The real runtime, its two threads run by hand, on played brokers."""
 
-    def __init__(self, order: Order, cap: int, *, revoke_seconds: float = 10.0, **settings: Any) -> None:
+    def __init__(
+        self,
+        order: Order,
+        cap: int,
+        *,
+        revoke_seconds: float = 10.0,
+        brokers: Brokers | None = None,
+        **settings: Any,
+    ) -> None:
+        """``brokers``: those of a runtime that was killed."""
         self.now = 0.0
         self.order = order
-        self.brokers = Brokers()
+        self.cap = cap
+        self.brokers = brokers or Brokers()
         self.unprocessed: list[SourceRecord] = []
         self.done: list[SourceRecord] = []
         self.assignment_of: dict[tuple[Partition, int], Held] = {}
@@ -349,7 +395,7 @@ class Runtime:
             return self.clients[-1]
 
         self.source = PollThread(
-            PollSettings(settings, ["in"], cap, 1_000_000, revoke_seconds, 30.0, "in"),
+            PollSettings(settings, ["in"], cap, 1_000_000, revoke_seconds, 30.0, "in", notes=True),
             self.commands,
             self._on_records,
             self._on_revoked,
@@ -391,6 +437,7 @@ class Runtime:
             held = self.brokers.held[Partition.of(record)]
             known = self.assignment_of.setdefault((Partition.of(record), record.epoch), held)
             assert known is held, "two assignments share an epoch"
+            held.handed.add(record.offset)
         self.unprocessed += records
 
     def _on_revoked(self, epochs: Mapping[Partition, int]) -> None:
@@ -487,6 +534,18 @@ def runtime_with(records: int, **settings: object) -> Runtime:
     runtime = Runtime("key", 100, **settings)  # type: ignore[arg-type]  # the settings of any client
     runtime.rebalance("assign")
     deliver(runtime, records)
+    return runtime
+
+
+def successor(killed: Runtime) -> Runtime:
+    """SIGKILL, and another process that reads on: what the brokers hold is all that it knows."""
+    brokers = killed.brokers
+    for partition in list(brokers.held):
+        brokers.take_away(partition)
+    brokers.rebalances.clear()
+    brokers.messages.clear()
+    runtime = Runtime(killed.order, killed.cap, brokers=brokers)
+    runtime.rebalance("assign")
     return runtime
 
 

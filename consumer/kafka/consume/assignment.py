@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Consumer, Message
 
+    from consumer.delivery.done_note import Done
     from consumer.events import Header, Partition
     from consumer.kafka.clients.observer import KafkaObserver
 
@@ -34,6 +35,8 @@ class Assignment:
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._next: dict[Partition, int] = {}
+        self.done: dict[Partition, Done] = {}
+        """What was done before the epoch began, of partitions where some of it is still to be passed over."""
         self.epochs: Mapping[Partition, int] = {}
         """Epoch of each partition assigned now; replaced, never changed in place, so that other threads may read it."""
 
@@ -43,17 +46,39 @@ class Assignment:
         self.epochs = {**self.epochs, **begun}
         for partition in begun:
             self._next.pop(partition, None)
+            self.done.pop(partition, None)
         return begun
+
+    def pass_over(self, partition: Partition, position: int, done: Done) -> None:
+        """The epoch that has just begun reads from ``position`` on, and not what is ``done`` behind it.
+
+        Where it begins before ``position`` all the same, as in a topic that was made anew, its position ``goes_back``,
+        and nothing is passed over.
+        """
+        self._next[partition] = position
+        self.done[partition] = done
+
+    def is_done(self, partition: Partition, offset: int, message: Message) -> bool:
+        """Whether the record of ``message`` is to be passed over. Asked in the order of offsets."""
+        done = self.done.get(partition)
+        if done is None:
+            return False
+        kind, timestamp = message.timestamp()
+        if done.behind(offset) is None:
+            del self.done[partition]
+        return done.names(offset, None if kind == TIMESTAMP_NOT_AVAILABLE else timestamp)
 
     def end(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """End the epochs of these partitions, where they are assigned; returns them."""
         left = dict(self.epochs)
         ended = {partition: left.pop(partition) for partition in partitions if partition in left}
         self.epochs = left
+        for partition in ended:
+            self.done.pop(partition, None)
         return ended
 
     def goes_back(self, partition: Partition, offset: int) -> bool:
-        """Whether ``offset`` lies before what this epoch has delivered already: its position was moved back."""
+        """Whether ``offset`` lies before what this epoch has reached already: its position was moved back."""
         return offset < self._next.get(partition, 0)
 
     def reached(self, partition: Partition, position: int) -> None:

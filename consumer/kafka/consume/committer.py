@@ -12,15 +12,16 @@ import time
 from typing import TYPE_CHECKING
 
 import structlog
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from consumer.kafka.clients.errors import OF_A_TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from confluent_kafka import Consumer, KafkaError
+    from confluent_kafka import Consumer
 
+    from consumer.delivery.ledger import Commit
     from consumer.events import Partition
     from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.consume.assignment import Pauses
@@ -50,8 +51,8 @@ _FIX = "look at the brokers, and whether __consumer_offsets has its leaders and 
 class Committer:
     """Asynchronous commits of the offsets of current epochs, and a last synchronous one when assignments end.
 
-    Offsets are (epoch, offset) pairs: an offset is only sent while its epoch is that of the current assignment, and
-    within an epoch it never replaces a higher one.
+    An offset is only sent while its epoch is that of the current assignment, and within an epoch it never replaces a
+    higher one.
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class Committer:
         self._pause_after = pause_after
         self._clock = clock
         self._came_round = clock()
+        self._notes = True
+        """Whether the brokers take the notes of commits, as far as is known."""
         self._lock = threading.Lock()  # around what is wanted and in flight; never held during a call of the client
         self.reset()
 
@@ -75,8 +78,8 @@ class Committer:
 
         The offsets that were requested belong to epochs that have ended.
         """
-        self._wanted: dict[Partition, tuple[int, int]] = {}
-        self._in_flight: dict[Partition, tuple[int, int]] = {}
+        self._wanted: dict[Partition, Commit] = {}
+        self._in_flight: dict[Partition, Commit] = {}
         # No commit is sent before this time, so none while one is unanswered, even if all its partitions have left
         # meanwhile: its answer must not be taken for that to the next commit.
         self._not_before = -math.inf
@@ -96,10 +99,10 @@ class Committer:
         with self._lock:
             return not self._wanted and not self._in_flight
 
-    def request(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
-        """Commit (epoch, offset) of each partition as long as its epoch is the current one. From any thread."""
+    def request(self, commits: Mapping[Partition, Commit]) -> None:
+        """Commit these of each partition as long as its epoch is the current one. From any thread."""
         with self._lock:
-            self._want(offsets)
+            self._wanted = _newest(self._wanted, commits)
 
     def send(self, consumer: Consumer, epochs: Mapping[Partition, int]) -> None:
         """Start a commit of what is wanted, unless one is in flight or failed just now.
@@ -114,23 +117,22 @@ class Committer:
         if not self._wanted or now < self._not_before:
             return
         with self._lock:
-            self._want(self._in_flight)
-            wanted = {p: offset for p, offset in self._wanted.items() if epochs.get(p) == offset[0]}
+            self._wanted = _newest(self._in_flight, self._wanted)
+            wanted = {p: commit for p, commit in self._wanted.items() if epochs.get(p) == commit.epoch}
             self._by_topic = self._by_topic and bool(self._since)
             topics = sorted({p.topic for p in wanted}, key=lambda topic: self._tried.get(topic, -math.inf))
             if self._by_topic and topics:
                 del topics[1:]
                 self._tried[topics[0]] = now
-            self._in_flight = {p: offset for p, offset in wanted.items() if p.topic in topics}
-            self._wanted = {p: offset for p, offset in wanted.items() if p.topic not in topics}
+            self._in_flight = {p: commit for p, commit in wanted.items() if p.topic in topics}
+            self._wanted = {p: commit for p, commit in wanted.items() if p.topic not in topics}
         if self._in_flight:
             for partition in self._in_flight:
                 self._since.setdefault(partition, now)
             self._look_back()
             self._not_before = now + ANSWER_SECONDS
-            offsets = {partition: offset for partition, (_, offset) in self._in_flight.items()}
             try:
-                consumer.commit(offsets=_positions(offsets), asynchronous=True)
+                consumer.commit(offsets=self._positions(self._in_flight), asynchronous=True)
             except KafkaException as error:
                 self._answered(error.args[0])
 
@@ -139,48 +141,68 @@ class Committer:
         errors = [error, *(position.error for position in positions)]
         self._answered(next((each for each in errors if each is not None), None))
 
-    def commit_last(self, consumer: Consumer, leaving: Mapping[Partition, int], last: Mapping[Partition, int]) -> bool:
+    def commit_last(
+        self, consumer: Consumer, leaving: Mapping[Partition, int], last: Mapping[Partition, Commit]
+    ) -> bool:
         """Assignments end: commit ``last``, and what was requested and not yet answered, and wait for the answer.
 
         Returns whether all of it is committed. Otherwise the new owner starts at the commit before: records are
         repeated, none is lost.
         """
-        offsets = {**self._leave(leaving), **last}
-        if not offsets:
+        commits = {**self._leave(leaving), **last}
+        if not commits:
             return True
-        try:
-            answered = consumer.commit(offsets=_positions(offsets), asynchronous=False)
-            errors = [position.error for position in answered or () if position.error is not None]
-        except KafkaException as error:
-            errors = [error.args[0]]
+        errors = self._commit_now(consumer, commits)
+        if any(self._is_note_refused(error) for error in errors):
+            errors = self._commit_now(consumer, commits)
         if errors:
             self._observer.commit_failed(errors[0].name())
             _log.warning(
                 "the last commit of revoked partitions failed",
-                assignments=list(map(str, offsets)),
+                assignments=list(map(str, commits)),
                 reason=str(errors[0]),
             )
         else:
-            self._observer.committed(len(offsets))
+            self._observer.committed(len(commits))
         return not errors
 
     def forget(self, lost: Mapping[Partition, int]) -> bool:
         """Assignments were lost: commit nothing of them. Returns whether nothing was left to commit."""
         return not self._leave(lost)
 
-    def _want(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
-        for partition, offset in offsets.items():
-            self._wanted[partition] = max(offset, self._wanted.get(partition, offset))
+    def _commit_now(self, consumer: Consumer, commits: Mapping[Partition, Commit]) -> list[KafkaError]:
+        """Commit and wait for the answer; returns what it says of errors."""
+        try:
+            answered = consumer.commit(offsets=self._positions(commits), asynchronous=False)
+        except KafkaException as error:
+            return [error.args[0]]
+        return [position.error for position in answered or () if position.error is not None]
 
-    def _leave(self, epochs: Mapping[Partition, int]) -> dict[Partition, int]:
-        """Forget assignments that end; returns their furthest offsets that were wanted or not yet answered."""
-        last: dict[Partition, int] = {}
+    def _positions(self, commits: Mapping[Partition, Commit]) -> list[TopicPartition]:
+        return [
+            TopicPartition(p.topic, p.number, commit.offset, metadata=commit.note if self._notes else "")
+            for p, commit in commits.items()
+        ]
+
+    def _is_note_refused(self, error: KafkaError | None) -> bool:
+        """Whether brokers refuse a commit for its note; no other is sent then."""
+        if error is None or error.code() != KafkaError.OFFSET_METADATA_TOO_LARGE or not self._notes:
+            return False
+        self._notes = False
+        _log.warning(
+            "the brokers take no text of 4,000 characters with a commit: after a crash, what is done behind a record "
+            "that waits is done again",
+            fix="set offset.metadata.max.bytes of the brokers to 4096, their default, and restart the worker",
+        )
+        return True
+
+    def _leave(self, epochs: Mapping[Partition, int]) -> dict[Partition, Commit]:
+        """Forget assignments that end; returns their furthest commits that were wanted or not yet answered."""
+        last: dict[Partition, Commit] = {}
         with self._lock:
-            for known in (self._wanted, self._in_flight):
-                for partition, epoch in epochs.items():
-                    of_epoch, offset = known.pop(partition, (None, 0))
-                    if of_epoch == epoch:
-                        last[partition] = max(offset, last.get(partition, 0))
+            for known in (self._in_flight, self._wanted):
+                ended = {p: known.pop(p) for p in epochs if p in known}
+                last = _newest(last, {p: commit for p, commit in ended.items() if commit.epoch == epochs[p]})
         for partition in epochs:
             self._since.pop(partition, None)
         self._look_back()
@@ -191,8 +213,10 @@ class Committer:
         with self._lock:
             committed, self._in_flight = self._in_flight, {}
             if error is not None:
-                self._want(committed)
+                self._wanted = _newest(committed, self._wanted)
         self._not_before = -math.inf
+        if self._is_note_refused(error):
+            return
         if error is None:
             for partition in committed:
                 self._since.pop(partition, None)
@@ -232,5 +256,11 @@ class Committer:
         self.uncommitted_since = min(self._since.values(), default=math.inf)
 
 
-def _positions(offsets: Mapping[Partition, int]) -> list[TopicPartition]:
-    return [TopicPartition(p.topic, p.number, offset) for p, offset in offsets.items()]
+def _newest(earlier: Mapping[Partition, Commit], later: Mapping[Partition, Commit]) -> dict[Partition, Commit]:
+    """Of each partition the one that is further; of two equally far the later one, whose note says more."""
+    newest = dict(earlier)
+    for partition, commit in later.items():
+        known = newest.get(partition)
+        if known is None or commit[:2] >= known[:2]:
+            newest[partition] = commit
+    return newest

@@ -51,6 +51,9 @@ _log = structlog.stdlib.get_logger(__name__)
 POLL_SECONDS = 0.1
 """Longest wait in one poll: bounds how long a commit or a pause requested by another thread waits."""
 
+BUSY_POLL_SECONDS = 0.01
+"""The same while records are in flight: what becomes durable meanwhile is repeated after a crash."""
+
 HANDOFF_RECORDS = 256
 """Most records handed over at once."""
 
@@ -80,6 +83,8 @@ class PollSettings:
     """How long offsets may stay uncommitted because commits fail, before their topics pause."""
     asked_for: str
     """A topic, and no pattern, to ask brokers for."""
+    notes: bool
+    """Whether commits carry notes of what is done behind them (at_least_once)."""
     join_seconds: float = JOIN_SECONDS
     """How long a KIP-848 group may leave a join unanswered."""
     stall_seconds: float = STALL_SECONDS
@@ -140,6 +145,7 @@ class PollThread:
             self._show_life,
             observer,
             clock,
+            settings.notes,
         )
         callbacks = {"on_commit": self.committer.on_commit, "error_cb": error_callback("consumer", observer, on_fatal)}
         self._new_consumer = partial(new_consumer, {**client, **callbacks}, logger=librdkafka_logger("consumer"))
@@ -224,7 +230,7 @@ class PollThread:
             self.in_flight.wait(POLL_SECONDS)
             self._observer.stalled(self._clock() - now)
             return
-        first = self._consumer.poll(POLL_SECONDS)
+        first = self._consumer.poll(BUSY_POLL_SECONDS if self.in_flight.events else POLL_SECONDS)
         if first is not None:
             self._stuck.worked_at = self._clock()
             more = min(room.records, HANDOFF_RECORDS) - 1
@@ -257,7 +263,8 @@ class PollThread:
                     self._hand_over(records)
                     records = []
                     epoch = self.rebalance.rewound(partition, offset)
-                records.append(source_record(message, partition, epoch, now))
+                if not self._assignment.done or not self._assignment.is_done(partition, offset, message):
+                    records.append(source_record(message, partition, epoch, now))
                 self._assignment.reached(partition, offset + 1)
             elif error is None:
                 continue  # revoked between fetch and hand-over; its new owner reads it
@@ -272,6 +279,7 @@ class PollThread:
                 self._client_error(error, partition)
             elif epoch is not None:
                 ends.append(EndReached(partition, epoch, offset))
+                self._assignment.done.pop(partition, None)
                 self._assignment.reached(partition, offset)
         self._hand_over(records)
         for end in ends:

@@ -13,7 +13,9 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import structlog
+from confluent_kafka import KafkaException, TopicPartition
 
+from consumer.delivery import done_note
 from consumer.delivery.admission import stands_still
 from consumer.delivery.commands import Assigned, Command, Lost, Revoke
 from consumer.events import Partition
@@ -21,9 +23,11 @@ from consumer.events import Partition
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from confluent_kafka import Consumer, TopicPartition
+    from confluent_kafka import Consumer
 
     from consumer.delivery.admission import InFlight
+    from consumer.delivery.done_note import Done
+    from consumer.delivery.ledger import Commit
     from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.consume.assignment import Assignment, Pauses
     from consumer.kafka.consume.committer import Committer
@@ -33,6 +37,10 @@ _log = structlog.stdlib.get_logger(__name__)
 
 REPLY_SECONDS = 0.1
 """Longest wait for the release thread's answer before the poll thread shows the watchdog again that it lives."""
+
+COMMITTED_SECONDS = 5.0
+"""Longest wait for what is committed of partitions that are assigned, with its notes: the client then asks for itself,
+and what is done behind it is done again."""
 
 REPLY_MARGIN_SECONDS = 5.0
 """The release thread answers a revocation at its deadline; this much later it is taken to have failed."""
@@ -53,6 +61,8 @@ class Rebalance:
     """Called every ``REPLY_SECONDS`` while a revocation waits."""
     observer: KafkaObserver
     clock: Callable[[], float]
+    notes: bool
+    """Whether to look for notes of what is done."""
     close_by: float = math.inf
     """Monotonic seconds after which no revocation waits."""
     left_whole: bool = True
@@ -60,12 +70,18 @@ class Rebalance:
     earlier rebalance does not count in the result of the drain."""
 
     def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """``on_assign``: begin an epoch of each."""
+        """``on_assign``: begin an epoch of each, behind what is committed, without what is noted as done."""
         self.membership.entered()
         begun = self.assignment.begin(Partition(p.topic, p.partition) for p in partitions)
+        noted = self._noted(consumer, partitions) if self.notes and partitions else {}
         for partition, epoch in begun.items():
-            self.commands.put(Assigned(partition, epoch, None))
-        consumer.incremental_assign(partitions)
+            offset, done = noted.get(partition, (None, None))
+            if offset is not None and done is not None:
+                self.assignment.pass_over(partition, offset, done)
+            self.commands.put(Assigned(partition, epoch, offset, done))
+        # With the offset that the note is of, and no other: the client would ask for it a second time.
+        positions = {p: TopicPartition(*p, offset) for p, (offset, _) in noted.items()}
+        consumer.incremental_assign([positions.get(Partition(p.topic, p.partition), p) for p in partitions])
         self.pauses.assign(consumer, begun)  # a pause before the assignment would do nothing
         self.observer.rebalanced("assigned", len(begun))
         _log.info("assigned", assignments=_names(begun))
@@ -125,11 +141,31 @@ class Rebalance:
         self.on_revoked(ended)
         return epoch
 
+    def _noted(self, consumer: Consumer, partitions: list[TopicPartition]) -> dict[Partition, tuple[int, Done]]:
+        """The committed offsets with a note of what is done behind them, and what that names."""
+        try:
+            committed = consumer.committed(partitions, timeout=COMMITTED_SECONDS)
+        except KafkaException as error:
+            _log.info("what is done behind the committed offsets is not known: it is done again", reason=str(error))
+            return {}
+        finally:
+            self.on_wait()
+        noted = {}
+        for each in committed:
+            if each.error is None and (done := done_note.read(each.offset, each.metadata or "")) is not None:
+                noted[Partition(each.topic, each.partition)] = each.offset, done
+        if noted:
+            _log.info(
+                "records that are done behind the committed offsets are passed over",
+                assignments={str(partition): done.count for partition, (_, done) in noted.items()},
+            )
+        return noted
+
     def _last_offsets(
         self, leaving: Mapping[Partition, int], awaited: Collection[Partition], deadline: float
-    ) -> dict[Partition, int]:
-        """Let what is in flight of ``awaited`` become durable until ``deadline``; the offsets to commit of all."""
-        reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    ) -> dict[Partition, Commit]:
+        """Let what is in flight of ``awaited`` become durable until ``deadline``; what to commit of all."""
+        reply: SimpleQueue[dict[Partition, Commit]] = SimpleQueue()
         self.commands.put(Revoke(leaving, awaited, deadline, reply))
         while True:
             self.on_wait()

@@ -35,7 +35,7 @@ from consumer.kafka.publish.refusals import NO_TOPIC, NOTHING_LEFT, TOO_LARGE, R
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from consumer.delivery.ledger import Release
+    from consumer.delivery.ledger import Commit, Release
     from consumer.events import Partition
     from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.clients.watchdog import StuckClientDetector
@@ -121,9 +121,9 @@ class AtLeastOncePublisher:
         for output in outputs:
             self._windows[output.topic].accept(Send(release, output, next(self._numbers)), self._clock())
 
-    def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
-        """Returns all of ``offsets``: in this mode the consumer commits them."""
-        return offsets
+    def commit(self, commits: Mapping[Partition, Commit]) -> Mapping[Partition, Commit]:
+        """Returns all of them: in this mode the consumer commits them."""
+        return commits
 
     def run_once(self, *, linger: bool = True) -> list[Release]:
         """Produce what may leave, and serve reports; returns what became durable, with the outputs that were published.

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from consumer.config.tree import DeliveryConfig
-    from consumer.delivery.ledger import Release
+    from consumer.delivery.ledger import Commit, Release
     from consumer.events import Partition
     from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.clients.watchdog import StuckClientDetector
@@ -130,9 +130,9 @@ class TransactionalPublisher:
         """Accept the outputs of one released outcome. Releases of a partition must come in offset order."""
         self._queue.add(release, self._clock())
 
-    def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
+    def commit(self, commits: Mapping[Partition, Commit]) -> Mapping[Partition, Commit]:
         """Ends of partitions join the next transaction; a commit by the consumer could land after a later one's."""
-        self._queue.add_ends(offsets, self._clock())
+        self._queue.add_ends({partition: each[:2] for partition, each in commits.items()}, self._clock())
         return {}
 
     def run_once(self, *, linger: bool = True) -> list[Release]:

@@ -30,7 +30,7 @@ from consumer.kafka.clients.errors import as_client_failure
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from consumer.delivery.ledger import Ledger
+    from consumer.delivery.ledger import Commit, Ledger
     from consumer.events import Outcome, Partition, SourceRecord
     from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.consume.poll_thread import PollThread
@@ -49,6 +49,9 @@ NO_OUTCOME_SECONDS = 10.0
 """A drain awaits no outcomes any more after none came for so long while all that is processed waits for outputs that
 take nothing: what is not processed then waits for the memory that these hold."""
 
+GATHER_SECONDS = 0.005
+"""Wait of the first record that is durable after a commit: those of one call to the model are within milliseconds."""
+
 COMMANDS_A_ROUND = 1000
 """Most commands handled before delivery reports are served again, so that neither starves the other."""
 
@@ -66,8 +69,11 @@ class ReleaseThread:
         on_fatal: Callable[[BaseException], None],
         commit_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Offsets are handed out every ``commit_seconds``, and when a revocation or a drain ends."""
+        """What is durable is handed out to be committed soon, but ``commit_seconds`` after the last time; all of it
+        when a revocation or a drain ends.
+        """
         self._ledger = ledger
         self._commands = commands
         self._publisher = publisher
@@ -76,10 +82,14 @@ class ReleaseThread:
         self._on_fatal = on_fatal
         self._commit_seconds = commit_seconds
         self._clock = clock
+        self._wall_clock = wall_clock
         self._revocations: list[Revoke] = []
         self._drains: list[Drain] = []
         self._stop: Stop | None = None
         self._commit_at = clock() + commit_seconds
+        """Monotonic seconds before which nothing is handed out."""
+        self._waits = False
+        """Whether something waits for that."""
         self._stale = 0
         self._outcome_at = clock()
         """Monotonic seconds of the latest outcome, or of the start of the drain."""
@@ -122,10 +132,12 @@ class ReleaseThread:
         self._answer_revocations()
         now = self._clock()
         if now >= self._commit_at:
-            self._commit_at = now + self._commit_seconds
-            self._commit(self._ledger.committable())
+            self._waits = False
+            if commits := self._committable():
+                self._commit_at = now + self._commit_seconds
+                self._commit(commits)
         if self._drains and (not self._ledger.in_flight or self._nothing_more()):
-            self._commit(self._ledger.committable())
+            self._commit(self._committable())
             self._publish(linger=False)  # the publisher may commit these offsets by itself
             for drain in self._drains:
                 drain.reply.put(not self._ledger.in_flight)
@@ -136,6 +148,8 @@ class ReleaseThread:
         longest = CLOSING_SECONDS if self._revocations or self._drains else IDLE_SECONDS
         timeout = min(longest, self._publisher.idle_seconds)
         get, processed, send = self._commands.get, self._ledger.processed, self._publisher.send
+        if self._waits:
+            timeout = max(0.0, min(timeout, self._commit_at - self.last_round))
         try:
             command = get(timeout=timeout) if timeout > 0 else get(block=False)
         except Empty:
@@ -157,8 +171,8 @@ class ReleaseThread:
                     self._ledger.deliver(record)
             case EndReached(partition, epoch, position):
                 self._ledger.reached_end(partition, epoch, position)
-            case Assigned(partition, epoch, position):
-                self._ledger.assign(partition, epoch, position)
+            case Assigned(partition, epoch, position, done):
+                self._ledger.assign(partition, epoch, position, done)
             case Revoke():
                 self._revocations.append(command)
             case Lost(epochs):
@@ -176,7 +190,11 @@ class ReleaseThread:
             if self._ledger.durable(release):
                 self._observer.durable(release.record, release.outcome)
         if durable:
-            self._poll_thread.no_longer_in_flight([release.record for release in durable], self._clock())
+            now = self._clock()
+            if not self._waits:
+                self._waits = True
+                self._commit_at = max(self._commit_at, now + GATHER_SECONDS)
+            self._poll_thread.no_longer_in_flight([release.record for release in durable], now)
 
     def _answer_revocations(self) -> None:
         for revoke in list(self._revocations):
@@ -184,7 +202,7 @@ class ReleaseThread:
             awaited = [partition for partition in partitions if partition in revoke.awaited]
             if self._clock() < revoke.deadline and any(map(self._ledger.in_flight_of, awaited)):
                 continue
-            moved = self._ledger.committable()
+            moved = self._committable()
             last = self._publisher.commit({each: moved.pop(each) for each in partitions if each in moved})
             self._commit(moved)
             if abandoned := self._ledger.revoke(partitions):
@@ -193,15 +211,18 @@ class ReleaseThread:
                     records=abandoned,
                     assignments=sorted(map(str, partitions)),
                 )
-            revoke.reply.put({partition: offset for partition, (_, offset) in last.items()})
+            revoke.reply.put(dict(last))
             self._revocations.remove(revoke)  # only now: where this round fails, it must still be answered
 
     def _current(self, epochs: Mapping[Partition, int]) -> list[Partition]:
         """Those of ``epochs`` that are still the partition's latest."""
         return [partition for partition, epoch in epochs.items() if self._ledger.epoch(partition) == epoch]
 
-    def _commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
-        if left := self._publisher.commit(offsets):
+    def _committable(self) -> dict[Partition, Commit]:
+        return self._ledger.committable(int(self._wall_clock() * 1000))
+
+    def _commit(self, commits: Mapping[Partition, Commit]) -> None:
+        if left := self._publisher.commit(commits):
             self._poll_thread.commit(left)
 
     def _report_changes(self) -> None:

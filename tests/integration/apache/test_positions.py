@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from runtime_harness import Cluster, Worker, eventually
 
+from consumer.delivery.done_note import note
 from consumer.kafka.clients.errors import NoSuchOffset
 
 if TYPE_CHECKING:
@@ -24,8 +26,10 @@ def numbers(cluster: Cluster, topic: str) -> list[int]:
 
 
 def commit(cluster: Cluster, group: str, topic: str, offset: int) -> None:
+    """As a worker commits that had one record in flight there, and all that follow done."""
+    noted = note(offset, [offset], offset + 100, None, int(time.time() * 1000) + 60_000)
     consumer = Consumer({"bootstrap.servers": cluster.bootstrap, "group.id": group})
-    consumer.commit(offsets=[TopicPartition(topic, 0, offset)], asynchronous=False)
+    consumer.commit(offsets=[TopicPartition(topic, 0, offset, metadata=noted)], asynchronous=False)
     consumer.close()
 
 
@@ -62,6 +66,36 @@ def test_an_offset_beyond_the_end_starts_at_the_earliest_record(
     eventually(lambda: cluster.committed(group, topic, 1) == [5])
     assert worker.runtime.drain(10.0)
     assert numbers(cluster, output) == [*range(5)]
+
+
+@pytest.mark.parametrize(
+    "client",
+    [pytest.param(SESSION, id="cooperative-sticky"), pytest.param({"group.protocol": "consumer"}, id="kip-848")],
+)
+def test_what_is_done_behind_a_record_that_waits_is_not_read_again(
+    client: dict[str, Any], cluster: Cluster, new_topic: Callable[..., str], start: Callable[..., Worker], group: str
+) -> None:
+    """The commit says so, until a tool commits in its place, be it the same offset: then all from there on is read."""
+    topic, output = new_topic("in", 1), new_topic("out", 1)
+    cluster.send(topic, 20, 1)
+    first = start(topic, output, group, client, order="none")
+    for record in first.wait(20):
+        if record.offset != 7:
+            first.finish(record)
+    eventually(lambda: [each and each.count for each in cluster.noted(group, topic, 1)] == [12])
+    assert not first.runtime.drain(0.5)
+    second = start(topic, output, group, client, order="none")
+    assert [record.offset for record in second.wait(1, 60)] == [7]
+    assert not second.runtime.drain(0.5)
+    assert cluster.committed(group, topic, 1) == [7]
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
+    reset = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0, 7)])
+    admin.alter_consumer_group_offsets([reset])[group].result(30)
+    third = start(topic, output, group, client, echo=True)
+    eventually(lambda: cluster.committed(group, topic, 1) == [20], 60)
+    assert [record.offset for record in third.records] == [*range(7, 20)]
+    assert third.runtime.drain(10.0)
+    assert numbers(cluster, output) == sorted([*range(20), *range(8, 20)])
 
 
 @MODES

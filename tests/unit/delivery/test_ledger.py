@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from consumer.delivery.ledger import Ledger, Order, Release
+from consumer.delivery.done_note import Done, read
+from consumer.delivery.ledger import Commit, Ledger, Order, Release
 from consumer.events import Outcome, Output, Partition, SourceRecord
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ class Epoch:
     committed: int | None = None
     high: int | None = None
     """The furthest that was ever safe: safe once is safe for the rest of the epoch."""
+    done: frozenset[int] = frozenset()
+    """What the note of an earlier epoch named."""
+    forgotten: frozenset[int] = frozenset()
+    """The same, where the partition ended since."""
+    told: frozenset[int] = frozenset()
+    """Records behind the prefix that were durable at the last commit."""
 
     def safe(self) -> int | None:
         """What may be committed: found by looking at every record."""
@@ -64,6 +71,11 @@ class Epoch:
                 return safe
             safe = record.offset + 1
         return self.end if self.end is not None and (safe is None or self.end > safe) else safe
+
+    def behind(self) -> frozenset[int]:
+        """Records that are durable behind one that is not."""
+        first = next((n for n, record in enumerate(self.records) if record.state != "durable"), len(self.records))
+        return frozenset(record.offset for record in self.records[first:] if record.state == "durable")
 
     def releasable(self, order: Order) -> list[Seen]:
         """What may be produced now, oldest first."""
@@ -98,17 +110,27 @@ class LedgerMachine(RuleBasedStateMachine):
     def records(self, state: str) -> list[tuple[Partition, Epoch, Seen]]:
         return [(p, e, r) for p, e in self.epochs.items() for r in e.records if r.state == state]
 
-    @rule(partition=st.sampled_from(PARTITIONS), position=st.none() | st.integers(0, 50), seldom=SELDOM)
-    def reassign(self, partition: Partition, position: int | None, seldom: bool) -> None:
-        """After a revocation, or a seek."""
+    @rule(
+        partition=st.sampled_from(PARTITIONS),
+        position=st.none() | st.integers(0, 50),
+        done=st.none() | st.tuples(st.integers(1, 4), st.integers(0, 9)),
+        seldom=SELDOM,
+    )
+    def reassign(self, partition: Partition, position: int | None, done: tuple[int, int] | None, seldom: bool) -> None:
+        """After a revocation, or a seek; with records behind the position that were done before."""
         if seldom or partition not in self.epochs:
-            self.assign(partition, position)
+            self.assign(partition, position, done)
 
-    def assign(self, partition: Partition, position: int | None) -> None:
+    def assign(self, partition: Partition, position: int | None, done: tuple[int, int] | None = None) -> None:
         self.forget([partition])
         self.numbers += 1
-        self.epochs[partition] = Epoch(self.numbers, floor=position, committed=position)
-        self.ledger.assign(partition, self.numbers, position)
+        epoch = self.epochs[partition] = Epoch(self.numbers, floor=position, committed=position)
+        before = None
+        if position is not None and done is not None:
+            first, last = position + done[0], position + sum(done)
+            before = Done((first,), (last,), 3)
+            epoch.done = frozenset(range(first, last + 1))
+        self.ledger.assign(partition, self.numbers, position, before)
 
     @precondition(lambda self: self.epochs)
     @rule(
@@ -121,6 +143,8 @@ class LedgerMachine(RuleBasedStateMachine):
         for gap, key in records:
             start = epoch.records[-1].offset + 1 if epoch.records else epoch.floor or 0
             offset = max(start, epoch.end or 0) + gap
+            while offset in epoch.done:  # it is passed over
+                offset += 1
             epoch.records.append(Seen(offset, key))
             epoch.end = None
             self.ledger.deliver(record_at(offset, partition=partition, epoch=epoch.number, key=key))
@@ -153,6 +177,8 @@ class LedgerMachine(RuleBasedStateMachine):
         position = max(0, last + beyond, epoch.end or 0)
         if position >= last:
             epoch.end = position
+        epoch.forgotten |= epoch.done
+        epoch.done = frozenset()
         self.ledger.reached_end(partition, epoch.number, position)
 
     @precondition(lambda self: self.epochs)
@@ -185,10 +211,32 @@ class LedgerMachine(RuleBasedStateMachine):
         """Exactly what moved, exactly as far as is safe; never backwards."""
         expected = {}
         for partition, epoch in self.epochs.items():
-            if epoch.high is not None and (epoch.committed is None or epoch.high > epoch.committed):
-                epoch.committed = epoch.high
-                expected[partition] = (epoch.number, epoch.high)
-        assert self.ledger.committable() == expected
+            behind = epoch.behind()
+            moved = epoch.high is not None and (epoch.committed is None or epoch.high > epoch.committed)
+            if moved or behind - epoch.told:
+                epoch.committed = epoch.records[0].offset if epoch.high is None else epoch.high
+                expected[partition] = (epoch.number, epoch.committed)
+            epoch.told = behind
+        found = self.ledger.committable(7)
+        assert {partition: each[:2] for partition, each in found.items()} == expected
+        for partition, each in found.items():
+            epoch = self.epochs[partition]
+            named = read(each.offset, each.note)
+            for record in epoch.records:
+                if record.offset >= each.offset:
+                    assert (named is not None and record.offset in named) == (record.state == "durable")
+            last = epoch.records[-1].offset if epoch.records else -1
+            assert not any(
+                named is not None and offset in named
+                for offset in epoch.forgotten
+                if offset > last and offset >= (epoch.end or 0)
+            )
+            if named is not None:
+                assert named.written_ms == (3 if any(offset > last for offset in epoch.done) else 7)
+            for offset in epoch.done:
+                if offset >= each.offset:
+                    assert named is not None, "what was done before still is"
+                    assert offset in named
         assert self.ledger.committable() == {}
 
     @invariant()
@@ -239,16 +287,40 @@ def test_after_every_step_of_any_order_the_commit_is_the_durable_prefix(
     released = [release.record.offset for release in releases]
     assert sorted(released) == offsets
     assert order == "none" or released == offsets
-    committed = None
+    committed, commit = None, None
     durable: set[int] = set()
     for offset in data.draw(st.permutations(offsets)):
         ledger.durable(releases[released.index(offset)])
         durable.add(offset)
         prefix = [o for n, o in enumerate(offsets) if durable.issuperset(offsets[: n + 1])]
-        before, committed = committed, prefix[-1] + 1 if prefix else None
-        assert ledger.committable() == ({} if committed == before else {P: (1, committed)})
-    assert committed == offsets[-1] + 1
+        committed = prefix[-1] + 1 if prefix else offsets[0]
+        ((partition, commit),) = ledger.committable().items()
+        assert (partition, *commit[:2]) == (P, 1, committed)
+        named = read(committed, commit.note)
+        behind = durable.difference(prefix)
+        assert {offset for offset in offsets if named is not None and offset in named} == behind
+    assert commit == Commit(1, offsets[-1] + 1)
     assert ledger.in_flight == 0
+
+
+def test_what_was_done_before_is_named_until_it_is_passed() -> None:
+    """A successor that is killed early, too, leaves its own successor no more to repeat."""
+    ledger = Ledger("key")
+    ledger.assign(P, 2, 10, Done((13,), (19,), 3))
+    for offset in (10, 11, 12):
+        ledger.deliver(record_at(offset, epoch=2))
+    for offset, commit, first, last in ((11, 10, 11, 11), (10, 12, 13, 19)):
+        (release,) = ledger.processed(record_at(offset, epoch=2), outcome("done"))
+        assert ledger.durable(release)
+        found = ledger.committable(7)[P]
+        named = read(commit, found.note)
+        assert found[:2] == (2, commit)
+        assert named is not None
+        assert (named.firsts[0], named.lasts[0], named.lasts[-1], named.written_ms) == (first, last, 19, 3)
+    ledger.deliver(record_at(20, epoch=2))
+    (release,) = ledger.processed(record_at(12, epoch=2), outcome("done"))
+    assert ledger.durable(release)
+    assert read(13, ledger.committable(7)[P].note) == Done((13,), (19,), 7)
 
 
 def test_an_offset_that_goes_back_needs_a_new_epoch() -> None:

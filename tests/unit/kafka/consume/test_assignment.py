@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE
 
+from consumer.delivery.done_note import Done
 from consumer.events import Partition
 from consumer.kafka.consume.assignment import Assignment, source_record
 from consumer.kafka.consume.membership import accepted
@@ -107,3 +108,32 @@ def test_membership_is_read_from_the_group_metadata(metadata: object, expected: 
 def test_a_record_says_whose_clock_its_timestamp_is(kind: int, by_broker: bool) -> None:
     """A dead letter passes it on."""
     assert record(Message(timestamp=(kind, 7))).log_append_time is by_broker
+
+
+def test_what_is_done_is_passed_over_until_all_of_it_is_passed() -> None:
+    """The record that is newer than the note is not: it came to a log that had lost its end."""
+    assignment = Assignment()
+    assignment.begin([P])
+    assignment.pass_over(P, 4, Done((5, 8), (6, 9), 100))
+    old: Any = Message(timestamp=(TIMESTAMP_CREATE_TIME, 100))
+    new: Any = Message(timestamp=(TIMESTAMP_CREATE_TIME, 101))
+    without: Any = Message(timestamp=(TIMESTAMP_NOT_AVAILABLE, 0))
+    assert assignment.goes_back(P, 3)
+    assert not assignment.goes_back(P, 4)
+    found = [assignment.is_done(P, 4, old), assignment.is_done(P, 5, old), assignment.is_done(P, 6, new)]
+    assert found == [False, True, False]
+    assert not assignment.is_done(Q, 8, old)
+    assert assignment.is_done(P, 8, without)
+    assert P in assignment.done
+    assert assignment.is_done(P, 9, old)
+    assert assignment.done == {}, "it costs no record anything any more"
+
+
+def test_what_is_done_belongs_to_one_epoch() -> None:
+    """The next one reads its own note."""
+    assignment = Assignment()
+    for end in (assignment.end, assignment.begin):
+        assignment.begin([P])
+        assignment.pass_over(P, 4, Done((5,), (6,), 100))
+        end([P])
+        assert assignment.done == {}

@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from structlog.testing import capture_logs
 
+from consumer.delivery.ledger import Commit
 from consumer.events import Partition
 from consumer.kafka.clients.observer import KafkaObserver
 from consumer.kafka.consume.assignment import Pauses
@@ -26,12 +27,14 @@ class Consumer:
 
     def __init__(self) -> None:
         self.commits: list[tuple[dict[int, int], bool]] = []
+        self.notes: list[str] = []
         self.error: KafkaError | None = None
         self.refused: dict[int, KafkaError] = {}
 
     def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> list[Any] | None:
         if self.error is not None:
             raise KafkaException(self.error)
+        self.notes = [p.metadata or "" for p in offsets]
         self.commits.append(({p.partition: p.offset for p in offsets}, asynchronous))
         return None if asynchronous else [Answered(self.refused.get(p.partition)) for p in offsets]
 
@@ -59,10 +62,10 @@ class Bench:
 def test_one_commit_is_under_way_at_a_time() -> None:
     """A second one waits for the answer, so an older offset never arrives behind a newer one."""
     bench = Bench()
-    bench.committer.request({P: (1, 5)})
+    bench.committer.request({P: Commit(1, 5)})
     bench.send(p0=1)
-    bench.committer.request({P: (1, 7)})
-    bench.committer.request({P: (1, 9)})
+    bench.committer.request({P: Commit(1, 7)})
+    bench.committer.request({P: Commit(1, 9)})
     bench.send(p0=1)
     assert bench.consumer.commits == [({0: 5}, True)]
     bench.committer.on_commit(None, [TopicPartition("in", 0, 5)])
@@ -73,7 +76,7 @@ def test_one_commit_is_under_way_at_a_time() -> None:
 def test_offsets_of_other_epochs_are_never_sent() -> None:
     """Not those of a partition that is gone, nor of one that went and came back."""
     bench = Bench()
-    bench.committer.request({P: (1, 5), Q: (2, 6)})
+    bench.committer.request({P: Commit(1, 5), Q: Commit(2, 6)})
     bench.send(p0=3)
     assert bench.consumer.commits == []
 
@@ -81,11 +84,11 @@ def test_offsets_of_other_epochs_are_never_sent() -> None:
 def test_a_failed_commit_is_repeated_after_a_second_unless_a_newer_offset_is_known() -> None:
     """Both when the call fails and when the answer says so."""
     bench = Bench()
-    bench.committer.request({P: (1, 5), Q: (2, 6)})
+    bench.committer.request({P: Commit(1, 5), Q: Commit(2, 6)})
     bench.consumer.error = KafkaError(KafkaError._TRANSPORT)
     bench.send(p0=1, p1=2)
     bench.consumer.error = None
-    bench.committer.request({P: (1, 8)})
+    bench.committer.request({P: Commit(1, 8)})
     bench.send(p0=1, p1=2)
     assert bench.consumer.commits == []
     bench.now = 1.0
@@ -100,9 +103,9 @@ def test_a_failed_commit_is_repeated_after_a_second_unless_a_newer_offset_is_kno
 def test_a_commit_without_an_answer_is_given_up_after_a_minute() -> None:
     """A callback that never comes does not stop committing for good."""
     bench = Bench()
-    bench.committer.request({P: (1, 5)})
+    bench.committer.request({P: Commit(1, 5)})
     bench.send(p0=1)
-    bench.committer.request({Q: (2, 1)})
+    bench.committer.request({Q: Commit(2, 1)})
     bench.now = 60.0
     bench.send(p0=1, p1=2)
     assert bench.consumer.commits[1] == ({0: 5, 1: 1}, True)
@@ -111,10 +114,10 @@ def test_a_commit_without_an_answer_is_given_up_after_a_minute() -> None:
 def test_a_leaving_partition_gets_its_furthest_offset_in_a_last_commit() -> None:
     """Asked for, sent without an answer, or known only now: the furthest counts, and the call waits."""
     bench = Bench()
-    bench.committer.request({P: (1, 5), Q: (2, 6)})
+    bench.committer.request({P: Commit(1, 5), Q: Commit(2, 6)})
     bench.send(p0=1, p1=2)
-    bench.committer.request({Q: (2, 9)})
-    assert bench.committer.commit_last(bench.consumer, {P: 1, Q: 2}, {P: 8})
+    bench.committer.request({Q: Commit(2, 9)})
+    assert bench.committer.commit_last(bench.consumer, {P: 1, Q: 2}, {P: Commit(1, 8)})
     assert bench.consumer.commits[1] == ({0: 8, 1: 9}, False)
     bench.committer.on_commit(KafkaError(KafkaError._TRANSPORT), [])
     bench.now = 9.0
@@ -125,7 +128,7 @@ def test_a_leaving_partition_gets_its_furthest_offset_in_a_last_commit() -> None
 def test_a_lost_partition_is_not_committed() -> None:
     """It is someone else's already."""
     bench = Bench()
-    bench.committer.request({P: (1, 5)})
+    bench.committer.request({P: Commit(1, 5)})
     assert not bench.committer.forget({P: 1}), "the new owner repeats records"
     assert bench.committer.commit_last(bench.consumer, {P: 1}, {})
     bench.send(p0=1)
@@ -136,17 +139,17 @@ def test_a_last_commit_that_fails_is_reported() -> None:
     """As a whole or for one partition: what was not committed is repeated by the partition's next owner."""
     bench = Bench()
     bench.consumer.error = KafkaError(KafkaError._TRANSPORT)
-    assert not bench.committer.commit_last(bench.consumer, {P: 1}, {P: 8})
+    assert not bench.committer.commit_last(bench.consumer, {P: 1}, {P: Commit(1, 8)})
     bench.consumer.error = None
     bench.consumer.refused = {1: KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)}
-    assert not bench.committer.commit_last(bench.consumer, {P: 1, Q: 1}, {P: 8, Q: 9})
+    assert not bench.committer.commit_last(bench.consumer, {P: 1, Q: 1}, {P: Commit(1, 8), Q: Commit(1, 9)})
     assert bench.counted == [("commit_failed", "_TRANSPORT"), ("commit_failed", "TOPIC_AUTHORIZATION_FAILED")]
 
 
 def test_where_everything_is_committed_nothing_is_left_to_fail() -> None:
     """A broker that is gone is no reason to doubt what it acknowledged before."""
     bench = Bench()
-    bench.committer.request({P: (1, 5)})
+    bench.committer.request({P: Commit(1, 5)})
     bench.send(p0=1)
     bench.committer.on_commit(None, [TopicPartition("in", 0, 5)])
     bench.consumer.error = KafkaError(KafkaError._TRANSPORT)
@@ -158,7 +161,7 @@ def test_a_commit_is_answered_only_when_nothing_of_it_is_to_be_tried_again() -> 
     """A drain waits for it: one that is refused in a rebalance must be tried again before the worker leaves."""
     bench = Bench()
     assert bench.all_answered()
-    bench.committer.request({P: (1, 5)})
+    bench.committer.request({P: Commit(1, 5)})
     assert not bench.all_answered()
     bench.send(p0=1)
     assert not bench.all_answered()
@@ -175,10 +178,10 @@ def test_a_commit_is_answered_only_when_nothing_of_it_is_to_be_tried_again() -> 
 def test_the_answer_to_a_commit_whose_partitions_left_is_not_taken_for_the_next_ones() -> None:
     """Or a later commit that fails would count as answered, and never be tried again."""
     bench = Bench()
-    bench.committer.request({P: (1, 5)})
+    bench.committer.request({P: Commit(1, 5)})
     bench.send(p0=1)
     bench.committer.forget({P: 1})
-    bench.committer.request({Q: (2, 3)})
+    bench.committer.request({Q: Commit(2, 3)})
     bench.send(p1=2)
     assert bench.consumer.commits == [({0: 5}, True)]
     bench.committer.on_commit(None, [TopicPartition("in", 0, 5)])
@@ -192,10 +195,10 @@ def test_the_answer_to_a_commit_whose_partitions_left_is_not_taken_for_the_next_
 def test_a_new_client_owes_no_answer() -> None:
     """What the old one was asked is not waited for."""
     bench = Bench()
-    bench.committer.request({P: (1, 5)})
+    bench.committer.request({P: Commit(1, 5)})
     bench.send(p0=1)
     bench.committer.reset()
-    bench.committer.request({P: (2, 3)})
+    bench.committer.request({P: Commit(2, 3)})
     bench.send(p0=2)
     assert bench.consumer.commits == [({0: 5}, True), ({0: 3}, True)]
 
@@ -215,7 +218,7 @@ def test_commits_that_keep_failing_pause_all_topics_until_one_succeeds(code: int
     """Refused, or not answered at all. One error line says it, with a way out; the age is shown all the while."""
     bench = Bench()
     answer = KafkaError(code) if code is not None else None
-    bench.committer.request({P: (1, 5)})
+    bench.committer.request({P: Commit(1, 5)})
     with capture_logs() as lines:
         run_for(bench, 30.0, answer=answer, p0=1)
         assert bench.pauses.reasons == {}
@@ -249,7 +252,7 @@ def test_a_topic_that_alone_is_refused_stops_no_other() -> None:
         for _ in range(rounds):
             bench.now += 0.25
             before = len(bench.consumer.commits)
-            bench.committer.request({P: (1, int(bench.now)), other: (2, int(bench.now))})
+            bench.committer.request({P: Commit(1, int(bench.now)), other: Commit(2, int(bench.now))})
             bench.committer.send(bench.consumer, epochs)
             for offsets, _ in bench.consumer.commits[before:]:
                 bench.committer.on_commit(error if refused and P.number in offsets else None, [])
@@ -269,7 +272,7 @@ def test_a_topic_that_alone_is_refused_stops_no_other() -> None:
 def test_a_poll_thread_that_was_away_hears_its_answers_before_it_judges() -> None:
     """A revocation may wait for half a minute, with the answer to a commit in the client's queue."""
     bench = Bench()
-    bench.committer.request({P: (1, 5)})
+    bench.committer.request({P: Commit(1, 5)})
     bench.send(p0=1)
     bench.now += 40.0
     bench.send(p0=1)
@@ -279,10 +282,45 @@ def test_a_poll_thread_that_was_away_hears_its_answers_before_it_judges() -> Non
 def test_an_assignment_that_ends_takes_its_trouble_with_it() -> None:
     """What could not be committed is its next owner's, and pauses nothing here."""
     bench = Bench()
-    bench.committer.request({P: (1, 5)})
+    bench.committer.request({P: Commit(1, 5)})
     run_for(bench, 40.0, answer=KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED), p0=1)
     assert COMMIT in bench.pauses.reasons
     bench.committer.forget({P: 1})
     run_for(bench, 0.25, answer=None)
     assert bench.pauses.reasons == {}
     assert bench.committer.uncommitted_since == float("inf")
+
+
+def test_of_two_commits_of_one_offset_the_later_note_counts() -> None:
+    """What is done behind an offset only grows: also where the earlier one failed, and in the last commit."""
+    bench = Bench()
+    bench.committer.request({P: Commit(1, 5, "a")})
+    bench.send(p0=1)
+    bench.committer.request({P: Commit(1, 5, "b")})
+    bench.committer.on_commit(KafkaError(KafkaError.REBALANCE_IN_PROGRESS), [])
+    bench.now = 1.0
+    bench.send(p0=1)
+    assert bench.consumer.notes == ["b"]
+    bench.committer.request({P: Commit(1, 5, "c")})
+    assert bench.committer.commit_last(bench.consumer, {P: 1}, {})
+    assert bench.consumer.notes == ["c"]
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_brokers_that_refuse_notes_get_the_offsets_without(last: bool) -> None:
+    """offset.metadata.max.bytes was set lower: no commit waits for that, and whoever operates is told once."""
+    bench = Bench()
+    refused = KafkaError(KafkaError.OFFSET_METADATA_TOO_LARGE)
+    with capture_logs() as logs:
+        if last:
+            bench.consumer.refused = {0: refused}
+            bench.committer.commit_last(bench.consumer, {P: 1}, {P: Commit(1, 5, "a")})
+        else:
+            bench.committer.request({P: Commit(1, 5, "a")})
+            bench.send(p0=1)
+            bench.committer.on_commit(None, [Answered(refused)])  # type: ignore[list-item]  # all that is read of it
+            bench.send(p0=1)
+    assert bench.consumer.commits == [({0: 5}, not last)] * 2
+    assert bench.consumer.notes == [""]
+    (line,) = (each for each in logs if "fix" in each)
+    assert "offset.metadata.max.bytes" in line["fix"]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.config.tree import DeliveryConfig
-from consumer.delivery.ledger import Release
+from consumer.delivery.ledger import Commit, Release
 from consumer.delivery.transaction_queue import BLOCKED_FAILURES
 from consumer.delivery.transaction_size import TransactionSize
 from consumer.events import Outcome, Output, Partition, SourceRecord
@@ -614,21 +614,21 @@ def test_a_dead_letter_that_no_topic_takes_waits(bench: Bench) -> None:
 
 def test_the_end_of_an_idle_partition_is_committed_by_itself(bench: Bench) -> None:
     """Without outputs, once, and never below what a transaction committed."""
-    assert bench.transactions.commit({P: (1, 12)}) == {}
+    assert bench.transactions.commit({P: Commit(1, 12)}) == {}
     bench.run()
     assert bench.producer.commits == [{P: 12}]
-    bench.transactions.commit({P: (1, 12)})
+    bench.transactions.commit({P: Commit(1, 12)})
     bench.run()
     bench.send(14)
     bench.run()
-    bench.transactions.commit({P: (1, 15), Q: (2, 3)})
+    bench.transactions.commit({P: Commit(1, 15), Q: Commit(2, 3)})
     bench.run()
     assert bench.producer.commits == [{P: 12}, {P: 15}, {Q: 3}]
 
 
 def test_the_end_of_a_lost_partition_is_not_committed(bench: Bench) -> None:
     """Nor does it keep the thread from sleeping."""
-    bench.transactions.commit({P: (1, 12)})
+    bench.transactions.commit({P: Commit(1, 12)})
     bench.group.assigned = {Q: 2}
     bench.run()
     assert bench.producer.commits == []
@@ -1008,7 +1008,7 @@ def test_offsets_that_are_refused_for_one_input_topic_hold_up_only_that_one(two:
 
     two.group.assigned[OTHER_END] = 4
     two.producer.take_offsets = refuse
-    two.transactions.commit({OTHER_END: (4, 7)})
+    two.transactions.commit({OTHER_END: Commit(4, 7)})
     for offset in range(30):
         two.send(offset)
         send_more(two, offset, "out")
@@ -1016,7 +1016,7 @@ def test_offsets_that_are_refused_for_one_input_topic_hold_up_only_that_one(two:
     two.run(10)
     assert two.producer.offsets == {P: 30}
     assert two.transactions.blocked == {"the commit of offsets": frozenset({"more"})}
-    two.transactions.commit({OTHER_END: (4, 9)})
+    two.transactions.commit({OTHER_END: Commit(4, 9)})
     two.send(30)
     two.run(0.4)
     assert two.producer.offsets[P] == 31

@@ -10,11 +10,12 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from consumer.delivery.commands import Assigned, Command, Delivered, Drain, EndReached, Lost, Processed, Revoke, Stop
-from consumer.delivery.ledger import Ledger
+from consumer.delivery.done_note import Done, read
+from consumer.delivery.ledger import Commit, Ledger
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.observer import KafkaObserver
-from consumer.kafka.publish.release_thread import NO_OUTCOME_SECONDS, ReleaseThread
+from consumer.kafka.publish.release_thread import GATHER_SECONDS, NO_OUTCOME_SECONDS, ReleaseThread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +35,7 @@ class Publisher:
         self.stuck = False
         self.tries = 0
         self.keeps_offsets = False
-        self.kept: dict[Partition, tuple[int, int]] = {}
+        self.kept: dict[Partition, Commit] = {}
         self.hurried = 0
         """Rounds in which it was not to linger."""
 
@@ -45,7 +46,7 @@ class Publisher:
     def send(self, release: Release) -> None:
         self.sent.append(release)
 
-    def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:
+    def commit(self, offsets: Mapping[Partition, Commit]) -> Mapping[Partition, Commit]:
         self.kept |= offsets
         return {} if self.keeps_offsets else offsets
 
@@ -69,7 +70,7 @@ class Bench:
         self.now = 0.0
         self.commands: SimpleQueue[Command] = SimpleQueue()
         self.publisher = Publisher()
-        self.commits: list[dict[Partition, tuple[int, int]]] = []
+        self.commits: list[dict[Partition, Commit]] = []
         self.freed: list[tuple[Partition, int, int]] = []
         self.in_flight_seconds: list[float] = []
         self.pauses: list[set[str] | None] = []
@@ -79,10 +80,18 @@ class Bench:
         publisher: Any = self.publisher
         poll_thread: Any = self
         self.thread = ReleaseThread(
-            self.ledger, self.commands, publisher, poll_thread, self.observer, self.fatal.append, 1.0, lambda: self.now
+            self.ledger,
+            self.commands,
+            publisher,
+            poll_thread,
+            self.observer,
+            self.fatal.append,
+            1.0,
+            lambda: self.now,
+            lambda: 1_800_000_000.0,
         )
 
-    def commit(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
+    def commit(self, offsets: Mapping[Partition, Commit]) -> None:
         self.commits.append(dict(offsets))
 
     def no_longer_in_flight(self, records: Sequence[SourceRecord], now: float) -> None:
@@ -123,7 +132,7 @@ def done(which: SourceRecord) -> Processed:
 
 
 def test_an_offset_is_committed_only_when_its_results_are_durable(bench: Bench) -> None:
-    """Processed is not enough; it is no longer in flight at the same moment."""
+    """Processed is not enough; it is no longer in flight by then."""
     bench.publisher.working = False
     bench.put(Assigned(P, 1, None), Delivered((record(0), record(1))), done(record(0)))
     bench.later()
@@ -131,8 +140,9 @@ def test_an_offset_is_committed_only_when_its_results_are_durable(bench: Bench) 
     assert bench.freed == []
     bench.publisher.working = True
     bench.later()
-    assert bench.commits == [{P: (1, 1)}]
     assert bench.freed == [(P, 1, 4)]
+    bench.later(GATHER_SECONDS)
+    assert bench.commits == [{P: Commit(1, 1)}]
 
 
 def test_offsets_are_handed_out_at_intervals(bench: Bench) -> None:
@@ -142,23 +152,54 @@ def test_offsets_are_handed_out_at_intervals(bench: Bench) -> None:
         bench.put(done(record(offset)))
     assert bench.commits == []
     bench.later()
-    assert bench.commits == [{P: (1, 10)}]
+    assert bench.commits == [{P: Commit(1, 10)}]
+
+
+def test_what_is_durable_after_a_quiet_time_is_handed_out_soon(bench: Bench) -> None:
+    """A crash would repeat it. With it goes what comes within milliseconds; what comes later waits for the interval."""
+    bench.now = 7.0
+    bench.put(Assigned(P, 1, None), Delivered(tuple(record(n) for n in range(4))), done(record(0)))
+    bench.put(done(record(1)))
+    assert bench.commits == []
+    bench.later(GATHER_SECONDS)
+    assert bench.commits == [{P: Commit(1, 2)}]
+    bench.later(GATHER_SECONDS)
+    bench.put(done(record(2)))
+    bench.later(0.9)
+    bench.put(done(record(3)))
+    assert len(bench.commits) == 1
+    bench.later(0.1)
+    assert bench.commits[1:] == [{P: Commit(1, 4)}]
+
+
+def test_what_is_durable_behind_a_record_that_waits_is_handed_out_with_its_commit(bench: Bench) -> None:
+    """Also before any offset could move, and when the partition is revoked."""
+    reply: SimpleQueue[dict[Partition, Commit]] = SimpleQueue()
+    bench.put(Assigned(P, 1, None), Delivered((record(4), record(5), record(6))), done(record(5)))
+    bench.later()
+    ((commit,),) = (each.values() for each in bench.commits)
+    assert commit[:2] == (1, 4)
+    named = read(4, commit.note)
+    assert named == Done((5,), (5,), 1_800_000_000_000)
+    bench.put(done(record(6)), Revoke({P: 1}, {P}, bench.now, reply))
+    last = reply.get_nowait()[P]
+    assert read(4, last.note) == Done((5,), (6,), 1_800_000_000_000)
 
 
 def test_a_revocation_waits_for_what_is_in_flight(bench: Bench) -> None:
     """It is answered when its last record is durable; offsets of other partitions go their usual way."""
-    reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    reply: SimpleQueue[dict[Partition, Commit]] = SimpleQueue()
     bench.put(Assigned(P, 1, None), Assigned(Q, 2, None), Delivered((record(0), record(1), record(5, Q, 2))))
     bench.put(done(record(0)), done(record(5, Q, 2)), Revoke({P: 1}, {P}, 10.0, reply))
     assert reply.empty()
     bench.put(done(record(1)))
-    assert reply.get_nowait() == {P: 2}
-    assert bench.commits == [{Q: (2, 6)}]
+    assert reply.get_nowait() == {P: Commit(1, 2)}
+    assert bench.commits == [{Q: Commit(2, 6)}]
 
 
 def test_a_revocation_ends_at_its_deadline(bench: Bench) -> None:
     """What is durable is committed, the rest abandoned: released or finished later, it no longer counts."""
-    reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    reply: SimpleQueue[dict[Partition, Commit]] = SimpleQueue()
     bench.put(Assigned(P, 1, None), Delivered((record(0), record(1), record(2))))
     bench.put(done(record(0)))
     bench.publisher.working = False
@@ -166,7 +207,7 @@ def test_a_revocation_ends_at_its_deadline(bench: Bench) -> None:
     (waiting,) = bench.publisher.sent
     assert bench.ledger.epoch(P) == waiting.record.epoch
     bench.later(10.0)
-    assert reply.get_nowait() == {P: 1}
+    assert reply.get_nowait() == {P: Commit(1, 1)}
     assert bench.ledger.epoch(P) is None
     bench.publisher.working = True
     bench.put(done(record(2)))
@@ -188,7 +229,7 @@ def test_the_loss_of_an_older_epoch_does_not_touch_the_current_one(bench: Bench)
     bench.put(Assigned(P, 1, None), Assigned(P, 2, None), Delivered((record(0, epoch=2),)), Lost({P: 1}))
     bench.put(done(record(0, epoch=2)))
     bench.later()
-    assert bench.commits == [{P: (2, 1)}]
+    assert bench.commits == [{P: Commit(2, 1)}]
 
 
 def test_a_drain_is_answered_when_nothing_is_in_flight_and_offsets_are_out(bench: Bench) -> None:
@@ -197,7 +238,7 @@ def test_a_drain_is_answered_when_nothing_is_in_flight_and_offsets_are_out(bench
     bench.put(Assigned(P, 1, None), Delivered((record(0),)), Drain(reply))
     assert reply.empty()
     bench.put(done(record(0)))
-    assert bench.commits == [{P: (1, 1)}]
+    assert bench.commits == [{P: Commit(1, 1)}]
     assert reply.get_nowait()
 
 
@@ -205,7 +246,7 @@ def test_the_end_of_an_idle_partition_is_committed(bench: Bench) -> None:
     """Behind transaction markers no record will ever follow."""
     bench.put(Assigned(P, 1, None), EndReached(P, 1, 12))
     bench.later()
-    assert bench.commits == [{P: (1, 12)}]
+    assert bench.commits == [{P: Commit(1, 12)}]
 
 
 def test_outputs_that_are_refused_pause_what_feeds_them_until_they_are_taken(bench: Bench) -> None:
@@ -224,12 +265,12 @@ def test_outputs_that_are_refused_pause_what_feeds_them_until_they_are_taken(ben
 
 def test_a_revocation_does_not_wait_for_a_partition_at_a_standstill(bench: Bench) -> None:
     """Whose outputs are refused becomes durable at no time; the other partition is waited for and committed."""
-    reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    reply: SimpleQueue[dict[Partition, Commit]] = SimpleQueue()
     bench.put(Assigned(P, 1, None), Assigned(Q, 2, None), Delivered((record(0), record(5, Q, 2))))
     bench.put(Revoke({P: 1, Q: 2}, {Q}, 10.0, reply))
     assert reply.empty()
     bench.put(done(record(5, Q, 2)))
-    assert reply.get_nowait() == {Q: 6}
+    assert reply.get_nowait() == {Q: Commit(2, 6)}
 
 
 def test_a_drain_ends_when_all_that_is_left_waits_for_outputs_that_take_nothing(bench: Bench) -> None:
@@ -244,7 +285,7 @@ def test_a_drain_ends_when_all_that_is_left_waits_for_outputs_that_take_nothing(
     assert reply.empty(), "one is at the model"
     bench.put(done(record(2)))
     assert reply.get_nowait() is False
-    assert bench.commits == [{P: (1, 1)}]
+    assert bench.commits == [{P: Commit(1, 1)}]
 
 
 def test_a_drain_waits_for_the_model_as_long_as_it_may_while_no_output_waits(bench: Bench) -> None:
@@ -262,13 +303,13 @@ def test_a_drain_waits_for_the_model_as_long_as_it_may_while_no_output_waits(ben
 
 def test_a_publisher_that_commits_by_itself_leaves_no_offset_to_the_consumer(bench: Bench) -> None:
     """Neither at intervals nor when a partition is revoked: a commit outside its transactions could go back."""
-    reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    reply: SimpleQueue[dict[Partition, Commit]] = SimpleQueue()
     bench.publisher.keeps_offsets = True
     bench.put(Assigned(P, 1, None), Delivered((record(0), record(1))), done(record(0)))
     bench.later()
-    assert bench.publisher.kept == {P: (1, 1)}
+    assert bench.publisher.kept == {P: Commit(1, 1)}
     bench.put(done(record(1)), Revoke({P: 1}, {P}, 10.0, reply))
-    assert bench.publisher.kept == {P: (1, 2)}
+    assert bench.publisher.kept == {P: Commit(1, 2)}
     assert reply.get_nowait() == {}
     assert bench.commits == []
 
@@ -309,8 +350,8 @@ def test_a_revocation_does_not_wait_for_a_release_thread_that_failed(bench: Benc
 
     The thread itself ends with Stop, also where that was among the commands of the round that failed.
     """
-    before: SimpleQueue[dict[Partition, int]] = SimpleQueue()
-    after: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    before: SimpleQueue[dict[Partition, Commit]] = SimpleQueue()
+    after: SimpleQueue[dict[Partition, Commit]] = SimpleQueue()
     bench.put(Assigned(P, 1, None), Delivered((record(0),)), Revoke({P: 1}, {P}, 100.0, before))
 
     def fail(*, linger: bool = True) -> list[Release]:  # noqa: ARG001
@@ -343,10 +384,10 @@ def test_a_last_flush_that_fails_ends_the_thread_all_the_same(bench: Bench) -> N
 
 def test_a_revocation_whose_last_commit_fails_is_answered(bench: Bench) -> None:
     """The poll thread waits for the answer, and the group for the poll thread."""
-    reply: SimpleQueue[dict[Partition, int]] = SimpleQueue()
+    reply: SimpleQueue[dict[Partition, Commit]] = SimpleQueue()
     bench.put(Assigned(P, 1, None), Delivered((record(0),)), done(record(0)))
 
-    def fail(offsets: Mapping[Partition, tuple[int, int]]) -> Mapping[Partition, tuple[int, int]]:  # noqa: ARG001
+    def fail(offsets: Mapping[Partition, Commit]) -> Mapping[Partition, Commit]:  # noqa: ARG001
         raise ValueError("a defect")
 
     bench.publisher.commit = fail  # type: ignore[method-assign]
