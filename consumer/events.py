@@ -194,6 +194,7 @@ class Output:
     """Of a result: its row's number, in a record of several."""
     model_version: str | None = None
     """Of a result: the model's that answered."""
+    _held: int = field(default=0, init=False, repr=False, compare=False)
 
     @property
     def size(self) -> int:
@@ -203,7 +204,9 @@ class Output:
     @property
     def held_bytes(self) -> int:
         """Bytes that this output holds in memory: value, headers and what they are kept in."""
-        return 1000 + len(self.value or b"") + _held(self.headers)
+        if not self._held:  # it is asked for when the output is made, and when its event has all of them
+            self._held = 1000 + len(self.value or b"") + _held(self.headers)
+        return self._held
 
 
 @dataclass(slots=True)
