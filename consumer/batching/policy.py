@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from consumer.batching.queue import padded_length
@@ -182,10 +182,11 @@ def split(groups: Sequence[tuple[int, int]], cost: CallCost, max_tokens: int) ->
 class LeastTime:
     """Batches of least total time. Takes windows out of the queue and never drops one.
 
-    What waits is divided, in order of length, into the calls that take a server least time altogether: a neighbour
-    joins while its padding costs less than a call of its own. The call with the most urgent window leaves, for the
-    endpoint that is expected to have answered it first. An idle one gets it at once; a busy one when it is expected to
-    be free, or when as much waits as a call can hold: until then waiting costs nothing, since the server is busy.
+    What waits is divided, in order of length, into the calls that take a server least time altogether, the fixed cost
+    of each counting half: a neighbour joins while its padding costs less than that, since padding holds up who is in
+    the call, and another call only who comes after it. The call with the most urgent window leaves, for the endpoint
+    that is expected to have answered it first. An idle one gets it at once; a busy one when it is expected to be free,
+    or when as much waits as a call can hold: until then waiting costs nothing, since the server is busy.
     While several servers are idle, what waits is divided among them, as far as the fixed cost stays about a tenth of a
     call. Windows of events over their share have small calls of their own that never leave before a server is free, so
     that whoever comes meanwhile goes first and waits for little.
@@ -194,6 +195,9 @@ class LeastTime:
     PREPARE_SECONDS, PREPARE_ROW_SECONDS = 0.005, 4e-5
     """A call leaves so much earlier than a server is expected to be free, and so much more for each of its windows: it
     takes about that long to write it and to get it there."""
+    FIXED_SHARE = 0.5
+    """How much of the fixed cost counts when windows are divided. With all of it p99 was 4 % higher in the simulator,
+    in the mean of its scenarios, and a backlog took as long."""
     LINGER_SECONDS = 0.02
     """Where calls take less than ``PREPARE_SECONDS``, another would only be in the way: a window waits for company, but
     no longer than this."""
@@ -289,7 +293,7 @@ class LeastTime:
         # Beside full calls of its own length, what is left of each length is divided.
         groups = [(length, rows) for length, count in counts if (rows := count % full_rows(tokens, length))]
         place = next(number for number, (length, _) in enumerate(groups) if length == own)
-        calls = split(groups, self.cost, tokens)
+        calls = split(groups, replace(self.cost, fixed=self.FIXED_SHARE * self.cost.fixed), tokens)
         first, last = next((first, last) for first, last in calls if first <= place <= last)
         taken = queue.take(own, groups[place][1])
         for number in range(last, first - 1, -1):

@@ -172,13 +172,12 @@ def test_the_most_urgent_window_is_always_in_the_next_batch() -> None:
     assert len(batch.windows) == 1, "short windows would be nearly all padding beside it"
 
 
-def test_a_neighbour_joins_while_its_padding_costs_less_than_a_call() -> None:
-    """Ten windows of 40 tokens beside ten of 100: 600 tokens of padding, or a call that costs a thousand."""
-    windows = [pending(i, 40 if i < 10 else 100) for i in range(20)]
-    (together,) = LeastTime(16_384, 1, SLOW).decide(0.0, queue_of(*windows), one(most=1)).batches
-    assert len(together.windows) == 20
-    (apart,) = LeastTime(16_384, 1, replace(SLOW, fixed=0.05)).decide(0.0, queue_of(*windows), one(most=1)).batches
-    assert len(apart.windows) == 10
+@pytest.mark.parametrize(("fixed", "rows"), [(0.11, 16), (0.09, 8)])
+def test_a_neighbour_joins_while_its_padding_costs_less_than_half_a_call(fixed: float, rows: int) -> None:
+    """Eight windows of 40 tokens beside eight of 104: 512 tokens of padding, or half of 1,100 or 900."""
+    windows = [pending(i, 40 if i < 8 else 104) for i in range(16)]
+    (batch,) = LeastTime(16_384, 1, replace(SLOW, fixed=fixed)).decide(0.0, queue_of(*windows), one(most=1)).batches
+    assert len(batch.windows) == rows
 
 
 def test_started_events_come_before_new_ones_of_the_same_deadline() -> None:
