@@ -143,8 +143,6 @@ def transaction_settings(config: Config, transactional_id: str) -> dict[str, Any
         # A record that cannot be written for this long fails its transaction, which is then tried again with half of
         # the records: early enough for an abort of ours, since one by the brokers costs the producer.
         "message.timeout.ms": timeout * 2 // 3,
-        # Of a transaction only what was refused is of interest: a report of each output costs 1.5 us.
-        "delivery.report.only.error": True,
     }
 
 
