@@ -41,6 +41,12 @@ def test_a_topic_that_is_missing_is_said_to_be_before_a_transaction_times_out() 
     assert settings["topic.metadata.propagation.max.ms"] < settings["message.timeout.ms"]
 
 
+def test_every_producer_reports_each_output() -> None:
+    """No offset is committed without, and a replay's markers name the places that the reports tell."""
+    for settings in (producer_settings(config()), transaction_settings(config(), "id")):
+        assert "delivery.report.only.error" not in settings
+
+
 def test_a_record_as_large_as_the_limit_fits_the_producers_queue() -> None:
     """Otherwise it would never fit into the queue."""
     producer = producer_settings(config())
