@@ -181,7 +181,7 @@ def parse_json(text: str, parse_int: Callable[[str], float] | None = None) -> An
     try:
         if parse_int is None and text.startswith("{"):  # as ``json.loads``, without its search for white space
             value, end = _raw_decode(text)
-            if end == len(text):
+            if end == len(text) or not text[end:].strip(" \t\n\r"):
                 return value
         return json.loads(text, parse_int=parse_int)
     except json.JSONDecodeError as error:

@@ -186,9 +186,9 @@ class PartitionCounts:
             if number >= inputs:  # the input topic grew since its count was cached
                 self._counts[input_topic] = (inputs, -math.inf)
                 inputs = self.of(input_topic)
-            same = inputs == count and number < count
+            same = inputs == count
             self._this_round[output.topic, input_topic] = inputs, same
-        return number if same else KEYED
+        return number if same and number < inputs else KEYED
 
 
 @dataclass(slots=True, eq=False)

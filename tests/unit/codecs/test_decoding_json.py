@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from consumer.codecs.decoding import decode_value
+from consumer.codecs.decoding import decode_value, parse_json
 from consumer.events import BadInput, ReviewEvent
 
 REVIEW = "壶嘴设计得好，倒水不洒。"
@@ -368,3 +368,13 @@ def test_a_value_without_a_text_is_told_what_its_route_lacks(value: dict[str, ob
     assert caught.value.reason == "MissingText"
     assert ("preset of the route to " + preset if preset else "in fields of the route") in caught.value.message
     assert "好" not in caught.value.message
+
+
+def test_what_ends_with_a_new_line_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many producers write it. What is no white space to JSON is refused, as anywhere."""
+    monkeypatch.setattr("consumer.codecs.decoding.json.loads", None)
+    assert parse_json('{"text": "x"} \t\r\n') == {"text": "x"}
+    monkeypatch.undo()
+    for behind in ("\xa0", "\x0b", "\0", "{}"):
+        with pytest.raises(BadInput, match="Extra data at character 13"):
+            parse_json('{"text": "x"}' + behind)

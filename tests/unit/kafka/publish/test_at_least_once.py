@@ -517,14 +517,15 @@ def test_a_topic_that_is_silent_leaves_others_their_place_in_the_producers_queue
     assert len(bench.producer.values("out")) == outputs
 
 
-def test_what_takes_the_place_of_an_older_output_leaves_before_newer_ones() -> None:
-    """The dead letter of a result that the client refused, where that of a later record waits already."""
+def test_what_takes_the_place_of_an_older_output_leaves_in_its_order() -> None:
+    """The dead letter of a result that the client refused, where an earlier and a later one wait already."""
     bench = Bench()
     bench.producer.client_bytes = 5
-    bench.send(0, out(b"too large"), original=b"older")
-    bench.send(1, out(b"newer", topic="dead"))
+    bench.send(0, out(), out(b"first", topic="dead"))
+    bench.send(1, out(b"too large"), original=b"older")
+    bench.send(2, out(b"newer", topic="dead"))
     bench.run_once(2)
-    assert bench.producer.values("dead") == [b"older", b"newer"]
+    assert bench.producer.values("dead") == [b"first", b"older", b"newer"]
 
 
 def test_a_round_waits_its_time_for_reports_unless_somebody_waits_for_it() -> None:

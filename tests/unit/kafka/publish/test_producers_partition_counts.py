@@ -144,3 +144,11 @@ def test_an_input_topic_that_grew_is_asked_for_again() -> None:
     bench.asked.clear()
     assert bench.place(5) == KEYED
     assert bench.asked == []
+
+
+def test_a_partition_that_no_count_covers_yet_leaves_the_others_theirs() -> None:
+    """In one round: while brokers do not say how many an input topic has now, only what is beyond goes by its key."""
+    bench = Bench(**{"in": 4, "out": 4})
+    assert bench.place(1) == 1
+    bench.cache.new_round()
+    assert [bench.place(number) for number in (1, 5, 1, 5, 3)] == [1, KEYED, 1, KEYED, 3]

@@ -15,7 +15,7 @@ from consumer.delivery.ledger import Commit, Ledger
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.observer import KafkaObserver
-from consumer.kafka.publish.release_thread import GATHER_SECONDS, NO_OUTCOME_SECONDS, ReleaseThread
+from consumer.kafka.publish.release_thread import COMMANDS_A_ROUND, GATHER_SECONDS, NO_OUTCOME_SECONDS, ReleaseThread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -299,6 +299,30 @@ def test_a_drain_waits_for_the_model_as_long_as_it_may_while_no_output_waits(ben
     bench.publisher.blocked = {"out": frozenset({"in"})}
     bench.later()
     assert reply.get_nowait() is False
+
+
+def test_a_drain_waits_on_while_outcomes_come(bench: Bench) -> None:
+    """The time that it waits for the model begins with the latest outcome."""
+    reply: SimpleQueue[bool] = SimpleQueue()
+    bench.publisher.working = False
+    bench.publisher.stuck, bench.publisher.blocked = True, {"out": frozenset({"in"})}
+    bench.put(Assigned(P, 1, None), Delivered((record(0), record(1))), Drain(reply))
+    bench.now += NO_OUTCOME_SECONDS - 1
+    bench.put(done(record(0)))
+    bench.later(2.0)
+    assert reply.empty()
+    bench.later(NO_OUTCOME_SECONDS)
+    assert reply.get_nowait() is False
+
+
+def test_a_round_leaves_the_rest_of_many_commands_to_the_next(bench: Bench) -> None:
+    """So that delivery reports do not wait for all of them."""
+    for _ in range(COMMANDS_A_ROUND + 10):
+        bench.commands.put(Lost({}))
+    bench.thread.run_once()
+    assert 0 < bench.commands.qsize() <= 10
+    bench.thread.run_once()
+    assert bench.commands.empty()
 
 
 def test_a_publisher_that_commits_by_itself_leaves_no_offset_to_the_consumer(bench: Bench) -> None:
