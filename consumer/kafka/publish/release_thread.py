@@ -23,6 +23,7 @@ from consumer.delivery.commands import (
     EndReached,
     Lost,
     Revoke,
+    Rewound,
     Stop,
 )
 from consumer.kafka.clients.errors import as_client_failure
@@ -173,6 +174,8 @@ class ReleaseThread:
                 self._ledger.reached_end(partition, epoch, position)
             case Assigned(partition, epoch, position, done):
                 self._ledger.assign(partition, epoch, position, done)
+            case Rewound(partition, epoch, offset, reply):
+                reply.put(self._ledger.rewind(partition, epoch, offset))
             case Revoke():
                 self._revocations.append(command)
             case Lost(epochs):

@@ -71,6 +71,31 @@ def test_a_position_that_moves_back_behind_an_idle_end_is_a_new_assignment() -> 
     assert runtime.brokers.logs[P].committed == 1
 
 
+@pytest.mark.parametrize("waiting", [(), (0,), (2, 4), (0, 1, 2, 3, 4, 5, 6, 7)])
+def test_a_position_that_moves_back_leaves_out_nothing_that_was_in_flight(waiting: tuple[int, ...]) -> None:
+    """A log lost its end: what lies before the new end and is not done is read again."""
+    runtime = runtime_with(8)
+    for offset in sorted(set(range(8)) - set(waiting)):
+        runtime.processed(next(n for n, record in enumerate(runtime.unprocessed) if record.offset == offset))
+        runtime.release.run_once()
+        runtime.acknowledge(0)
+    for _ in range(3):
+        runtime.step()
+    log = runtime.brokers.logs[P]
+    del log.records[5:]
+    log.end = runtime.brokers.held[P].position = 5
+    log.acknowledged -= {5, 6, 7}  # other records will have these offsets
+    runtime.unprocessed.clear()  # the worker drops what is of an epoch that has ended
+    for _ in range(4):
+        log.append(0, None)
+    for _ in range(4):
+        runtime.step()
+    assert log.note == "", "what was named is of records that are no more"
+    runtime.run_until_idle()
+    assert log.acknowledged == set(range(9))
+    assert log.committed == 9
+
+
 def test_lost_partitions_are_forgotten_by_both_threads_at_once() -> None:
     """They are someone else's already: what is processed late is neither published nor counted."""
     runtime = runtime_with(3)
