@@ -122,7 +122,7 @@ class Ledger:
         """Start an epoch at ``offset``, or at the first record in flight before it: returns where."""
         assignment = self._assignments.get(partition)
         position = min(offset, next(iter(assignment.entries), offset)) if assignment else offset
-        self.assign(partition, epoch, position)
+        self.assign(partition, epoch)
         return position
 
     def deliver(self, record: SourceRecord) -> None:

@@ -278,6 +278,10 @@ class PollThread:
                 break  # the client has lost its place, so what follows may be anything
             elif error.code() != KafkaError._PARTITION_EOF:
                 self._client_error(error, partition)
+            elif epoch is not None and self._assignment.goes_back(partition, offset):
+                self._hand_over(records)
+                records = []
+                self.rebalance.rewound(partition, offset)
             elif epoch is not None:
                 ends.append(EndReached(partition, epoch, offset))
                 self._assignment.done.pop(partition, None)
