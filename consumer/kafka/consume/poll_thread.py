@@ -289,7 +289,8 @@ class PollThread:
         self._hand_over(records)
         for end in ends:
             self._commands.put(end)
-        self.rebalance.read_again(self._consumer)
+        if self.rebalance.went_back:
+            self.rebalance.read_again(self._consumer)
         if failed is not None:
             self._observer.client_error("consumer", failed.name())
             self.pauses.forget()
