@@ -20,6 +20,7 @@ from consumer.delivery.admission import stands_still
 from consumer.delivery.commands import Assigned, Command, Lost, Revoke, Rewound
 from consumer.delivery.ledger import Commit
 from consumer.events import Partition
+from consumer.kafka.clients.errors import ClientFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -140,7 +141,8 @@ class Rebalance:
     def read_again(self, consumer: Consumer) -> None:
         """Begin an epoch of each partition that ``went_back``, at its first record that was in flight, or there.
 
-        That is committed at once, without a note: what was committed before is of what the log has lost.
+        That is committed at once, without a note: what was committed before is of what the log has lost. Raises
+        ClientFailed where the release thread is silent.
         """
         while self.went_back:
             partition, offset = self.went_back.popitem()
@@ -149,9 +151,10 @@ class Rebalance:
             self.commands.put(Rewound(partition, epoch, offset, reply))
             position = self._answer(reply, self.clock())
             if position is None:
-                _log.error("the release thread is silent; a partition that went back is not read", partition=partition)
-                self.assignment.end((partition,))
-                continue
+                raise ClientFailed(
+                    f"The position of {partition} went back to {offset}, and the release thread does not say what is "
+                    "in flight before that. Start the worker again; what is not committed is read again."
+                )
             _log.warning(
                 "a position went back; what is in flight of its partition starts again",
                 topic=partition.topic,

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from consumer.delivery.commands import Drain
 from consumer.events import SourceRecord
+from consumer.kafka.clients.errors import ClientFailed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,6 +95,20 @@ def test_a_position_that_moves_back_leaves_out_nothing_that_was_in_flight(waitin
     runtime.run_until_idle()
     assert log.acknowledged == set(range(9))
     assert log.committed == 9
+
+
+def test_a_position_that_moves_back_ends_the_worker_where_nobody_knows_what_is_in_flight() -> None:
+    """Its successor begins at what is committed."""
+    runtime = runtime_with(8)
+    runtime.commands._on_rewound = lambda: None
+    runtime.brokers.held[P].position = 5
+
+    def wait() -> None:
+        runtime.now += 10.0
+
+    runtime.source.rebalance.on_wait = wait
+    with pytest.raises(ClientFailed, match="in-0 went back to 5"):
+        runtime.source.run_once()
 
 
 def test_lost_partitions_are_forgotten_by_both_threads_at_once() -> None:
