@@ -34,6 +34,19 @@ class Assigned:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewound:
+    """The position of a partition moved back to ``offset``, and ``epoch`` begins.
+
+    ``reply`` receives where: at the first record that was in flight, if that lies before ``offset``.
+    """
+
+    partition: Partition
+    epoch: int
+    offset: int
+    reply: SimpleQueue[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Delivered:
     """Records were polled. Always queued before anyone can process them."""
 
@@ -87,4 +100,4 @@ class Stop:
     flush_seconds: float
 
 
-Command = Assigned | Delivered | Processed | EndReached | Revoke | Lost | Drain | Stop
+Command = Assigned | Rewound | Delivered | Processed | EndReached | Revoke | Lost | Drain | Stop

@@ -32,7 +32,7 @@ MOST_CHARACTERS = 4000
 _WINDOW_BITS = 9
 
 _MOST_BYTES = 1 << 16
-"""Of runs that are unpacked. What a worker writes is far below: two numbers for each record in flight, deflated."""
+"""Of runs that are unpacked; none that are as many are packed. Two numbers for each record in flight are far below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,13 @@ def note(base: int, in_flight: Iterable[int], end: int, before: Done | None, now
                 start = position = last + 1
     head = f"{_NAME}:{_FORMAT}:{base}:{now_ms if before is None else before.written_ms}:"
     while lengths:
-        text = head + _packed(lengths)
-        if len(text) <= MOST_CHARACTERS:
+        data = _bytes(lengths)
+        text = head + _packed(data)
+        fit = min(MOST_CHARACTERS / len(text), (_MOST_BYTES - 1) / len(data))
+        if fit >= 1:
             return text
         # A little less than fits, as what is deflated is not in proportion.
-        del lengths[max(0, int(len(lengths) * 0.9 * MOST_CHARACTERS / len(text))) // 2 * 2 :]
+        del lengths[int(len(lengths) * 0.9 * fit) // 2 * 2 :]
     return ""
 
 
@@ -124,7 +126,7 @@ def read(offset: int, text: str) -> Done | None:
     return Done(tuple(edges[1::2]), tuple(edge - 1 for edge in edges[2::2]), written_ms)
 
 
-def _packed(lengths: Sequence[int]) -> str:
+def _bytes(lengths: Sequence[int]) -> bytearray:
     data = bytearray() if max(lengths) > 0x7F else bytearray(lengths)  # nearly always, and at once
     for length in () if data else lengths:
         rest = length
@@ -132,6 +134,10 @@ def _packed(lengths: Sequence[int]) -> str:
             data.append(rest & 0x7F | 0x80)
             rest >>= 7
         data.append(rest)
+    return data
+
+
+def _packed(data: bytearray) -> str:
     # The least of both sizes: with zlib's defaults the state alone takes 50 us a partition to set up.
     pack = zlib.compressobj(1, zlib.DEFLATED, -_WINDOW_BITS, 1)
     return base64.b64encode(pack.compress(data) + pack.flush()).decode()

@@ -118,6 +118,13 @@ class Ledger:
         self.revoke((partition,))
         self._assignments[partition] = _Assignment(partition, epoch, position, done=done)
 
+    def rewind(self, partition: Partition, epoch: int, offset: int) -> int:
+        """Start an epoch at ``offset``, or at the first record in flight before it: returns where."""
+        assignment = self._assignments.get(partition)
+        position = min(offset, next(iter(assignment.entries), offset)) if assignment else offset
+        self.assign(partition, epoch)
+        return position
+
     def deliver(self, record: SourceRecord) -> None:
         """Take note of a polled record. Ignored when its epoch is not the current one.
 

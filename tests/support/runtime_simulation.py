@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import OFFSET_INVALID, TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, TopicPartition
 
-from consumer.delivery.commands import Command, Delivered, Lost, Revoke
+from consumer.delivery.commands import Command, Delivered, Lost, Revoke, Rewound
 from consumer.delivery.done_note import read
 from consumer.delivery.ledger import Ledger
 from consumer.events import Outcome, Output, Partition
@@ -69,10 +69,12 @@ class Held:
     told_end: int | None = None
     committed: int = -1
     over: bool = False
+    begin: int = 0
+    """Where a seek put it."""
 
     def safe(self) -> int:
         """The next record to read may be this one and none after it: found by looking at everything."""
-        behind = 0
+        behind = self.begin
         for offset, _ in self.delivered:
             passed_over = offset not in self.handed and offset in self.log.acknowledged
             if offset not in self.durable and not passed_over:
@@ -157,6 +159,13 @@ class Client:
     def resume(self, partitions: list[TopicPartition]) -> None:
         assert set(_named(partitions)) <= self.paused, "resuming what is not paused rewinds it"
         self.paused.difference_update(_named(partitions))
+
+    def seek(self, position: TopicPartition) -> None:
+        """What is fetched is thrown away."""
+        (partition,) = _named([position])
+        self.brokers.take_away(partition)
+        self.brokers.begin(partition, position.offset)
+        self.brokers.held[partition].begin = position.offset
 
     def poll(self, timeout: float) -> Message | None:  # noqa: ARG002
         self._callbacks()
@@ -344,8 +353,11 @@ class Publisher:
 class Commands(SimpleQueue[Command]):
     """While the poll thread waits for the answer to a revocation, the rest of the world goes on."""
 
-    def __init__(self, meanwhile: Callable[[Revoke], None], on_lost: Callable[[Lost], None]) -> None:
+    def __init__(
+        self, meanwhile: Callable[[Revoke], None], on_lost: Callable[[Lost], None], on_rewound: Callable[[], None]
+    ) -> None:
         self._meanwhile = meanwhile
+        self._on_rewound = on_rewound
         self._on_lost = on_lost
         self.last: Command | None = None
 
@@ -360,6 +372,8 @@ class Commands(SimpleQueue[Command]):
         self.last = item
         if isinstance(item, Revoke):
             self._meanwhile(item)
+        elif isinstance(item, Rewound):
+            self._on_rewound()
 
 
 class Runtime:
@@ -387,7 +401,7 @@ class Runtime:
         self.counts: Counter[str] = Counter()
         self.meanwhile: list[Step] = []
         self.waited: list[float] = []
-        self.commands = Commands(self._while_revoking, self._lost)
+        self.commands = Commands(self._while_revoking, self._lost, lambda: self.release.run_once())
         self.clients: list[Client] = []
 
         def new_client(settings: Mapping[str, Any], logger: object) -> Any:

@@ -262,7 +262,8 @@ class PollThread:
                 if self._assignment.goes_back(partition, offset):
                     self._hand_over(records)
                     records = []
-                    epoch = self.rebalance.rewound(partition, offset)
+                    self.rebalance.rewound(partition, offset)
+                    continue  # as is all that follows of it: it is read again
                 if not self._assignment.done or not self._assignment.is_done(partition, offset, message):
                     records.append(source_record(message, partition, epoch, now))
                 self._assignment.reached(partition, offset + 1)
@@ -277,6 +278,10 @@ class PollThread:
                 break  # the client has lost its place, so what follows may be anything
             elif error.code() != KafkaError._PARTITION_EOF:
                 self._client_error(error, partition)
+            elif epoch is not None and self._assignment.goes_back(partition, offset):
+                self._hand_over(records)
+                records = []
+                self.rebalance.rewound(partition, offset)
             elif epoch is not None:
                 ends.append(EndReached(partition, epoch, offset))
                 self._assignment.done.pop(partition, None)
@@ -284,6 +289,8 @@ class PollThread:
         self._hand_over(records)
         for end in ends:
             self._commands.put(end)
+        if self.rebalance.went_back:
+            self.rebalance.read_again(self._consumer)
         if failed is not None:
             self._observer.client_error("consumer", failed.name())
             self.pauses.forget()

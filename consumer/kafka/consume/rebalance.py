@@ -8,17 +8,19 @@ earlier assignment never counts for the current one of the same partition.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
 from consumer.delivery import done_note
 from consumer.delivery.admission import stands_still
-from consumer.delivery.commands import Assigned, Command, Lost, Revoke
+from consumer.delivery.commands import Assigned, Command, Lost, Revoke, Rewound
+from consumer.delivery.ledger import Commit
 from consumer.events import Partition
+from consumer.kafka.clients.errors import ClientFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -27,13 +29,14 @@ if TYPE_CHECKING:
 
     from consumer.delivery.admission import InFlight
     from consumer.delivery.done_note import Done
-    from consumer.delivery.ledger import Commit
     from consumer.kafka.clients.observer import KafkaObserver
     from consumer.kafka.consume.assignment import Assignment, Pauses
     from consumer.kafka.consume.committer import Committer
     from consumer.kafka.consume.membership import Membership
 
 _log = structlog.stdlib.get_logger(__name__)
+
+_T = TypeVar("_T")
 
 REPLY_SECONDS = 0.1
 """Longest wait for the release thread's answer before the poll thread shows the watchdog again that it lives."""
@@ -63,6 +66,8 @@ class Rebalance:
     clock: Callable[[], float]
     notes: bool
     """Whether to look for notes of what is done."""
+    went_back: dict[Partition, int] = field(default_factory=dict)
+    """Partitions whose position moved back, and to where, until they are read again."""
     close_by: float = math.inf
     """Monotonic seconds after which no revocation waits."""
     left_whole: bool = True
@@ -125,21 +130,41 @@ class Rebalance:
             assignments=_names(ended),
         )
 
-    def rewound(self, partition: Partition, offset: int) -> int:
-        """The position moved back to ``offset``, as in a truncated log; returns the epoch that begins there."""
-        _log.warning(
-            "a position went back; what is in flight of its partition starts again",
-            topic=partition.topic,
-            partition=partition.number,
-            offset=offset,
-        )
+    def rewound(self, partition: Partition, offset: int) -> None:
+        """The position moved back to ``offset``, as in a truncated log: end the epoch. ``read_again`` begins one."""
         ended = self.assignment.end((partition,))
         self.in_flight.forget(ended)
-        (epoch,) = self.assignment.begin((partition,)).values()
-        self.commands.put(Assigned(partition, epoch, None))
+        self.went_back[partition] = offset
         self.observer.rebalanced("rewound", 1)
         self.on_revoked(ended)
-        return epoch
+
+    def read_again(self, consumer: Consumer) -> None:
+        """Begin an epoch of each partition that ``went_back``, at its first record that was in flight, or there.
+
+        That is committed at once, without a note: what was committed before is of what the log has lost. Raises
+        ClientFailed where the release thread is silent.
+        """
+        while self.went_back:
+            partition, offset = self.went_back.popitem()
+            reply: SimpleQueue[int] = SimpleQueue()
+            (epoch,) = self.assignment.begin((partition,)).values()
+            self.commands.put(Rewound(partition, epoch, offset, reply))
+            position = self._answer(reply, self.clock())
+            if position is None:
+                raise ClientFailed(
+                    f"The position of {partition} went back to {offset}, and the release thread does not say what is "
+                    "in flight before that. Start the worker again; what is not committed is read again."
+                )
+            _log.warning(
+                "a position went back; what is in flight of its partition starts again",
+                topic=partition.topic,
+                partition=partition.number,
+                offset=offset,
+                position=position,
+            )
+            consumer.seek(TopicPartition(*partition, position))
+            if self.notes:
+                self.committer.request({partition: Commit(epoch, position)})
 
     def _noted(self, consumer: Consumer, partitions: list[TopicPartition]) -> dict[Partition, tuple[int, Done]]:
         """The committed offsets with a note of what is done behind them, and what that names."""
@@ -167,17 +192,22 @@ class Rebalance:
         """Let what is in flight of ``awaited`` become durable until ``deadline``; what to commit of all."""
         reply: SimpleQueue[dict[Partition, Commit]] = SimpleQueue()
         self.commands.put(Revoke(leaving, awaited, deadline, reply))
+        last = self._answer(reply, deadline)
+        if last is None:
+            _log.error(
+                "the release thread is silent; partitions end with the last known offsets", assignments=_names(leaving)
+            )
+        return last or {}
+
+    def _answer(self, reply: SimpleQueue[_T], deadline: float) -> _T | None:
+        """What the release thread answers; None where it is silent until well after ``deadline``."""
         while True:
             self.on_wait()
             try:
                 return reply.get(timeout=REPLY_SECONDS)
             except Empty:
                 if self.clock() >= deadline + REPLY_MARGIN_SECONDS:
-                    _log.error(
-                        "the release thread is silent; partitions end with the last known offsets",
-                        assignments=_names(leaving),
-                    )
-                    return {}
+                    return None
 
 
 def _names(epochs: Mapping[Partition, int]) -> list[str]:

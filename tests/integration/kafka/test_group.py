@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import runtime_harness
+from confluent_kafka import TopicPartition
 from runtime_harness import eventually
 from structlog.testing import capture_logs
 
@@ -127,6 +128,35 @@ def test_the_end_of_a_short_grace_period_leaves_the_rest_to_a_successor(
     eventually(lambda: cluster.committed("grace", topic, 1) == [20])
     assert successor.runtime.drain(20.0)
     assert sorted(map(int, cluster.values(output, 1))) == list(range(20))
+
+
+def test_a_position_that_moves_back_reads_again_what_was_in_flight(
+    mock_broker: Any, cluster: Any, start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that lost its end gives offsets for a second time; what lies before them is not left out."""
+    topic, output = mock_broker.topic(1, "in"), mock_broker.topic(1, "out")
+    cluster.send(topic, 20, 1)
+    worker = start(mock_broker.bootstrap, topic, output, "back", order="none")
+    for record in worker.wait(20):
+        if record.offset != 7:
+            worker.finish(record)
+    eventually(lambda: [each and each.count for each in cluster.noted("back", topic, 1)] == [12])
+    committer = worker.runtime._poll_thread.committer
+    send = committer.send
+
+    def seek(consumer: Any, epochs: Any) -> None:
+        monkeypatch.undo()
+        consumer.seek(TopicPartition(topic, 0, 15))
+        send(consumer, epochs)
+
+    monkeypatch.setattr(committer, "send", seek)  # in the poll thread: another would wait for a gap between polls
+    again = worker.wait(33)[20:]
+    assert [record.offset for record in again] == [*range(7, 20)]
+    for record in again:
+        worker.finish(record)
+    eventually(lambda: cluster.committed("back", topic, 1) == [20])
+    assert worker.runtime.drain(20.0)
+    assert sorted(map(int, cluster.values(output, 1))) == sorted([*range(20), *range(8, 20)])
 
 
 WORKER = """

@@ -179,6 +179,7 @@ def test_lag_is_true_while_paused(
     worker = start(mock_broker.bootstrap, topic, output, "lag", echo=True, lag_seconds=0.1)
     eventually(lambda: len(worker.runtime.status().lag) == 2)
     worker.runtime.pause("model")
+    eventually(lambda: len(worker.runtime._poll_thread.pauses._paused) == 2)  # by the poll thread, in its next round
     cluster.send(topic, 30, 2)
     eventually(lambda: sum(worker.runtime.status().lag.values()) == 30)
     worker.runtime.resume("model")

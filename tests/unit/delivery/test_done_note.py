@@ -85,6 +85,13 @@ def test_two_thousand_records_in_flight_of_one_partition_have_room() -> None:
     assert named.count == 2000
 
 
+def test_what_is_written_can_be_read_however_much_is_in_flight() -> None:
+    """Runs that are all alike take next to no room, and a reader unpacks so many bytes and no more."""
+    named = read(0, note(0, range(0, 100_000, 2), 100_000, None, NOW))
+    assert named is not None
+    assert 25_000 < named.count < 50_000
+
+
 TEXT = note(7, [7, 9, 12], 20, None, NOW)
 NAME, FORMAT, BASE, WRITTEN, RUNS = TEXT.split(":")
 

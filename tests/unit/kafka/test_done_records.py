@@ -80,7 +80,7 @@ def test_whoever_is_killed_whenever_nothing_is_lost_and_nothing_named_is_repeate
         assert (log.committed or 0) == log.end
 
 
-def killed_with(durable: set[int], records: int = 8) -> Runtime:
+def killed_with(durable: set[int], records: int = 8, committed: int = 0) -> Runtime:
     """The successor of a worker that had so many records of P in flight, and these of them done and noted."""
     runtime = runtime_with(records)
     for offset in sorted(durable):
@@ -90,7 +90,7 @@ def killed_with(durable: set[int], records: int = 8) -> Runtime:
         runtime.acknowledge(0)
     for _ in range(3):
         runtime.step()
-    assert runtime.brokers.logs[P].committed == 0
+    assert runtime.brokers.logs[P].committed == committed
     return runtime
 
 
@@ -138,6 +138,23 @@ def test_a_topic_that_was_made_anew_is_read_whole() -> None:
     after.brokers.held[P].position = 0  # what the client does with an offset that is out of range
     deliver(after, 8)
     assert offsets(after) == list(range(8))
+
+
+def test_a_topic_that_was_made_anew_and_is_empty_takes_its_offset_back() -> None:
+    """Or it would be read from the old offset on, once it has grown beyond that while no worker ran."""
+    runtime = killed_with({0, 2, 3, 7}, committed=1)
+    log = runtime.brokers.logs[P]
+    log.records.clear()
+    log.end = 0
+    log.acknowledged.clear()
+    after = successor(runtime)
+    after.brokers.held[P].position = 0  # what the client does with an offset that is out of range
+    for _ in range(3):
+        after.step()
+    assert (log.committed, log.note) == (0, "")
+    for _ in range(9):
+        log.append(0, None)
+    assert offsets(advanced(after)) == list(range(9))
 
 
 def test_a_log_that_lost_its_end_is_read_from_there() -> None:

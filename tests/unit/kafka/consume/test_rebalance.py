@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from consumer.delivery.commands import Drain
 from consumer.events import SourceRecord
+from consumer.kafka.clients.errors import ClientFailed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +70,45 @@ def test_a_position_that_moves_back_behind_an_idle_end_is_a_new_assignment() -> 
     deliver(runtime, 1)
     runtime.run_until_idle()
     assert runtime.brokers.logs[P].committed == 1
+
+
+@pytest.mark.parametrize("waiting", [(), (0,), (2, 4), (0, 1, 2, 3, 4, 5, 6, 7)])
+def test_a_position_that_moves_back_leaves_out_nothing_that_was_in_flight(waiting: tuple[int, ...]) -> None:
+    """A log lost its end: what lies before the new end and is not done is read again."""
+    runtime = runtime_with(8)
+    for offset in sorted(set(range(8)) - set(waiting)):
+        runtime.processed(next(n for n, record in enumerate(runtime.unprocessed) if record.offset == offset))
+        runtime.release.run_once()
+        runtime.acknowledge(0)
+    for _ in range(3):
+        runtime.step()
+    log = runtime.brokers.logs[P]
+    del log.records[5:]
+    log.end = runtime.brokers.held[P].position = 5
+    log.acknowledged -= {5, 6, 7}  # other records will have these offsets
+    runtime.unprocessed.clear()  # the worker drops what is of an epoch that has ended
+    for _ in range(4):
+        log.append(0, None)
+    for _ in range(4):
+        runtime.step()
+    assert log.note == "", "what was named is of records that are no more"
+    runtime.run_until_idle()
+    assert log.acknowledged == set(range(9))
+    assert log.committed == 9
+
+
+def test_a_position_that_moves_back_ends_the_worker_where_nobody_knows_what_is_in_flight() -> None:
+    """Its successor begins at what is committed."""
+    runtime = runtime_with(8)
+    runtime.commands._on_rewound = lambda: None
+    runtime.brokers.held[P].position = 5
+
+    def wait() -> None:
+        runtime.now += 10.0
+
+    runtime.source.rebalance.on_wait = wait
+    with pytest.raises(ClientFailed, match="in-0 went back to 5"):
+        runtime.source.run_once()
 
 
 def test_lost_partitions_are_forgotten_by_both_threads_at_once() -> None:
