@@ -201,10 +201,9 @@ class DeliveryConfig(Section):
     enough for monitoring to see it and an alert to go out, short enough to cost little where the flood was a single bad
     import."""
     commit_interval_ms: Count = 100
-    """at_least_once: time between two commits of offsets, in milliseconds; a quarter of it once 64 records wait for the
-    next one. After a crash what became durable since the last one is processed again. A commit is one request to the
-    group's coordinator. It takes a worker 0.2 ms of CPU; with 2,000 events in flight 0.5 ms, and 1 ms where they are of
-    100 partitions."""
+    """at_least_once: shortest time between two commits of offsets, in milliseconds. After a crash what became durable
+    since the last one is processed again. A commit is one request to the group's coordinator. It takes a worker 0.2 ms
+    of CPU; with 2,000 events in flight 0.5 ms, and 1 ms where they are of 100 partitions."""
     commit_pause_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 30.0
     """at_least_once: after so many seconds of commits that fail, the input topics pause until one succeeds. A crash
     repeats what they delivered in that time and what was in flight. Longer than a coordinator takes to move, so that

@@ -51,7 +51,7 @@ _log = structlog.stdlib.get_logger(__name__)
 POLL_SECONDS = 0.1
 """Longest wait in one poll: bounds how long a commit or a pause requested by another thread waits."""
 
-BUSY_POLL_SECONDS = 0.01
+BUSY_POLL_SECONDS = 0.025
 """The same while records are in flight: what becomes durable meanwhile is repeated after a crash."""
 
 HANDOFF_RECORDS = 256

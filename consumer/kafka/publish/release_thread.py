@@ -53,10 +53,6 @@ take nothing: what is not processed then waits for the memory that these hold.""
 GATHER_SECONDS = 0.005
 """Wait of the first record that is durable after a commit: those of one call to the model are within milliseconds."""
 
-MANY_RECORDS = 64
-"""Once so many are durable after a commit, the next one comes after a quarter of the interval: at 2,000 a second what a
-crash repeats is some 60 records, not up to 200 and more. Two calls to the model."""
-
 COMMANDS_A_ROUND = 1000
 """Most commands handled before delivery reports are served again, so that neither starves the other."""
 
@@ -76,8 +72,8 @@ class ReleaseThread:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """What is durable is handed out to be committed soon, but ``commit_seconds`` after the last time, or a quarter
-        of them where it is much; all of it when a revocation or a drain ends.
+        """What is durable is handed out to be committed soon, but ``commit_seconds`` after the last time; all of it
+        when a revocation or a drain ends.
         """
         self._ledger = ledger
         self._commands = commands
@@ -93,8 +89,8 @@ class ReleaseThread:
         self._stop: Stop | None = None
         self._commit_at = clock() + commit_seconds
         """Monotonic seconds before which nothing is handed out."""
-        self._waiting = 0
-        """How many records became durable and wait for that."""
+        self._waits = False
+        """Whether something waits for that."""
         self._stale = 0
         self._outcome_at = clock()
         """Monotonic seconds of the latest outcome, or of the start of the drain."""
@@ -137,7 +133,7 @@ class ReleaseThread:
         self._answer_revocations()
         now = self._clock()
         if now >= self._commit_at:
-            self._waiting = 0
+            self._waits = False
             if commits := self._committable():
                 self._commit_at = now + self._commit_seconds
                 self._commit(commits)
@@ -153,7 +149,7 @@ class ReleaseThread:
         longest = CLOSING_SECONDS if self._revocations or self._drains else IDLE_SECONDS
         timeout = min(longest, self._publisher.idle_seconds)
         get, processed, send = self._commands.get, self._ledger.processed, self._publisher.send
-        if self._waiting:
+        if self._waits:
             timeout = max(0.0, min(timeout, self._commit_at - self.last_round))
         try:
             command = get(timeout=timeout) if timeout > 0 else get(block=False)
@@ -198,12 +194,9 @@ class ReleaseThread:
                 self._observer.durable(release.record, release.outcome)
         if durable:
             now = self._clock()
-            if not self._waiting:
+            if not self._waits:
+                self._waits = True
                 self._commit_at = max(self._commit_at, now + GATHER_SECONDS)
-            many = self._waiting >= MANY_RECORDS
-            self._waiting += len(durable)
-            if self._waiting >= MANY_RECORDS and not many:
-                self._commit_at -= 0.75 * self._commit_seconds
             self._poll_thread.no_longer_in_flight([release.record for release in durable], now)
 
     def _answer_revocations(self) -> None:

@@ -15,13 +15,7 @@ from consumer.delivery.ledger import Commit, Ledger
 from consumer.events import Outcome, Output, Partition, SourceRecord
 from consumer.kafka.clients.errors import ClientFailed
 from consumer.kafka.clients.observer import KafkaObserver
-from consumer.kafka.publish.release_thread import (
-    COMMANDS_A_ROUND,
-    GATHER_SECONDS,
-    MANY_RECORDS,
-    NO_OUTCOME_SECONDS,
-    ReleaseThread,
-)
+from consumer.kafka.publish.release_thread import COMMANDS_A_ROUND, GATHER_SECONDS, NO_OUTCOME_SECONDS, ReleaseThread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -176,23 +170,6 @@ def test_what_is_durable_after_a_quiet_time_is_handed_out_soon(bench: Bench) -> 
     assert len(bench.commits) == 1
     bench.later(0.1)
     assert bench.commits[1:] == [{P: Commit(1, 4)}]
-
-
-def test_much_that_is_durable_does_not_wait_for_the_whole_interval(bench: Bench) -> None:
-    """The first of a burst begins the interval, and a crash would repeat all the rest of it."""
-    bench.now = 7.0
-    bench.put(Assigned(P, 1, None), Delivered(tuple(record(n) for n in range(200))), done(record(0)))
-    bench.later(GATHER_SECONDS)
-    bench.put(*(done(record(n)) for n in range(1, MANY_RECORDS)))
-    bench.later(0.5)
-    assert bench.commits == [{P: Commit(1, 1)}]
-    bench.put(done(record(MANY_RECORDS)))
-    assert bench.commits[1:] == [{P: Commit(1, MANY_RECORDS + 1)}]
-    bench.put(*(done(record(n)) for n in range(MANY_RECORDS + 1, 200)))
-    bench.later(0.2)
-    assert len(bench.commits) == 2, "a quarter of it passes between any two"
-    bench.later(0.05)
-    assert bench.commits[2:] == [{P: Commit(1, 200)}]
 
 
 def test_what_is_durable_behind_a_record_that_waits_is_handed_out_with_its_commit(bench: Bench) -> None:
