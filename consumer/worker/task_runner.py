@@ -320,6 +320,8 @@ class WorkBudget:
     def leave(self, work: Work) -> None:
         """The event has ended without an outcome."""
         self._drop(work.place)
+        self.queue.free += work.granted  # of what it took after its assignment had ended
+        work.granted = 0
         if self.queue.waiting:
             self.queue.serve()
 
