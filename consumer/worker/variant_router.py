@@ -124,7 +124,10 @@ class VariantRouter:
                 inference = attempt.result()
                 return inference._replace(restarts=inference.restarts + restarts)
             if variant.name != "canary" or not (isinstance(error, BadInput | WindowRefused) or is_defect(error)):
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error, attempt  # its frames hold them, and the text: a cycle for the garbage collector
             if isinstance(error, WindowRefused) and error.ended_servers:
                 suspects, ended_servers = (variant, given_up(error)), True
             work.variant, refused, restarts = self.in_use("stable"), _without_text(error), restarts + 1
