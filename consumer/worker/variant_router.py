@@ -133,6 +133,7 @@ class VariantRouter:
             work.variant, refused, restarts = self.in_use("stable"), _without_text(error), restarts + 1
             # The record's place is in the line. Too many of them end the canary's share, so they are not too many.
             _log.warning("the canary had no result; the stable version is asked", task=task.name, reason=refused)
+            del error  # its frames hold the canary's extraction
 
     def in_use(self, name: VariantName) -> Variant:
         """The variant of that name that is in use, or was in use last; before one could be used, the first."""

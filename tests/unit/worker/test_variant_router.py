@@ -458,6 +458,24 @@ def test_an_error_leaves_nothing_to_the_garbage_collector() -> None:
     run(body)
 
 
+def test_what_the_canary_made_is_gone_while_the_stable_version_is_asked() -> None:
+    """The frames of its error hold the extraction, whose bytes were given back."""
+
+    async def body() -> None:
+        canary, stable = Way("canary"), Way("stable")
+        canary.raises = BadInput("extract", "TooManyWindows", "too many")
+        held = weakref.ref(canary.raises)
+        stable.may_answer.clear()
+        asked = asyncio.create_task(Stage(stable, canary, share=1.0).infer(work()))
+        await begun(stable)
+        canary.raises = None
+        assert held() is None
+        stable.may_answer.set()
+        assert (await asked).restarts == 1
+
+    run(body)
+
+
 def test_an_extraction_that_ends_as_cancelled_is_not_begun_again_for_ever() -> None:
     """Nobody asked for it: it is a defect, as without several variants, and the event gets its outcome."""
 
