@@ -41,7 +41,7 @@ class WindowRefused(Exception):  # noqa: N818 - an outcome, not a fault of the p
         address: str = "",
     ) -> None:
         super().__init__(f"{reason}: {error}")
-        self.__cause__ = error
+        self.__cause__ = error.with_traceback(None)  # its frames hold the future that this one is raised by: a cycle
         self.reason = reason
         self.error = error
         self.attempts = attempts

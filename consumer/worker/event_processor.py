@@ -29,7 +29,7 @@ from consumer.worker.failures import FailedTask, Failures, is_defect
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from consumer.codecs.outputs import Chosen, Routes, Trace
+    from consumer.codecs.outputs import Routes, Trace
     from consumer.delivery.dead_letters import DeadLetters
     from consumer.events import ReviewEvent, SourceRecord, Stage, Work
     from consumer.extraction.task import Task
@@ -231,11 +231,13 @@ class EventProcessor:
                 return self._held(budget, work, Outcome("done", (self._failures.letter(record, bad, ()),)))
             self._metrics.stage("decode", self._clock() - started)
             known["event_id"] = event.event_id
+            # Before the tasks run: each says when it failed.
+            letters = [self._failures.letter(record, bad, names or (NO_TASK,)) for names, bad in chosen.refused]
             if len(chosen.tasks) == 1:  # for speed: every coroutine that waits is resumed for each answer
                 ended = [await self._run_task(record, event, chosen.tasks[0], trace, work)]
             else:
                 ended = await self._run_tasks(record, trace, work, event, chosen.tasks)
-            return self._held(budget, work, self._outcome(record, chosen, ended))
+            return self._held(budget, work, self._outcome(record, letters, ended))
         except BaseException:
             budget.leave(work)
             raise
@@ -245,8 +247,7 @@ class EventProcessor:
         budget.keep(work, HELD_COPIES * sum([output.held_bytes for output in outcome.outputs]))
         return outcome
 
-    def _outcome(self, record: SourceRecord, chosen: Chosen, ended: Sequence[_Ended]) -> Outcome:
-        outputs = [self._failures.letter(record, bad, names or (NO_TASK,)) for names, bad in chosen.refused]
+    def _outcome(self, record: SourceRecord, outputs: list[Output], ended: Sequence[_Ended]) -> Outcome:
         done = [each for each in ended if not isinstance(each, FailedTask)]
         rows = [windows for _, windows in done if windows is not None]
         outputs += self._failures.beside(record, ended) if len(done) < len(ended) else [output for output, _ in done]

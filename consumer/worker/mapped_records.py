@@ -177,6 +177,7 @@ class MappedRecords:
                 event = without_headers(event, too_many)
             chosen: Chosen = self._routes.choose(record, event)
         except BadInput as bad:
+            bad.__traceback__ = None  # its frames hold it, and the record: a cycle for the garbage collector
             done.failed.append(FailedRow(row.number, (), FailedTask("", int(time.time() * 1000), bad)))
             return done
         for names, why in chosen.refused:

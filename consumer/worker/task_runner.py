@@ -115,6 +115,7 @@ class TaskRunner:
                 self._withdraw(run)
                 work.used -= run.used
             restarts, version = restarts + 1, run.version
+            del extraction  # its bytes are given back, and the next attempt may wait long
             if restarts > self.RESTARTS_WITHOUT_WAIT:
                 _log.warning("model versions change faster than this text is extracted", restarts=restarts)
                 await asyncio.sleep(random.uniform(0.1, 1.0))  # noqa: S311 - jitter, not cryptography
@@ -320,6 +321,7 @@ class WorkBudget:
     def leave(self, work: Work) -> None:
         """The event has ended without an outcome."""
         self._drop(work.place)
+        self.queue.free, work.granted = self.queue.free + work.granted, 0  # taken after its assignment had ended
         if self.queue.waiting:
             self.queue.serve()
 

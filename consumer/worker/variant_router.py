@@ -124,12 +124,16 @@ class VariantRouter:
                 inference = attempt.result()
                 return inference._replace(restarts=inference.restarts + restarts)
             if variant.name != "canary" or not (isinstance(error, BadInput | WindowRefused) or is_defect(error)):
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error, attempt  # its frames hold them, and the text: a cycle for the garbage collector
             if isinstance(error, WindowRefused) and error.ended_servers:
                 suspects, ended_servers = (variant, given_up(error)), True
             work.variant, refused, restarts = self.in_use("stable"), _without_text(error), restarts + 1
             # The record's place is in the line. Too many of them end the canary's share, so they are not too many.
             _log.warning("the canary had no result; the stable version is asked", task=task.name, reason=refused)
+            del error  # its frames hold the canary's extraction
 
     def in_use(self, name: VariantName) -> Variant:
         """The variant of that name that is in use, or was in use last; before one could be used, the first."""

@@ -274,6 +274,31 @@ def test_a_window_that_the_model_refuses_is_a_dead_letter_of_its_task_only() -> 
     assert found["rexstream-dlq-attempts"] == found["__dlq.errors.delivery.count"] == "2"
 
 
+def test_a_refused_window_leaves_nothing_to_the_garbage_collector() -> None:
+    """The frames of its call hold its future, and so the refusal itself."""
+
+    class Refusing(StubModel):
+        async def predict(self, windows: Sequence[Window], padded_length: int, timeout: float) -> Any:
+            if any(window.length > 60 for window in windows):
+                try:
+                    raise OSError("as gRPC's own error")
+                except OSError as error:
+                    raise ServingError(Failure.BATCH_FAULT, "INVALID_ARGUMENT", "out of range") from error
+            return await super().predict(windows, padded_length, timeout)
+
+    gc.collect()
+    gc.disable()
+    try:
+        bad = record(as_json(text="毒药评论" * 20, tasks=["sentiment"]), 1, key=b"collected")
+        good = [record(as_json(text=text, tasks=["sentiment"]), 10 + i) for i, text in enumerate(NEIGHBOURS)]
+        outcome, *_ = process([bad, *good], Refusing())
+        assert headers(outcome)["rexstream-dlq-class"] == "BatchFault"
+        del bad
+        assert not [each for each in gc.get_objects() if isinstance(each, SourceRecord) and each.key == b"collected"]
+    finally:
+        gc.enable()
+
+
 def test_an_outage_makes_no_dead_letter() -> None:
     """Whatever is in flight waits, and is answered when the model server is back."""
     calls = 0

@@ -95,7 +95,7 @@ def test_a_letter_says_when_its_task_failed_and_not_when_the_event_ended() -> No
         raise BadInput("extract", "Poison", "no")
 
     infer: Any = fail
-    route = RouteConfig(input="in", format="text", tasks=("sentiment", "ner"))
+    route = RouteConfig(input="in", tasks=("sentiment", "ner"))
     processor = EventProcessor(
         Routes([route], load_tasks()),
         infer,
@@ -108,9 +108,11 @@ def test_a_letter_says_when_its_task_failed_and_not_when_the_event_ended() -> No
         wall_clock=lambda: now[0],
         clock=lambda: 0.0,
     )
-    record = SourceRecord("in", 0, 7, 1, None, "鞋底软".encode(), (), 1000, 0.0)
+    value = '{"text": "鞋底软", "tasks": ["nobodys", "sentiment", "ner"]}'
+    record = SourceRecord("in", 0, 7, 1, None, value.encode(), (), 1000, 0.0)
     outputs = asyncio.run(processor.process(record)).outputs
     assert [dict(output.headers)["rexstream-dlq-failed-at"] for output in outputs] == [
+        b"2026-09-21T14:13:20.000+00:00",
         b"2026-09-21T14:13:20.000+00:00",
         b"2026-09-21T15:13:20.000+00:00",
     ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -127,6 +128,17 @@ def test_every_row_is_an_event_and_a_bad_one_stops_no_other() -> None:
     assert first["rexstream-dlq-id"] != second["rexstream-dlq-id"]
     assert worker.count("rexstream_events_total", topic="canal", outcome="partial") == 1
     assert worker.count("rexstream_dead_letters_total", stage="validate", **{"class": "MissingText"}) == 1
+
+
+def test_bad_rows_leave_nothing_to_the_garbage_collector() -> None:
+    """It looks after 100,000 new objects only, and hundreds of records of a megabyte could wait for it."""
+    gc.collect()
+    gc.disable()
+    try:
+        Worker().process(replace(rows("好", "", 7), key=b"collected"))
+        assert not [each for each in gc.get_objects() if isinstance(each, SourceRecord) and each.key == b"collected"]
+    finally:
+        gc.enable()
 
 
 def test_what_fails_in_a_row_fails_for_its_task_alone() -> None:

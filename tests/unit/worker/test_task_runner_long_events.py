@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import virtual_time
@@ -15,6 +16,7 @@ from stub_model import StubModel, engine, stub_cells
 from consumer.batching.policy import ASSUMED, LeastTime
 from consumer.batching.queue import EventShare
 from consumer.events import Place, SourceRecord
+from consumer.extraction.engine import Engine, Extraction
 from consumer.extraction.task import Task
 from consumer.serving.dispatch.dispatcher import Dispatcher
 from consumer.serving.protocol import Answer, Failure, ServingError
@@ -315,6 +317,28 @@ def test_another_version_in_the_middle_starts_a_long_event_again() -> None:
         (extracted,) = await event
         assert extracted == direct(LONG, MANY)
 
+    run(model, body)
+
+
+def test_an_attempt_is_gone_before_the_next_one_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes are given back, and the next one may wait for memory."""
+    model = TimedModel()
+    others: list[int] = []
+    start = Engine.start
+
+    def counted(*its: Any) -> Extraction:
+        others.append(sum(isinstance(each, Extraction) for each in gc.get_objects()))
+        return start(*its)
+
+    async def body(place: Workplace) -> None:
+        event = asyncio.create_task(place.extract(0, LONG, MANY))
+        await asyncio.sleep(0.5)
+        model.version = "2"
+        await event
+        assert others == [0, 0, 0], "before the probe window's, and before both attempts"
+
+    monkeypatch.setattr(Engine, "start", counted)
+    gc.collect()
     run(model, body)
 
 

@@ -113,6 +113,20 @@ def test_a_revocation_gives_back_what_its_epoch_held() -> None:
     run(main())
 
 
+def test_what_is_taken_after_the_revocation_is_given_back() -> None:
+    """With several variants an extraction is a task of its own, which may go on until that of its event has ended."""
+
+    async def main() -> None:
+        budget = WorkBudget(ROOM)
+        work = await budget.enter(0, record(0))
+        budget.queue.revoke({Partition("in", 0): 1})
+        assert budget.take(work, ROOM // 4)
+        budget.leave(work)
+        assert budget.queue.free == ROOM
+
+    run(main())
+
+
 def test_whoever_was_overtaken_while_the_registry_was_asked_goes_on() -> None:
     """Later results of its partition wait for its own, and hold all there is: it enters in any case."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +122,10 @@ class Way:
         if self.raises is not None:
             raise self.raises
         return Inference(None, ModelUsed("m", f"{self.name} {self.bundle.name}", ""), 0.0, 0.0, 0, 0)  # type: ignore[arg-type]
+
+
+class Text(str):
+    """One that can be watched."""
 
 
 IN_FLIGHT = Group([])
@@ -427,6 +433,45 @@ def test_a_memory_error_is_nobodys_refusal() -> None:
         canary.raises = MemoryError()
         with pytest.raises(MemoryError):
             await Stage(Way("stable"), canary, share=1.0).infer(work())
+
+    run(body)
+
+
+def test_an_error_leaves_nothing_to_the_garbage_collector() -> None:
+    """It looks after 100,000 new objects only, and thousands of texts that are too long could wait for it."""
+
+    async def body() -> None:
+        stable = Way("stable")
+        stage = Stage(stable, Way("canary"), share=0.0)
+        stable.raises = BadInput("extract", "TextTooLong", "too long")
+        held = weakref.ref(text := Text("text"))
+        gc.disable()
+        try:
+            with pytest.raises(BadInput) as raised:
+                await stage.router.infer(text, TASK, work())  # type: ignore[arg-type]
+            stable.raises = None
+            del raised, text
+            assert held() is None
+        finally:
+            gc.enable()
+
+    run(body)
+
+
+def test_what_the_canary_made_is_gone_while_the_stable_version_is_asked() -> None:
+    """The frames of its error hold the extraction, whose bytes were given back."""
+
+    async def body() -> None:
+        canary, stable = Way("canary"), Way("stable")
+        canary.raises = BadInput("extract", "TooManyWindows", "too many")
+        held = weakref.ref(canary.raises)
+        stable.may_answer.clear()
+        asked = asyncio.create_task(Stage(stable, canary, share=1.0).infer(work()))
+        await begun(stable)
+        canary.raises = None
+        assert held() is None
+        stable.may_answer.set()
+        assert (await asked).restarts == 1
 
     run(body)
 
