@@ -82,8 +82,10 @@ class _Assignment:
 class Ledger:
     """Order of release and safe offsets of every assigned partition. One thread owns it."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, *, notes: bool = True) -> None:
+        """``notes``: whether a commit says what is durable behind its offset; in transactions nothing is."""
         self._order = order
+        self._notes = notes
         self._assignments: dict[tuple[str, int], _Assignment] = {}
         self.in_flight = 0
         """Records delivered and not yet durable, over all partitions."""
@@ -198,7 +200,7 @@ class Ledger:
         if entry.previous is not None:
             entry.previous.next = entry.next
             entry.previous.through = entry.through
-            assignment.changed = True
+            assignment.changed = assignment.changed or self._notes
         else:
             _advance(assignment, entry.through + 1)
         if not assignment.entries and assignment.end is not None:
@@ -230,7 +232,7 @@ class Ledger:
         for assignment in self._assignments.values():
             if assignment.changed:
                 assignment.changed = False
-                found[assignment.partition] = _commit(assignment, now_ms)
+                found[assignment.partition] = self._commit(assignment, now_ms)
         return found
 
     def revoke(self, partitions: Iterable[Partition]) -> int:
@@ -242,6 +244,17 @@ class Ledger:
         self.in_flight -= abandoned
         return abandoned
 
+    def _commit(self, assignment: _Assignment, now_ms: int) -> Commit:
+        in_flight = assignment.entries
+        offset = assignment.commit
+        if offset is None:  # nothing of the prefix is durable yet, so the first record is the one to begin at again
+            offset = next(iter(in_flight))
+        if not self._notes or (not in_flight and assignment.done is None):
+            return Commit(assignment.epoch, offset)
+        # What was passed: delivered, or done before and behind the last that was delivered, up to the partition's end.
+        end = max(offset, 0 if assignment.last is None else assignment.last + 1, assignment.end or 0)
+        return Commit(assignment.epoch, offset, note(offset, in_flight, end, assignment.done, now_ms))
+
     def _current(self, partition: tuple[str, int], epoch: int) -> _Assignment | None:
         assignment = self._assignments.get(partition)
         return assignment if assignment is not None and assignment.epoch == epoch else None
@@ -251,15 +264,3 @@ def _advance(assignment: _Assignment, commit: int) -> None:
     if assignment.commit is None or commit > assignment.commit:
         assignment.commit = commit
         assignment.changed = True
-
-
-def _commit(assignment: _Assignment, now_ms: int) -> Commit:
-    in_flight = assignment.entries
-    offset = assignment.commit
-    if offset is None:  # nothing of the prefix is durable yet, so the first record is the one to begin at again
-        offset = next(iter(in_flight))
-    if not in_flight and assignment.done is None:
-        return Commit(assignment.epoch, offset)
-    # What was passed: delivered, or done before and behind the last that was delivered, up to the partition's end.
-    end = max(offset, 0 if assignment.last is None else assignment.last + 1, assignment.end or 0)
-    return Commit(assignment.epoch, offset, note(offset, in_flight, end, assignment.done, now_ms))

@@ -186,7 +186,7 @@ class KafkaRuntime:
         )
         replacements = Replacements(config.delivery.dead_letter_topic, refused, observer)
 
-        ledger = Ledger(config.delivery.release_order)
+        ledger = Ledger(config.delivery.release_order, notes=not transactional)
         publisher: AtLeastOncePublisher | TransactionalPublisher
         if transactional:
             # Not at the top: a worker without transactions should not load them.
