@@ -9,9 +9,11 @@ worker, which gives the time that is not the model's: for each event and for eac
 moments at which the records of the run arrived, the simulator predicts the run: its server replays the measured calls,
 side by side (processor sharing), as TensorFlow does. What it replays is the processor's time of the server in them: the
 rest of a round trip (writing, network, reading) goes on beside the computation of other calls. It never sees the run's
-own calls or latencies. Predicted p50 and throughput should be within 10 % of the observed ones, p99 within 25 %. A run
-is made again, twice at most, where calls took more than 5 % longer or shorter after it than before: the machine was
-another one then.
+own calls or latencies. Predicted p50 and throughput should be within 10 % of the observed ones, p99 within 25 %.
+
+Waits grow with one over the capacity that is left: at 95 % of it, calls that are 1 % slower make waits nearly a quarter
+longer. So a run counts only where calls took as long after it as before, but for a tenth of what is left (``DRIFT``):
+otherwise the machine was another one. It is made again, twice at most; the run with the least drift is reported.
 """
 
 from __future__ import annotations
@@ -62,10 +64,11 @@ PASSES: Final = 2
 """Of these; the one with less beside the server's computation counts, as what disturbs the machine only adds to it."""
 LONE_FACTOR: Final = 2.0
 """Of what their calls take, until the next."""
-GRID_SECONDS: Final = {False: 25.0, True: 5.0}
+GRID_SECONDS: Final = {False: 25.0, True: 7.0}
 """Of single calls before each run, by whether it is to be quick."""
-QUICK_SECONDS: Final = 15.0
-DRIFT: Final = 0.05
+QUICK_SECONDS: Final = 20.0
+DRIFT: Final = 0.1
+"""Of the capacity that is left: how much longer or shorter calls may take after a run that counts."""
 TRIES: Final = 3
 LIMITS: Final = {"p50": 0.10, "p99": 0.25, "throughput": 0.10}
 
@@ -97,7 +100,7 @@ class Run(NamedTuple):
     @property
     def steady(self) -> bool:
         """Whether the machine was the same before and after."""
-        return abs(self.drift) <= DRIFT
+        return abs(self.drift) <= DRIFT * (1 - self.load)
 
     def off(self, name: str) -> float:
         """Predicted / observed - 1."""
@@ -181,6 +184,7 @@ def measured(
         runs: list[Run] = []
         before = metered(session, windows, max_tokens, grid, stage.server.cpu_seconds)
         for number, load in enumerate(loads):
+            made: list[Run] = []
             for _ in range(tries):
                 server = profile(before.work, sharing=True)
                 rate = load * capacity(server, lengths, max_tokens)
@@ -194,9 +198,10 @@ def measured(
                 found = compared(load, replay, passed, lengths, drift(before.cells, after.cells))
                 before = after
                 _show(found, rate, replay)
+                made.append(found)
                 if found.steady:
                     break
-            runs.append(found)
+            runs.append(min(made, key=lambda run: abs(run.drift)))
         return runs
 
 
@@ -249,11 +254,12 @@ def section(runs: Sequence[Run], reviews: int) -> Section:
         load = f"{run.load:.0%} of capacity"
         off = [f"{run.off(name):+.1%}" for name in LIMITS]
         rows.append([load, run.events, *off, run.observed.p50, run.observed.p99, f"{run.drift:+.1%}"])
-    disturbed = not all(run.steady for run in runs)
+    counted = [run for run in runs if run.steady]
+    left_out = "".join(f"; {run.load:.0%} does not count" for run in runs if not run.steady)
     for name, limit in LIMITS.items():
-        worst = max((run.off(name) for run in runs), key=abs)
+        worst = max((run.off(name) for run in counted or runs), key=abs)
         within = f"{name}: predicted within {limit:.0%} of observed"
-        goals.append(Goal(within, f"worst {worst:+.1%}", None if disturbed else abs(worst) <= limit))
+        goals.append(Goal(within, f"worst {worst:+.1%}{left_out}", abs(worst) <= limit if counted else None))
     plots = [
         Plot(
             kind="lines",
@@ -278,7 +284,7 @@ def section(runs: Sequence[Run], reviews: int) -> Section:
         notes=[
             f"Whole worker, embedded broker, demo model on a CPU of its own, texts of {reviews} reviews, {TASK}.",
             f"Predictions are medians over {SEEDS} seeds of the simulated noise.",
-            f"A run shows nothing where calls took over {DRIFT:.0%} more or less after it: the machine was disturbed.",
+            f"A run does not count where calls' time changed by over {DRIFT:.0%} of the capacity that is left.",
             "What is not the server's: the time of an event and a call from events one by one, of a row from calls.",
         ],
         plots=plots,

@@ -31,6 +31,6 @@ BENCHMARKS: Final = (
     Benchmark("peers", "against_peers.py", 150, 3600),
     Benchmark("growth", "growth.py", 150, 3600),
     Benchmark("capacity", "capacity.py", 60, 600),
-    Benchmark("shadow-beside-live", "shadow_beside_live.py", 240, 3600),
+    Benchmark("shadow-beside-live", "shadow_beside_live.py", 240, 3600, in_quick=False),
     Benchmark("footprint", "worker_footprint.py", 120, 300),
 )
