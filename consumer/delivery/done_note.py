@@ -6,8 +6,10 @@ that Kafka keeps beside an offset. A commit of anyone else's replaces it.
 
 The note is ``rexstream-done:1:BASE:WRITTEN:RUNS``. ``BASE`` is the offset of its commit: a tool that copies the text to
 another offset copies no meaning. ``WRITTEN`` is the time of the note in milliseconds since 1970: a record that is newer
-is none that it names, as in a log that lost its end and got another one. ``RUNS`` are lengths, by turns of offsets that
-are not done and of offsets that are (or hold no record), as base-128 numbers, deflated, in base64.
+is none that it names, as in a log that lost its end and got another one. Such a log shows in leader epochs, too, of
+which Kafka keeps one beside a committed offset (KIP-320): no record that the note names has a newer one. ``RUNS`` are
+lengths, by turns of offsets that are not done and of offsets that are (or hold no record), as base-128 numbers,
+deflated, in base64.
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ class Done:
     lasts: tuple[int, ...]
     written_ms: int
     """Milliseconds since 1970: no record that is named is newer."""
+    leader_epoch: int | None = None
+    """No record that is named has a newer one; None where the broker gives none."""
 
     def __contains__(self, offset: int) -> bool:
         run = bisect_right(self.firsts, offset) - 1
@@ -51,6 +55,18 @@ class Done:
     def names(self, offset: int, timestamp_ms: int | None) -> bool:
         """Whether the record at ``offset`` is done. ``timestamp_ms``: that of the record; None where it has none."""
         return offset in self and (timestamp_ms is None or timestamp_ms <= self.written_ms)
+
+    def is_of_another_log(self, offset: int, leader_epoch: int | None) -> bool:
+        """Whether the log lost records that are named and got others: one at ``offset`` has this ``leader_epoch``.
+
+        Leader epochs rise with offsets, so up to the last that is named none is newer than the note's.
+        """
+        return (
+            self.leader_epoch is not None
+            and leader_epoch is not None
+            and leader_epoch > self.leader_epoch
+            and offset <= self.lasts[-1]
+        )
 
     def behind(self, offset: int) -> Done | None:
         """What is left of it after ``offset``: all, or nothing."""
@@ -102,9 +118,10 @@ def note(base: int, in_flight: Iterable[int], end: int, before: Done | None, now
     return ""
 
 
-def read(offset: int, text: str) -> Done | None:
+def read(offset: int, text: str, leader_epoch: int | None = None) -> Done | None:
     """What a note names that came with a commit of ``offset``; None for another text, and for a note of another offset.
 
+    ``leader_epoch``: what the commit says of it.
     Nothing is named in a note that cannot be read: its records are repeated, as without one.
     """
     name, _, rest = text.partition(":")
@@ -123,7 +140,7 @@ def read(offset: int, text: str) -> Done | None:
     edges = list(accumulate(lengths, initial=offset))
     if any(later <= earlier for earlier, later in pairwise(edges[1:])):
         return None  # only the first length may be 0
-    return Done(tuple(edges[1::2]), tuple(edge - 1 for edge in edges[2::2]), written_ms)
+    return Done(tuple(edges[1::2]), tuple(edge - 1 for edge in edges[2::2]), written_ms, leader_epoch)
 
 
 def _bytes(lengths: Sequence[int]) -> bytearray:

@@ -228,6 +228,10 @@ class Cluster:
         """Committed offset of each partition; -1001 without one."""
         return [position.offset for position in self._committed(group, topic, partitions)]
 
+    def leader_epochs(self, group: str, topic: str, partitions: int) -> list[int | None]:
+        """What the commit of each partition says of the leader epoch of what was read."""
+        return [position.leader_epoch for position in self._committed(group, topic, partitions)]
+
     def noted(self, group: str, topic: str, partitions: int) -> list[Done | None]:
         """What the commit of each partition names as done behind it."""
         positions = self._committed(group, topic, partitions)

@@ -44,12 +44,18 @@ class Log:
     committed: int | None = None
     note: str = ""
     """What the last commit carried."""
+    leader_epoch: int = -1
+    """Of records that are appended now; -1 from brokers that give none."""
+    leader_epochs: dict[int, int] = field(default_factory=dict)
+    """Of each record."""
+    committed_leader_epoch: int = -1
     acknowledged: set[int] = field(default_factory=set)
     """Records whose outputs were, in whatever assignment."""
 
     def append(self, gap: int, key: bytes | None) -> None:
         """One record, behind ``gap`` offsets that hold none: compacted, aborted, or markers."""
         self.records.append((self.end + gap, key))
+        self.leader_epochs[self.end + gap] = self.leader_epoch
         self.end += gap + 1
 
 
@@ -93,9 +99,17 @@ class Held:
 class Message:
     """What the runtime asks of ``confluent_kafka.Message``."""
 
-    def __init__(self, partition: Partition, offset: int, key: bytes | None, error: KafkaError | None = None) -> None:
+    def __init__(
+        self,
+        partition: Partition,
+        offset: int,
+        key: bytes | None,
+        error: KafkaError | None = None,
+        leader_epoch: int = -1,
+    ) -> None:
         self.at = partition
         self._offset, self._key, self._error = offset, key, error
+        self._leader_epoch = leader_epoch
 
     def topic(self) -> str:
         return self.at.topic
@@ -117,6 +131,9 @@ class Message:
 
     def timestamp(self) -> tuple[int, int]:
         return TIMESTAMP_NOT_AVAILABLE, 0
+
+    def leader_epoch(self) -> int | None:
+        return None if self._leader_epoch < 0 else self._leader_epoch
 
     def headers(self) -> None:
         return None
@@ -208,7 +225,12 @@ class Client:
         logs = [(partition, self.brokers.logs[partition]) for partition in _named(partitions)]
         unknown = OFFSET_INVALID
         return [
-            TopicPartition(*partition, unknown if log.committed is None else log.committed, metadata=log.note)
+            TopicPartition(
+                *partition,
+                unknown if log.committed is None else log.committed,
+                metadata=log.note,
+                leader_epoch=log.committed_leader_epoch,
+            )
             for partition, log in logs
         ]
 
@@ -268,7 +290,7 @@ class Brokers:
                 held.position = offset + 1
                 held.delivered.append((offset, key))
                 held.end = None
-                return Message(partition, offset, key)
+                return Message(partition, offset, key, leader_epoch=log.leader_epochs[offset])
             if held.told_end != log.end and self.tell_ends:
                 held.position = held.told_end = log.end
                 if not held.delivered or log.end > held.delivered[-1][0]:
@@ -296,6 +318,7 @@ class Brokers:
         held.committed = offset
         if succeeds:
             log.committed, log.note = offset, note
+            log.committed_leader_epoch = -1 if position.leader_epoch is None else position.leader_epoch
 
 
 class Publisher:

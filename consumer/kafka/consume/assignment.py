@@ -39,6 +39,9 @@ class Assignment:
         """What was done before the epoch began, of partitions where some of it is still to be passed over."""
         self.epochs: Mapping[Partition, int] = {}
         """Epoch of each partition assigned now; replaced, never changed in place, so that other threads may read it."""
+        self.leader_epochs: dict[Partition, int] = {}
+        """The leader epoch of the last record read of each partition since its latest epoch here began; kept when that
+        ends. From any thread. With the commit of an offset, it shows the next reader a log that lost its end."""
 
     def begin(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Begin an epoch of each of these partitions; returns them."""
@@ -47,6 +50,7 @@ class Assignment:
         for partition in begun:
             self._next.pop(partition, None)
             self.done.pop(partition, None)
+            self.leader_epochs.pop(partition, None)
         return begun
 
     def pass_over(self, partition: Partition, position: int, done: Done) -> None:
@@ -77,14 +81,22 @@ class Assignment:
             self.done.pop(partition, None)
         return ended
 
-    def goes_back(self, partition: Partition, offset: int) -> bool:
-        """Whether ``offset`` lies before what this epoch has reached already: its position was moved back."""
-        return offset < self._next.get(partition, 0)
+    def goes_back(self, partition: Partition, offset: int, leader_epoch: int | None = None) -> bool:
+        """Whether ``offset`` lies before what this epoch has reached already: its position was moved back.
 
-    def reached(self, partition: Partition, position: int) -> None:
+        So it is taken, too, where the record there shows that the log is not the one of which it is noted what is done.
+        """
+        if offset < self._next.get(partition, 0):
+            return True
+        done = self.done.get(partition) if self.done else None
+        return done is not None and done.is_of_another_log(offset, leader_epoch)
+
+    def reached(self, partition: Partition, position: int, leader_epoch: int | None = None) -> None:
         """The current epoch has delivered all before ``position``: a record, or the end of the partition."""
         if position > self._next.get(partition, 0):
             self._next[partition] = position
+            if leader_epoch is not None:
+                self.leader_epochs[partition] = leader_epoch
 
 
 def source_record(message: Message, partition: Partition, epoch: int, now: float) -> SourceRecord:

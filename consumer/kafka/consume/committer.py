@@ -59,12 +59,17 @@ class Committer:
         self,
         observer: KafkaObserver,
         pauses: Pauses,
+        leader_epochs: Mapping[Partition, int],
         pause_after: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Topics pause when offsets could not be committed for ``pause_after`` seconds, until they can."""
+        """``leader_epochs``: of the last record that was read of each partition; they go with its offset.
+
+        Topics pause when offsets could not be committed for ``pause_after`` seconds, until they can.
+        """
         self._observer = observer
         self._pauses = pauses
+        self._leader_epochs = leader_epochs
         self._pause_after = pause_after
         self._clock = clock
         self._came_round = clock()
@@ -180,7 +185,9 @@ class Committer:
 
     def _positions(self, commits: Mapping[Partition, Commit]) -> list[TopicPartition]:
         return [
-            TopicPartition(p.topic, p.number, commit.offset, metadata=commit.note if self._notes else "")
+            TopicPartition(
+                *p, commit.offset, commit.note if self._notes else "", leader_epoch=self._leader_epochs.get(p, -1)
+            )
             for p, commit in commits.items()
         ]
 

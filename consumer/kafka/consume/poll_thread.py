@@ -133,7 +133,9 @@ class PollThread:
         self.membership = Membership(client.get("group.instance.id"), join_seconds, clock)
         self._assignment = Assignment()
         self.pauses = Pauses(observer, self._topics)
-        self.committer = Committer(observer, self.pauses, settings.commit_pause_seconds, clock)
+        self.leader_epochs: Mapping[Partition, int] = self._assignment.leader_epochs
+        """Of the last record that was read of each partition. From any thread."""
+        self.committer = Committer(observer, self.pauses, self.leader_epochs, settings.commit_pause_seconds, clock)
         self.rebalance = Rebalance(
             self._assignment,
             self.pauses,
@@ -259,14 +261,15 @@ class PollThread:
                 partition = Partition(*place)
             epoch = self._assignment.epochs.get(partition)
             if error is None and epoch is not None:
-                if self._assignment.goes_back(partition, offset):
+                leader_epoch = message.leader_epoch()
+                if self._assignment.goes_back(partition, offset, leader_epoch):
                     self._hand_over(records)
                     records = []
                     self.rebalance.rewound(partition, offset)
                     continue  # as is all that follows of it: it is read again
                 if not self._assignment.done or not self._assignment.is_done(partition, offset, message):
                     records.append(source_record(message, partition, epoch, now))
-                self._assignment.reached(partition, offset + 1)
+                self._assignment.reached(partition, offset + 1, leader_epoch)
             elif error is None:
                 continue  # revoked between fetch and hand-over; its new owner reads it
             elif error.fatal() or error.code() == KafkaError._FATAL:

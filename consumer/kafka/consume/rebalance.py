@@ -85,7 +85,10 @@ class Rebalance:
                 self.assignment.pass_over(partition, offset, done)
             self.commands.put(Assigned(partition, epoch, offset, done))
         # With the offset that the note is of, and no other: the client would ask for it a second time.
-        positions = {p: TopicPartition(*p, offset) for p, (offset, _) in noted.items()}
+        positions = {
+            p: TopicPartition(*p, offset, leader_epoch=-1 if done.leader_epoch is None else done.leader_epoch)
+            for p, (offset, done) in noted.items()
+        }
         consumer.incremental_assign([positions.get(Partition(p.topic, p.partition), p) for p in partitions])
         self.pauses.assign(consumer, begun)  # a pause before the assignment would do nothing
         self.observer.rebalanced("assigned", len(begun))
@@ -131,7 +134,10 @@ class Rebalance:
         )
 
     def rewound(self, partition: Partition, offset: int) -> None:
-        """The position moved back to ``offset``, as in a truncated log: end the epoch. ``read_again`` begins one."""
+        """The position moved back to ``offset``, or the log has others from there on: end the epoch.
+
+        ``read_again`` begins one.
+        """
         ended = self.assignment.end((partition,))
         self.in_flight.forget(ended)
         self.went_back[partition] = offset
@@ -177,7 +183,8 @@ class Rebalance:
             self.on_wait()
         noted = {}
         for each in committed:
-            if each.error is None and (done := done_note.read(each.offset, each.metadata or "")) is not None:
+            done = done_note.read(each.offset, each.metadata or "", each.leader_epoch) if each.error is None else None
+            if done is not None:
                 noted[Partition(each.topic, each.partition)] = each.offset, done
         if noted:
             _log.info(

@@ -252,9 +252,8 @@ class TransactionalPublisher:
             transaction.refused = NO_MEMBER
         else:
             send = self._producers.current.send_offsets_to_transaction
-            self._offsets_call = PendingCall(
-                partial(send, transaction.positions(), metadata, OFFSETS_SECONDS), self._clock
-            )
+            positions = transaction.positions(self._poll_thread.leader_epochs)
+            self._offsets_call = PendingCall(partial(send, positions, metadata, OFFSETS_SECONDS), self._clock)
             self._step = Step.AWAIT_OFFSETS
         return True
 

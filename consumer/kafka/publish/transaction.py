@@ -122,9 +122,11 @@ class Transaction:
                 if self.failed:
                     return
 
-    def positions(self) -> list[TopicPartition]:
-        """The offsets as the client takes them."""
-        return [TopicPartition(p.topic, p.number, offset) for p, (_, offset) in self.offsets.items()]
+    def positions(self, leader_epochs: Mapping[Partition, int]) -> list[TopicPartition]:
+        """The offsets as the client takes them, with the leader epoch of what was read of each partition."""
+        return [
+            TopicPartition(*p, offset, leader_epoch=leader_epochs.get(p, -1)) for p, (_, offset) in self.offsets.items()
+        ]
 
     def lost(self, epochs: Mapping[Partition, int]) -> list[Partition]:
         """Partitions in it that have another epoch now, or none: they went to another worker."""

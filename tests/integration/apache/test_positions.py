@@ -42,6 +42,7 @@ def test_records_that_expired_while_no_worker_ran_are_passed_over(
     cluster.send(topic, 10, 1)
     first = start(topic, output, group, SESSION, echo=True, mode=mode)
     eventually(lambda: cluster.committed(group, topic, 1) == [10])
+    assert cluster.leader_epochs(group, topic, 1) == [0], "that of the topic's first leader"
     assert first.runtime.drain(10.0)
     cluster.send(topic, 30, 1)
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap})

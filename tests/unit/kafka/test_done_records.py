@@ -80,9 +80,11 @@ def test_whoever_is_killed_whenever_nothing_is_lost_and_nothing_named_is_repeate
         assert (log.committed or 0) == log.end
 
 
-def killed_with(durable: set[int], records: int = 8, committed: int = 0) -> Runtime:
-    """The successor of a worker that had so many records of P in flight, and these of them done and noted."""
-    runtime = runtime_with(records)
+def killed_with(durable: set[int], records: int = 8, committed: int = 0, leader_epoch: int = -1) -> Runtime:
+    """A worker that had so many records of P in flight, and these of them done and noted."""
+    runtime = runtime_with(0)
+    runtime.brokers.logs[P].leader_epoch = leader_epoch
+    deliver(runtime, records)
     for offset in sorted(durable):
         index = next(n for n, record in enumerate(runtime.unprocessed) if record.offset == offset)
         runtime.processed(index)
@@ -166,6 +168,33 @@ def test_a_log_that_lost_its_end_is_read_from_there() -> None:
     after = advanced(runtime)
     deliver(after, 4)
     assert offsets(after) == list(range(8))
+
+
+def test_a_log_that_lost_its_end_and_got_another_is_read_from_there() -> None:
+    """Its records have a newer leader epoch than the commit, be their times old or none."""
+    runtime = killed_with({5, 6, 7}, leader_epoch=3)
+    log = runtime.brokers.logs[P]
+    assert log.committed_leader_epoch == 3
+    del log.records[4:]
+    log.end = 4
+    log.leader_epoch = 4
+    for _ in range(9):
+        log.append(0, None)
+    after = advanced(runtime)
+    for _ in range(3):
+        after.step()
+    assert offsets(after) == [*range(4), *range(13)], "what was in flight starts again, with all that follows"
+    assert (log.committed, log.note) == (0, "")
+
+
+def test_a_new_leader_of_a_whole_log_repeats_nothing() -> None:
+    """What comes after the note has a newer leader epoch, and what it names has not, or is compacted away."""
+    runtime = killed_with({5, 6, 7}, leader_epoch=3)
+    log = runtime.brokers.logs[P]
+    del log.records[7]
+    log.leader_epoch = 4
+    log.append(0, None)
+    assert offsets(advanced(runtime)) == [0, 1, 2, 3, 4, 8]
 
 
 def advanced(killed: Runtime) -> Runtime:

@@ -28,6 +28,7 @@ class Consumer:
     def __init__(self) -> None:
         self.commits: list[tuple[dict[int, int], bool]] = []
         self.notes: list[str] = []
+        self.leader_epochs: dict[int, int | None] = {}
         self.error: KafkaError | None = None
         self.refused: dict[int, KafkaError] = {}
 
@@ -35,6 +36,7 @@ class Consumer:
         if self.error is not None:
             raise KafkaException(self.error)
         self.notes = [p.metadata or "" for p in offsets]
+        self.leader_epochs = {p.partition: p.leader_epoch for p in offsets}
         self.commits.append(({p.partition: p.offset for p in offsets}, asynchronous))
         return None if asynchronous else [Answered(self.refused.get(p.partition)) for p in offsets]
 
@@ -45,7 +47,8 @@ class Bench:
         self.consumer: Any = Consumer()
         self.observer = create_autospec(KafkaObserver, instance=True)
         self.pauses = Pauses(create_autospec(KafkaObserver, instance=True), ["in", "other"])
-        self.committer = Committer(self.observer, self.pauses, 30.0, lambda: self.now)
+        self.leader_epochs = {Partition("in", 0): 4}
+        self.committer = Committer(self.observer, self.pauses, self.leader_epochs, 30.0, lambda: self.now)
 
     @property
     def counted(self) -> list[tuple[Any, ...]]:
@@ -324,3 +327,13 @@ def test_brokers_that_refuse_notes_get_the_offsets_without(last: bool) -> None:
     assert bench.consumer.notes == [""]
     (line,) = (each for each in logs if "fix" in each)
     assert "offset.metadata.max.bytes" in line["fix"]
+
+
+def test_an_offset_goes_with_the_leader_epoch_of_what_was_read() -> None:
+    """So that the next reader sees a log that lost its end; without one where none is known."""
+    bench = Bench()
+    bench.committer.request({P: Commit(1, 5), Q: Commit(2, 6)})
+    bench.send(p0=1, p1=2)
+    assert bench.consumer.leader_epochs == {0: 4, 1: None}
+    bench.committer.commit_last(bench.consumer, {P: 1}, {P: Commit(1, 7)})
+    assert bench.consumer.leader_epochs == {0: 4}

@@ -97,6 +97,7 @@ class Producer:
         self._call("offsets")
         assert group_metadata == metadata(1)
         self._sent = {Partition(p.topic, p.partition): p.offset for p in positions}
+        self.leader_epochs = {Partition(p.topic, p.partition): p.leader_epoch for p in positions}
         self.take_offsets(self._sent)
 
     def commit_transaction(self, timeout: float) -> None:  # noqa: ARG002
@@ -147,6 +148,7 @@ class Group:
 
     def __init__(self) -> None:
         self.assigned = {P: 1, Q: 2}
+        self.leader_epochs = {P: 4}
         self.known: object = metadata(1)
         self.read: list[str] = []
 
@@ -259,6 +261,7 @@ def test_results_and_offsets_leave_in_one_transaction(bench: Bench) -> None:
     assert bench.producer.commits == []
     bench.run()
     assert bench.producer.commits == [{P: 6, Q: 1}]
+    assert bench.producer.leader_epochs == {P: 4, Q: None}, "of what was read, where it is known"
     assert bench.values() == [b"0-3", b"0-5", b"1-0"]
     assert bench.durable == [(P, 3), (P, 5), (Q, 0)]
 
