@@ -248,7 +248,7 @@ def test_a_release_thread_that_hangs_in_its_client_ends_the_worker(
         assert "release thread" in str(worker.fatal[0])
         assert ["release thread" in why for why in worker.hangs] == [True]
         assert not worker.runtime.drain(0.0)
-        assert worker.hangs[1:] == ["The thread rexstream-release does not end."]
+        assert worker.hangs[-1] == "The thread rexstream-release does not end."
         successor = start(mock_broker.bootstrap, topic, output, "hung", echo=True)
         eventually(lambda: cluster.committed("hung", topic, 1) == [50])
         assert successor.runtime.drain(10.0)
@@ -284,10 +284,10 @@ def test_a_consumer_that_does_not_close_is_waited_for_where_it_has_partitions(
     mock_broker: Any, monkeypatch: pytest.MonkeyPatch, partitions: int
 ) -> None:
     """Without any nothing of this worker is repeated, however long the grace period is; the stacks are logged."""
-    monkeypatch.setattr(runtime, "CLOSE_SECONDS", 0.1)
     topic, output = mock_broker.topic(1, "in"), mock_broker.topic(1, "out")
     worker = Worker(mock_broker.bootstrap, topic, output, "closing")
-    poll_thread, client = worker.runtime._poll_thread, Unanswered()
+    poll_thread = worker.runtime._poll_thread
+    client: Any = Unanswered()
     poll_thread._consumer.close()
     poll_thread._consumer = client
     poll_thread._assignment.begin(Partition(topic, number) for number in range(partitions))
