@@ -56,8 +56,6 @@ REVOKE_SECONDS = 30.0
 """The longest that a rebalance may wait for records in flight, however long recent ones took. The whole group waits
 with us; what is not durable by then is processed twice."""
 
-COMMITTED_LOOK_SECONDS = 0.02
-
 POLL_HUNG_SECONDS = 120.0
 """Twice what the last commit of a revocation may take (librdkafka's socket.timeout.ms, a minute), the longest that the
 poll thread waits in one round; more where that is set higher."""
@@ -115,8 +113,8 @@ class KafkaRuntime:
     epochs that ended, whose records need no ``processed`` any more (it would be ignored). ``refused`` makes the dead
     letter of a result that its topic refuses for its size, or for having no key. ``on_fatal`` is called with what ended
     the runtime: the process should then exit; its successor reads again what was not committed. After UnreadableBatch
-    it can drain. ``on_hang`` is called before it, with the reason, where a thread hangs in a call of its client: to log
-    every thread's stack. ``http_port`` is told to the group (``clients/http_port.py``).
+    it can drain. ``on_hang`` is called with the reason where a thread hangs in a call of its client, before it or as a
+    drain ends: to log every thread's stack. ``http_port`` is told to the group (``clients/http_port.py``).
 
     Raises ValueError for settings that cannot work, KafkaException for those that librdkafka refuses.
     """
@@ -137,7 +135,7 @@ class KafkaRuntime:
         join_seconds: float = JOIN_SECONDS,
         lag_seconds: float = INTERVAL_SECONDS,
     ) -> None:
-        self._on_fatal = on_fatal
+        self._on_fatal, self._on_hang = on_fatal, on_hang
         self._failed = threading.Event()
         self._commands: SimpleQueue[Command] = SimpleQueue()
         # Built first: both check the configuration, and a consumer that is not closed would keep its membership.
@@ -243,10 +241,10 @@ class KafkaRuntime:
     def drain(self, grace_seconds: float) -> bool:
         """Take no more records, make those in flight durable within ``grace_seconds``, commit, leave the group, end.
 
-        True when nothing was left in flight or uncommitted and all threads ended: a successor repeats nothing. It does
-        not wait for what only waits for outputs that take nothing, tried once more, and returns at the latest
-        ``CLOSE_SECONDS`` (twice over) after the grace period, also when a client hangs: its threads are daemons and do
-        not keep the process. With 0 seconds what is durable is committed and the rest abandoned.
+        True when nothing was left in flight or uncommitted and all threads ended, but for that of a consumer without
+        partitions: a successor repeats nothing. It does not wait for what only waits for outputs that take nothing,
+        tried once more, and returns at the latest ``CLOSE_SECONDS`` (twice over) after the grace period, also when a
+        client hangs: its threads are daemons. With 0 seconds what is durable is committed and the rest abandoned.
         """
         deadline = time.monotonic() + grace_seconds
         self._watchdog.end()  # from here on this method bounds every wait
@@ -263,11 +261,14 @@ class KafkaRuntime:
         self._lag.end()
         end = max(deadline, time.monotonic() + CLOSE_SECONDS)
         self._poll_thread.close(deadline)
-        left = _join(self._poll_thread.thread, end)
+        # A client closes only when all commits are answered, also of partitions that it lost (librdkafka issue 3740).
+        idle = bool(emptied) and not self._poll_thread.epochs
+        end = min(end, time.monotonic() + 2 * CLOSE_SECONDS) if idle else end
+        left = self._join(self._poll_thread.thread, end) or idle
         # Stopped only now: to leave the group, the poll thread needed the release thread's last offsets.
         end = max(end, time.monotonic() + CLOSE_SECONDS)
         self._commands.put(Stop(max(0.0, min(CLOSE_SECONDS, end - time.monotonic() - 1.0))))
-        if ended := _join(self._release.thread, end):
+        if ended := self._join(self._release.thread, end):
             self._lag.close()
         return bool(emptied) and left and ended and self._poll_thread.rebalance.left_whole and not self._failed.is_set()
 
@@ -315,8 +316,16 @@ class KafkaRuntime:
                 emptied = reply.get(timeout=max(0.0, min(0.2, deadline - time.monotonic())))
         committer = self._poll_thread.committer
         while emptied is not None and not committer.all_answered and self._may_wait(deadline):
-            time.sleep(COMMITTED_LOOK_SECONDS)
+            time.sleep(0.02)
         return emptied
+
+    def _join(self, thread: threading.Thread, deadline: float) -> bool:
+        if thread.is_alive():  # else it ended, or was never started
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if hangs := thread.is_alive():
+            _log.error("a thread hangs; the process must end without it", thread=thread.name)
+            self._on_hang(f"The thread {thread.name} does not end.")
+        return not hangs
 
     def _may_wait(self, deadline: float) -> bool:
         return not self._failed.is_set() and time.monotonic() < deadline
@@ -331,15 +340,6 @@ class KafkaRuntime:
 
 def _log_fatal(error: BaseException) -> None:
     _log.warning("the producer failed; a new one may take its place", reason=str(error))
-
-
-def _join(thread: threading.Thread, deadline: float) -> bool:
-    if thread.ident is None:
-        return True
-    thread.join(max(0.0, deadline - time.monotonic()))
-    if thread.is_alive():
-        _log.error("a thread hangs; the process must end without it", thread=thread.name)
-    return not thread.is_alive()
 
 
 def _answers(config: Config) -> bool:

@@ -149,8 +149,14 @@ class Topics:
         def ask() -> int:
             return len(consumer.list_topics(topic, timeout=5).topics[topic].partitions)
 
-        self._until(lambda: self._patiently(ask, f"partitions of {topic}") > 0, f"topic {topic} has no partitions")
-        return ask()
+        counts: list[int] = []  # not asked once more, for this client may lose its broker in between
+
+        def are_there() -> bool:
+            counts.append(self._patiently(ask, f"partitions of {topic}"))
+            return counts[-1] > 0
+
+        self._until(are_there, f"topic {topic} has no partitions")
+        return counts[-1]
 
     def _admin(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})

@@ -88,7 +88,8 @@ def schema_number(value: bytes) -> int:
 
 def send(bootstrap: str, topic: str, values: Sequence[bytes]) -> None:
     """One batch, each value with a key of its own: none waits for another's results."""
-    producer = Producer({"bootstrap.servers": bootstrap})
+    # It lingers until the flush: of two batches the second would wait behind what the first one pauses.
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 60_000})
     failed: list[object] = []
     for number, value in enumerate(values):
         producer.produce(topic, value, f"k{number}", on_delivery=lambda e, _: failed.append(e) if e else None)

@@ -135,7 +135,10 @@ class Run:
         while not until():
             assert self._process is not None
             assert self._process.poll() is None, self._log.read_text()
-            assert time.monotonic() < deadline, self._log.read_text()[-4000:]
+            if time.monotonic() >= deadline:
+                self.process.send_signal(signal.SIGUSR1)  # it logs where it stands
+                time.sleep(1)
+                raise AssertionError(self._log.read_text()[-20_000:])
             time.sleep(0.05)
 
     def lines(self) -> list[dict[str, Any]]:

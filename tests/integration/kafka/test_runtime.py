@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-from runtime_harness import eventually
+from runtime_harness import Worker, eventually
 
+from consumer.events import Partition
 from consumer.kafka import runtime as runtime
 from consumer.kafka.clients import watchdog
 from consumer.kafka.clients.errors import ClientFailed
@@ -246,9 +248,55 @@ def test_a_release_thread_that_hangs_in_its_client_ends_the_worker(
         assert "release thread" in str(worker.fatal[0])
         assert ["release thread" in why for why in worker.hangs] == [True]
         assert not worker.runtime.drain(0.0)
+        assert worker.hangs[-1] == "The thread rexstream-release does not end."
         successor = start(mock_broker.bootstrap, topic, output, "hung", echo=True)
         eventually(lambda: cluster.committed("hung", topic, 1) == [50])
         assert successor.runtime.drain(10.0)
         assert sorted(int(value) for value in cluster.values(output, 1)) == [*range(50)]
     finally:
         release.set()
+
+
+class Unanswered:
+    """A consumer that has a commit under way which nobody answers: such a client does not close."""
+
+    def __init__(self) -> None:
+        self.answered = threading.Event()
+
+    def subscribe(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def pause(self, _: Any) -> None:
+        pass
+
+    def consumer_group_metadata(self) -> None:
+        return None
+
+    def poll(self, _: float) -> None:
+        time.sleep(0.01)
+
+    def close(self) -> None:
+        assert self.answered.wait(60)
+
+
+@pytest.mark.parametrize("partitions", [0, 1])
+def test_a_consumer_that_does_not_close_is_waited_for_where_it_has_partitions(
+    mock_broker: Any, monkeypatch: pytest.MonkeyPatch, partitions: int
+) -> None:
+    """Without any nothing of this worker is repeated, however long the grace period is; the stacks are logged."""
+    topic, output = mock_broker.topic(1, "in"), mock_broker.topic(1, "out")
+    worker = Worker(mock_broker.bootstrap, topic, output, "closing")
+    poll_thread = worker.runtime._poll_thread
+    client: Any = Unanswered()
+    poll_thread._consumer.close()
+    poll_thread._consumer = client
+    poll_thread._assignment.begin(Partition(topic, number) for number in range(partitions))
+    worker.runtime.start()
+    waited: list[float] = []
+    monkeypatch.setattr(poll_thread.thread, "join", waited.append)
+    try:
+        assert worker.runtime.drain(300.0) == (partitions == 0)
+        assert worker.hangs == ["The thread rexstream-poll does not end."]
+        assert [seconds > 200 for seconds in waited] == [partitions > 0]
+    finally:
+        client.answered.set()
