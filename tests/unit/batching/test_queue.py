@@ -68,6 +68,15 @@ def test_lanes_have_their_shares_of_the_smaller_calls_of_a_server_that_ran_out_o
     assert Counter(sent) == {"live": 8, "replay": 2}
 
 
+def test_lanes_share_a_call_of_the_server_that_holds_all_beside_one_that_ran_out_of_memory() -> None:
+    """Whose calls are small: that is no reason for two calls where one will do."""
+    windows = [pending(n, 512, "live" if n % 2 else "replay") for n in range(4)]
+    queue, times = queue_of({"live": 4.0, "replay": 1.0}, windows), CallTimes(ASSUMED)
+    small = Load([Call(1, 512, 0.0)], times, 512, 1)
+    (batch,) = LeastTime(FULL, 1).decide(0.0, queue, [small, Load([], times, FULL, 1)]).batches
+    assert len(batch.windows) == 4
+
+
 def test_live_windows_leave_before_a_backlog_of_another_lane() -> None:
     """However urgent that is, and without it in their call."""
     backlog = [pending(n, 40, "replay", deadline=-1.0) for n in range(5000)]
