@@ -53,8 +53,9 @@ class EventShare:
     What it sends beyond that waits for others. An event that the server computes within the objective is due an
     objective later than it would be: equally large ones are finished one after the other, first come, first served,
     since by turns all of them would end when the last one does. Others wait for it no longer than its own calls take.
-    What a larger event sends counts as if it came now, and behind the windows that it has waiting: each full call of
-    those is a turn for others. A window's deadline never changes, so it is overtaken by no event that comes after it.
+    What a larger event sends counts as if it came now, and behind the windows that it and other large ones of its lane
+    have waiting: each full call of those is a turn for others. A window's deadline never changes, so it is overtaken by
+    no event that comes after it.
     """
 
     tokens: int
@@ -68,17 +69,17 @@ class EventShare:
         """Whether an event that has sent so many tokens had its full call."""
         return sent >= self.tokens
 
-    def deadline(self, own: float, now: float, waiting: int, windows: int) -> float:
+    def deadline(self, own: float, now: float, waiting: int, windows: int, lane: int) -> float:
         """Of the next window of an event that ``is_over``, in seconds of the clock.
 
         ``own`` is the event's, ``waiting`` its tokens that are sent and not answered, ``windows`` how many it has had
-        on all levels that it began.
+        on all levels that it began, ``lane`` the tokens that wait of all such events of its lane.
         """
         if windows * PADDED_LENGTHS[-1] * self.call <= self.objective * self.tokens:
             return own + self.objective
         # A turn is worth a call where that is longer: else the next call of the event would leave before anything that
         # comes during this one.
-        return max(own, now + self.objective) + max(self.objective, self.call) * waiting / self.tokens
+        return max(own, now + self.objective) + max(self.objective, self.call) * max(waiting, lane) / self.tokens
 
 
 class Pending(NamedTuple):
@@ -137,8 +138,10 @@ class LengthQueue:
         self._least_used = 0.0
         """Of the lane that had the last turn, before it: none that waits has less."""
         self._size = 0
+        self.over_share = dict.fromkeys(self._lanes, 0)
+        """Padded tokens that wait of events over their share, by lane."""
         self._over_share = 0
-        """Windows that wait of events over their share."""
+        """Windows of these."""
 
     def __len__(self) -> int:
         return self._size
@@ -159,7 +162,9 @@ class LengthQueue:
         heapq.heappush(lane.heaps[pending.over_share][length], urgency)
         lane.tokens += length
         self._size += 1
-        self._over_share += pending.over_share
+        if pending.over_share:
+            self._over_share += 1
+            self.over_share[pending.lane] += length
 
     def turn(self, max_tokens: float) -> Pending | None:
         """Choose whose windows the next call, of ``max_tokens`` at most, may have; returns the most urgent of them.
@@ -209,7 +214,10 @@ class LengthQueue:
                 waiting.remove(heap)
         self._size -= len(taken)
         if self._over_share:
-            self._over_share -= sum(window.over_share for window in taken)
+            for window in taken:
+                if window.over_share:
+                    self._over_share -= 1
+                    self.over_share[window.lane] -= length
         return taken
 
 

@@ -81,8 +81,7 @@ class TaskRunner:
         self._budgets = budgets
         self._event_tokens = event_tokens
         self._share = share
-        self._over_share = over_share
-        self._clock = clock
+        self._over_share, self._clock = over_share, clock
         self._unread = 0
 
     async def infer(self, text: str, task: Task, work: Work) -> Inference:
@@ -167,7 +166,7 @@ class TaskRunner:
     def _ask(self, run: _Run, window: Window, level: int, number: int) -> _Asked:
         work, lane, due, length = run.work, run.budget.lane, run.work.deadline, window.length
         if over := self._share.is_over(work.sent):
-            due = self._share.deadline(due, self._clock(), work.tokens, work.windows)
+            due = self._share.deadline(due, self._clock(), work.tokens, work.windows, self.dispatcher.over_share[lane])
             self._over_share()
         asked = _Asked(number, length)
         overflowed = partial(self._overflowed, run, asked)

@@ -70,7 +70,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last_id, self._wake = 0, asyncio.Event()
         self._defect: BaseException | None = None
-        self._trial, self.learned = trial, Learned(policy.cost)
+        self._trial, self.learned, self.over_share = trial, Learned(policy.cost), self._queue.over_share
         self.state = State.OK
         """Whether windows are being sent."""
         self._endpoints: dict[str, Endpoint] = {}

@@ -18,7 +18,7 @@ from consumer.serving.dispatch.batch import Group
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from consumer.batching.pinned import Pinned
     from consumer.extraction.window import Window
@@ -84,6 +84,11 @@ class SuspectedWindows:
     def __init__(self, dispatcher: Dispatcher, suspects: Sequence[Suspect], *, same_bundle: bool) -> None:
         """``same_bundle``: whether the suspects are windows of the bundle that is used here."""
         self._dispatcher, self._suspects, self._same_bundle = dispatcher, suspects, same_bundle
+
+    @property
+    def over_share(self) -> Mapping[str, int]:
+        """As ``LengthQueue.over_share``."""
+        return self._dispatcher.over_share
 
     @property
     def pinned(self) -> Pinned:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
@@ -21,7 +21,7 @@ from bench.simulator.server import Server, Slowdown
 from bench.simulator.trace import WINDOW_TOKENS
 
 from consumer.batching.policy import ASSUMED, full_rows
-from consumer.batching.queue import PADDED_LENGTHS, EventShare, Pending, event_deadline
+from consumer.batching.queue import PADDED_LENGTHS, EventShare, Pending, event_deadline, padded_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -171,6 +171,7 @@ class Simulation:
         self._runs: dict[int, _Run] = {}
         self._owners: dict[int, _Run] = {}
         self._waiting: dict[int, Pending] = {}
+        self._over_share: Counter[str] = Counter()
         self._calls: dict[int, Call] = {}
         self._at: dict[int, int] = {}
         self._window = 0
@@ -313,7 +314,8 @@ class Simulation:
             is_over = self._share.is_over(run.sent)
             deadline = run.deadline
             if is_over:
-                deadline = self._share.deadline(deadline, self._now, run.tokens, run.windows)
+                lane = self._over_share[run.event.lane]
+                deadline = self._share.deadline(deadline, self._now, run.tokens, run.windows, lane)
             run.waiting += 1
             run.tokens += length
             run.sent += length
@@ -323,6 +325,7 @@ class Simulation:
 
     def _hand_over(self, window: Pending) -> None:
         self._waiting[window.id] = window
+        self._over_share[window.lane] += padded_length(window.length) * window.over_share
         self._policy.add(window)
 
     def _answer(self, window: Pending) -> None:
@@ -370,6 +373,7 @@ class Simulation:
         if len(self._calls) >= self._servers.max_calls:
             raise PolicyError(f"a call beside {len(self._calls)} in flight")
         for window in batch.windows:
+            self._over_share[window.lane] -= padded_length(window.length) * window.over_share
             if self._waiting.pop(window.id, None) is None:
                 raise PolicyError(f"window {window.id} was sent and does not wait")
             if window.length > length:

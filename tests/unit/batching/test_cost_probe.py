@@ -58,7 +58,6 @@ def test_a_server_is_predicted_by_what_was_measured(cost: CallCost, seed: int) -
     [
         pytest.param([], id="nothing"),
         pytest.param(measured(CallCost(0.0, 0.01, 1e-5, 0.0), 1, 0.0)[: FEWEST_CELLS - 1], id="too little"),
-        pytest.param([Cell(rows, length, (0.01,)) for rows, length in shapes(24, 16_384)], id="no slope"),
         pytest.param(
             [Cell(rows, length, (1.0 if rows % 8 else 0.01,)) for rows, length in shapes(24, 16_384)], id="scattered"
         ),
@@ -68,3 +67,10 @@ def test_a_server_is_predicted_by_what_was_measured(cost: CallCost, seed: int) -
 def test_what_tells_nothing_is_not_believed(cells: list[Cell]) -> None:
     """Then the assumed cost holds."""
     assert believed(cells) is None
+
+
+def test_a_server_whose_calls_all_took_as_long_is_believed() -> None:
+    """Behind a high floor nothing else shows in two seconds, and the floor decides how many calls there should be."""
+    found = believed([Cell(rows, length, (0.08,) * 3) for rows, length in list(shapes(24, 16_384))[:8]])
+    assert found is not None
+    assert found.seconds(1, 24) == found.seconds(32, 512) == pytest.approx(0.08)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.batching.pinned import Pinned
-from consumer.batching.policy import CallCost, CallTimes, LeastTime, Load
+from consumer.batching.policy import Call, CallCost, CallTimes, LeastTime, Load
 from consumer.batching.queue import LengthQueue, Pending
 
 COST = CallCost(floor=0.0, fixed=0.1, per_token=1e-4, per_pair=0.0)
@@ -45,6 +45,17 @@ def test_a_large_event_that_began_goes_behind_what_is_more_urgent() -> None:
     first, *others = pinned.decide(0.0, common, idle("1", "2"), ["1", "2"]).batches
     assert [window.id for window in first.windows] == [999]
     assert {window.over_share for batch in others for window in batch.windows} == {True}
+
+
+def test_it_is_asked_again_when_the_first_of_the_servers_may_be_free() -> None:
+    """Whichever has the most urgent window."""
+    pinned, common = Pinned(POLICY, None), LengthQueue()
+    pinned.decide(0.0, common, idle("1", "2"), ["1", "2"])
+    pinned.add(begun(1, "1"))
+    pinned.add(begun(2, "2"))
+    busy = [Load([Call(rows, 40, 0.0)], CallTimes(COST), 2048, 2) for rows in (40, 10)]
+    wake_at = pinned.decide(0.0, common, busy, ["1", "2"]).wake_at
+    assert wake_at == pytest.approx(COST.seconds(10, 40) - POLICY.prepare_seconds(1))
 
 
 @pytest.mark.parametrize("served", [["2", "2"], [None, "2"]])

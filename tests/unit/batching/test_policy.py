@@ -95,11 +95,12 @@ def test_a_call_that_waited_behind_another_is_measured_from_that_ones_answer() -
     assert times.factor == pytest.approx(1.0)
 
 
-def test_one_call_that_took_very_long_does_not_make_all_look_slow() -> None:
-    """It counts as twice what was expected."""
+@pytest.mark.parametrize(("took", "factor"), [(1000.0, 1.2), (0.0, 0.9)])
+def test_one_call_that_took_very_long_or_no_time_does_not_make_all_look_so(took: float, factor: float) -> None:
+    """It counts as twice what was expected, or as half."""
     times = CallTimes(SLOW)
-    times.answered(call(10, 100, 0.0), 1000.0)
-    assert times.factor == pytest.approx(1.2)
+    times.answered(call(10, 100, 0.0), took)
+    assert times.factor == pytest.approx(factor)
 
 
 @pytest.mark.parametrize("slower", [1e-3, 20.0, 100.0])
@@ -178,6 +179,14 @@ def test_a_neighbour_joins_while_its_padding_costs_less_than_half_a_call(fixed: 
     windows = [pending(i, 40 if i < 8 else 104) for i in range(16)]
     (batch,) = LeastTime(16_384, 1, replace(SLOW, fixed=fixed)).decide(0.0, queue_of(*windows), one(most=1)).batches
     assert len(batch.windows) == rows
+
+
+def test_what_full_calls_of_a_length_leave_over_joins_others() -> None:
+    """Eleven windows of 48 tokens are a full call of ten, and one that may join the urgent one of 40."""
+    windows = [pending(0, 40, deadline=-1.0), *(pending(i, 48) for i in range(1, 12))]
+    first, second = LeastTime(480, 2, SLOW).decide(0.0, queue_of(*windows), one(tokens=480)).batches
+    assert [len(batch.windows) for batch in (first, second)] == [2, 10]
+    assert (first.windows[0].id, first.padded_length) == (0, 48)
 
 
 def test_started_events_come_before_new_ones_of_the_same_deadline() -> None:

@@ -14,6 +14,7 @@ from consumer.batching.queue import LengthQueue, Pending
 COST = CallCost(floor=0.0, fixed=0.1, per_token=1e-4, per_pair=0.0)
 """A call costs as much as a thousand tokens."""
 POLICY = LeastTime(16_384, 2, COST)
+WEIGHTS = {"live": 4.0, "replay": 1.0}
 
 
 def queue_of(*lengths: int) -> LengthQueue:
@@ -95,6 +96,13 @@ def test_of_busy_endpoints_the_one_that_will_have_answered_first_is_waited_for()
     assert decision.wake_at == pytest.approx(0.1 + 0.5 - POLICY.prepare_seconds(2))
 
 
+def test_of_a_backlog_only_the_next_call_counts() -> None:
+    """The slower one begins at 0.2 and takes 2.5 s for a full call, the other one begins at 1.7 and takes 1.7 s."""
+    slower, faster = load(Call(1, 40, 0.0), factor=1.5), load(Call(39, 416, 0.0))
+    (batch, *_) = POLICY.decide(0.0, queue_of(*[400] * 99), [faster, slower]).batches
+    assert (batch.endpoint, len(batch.windows)) == (1, 39)
+
+
 def test_an_endpoint_that_hangs_is_not_taken_for_one_that_is_about_to_be_free() -> None:
     """Its call is overdue for longer than another one needs."""
     hangs, works = load(Call(1, 100, 0.0)), load(Call(10, 100, 19.9), Call(10, 100, 19.9), answered_at=19.9)
@@ -172,21 +180,23 @@ worlds = st.integers(1, 4).flatmap(
 
 
 @settings(deadline=None, max_examples=200)
-@given(worlds, st.lists(st.integers(1, 512), min_size=1, max_size=120))
+@given(
+    worlds,
+    st.lists(st.tuples(st.integers(1, 512), st.sampled_from(sorted(WEIGHTS)), st.booleans()), min_size=1, max_size=120),
+)
 def test_every_window_is_sent_once_inside_the_caps_of_an_endpoint_that_takes_windows(
-    world: World, lengths: list[int]
+    world: World, windows: list[tuple[int, str, bool]]
 ) -> None:
     """Terminates, drops nothing, starves nothing, leaves no endpoint idle, and decides alike in a like situation."""
-    queue = queue_of(*lengths)
+    queue, twin = LengthQueue(WEIGHTS), LengthQueue(WEIGHTS)
+    for number, (length, lane, over_share) in enumerate(windows):
+        window = Pending(number, length, float(number % 5), 0, 0.0, lane, over_share)
+        queue.add(window)
+        twin.add(window)
     seen: list[int] = []
-    for _ in range(10 * len(lengths) + 10):
-        twin = queue_of()
-        for heap_length, count in queue.counts():
-            taken = queue.take(heap_length, count)
-            for window in taken:
-                queue.add(window)
-                twin.add(window)
-        waiting, urgent = len(queue), queue.most_urgent()
+    most = max((tokens for tokens, takes in zip(world.tokens, world.takes, strict=True) if takes), default=0)
+    for _ in range(10 * len(windows) + 10):
+        waiting, urgent = len(queue), queue.turn(most)
         decision = policy_of(world).decide(world.now, queue, world.loads())
         assert decision == policy_of(world).decide(world.now, twin, world.loads())
         assert waiting == len(queue) + sum(len(batch.windows) for batch in decision.batches)
@@ -196,6 +206,7 @@ def test_every_window_is_sent_once_inside_the_caps_of_an_endpoint_that_takes_win
             number, rows = batch.endpoint, len(batch.windows)
             assert world.takes[number]
             assert rows == 1 or rows * batch.padded_length <= world.tokens[number]
+            assert len({window.over_share for window in batch.windows}) == 1
             world.calls[number].append(Call(rows, batch.padded_length, world.now))
             assert len(world.calls[number]) <= world.most[number]
             seen += [window.id for window in batch.windows]
@@ -211,7 +222,8 @@ def test_every_window_is_sent_once_inside_the_caps_of_an_endpoint_that_takes_win
             world.answer_first()
         else:
             break
-    assert sorted(seen) == (list(range(len(lengths))) if any(world.takes) else [])
+    assert sorted(seen) == (list(range(len(windows))) if any(world.takes) else [])
+    assert not any(world.takes) or queue.over_share == dict.fromkeys(WEIGHTS, 0)
 
 
 def policy_of(world: World) -> LeastTime:

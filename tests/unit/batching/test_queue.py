@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from consumer.batching.policy import ASSUMED, Call, CallCost, CallTimes, LeastTime, Load
-from consumer.batching.queue import EventShare, LengthQueue, Pending, by_lane, padded_length
+from consumer.batching.queue import LANE, EventShare, LengthQueue, Pending, by_lane, padded_length
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,6 +67,15 @@ def test_lanes_have_their_shares_of_the_smaller_calls_of_a_server_that_ran_out_o
         (batch,) = policy.decide(0.0, queue, [Load([], CallTimes(ASSUMED), 512, 1)]).batches
         sent += [window.lane for window in batch.windows]
     assert Counter(sent) == {"live": 8, "replay": 2}
+
+
+def test_lanes_share_a_call_of_the_server_that_holds_all_beside_one_that_ran_out_of_memory() -> None:
+    """Whose calls are small: that is no reason for two calls where one will do."""
+    windows = [pending(n, 512, "live" if n % 2 else "replay") for n in range(4)]
+    queue, times = queue_of({"live": 4.0, "replay": 1.0}, windows), CallTimes(ASSUMED)
+    small = Load([Call(1, 512, 0.0)], times, 512, 1)
+    (batch,) = LeastTime(FULL, 1).decide(0.0, queue, [small, Load([], times, FULL, 1)]).batches
+    assert len(batch.windows) == 4
 
 
 def test_live_windows_leave_before_a_backlog_of_another_lane() -> None:
@@ -184,6 +194,17 @@ def test_reviews_that_come_after_a_large_event_wait_for_less_than_two_calls_of_i
     assert whole < 1.25 * LARGE / 32 * seconds + alone[-1] + 1.5
 
 
+@pytest.mark.parametrize("after", [2.5, 4.0, 6.0])
+def test_reviews_that_come_after_many_large_events_wait_for_few_calls_more_than_the_first_of_each(after: float) -> None:
+    """Ten at once, each with ten full calls: however many they are, what is beyond the first one waits in one line."""
+    seconds = 0.2
+    reviews = [Event(after, ((40 + n % 40,),) * 2) for n in range(200)]
+    alone, _ = served(seconds, reviews)
+    large = [Event(n / 1000, ((512,) * 320,), ordinary=False) for n in range(10)]
+    beside, _ = served(seconds, [*large, *reviews])
+    assert beside[-1] - alone[-1] < max(0.0, 10 * seconds - after) + 2 * seconds + 0.05
+
+
 def test_a_large_event_ends_under_more_reviews_than_can_be_answered() -> None:
     """Each of its windows has a deadline for good, and those of new reviews come to lie behind it; there are always as
     many as may be in flight."""
@@ -198,7 +219,7 @@ def test_a_large_event_ends_under_more_reviews_than_can_be_answered() -> None:
             over = share.is_over(sent)
             number = next(numbers)
             large.add(number)
-            deadline = share.deadline(1.0, now, waiting, 400) if over else 1.0
+            deadline = share.deadline(1.0, now, waiting, 400, queue.over_share[LANE]) if over else 1.0
             queue.add(Pending(number, 512, deadline, 0, now, over_share=over))
             left, sent, waiting = left - 1, sent + 512, waiting + 512
         (batch,) = decided(policy, queue, now).batches
@@ -219,15 +240,16 @@ def test_an_event_has_one_full_call_by_its_own_deadline(sent: int, over: bool) -
 def test_what_is_over_the_share_is_due_a_turn_later_for_each_call_that_waits() -> None:
     """From now on where the event's own deadline has passed."""
     share = EventShare(2048, objective=1.0, call=2.0)
-    assert share.deadline(5.0, 0.0, 0, 400) == 5.0
-    assert share.deadline(5.0, 50.0, 1024, 400) == 52.0
+    assert share.deadline(5.0, 0.0, 0, 400, 0) == 5.0
+    assert share.deadline(5.0, 50.0, 1024, 400, 0) == 52.0
+    assert share.deadline(5.0, 50.0, 1024, 400, 2048) == 53.0
 
 
 @pytest.mark.parametrize(("windows", "deadline"), [(5, 6.0), (8, 6.0), (9, 52.5)])
 def test_an_event_that_is_computed_within_the_objective_keeps_its_place(windows: int, deadline: float) -> None:
     """An objective later, whatever else comes; eight windows are two calls of half a second each."""
     share = EventShare(2048, objective=1.0, call=0.5)
-    assert share.deadline(5.0, 50.5, 1024 + 1024, windows) == deadline
+    assert share.deadline(5.0, 50.5, 1024 + 1024, windows, 0) == deadline
 
 
 def test_equally_large_events_end_one_after_the_other() -> None:
@@ -255,6 +277,7 @@ def test_calls_of_an_event_over_its_share_are_small_and_wait_for_the_server() ->
     cost = CallCost(floor=0.0, fixed=0.01, per_token=1e-4, per_pair=0.0)
     policy = LeastTime(FULL, 2, cost)
     assert cost.worthwhile_tokens() == 1000 + 512
+    assert replace(cost, floor=0.02).worthwhile_tokens() == 2000 + 512
     large = queue_of({"live": 1.0}, (Pending(n, 512, 9.0, 0, 0.0, over_share=True) for n in range(99)))
     waits = decided(policy, large)
     assert [(batch.reason, len(batch.windows)) for batch in waits.batches] == [("idle", 2)]
@@ -279,3 +302,4 @@ def test_windows_over_their_share_make_no_call_of_others_longer_and_none_leave_e
     assert [window.id for window in batch.windows] == [100]
     (batch,) = policy.decide(2.0, queue, [Load(answers, times, FULL, 2)]).batches
     assert [window.over_share for window in batch.windows] == [True, True]
+    assert queue.over_share == {"live": 97 * 512}

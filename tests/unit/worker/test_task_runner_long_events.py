@@ -144,6 +144,33 @@ def test_reviews_that_come_after_a_long_event_wait_for_a_few_batches_of_it() -> 
     run(model, body)
 
 
+def test_what_a_long_event_sends_is_due_behind_what_waits_of_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what others have to let pass would grow with the number of such events."""
+    deadlines: list[float] = []
+    latest: list[float] = []
+    deadline = EventShare.deadline
+
+    def noted(*args: Any) -> float:
+        deadlines.append(deadline(*args))
+        return deadlines[-1]
+
+    async def body(place: Workplace) -> None:
+        monkeypatch.setattr(EventShare, "deadline", noted)
+        events = []
+        for number in range(2):
+            events.append(asyncio.create_task(place.extract(number, LONG, MANY)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            latest.append(deadlines[-1])
+        for event in events:
+            event.cancel()
+        await asyncio.wait(events)
+
+    run(TimedModel(), body)
+    assert latest[0] > 3.0
+    assert latest[1] > latest[0] + 0.5
+
+
 def test_a_lone_long_event_fills_calls_that_are_worth_it() -> None:
     """As if all its windows were there at once: after the first one they are as large as costs it a tenth at most."""
     model = TimedModel()
