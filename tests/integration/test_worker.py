@@ -108,7 +108,7 @@ def test_a_worker_that_starts_during_an_outage_says_that_it_is_paused(worker: Ru
     worker.wait(lambda: paused("outage") == ["1.0"])
     server.start()
     worker.wait(lambda: worker.get("/readyz")[0] == 200)
-    assert paused("outage") == ["0.0"]
+    worker.wait(lambda: paused("outage") == ["0.0"])
 
 
 def test_a_killed_worker_loses_nothing_and_its_successor_doubles_only_what_was_in_flight(
@@ -221,7 +221,7 @@ def test_a_model_of_another_contract_stops_consumption_and_dead_letters_nothing(
     worker.start()
     worker.send(reviews(10))
     worker.wait(lambda: any(line.get("code") == "CONTRACT" for line in worker.lines()))
-    assert worker.get("/readyz")[0] == 503
+    worker.wait(lambda: worker.get("/readyz")[0] == 503)
     assert worker.results() == []
     monkeypatch.undo()
     worker.wait_for_results(20)

@@ -132,8 +132,8 @@ def test_a_good_trial_lets_consumption_go_on_in_full(worker: Callable[..., Run])
     run.send([*bad(12), *reviews(30)])
     run.wait_for_results(60)
     run.wait(lambda: run.get("/status")[1]["flood"]["state"] == "flowing")
-    assert run.get("/readyz") == (200, {"ok": True, "reasons": []})
-    assert f'rexstream_paused{{reason="flood",topic="{run.input}"}} 0.0' in run.get("/metrics")[1]
+    run.wait(lambda: run.get("/readyz") == (200, {"ok": True, "reasons": []}))
+    run.wait(lambda: f'rexstream_paused{{reason="flood",topic="{run.input}"}} 0.0' in run.get("/metrics")[1])
     run.wait(lambda: run.lag() == 0)
     assert len(set(dead_ids(run))) == len(run.dead_letters()) == 12
     assert ids(run.results()) == expected(30)

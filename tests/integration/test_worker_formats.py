@@ -86,7 +86,7 @@ def test_three_formats_in_one_worker(mock_broker: Broker, server: StubServer, ru
     events = [avro(EVENT_SCHEMA, event_id=f"a{i}", text=REVIEWS[i], attributes={"shop": f"s{i}"}) for i in range(3)]
     bad_avro = events[1][:-4]
     send(worker.bootstrap, avro_, [events[0], bad_avro, events[2]])
-    worker.wait(lambda: worker.get("/status")[1]["totals"] == {"done": 6, "dead_letter": 4}, 20)
+    worker.wait(lambda: worker.get("/status")[1]["totals"] == {"done": 6, "dead_letter": 4})
     assert worker.signal(signal.SIGTERM) == 0
 
     from_text = by_event(

@@ -71,7 +71,7 @@ def test_64_rejected_of_64_stop_the_worker_and_none_is_dead_lettered(
     server.before = lambda *_: None
     worker.wait_for_results(2 * (64 + answered_before))
     worker.wait(lambda: worker.get("/readyz")[0] == 200)
-    assert worker.get("/status")[1]["paused"] == []
+    worker.wait(lambda: worker.get("/status")[1]["paused"] == [])
     assert "rexstream_breaker_state{endpoint" in worker.get("/metrics")[1]
     assert worker.dead_letters() == []
     assert ids(worker.results()) == expected(64 + answered_before)

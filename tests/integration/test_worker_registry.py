@@ -123,12 +123,12 @@ def test_events_of_every_schema_that_the_registry_knows(
             framed(NEWER_ID, NEWER, stars=4, event_id="newer", text=REVIEWS[2], attributes={"shop": "s"}),
         ],
     )
-    worker.wait(lambda: any("schema registry" in reason for reason in worker.get("/readyz")[1]["reasons"]), 20)
-    worker.wait(lambda: worker.get("/status")[1]["paused"] == ["registry"], 20)
+    worker.wait(lambda: any("schema registry" in reason for reason in worker.get("/readyz")[1]["reasons"]))
+    worker.wait(lambda: worker.get("/status")[1]["paused"] == ["registry"])
     assert worker.lag() == 3
     registry.start()
-    worker.wait(lambda: worker.get("/status")[1]["totals"] == {"done": 2, "dead_letter": 1}, 20)
-    worker.wait(lambda: worker.lag() == 0, 20)
+    worker.wait(lambda: worker.get("/status")[1]["totals"] == {"done": 2, "dead_letter": 1})
+    worker.wait(lambda: worker.lag() == 0)
     assert worker.get("/readyz") == (200, {"ok": True, "reasons": []})
 
     results = by_event(framed_results(worker, output.format(task="product_features"), registry))
@@ -158,8 +158,8 @@ def test_an_event_that_chooses_its_task_gets_framed_results(
             framed(NEWER_ID, NEWER, event_id="inline", text=REVIEWS[4], schema='{"包装": null}'),
         ],
     )
-    worker.wait(lambda: worker.get("/status")[1]["totals"].get("done") == 2, 20)
-    worker.wait(lambda: worker.lag() == 0, 20)
+    worker.wait(lambda: worker.get("/status")[1]["totals"].get("done") == 2)
+    worker.wait(lambda: worker.lag() == 0)
     (named,) = framed_results(worker, output.format(task="sentiment"), registry)
     (inline,) = framed_results(worker, output.removesuffix(".{task}"), registry)
     assert [named["event_id"], inline["event_id"]] == ["named", "inline"]
@@ -182,13 +182,13 @@ def test_an_outage_of_the_registry_pauses_and_dead_letters_nothing(
         return sorted(result["event_id"] for result in framed_results(worker, topic, registry))
 
     send(worker.bootstrap, worker.input, events("first"))
-    worker.wait(lambda: done() == ["first"], 20)
+    worker.wait(lambda: done() == ["first"])
     registry.stop()
     # One batch: what was handed over together with the event that makes the worker pause is not held back.
     new = events("new", "new2", number=NEWER_ID, schema=NEWER)
     send(worker.bootstrap, worker.input, [*new, *events("known", "known2")])
-    worker.wait(lambda: done() == ["first", "known", "known2"], 20)
-    worker.wait(lambda: worker.get("/status")[1]["paused"] == ["registry"], 20)
+    worker.wait(lambda: done() == ["first", "known", "known2"])
+    worker.wait(lambda: worker.get("/status")[1]["paused"] == ["registry"])
     code, body = worker.get("/readyz")
     assert code == 503
     (reason,) = body["reasons"]
@@ -200,10 +200,10 @@ def test_an_outage_of_the_registry_pauses_and_dead_letters_nothing(
     assert worker.lag() == 5, "what waits is not committed, and nothing behind it"
 
     registry.start()
-    worker.wait(lambda: done() == ["first", "known", "known2", "later", "new", "new2"], 20)
-    worker.wait(lambda: worker.get("/readyz")[0] == 200, 20)
-    assert worker.get("/status")[1]["paused"] == []
-    worker.wait(lambda: worker.lag() == 0, 20)
+    worker.wait(lambda: done() == ["first", "known", "known2", "later", "new", "new2"])
+    worker.wait(lambda: worker.get("/readyz")[0] == 200)
+    worker.wait(lambda: worker.get("/status")[1]["paused"] == [])
+    worker.wait(lambda: worker.lag() == 0)
     assert worker.dead_letters() == []
 
 
@@ -224,16 +224,16 @@ def test_a_result_schema_that_nobody_registered_is_waited_for(
         framed(NEWER_ID, NEWER, event_id="passes", text=REVIEWS[1]),
     ]
     send(worker.bootstrap, worker.input, values)
-    worker.wait(lambda: len(framed_results(worker, there, registry)) == 1, 20)
-    worker.wait(lambda: worker.get("/status")[1]["paused"] == ["registry"], 20)
+    worker.wait(lambda: len(framed_results(worker, there, registry)) == 1)
+    worker.wait(lambda: worker.get("/status")[1]["paused"] == ["registry"])
     (reason,) = worker.get("/readyz")[1]["reasons"]
     assert f"subject {missing}-value" in reason
     assert messages(worker.bootstrap, missing) == []
     assert list(registry.subjects) == [f"{there}-value"]
 
     registry.subjects[f"{missing}-value"] = 31
-    worker.wait(lambda: [r["event_id"] for r in framed_results(worker, missing, registry)] == ["waits"], 20)
-    worker.wait(lambda: worker.lag() == 0, 20)
+    worker.wait(lambda: [r["event_id"] for r in framed_results(worker, missing, registry)] == ["waits"])
+    worker.wait(lambda: worker.lag() == 0)
     assert worker.get("/readyz")[0] == 200
     assert worker.dead_letters() == []
 
@@ -248,15 +248,15 @@ def test_a_subject_that_forbids_the_result_schema_pauses(
     runs.append(worker)
     worker.start()
     send(worker.bootstrap, worker.input, [framed(OLDER_ID, OLDER, event_id="e", text=REVIEWS[0])])
-    worker.wait(lambda: worker.get("/status")[1]["paused"] == ["registry"], 20)
+    worker.wait(lambda: worker.get("/status")[1]["paused"] == ["registry"])
     (reason,) = worker.get("/readyz")[1]["reasons"]
     assert "compatibility rule" in reason
     assert "must at /fields/14" in reason
     assert messages(worker.bootstrap, topic) == []
 
     registry.closed.clear()
-    worker.wait(lambda: len(framed_results(worker, topic, registry)) == 1, 20)
-    worker.wait(lambda: worker.lag() == 0, 20)
+    worker.wait(lambda: len(framed_results(worker, topic, registry)) == 1)
+    worker.wait(lambda: worker.lag() == 0)
     assert worker.dead_letters() == []
 
 
@@ -288,13 +288,13 @@ def test_credentials_that_are_mended_need_no_other_start(
         runs.append(worker)
         worker.start()
         send(worker.bootstrap, worker.input, [framed(NEWER_ID, NEWER, event_id="e", text=REVIEWS[0])])
-        worker.wait(lambda: worker.get("/status")[1]["paused"] == ["registry"], 20)
+        worker.wait(lambda: worker.get("/status")[1]["paused"] == ["registry"])
         told = json.dumps([worker.get(path) for path in ("/readyz", "/status")])
         assert "password_file" in told
         paths["password_file"].write_text("new-secret\n")
         registry.answers.clear()
         topic = output.format(task="product_features")
-        worker.wait(lambda: len(framed_results(worker, topic, registry)) == 1, 20)
+        worker.wait(lambda: len(framed_results(worker, topic, registry)) == 1)
         encoded = [base64.b64encode(f"reader:{age}-secret".encode()).decode() for age in ("old", "new")]
         assert registry.authorization == f"Basic {encoded[1]}"
         log = json.dumps(worker.lines())

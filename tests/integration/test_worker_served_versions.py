@@ -138,7 +138,7 @@ def test_versions_that_come_late_or_go_pause_or_fall_back(system: Callable[..., 
     it.run.wait(lambda: it.paused() == ["deployment_fault"])
     server.write(1)
     it.answered_by("1")
-    assert it.paused() == []
+    it.run.wait(lambda: it.paused() == [])
     server.breaks_off, server.seconds[2] = True, 0.1
     assert server.configure(specific={"versions": [1]}) == ""
     it.run.wait(lambda: any("Specific(stub, 2)" in line["detail"] for line in it.said(FALLBACK)))

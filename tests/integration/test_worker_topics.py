@@ -148,7 +148,7 @@ def test_an_output_that_is_missing_holds_up_only_the_topic_that_feeds_it(
     own_broker.order(f"topic-error {run.outputs[0]} 0")
     run.wait(lambda: run.lag(a) == 0)
     assert run.all_of(0, events)
-    assert run.paused() == {}
+    run.wait(lambda: run.paused() == {})
     assert len(run.results(run.outputs[1])) == 600
     assert run.stop()[0] == 0
     assert run.dead_letters() == []

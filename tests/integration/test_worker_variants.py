@@ -138,7 +138,7 @@ def test_a_bundle_that_comes_after_its_version_is_taken_in_without_a_restart(
     sent = send_until(worker, 0, lambda: answered_by(worker)["1"] > 40)
     server.version = 2
     sent = send_until(worker, sent, lambda: bool(said(worker, "consumption paused")))
-    assert worker.get("/status")[1]["paused"] == ["deployment_fault"]
+    worker.wait(lambda: worker.get("/status")[1]["paused"] == ["deployment_fault"])
     folder = tmp_path / "models/2/bundle"
     folder.mkdir(parents=True)
     (folder / "bundle.json").write_bytes((tmp_path / "another/bundle.json").read_bytes())

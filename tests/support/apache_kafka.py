@@ -17,12 +17,12 @@ import subprocess
 import sys
 import time
 import uuid
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from held_ports import HeldPorts
 from kafka_listeners import OPEN, SECURE, server_properties, users, write_certificates
 
 if TYPE_CHECKING:
@@ -138,7 +138,9 @@ class ApacheKafka:
         self.certificates = folder / "certificates"
         names = SECURE if secure else OPEN
         nodes = range(1, brokers + 1)
-        free = iter(_free_ports(brokers * (len(names) + 1)))
+        # Also while no broker runs: one that comes back finds its ports free.
+        self._held = HeldPorts(brokers * (len(names) + 1))
+        free = iter(self._held.ports)
         controllers = {node: next(free) for node in nodes}
         self._ports = {node: {name: next(free) for name in names} for node in nodes}
         if port is not None:
@@ -171,8 +173,8 @@ class ApacheKafka:
                 )
 
     def __getstate__(self) -> dict[str, Any]:
-        """For other processes: addresses and files, and none of the brokers' processes."""
-        return {**self.__dict__, "_processes": {}}
+        """For other processes: addresses and files, and none of the brokers' processes, nor the hold on their ports."""
+        return {**self.__dict__, "_processes": {}, "_held": None}
 
     @property
     def bootstrap_servers(self) -> str:
@@ -314,12 +316,3 @@ class ApacheKafka:
 def _text(value: str | None) -> bytes:
     """A string of Kafka's protocol."""
     return struct.pack(">h", -1) if value is None else struct.pack(">h", len(value)) + value.encode()
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        # All are held until the last is found, or one could be given twice.
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for found in sockets:
-            found.bind(("127.0.0.1", 0))
-        return [found.getsockname()[1] for found in sockets]

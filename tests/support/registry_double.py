@@ -8,6 +8,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from held_ports import HeldPorts
+
 if TYPE_CHECKING:
     import ssl
 
@@ -33,7 +35,8 @@ class RegistryDouble:
     """Ids that it gives itself, apart from those that tests choose."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.port = 0
+        self._held = HeldPorts()
+        (self.port,) = self._held.ports
         self._tls = tls
         self.closed: set[str] = set()
         self.modes: dict[str, str] = {}
@@ -77,7 +80,6 @@ class RegistryDouble:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self.port = self._server.server_address[1]
         if self._tls is not None:
             self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})

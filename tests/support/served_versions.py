@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import grpc
 import numpy as np
 from google.protobuf import json_format
+from held_ports import HeldPorts
 from stub_model import TOKENIZER_JSON, stub_cells
 
 from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW, PromptLimits, PromptTokenizer, contract_hash
@@ -179,7 +180,7 @@ class ServedVersions:
         """As a CPU does; a GPU reads zeros where an index is beyond the table."""
         self.refuses: Callable[[int, Mapping[str, NDArray[Any]]], Refusal | None] = lambda *_: None
         self._threads, self._tensor_content, self._allows_unused = threads, tensor_content, allows_unused
-        self._port = 0
+        self._held = HeldPorts()
         for number, tokenizer_json in tokenizers.items():
             self.write(number, tokenizer_json)
         self.start()
@@ -204,8 +205,7 @@ class ServedVersions:
         catalog.allows_unused = self._allows_unused
         catalog._labels = {NAME: dict(self.labels)}
         self._server = _Server(catalog, self._threads, tensor_content=self._tensor_content)
-        self.target = self._server.start("127.0.0.1", self._port, 0.05)
-        self._port = int(self.target.rpartition(":")[2])
+        self.target = self._server.start("127.0.0.1", self._held.ports[0], 0.05)
 
     def stop(self) -> None:
         """As SIGTERM: at once."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
+from held_ports import HeldPorts
 from stub_model import TOKENIZER_JSON, stub_cells
 
 from consumer.extraction.prompts import MAX_CELLS_PER_WINDOW, PromptLimits, PromptTokenizer, contract_hash
@@ -57,7 +58,9 @@ class StubServer:
     def __init__(self, credentials: grpc.ServerCredentials | None = None, threads: int = 8) -> None:
         self.credentials = credentials
         self.threads = threads
-        self.port = 0
+        # Also while it is stopped: nobody else is given its port.
+        self._held = HeldPorts()
+        (self.port,) = self._held.ports
         self.calls = 0
         self.version = 1
         self.versions_differ = False
@@ -95,9 +98,9 @@ class StubServer:
             )
         address = f"127.0.0.1:{self.port}"
         if self.credentials is None:
-            self.port = server.add_insecure_port(address)
+            server.add_insecure_port(address)
         else:
-            self.port = server.add_secure_port(address, self.credentials)
+            server.add_secure_port(address, self.credentials)
         server.start()
         self._server = server
 

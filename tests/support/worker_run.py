@@ -150,7 +150,7 @@ class Run:
 
     def get(self, path: str) -> tuple[int, Any]:
         try:
-            with _LOOPBACK.open(self.http + path, timeout=5) as response:
+            with _LOOPBACK.open(self.http + path, timeout=30) as response:
                 status, body = response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             status, body = error.code, error.read().decode()

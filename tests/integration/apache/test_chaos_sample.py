@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,9 +20,8 @@ def test_killed_model_server_worker_and_broker_leave_every_record_with_its_outco
 ) -> None:
     """Nothing is missing and nothing comes twice; ``make chaos`` has the other faults, in both modes."""
     (sample,) = SCENARIOS
-    seed = secrets.randbelow(2**32)
-    print(f"seed {seed}")
-    stage = Stage(sample, "exactly_once", seed, tmp_path, private_kafka, print)
+    # One seed for all runs of the suite: make chaos draws others.
+    stage = Stage(sample, "exactly_once", 4_117, tmp_path, private_kafka, print)
     try:
         sample.play(stage)
     finally:

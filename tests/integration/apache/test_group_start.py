@@ -122,7 +122,7 @@ def test_of_workers_that_start_at_once_one_decides(
     assert sum(seen[0]) > 0
     admin = AdminClient({"bootstrap.servers": apache_kafka})
     # A broker may take a moment to hear of it; of a member that did not leave it waits for the session's end, 20 s.
-    eventually(lambda: admin.describe_consumer_groups([group])[group].result().members == [], 5)
+    eventually(lambda: admin.describe_consumer_groups([group])[group].result().members == [], 12)
 
 
 def test_times_transactions_and_a_half_started_group(

@@ -91,7 +91,7 @@ def test_outputs_that_the_broker_refuses_hold_up_only_what_feeds_them(
         while time.monotonic() < until:
             run.send(reviews(50, sent))
             sent += 50
-            run.wait(lambda: run.lag() == 0, 10)
+            run.wait(lambda: run.lag() == 0, 20)
             assert output_pauses() == waiting
         assert len(run.results()) == sent
         assert run.get("/readyz")[0] == 200

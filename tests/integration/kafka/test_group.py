@@ -82,7 +82,7 @@ def test_a_member_without_partitions_has_joined(
     topic = mock_broker.topic(1, "in")
     first = start(mock_broker.bootstrap, topic, "out", group, client=client)
     eventually(lambda: len(first.runtime.status().assignment) == 1)
-    second = start(mock_broker.bootstrap, topic, "out", group, client=client, join_seconds=5.0)
+    second = start(mock_broker.bootstrap, topic, "out", group, client=client, join_seconds=15.0)
     eventually(lambda: second.runtime.status().joined or second.fatal)
     assert not second.fatal
     assert not second.runtime.status().assignment
@@ -121,6 +121,7 @@ def test_the_end_of_a_short_grace_period_leaves_the_rest_to_a_successor(
     for record in worker.wait(20):
         if record.offset != 7:
             worker.finish(record)
+    eventually(lambda: worker.observed.counts["durable"] == 19)
     assert not worker.runtime.drain(0.5)
     assert cluster.committed("grace", topic, 1) == [7]
     successor = start(mock_broker.bootstrap, topic, output, "grace", echo=True)

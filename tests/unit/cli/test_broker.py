@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 from confluent_kafka import Consumer, KafkaException, Producer
+from held_ports import HeldPorts
 
 from consumer.cli import cli
 from consumer.kafka.clients.cluster import ClusterUnreachable, is_embedded, look_up
@@ -41,16 +42,11 @@ def broker(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.communicate()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_listens_where_it_was_told_and_ends_cleanly(number: signal.Signals, tmp_path: Path) -> None:
     """The port is the given one, the address is in the file when it is printed, and both signals end it with 0."""
-    port, address_file = free_port(), tmp_path / "address"
+    free, address_file = HeldPorts(), tmp_path / "address"
+    (port,) = free.ports
     with broker("--port", str(port), "--topic", "reviews.raw:7", "--address-file", str(address_file)) as (
         process,
         address,

@@ -63,12 +63,10 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("REXSTREAM_"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr("consumer.cli.model_findings.ANSWER_SECONDS", 2.0)
-    monkeypatch.setattr("consumer.cli.model_findings.PREDICT_SECONDS", 5.0)
 
 
 def found(server: Server, tmp_path: Path, **model: Any) -> list[Finding]:
@@ -254,10 +252,10 @@ def test_a_server_that_hangs_is_reported_in_time(
 ) -> None:
     """At the model, and before it: an address that takes connections and says nothing."""
     monkeypatch.setattr("consumer.cli.model_findings.PREDICT_SECONDS", 0.5)
-    monkeypatch.setattr("consumer.cli.model_findings.ANSWER_SECONDS", 0.5)
     server.gate.clear()
     finding = fault(server, tmp_path)
     assert (finding.subject, "does the model server hang" in finding.detail) == ("model answers", True)
+    monkeypatch.setattr("consumer.cli.model_findings.ANSWER_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"127.0.0.1:{silent.getsockname()[1]}"
         model = ModelConfig(target=target, bundle=str(tmp_path / "bundle"))

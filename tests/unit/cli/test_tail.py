@@ -81,7 +81,7 @@ def test_silence_ends_it(address: str, topic: str) -> None:
     """Idle time without --limit is a normal end; before the limit is reached it is failed work."""
     produce(address, topic, result(1))
     assert tail(address, topic, "--from", "beginning", "--idle-timeout", "0.5").exit_code == 0
-    short = tail(address, topic, "--from", "beginning", "--limit", "2", "--idle-timeout", "0.5")
+    short = tail(address, topic, "--from", "beginning", "--limit", "2", "--idle-timeout", "2")
     assert short.exit_code == 1
     assert "1 of 2" in short.stderr
 

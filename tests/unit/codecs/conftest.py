@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from consumer.events import SourceRecord
 
@@ -11,10 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from consumer.events import Header
-
-# A slow machine is no fault of the code: no deadline, and no complaint about the speed of generation.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
 
 
 @pytest.fixture

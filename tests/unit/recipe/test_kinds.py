@@ -41,7 +41,7 @@ def asked(layout: Layout, sample: Sample) -> list[str]:
 class TestAspects:
     """Aspects and opinions."""
 
-    @pytest.mark.timeout(10)
+    @pytest.mark.timeout(60)
     def test_reviews_of_one_aspect_alone_can_be_drawn(self, layout: Layout) -> None:
         """A user's set may have none with several."""
         review = Review("#很慢", (Fact((0, 1), (1, 3), "negative"),), CANONICAL)

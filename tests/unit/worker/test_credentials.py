@@ -153,7 +153,8 @@ def test_a_client_is_made_again_once_for_each_change(tmp_path: Path, pair: dict[
 
 def test_kafkas_files_end_the_worker_once_not_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a random moment of the time that is given; a change that is taken back meanwhile ends nothing."""
-    monkeypatch.setattr(random, "uniform", lambda low, high: 0.3 + low * high)
+    wait = 1000.0
+    monkeypatch.setattr(random, "uniform", lambda low, high: wait + low * high)
     (tmp_path / "p").write_text("one")
     login = {"protocol": "sasl_ssl", "mechanism": "PLAIN", "username": "u", "password_file": str(tmp_path / "p")}
     watched, _ = watch({"kafka": {"security": login}})
@@ -168,6 +169,7 @@ def test_kafkas_files_end_the_worker_once_not_at_once(tmp_path: Path, monkeypatc
     (tmp_path / "p").write_text("one")
     looks(watched, lambda: watched._end_at is None, end)
     assert ends == []
+    wait = 0.3
     (tmp_path / "p").write_text("three")
     started = time.monotonic()
     looks(watched, lambda: bool(ends), end)

@@ -74,6 +74,11 @@ def test_a_fatal_error_is_passed_on_every_time() -> None:
     assert "_FENCED: newer one" in str(seen.fatal[0])
 
 
+def lines_of(client: str, caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """And of no client that an earlier test left behind."""
+    return [record for record in caplog.records if record.name == f"librdkafka.{client}"]
+
+
 def test_log_lines_that_differ_in_counts_only_are_repeats(caplog: pytest.LogCaptureFixture) -> None:
     """They are logged once for a while; lines about another broker, or of another kind, at once."""
     caplog.set_level(logging.INFO)
@@ -81,14 +86,14 @@ def test_log_lines_that_differ_in_counts_only_are_repeats(caplog: pytest.LogCapt
     for number in range(4):
         first.error("FAIL 127.0.0.1:%d refused (after %dms, %d identical)", 9000 + number % 2, number, number)
         second.error("FAIL 127.0.0.1:9000 reset")
-    assert [record.getMessage() for record in caplog.records] == [
+    assert [record.getMessage() for record in lines_of("test-a", caplog)] == [
         "FAIL 127.0.0.1:9000 refused (after 0ms, 0 identical)",
         "FAIL 127.0.0.1:9000 reset",
         "FAIL 127.0.0.1:9001 refused (after 1ms, 1 identical)",
     ]
     for number in range(500):
         first.error("other %s", "x" * number)
-    assert len(caplog.records) == 503
+    assert len(lines_of("test-a", caplog)) == 503
 
 
 def test_a_line_is_logged_again_after_a_time(caplog: pytest.LogCaptureFixture) -> None:
@@ -98,7 +103,7 @@ def test_a_line_is_logged_again_after_a_time(caplog: pytest.LogCaptureFixture) -
         record = logger.makeRecord(logger.name, logging.ERROR, "", 0, "FAIL", (), None)
         record.created = 1e9 + created
         logger.handle(record)
-    assert len(caplog.records) == 2
+    assert len(lines_of("test-b", caplog)) == 2
 
 
 def test_a_transaction_that_an_abort_mends_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
@@ -107,4 +112,4 @@ def test_a_transaction_that_an_abort_mends_is_no_error(caplog: pytest.LogCapture
     logger = librdkafka_logger("test-c")
     logger.error("TXNERR [thrd:main]: Current transaction failed in state InTransaction: (ILLEGAL_GENERATION)")
     logger.error("TXNERR [thrd:main]: Fatal transaction error: fenced")
-    assert [record.levelname for record in caplog.records] == ["INFO", "ERROR"]
+    assert [record.levelname for record in lines_of("test-c", caplog)] == ["INFO", "ERROR"]
