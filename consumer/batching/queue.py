@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +81,8 @@ class EventShare:
         return max(own, now + self.objective) + max(self.objective, self.call) * waiting / self.tokens
 
 
-class Pending(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Pending:
     """A window that waits. ``deadline`` and ``enqueued`` are seconds of the injected clock, ``length`` is in tokens."""
 
     id: int

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -92,7 +93,8 @@ _encode = json.JSONEncoder().encode  # as ``json.dumps``, which looks at its opt
 _TRACEPARENT_VALUE = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 
 
-class Chosen(NamedTuple):
+@dataclass(slots=True)
+class Chosen:
     """What to do with an event: tasks to run, and what it asks for that it may not have."""
 
     tasks: tuple[Task, ...]
@@ -210,7 +212,8 @@ class ModelUsed(NamedTuple):
     signature: str
 
 
-class Timing(NamedTuple):
+@dataclass(slots=True)
+class Timing:
     """Milliseconds. ``queued_ms`` is the time before the first model call, None where there is no queue."""
 
     queued_ms: float | None

@@ -62,14 +62,16 @@ class Hint:
     """A name or prompt holds a marker token of its own (compatibility mode only): write_window lays it out anew."""
 
 
-class Chunk(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Chunk:
     """A hint and the owner of each of its types, in hint order."""
 
     hint: Hint
     owners: tuple[Owner, ...]
 
 
-class Packed(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Packed:
     """Parents and type names of one hint before it is built. ``length`` is H in tokens, ``[CLS]`` and ``[SEP]`` too."""
 
     groups: list[tuple[Parent, list[str]]]

@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +97,8 @@ def with_markers(tokenizer_json: bytes) -> bytes:
     return json.dumps(stored, ensure_ascii=False).encode()
 
 
-class Encoded(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Encoded:
     """Tokens of one string. ``ids`` int32[n]; ``offsets`` int32[n, 2]: code points into ``text``, half-open."""
 
     text: str

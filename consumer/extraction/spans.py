@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -123,7 +123,8 @@ class SpanSearch(Search):
         return True
 
 
-class Hit(NamedTuple):
+@dataclass(slots=True)
+class Hit:
     """Tokens ``first`` to ``last`` of a window are a span of the hint's type number ``slot``."""
 
     first: int

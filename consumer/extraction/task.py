@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from consumer.events import BadInput
 
@@ -103,7 +103,8 @@ class Fact:
 Path = tuple[Fact, ...]
 
 
-class Extracted(NamedTuple):
+@dataclass(slots=True)
+class Extracted:
     """The outcome of one task on one text. ``warnings`` name what was skipped or capped, without review text."""
 
     paths: tuple[Path, ...]

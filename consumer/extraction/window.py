@@ -62,7 +62,8 @@ class Cells(NamedTuple):
     logits: FloatArray
 
 
-class View(NamedTuple):
+@dataclass(slots=True, eq=False)
+class View:
     """What is needed to read a window's answer: whose types, and which characters its text tokens are."""
 
     chunk: Chunk
@@ -85,7 +86,8 @@ class View(NamedTuple):
         return start, end
 
 
-class Hints(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Hints:
     """The hints of one level. ``chunks`` are built one after the other, when they are asked for."""
 
     ends: list[int]

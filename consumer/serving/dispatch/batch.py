@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from consumer.batching.queue import padded_length
+from consumer.batching.queue import Pending, padded_length
 from consumer.resilience.crash_evidence import BROKEN_OFF, CrashEvidence
 from consumer.resilience.lone_failures import LoneFailures
 from consumer.serving.protocol import Failure
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Hashable
 
-    from consumer.batching.queue import Pending
     from consumer.extraction.window import Window
     from consumer.serving.protocol import ServingError
     from consumer.serving.refused import WindowAnswer
@@ -27,16 +26,41 @@ MAX_TIMEOUT_FACTOR = 16.0
 are."""
 
 
-@dataclass(eq=False, slots=True)
-class Entry:
+class Entry(Pending):
     """A window that somebody waits for. ``origin`` is the event that it comes from."""
 
-    window: Window
-    pending: Pending
-    future: asyncio.Future[WindowAnswer]
-    origin: Hashable
-    on_overflow: Callable[[WindowAnswer], None] | None = None
-    """Is called with an answer of more cells than the compact signature returns, before ``future`` has it."""
+    __slots__ = ("future", "on_overflow", "origin", "window")
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002 - as ``Pending`` has it
+        window: Window,
+        deadline: float,
+        level: int,
+        enqueued: float,
+        lane: str,
+        over_share: bool,
+        version: str,
+        future: asyncio.Future[WindowAnswer],
+        origin: Hashable,
+        on_overflow: Callable[[WindowAnswer], None] | None = None,
+    ) -> None:
+        """``on_overflow`` is called with an answer of more cells than the compact signature returns, before ``future``
+        has it.
+        """
+        # All by itself, for speed.
+        self.id = id
+        self.length = window.length
+        self.deadline = deadline
+        self.level = level
+        self.enqueued = enqueued
+        self.lane = lane
+        self.over_share = over_share
+        self.version = version
+        self.window = window
+        self.future = future
+        self.origin = origin
+        self.on_overflow = on_overflow
 
 
 @dataclass(eq=False, slots=True)
