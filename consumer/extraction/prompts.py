@@ -124,6 +124,7 @@ class PromptTokenizer:
         self._run = lru_cache(characters.CACHED_RUNS)(self._read_run)
         self.cls = self._id("[CLS]")
         self.sep = self._id("[SEP]")
+        self.end = np.array([self.sep], dtype=np.int32)
         self.pad = self._id("[PAD]")
         self.prefix = self._id(PREFIX)
         self.type = self._id(TYPE)
@@ -156,7 +157,7 @@ class PromptTokenizer:
         table = self._characters
         if table is None or not text:
             return None
-        ids = table.take(np.frombuffer(text.encode("utf-32-le"), "<u4"), mode="clip")
+        ids = table.take(np.frombuffer(text.encode("utf-32-le"), characters.UTF_32), mode="clip")
         kinds = ids.tobytes()[characters.KINDS]
         if characters.LIBRARY_KIND in kinds:
             return None

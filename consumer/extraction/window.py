@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -192,7 +192,10 @@ class Search:
     def hints_of_first(self) -> Hints:
         """The hints of level 0; nothing is taken off the budget."""
         tokens = len(self.encoded.ids)
-        ends = list(accumulate([self.windows(len(chunk.hint.ids), tokens) for chunk in self.first]))
+        count, ends = 0, []
+        for chunk in self.first:
+            count += self.windows(len(chunk.hint.ids), tokens)
+            ends.append(count)
         return Hints(ends, iter(self.first))
 
     def plan(self, parents: Sequence[Parent], tokens: int) -> Hints:
@@ -265,10 +268,7 @@ def write_window(tokenizer: PromptTokenizer, hint: Hint, piece: IntArray, *, has
     """
     start = len(hint.ids)
     length = start + len(piece) + 1
-    ids = np.empty(length, dtype=np.int32)
-    ids[:start] = hint.ids
-    ids[start:-1] = piece
-    ids[-1] = tokenizer.sep
+    ids = np.concatenate((hint.ids, piece, tokenizer.end))
     if has_markers or hint.has_markers:
         return Window(ids, *marked_layout(ids.tolist(), tokenizer), start)
     return Window(ids, hint.positions[:length], hint.segments[:length], start)
