@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +15,8 @@ Prompt = tuple[str | int, ...]
 """Text of a prefix: strings to be tokenised, and ids of tokens that the engine places itself."""
 
 
-class Found(NamedTuple):
+@dataclass(slots=True)
+class Found:
     """A fact while its path is still growing."""
 
     type: str
@@ -36,12 +37,8 @@ class Parent:
     children: SchemaTree
 
 
-class Owner(NamedTuple):
-    """Whose ``[TYPE]`` token it is: the type ``name`` below ``parent``. ``children`` is empty or None for a leaf."""
-
-    parent: Parent
-    name: str
-    children: SchemaTree | None
+Owner = tuple[Parent, str, "SchemaTree | None"]
+"""Whose ``[TYPE]`` token it is: the parent, the name of the type below it, its children (empty or None for a leaf)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

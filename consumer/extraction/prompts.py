@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from consumer.extraction import characters
-from consumer.extraction.hint import Chunk, Hint, Owner, Packed
+from consumer.extraction.hint import Chunk, Hint, Packed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -287,7 +287,7 @@ class HintBuilder:
             pieces = (piece for prompt, names in groups for piece in prompt + names)
             if sum(len(piece) for piece in pieces if isinstance(piece, str)) <= _CACHED_HINT_CHARS:
                 self._cache.keep(key, hint)
-        owners = [Owner(parent, name, parent.children[name]) for parent, names in packed.groups for name in names]
+        owners = [(parent, name, parent.children[name]) for parent, names in packed.groups for name in names]
         return Chunk(hint, tuple(owners))
 
     def chunks(self, parents: Iterable[Parent], notes: Notes, *, special: bool) -> list[Chunk]:
