@@ -79,7 +79,7 @@ class Intake:
                 partition = record.topic, record.partition  # for speed no ``Partition``, which it equals
                 if record.epoch > self._ended.get(partition, -1):
                     running = self._running.setdefault((partition, record.epoch), {})
-                    running[record.offset] = self._loop.create_task(self._one(record, processed, running))
+                    running[record.offset] = asyncio.Task(self._one(record, processed, running), loop=self._loop)
                     started += RECORD_BYTES + len(record.value or b"")
                     if started >= STARTED_BYTES:
                         started = 0
