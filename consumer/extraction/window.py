@@ -102,6 +102,8 @@ class Level(Sequence[Window]):
     window any more, and their hints are dropped.
     """
 
+    __slots__ = ("_built", "_chunks", "_count", "_encoded", "_ends", "_hints", "_last", "_search")
+
     def __init__(self, search: Search, hints: Hints, encoded: Encoded) -> None:
         self._search = search
         self._hints = hints
