@@ -199,7 +199,10 @@ class Engine:
         """
         if len(text) > self.limits.text_chars:
             raise self.limits.text_too_long(text)
-        text = encodable(text)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = encodable(text)
         encoded = self._encoded
         if encoded.text is not text:  # else another task of the same event
             encoded = self._encoded = self.tokenizer.encode(text)

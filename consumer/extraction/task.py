@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from consumer.events import BadInput
@@ -142,19 +142,9 @@ tokenised before the first window can be counted, anew for every event, and a mi
 MAX_NAME_CHARS: Final = 512
 """A name of more than 124 tokens is skipped anyway; the bound keeps what is tokenised and cached small."""
 
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
-
-
-def encodable(text: str) -> str:
-    """The text with every lone surrogate replaced by U+FFFD: same length, and it can be written as UTF-8.
-
-    Text that was cut at a UTF-16 unit ends with one.
-    """
-    try:
-        text.encode()  # for nearly every text: a seventh of the time that the search takes
-    except UnicodeEncodeError:
-        return _SURROGATE.sub("\ufffd", text)
-    return text
+encodable: Final[Callable[[str], str]] = partial(re.compile("[\ud800-\udfff]").sub, "\ufffd")
+"""The text with every lone surrogate replaced by U+FFFD: same length, and it can be written as UTF-8. Whether it can
+``encode`` says in a seventh of the time."""
 
 
 def parse_schema(raw: object, limits: ExtractionLimits) -> SchemaTree:

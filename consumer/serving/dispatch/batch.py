@@ -26,41 +26,19 @@ MAX_TIMEOUT_FACTOR = 16.0
 are."""
 
 
+@dataclass(eq=False, slots=True)
 class Entry(Pending):
     """A window that somebody waits for. ``origin`` is the event that it comes from."""
 
-    __slots__ = ("future", "on_overflow", "origin", "window")
-
-    def __init__(
-        self,
-        id: int,  # noqa: A002 - as ``Pending`` has it
-        window: Window,
-        deadline: float,
-        level: int,
-        enqueued: float,
-        lane: str,
-        over_share: bool,
-        version: str,
-        future: asyncio.Future[WindowAnswer],
-        origin: Hashable,
-        on_overflow: Callable[[WindowAnswer], None] | None = None,
-    ) -> None:
-        """``on_overflow`` is called with an answer of more cells than the compact signature returns, before ``future``
-        has it.
-        """
-        # All by itself, for speed.
-        self.id = id
-        self.length = window.length
-        self.deadline = deadline
-        self.level = level
-        self.enqueued = enqueued
-        self.lane = lane
-        self.over_share = over_share
-        self.version = version
-        self.window = window
-        self.future = future
-        self.origin = origin
-        self.on_overflow = on_overflow
+    # Again, without their defaults: the fields below have none.
+    lane: str
+    over_share: bool
+    version: str
+    window: Window
+    future: asyncio.Future[WindowAnswer]
+    origin: Hashable
+    on_overflow: Callable[[WindowAnswer], None] | None = None
+    """Is called with an answer of more cells than the compact signature returns, before ``future`` has it."""
 
 
 @dataclass(eq=False, slots=True)

@@ -162,9 +162,9 @@ class Dispatcher:
         """
         self._last_id = number = self._last_id + 1
         future: asyncio.Future[WindowAnswer] = asyncio.Future()
-        origin = object() if origin is None else origin
+        now, origin = self._clock(), object() if origin is None else origin
         entry = Entry(
-            number, window, deadline, level, self._clock(), lane, over_share, version, future, origin, on_overflow
+            number, window.length, deadline, level, now, lane, over_share, version, window, future, origin, on_overflow
         )
         self._enqueue((entry,) if apart is None else apart(entry))
         return future

@@ -64,7 +64,7 @@ def groups_of(*sizes: int) -> list[Group]:
     """Groups of so many windows; needs a running loop."""
     loop = asyncio.get_running_loop()
     return [
-        Group([Entry(n, window(n), 0.0, 0, 0.0, LANE, False, "", loop.create_future(), n) for n in range(size)])
+        Group([Entry(n, 16, 0.0, 0, 0.0, LANE, False, "", window(n), loop.create_future(), n) for n in range(size)])
         for size in sizes
     ]
 
