@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +82,8 @@ class EventShare:
         return max(own, now + self.objective) + max(self.objective, self.call) * max(waiting, lane) / self.tokens
 
 
-class Pending(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Pending:
     """A window that waits. ``deadline`` and ``enqueued`` are seconds of the injected clock, ``length`` is in tokens."""
 
     id: int
@@ -206,7 +207,12 @@ class LengthQueue:
             heap = min(waiting) if len(waiting) > 1 else waiting[0]
             count = 1 if len(waiting) > 1 else min(rows - len(taken), len(heap))
             lane = self._lanes[heap[0][3].lane]
-            taken += [heapq.heappop(heap)[3] for _ in range(count)]
+            if count == len(heap):  # takes half as long as one by one
+                heap.sort()
+                taken += [entry[3] for entry in heap]
+                heap.clear()
+            else:
+                taken += [heapq.heappop(heap)[3] for _ in range(count)]
             lane.tokens -= count * length
             if self._is_contended:
                 lane.used += count * length / lane.weight

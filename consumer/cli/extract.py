@@ -283,7 +283,7 @@ class Lines:
             (names, BadInput(bad.stage, bad.reason, bad.message.replace(f" topic {HERE}", "")))
             for names, bad in chosen.refused
         )
-        return chosen._replace(refused=tuple(refused))
+        return replace(chosen, refused=tuple(refused))
 
     def _reference_entries(self, number: int, fields: Mapping[str, Any]) -> list[Entry]:
         _refuse_task(fields)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +19,7 @@ from consumer.codecs.control_headers import EVENT_ID_CHARS, default_event_id, to
 from consumer.codecs.metadata import SECONDS_BELOW, attributes_of, dropped, text_of, time_of, what_it_is
 from consumer.codecs.packing import not_utf8
 from consumer.events import EARLIEST_MS, LATEST_MS, BadInput, Milliseconds, ReviewEvent, TaskKind
+from consumer.extraction.task import encodable
 
 if TYPE_CHECKING:
     from consumer.codecs.avro_codec import SchemaFor
@@ -41,7 +41,6 @@ KEY_BYTES = 65_536
 
 _KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
 _raw_decode = json.JSONDecoder().raw_decode
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def decode(
@@ -252,7 +251,11 @@ def _mended(text: str) -> str:
 
     One replacement character for each keeps every offset where it was.
     """
-    return _SURROGATE.sub("\ufffd", text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return encodable(text)
+    return text
 
 
 def _review(text: object) -> str:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -92,7 +93,8 @@ _encode = json.JSONEncoder().encode  # as ``json.dumps``, which looks at its opt
 _TRACEPARENT_VALUE = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 
 
-class Chosen(NamedTuple):
+@dataclass(slots=True)
+class Chosen:
     """What to do with an event: tasks to run, and what it asks for that it may not have."""
 
     tasks: tuple[Task, ...]
@@ -210,7 +212,8 @@ class ModelUsed(NamedTuple):
     signature: str
 
 
-class Timing(NamedTuple):
+@dataclass(slots=True)
+class Timing:
     """Milliseconds. ``queued_ms`` is the time before the first model call, None where there is no queue."""
 
     queued_ms: float | None
@@ -289,7 +292,8 @@ def encode_json(fields: dict[str, Any]) -> bytes:
         return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-class Trace(NamedTuple):
+@dataclass(slots=True)
+class Trace:
     """A place in a W3C trace, which leads from the producer of a review to the reader of its results."""
 
     trace_id: str
@@ -308,12 +312,10 @@ def continue_trace(headers: Sequence[Header], random_bytes: Callable[[int], byte
     ``random_bytes`` gives that many. Source of the rules: W3C Trace Context, section 3.2. Two different ``traceparent``
     headers count as none.
     """
-    match = None
-    if headers:
-        found = {value for key, value in headers if key.lower() == TRACEPARENT and value is not None}
-        match = _TRACEPARENT_VALUE.fullmatch(found.pop()) if len(found) == 1 else None
+    found = {value for key, value in headers if key.lower() == TRACEPARENT and value is not None} if headers else ()
+    match = _TRACEPARENT_VALUE.fullmatch(next(iter(found))) if len(found) == 1 else None
     drawn = random_bytes(24).hex()
-    span_id = drawn[:16]
+    span_id, started = drawn[:16], drawn[16:]
     if match is not None:
         version, trace_id, parent, flags, rest = match.groups()
         if version != b"ff" and trace_id.strip(b"0") and parent.strip(b"0") and (rest is None or version != b"00"):
@@ -321,7 +323,6 @@ def continue_trace(headers: Sequence[Header], random_bytes: Callable[[int], byte
             kept = flags.decode() if version == b"00" else f"{int(flags, 16) & 1:02x}"
             name = trace_id.decode()
             return Trace(name, f"00-{name}-{span_id}-{kept}", True, parent.decode())
-    started = drawn[16:]
     return Trace(started, f"00-{started}-{span_id}-00", continued=False)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -87,7 +87,8 @@ class Extraction:
 
         Raises ValueError when no window is left, otherwise what the constructor raises.
         """
-        self._require_windows()
+        if not self._left:
+            self._require_windows()
         self.model_calls += 1
         self._left -= 1
         if self._left:
@@ -198,7 +199,10 @@ class Engine:
         """
         if len(text) > self.limits.text_chars:
             raise self.limits.text_too_long(text)
-        text = encodable(text)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = encodable(text)
         encoded = self._encoded
         if encoded.text is not text:  # else another task of the same event
             encoded = self._encoded = self.tokenizer.encode(text)
@@ -213,21 +217,23 @@ class Engine:
         search = self._span_search if task.kind == "extract" else self._classification
         return Extraction(search(encoded, task, compiled, notes), result_bytes=self.limits.result_bytes)
 
-    def _budget(self, task: Task) -> dict[str, Any]:
+    def _budget(self, task: Task) -> tuple[int, str]:
         """The search's budget of model calls, and the key that it comes from."""
         inline, every = self.limits.inline_model_calls, self.limits.model_calls
         if task.name == INLINE and inline < every:
-            return {"budget": inline, "budget_key": "limits.inline_model_calls"}
-        return {"budget": every}
+            return inline, "limits.inline_model_calls"
+        return every, "limits.model_calls"
 
     def _classification(self, encoded: Encoded, task: Task, compiled: _CompiledTask, notes: Notes) -> Classification:
         single = task.kind == "classify"
         token = self.tokenizer.classify if single else self.tokenizer.multiclassify
         marker = CLASSIFY if single else MULTICLASSIFY
+        budget, budget_key = self._budget(task)
         return Classification(
             builder=compiled.builder,
             notes=notes,
-            **self._budget(task),
+            budget=budget,
+            budget_key=budget_key,
             overlap=0,
             first=compiled.chunks,
             encoded=Encoded(
@@ -256,10 +262,12 @@ class Engine:
         if len(aspect.ids):
             ids, offsets = np.concatenate((aspect.ids, encoded.ids)), np.concatenate((aspect.offsets, encoded.offsets))
             encoded = Encoded(encoded.text, ids, offsets)
+        budget, budget_key = self._budget(task)
         return SpanSearch(
             builder=compiled.builder,
             notes=notes,
-            **self._budget(task),
+            budget=budget,
+            budget_key=budget_key,
             overlap=self.prompt_limits.stride_len,
             first=compiled.chunks,
             encoded=encoded,
@@ -293,7 +301,7 @@ _FACT_BYTES = 80
 def _within(paths: Sequence[Path], most: int) -> int:
     """How many of ``paths``, from the first on, are at most ``most`` bytes of JSON."""
     # No character takes more than six bytes ("\u0001"), so nearly every result is known to fit without writing it.
-    if sum(6 * (len(fact.type) + len(fact.span or "")) + _FACT_BYTES for path in paths for fact in path) <= most:
+    if sum([6 * (len(fact.type) + len(fact.span or "")) + _FACT_BYTES for path in paths for fact in path]) <= most:
         return len(paths)
     size = 0
     for number, path in enumerate(paths):

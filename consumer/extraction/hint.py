@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +15,8 @@ Prompt = tuple[str | int, ...]
 """Text of a prefix: strings to be tokenised, and ids of tokens that the engine places itself."""
 
 
-class Found(NamedTuple):
+@dataclass(slots=True)
+class Found:
     """A fact while its path is still growing."""
 
     type: str
@@ -36,12 +37,8 @@ class Parent:
     children: SchemaTree
 
 
-class Owner(NamedTuple):
-    """Whose ``[TYPE]`` token it is: the type ``name`` below ``parent``. ``children`` is empty or None for a leaf."""
-
-    parent: Parent
-    name: str
-    children: SchemaTree | None
+Owner = tuple[Parent, str, "SchemaTree | None"]
+"""Whose ``[TYPE]`` token it is: the parent, the name of the type below it, its children (empty or None for a leaf)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,14 +59,16 @@ class Hint:
     """A name or prompt holds a marker token of its own (compatibility mode only): write_window lays it out anew."""
 
 
-class Chunk(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Chunk:
     """A hint and the owner of each of its types, in hint order."""
 
     hint: Hint
     owners: tuple[Owner, ...]
 
 
-class Packed(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Packed:
     """Parents and type names of one hint before it is built. ``length`` is H in tokens, ``[CLS]`` and ``[SEP]`` too."""
 
     groups: list[tuple[Parent, list[str]]]

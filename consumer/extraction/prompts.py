@@ -11,14 +11,14 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from consumer.extraction import characters
-from consumer.extraction.hint import Chunk, Hint, Owner, Packed
+from consumer.extraction.hint import Chunk, Hint, Packed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -97,7 +97,8 @@ def with_markers(tokenizer_json: bytes) -> bytes:
     return json.dumps(stored, ensure_ascii=False).encode()
 
 
-class Encoded(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Encoded:
     """Tokens of one string. ``ids`` int32[n]; ``offsets`` int32[n, 2]: code points into ``text``, half-open."""
 
     text: str
@@ -123,6 +124,7 @@ class PromptTokenizer:
         self._run = lru_cache(characters.CACHED_RUNS)(self._read_run)
         self.cls = self._id("[CLS]")
         self.sep = self._id("[SEP]")
+        self.end = np.array([self.sep], dtype=np.int32)
         self.pad = self._id("[PAD]")
         self.prefix = self._id(PREFIX)
         self.type = self._id(TYPE)
@@ -155,7 +157,7 @@ class PromptTokenizer:
         table = self._characters
         if table is None or not text:
             return None
-        ids = table.take(np.frombuffer(text.encode("utf-32-le"), "<u4"), mode="clip")
+        ids = table.take(np.frombuffer(text.encode("utf-32-le"), characters.UTF_32), mode="clip")
         kinds = ids.tobytes()[characters.KINDS]
         if characters.LIBRARY_KIND in kinds:
             return None
@@ -285,7 +287,7 @@ class HintBuilder:
             pieces = (piece for prompt, names in groups for piece in prompt + names)
             if sum(len(piece) for piece in pieces if isinstance(piece, str)) <= _CACHED_HINT_CHARS:
                 self._cache.keep(key, hint)
-        owners = [Owner(parent, name, parent.children[name]) for parent, names in packed.groups for name in names]
+        owners = [(parent, name, parent.children[name]) for parent, names in packed.groups for name in names]
         return Chunk(hint, tuple(owners))
 
     def chunks(self, parents: Iterable[Parent], notes: Notes, *, special: bool) -> list[Chunk]:

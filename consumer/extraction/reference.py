@@ -169,7 +169,7 @@ def _inserted_windows(
     windows: list[Window] = []
     views: list[View] = []
     for chunk in hints.chunks:
-        text, ids, offsets = encoded
+        text, ids, offsets = encoded.text, encoded.ids, encoded.offsets
         has_markers = _opens_segments(tokenizer, ids)
         capacity = search.capacity(len(chunk.hint.ids))
         starts = range(0, capacity * search.windows(len(chunk.hint.ids), len(ids)), capacity)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -62,7 +62,8 @@ class Cells(NamedTuple):
     logits: FloatArray
 
 
-class View(NamedTuple):
+@dataclass(slots=True, eq=False)
+class View:
     """What is needed to read a window's answer: whose types, and which characters its text tokens are."""
 
     chunk: Chunk
@@ -85,7 +86,8 @@ class View(NamedTuple):
         return start, end
 
 
-class Hints(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Hints:
     """The hints of one level. ``chunks`` are built one after the other, when they are asked for."""
 
     ends: list[int]
@@ -99,6 +101,8 @@ class Level(Sequence[Window]):
     An index lays out that window. ``view`` says how to read its answer; whoever has read an answer asks for no earlier
     window any more, and their hints are dropped.
     """
+
+    __slots__ = ("_built", "_chunks", "_count", "_encoded", "_ends", "_hints", "_last", "_search")
 
     def __init__(self, search: Search, hints: Hints, encoded: Encoded) -> None:
         self._search = search
@@ -190,7 +194,10 @@ class Search:
     def hints_of_first(self) -> Hints:
         """The hints of level 0; nothing is taken off the budget."""
         tokens = len(self.encoded.ids)
-        ends = list(accumulate([self.windows(len(chunk.hint.ids), tokens) for chunk in self.first]))
+        count, ends = 0, []
+        for chunk in self.first:
+            count += self.windows(len(chunk.hint.ids), tokens)
+            ends.append(count)
         return Hints(ends, iter(self.first))
 
     def plan(self, parents: Sequence[Parent], tokens: int) -> Hints:
@@ -263,10 +270,7 @@ def write_window(tokenizer: PromptTokenizer, hint: Hint, piece: IntArray, *, has
     """
     start = len(hint.ids)
     length = start + len(piece) + 1
-    ids = np.empty(length, dtype=np.int32)
-    ids[:start] = hint.ids
-    ids[start:-1] = piece
-    ids[-1] = tokenizer.sep
+    ids = np.concatenate((hint.ids, piece, tokenizer.end))
     if has_markers or hint.has_markers:
         return Window(ids, *marked_layout(ids.tolist(), tokenizer), start)
     return Window(ids, hint.positions[:length], hint.segments[:length], start)

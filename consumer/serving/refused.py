@@ -6,8 +6,9 @@ neither it nor this file may be renamed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from consumer.resilience.crash_evidence import BROKEN_OFF
 
@@ -63,7 +64,8 @@ class State(Enum):
     DEPLOYMENT_FAULT = "deployment_fault"
 
 
-class WindowAnswer(NamedTuple):
+@dataclass(slots=True, eq=False)
+class WindowAnswer:
     """What one window got. ``answer`` is that of its call, without cells.
 
     ``overflowed``: it has more cells than the compact signature returns.

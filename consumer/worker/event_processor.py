@@ -21,7 +21,7 @@ from consumer.codecs.control_headers import is_for_another_group, without_contro
 from consumer.codecs.decoding import decode
 from consumer.codecs.outputs import Timing, continue_trace, encode_json, result_fields, result_headers
 from consumer.delivery.dead_letters import DEFECT, NO_TASK
-from consumer.events import BadInput, Outcome, Output, Partition
+from consumer.events import BadInput, Outcome, Output
 from consumer.serving.refused import WindowRefused
 from consumer.telemetry.logs import logged_fields
 from consumer.worker.failures import FailedTask, Failures, is_defect
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from consumer.codecs.outputs import Routes, Trace
     from consumer.delivery.dead_letters import DeadLetters
-    from consumer.events import ReviewEvent, SourceRecord, Stage, Work
+    from consumer.events import Partition, ReviewEvent, SourceRecord, Stage, Work
     from consumer.extraction.task import Task
     from consumer.kafka.registry.awaited import AwaitedSchemas
     from consumer.telemetry.metrics import EventOutcome, Metrics
@@ -62,9 +62,9 @@ class Intake:
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[list[SourceRecord]] = asyncio.Queue()
-        self._running: dict[tuple[Partition, int], dict[int, asyncio.Task[None]]] = {}
+        self._running: dict[tuple[tuple[str, int], int], dict[int, asyncio.Task[None]]] = {}
         """Tasks by partition and epoch, and in these by offset."""
-        self._ended: dict[Partition, int] = {}
+        self._ended: dict[tuple[str, int], int] = {}
         """The last epoch of each partition that ended; a partition's epochs only grow."""
 
     def add(self, records: list[SourceRecord]) -> None:
@@ -76,10 +76,10 @@ class Intake:
         started = 0
         while True:
             for record in await self._arrived.get():
-                partition = Partition.of(record)
+                partition = record.topic, record.partition  # for speed no ``Partition``, which it equals
                 if record.epoch > self._ended.get(partition, -1):
                     running = self._running.setdefault((partition, record.epoch), {})
-                    running[record.offset] = self._loop.create_task(self._one(record, processed, running))
+                    running[record.offset] = asyncio.Task(self._one(record, processed, running), loop=self._loop)
                     started += RECORD_BYTES + len(record.value or b"")
                     if started >= STARTED_BYTES:
                         started = 0
@@ -324,7 +324,7 @@ class EventProcessor:
     ) -> Output:
         extracted = inference.extracted
         if inference.overflowed or inference.restarts:
-            extracted = extracted._replace(warnings=(*extracted.warnings, *inference.warnings))
+            extracted = replace(extracted, warnings=(*extracted.warnings, *inference.warnings))
         timing = Timing(
             queued_ms=round(inference.queued * 1000, 3),
             model_ms=round(inference.in_model * 1000, 3),

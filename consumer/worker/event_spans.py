@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -114,8 +115,10 @@ class EventSpans:
         )
         own = span.get_span_context()
         trace_id, flags = format_trace_id(own.trace_id), flags if trace.continued else int(own.trace_flags)
-        trace = trace._replace(
-            trace_id=trace_id, traceparent=f"00-{trace_id}-{format_span_id(own.span_id)}-{flags:02x}"
+        trace = replace(
+            trace,
+            trace_id=trace_id,
+            traceparent=f"00-{trace_id}-{format_span_id(own.span_id)}-{flags:02x}",
         )
         self._events[Place.of(record)] = Recorded(span, trace)
         return trace

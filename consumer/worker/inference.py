@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from consumer.codecs.outputs import ModelUsed
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
 VERSION_CHANGED = "model_version_changed: started again"
 
 
-class Inference(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Inference:
     """What a task found, and what it took.
 
     ``queued`` (waiting for a batch) and ``in_model`` are seconds, ``overflowed`` windows were repeated on the dense

@@ -11,7 +11,7 @@ import random
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -53,6 +53,7 @@ UNREAD_BYTES = 32 * 1024 * 1024
 memory. Beyond it such an answer is thrown away, and asked for again when it can be read."""
 
 _UNKNOWN = ModelUsed("", "", "")  # before the first answer
+_model_used = lru_cache(64)(ModelUsed)
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -149,8 +150,8 @@ class TaskRunner:
             first.future = None
             self._unread -= first.unread
             work.tokens -= first.length
-            run.used -= _size(first.length)
-            work.used -= _size(first.length)
+            run.used -= (size := _size(first.length))
+            work.used -= size
             if not run.answered(answer):
                 return False
             try:
@@ -247,7 +248,7 @@ class _Run:
             return True
         self.call = call = answer.answer
         self.slowest = max(self.slowest, call.seconds)
-        model = ModelUsed(call.model_name, call.model_version, call.signature)
+        model = _model_used(call.model_name, call.model_version, call.signature)
         asked, its, self.version = self.version, self.work.version, call.model_version
         if not self.model.version and its not in (asked, model.version) and its in self.pinned.versions:
             self.version = its  # of another task of the event, beside this one, that was answered first
@@ -275,7 +276,7 @@ class WorkBudget:
 
     def __init__(self, size: int, lane: str = LANE) -> None:
         self.lane = lane  # of the topic's route
-        self._durable: deque[Place] = deque()
+        self._durable: deque[tuple[tuple[tuple[str, int], int], int]] = deque()  # places; plain tuples, for speed
         self.queue = WorkQueue(size, self._take_back)
 
     async def enter(self, number: int, record: SourceRecord, size: int | None = None) -> Work:
@@ -301,12 +302,12 @@ class WorkBudget:
     def take(self, work: Work, size: int) -> bool:
         """Account for ``size`` bytes more; False when the event must wait in the queue before it goes on."""
         work.used += size
-        more = work.used - work.granted
-        if self.queue.growing or more > max(self.queue.free, 0):
+        more, queue = work.used - work.granted, self.queue
+        if queue.growing or (more > 0 and more > queue.free):
             return False
         if more > 0:
             work.granted += more
-            self.queue.free -= more
+            queue.free -= more
         return True
 
     def keep(self, work: Work, size: int) -> None:
@@ -319,29 +320,29 @@ class WorkBudget:
 
     def leave(self, work: Work) -> None:
         """The event has ended without an outcome."""
-        self._drop(work.place)
+        self._drop(work.place[:2], work.place.offset)
         self.queue.free, work.granted = self.queue.free + work.granted, 0  # taken after its assignment had ended
         if self.queue.waiting:
             self.queue.serve()
 
     def durable(self, record: SourceRecord) -> None:
         """All outputs of ``record`` are durable. From any thread."""
-        self._durable.append(Place.of(record))
+        self._durable.append((((record.topic, record.partition), record.epoch), record.offset))
         # After the record was added: who waits looks for such records after it was added to those who wait.
         if self.queue.waiting:
             self.queue.call()
 
     def _take_back(self) -> None:
         while self._durable:
-            self._drop(self._durable.popleft())
+            self._drop(*self._durable.popleft())
 
-    def _drop(self, place: Place) -> None:
-        works = self.queue.works.get(place[:2], {})
-        if (work := works.pop(place.offset, None)) is not None:
+    def _drop(self, assignment: tuple[tuple[str, int], int], offset: int) -> None:
+        works = self.queue.works.get(assignment)
+        if works and (work := works.pop(offset, None)) is not None:
             self.queue.free += work.granted
             work.granted = 0
             if not works:
-                del self.queue.works[place[:2]]
+                del self.queue.works[assignment]
 
 
 def durable(budgets: Mapping[str, WorkBudget], record: SourceRecord, _outcome: Outcome) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -122,7 +123,7 @@ class VariantRouter:
                 if variant.name == "canary" or refused:
                     self._ended(refused=refused, ended_servers=ended_servers)
                 inference = attempt.result()
-                return inference._replace(restarts=inference.restarts + restarts)
+                return replace(inference, restarts=inference.restarts + restarts)
             if variant.name != "canary" or not (isinstance(error, BadInput | WindowRefused) or is_defect(error)):
                 try:
                     raise error

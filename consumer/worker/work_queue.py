@@ -26,7 +26,7 @@ class WorkQueue:
         """Bytes that nobody holds. Below 0 while the oldest event has more than there was."""
         self.reserve = size // 4
         """What new events leave to those that were admitted, so that these can finish."""
-        self.works: dict[tuple[Partition, int], dict[int, Work]] = {}
+        self.works: dict[tuple[tuple[str, int], int], dict[int, Work]] = {}
         """Admitted events by assignment and offset."""
         self.waiting: list[tuple[int, int, Work, asyncio.Future[None]]] = []
         """A heap: the event's number, one that makes the entry unique, who waits, and what it waits for."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from consumer.batching.queue import padded_length
+from consumer.batching.queue import Pending, padded_length
 from consumer.resilience.crash_evidence import BROKEN_OFF, CrashEvidence
 from consumer.resilience.lone_failures import LoneFailures
 from consumer.serving.protocol import Failure
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Hashable
 
-    from consumer.batching.queue import Pending
     from consumer.extraction.window import Window
     from consumer.serving.protocol import ServingError
     from consumer.serving.refused import WindowAnswer
@@ -28,11 +27,14 @@ are."""
 
 
 @dataclass(eq=False, slots=True)
-class Entry:
+class Entry(Pending):
     """A window that somebody waits for. ``origin`` is the event that it comes from."""
 
+    # Again, without their defaults: the fields below have none.
+    lane: str
+    over_share: bool
+    version: str
     window: Window
-    pending: Pending
     future: asyncio.Future[WindowAnswer]
     origin: Hashable
     on_overflow: Callable[[WindowAnswer], None] | None = None

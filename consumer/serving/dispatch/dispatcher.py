@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from consumer.batching.pinned import Pinned, drained
 from consumer.batching.policy import Load
-from consumer.batching.queue import LANE, LengthQueue, Pending, by_lane
+from consumer.batching.queue import LANE, LengthQueue, by_lane
 from consumer.serving.dispatch.batch import Entry, Group
 from consumer.serving.dispatch.calls import FOREIGN_TRIES, Learned, ModelCalls
 from consumer.serving.dispatch.endpoint import Endpoint, EndpointStatus, together
@@ -66,7 +66,6 @@ class Dispatcher:
         self._on_state, self._on_endpoint = on_state, on_endpoint
         self._backoff = backoff or PAUSES
         self._queue, self.pinned = LengthQueue(lanes), Pinned(policy, lanes)
-        self._entries: dict[int, Entry] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last_id, self._wake = 0, asyncio.Event()
         self._defect: BaseException | None = None
@@ -161,10 +160,12 @@ class Dispatcher:
         to answer, if an endpoint has it. ``apart`` gets the window first; what it returns is queued. Cancelling
         withdraws it.
         """
-        self._last_id += 1
-        pending = Pending(self._last_id, window.length, deadline, level, self._clock(), lane, over_share, version)
+        self._last_id = number = self._last_id + 1
         future: asyncio.Future[WindowAnswer] = asyncio.Future()
-        entry = Entry(window, pending, future, object() if origin is None else origin, on_overflow)
+        now, origin = self._clock(), object() if origin is None else origin
+        entry = Entry(
+            number, window.length, deadline, level, now, lane, over_share, version, window, future, origin, on_overflow
+        )
         self._enqueue((entry,) if apart is None else apart(entry))
         return future
 
@@ -174,8 +175,8 @@ class Dispatcher:
 
     def forget_withdrawn(self) -> None:
         """Take those that nobody waits for out of the queue: while nothing can be sent, nothing else would."""
-        entries = [self._entries.pop(pending.id) for pending in drained(self._queue)]
-        self._enqueue(entry for entry in entries if not entry.future.done())
+        waiting: list[Any] = list(drained(self._queue))
+        self._enqueue(entry for entry in waiting if not entry.future.done())
 
     @property
     def waiting(self) -> int:
@@ -238,10 +239,10 @@ class Dispatcher:
         for batch in decision.batches:
             endpoint = endpoints[batch.endpoint]
             endpoint.retry_budget.first_calls += 1
-            group = Group([self._entries.pop(pending.id) for pending in batch.windows])
+            windows: Any = batch.windows  # each is an ``Entry``
             for lane, (rows, waited) in by_lane(batch.windows, now).items():
                 self._observer.lane_sent(lane, rows * batch.padded_length, waited)
-            group.entries = [entry for entry in group.entries if not entry.future.done()]
+            group = Group([entry for entry in windows if not entry.future.done()])
             if group.entries:
                 self._spawn(self._call(endpoint, group, batch.padded_length, batch.reason), group.entries)
         if decision.batches:
@@ -278,8 +279,7 @@ class Dispatcher:
 
     def _enqueue(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
-            self._entries[entry.pending.id] = entry
-            (self.pinned if entry.pending.version in self.pinned.versions else self._queue).add(entry.pending)
+            (self.pinned if entry.version in self.pinned.versions else self._queue).add(entry)
         self._wake.set()
 
     def _spawn(self, work: Coroutine[Any, Any, Any], entries: Iterable[Entry]) -> asyncio.Task[Any]:

@@ -188,7 +188,7 @@ class RejectionReview:
             return
         for entry, reason, error, attempts, first_failed_at in _still_waiting(rejections):
             seconds = self._clock() - first_failed_at
-            whose = self._calls.version, entry.window, entry.pending.level, self._calls.address
+            whose = self._calls.version, entry.window, entry.level, self._calls.address
             entry.future.set_exception(WindowRefused(reason, error, attempts, seconds, *whose))
 
 

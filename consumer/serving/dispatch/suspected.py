@@ -73,7 +73,7 @@ def isolated(dispatcher: Dispatcher) -> dict[Hashable, list[Suspect]]:
                     longest=crash.longest,
                     given_up=crash.given_up,
                 )
-                suspect = Suspect(entry.window, entry.pending.level, its, server.address)
+                suspect = Suspect(entry.window, entry.level, its, server.address)
                 found.setdefault(entry.origin, []).append(suspect)
     return found
 

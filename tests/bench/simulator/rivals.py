@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.simulator.simulate import MAX_TOKENS
@@ -61,7 +62,7 @@ class LengthCut:
 
     def add(self, window: Pending) -> None:
         """Queue it; it knows no lanes."""
-        self._queue.add(window._replace(lane=LANE))
+        self._queue.add(replace(window, lane=LANE))
 
     def answered(self, call: Call, now: float) -> None:
         """Fixed rules learn nothing."""

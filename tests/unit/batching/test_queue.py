@@ -47,6 +47,16 @@ def decided(policy: LeastTime, queue: LengthQueue, now: float = 0.0) -> Decision
     return policy.decide(now, queue, [idle])
 
 
+@pytest.mark.parametrize("rows", [8, 20], ids=["some", "all"])
+def test_the_most_urgent_are_taken_first(rows: int) -> None:
+    """Of a length, whether some of its windows are taken or all; the queue knows how many are left."""
+    order = random.Random(1).sample(range(20), 20)
+    queue = queue_of({"live": 1.0}, (pending(n, 40, "live", deadline=float(n)) for n in order))
+    queue.turn(FULL)
+    assert [window.id for window in queue.take(40, rows)] == list(range(rows))
+    assert len(queue) == 20 - rows == sum(count for _, count in queue.counts())
+
+
 # -- lanes --------------------------------------------------------------------------------------------------------
 
 

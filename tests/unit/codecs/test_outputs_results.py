@@ -111,7 +111,7 @@ def test_json_cannot_hold_a_score_that_is_no_number(number: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
         encode_json(result_fields(EVENT, TASK, found, MODEL, TIMING, 7, None))
     with pytest.raises(ValueError, match="JSON"):
-        encode_json(result_fields(EVENT, TASK, FOUND, MODEL, TIMING._replace(model_ms=number), 7, None))
+        encode_json(result_fields(EVENT, TASK, FOUND, MODEL, replace(TIMING, model_ms=number), 7, None))
 
 
 def test_json_holds_any_integer() -> None:

@@ -83,9 +83,9 @@ def test_types_are_packed_in_code_point_order(builder: HintBuilder) -> None:
     """Prompt order does not depend on how the schema was written; each type brings its children along."""
     tree = {"b": {"d": None}, "B": None, "啊": {}, "a": None}
     (chunk,) = builder.chunks([Parent((), (), tree)], Notes(), special=False)
-    assert [owner.name for owner in chunk.owners] == ["B", "a", "b", "啊"]
-    assert [bool(owner.children) for owner in chunk.owners] == [False, False, True, False]
-    assert chunk.owners[2].children == {"d": None}
+    assert [name for _, name, _ in chunk.owners] == ["B", "a", "b", "啊"]
+    assert [bool(children) for _, _, children in chunk.owners] == [False, False, True, False]
+    assert chunk.owners[2][2] == {"d": None}
 
 
 def test_equal_hints_are_built_once(builder: HintBuilder) -> None:
@@ -95,7 +95,7 @@ def test_equal_hints_are_built_once(builder: HintBuilder) -> None:
         for _ in range(2)
     )
     assert one.hint is other.hint
-    assert one.owners[0].parent is not other.owners[0].parent
+    assert one.owners[0][0] is not other.owners[0][0]
 
 
 def test_markers_in_names_are_tokens_in_compatibility_mode_only(

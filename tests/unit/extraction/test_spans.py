@@ -65,7 +65,7 @@ def test_spans_are_those_of_an_exhaustive_search(
                 if all(logit > 0 for logit in logits):
                     expected.append((first, last, slot, sum(map(logistic, logits)) / 3))
     found = list(span_hits(hint, window, cells_of(cells), final_sep=final_sep))
-    assert [hit[:3] for hit in found] == [one[:3] for one in expected]
+    assert [(hit.first, hit.last, hit.slot) for hit in found] == [one[:3] for one in expected]
     assert [hit.score for hit in found] == pytest.approx([one[3] for one in expected], abs=6e-5)
     assert all(hit.score == round(hit.score, 4) for hit in found)
 
@@ -106,7 +106,7 @@ def test_marker_hits_are_the_spans_of_the_marker(
 def test_the_blank_reading_takes_every_type(hint: Hint, window: Window, cells: dict[tuple[int, int], float]) -> None:
     """In hint order, with scores from the same cells; an absent cell counts as impossible."""
     found = list(marker_hits(hint, window, cells_of(cells), blank=True))
-    assert [hit[:3] for hit in found] == [(7, 7, 0), (7, 7, 1)]
+    assert [(hit.first, hit.last, hit.slot) for hit in found] == [(7, 7, 0), (7, 7, 1)]
     for hit, token in zip(found, (2, 4), strict=True):
         wanted = [cells.get(cell, -math.inf) for cell in ((7, 7), (7, token), (token, 7))]
         scores = [0.0 if logit == -math.inf else logistic(logit) for logit in wanted]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import virtual_time
 from dispatcher_harness import KNOWN_GOOD, Observer, StubClient, window
 
-from consumer.batching.queue import Pending
+from consumer.batching.queue import LANE
 from consumer.resilience.backoff import Backoff
 from consumer.serving.dispatch.batch import Entry, Group
 from consumer.serving.dispatch.calls import ModelCalls
@@ -64,7 +64,7 @@ def groups_of(*sizes: int) -> list[Group]:
     """Groups of so many windows; needs a running loop."""
     loop = asyncio.get_running_loop()
     return [
-        Group([Entry(window(n), Pending(n, 16, 0.0, 0, 0.0), loop.create_future(), n) for n in range(size)])
+        Group([Entry(n, 16, 0.0, 0, 0.0, LANE, False, "", window(n), loop.create_future(), n) for n in range(size)])
         for size in sizes
     ]
 
