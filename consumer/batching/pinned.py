@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 class Pinned:
     """The windows that wait for endpoints of one version each; empty unless several versions are served."""
 
-    def __init__(self, policy: LeastTime, lanes: Mapping[str, float] | None) -> None:
+    def __init__(
+        self, policy: LeastTime, lanes: Mapping[str, float] | None, over_share: dict[str, int] | None = None
+    ) -> None:
+        """``over_share``: of the common queue, whose large events wait in one line with those of any version."""
         self._policy = policy
-        self._lanes = lanes
+        self._lanes, self._over_share = lanes, over_share
         self._queues: dict[str, LengthQueue] = {}
         self.size = 0
         """Windows that wait."""
@@ -33,7 +36,7 @@ class Pinned:
 
     def add(self, pending: Pending) -> None:
         """Insert one window, whose version is among ``versions``."""
-        self._queues.setdefault(pending.version, LengthQueue(self._lanes)).add(pending)
+        self._queues.setdefault(pending.version, LengthQueue(self._lanes, self._over_share)).add(pending)
         self.size += 1
 
     def decide(

@@ -130,8 +130,8 @@ class LengthQueue:
     theirs, and wait for others as long.
     """
 
-    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
-        """``weights`` of all lanes, without them one."""
+    def __init__(self, weights: Mapping[str, float] | None = None, over_share: dict[str, int] | None = None) -> None:
+        """``weights`` of all lanes, without them one. ``over_share``: of another queue, that counts those of both."""
         self._lanes = {name: _Lane(weight) for name, weight in (weights or {LANE: 1.0}).items()}
         self._open = [heaps for lane in self._lanes.values() for heaps in lane.heaps]
         """Where the windows are that the next call may have."""
@@ -139,10 +139,10 @@ class LengthQueue:
         self._least_used = 0.0
         """Of the lane that had the last turn, before it: none that waits has less."""
         self._size = 0
-        self.over_share = dict.fromkeys(self._lanes, 0)
+        self.over_share = dict.fromkeys(self._lanes, 0) if over_share is None else over_share
         """Padded tokens that wait of events over their share, by lane."""
         self._over_share = 0
-        """Windows of these."""
+        """Windows of these, in this queue."""
 
     def __len__(self) -> int:
         return self._size

@@ -262,7 +262,7 @@ class KafkaRuntime:
         end = max(deadline, time.monotonic() + CLOSE_SECONDS)
         self._poll_thread.close(deadline)
         # A client closes only when all commits are answered, also of partitions that it lost (librdkafka issue 3740).
-        idle = bool(emptied) and not self._poll_thread.epochs
+        idle = bool(emptied) and not self._poll_thread.epochs and not self._poll_thread.rebalance.commits_last
         end = min(end, time.monotonic() + 2 * CLOSE_SECONDS) if idle else end
         left = self._join(self._poll_thread.thread, end) or idle
         # Stopped only now: to leave the group, the poll thread needed the release thread's last offsets.

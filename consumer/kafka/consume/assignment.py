@@ -41,7 +41,8 @@ class Assignment:
         """Epoch of each partition assigned now; replaced, never changed in place, so that other threads may read it."""
         self.leader_epochs: dict[Partition, int] = {}
         """The leader epoch of the last record read of each partition since its latest epoch here began; kept when that
-        ends. From any thread. With the commit of an offset, it shows the next reader a log that lost its end."""
+        ends. Until all that is noted as done is passed, that of the note, if it has one: commits name the rest of it.
+        From any thread. With the commit of an offset, it shows the next reader a log that lost its end."""
 
     def begin(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Begin an epoch of each of these partitions; returns them."""
@@ -61,6 +62,8 @@ class Assignment:
         """
         self._next[partition] = position
         self.done[partition] = done
+        if done.leader_epoch is not None:
+            self.leader_epochs[partition] = done.leader_epoch
 
     def is_done(self, partition: Partition, offset: int, message: Message) -> bool:
         """Whether the record of ``message`` is to be passed over. Asked in the order of offsets."""
@@ -95,7 +98,7 @@ class Assignment:
         """The current epoch has delivered all before ``position``: a record, or the end of the partition."""
         if position > self._next.get(partition, 0):
             self._next[partition] = position
-            if leader_epoch is not None:
+            if leader_epoch is not None and partition not in self.done:
                 self.leader_epochs[partition] = leader_epoch
 
 

@@ -73,6 +73,8 @@ class Rebalance:
     left_whole: bool = True
     """Whether no assignment that ended left records to be repeated by their next owner. Reset when a drain begins: an
     earlier rebalance does not count in the result of the drain."""
+    commits_last: bool = False
+    """Whether the last commit of partitions that leave is under way. Read it after ``epochs``, where they are gone."""
 
     def assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """``on_assign``: begin an epoch of each, behind what is committed, without what is noted as done."""
@@ -104,9 +106,11 @@ class Rebalance:
         budget = self.in_flight.revoke_seconds() if awaited else 0.0
         _log.info("revoking: waiting for what is in flight", assignments=_names(leaving), seconds=round(budget, 1))
         last = self._last_offsets(leaving, awaited, min(self.clock() + budget, self.close_by))
+        self.commits_last = True
         whole = self.in_flight.forget(self.assignment.end(leaving))
         self.pauses.unassign(consumer, leaving)
         self.left_whole = self.committer.commit_last(consumer, leaving, last) and whole and self.left_whole
+        self.commits_last = False
         self.on_revoked(leaving)
         consumer.incremental_unassign(partitions)
         self.observer.rebalanced("revoked", len(leaving))

@@ -65,11 +65,11 @@ class Dispatcher:
         self._probe_window, self._model, self._observer = probe_window, model, observer
         self._on_state, self._on_endpoint = on_state, on_endpoint
         self._backoff = backoff or PAUSES
-        self._queue, self.pinned = LengthQueue(lanes), Pinned(policy, lanes)
+        self._queue, self.pinned = (queue := LengthQueue(lanes)), Pinned(policy, lanes, queue.over_share)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last_id, self._wake = 0, asyncio.Event()
         self._defect: BaseException | None = None
-        self._trial, self.learned, self.over_share = trial, Learned(policy.cost), self._queue.over_share
+        self._trial, self.learned, self.over_share = trial, Learned(policy.cost), queue.over_share
         self.state = State.OK
         """Whether windows are being sent."""
         self._endpoints: dict[str, Endpoint] = {}

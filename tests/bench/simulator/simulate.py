@@ -373,8 +373,9 @@ class Simulation:
         if len(self._calls) >= self._servers.max_calls:
             raise PolicyError(f"a call beside {len(self._calls)} in flight")
         for window in batch.windows:
-            self._over_share[window.lane] -= padded_length(window.length) * window.over_share
-            if self._waiting.pop(window.id, None) is None:
+            if (known := self._waiting.pop(window.id, None)) is None:
                 raise PolicyError(f"window {window.id} was sent and does not wait")
+            # Of the lane that it came in: a policy that knows none may name another.
+            self._over_share[known.lane] -= padded_length(known.length) * known.over_share
             if window.length > length:
                 raise PolicyError(f"a window of {window.length} tokens in a call padded to {length}")

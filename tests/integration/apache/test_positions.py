@@ -6,16 +6,18 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from runtime_harness import Cluster, Worker, eventually
+from runtime_harness import Cluster, Worker, eventually, running
 
 from consumer.delivery.done_note import note
 from consumer.kafka.clients.errors import NoSuchOffset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from apache_kafka import ApacheKafka
 
 SESSION = {"session.timeout.ms": 6000}
 MODES = pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])
@@ -137,3 +139,43 @@ def test_a_topic_that_is_made_anew_under_a_running_worker(
     assert worker.fatal == []
     assert worker.runtime.drain(10.0)
     assert numbers(cluster, output) == sorted([*range(20), *range(5)])
+
+
+def test_a_log_that_lost_its_end_and_got_another_while_no_worker_ran_loses_no_record(
+    private_kafka: ApacheKafka,
+) -> None:
+    """The note names offsets whose records are others now, with old times: their leader epoch is newer than its own."""
+    bootstrap = private_kafka.bootstrap_servers
+    cluster = Cluster(bootstrap)
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for created in admin.create_topics([NewTopic(topic, 1) for topic in ("in", "out")]).values():
+        created.result(30)
+
+    def send(values: range) -> None:
+        """Each in a batch of its own, in 2020."""
+        producer = Producer({"bootstrap.servers": bootstrap})
+        for value in values:
+            producer.produce("in", str(value).encode(), timestamp=1_600_000_000_000)
+            assert producer.flush(30) == 0
+
+    send(range(20))
+    with running() as run:
+        first = run(Worker(bootstrap, "in", "out", "group", client=SESSION, order="none"))
+        for record in first.wait(20):
+            if record.offset != 3:
+                first.finish(record)
+        eventually(lambda: [each and each.count for each in cluster.noted("group", "in", 1)] == [16])
+        assert not first.runtime.drain(0.5)
+        segment = private_kafka.log_of("in", 0)
+        private_kafka.kill()
+        content, end = segment.read_bytes(), 0
+        for _ in range(12):
+            end += 12 + int.from_bytes(content[end + 8 : end + 12], "big")  # an offset, a length, and so many bytes
+        segment.write_bytes(content[:end])
+        private_kafka.start()
+        send(range(100, 118))
+        second = run(Worker(bootstrap, "in", "out", "group", client=SESSION, echo=True))
+        eventually(lambda: cluster.committed("group", "in", 1) == [30])
+        assert second.runtime.drain(10.0)
+    assert {int(record.value or b"") for record in second.records} >= {3, *range(100, 118)}
+    assert {int(value) for value in cluster.values("out", 1)} == {*range(20), *range(100, 118)}

@@ -8,9 +8,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from runtime_harness import Worker, eventually
 
+from consumer.delivery.ledger import Commit
 from consumer.events import Partition
 from consumer.kafka.clients import watchdog
 from consumer.kafka.clients.errors import ClientFailed
@@ -297,5 +298,53 @@ def test_a_consumer_that_does_not_close_is_waited_for_where_it_has_partitions(
         assert worker.runtime.drain(300.0) == (partitions == 0)
         assert worker.hangs == ["The thread rexstream-poll does not end."]
         assert [seconds > 200 for seconds in waited] == [partitions > 0]
+    finally:
+        client.answered.set()
+
+
+class Rebalancing(Unanswered):
+    """And a rebalance takes its partition as the drain begins: nobody answers its last commit either."""
+
+    asked = False
+
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:  # noqa: ARG002
+        if not asynchronous:
+            assert self.answered.wait(60)
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        self.asked = True
+
+    def resume(self, _: Any) -> None:
+        pass
+
+    def incremental_unassign(self, _: Any) -> None:
+        pass
+
+
+def test_a_drain_waits_for_the_last_commit_of_a_rebalance(mock_broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker has no partitions any more, and yet something of it may be repeated."""
+    topic, output = mock_broker.topic(1, "in"), mock_broker.topic(1, "out")
+    worker = Worker(mock_broker.bootstrap, topic, output, "last")
+    poll_thread = worker.runtime._poll_thread
+    client: Any = Rebalancing()
+    poll_thread._consumer.close()
+    poll_thread._consumer = client
+    begun = poll_thread._assignment.begin([Partition(topic, 0)])
+    poll_thread.commit({partition: Commit(epoch, 5) for partition, epoch in begun.items()})
+    worker.runtime.start()
+    eventually(lambda: client.asked)
+    rounds: list[float] = []
+
+    def poll(seconds: float) -> None:
+        time.sleep(0.01)
+        if poll_thread.epochs and poll_thread.pauses.reasons:
+            rounds.append(seconds)  # at the second one the release thread has the drain
+            if len(rounds) == 2:
+                poll_thread.rebalance.revoked(client, [TopicPartition(topic, 0)])
+
+    client.poll = poll
+    waited: list[float] = []
+    monkeypatch.setattr(poll_thread.thread, "join", waited.append)
+    try:
+        assert (worker.runtime.drain(300.0), waited[0] > 200) == (False, True)
     finally:
         client.answered.set()

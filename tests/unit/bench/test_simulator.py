@@ -29,6 +29,7 @@ from bench.simulator.simulate import (
     Simulation,
 )
 from bench.simulator.trace import (
+    REPLAY,
     Event,
     Reviews,
     arrivals,
@@ -197,6 +198,15 @@ def test_one_event_has_a_bounded_number_of_tokens_at_the_policy() -> None:
     assert spy.seen[0][1].deadline == 1.0
     late, last = spy.seen[-1]
     assert late + 1.0 < last.deadline < late + 1.0 + EVENT_TOKENS / MAX_TOKENS
+
+
+def test_nothing_of_a_large_event_waits_when_all_is_answered() -> None:
+    """Also in a lane, and with a policy that knows none: what waits of its lane is behind which its windows are due."""
+    simulation = Simulation(
+        Servers(profile=SECOND), [Event(0.0, ((512,) * 300,), lane=REPLAY)], LengthCut(MAX_TOKENS, 2), 1
+    )
+    simulation.run()
+    assert set(simulation._over_share.values()) == {0}
 
 
 def test_calls_of_a_lost_server_are_repeated_on_the_others() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runtime_simulation import PARTITIONS, Runtime, deliver, runtime_with, successor
 
 from consumer.delivery.done_note import read
+from consumer.kafka.consume import poll_thread
 
 if TYPE_CHECKING:
     from consumer.delivery.ledger import Order
@@ -42,14 +44,18 @@ def test_whoever_is_killed_whenever_nothing_is_lost_and_nothing_named_is_repeate
     cap: int,
     lives: list[tuple[list[tuple[Partition, list[tuple[int, bytes | None]], list[int], list[int], bool]], bool]],
 ) -> None:
-    """Records become durable in any order; a process ends after any step, with or without the last commit."""
+    """Records become durable in any order; a process ends after any step, with or without the last commit. Leaders
+    change, and the log remains.
+    """
     runtime = Runtime(order, cap)
     runtime.rebalance("assign")
     before: dict[Partition, set[int]] = {partition: set() for partition in PARTITIONS}
     for life, quiet in lives:
         for partition, records, processed, acknowledged, commits in life:
             for gap, key in records:
-                runtime.brokers.logs[partition].append(gap, key)
+                log = runtime.brokers.logs[partition]
+                log.leader_epoch += gap % 2
+                log.append(gap, key)
             for _ in range(3):
                 runtime.source.run_once()
             for index in processed:
@@ -195,6 +201,43 @@ def test_a_new_leader_of_a_whole_log_repeats_nothing() -> None:
     log.leader_epoch = 4
     log.append(0, None)
     assert offsets(advanced(runtime)) == [0, 1, 2, 3, 4, 8]
+
+
+@pytest.mark.parametrize("first", [1, -1])
+def test_a_note_that_is_handed_on_half_way_repeats_nothing(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaders changed within what it names: who dies before passing all of it has read older epochs than are named.
+
+    The first commit has none where an older release made it, or brokers that give none.
+    """
+    runtime = runtime_with(0)
+    log = runtime.brokers.logs[P]
+    for leader_epoch in (1, 1, 1, 2, 2, 2):
+        log.leader_epoch = leader_epoch
+        deliver(runtime, 1)
+    for _ in range(5):
+        runtime.processed(1)
+        runtime.release.run_once()
+        runtime.acknowledge(0)
+    for _ in range(3):
+        runtime.step()
+    assert (log.committed, log.committed_leader_epoch) == (0, 2)
+    if first < 0:
+        log.committed_leader_epoch = -1
+    monkeypatch.setattr(poll_thread, "HANDOFF_RECORDS", 2)
+    half_way = successor(runtime)
+    while not half_way.unprocessed:
+        half_way.source.run_once()
+    half_way.processed(0)
+    half_way.release.run_once()
+    half_way.acknowledge(0)
+    half_way.release.run_once()
+    half_way.now += 1.0
+    half_way.release.run_once()
+    half_way.source.committer.send(half_way.source._consumer, half_way.source.epochs)
+    assert log.committed == 1
+    assert log.note
+    after = advanced(half_way)
+    assert offsets(after) == []
 
 
 def advanced(killed: Runtime) -> Runtime:

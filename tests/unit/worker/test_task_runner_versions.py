@@ -8,7 +8,7 @@ import virtual_time
 from stub_model import StubModel, engine
 
 from consumer.batching.policy import LeastTime
-from consumer.batching.queue import EventShare
+from consumer.batching.queue import LANE, EventShare, padded_length
 from consumer.events import SourceRecord
 from consumer.extraction.task import Task
 from consumer.serving.dispatch.dispatcher import Dispatcher
@@ -51,5 +51,30 @@ def test_the_tasks_of_an_event_stay_together_while_two_versions_are_served() -> 
         assert all(len(versions) == 1 for versions in seen)
         assert set.union(*seen) == {"1", "2"}
         assert restarts > 0
+
+    virtual_time.run(main())
+
+
+def test_large_events_wait_in_one_line_while_two_versions_are_served() -> None:
+    """Whichever version began them, and whether or not it is still there."""
+
+    async def main() -> None:
+        clock = asyncio.get_running_loop().time
+        one, two = StubModel(), StubModel()
+        two.version = "2"
+        window = ENGINE.known_good_window()
+        dispatcher = Dispatcher(
+            {"one:1": one, "two:1": two}, LeastTime(512, 1), window, "stub", Metrics(), lambda *_: None, clock
+        )
+        pump = asyncio.create_task(dispatcher.pump())
+        async with asyncio.timeout(60):
+            while len(dispatcher.pinned.versions) < 2:
+                await dispatcher.submit(window, clock(), 0)
+            asked = [dispatcher.submit(window, 1e9, 0, over_share=True, version=each) for each in "1122?"]
+            assert dispatcher.over_share == {LANE: 5 * padded_length(window.length)}
+            two.version = "1"
+            await asyncio.gather(*asked)
+        pump.cancel()
+        assert dispatcher.over_share == {LANE: 0}
 
     virtual_time.run(main())
