@@ -202,7 +202,7 @@ def main(quick: bool, pairs: int, seconds: float, reviews: Path, path: Path | No
     """Measure, print, write."""
     configure_logging("error", "bench")
     if quick:
-        pairs, seconds = 2, 6.0
+        pairs, seconds = 2, 5.0
     texts = read_texts(reviews, 60 if quick else 400)
     try:
         with Stage(ROOT / "build/bench/live") as stage:

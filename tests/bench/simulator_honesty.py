@@ -64,9 +64,9 @@ PASSES: Final = 2
 """Of these; the one with less beside the server's computation counts, as what disturbs the machine only adds to it."""
 LONE_FACTOR: Final = 2.0
 """Of what their calls take, until the next."""
-GRID_SECONDS: Final = {False: 25.0, True: 7.0}
+GRID_SECONDS: Final = {False: 25.0, True: 5.0}
 """Of single calls before each run, by whether it is to be quick."""
-QUICK_SECONDS: Final = 20.0
+QUICK_SECONDS: Final = 15.0
 DRIFT: Final = 0.1
 """Of the capacity that is left: how much longer or shorter calls may take after a run that counts."""
 TRIES: Final = 3
