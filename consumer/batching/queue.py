@@ -69,17 +69,17 @@ class EventShare:
         """Whether an event that has sent so many tokens had its full call."""
         return sent >= self.tokens
 
-    def deadline(self, own: float, now: float, waiting: int, windows: int, lane: int) -> float:
+    def deadline(self, own: float, now: float, waiting: int, windows: int, of_lane: int) -> float:
         """Of the next window of an event that ``is_over``, in seconds of the clock.
 
         ``own`` is the event's, ``waiting`` its tokens that are sent and not answered, ``windows`` how many it has had
-        on all levels that it began, ``lane`` the tokens that wait of all such events of its lane.
+        on all levels that it began, ``of_lane`` the tokens that wait of all such events of its lane.
         """
         if windows * PADDED_LENGTHS[-1] * self.call <= self.objective * self.tokens:
             return own + self.objective
         # A turn is worth a call where that is longer: else the next call of the event would leave before anything that
         # comes during this one.
-        return max(own, now + self.objective) + max(self.objective, self.call) * max(waiting, lane) / self.tokens
+        return max(own, now + self.objective) + max(self.objective, self.call) * max(waiting, of_lane) / self.tokens
 
 
 @dataclass(slots=True, eq=False)
