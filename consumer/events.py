@@ -7,6 +7,7 @@ to five times as long.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -24,6 +25,21 @@ Stage = Literal["decode", "validate", "extract", "produce"]
 EARLIEST_MS, LATEST_MS = -62_135_596_800_000, 253_402_300_799_999
 """The years 1 to 9999, in milliseconds since 1970: many readers of a result, Avro's for Python among them, raise for a
 time beyond."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def encodable(text: str) -> str:
+    """``text`` itself where it can be written as UTF-8, otherwise with U+FFFD in place of every lone surrogate.
+
+    Half of a surrogate pair is what text cut at a UTF-16 unit ends with. Every offset stays where it was.
+    """
+    try:
+        text.encode()  # says it in a seventh of the time of a search
+    except UnicodeEncodeError:
+        return _SURROGATE.sub("\ufffd", text)
+    return text
+
 
 HEADER_OVERHEAD = 150
 """A header beside its name and value: a pair and two objects. A record of 1 MB may hold half a million empty ones."""

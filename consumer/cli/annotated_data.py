@@ -7,9 +7,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from consumer.evaluation.paths import Example, Named
-from consumer.events import BadInput, TaskKind
+from consumer.events import BadInput, TaskKind, encodable
 from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY
-from consumer.extraction.task import Task, encodable
+from consumer.extraction.task import Task
 from consumer.local.review_files import as_text, open_reviews
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from consumer.codecs.control_headers import EVENT_ID_CHARS, default_event_id, too_many_headers
 from consumer.codecs.metadata import SECONDS_BELOW, attributes_of, dropped, text_of, time_of, what_it_is
 from consumer.codecs.packing import not_utf8
-from consumer.events import EARLIEST_MS, LATEST_MS, BadInput, Milliseconds, ReviewEvent, TaskKind
-from consumer.extraction.task import encodable
+from consumer.events import EARLIEST_MS, LATEST_MS, BadInput, Milliseconds, ReviewEvent, TaskKind, encodable
 
 if TYPE_CHECKING:
     from consumer.codecs.avro_codec import SchemaFor
@@ -246,18 +245,6 @@ def _wrong_type(name: str, value: object, wanted: str) -> BadInput:
     return BadInput("validate", "InvalidEvent", what)
 
 
-def _mended(text: str) -> str:
-    """Half of a surrogate pair, as text cut at a UTF-16 unit leaves it, cannot be written as UTF-8.
-
-    One replacement character for each keeps every offset where it was.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return encodable(text)
-    return text
-
-
 def _review(text: object) -> str:
     if isinstance(text, bytes):  # Avro's: they are text to whoever reads them as a string
         with suppress(UnicodeDecodeError):
@@ -269,7 +256,7 @@ def _review(text: object) -> str:
     if not text.strip():
         what = f"the text of {len(text)} characters is empty or only white space; send reviews that say something"
         raise BadInput("validate", "EmptyText", what)
-    return _mended(text)
+    return encodable(text)
 
 
 def _text(fields: Mapping[str, Any], name: str, most: int | None, warnings: list[str]) -> str | None:
@@ -278,7 +265,7 @@ def _text(fields: Mapping[str, Any], name: str, most: int | None, warnings: list
         return None
     if not isinstance(value, str) or (most is not None and len(value) > most):
         value = text_of(name, value, warnings, most)
-    return None if value is None else _mended(value)
+    return None if value is None else encodable(value)
 
 
 def _tasks(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -290,7 +277,7 @@ def _tasks(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
     for index, task in enumerate(value):
         if not isinstance(task, str):
             raise _wrong_type(f"tasks[{index}]", task, "a string")
-    tasks = tuple(dict.fromkeys(map(_mended, value)))
+    tasks = tuple(dict.fromkeys(map(encodable, value)))
     if len(tasks) > MAX_TASKS:
         what = f"field tasks names {len(tasks)} tasks, more than {MAX_TASKS}; send several events"
         raise BadInput("validate", "InvalidEvent", what)
@@ -320,7 +307,7 @@ def _schema(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _mended_tree(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {_mended(key): _mended_tree(item) if isinstance(item, Mapping) else item for key, item in tree.items()}
+    return {encodable(key): _mended_tree(item) if isinstance(item, Mapping) else item for key, item in tree.items()}
 
 
 def _created_at(fields: Mapping[str, Any], warnings: list[str]) -> int | None:
@@ -340,4 +327,4 @@ def _attributes(fields: Mapping[str, Any], warnings: list[str]) -> dict[str, str
     fits = isinstance(attributes, dict) and all(isinstance(item, str) for item in attributes.values())
     if not fits or sum(len(key) + len(item) for key, item in attributes.items()) > ATTRIBUTES_CHARS:
         attributes = attributes_of(attributes, warnings, ATTRIBUTES_CHARS)
-    return {_mended(key): _mended(item) for key, item in attributes.items()}
+    return {encodable(key): encodable(item) for key, item in attributes.items()}

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from consumer.events import BadInput
+from consumer.events import BadInput, encodable
 from consumer.extraction.hint import Chunk, Parent
 from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY, Encoded, HintBuilder, HintCache, PromptTokenizer
 from consumer.extraction.spans import IMPLICIT, SpanSearch
-from consumer.extraction.task import INLINE, Extracted, Notes, Task, encodable, parse_schema, refuse_long_names, shown
+from consumer.extraction.task import INLINE, Extracted, Notes, Task, parse_schema, refuse_long_names, shown
 from consumer.extraction.voting import Classification
 
 if TYPE_CHECKING:
@@ -199,10 +199,7 @@ class Engine:
         """
         if len(text) > self.limits.text_chars:
             raise self.limits.text_too_long(text)
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            text = encodable(text)
+        text = encodable(text)
         encoded = self._encoded
         if encoded.text is not text:  # else another task of the same event
             encoded = self._encoded = self.tokenizer.encode(text)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from consumer.events import BadInput
+from consumer.events import BadInput, encodable
 from consumer.extraction.engine import Extraction, ReferenceOutput
 from consumer.extraction.hint import Parent
 from consumer.extraction.prompts import CLASSIFY, MULTICLASSIFY, HintBuilder
 from consumer.extraction.spans import SpanSearch
-from consumer.extraction.task import Notes, ReferenceCrash, encodable, legal_leaves
+from consumer.extraction.task import Notes, ReferenceCrash, legal_leaves
 from consumer.extraction.voting import Classification, selected
 from consumer.extraction.window import Hints, Level, View, write_window
 

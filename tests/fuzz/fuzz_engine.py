@@ -10,10 +10,10 @@ from cells import cells_of
 from fuzzing import JSON_TOKENS, Target, a_schema, a_text, a_value, bad, damaged, require
 from stub_model import TOKENIZER_JSON
 
-from consumer.events import BadInput
+from consumer.events import BadInput, encodable
 from consumer.extraction.engine import Engine
 from consumer.extraction.prompts import PromptLimits, PromptTokenizer
-from consumer.extraction.task import INLINE, ExtractionLimits, Task, encodable, legal_leaves, parse_schema
+from consumer.extraction.task import INLINE, ExtractionLimits, Task, legal_leaves, parse_schema
 from consumer.extraction.window import Cells
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from cells import cells_of
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from consumer.events import BadInput
+from consumer.events import BadInput, encodable
 from consumer.extraction.engine import Engine
 from consumer.extraction.prompts import MARKERS, PromptLimits, PromptTokenizer
 from consumer.extraction.reference import Quirks, start_reference
-from consumer.extraction.task import ExtractionLimits, ReferenceCrash, Task, encodable, legal_leaves
+from consumer.extraction.task import ExtractionLimits, ReferenceCrash, Task, legal_leaves
 from consumer.extraction.window import Cells, Window
 
 if TYPE_CHECKING:

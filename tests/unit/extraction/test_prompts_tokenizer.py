@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vocabulary import tokenizer_json as raw
 
+from consumer.events import encodable
 from consumer.extraction.prompts import MARKERS, PromptTokenizer, with_markers
-from consumer.extraction.task import encodable
 
 
 def test_markers_get_the_next_free_ids_in_order() -> None:
